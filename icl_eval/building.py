@@ -1,0 +1,233 @@
+"""Building: from a composed configuration to the objects that do the work. Hydra ends here."""
+
+import math
+import re
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from icl_eval.config import (
+    DataConfig,
+    ModelConfig,
+    ModelOptions,
+    RunConfig,
+    TaskConfig,
+    TemplateConfig,
+    typed_config,
+    unknown_key,
+)
+from icl_eval.demonstrations import DemonstrationSelector, build_selection
+from icl_eval.errors import ConfigError
+from icl_eval.evaluation import Evaluation, TaskPlan
+from icl_eval.metrics import Metric
+from icl_eval.postprocessing import Postprocessor, Strip
+from icl_eval.prompts import Placement
+from icl_eval.rows import DataSource
+from icl_eval.tasks import Example, load_task
+from icl_eval.templates import TextTemplate
+from icl_eval.weights import ModelSpec
+
+Built = typing.TypeVar("Built")
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+OVERFLOWS = ("stop", "drop")
+
+
+def build_evaluation(cfg: DictConfig, choices: Mapping[str, Any], search_path: Sequence[Path]) -> Evaluation:
+    """Turn a composed configuration into an evaluation; reads the tasks' data.
+
+    Args:
+        cfg: What Hydra composed from `RunConfig`.
+        choices: Which option was chosen for each config group.
+        search_path: Folders in which relative data files are looked for.
+
+    Raises:
+        ConfigError: When an option is unknown, of the wrong type, out of range or at odds with another.
+        DataError: When a task's data is not what the task expects.
+    """
+    config = typed_config(cfg, RunConfig)
+    _check_ranges(config)
+    selector = build(config.demonstrations, "demonstrations", DemonstrationSelector, optional={"seed": config.seed})
+    plans = tuple(_build_plan(name, task, config, selector, search_path) for name, task in config.task.items())
+    return Evaluation(
+        plans=plans,
+        model=build_model_spec(config.model),
+        dtype=config.dtype,
+        device=config.device,
+        template=_build_template(config.template, str(choices.get("template"))),
+        chat=config.template.chat,
+        placement=build(config.placement, "placement", Placement) if config.placement else None,
+        num_fewshot=config.num_fewshot,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        overflow=typing.cast("typing.Any", config.overflow),
+        identity=_identity(config, plans),
+        config=typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
+    )
+
+
+def build_model_spec(config: ModelConfig) -> ModelSpec:
+    """Turn the model's options into a specification."""
+    return ModelSpec(config.source, config.revision, config.trust_remote_code, config.allow_pickle)
+
+
+def build(config: Mapping[str, Any], key: str, kind: type[Built], optional: Mapping[str, Any] | None = None) -> Built:
+    """Build the object that a `_target_` names, with the other keys as its arguments.
+
+    Args:
+        config: `_target_`, a class inside `icl_eval`, and its arguments.
+        key: Where the configuration stands, for messages.
+        kind: What it is, for the type checker.
+        optional: Arguments that are given where the class takes them.
+
+    Raises:
+        ConfigError: When the target is none of ours, or an argument is unknown, missing or of the wrong type.
+    """
+    arguments = dict(config)
+    target = str(arguments.pop("_target_", ""))
+    if not target.startswith("icl_eval."):
+        raise ConfigError(f"{key}._target_: {target!r}, but only classes inside 'icl_eval.' can be built")
+    try:
+        built_class = get_class(target)
+    except Exception as error:  # Hydra wraps whatever the import raised
+        raise ConfigError(f"{key}._target_: {' '.join(str(error).split())}") from None
+    hints = typing.get_type_hints(built_class.__init__)
+    hints.pop("return", None)
+    for name, value in arguments.items():
+        if name not in hints:
+            raise ConfigError(unknown_key(f"{key}.{name}", [f"{key}.{hint}" for hint in hints]))
+        arguments[name] = _checked(f"{key}.{name}", value, hints[name])
+    arguments |= {name: value for name, value in (optional or {}).items() if name in hints}
+    try:
+        return typing.cast("Built", built_class(**arguments))
+    except TypeError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def _checked(key: str, value: Any, hint: Any) -> Any:
+    try:
+        return TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"{key}={value}: {error.errors()[0]['msg']}") from None
+
+
+def _check_ranges(config: RunConfig) -> None:
+    check_model_options(config)
+    if not config.task:
+        raise ConfigError("task: at least one is needed (task=qa, or task=[qa,math])")
+    if config.num_fewshot < 0:
+        raise ConfigError(f"num_fewshot={config.num_fewshot}: must be 0 or more")
+    if config.batch_size < 1:
+        raise ConfigError(f"batch_size={config.batch_size}: must be 1 or more")
+    if config.overflow not in OVERFLOWS:
+        raise ConfigError(f"overflow={config.overflow}: must be one of {', '.join(OVERFLOWS)}")
+    limit = config.limit
+    if limit is not None and not (limit >= 1 if isinstance(limit, int) else 0 < limit < 1):
+        raise ConfigError(f"limit={limit}: must be a number of examples (1 or more) or a fraction between 0 and 1")
+
+
+def check_model_options(config: ModelOptions) -> None:
+    """Check what a type cannot say about the options that all commands with a model share.
+
+    Raises:
+        ConfigError: When one is out of range.
+    """
+    if config.dtype not in DTYPES:
+        raise ConfigError(f"dtype={config.dtype}: must be one of {', '.join(DTYPES)}")
+    if config.max_new_tokens is not None and config.max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens={config.max_new_tokens}: must be 1 or more")
+    if "" in (config.decoding.stop or []):
+        raise ConfigError("decoding.stop: an empty stop string would end every completion before it begins")
+
+
+def _build_plan(
+    name: str,
+    config: TaskConfig,
+    run: RunConfig,
+    selector: DemonstrationSelector,
+    search_path: Sequence[Path],
+) -> TaskPlan:
+    key = f"task.{name}"
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ConfigError(f"{key}: a task's name becomes a file name; use letters, digits, '_', '-' and '.'")
+    task = load_task(
+        name,
+        instruction=config.instruction,
+        labels=config.labels,
+        pool=_data_source(config.pool, search_path),
+        test=_data_source(config.test, search_path),
+        fields=config.fields,
+    )
+    metrics, metrics_key = (run.metrics, "metrics") if run.metrics else (config.metrics, f"{key}.metrics")
+    if not metrics:
+        raise ConfigError(f"{metrics_key}: at least one metric is needed")
+    postprocessing = run.postprocessing or config.postprocessing
+    stop = config.stop if run.decoding.stop is None else run.decoding.stop
+    max_new_tokens = config.max_new_tokens if run.max_new_tokens is None else run.max_new_tokens
+    if max_new_tokens < 1:
+        raise ConfigError(f"{key}.max_new_tokens={max_new_tokens}: must be 1 or more")
+    return TaskPlan(
+        task=task,
+        examples=_limited(task.examples, run.limit),
+        select=build_selection(task, selector, run.num_fewshot, config.match_field),
+        stop=tuple(stop),
+        max_new_tokens=max_new_tokens,
+        postprocess=build(postprocessing, "postprocessing", Postprocessor) if postprocessing else Strip(),
+        build_metrics=lambda: [
+            build(metric, f"{metrics_key}.{metric_name}", Metric) for metric_name, metric in metrics.items()
+        ],
+    )
+
+
+def _data_source(config: DataConfig, search_path: Sequence[Path]) -> DataSource:
+    """Return the source, with a relative path completed by the first folder that holds it."""
+    path = next((str(folder / config.path) for folder in search_path if (folder / config.path).exists()), None)
+    return DataSource(path or config.path, config.name, config.split)
+
+
+def _limited(examples: tuple[Example, ...], limit: int | float | None) -> tuple[Example, ...]:
+    if isinstance(limit, float):
+        limit = math.ceil(limit * len(examples))
+    return examples[:limit]
+
+
+def _identity(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any]:
+    """Return what decides a run's records, flat.
+
+    Left out are where data and weights are stored (what they hold counts), how fast to go, and how to score.
+    """
+    options = asdict(config)
+    for key in ("model", "batch_size", "device", "metrics", "postprocessing"):
+        del options[key]
+    for plan in plans:
+        task = options["task"][plan.task.name]
+        for key in ("pool", "test", "metrics", "postprocessing"):
+            del task[key]
+        task["data"] = plan.task.content_hash
+    return dict(_flat(options, ""))
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def _build_template(config: TemplateConfig, name: str) -> TextTemplate:
+    return TextTemplate(
+        instruction=config.instruction,
+        question=config.question,
+        answer=config.answer,
+        demonstration=config.demonstration,
+        separator=config.separator,
+        question_first=config.question_first,
+        name=name,
+    )

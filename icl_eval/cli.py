@@ -1,0 +1,158 @@
+"""The command line: one command, `icl-eval`, whose first word may choose what to do; the rest is Hydra's grammar.
+
+    icl-eval [key=value …]              evaluate, and print a table
+    icl-eval -m key=a,b …               a sweep: one run for each combination
+    icl-eval preview [key=value …]      show prompts, without loading weights
+    icl-eval stream prompt="…"          show one completion while it is made
+
+A user's mistake is one line on stderr and exit code 2; a run that fails exits with 1.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from icl_eval import hydra_setup
+from icl_eval.config import RunConfig, StreamConfig, register_schemas
+from icl_eval.errors import ConfigError, IclEvalError, UserError
+from icl_eval.hydra_errors import explain
+
+_FOLDER_ERRORS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the first word of the command line can be."""
+
+    config_name: str
+    schema: type
+    run: Callable[[DictConfig], None]
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Evaluate and print a table."""
+    from icl_eval.evaluation import run_evaluation
+    from icl_eval.terminal import EvaluationProgress, print_report
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    evaluation = _build_evaluation(cfg)
+    with EvaluationProgress() as progress:
+        report = run_evaluation(evaluation, folder, progress)
+    print_report(report, folder)
+
+
+def preview(cfg: DictConfig) -> None:
+    """Show prompts without loading weights."""
+    from icl_eval.preview import print_preview
+
+    print_preview(_build_evaluation(cfg))
+
+
+def stream(cfg: DictConfig) -> None:
+    """Show one completion while it is made."""
+    from icl_eval.config import typed_config
+    from icl_eval.streaming import stream_completion
+
+    stream_completion(typed_config(cfg, StreamConfig))
+
+
+COMMANDS = {
+    "evaluate": Command("config", RunConfig, evaluate),
+    "preview": Command("preview", RunConfig, preview),
+    "stream": Command("stream", StreamConfig, stream),
+}
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = sys.argv[1:]
+    name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "evaluate"
+    sys.exit(_run(COMMANDS[name], arguments))
+
+
+def _run(command: Command, arguments: list[str]) -> int:
+    """Let Hydra compose and call the command; return the exit code."""
+    register_schemas()
+    hydra_setup.register_resolvers()
+    hydra_setup.set_command_name(arguments)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, and we say them in one line
+    sys.argv = [sys.argv[0], *arguments]
+    failures: list[Exception] = []
+    decorate = hydra.main(version_base="1.3", config_path=str(hydra_setup.conf_dir()), config_name=command.config_name)
+    try:
+        _reject_stray_words(command, arguments)
+        decorate(lambda cfg: _run_job(command, cfg, failures))()
+        if failures:
+            raise failures[0]
+    except IclEvalError as error:
+        return _say(str(error), error.exit_code)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _say(explain(error, command.schema, _config_dirs(arguments)), UserError.exit_code)
+    except OSError as error:
+        if error.errno not in _FOLDER_ERRORS:
+            raise
+        return _say(f"{error.filename}: cannot be written ({error.strerror})", UserError.exit_code)
+    except KeyboardInterrupt:
+        return _say("interrupted; the same command goes on from here", 130)
+    return 0
+
+
+def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> float | None:
+    """Run one job; in a sweep, a job that fails leaves a note and the next one begins."""
+    is_cell = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        command.run(cfg)
+    except Exception as error:
+        if not is_cell:
+            failures.append(error)
+            return None
+        from icl_eval.sweeps import write_failure
+
+        write_failure(Path(HydraConfig.get().runtime.output_dir), error)
+        return float("nan")
+    return None
+
+
+def _build_evaluation(cfg: DictConfig) -> Any:
+    from icl_eval.building import build_evaluation
+
+    runtime = HydraConfig.get().runtime
+    own = ("hydra", "main", "schema")
+    added = [Path(source.path) for source in runtime.config_sources if source.provider not in own]
+    return build_evaluation(cfg, runtime.choices, [Path.cwd(), *added])
+
+
+def _reject_stray_words(command: Command, arguments: Sequence[str]) -> None:
+    """Refuse what Hydra would take for a command of its own or pass over."""
+    word = next((argument for argument in arguments if argument.isidentifier()), None)
+    previous = dict(zip(arguments[1:], arguments, strict=False))
+    if word is not None and not previous.get(word, "").startswith("-"):
+        raise ConfigError(f"{word!r}: unknown command (known: {', '.join(COMMANDS)}; options are key=value)")
+    if command.schema is not RunConfig and {"-m", "--multirun"} & set(arguments):
+        raise ConfigError("-m: only evaluations can be swept")
+
+
+def _config_dirs(arguments: Sequence[str]) -> list[Path]:
+    """Return the folders in which config groups are looked for."""
+    folders = [hydra_setup.conf_dir()]
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folders.append(Path(value or following))
+    return folders
+
+
+def _say(sentence: str, exit_code: int) -> int:
+    print(f"icl-eval: {' '.join(sentence.split())}", file=sys.stderr)
+    return exit_code

@@ -1,0 +1,149 @@
+"""Configuration: the schema of what a user can set.
+
+The dataclasses reject unknown keys and wrong types while Hydra composes the configuration. What a type cannot
+say is checked where objects are built from it (`icl_eval.building`).
+"""
+
+import difflib
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from icl_eval.errors import ConfigError
+
+Schema = typing.TypeVar("Schema")
+
+
+@dataclass
+class DataConfig:
+    """Where the rows of one split are; see `icl_eval.rows.DataSource`."""
+
+    path: str = MISSING
+    name: str | None = None
+    split: str | None = None
+
+
+@dataclass
+class TaskConfig:
+    """One task; see conf/task/qa.yaml for a commented example."""
+
+    pool: DataConfig = field(default_factory=DataConfig)
+    test: DataConfig = field(default_factory=DataConfig)
+    instruction: str = ""
+    labels: dict[str, str] = field(default_factory=lambda: {"question": "Question", "answer": "Answer"})
+    fields: dict[str, str] = field(default_factory=lambda: {"question": "question", "references": "references"})
+    match_field: str | None = None
+    stop: list[str] = field(default_factory=lambda: ["\n"])
+    max_new_tokens: int = 32
+    postprocessing: dict[str, Any] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ModelConfig:
+    """Where a model's weights come from; see `icl_eval.weights.ModelSpec`."""
+
+    source: str = MISSING
+    revision: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+
+@dataclass
+class TemplateConfig:
+    """Wording; see `icl_eval.templates.TextTemplate`."""
+
+    instruction: str = ""
+    question: str = MISSING
+    answer: str = MISSING
+    demonstration: str | None = None
+    separator: str = "\n\n"
+    question_first: bool = False
+    chat: bool = False
+
+
+@dataclass
+class DecodingConfig:
+    """How completions are searched for, where the tasks' own settings are not wanted."""
+
+    stop: list[str] | None = None
+
+
+@dataclass
+class ModelOptions:
+    """What every command that loads a model can be told."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    max_new_tokens: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+
+
+@dataclass
+class RunConfig(ModelOptions):
+    """Everything that an evaluation can be told."""
+
+    task: dict[str, TaskConfig] = field(default_factory=dict)
+    template: TemplateConfig = field(default_factory=TemplateConfig)
+    placement: dict[str, Any] | None = None
+    demonstrations: dict[str, Any] = field(default_factory=dict)
+    postprocessing: dict[str, Any] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    num_fewshot: int = 4
+    limit: int | float | None = None
+    seed: int = 0
+    batch_size: int = 16
+    overflow: str = "stop"
+
+
+@dataclass
+class StreamConfig(ModelOptions):
+    """What `icl-eval stream` can be told."""
+
+    prompt: str = MISSING
+
+
+def register_schemas() -> None:
+    """Make the schemas known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)
+    store.store(name="stream_schema", node=StreamConfig)
+
+
+def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:
+    """Return a composed configuration as an instance of its schema.
+
+    Raises:
+        ConfigError: When it holds a key that the schema does not have (Hydra lets `+key=value` add one to
+            anything), or lacks one that has no default.
+    """
+    _reject_added_keys(cfg, schema, "")
+    for missing in sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"{missing}: a value is needed ({missing}=…)")
+    return typing.cast("Schema", OmegaConf.to_object(cfg))
+
+
+def _reject_added_keys(node: Any, schema: Any, path: str) -> None:
+    """Walk a configuration along its schema."""
+    if isinstance(schema, type) and is_dataclass(schema) and OmegaConf.is_config(node):
+        hints = typing.get_type_hints(schema)
+        for key in node:
+            if key not in hints:
+                raise ConfigError(unknown_key(f"{path}{key}", [f"{path}{field.name}" for field in fields(schema)]))
+            if not OmegaConf.is_missing(node, key):
+                _reject_added_keys(node[key], hints[key], f"{path}{key}.")
+    elif typing.get_origin(schema) is dict and OmegaConf.is_config(node):
+        for key in node:
+            _reject_added_keys(node[key], typing.get_args(schema)[1], f"{path}{key}.")
+
+
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """Return the sentence about a key that does not exist."""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"unknown key '{key}'{hint} (known: {', '.join(sorted(known))})"

@@ -1,0 +1,69 @@
+"""What a model's generation config demands of greedy search, besides taking the largest logit.
+
+Some models are published with rules: BART begins with a forced token, others suppress tokens, ask for a minimum
+length or carry a repetition penalty. `generate(do_sample=False)` obeys them, and so do we, through the library's
+own processors. They are applied a row at a time to the row's own tokens, so that neither padding nor
+neighbours have a say; a model without rules pays nothing.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import LogitsProcessorList, PreTrainedModel
+
+
+def end_ids(network: PreTrainedModel) -> frozenset[int]:
+    """Return the ids of the tokens that end a sequence, as the model's generation config says."""
+    eos: Any = network.generation_config.eos_token_id
+    if eos is None:
+        return frozenset()
+    return frozenset([eos] if isinstance(eos, int) else eos)
+
+
+class Rules:
+    """The rules of one model, for rows of any length."""
+
+    def __init__(self, network: PreTrainedModel, max_new_tokens: int):
+        self._network = network
+        self._max_new_tokens = max_new_tokens
+        self._config = copy.deepcopy(network.generation_config)
+        self._config.do_sample = False
+        network._prepare_special_tokens(self._config, device=network.device)
+
+    def for_row(self, prompt_length: int, encoder_ids: Sequence[int]) -> LogitsProcessorList:
+        """Return the processors of a row, in the order in which `generate` applies them; often none.
+
+        Args:
+            prompt_length: Tokens of the decoder before the first new one, the start token included.
+            encoder_ids: Tokens of the encoder; empty for a decoder-only model.
+        """
+        self._config.max_length = prompt_length + self._max_new_tokens
+        encoder_input_ids = torch.tensor([list(encoder_ids)]) if encoder_ids else None
+        return self._network._get_logits_processor(
+            self._config,
+            input_ids_seq_length=prompt_length,
+            encoder_input_ids=encoder_input_ids,
+            device=self._network.device,
+        )
+
+
+def apply_rules(
+    rules: Sequence[LogitsProcessorList], histories: Sequence[Sequence[int]], logits: torch.Tensor
+) -> torch.Tensor:
+    """Apply each row's rules to its logits.
+
+    Args:
+        rules: The rules of each row.
+        histories: The tokens of each row's decoder so far, the start token included.
+        logits: [rows, vocabulary]
+
+    Returns:
+        The processed logits, of the same shape.
+    """
+    processed = []
+    for processors, history, row_logits in zip(rules, histories, logits, strict=True):
+        ids = torch.tensor([list(history)], device=logits.device)  # [1, tokens]
+        processed.append(processors(ids, row_logits[None]))  # [1, vocabulary]
+    return torch.cat(processed)

@@ -1,0 +1,47 @@
+"""Stop strings in a stream of text: nothing of one is ever let through, wherever token boundaries fall."""
+
+from collections.abc import Sequence
+
+
+class StopFilter:
+    """Lets text through until one of the stop strings appears.
+
+    Text that could be the beginning of a stop string waits until it is clear that it is not:
+
+    >>> stops = StopFilter(["END"])
+    >>> stops.feed("the E"), stops.feed("N"), stops.feed("T EN"), stops.feed("D of")
+    ('the ', '', 'ENT ', '')
+    >>> stops.stopped
+    True
+    """
+
+    def __init__(self, stop: Sequence[str]):
+        self._stop = tuple(stop)
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, text: str) -> str:
+        """Take more text and return what can be shown now."""
+        text = self._held + text
+        found = [place for place in (text.find(stop) for stop in self._stop) if place >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return text[: min(found)]
+        keep = self._possible_beginning(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def flush(self) -> str:
+        """Return the text that was waiting, when no more will come."""
+        held, self._held = self._held, ""
+        return held
+
+    def _possible_beginning(self, text: str) -> int:
+        """Return the length of the longest end of the text that begins a stop string."""
+        longest = max((len(stop) for stop in self._stop), default=0)
+        for length in range(min(longest - 1, len(text)), 0, -1):
+            ending = text[-length:]
+            if any(stop.startswith(ending) for stop in self._stop):
+                return length
+        return 0

@@ -1,0 +1,333 @@
+"""Evaluation: the whole pipeline, from a task's examples to a report.
+
+    Example ─▶ demonstrations ─▶ Prompt ─▶ Completion ─▶ Record ─▶ Score ─▶ Report
+
+Prompts of all tasks are built and checked before any weight is loaded, so that what is wrong with them is
+said at once.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from icl_eval import provenance
+from icl_eval.errors import ConfigError, FingerprintMismatchError
+from icl_eval.metrics import Metric, score
+from icl_eval.models import LanguageModel, ModelCard, load_model, read_card
+from icl_eval.postprocessing import Postprocessor
+from icl_eval.prompts import (
+    Context,
+    DecoderPlacement,
+    EncodedPrompt,
+    EncoderPlacement,
+    Overflow,
+    Placement,
+    PromptBuilder,
+)
+from icl_eval.records import Record, RecordLog
+from icl_eval.reports import (
+    SCHEMA_VERSION,
+    Counts,
+    MetricResult,
+    Provenance,
+    Report,
+    RunInfo,
+    TaskResult,
+    Timing,
+    write_report,
+)
+from icl_eval.stopwatch import Stopwatch
+from icl_eval.tasks import Example, Task
+from icl_eval.templates import ChatTemplate, Template, TextTemplate
+from icl_eval.tokenization import chat_renderer, encode_prompt
+from icl_eval.weights import ModelSpec
+
+if TYPE_CHECKING:
+    from icl_eval.decoding import Completion
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """One task and how it is to be asked and scored."""
+
+    task: Task
+    examples: tuple[Example, ...]
+    """The examples to evaluate, after any limit."""
+    select: Callable[[Example], tuple[Example, ...]]
+    """From a question to its demonstrations."""
+    stop: tuple[str, ...]
+    max_new_tokens: int
+    postprocess: Postprocessor
+    build_metrics: Callable[[], Sequence[Metric]]
+    """Builds the metrics; late, because importing `evaluate` takes seconds."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that a run is asked to do."""
+
+    plans: tuple[TaskPlan, ...]
+    model: ModelSpec
+    dtype: str
+    device: str
+    template: TextTemplate
+    chat: bool
+    """Whether the template's wording becomes turns of a conversation."""
+    placement: Placement | None
+    """None for what the model's architecture calls for."""
+    num_fewshot: int
+    seed: int
+    batch_size: int
+    overflow: Overflow
+    identity: Mapping[str, Any]
+    """The options that decide the records, by name."""
+    config: Mapping[str, Any]
+    """The whole configuration, for the report."""
+
+
+class Progress(Protocol):
+    """Is told how far a run is."""
+
+    def begin(self, task: str, total: int, done: int) -> None:
+        """A task's decoding begins, with some of it done by an earlier run."""
+
+    def advance(self, task: str) -> None:
+        """One more completion is finished."""
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task with its prompts, in the order of its examples."""
+
+    plan: TaskPlan
+    prompts: tuple[EncodedPrompt, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that can be known without weights."""
+
+    card: ModelCard
+    placement: Placement
+    tasks: tuple[PreparedTask, ...]
+
+
+def prepare(evaluation: Evaluation) -> Prepared:
+    """Build and check the prompts of all tasks, with the model's tokenizer and config alone.
+
+    Raises:
+        UserError: When an option does not go with the model, a template with the data, or a prompt does not fit.
+    """
+    card = read_card(evaluation.model)
+    placement = _placement(evaluation.placement, card)
+    template: Template = evaluation.template
+    if evaluation.chat:
+        template = ChatTemplate(evaluation.template, chat_renderer(card.tokenizer))
+
+    def prepare_task(plan: TaskPlan) -> PreparedTask:
+        builder = PromptBuilder(
+            task=plan.task,
+            select=plan.select,
+            template=template,
+            placement=placement,
+            encode=lambda prompt: encode_prompt(card.tokenizer, prompt),
+            context=Context(card.max_length, plan.max_new_tokens),
+            overflow=evaluation.overflow,
+        )
+        return PreparedTask(plan, tuple(builder.build_all(plan.examples)))
+
+    return Prepared(card, placement, tuple(map(prepare_task, evaluation.plans)))
+
+
+def _placement(asked: Placement | None, card: ModelCard) -> Placement:
+    has_encoder = card.architecture == "encoder-decoder"
+    if asked is None:
+        return EncoderPlacement() if has_encoder else DecoderPlacement()
+    if asked.uses_encoder != has_encoder:
+        allowed = "encoder or split" if has_encoder else "decoder"
+        raise ConfigError(f"placement={asked.name}: {card.name} is {card.architecture}; it takes {allowed}")
+    return asked
+
+
+def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> Report:
+    """Evaluate all tasks; write `samples_<task>.jsonl` and `report.json` into a folder, and return the report.
+
+    What the folder already holds of the same run is not computed again.
+
+    Raises:
+        FingerprintMismatchError: When the folder holds records of another run, or is in use.
+        UserError: When something asked for is impossible.
+    """
+    stopwatch = Stopwatch()
+    with stopwatch.stage("prompts"):
+        prepared = prepare(evaluation)
+    identity = {**evaluation.identity, "weights": prepared.card.identity}
+    with ExitStack() as stack:
+        stack.enter_context(_exclusive(folder))
+        provenance.require_same_identity(folder / "fingerprint.json", identity)
+        logs = [_open_log(stack, folder, task) for task in prepared.tasks]
+        with stopwatch.stage("metrics"):
+            metrics = [task.plan.build_metrics() for task in prepared.tasks]
+        _decode_missing(evaluation, prepared, logs, stopwatch, progress)
+        with stopwatch.stage("scoring"):
+            results = {
+                task.plan.task.name: _score_task(evaluation, task, log, task_metrics)
+                for task, log, task_metrics in zip(prepared.tasks, logs, metrics, strict=True)
+            }
+    report = Report(
+        schema_version=SCHEMA_VERSION,
+        run=_run_info(evaluation, prepared, provenance.fingerprint(identity)),
+        results=results,
+        timing=Timing(stopwatch.seconds, stopwatch.rate("decoding")),
+        provenance=_provenance(evaluation, prepared),
+    )
+    write_report(report, folder / "report.json")
+    return report
+
+
+def _exclusive(folder: Path) -> AbstractContextManager[Any]:
+    try:
+        return FileLock(folder / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise FingerprintMismatchError(f"{folder} is being written by another run") from None
+
+
+def _open_log(stack: ExitStack, folder: Path, task: PreparedTask) -> RecordLog:
+    log = stack.enter_context(closing(RecordLog(folder / f"samples_{task.plan.task.name}.jsonl")))
+    hashes = {prompt.prompt.example_id: prompt.prompt.hash for prompt in task.prompts}
+    for record in log.records.values():
+        if hashes.get(record.example_id, record.prompt_hash) != record.prompt_hash:
+            raise FingerprintMismatchError(
+                f"{log.path}: the record of {record.example_id!r} answers another prompt; delete the file"
+            )
+    return log
+
+
+def _decode_missing(
+    evaluation: Evaluation,
+    prepared: Prepared,
+    logs: Sequence[RecordLog],
+    stopwatch: Stopwatch,
+    progress: Progress,
+) -> None:
+    """Decode what no earlier run has left a record of; without any of that, no weight is loaded."""
+    for task, log in zip(prepared.tasks, logs, strict=True):
+        missing = [prompt for prompt in task.prompts if prompt.prompt.example_id not in log.records]
+        name = task.plan.task.name
+        progress.begin(name, len(task.prompts), len(task.prompts) - len(missing))
+        if not missing:
+            continue
+        with stopwatch.stage("model"):
+            model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
+        with stopwatch.stage("decoding"):
+            for record in _decode(evaluation, task, missing, model):
+                log.append(record)
+                stopwatch.count("decoding", record.completion_tokens)
+                progress.advance(name)
+
+
+def _decode(
+    evaluation: Evaluation, task: PreparedTask, missing: Sequence[EncodedPrompt], model: LanguageModel
+) -> Iterator[Record]:
+    from icl_eval.decoding import Completion, GreedyDecoder  # imports torch
+
+    plan = task.plan
+    examples = {example.id: example for example in plan.examples}
+    prompts = {prompt.prompt.example_id: prompt for prompt in missing}
+    decoder = GreedyDecoder(model, plan.max_new_tokens, plan.stop, evaluation.batch_size)
+    for event in decoder.stream(missing):
+        if isinstance(event, Completion):
+            example, prompt = examples[event.example_id], prompts[event.example_id]
+            yield _record(evaluation, plan, example, prompt, event)
+
+
+def _record(
+    evaluation: Evaluation, plan: TaskPlan, example: Example, encoded: EncodedPrompt, completion: "Completion"
+) -> Record:
+    prompt = encoded.prompt
+    return Record(
+        example_id=example.id,
+        doc=dict(example.inputs),
+        targets=example.references,
+        encoder=prompt.encoder,
+        decoder=prompt.decoder,
+        demonstration_ids=prompt.demonstration_ids,
+        shots_requested=evaluation.num_fewshot,
+        shots_effective=len(prompt.demonstration_ids),
+        completion=completion.text,
+        prediction=plan.postprocess(completion.text),
+        metrics={},
+        prompt_tokens=encoded.num_tokens,
+        prefix_tokens_reused=completion.prefix_tokens_reused,
+        completion_tokens=len(completion.token_ids),
+        finish_reason=completion.finish_reason,
+        prompt_hash=prompt.hash,
+    )
+
+
+def _score_task(evaluation: Evaluation, task: PreparedTask, log: RecordLog, metrics: Sequence[Metric]) -> TaskResult:
+    """Score a task's records, write them back in the order of the data set, and return the result."""
+    records = [log.records[example.id] for example in task.plan.examples]
+    predictions = [task.plan.postprocess(record.completion) for record in records]
+    references = [record.targets for record in records]
+    scores = [score(metric, predictions, references, evaluation.seed) for metric in metrics]
+    log.finish(
+        replace(record, prediction=prediction, metrics={s.metric: s.per_example[row] for s in scores})
+        for row, (record, prediction) in enumerate(zip(records, predictions, strict=True))
+    )
+    return TaskResult(
+        n=len(records),
+        num_fewshot=evaluation.num_fewshot,
+        metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
+        counts=_counts(records, {s.metric: s.unparsed for s in scores if s.unparsed is not None}),
+    )
+
+
+def _counts(records: Sequence[Record], unparsed: Mapping[str, int]) -> Counts:
+    shots = Counter(record.shots_effective for record in records)
+    return Counts(
+        prompt_tokens=sum(record.prompt_tokens for record in records),
+        prefix_tokens_reused=sum(record.prefix_tokens_reused for record in records),
+        completion_tokens=sum(record.completion_tokens for record in records),
+        finish_reasons=dict(sorted(Counter(record.finish_reason for record in records).items())),
+        unparsed=unparsed,
+        shots_effective={str(number): shots[number] for number in sorted(shots)},
+    )
+
+
+def _run_info(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> RunInfo:
+    tasks = {
+        task.plan.task.name: {"stop": list(task.plan.stop), "max_new_tokens": task.plan.max_new_tokens}
+        for task in prepared.tasks
+    }
+    return RunInfo(
+        model=prepared.card.name,
+        architecture=prepared.card.architecture,
+        template=evaluation.template.name,
+        placement=prepared.placement.name,
+        num_fewshot=evaluation.num_fewshot,
+        seed=evaluation.seed,
+        decoding={
+            "search": "greedy",
+            "dtype": evaluation.dtype,
+            "batch_invariant": evaluation.dtype in ("float32", "float64"),
+            "tasks": tasks,
+        },
+        fingerprint=fingerprint,
+    )
+
+
+def _provenance(evaluation: Evaluation, prepared: Prepared) -> Provenance:
+    return Provenance(
+        versions=provenance.library_versions(),
+        git_commit=provenance.git_commit(),
+        weights=prepared.card.identity,
+        datasets={task.plan.task.name: task.plan.task.content_hash for task in prepared.tasks},
+        config=evaluation.config,
+        host=provenance.host_facts(),
+    )

@@ -1,0 +1,47 @@
+"""Linting: what in a prompt, or in the data behind it, is allowed and yet probably not meant."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from icl_eval.evaluation import PreparedTask
+from icl_eval.tasks import Example
+
+
+def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
+    """Yield one sentence for each suspicious thing in a task's prompts and references."""
+    plan, prompts = prepared.plan, prepared.prompts
+    texts = [text for prompt in prompts for text in (prompt.prompt.encoder, prompt.prompt.decoder) if text]
+    if any("  " in text for text in texts):
+        yield "prompts contain runs of two or more spaces"
+    unknown = tokenizer.unk_token_id
+    with_unknown = sum(unknown in (*prompt.encoder_ids, *prompt.decoder_ids) for prompt in prompts)
+    if unknown is not None and with_unknown:
+        yield f"{with_unknown} of {len(prompts)} prompts contain the unknown token: the vocabulary lacks a character"
+    yield from _lint_rows((*plan.task.pool, *plan.examples), plan.stop, tokenizer)
+    too_long = [
+        example.id for example in plan.examples if _num_tokens(tokenizer, example.references[0]) > plan.max_new_tokens
+    ]
+    if too_long:
+        yield f"{_some(too_long)}: the first reference is longer than max_new_tokens={plan.max_new_tokens}"
+
+
+def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any) -> Iterator[str]:
+    special = [token for token in tokenizer.all_special_tokens if token.strip()]
+    injected = [
+        example.id
+        for example in examples
+        if any(token in text for text in (*example.inputs.values(), *example.references) for token in special)
+    ]
+    if injected:
+        yield f"{_some(injected)}: the row's text contains a special token, which the model will take for one"
+    stopped = [example.id for example in examples if any(s in example.references[0].strip() for s in stop)]
+    if stopped:
+        yield f"{_some(stopped)}: the first reference contains a stop string, so it can never be generated whole"
+
+
+def _num_tokens(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")

@@ -1,0 +1,50 @@
+"""The metrics, and what turns predictions and references into a `Score`.
+
+The metric classes are subclasses of `evaluate.Metric`, and `import evaluate` takes three seconds. They are
+therefore imported on first use: by Hydra through `_target_`, or by their names here.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from icl_eval.metrics.scoring import Metric, Score, Statistics, score
+
+if TYPE_CHECKING:
+    from icl_eval.metrics.bleu import BLEU
+    from icl_eval.metrics.chrf import CHRF
+    from icl_eval.metrics.exact_match import ExactMatch
+    from icl_eval.metrics.hub import HubMetric
+    from icl_eval.metrics.numeric_match import NumericMatch
+    from icl_eval.metrics.ter import TER
+    from icl_eval.metrics.token_f1 import TokenF1
+
+__all__ = [
+    "BLEU",
+    "CHRF",
+    "TER",
+    "ExactMatch",
+    "HubMetric",
+    "Metric",
+    "NumericMatch",
+    "Score",
+    "Statistics",
+    "TokenF1",
+    "score",
+]
+
+_MODULES = {
+    "BLEU": "bleu",
+    "CHRF": "chrf",
+    "TER": "ter",
+    "ExactMatch": "exact_match",
+    "HubMetric": "hub",
+    "NumericMatch": "numeric_match",
+    "TokenF1": "token_f1",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a metric class when it is first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,83 @@
+"""Corpus BLEU (Papineni et al., 2002, https://aclanthology.org/P02-1040), computed by sacrebleu."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import sacrebleu.metrics
+
+from icl_eval.errors import ConfigError
+from icl_eval.metrics.local import LocalMetric, require_choice
+from icl_eval.metrics.scoring import Statistics
+from icl_eval.metrics.translation import translation_statistics
+
+
+class BLEU(LocalMetric):
+    """Corpus BLEU, 0 to 100, with sacrebleu's signature.
+
+    A corpus of answers shorter than four tokens holds no 4-gram and scores 0, even where every answer is
+    exactly right. Use `effective_order` for such tasks, or chrF. The value beside each example is sentence
+    BLEU with effective order, as sacrebleu recommends; the mean of these values is not corpus BLEU.
+
+    Args:
+        tokenize: sacrebleu's tokenizer: 13a, intl, zh, char, none, or one that needs an extra package.
+        lowercase: ignore case.
+        smooth_method: what an n-gram order without a match counts for: exp, floor, add-k or none.
+        smooth_value: the amount that floor (0.1 when None) and add-k (1 when None) put there.
+        max_ngram_order: the longest n-gram.
+        effective_order: leave out n-gram orders that no prediction is long enough for.
+
+    Raises:
+        ConfigError: an option is unknown, out of range, or without effect.
+    """
+
+    def __init__(
+        self,
+        tokenize: str = "13a",
+        lowercase: bool = False,
+        smooth_method: str = "exp",
+        smooth_value: float | None = None,
+        max_ngram_order: int = 4,
+        effective_order: bool = False,
+    ) -> None:
+        require_choice("tokenize", tokenize, sorted(sacrebleu.metrics.BLEU.TOKENIZERS))
+        _check_smoothing(smooth_method, smooth_value)
+        if max_ngram_order < 1:
+            raise ConfigError(f"max_ngram_order={max_ngram_order} is too small, at least 1 is needed")
+        super().__init__("bleu")
+        self._max_ngram_order = max_ngram_order
+        options = {
+            "tokenize": tokenize,
+            "lowercase": lowercase,
+            "smooth_method": smooth_method,
+            "smooth_value": smooth_value,
+            "max_ngram_order": max_ngram_order,
+        }
+        self._scorer = _build_scorer(**options, effective_order=effective_order)
+        self._sentence_scorer = _build_scorer(**options, effective_order=True)
+
+    def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
+        """Return n-gram counts and lengths, and sentence BLEU to show."""
+        found = translation_statistics(self._scorer, self._sentence_scorer, predictions, references)
+        if self._max_ngram_order == 4:
+            return found
+        # sacrebleu's signature is silent about this option.
+        return replace(found, signature=f"{found.signature}|ngram:{self._max_ngram_order}")
+
+
+def _check_smoothing(method: str, value: float | None) -> None:
+    defaults = sacrebleu.metrics.BLEU.SMOOTH_DEFAULTS
+    require_choice("smooth_method", method, sorted(defaults))
+    if value is None:
+        return
+    if defaults[method] is None:
+        raise ConfigError(f"smooth_value={value} has no effect with smooth_method={method}, set it to null")
+    if value <= 0:
+        raise ConfigError(f"smooth_value={value} must be greater than 0")
+
+
+def _build_scorer(**options: object) -> sacrebleu.metrics.BLEU:
+    try:
+        return sacrebleu.metrics.BLEU(**options)
+    except (ImportError, OSError, RuntimeError) as error:  # a tokenizer that needs a package or a download
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"tokenize={options['tokenize']} cannot be used here: {reason}") from error

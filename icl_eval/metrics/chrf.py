@@ -1,0 +1,42 @@
+"""Corpus chrF and chrF++ (Popović, 2015, 2017, https://aclanthology.org/W17-4770), computed by sacrebleu."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import sacrebleu.metrics
+
+from icl_eval.errors import ConfigError
+from icl_eval.metrics.local import LocalMetric
+from icl_eval.metrics.scoring import Statistics
+from icl_eval.metrics.translation import translation_statistics
+
+
+class CHRF(LocalMetric):
+    """Corpus chrF, 0 to 100, with sacrebleu's signature; kind to short answers and rich morphology.
+
+    Args:
+        word_order: the longest word n-gram; 0 is chrF, 2 is chrF++.
+        char_order: the longest character n-gram.
+        beta: how many times recall counts as much as precision.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+
+    def __init__(self, word_order: int = 0, char_order: int = 6, beta: int = 2) -> None:
+        if min(word_order, beta) < 0 or char_order < 1:
+            raise ConfigError(
+                f"word_order={word_order}, char_order={char_order}, beta={beta}: "
+                "char_order must be at least 1, the others at least 0"
+            )
+        super().__init__("chrf")
+        self._beta = beta
+        self._scorer = sacrebleu.metrics.CHRF(word_order=word_order, char_order=char_order, beta=beta)
+
+    def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
+        """Return n-gram counts against the best reference, and sentence chrF to show."""
+        found = translation_statistics(self._scorer, self._scorer, predictions, references)
+        if self._beta == 2:
+            return found
+        # sacrebleu's signature is silent about this option.
+        return replace(found, signature=f"{found.signature}|beta:{self._beta}")

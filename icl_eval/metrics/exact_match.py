@@ -1,0 +1,100 @@
+"""Exact match: the share of predictions that equal one of their references."""
+
+import hashlib
+import re
+import string
+import unicodedata
+from collections.abc import Sequence
+
+from icl_eval.errors import ConfigError
+from icl_eval.metrics.local import LocalMetric
+from icl_eval.metrics.means import format_signature, mean_statistics
+from icl_eval.metrics.scoring import Statistics
+
+_WITHOUT_DIGITS = str.maketrans("", "", string.digits)
+
+
+class ExactMatch(LocalMetric):
+    """Share of predictions, 0 to 1, that equal one of their references as a whole.
+
+    The options are those of the metric of this name in the `evaluate` library, and apply in its order:
+    regexes, case, punctuation, numbers. In addition, punctuation is that of all scripts (such as ¿ … «»), and
+    white space at the ends or in a row never counts. Without punctuation 3.14 equals 314: `NumericMatch` is
+    for numbers.
+
+    Args:
+        ignore_case: compare in lower case.
+        ignore_punctuation: remove punctuation.
+        ignore_numbers: remove the digits 0 to 9.
+        regexes_to_ignore: remove what these match, one after another.
+
+    Raises:
+        ConfigError: a regex is invalid.
+    """
+
+    def __init__(
+        self,
+        ignore_case: bool = False,
+        ignore_punctuation: bool = False,
+        ignore_numbers: bool = False,
+        regexes_to_ignore: Sequence[str] = (),
+    ) -> None:
+        super().__init__("exact_match")
+        self._ignore_case = ignore_case
+        self._ignore_punctuation = ignore_punctuation
+        self._ignore_numbers = ignore_numbers
+        self._patterns = _compile(regexes_to_ignore)
+
+    def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
+        """Return 1 for each prediction that equals one of its references, 0 for the others."""
+        hits = [
+            self._normalize(prediction) in {self._normalize(answer) for answer in answers}
+            for prediction, answers in zip(predictions, references, strict=True)
+        ]
+        return mean_statistics([float(hit) for hit in hits], self._signature())
+
+    def _normalize(self, text: str) -> str:
+        for pattern in self._patterns:
+            text = pattern.sub("", text)
+        if self._ignore_case:
+            text = text.lower()
+        if self._ignore_punctuation:
+            text = "".join(character for character in text if not _is_punctuation(character))
+        if self._ignore_numbers:
+            text = text.translate(_WITHOUT_DIGITS)
+        return " ".join(text.split())
+
+    def _signature(self) -> str:
+        ignored = {True: "ignored", False: "kept"}
+        return format_signature(
+            self.name,
+            case=ignored[self._ignore_case],
+            punct=ignored[self._ignore_punctuation],
+            numbers=ignored[self._ignore_numbers],
+            regexes=_fingerprint(self._patterns),
+        )
+
+
+def _compile(regexes: Sequence[str]) -> tuple[re.Pattern[str], ...]:
+    if isinstance(regexes, str):  # would be taken for a list of its letters
+        raise ConfigError(f"regexes_to_ignore must be a list, found {regexes!r}")
+    patterns = []
+    for regex in regexes:
+        try:
+            patterns.append(re.compile(regex))
+        except (re.error, TypeError) as error:
+            raise ConfigError(f"regexes_to_ignore: {regex!r} is not a regular expression: {error}") from error
+    return tuple(patterns)
+
+
+def _fingerprint(patterns: Sequence[re.Pattern[str]]) -> str:
+    """Return the number of regexes, and a hash of them because they may hold the signature's own marks."""
+    if not patterns:
+        return "0"
+    joined = "\0".join(pattern.pattern for pattern in patterns)
+    return f"{len(patterns)}#{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
+
+
+def _is_punctuation(character: str) -> bool:
+    # string.punctuation holds signs such as $ and + that Unicode counts as symbols.
+    return character in string.punctuation or unicodedata.category(character).startswith("P")

@@ -1,0 +1,32 @@
+"""Statistics of the metrics whose corpus score is the plain mean of a value an example."""
+
+from collections.abc import Sequence
+from math import fsum
+
+import numpy as np
+
+from icl_eval import __version__
+from icl_eval.intervals import FloatArray
+from icl_eval.metrics.scoring import Statistics
+
+
+def mean_statistics(values: Sequence[float], signature: str, unparsed: int | None = None) -> Statistics:
+    """Return the statistics of a mean: each example adds its value and a one."""
+    return Statistics(
+        value=fsum(values) / len(values),  # fsum rounds once, so the order of the examples cannot matter
+        rows=np.column_stack([values, np.ones(len(values))]),
+        score_sums=_means,
+        per_example=tuple(float(value) for value in values),
+        signature=signature,
+        unparsed=unparsed,
+    )
+
+
+def _means(sums: FloatArray) -> FloatArray:
+    means: FloatArray = sums[..., 0] / sums[..., 1]
+    return means
+
+
+def format_signature(name: str, **options: object) -> str:
+    """Return a signature in sacrebleu's style, such as `token_f1|norm:squad|version:0.1.0`."""
+    return "|".join([name, *(f"{key}:{value}" for key, value in options.items()), f"version:{__version__}"])

@@ -1,0 +1,43 @@
+"""Token F1 of question answering (Rajpurkar et al., 2016, https://aclanthology.org/D16-1264).
+
+Normalization and formula are those of the official script `evaluate-v2.0.py` of SQuAD
+(https://rajpurkar.github.io/SQuAD-explorer), so that numbers can be compared with published ones.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+from icl_eval.metrics.local import LocalMetric
+from icl_eval.metrics.means import format_signature, mean_statistics
+from icl_eval.metrics.scoring import Statistics
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class TokenF1(LocalMetric):
+    """Mean overlap, 0 to 1, of the words of a prediction with those of its best reference."""
+
+    def __init__(self) -> None:
+        super().__init__("token_f1")
+
+    def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
+        """Return the F1 of each prediction with the reference that suits it best."""
+        values = [
+            max(_f1(_words(prediction), _words(answer)) for answer in answers)
+            for prediction, answers in zip(predictions, references, strict=True)
+        ]
+        return mean_statistics(values, format_signature(self.name, norm="squad"))
+
+
+def _words(text: str) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split()
+
+
+def _f1(predicted: list[str], expected: list[str]) -> float:
+    if not predicted or not expected:  # nothing to divide by: right only if there was nothing to say
+        return float(predicted == expected)
+    num_shared = (Counter(predicted) & Counter(expected)).total()
+    return 2 * num_shared / (len(predicted) + len(expected))

@@ -1,0 +1,50 @@
+"""Preview: what a model would be given, with the tokenizer alone."""
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from icl_eval.evaluation import Evaluation, Prepared, PreparedTask, prepare
+from icl_eval.linting import lint_task
+from icl_eval.prompts import EncodedPrompt
+
+
+def print_preview(evaluation: Evaluation) -> None:
+    """Print the first prompt of each task with its size, and what looks wrong in any of them.
+
+    Raises:
+        UserError: When the evaluation itself would refuse.
+    """
+    prepared = prepare(evaluation)
+    console = Console()
+    for task in prepared.tasks:
+        _print_task(console, prepared, task)
+
+
+def _print_task(console: Console, prepared: Prepared, task: PreparedTask) -> None:
+    name = task.plan.task.name
+    lengths = sorted(prompt.num_tokens for prompt in task.prompts)
+    _print_prompt(console, name, task.prompts[0])
+    limit = "no limit" if prepared.card.max_length is None else f"the model holds {prepared.card.max_length}"
+    console.print(
+        f"{name}: {len(lengths)} prompts of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
+        f"up to {task.plan.max_new_tokens} new tokens, stop at {list(task.plan.stop)}",
+        markup=False,
+        highlight=False,
+    )
+    for sentence in lint_task(task, prepared.card.tokenizer):
+        console.print(f"{name}: {sentence}", style="yellow", markup=False, highlight=False)
+    console.print()
+
+
+def _print_prompt(console: Console, name: str, encoded: EncodedPrompt) -> None:
+    prompt = encoded.prompt
+    sides = (
+        ("encoder", prompt.encoder, encoded.encoder_ids),
+        ("decoder", prompt.decoder, encoded.decoder_ids),
+    )
+    shown = ", ".join(prompt.demonstration_ids) or "no demonstrations"
+    for side, text, ids in sides:
+        if text is not None:
+            title = f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens"
+            console.print(Panel(Text(text), title=title, subtitle=Text(shown), title_align="left"))

@@ -1,0 +1,168 @@
+"""Prompts: which side of the model sees which block, and whether it fits.
+
+| placement | encoder input                       | decoder input                      |
+|-----------|-------------------------------------|------------------------------------|
+| `decoder` | none                                | instruction, demonstrations, question |
+| `encoder` | instruction, demonstrations, question | the start token                  |
+| `split`   | instruction                         | demonstrations, question           |
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from icl_eval.errors import PromptTooLongError
+from icl_eval.tasks import Example, Task
+from icl_eval.templates import Blocks, Template
+
+Overflow = Literal["stop", "drop"]
+"""What to do with a prompt that does not fit: stop the run, or drop whole demonstrations."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is given for one question."""
+
+    example_id: str
+    encoder: str | None
+    """Text for the encoder; None for a decoder-only model."""
+    decoder: str | None
+    """Text that the decoder goes on from; None where that is the start token alone."""
+    demonstration_ids: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """A digest of both texts."""
+        return hashlib.sha256(json.dumps([self.encoder, self.decoder]).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt as token ids. A decoder's start token is not among them: the model brings it."""
+
+    prompt: Prompt
+    encoder_ids: tuple[int, ...]
+    decoder_ids: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens the prompt has, both sides together."""
+        return len(self.encoder_ids) + len(self.decoder_ids)
+
+
+class Placement(Protocol):
+    """Decides which side of the model sees which blocks."""
+
+    @property
+    def name(self) -> str:
+        """What the placement is called in a configuration."""
+
+    @property
+    def uses_encoder(self) -> bool:
+        """Whether the placement needs an encoder-decoder model."""
+
+    def place(self, blocks: Blocks) -> tuple[str | None, str | None]:
+        """Return the texts for the encoder and for the decoder."""
+
+
+@dataclass(frozen=True)
+class DecoderPlacement:
+    """Everything in the decoder, for decoder-only models."""
+
+    name = "decoder"
+    uses_encoder = False
+
+    def place(self, blocks: Blocks) -> tuple[str | None, str | None]:
+        """Return no text for an encoder and all blocks for the decoder."""
+        return None, blocks.everything()
+
+
+@dataclass(frozen=True)
+class EncoderPlacement:
+    """Everything in the encoder; the decoder begins with its start token."""
+
+    name = "encoder"
+    uses_encoder = True
+
+    def place(self, blocks: Blocks) -> tuple[str | None, str | None]:
+        """Return all blocks for the encoder and none for the decoder."""
+        return blocks.examples_after_question(), None
+
+
+@dataclass(frozen=True)
+class SplitPlacement:
+    """The instruction in the encoder; demonstrations and question as the beginning of the decoder's output."""
+
+    name = "split"
+    uses_encoder = True
+
+    def place(self, blocks: Blocks) -> tuple[str | None, str | None]:
+        """Return the instruction for the encoder and the rest for the decoder."""
+        return blocks.split()
+
+
+@dataclass(frozen=True)
+class Context:
+    """How much a model can hold."""
+
+    max_length: int | None
+    """Positions of the model, on either side; None where there is no limit (relative positions)."""
+    max_new_tokens: int
+    """Positions of the decoder that are kept free for the completion."""
+
+    def excess(self, encoded: EncodedPrompt) -> int:
+        """Return by how many tokens a prompt is too long; 0 where it fits."""
+        if self.max_length is None:
+            return 0
+        start_token = 1 if encoded.prompt.encoder is not None else 0
+        decoder_length = len(encoded.decoder_ids) + start_token + self.max_new_tokens
+        return max(0, max(decoder_length, len(encoded.encoder_ids)) - self.max_length)
+
+    def require_fit(self, encoded: EncodedPrompt, where: str = "") -> None:
+        """Raise PromptTooLongError, with a sentence that begins with `where`, unless the prompt fits."""
+        excess = self.excess(encoded)
+        if excess:
+            raise PromptTooLongError(
+                f"{where}a prompt of {encoded.num_tokens} tokens and {self.max_new_tokens} new ones are {excess} "
+                f"more than the model's {self.max_length} positions; shorten the prompt, lower num_fewshot or "
+                "max_new_tokens, or set overflow=drop to leave demonstrations out"
+            )
+
+
+@dataclass(frozen=True)
+class PromptBuilder:
+    """Builds the prompts of a task's questions."""
+
+    task: Task
+    select: Callable[[Example], tuple[Example, ...]]
+    template: Template
+    placement: Placement
+    encode: Callable[[Prompt], EncodedPrompt]
+    context: Context
+    overflow: Overflow
+
+    def build_all(self, examples: Iterable[Example]) -> list[EncodedPrompt]:
+        """Build the prompts of some of the task's examples, in their order."""
+        return [self.build(example) for example in examples]
+
+    def build(self, example: Example) -> EncodedPrompt:
+        """Build the prompt of one question; never cut, it fits with as many demonstrations as it keeps.
+
+        Raises:
+            PromptTooLongError: When it does not fit, and (unless `overflow` is "stop") not even without
+                demonstrations.
+        """
+        demonstrations = self.select(example)
+        encoded = self._encode(example, demonstrations)
+        while self.overflow == "drop" and demonstrations and self.context.excess(encoded):
+            demonstrations = demonstrations[:-1]  # ranked: the least wanted is last
+            encoded = self._encode(example, demonstrations)
+        self.context.require_fit(encoded, f"task '{self.task.name}', question {example.id!r}: ")
+        return encoded
+
+    def _encode(self, example: Example, demonstrations: Sequence[Example]) -> EncodedPrompt:
+        encoder, decoder = self.placement.place(self.template.render(self.task, demonstrations, example))
+        shown = tuple(demonstration.id for demonstration in demonstrations)
+        return self.encode(Prompt(example.id, encoder, decoder, shown))

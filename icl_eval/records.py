@@ -1,0 +1,115 @@
+"""Records: one line on disk for each completion, written when it is finished, and read again to go on or to score.
+
+{"example_id": "qa-test-001", "doc": {"question": …}, "targets": ["Paris"], …, "finish_reason": "stop"}
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from icl_eval.errors import DataError
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that a person needs to audit one completion."""
+
+    example_id: str
+    doc: Mapping[str, str]
+    """The question's fields, as the templates see them."""
+    targets: tuple[str, ...]
+    """All references."""
+    encoder: str | None
+    decoder: str | None
+    """The prompt's two sides, as text."""
+    demonstration_ids: tuple[str, ...]
+    shots_requested: int
+    shots_effective: int
+    """How many demonstrations were in the prompt; fewer than requested where they did not fit."""
+    completion: str
+    """What the model said, before postprocessing."""
+    prediction: str
+    """What is scored."""
+    metrics: Mapping[str, float | None]
+    """This example's own scores, by metric; empty until the task is finished."""
+    prompt_tokens: int
+    prefix_tokens_reused: int
+    completion_tokens: int
+    """Tokens generated, a final end-of-sequence token included."""
+    finish_reason: str
+    prompt_hash: str
+
+
+_RECORD = TypeAdapter(Record)
+
+
+class RecordLog:
+    """The records of one task in one run folder: `samples_<task>.jsonl`.
+
+    While the run works they are appended in the order in which completions are finished, each flushed at once;
+    at the end the file is replaced by one in the order of the data set, with the scores in it. A line that was
+    torn by a kill is dropped on opening.
+    """
+
+    def __init__(self, path: Path):
+        """Open the log and read what an earlier run left.
+
+        Raises:
+            DataError: When a line other than a torn last one is not a record.
+        """
+        self.path = path
+        self.records: dict[str, Record] = {}
+        if path.exists():
+            content = path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            for number, line in enumerate(whole.splitlines(), start=1):
+                record = _parse(path, number, line)
+                self.records[record.example_id] = record
+            if len(whole) < len(content):
+                os.truncate(path, len(whole))
+        self._file = path.open("a", encoding="utf-8")
+
+    def append(self, record: Record) -> None:
+        """Add one finished record and flush it to the file."""
+        self.records[record.example_id] = record
+        self._file.write(_line(record))
+        self._file.flush()
+
+    def finish(self, records: Iterable[Record]) -> None:
+        """Replace the file's content by these records, at once or not at all."""
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(map(_line, records)), encoding="utf-8")
+        self._file.close()
+        temporary.replace(self.path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read the records of a finished task.
+
+    Raises:
+        DataError: When a line is not a record.
+    """
+    lines = path.read_bytes().splitlines()
+    return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _line(record: Record) -> str:
+    return json.dumps(asdict(record), ensure_ascii=False) + "\n"
+
+
+def _parse(path: Path, number: int, line: bytes) -> Record:
+    try:
+        return _RECORD.validate_json(line)
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the line"
+        raise DataError(f"{path}:{number}: not a record ({place}: {first['msg']})") from None

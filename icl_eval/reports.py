@@ -1,0 +1,135 @@
+"""Reports: what one run found, as `report.json` and as the schema that describes it.
+
+`run` and `results` are the same bytes for the same inputs; everything that may differ between two runs of the
+same command is in `timing` and `provenance`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """One score and the recipe behind it."""
+
+    score: float
+    """0 to 1 for exact match, F1 and numeric match; sacrebleu's scale (0 to 100) for BLEU, chrF and TER."""
+    stderr: float | None
+    """Standard error over test examples (bootstrap); null where a metric gives no per-example statistics."""
+    ci95: tuple[float, float] | None
+    """Percentile bootstrap interval over test examples."""
+    signature: str
+    """Every option that changes the number."""
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What went in and out, summed over a task's examples."""
+
+    prompt_tokens: int
+    """Tokens of all prompts, encoder and decoder side, without padding."""
+    prefix_tokens_reused: int
+    """How many of them were served from the cache of a prefix shared with other prompts."""
+    completion_tokens: int
+    finish_reasons: Mapping[str, int]
+    """How many completions ended by `eos`, `stop` or `length`."""
+    unparsed: Mapping[str, int]
+    """By metric, in how many predictions it found nothing that it could compare."""
+    shots_effective: Mapping[str, int]
+    """How many prompts held how many demonstrations."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The scores of one task."""
+
+    n: int
+    """How many examples were scored."""
+    num_fewshot: int
+    metrics: Mapping[str, MetricResult]
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What was asked, with what the defaults came to."""
+
+    model: str
+    architecture: str
+    template: str
+    placement: str
+    num_fewshot: int
+    seed: int
+    decoding: Mapping[str, Any]
+    """Search, dtype and, by task, stop strings and the number of new tokens."""
+    fingerprint: str
+    """Digest of everything that decides the records: options, data, weights."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of this process; a resumed run counts only what it did itself."""
+
+    seconds: Mapping[str, float]
+    """By stage: prompts, model, decoding, scoring."""
+    completion_tokens_per_second: float | None
+    """New tokens over decoding time; null where nothing was left to decode."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a number came from."""
+
+    versions: Mapping[str, str]
+    git_commit: str | None
+    weights: str
+    """Identity of the weights' content."""
+    datasets: Mapping[str, str]
+    """By task, a digest of the rows of pool and test split."""
+    config: Mapping[str, Any]
+    """The whole composed configuration."""
+    host: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one run found."""
+
+    schema_version: int
+    run: RunInfo
+    results: Mapping[str, TaskResult]
+    timing: Timing
+    provenance: Provenance
+
+
+_REPORT = TypeAdapter(Report)
+
+
+def report_schema() -> dict[str, Any]:
+    """Return the JSON Schema of `report.json`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_REPORT.json_schema()}
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write a report, at once or not at all."""
+    write_json(asdict(report), path)
+
+
+def read_report(path: Path) -> Report:
+    """Read what `write_report` wrote."""
+    return _REPORT.validate_json(path.read_bytes())
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write a JSON file, at once or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,85 @@
+"""Sweeps: many runs into one table.
+
+Each cell of a sweep is an ordinary run folder. When the last cell is finished, whatever the folders hold is
+gathered into `sweep.json`; a cell that failed left `error.json` in place of a report.
+"""
+
+import json
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from icl_eval.errors import IclEvalError, UserError
+from icl_eval.reports import write_json
+
+_ERROR_FILE = "error.json"
+
+
+def write_failure(folder: Path, error: Exception) -> None:
+    """Say at once that a cell failed, and leave a note in its folder."""
+    message = " ".join(str(error).split())
+    if not isinstance(error, IclEvalError):
+        traceback.print_exception(error)
+        message = f"{type(error).__name__}: {message}"
+    print(f"icl-eval: {folder.name} failed: {message}", file=sys.stderr)
+    exit_code = error.exit_code if isinstance(error, IclEvalError) else 1
+    write_json({"error": type(error).__name__, "message": message, "exit_code": exit_code}, folder / _ERROR_FILE)
+
+
+class SweepReport(Callback):
+    """Writes `sweep.json` and prints the table when a sweep ends; tells the shell about failed cells."""
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Forget an earlier failure: the cell gets another chance."""
+        (Path(config.hydra.runtime.output_dir) / _ERROR_FILE).unlink(missing_ok=True)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Gather all cells of the sweep's folder."""
+        from icl_eval.terminal import print_sweep
+
+        folder = Path(config.hydra.sweep.dir)
+        cells = gather_cells(folder)
+        write_json({"schema_version": 1, "cells": cells}, folder / "sweep.json")
+        print_sweep(cells, folder)
+        failed = [cell for cell in cells if "error" in cell]
+        if failed:
+            users = all(cell["error"]["exit_code"] == UserError.exit_code for cell in failed)
+            print(f"icl-eval: {len(failed)} of {len(cells)} cells failed", file=sys.stderr)
+            sys.exit(UserError.exit_code if users else 1)
+
+
+def gather_cells(folder: Path) -> list[dict[str, Any]]:
+    """Return what each cell of a sweep came to, in the order of the cells' names.
+
+    A cell is `{"cell": …, "overrides": […]}` with either `run` and `results` as in its report, or `error`.
+    """
+    cells = []
+    for path in sorted(folder.iterdir(), key=_natural):
+        if not (path / ".hydra").is_dir():
+            continue
+        overrides = _overrides(path)
+        cell: dict[str, Any] = {"cell": path.name, "overrides": overrides}
+        if (path / _ERROR_FILE).exists():
+            cell["error"] = json.loads((path / _ERROR_FILE).read_text(encoding="utf-8"))
+        elif (path / "report.json").exists():
+            report = json.loads((path / "report.json").read_text(encoding="utf-8"))
+            cell |= {"run": report["run"], "results": report["results"]}
+        else:
+            continue  # never begun, or killed: the same command finishes it
+        cells.append(cell)
+    return cells
+
+
+def _overrides(folder: Path) -> list[str]:
+    path = folder / ".hydra" / "overrides.yaml"
+    return [str(override) for override in OmegaConf.load(path)] if path.exists() else []
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key by which `num_fewshot=8` comes before `num_fewshot=16`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

@@ -1,0 +1,162 @@
+r"""Tasks: what is asked, the right answers, and the pool that demonstrations are drawn from.
+
+A row of data becomes an `Example` through a mapping from field names to expressions over the row's columns,
+so that a data set is adapted by configuration and not by code:
+
+    fields:                                        {"question": "2 + 2?", "answer": "so\n#### 4"}
+      question: question                     ──▶   Example(inputs={"question": "2 + 2?"},
+      references: answer.split('####')[1]|trim             references=("4",))
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from icl_eval.errors import ConfigError, DataError
+from icl_eval.rows import DataSource, Row, hash_rows, read_rows
+
+RESERVED_FIELDS = ("id", "references")
+"""Fields with a meaning of their own; every other field is an input that templates can show."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question with its right answers; in a pool, a demonstration to be."""
+
+    id: str
+    inputs: Mapping[str, str]
+    """What a template can show, by field name; by convention the main text is `question`."""
+    references: tuple[str, ...]
+    """All right answers; the first is the one shown when the example is a demonstration."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named task with its demonstration pool and its test examples."""
+
+    name: str
+    instruction: str
+    labels: Mapping[str, str]
+    """What the two sides are called in a prompt: `{"question": "English", "answer": "Spanish"}`."""
+    pool: tuple[Example, ...]
+    examples: tuple[Example, ...]
+    content_hash: str
+    """Digest of the rows of both splits as they were read."""
+
+
+class FieldMapping:
+    """Turns rows into examples by evaluating one expression a field.
+
+    Expressions are Jinja expressions in a sandbox (`translation.en`, `answers.text`, `a ~ ' ' ~ b`).
+    """
+
+    def __init__(self, fields: Mapping[str, str]):
+        environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
+        self._expressions = {}
+        for name, expression in fields.items():
+            try:
+                self._expressions[name] = environment.compile_expression(expression, undefined_to_none=False)
+            except jinja2.TemplateError as error:
+                raise ConfigError(f"fields.{name}: {expression!r} is not an expression ({error})") from None
+        if "references" not in fields:
+            raise ConfigError("fields: 'references' is missing; it says where the right answers are")
+        self._fields = fields
+
+    def example(self, row: Row, default_id: str) -> Example:
+        """Build the example of one row.
+
+        Raises:
+            DataError: Naming file, line and field, when a field is missing, empty or not text.
+        """
+        inputs = {name: self._text(row, name) for name in self._expressions if name not in RESERVED_FIELDS}
+        references = self._value(row, "references")
+        if isinstance(references, str):
+            references = [references]
+        if not isinstance(references, Sequence) or not references:
+            raise DataError(f"{row.where}: {self._describe('references')} is {_kind(references)}, {_WANTED}")
+        for reference in references:
+            self._require_text(row, "references", reference)
+        return Example(self._id(row, default_id), inputs, tuple(dict.fromkeys(references)))
+
+    def _id(self, row: Row, default_id: str) -> str:
+        if self._fields.get("id", "id") == "id" and "id" not in row.values:
+            return default_id
+        value = self._value(row, "id") if "id" in self._expressions else row.values["id"]
+        return str(value) if isinstance(value, int) else self._require_text(row, "id", value)
+
+    def _text(self, row: Row, name: str) -> str:
+        return self._require_text(row, name, self._value(row, name))
+
+    def _value(self, row: Row, name: str) -> Any:
+        try:
+            value = self._expressions[name](**row.values)
+            if isinstance(value, jinja2.Undefined):
+                str(value)  # StrictUndefined says what is missing when it is used
+        except Exception as error:  # an expression runs user-written code: any of Python's errors is possible
+            has = ", ".join(map(str, row.values))
+            reason = " ".join(str(error).split())
+            raise DataError(f"{row.where}: {self._describe(name)}: {reason} (the row has: {has})") from None
+        return value
+
+    def _require_text(self, row: Row, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise DataError(f"{row.where}: {self._describe(name)} is {_kind(value)}, {_WANTED}")
+        if not value.strip():
+            raise DataError(f"{row.where}: {self._describe(name)} is empty")
+        return value
+
+    def _describe(self, name: str) -> str:
+        expression = self._fields.get(name, name)
+        return f"field '{name}'" if expression == name else f"field '{name}' ({expression})"
+
+
+_WANTED = "but must be text (references: text or a list of texts)"
+
+
+def load_task(
+    name: str,
+    *,
+    instruction: str,
+    labels: Mapping[str, str],
+    pool: DataSource,
+    test: DataSource,
+    fields: Mapping[str, str],
+) -> Task:
+    """Read both splits of a task from their sources.
+
+    Raises:
+        DataError: When a file or row is not what the task expects.
+        ConfigError: When a field's expression is not one.
+    """
+    mapping = FieldMapping(fields)
+    pool_rows, test_rows = read_rows(pool), read_rows(test)
+    return Task(
+        name=name,
+        instruction=instruction,
+        labels=labels,
+        pool=_examples(mapping, pool_rows, "pool"),
+        examples=_examples(mapping, test_rows, "test"),
+        content_hash=hash_rows(pool_rows + test_rows),
+    )
+
+
+def _examples(mapping: FieldMapping, rows: Sequence[Row], split: str) -> tuple[Example, ...]:
+    examples: dict[str, Example] = {}
+    places: dict[str, str] = {}
+    for number, row in enumerate(rows):
+        example = mapping.example(row, default_id=f"{split}-{number}")
+        if example.id in examples:
+            raise DataError(f"{row.where}: id {example.id!r} is already the id of {places[example.id]}")
+        examples[example.id] = example
+        places[example.id] = row.where
+    return tuple(examples.values())
+
+
+def _kind(value: object) -> str:
+    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,202 @@
+"""Templates: how an instruction, a demonstration and a question read. Where they go is decided elsewhere.
+
+A rendered template is a set of blocks that stay apart until a placement joins them, so that a demonstration
+can be left out again, and so that an encoder-decoder model can be given some blocks on one side and some on
+the other:
+
+    Translate from English to Spanish.      instruction
+                                            separator
+    English: Good night.                    demonstration (question and answer)
+    Spanish: Buenas noches.
+                                            separator
+    English: The book is on the table.      question
+    Spanish:
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from icl_eval.errors import ConfigError
+from icl_eval.tasks import Example, Task
+
+ApplyChatTemplate = Callable[[list[dict[str, str]]], str]
+"""Renders messages (`{"role": …, "content": …}`) and ends with the opening of the assistant's turn."""
+
+_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+
+
+class Blocks(Protocol):
+    """The parts of one rendered prompt."""
+
+    def everything(self) -> str:
+        """Return all parts as one text that ends where the answer is to begin."""
+
+    def examples_after_question(self) -> str:
+        """Return all parts as one text for an encoder, in the order the template asks for there."""
+
+    def split(self) -> tuple[str, str]:
+        """Return the instruction, and apart from it the demonstrations and the question."""
+
+
+class Template(Protocol):
+    """Renders a task's wording."""
+
+    def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> Blocks:
+        """Render one prompt's parts."""
+
+
+@dataclass(frozen=True)
+class TextBlocks:
+    """Parts that are joined by a separator."""
+
+    instruction: str
+    demonstrations: tuple[str, ...]
+    question: str
+    separator: str
+    question_first: bool
+
+    def everything(self) -> str:
+        """Return instruction, demonstrations and question."""
+        return self._join(self.instruction, *self.demonstrations, self.question)
+
+    def examples_after_question(self) -> str:
+        """Return the same, with the question before the demonstrations where the template says so."""
+        if not self.question_first:
+            return self.everything()
+        return self._join(self.instruction, self.question, *self.demonstrations)
+
+    def split(self) -> tuple[str, str]:
+        """Return the instruction, and the demonstrations with the question."""
+        return self.instruction, self._join(*self.demonstrations, self.question)
+
+    def _join(self, *parts: str) -> str:
+        return self.separator.join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class TextTemplate:
+    """Wording as Jinja texts.
+
+    They see the row's fields, `instruction` and `labels` (the task's; a row's own field of that name comes
+    first) and, in `answer` and `demonstration`, the first reference as `answer`. A name that does not exist
+    is an error. What a row contains is inserted as it is and never expanded.
+    """
+
+    instruction: str
+    """The block at the very beginning; empty for none."""
+    question: str
+    """A question, up to where its answer begins. Spaces at its end go to the answer: see `render`."""
+    answer: str
+    """What follows the question in a demonstration, with the white space before it."""
+    demonstration: str | None
+    """A whole demonstration, where it does not read as the question followed by the answer."""
+    separator: str
+    """Between any two blocks."""
+    question_first: bool
+    """In an encoder, the question precedes the demonstrations. A decoder goes on from the question, so
+    there it is always last."""
+    name: str = "template"
+    _compiled: dict[str, jinja2.Template] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        texts = {"instruction": self.instruction, "question": self.question, "answer": self.answer}
+        for part, text in (texts | {"demonstration": self.demonstration or ""}).items():
+            try:
+                self._compiled[part] = _ENVIRONMENT.from_string(text)
+            except jinja2.TemplateError as error:
+                raise ConfigError(f"template.{part}: {error} (in {text!r})") from None
+
+    def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> TextBlocks:
+        """Render one prompt's parts.
+
+        The question loses the spaces at its end: a prompt that ends in a space asks a model for a token
+        that its tokenizer would never put there, since the space belongs to the next word.
+
+        Raises:
+            ConfigError: When the template uses a name that a row does not have.
+        """
+        return TextBlocks(
+            instruction=self._part("instruction", task, example),
+            demonstrations=tuple(self._demonstration(task, shown) for shown in demonstrations),
+            question=self._part("question", task, example).rstrip(" "),
+            separator=self.separator,
+            question_first=self.question_first,
+        )
+
+    def turn(self, task: Task, example: Example) -> tuple[str, str]:
+        """Return the question and the answer of a demonstration, apart and without outer white space."""
+        question = self._part("question", task, example)
+        answer = self._part("answer", task, example, answer=example.references[0])
+        return question.strip(), answer.strip()
+
+    def _demonstration(self, task: Task, shown: Example) -> str:
+        answer = shown.references[0]
+        if self.demonstration is not None:
+            return self._part("demonstration", task, shown, answer=answer)
+        return self._part("question", task, shown) + self._part("answer", task, shown, answer=answer)
+
+    def _part(self, part: str, task: Task, example: Example, **more: str) -> str:
+        known: Mapping[str, Any] = {
+            "instruction": task.instruction,
+            "labels": task.labels,
+            **example.inputs,
+            **more,
+        }
+        try:
+            return self._compiled[part].render(known)
+        except jinja2.UndefinedError as error:
+            names = ", ".join(sorted(known))
+            raise ConfigError(
+                f"template '{self.name}': {part}: {error}, for example {example.id!r} of task "
+                f"'{task.name}' (it can use: {names})"
+            ) from None
+        except Exception as error:  # a template runs user-written expressions
+            raise ConfigError(f"template '{self.name}': {part}: {error}") from None
+
+
+@dataclass(frozen=True)
+class ChatBlocks:
+    """A conversation: demonstrations are earlier turns of the user and the assistant."""
+
+    messages: tuple[Mapping[str, str], ...]
+    apply_chat_template: ApplyChatTemplate
+
+    def everything(self) -> str:
+        """Return the conversation as the tokenizer's own chat template renders it."""
+        return self.apply_chat_template([dict(message) for message in self.messages])
+
+    def examples_after_question(self) -> str:
+        """Return the same text: a conversation has only one order."""
+        return self.everything()
+
+    def split(self) -> tuple[str, str]:
+        """Raise, since a chat template renders a conversation whole."""
+        raise ConfigError("template: a chat template cannot be split; use placement=encoder or decoder")
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The same wording as turns of a conversation, for models tuned on a chat format.
+
+    The instruction opens the first user turn, since not every chat format has a system role.
+    """
+
+    wording: TextTemplate
+    apply_chat_template: ApplyChatTemplate
+
+    def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> ChatBlocks:
+        """Render one prompt's turns; the last is the user's."""
+        turns = []
+        for shown in demonstrations:
+            question, answer = self.wording.turn(task, shown)
+            turns += [("user", question), ("assistant", answer)]
+        blocks = self.wording.render(task, (), example)
+        turns.append(("user", blocks.question))
+        if blocks.instruction:
+            turns[0] = ("user", blocks.instruction + self.wording.separator + turns[0][1])
+        messages = tuple({"role": role, "content": content} for role, content in turns)
+        return ChatBlocks(messages, self.apply_chat_template)

@@ -1,0 +1,140 @@
+"""The terminal: tables on stdout, progress on stderr. The only place that prints results."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from icl_eval.reports import MetricResult, Report
+
+
+class EvaluationProgress:
+    """A bar for each task on stderr, and nothing where stderr is not a terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bars: dict[str, TaskID] = {}
+
+    def begin(self, task: str, total: int, done: int) -> None:
+        """Show a task's bar."""
+        self._bars[task] = self._progress.add_task(task, total=total, completed=done)
+
+    def advance(self, task: str) -> None:
+        """Move a task's bar by one example."""
+        self._progress.advance(self._bars[task])
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+def print_report(report: Report, folder: Path) -> None:
+    """Print one run's scores."""
+    run = report.run
+    table = Table(
+        title=f"{run.model} · {run.num_fewshot} demonstrations · template {run.template}",
+        title_justify="left",
+    )
+    for column in ("task", "n", "metric"):
+        table.add_column(column)
+    for column in ("score", "± stderr", "95 % interval"):
+        table.add_column(column, justify="right")
+    for name, result in report.results.items():
+        for row, (metric, found) in enumerate(result.metrics.items()):
+            first = (name, str(result.n)) if row == 0 else ("", "")
+            table.add_row(*first, metric, *_numbers(found), end_section=row == len(result.metrics) - 1)
+    console = _console()
+    console.print(table)
+    for line in _remarks(report):
+        console.print(line, style="yellow", markup=False)
+    console.print(f"report: {folder / 'report.json'}", markup=False, highlight=False)
+
+
+def _numbers(found: MetricResult) -> tuple[str, str, str]:
+    arrow = "" if found.higher_is_better else " ↓"
+    stderr = "" if found.stderr is None else f"{found.stderr:.3g}"
+    interval = "" if found.ci95 is None else f"{_short(found.ci95[0])} to {_short(found.ci95[1])}"
+    return f"{_short(found.score)}{arrow}", stderr, interval
+
+
+def _short(score: float) -> str:
+    return f"{score:.3f}" if abs(score) < 2 else f"{score:.1f}"
+
+
+def _remarks(report: Report) -> Iterable[str]:
+    """Yield what differs from what was asked, or makes a score hard to read."""
+    for name, result in report.results.items():
+        shots = result.counts.shots_effective
+        fewer = sum(count for number, count in shots.items() if int(number) < result.num_fewshot)
+        if fewer:
+            yield f"{name}: {fewer} of {result.n} prompts had room for fewer than {result.num_fewshot} demonstrations"
+        for metric, count in result.counts.unparsed.items():
+            if count:
+                yield f"{name}: {metric} found no number in {count} of {result.n} predictions"
+        cut = result.counts.finish_reasons.get("length", 0)
+        if cut > result.n / 4:
+            yield f"{name}: {cut} of {result.n} completions were cut at max_new_tokens"
+    if not report.run.decoding["batch_invariant"]:
+        yield f"{report.run.decoding['dtype']}: completions can depend on batch_size; float32 is exact"
+
+
+def print_sweep(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Print a sweep's scores, a row for each cell and a column for each task's metric."""
+    columns = dict.fromkeys(
+        (task, metric)
+        for cell in cells
+        for task, result in cell.get("results", {}).items()
+        for metric in result["metrics"]
+    )
+    table = Table(title=f"{len(cells)} cells", title_justify="left")
+    table.add_column("cell")
+    for task, metric in columns:
+        table.add_column(f"{task}\n{metric}", justify="right")
+    for cell in cells:
+        table.add_row(cell["cell"], *(_cell_score(cell, task, metric) for task, metric in columns))
+    console = _console()
+    console.print(table)
+    console.print(f"sweep: {folder / 'sweep.json'}", markup=False, highlight=False)
+
+
+def _cell_score(cell: Mapping[str, Any], task: str, metric: str) -> str:
+    if "error" in cell:
+        return "failed"
+    found = cell["results"].get(task, {}).get("metrics", {}).get(metric)
+    if found is None:
+        return ""
+    interval = "" if found["stderr"] is None else f" ±{found['stderr']:.2g}"
+    return f"{_short(found['score'])}{interval}"
+
+
+def _console() -> Console:
+    console = Console()
+    # A pipe has no width: a table must not be folded to 80 columns in a log file.
+    return console if console.is_terminal else Console(width=160)

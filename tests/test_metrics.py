@@ -1,0 +1,509 @@
+import ast
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
+import hydra
+import pytest
+import sacrebleu.metrics
+from omegaconf import OmegaConf
+
+import icl_eval.metrics
+from icl_eval.errors import ConfigError, DataError
+from icl_eval.metrics import BLEU, CHRF, TER, ExactMatch, HubMetric, NumericMatch, TokenF1, score
+from icl_eval.metrics.means import mean_statistics
+
+CONF = Path(__file__).parent.parent / "conf" / "metrics"
+
+# Imperfect output, an empty prediction, and one, two, three references.
+PREDICTIONS = ["The cat sat on a mat, I think.", "", "wholly different words here", "rain in the north"]
+REFERENCES = [
+    ["The cat sat on the mat, I think.", "A cat was sitting on the mat."],
+    ["Nobody came."],
+    ["It was late."],
+    ["It rains in the north.", "rain in the north", "There is rain up north."],
+]
+PADDED = [
+    ["The cat sat on the mat, I think.", "Nobody came.", "It was late.", "It rains in the north."],
+    ["A cat was sitting on the mat.", None, None, "rain in the north"],
+    [None, None, None, "There is rain up north."],
+]
+
+
+# --- the package ---
+
+
+def test_importing_the_package_does_not_import_evaluate():
+    code = "import sys, icl_eval.metrics; print([*{'evaluate', 'datasets', 'sacrebleu'} & {*sys.modules}])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ast.literal_eval(run.stdout) == []
+
+
+def test_every_public_name_can_be_imported():
+    assert all(getattr(icl_eval.metrics, name) for name in icl_eval.metrics.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Rouge'"):
+        _ = icl_eval.metrics.Rouge
+
+
+# --- sacrebleu ---
+
+SACREBLEU_OPTIONS = [
+    (BLEU, {}),
+    (BLEU, {"tokenize": "char", "lowercase": True}),
+    (BLEU, {"smooth_method": "add-k", "smooth_value": 0.5}),
+    (BLEU, {"smooth_method": "floor", "effective_order": True}),
+    (BLEU, {"smooth_method": "none", "max_ngram_order": 2}),
+    (CHRF, {}),
+    (CHRF, {"word_order": 2, "char_order": 4, "beta": 3}),
+    (TER, {}),
+    (TER, {"normalized": True, "no_punct": True, "asian_support": True, "case_sensitive": True}),
+]
+
+
+@pytest.mark.parametrize(("metric", "options"), SACREBLEU_OPTIONS)
+def test_translation_scores_are_those_of_sacrebleu(metric, options):
+    scorer = getattr(sacrebleu.metrics, metric.__name__)(**options)
+    by_hand = scorer.corpus_score(PREDICTIONS, PADDED)
+    found = score(metric(**options), PREDICTIONS, REFERENCES, seed=0)
+    assert found.value == by_hand.score
+    assert found.signature.startswith(str(scorer.get_signature()))
+    assert found.signature.startswith("nrefs:var|case:")
+
+
+@pytest.mark.parametrize(("metric", "options"), SACREBLEU_OPTIONS)
+def test_summed_statistics_give_the_score_of_the_corpus(metric, options):
+    statistics = metric(**options).per_example(PREDICTIONS, REFERENCES)
+    total = statistics.rows.sum(axis=0)
+    assert statistics.score_sums(total) == pytest.approx(statistics.value, abs=1e-12)
+    assert statistics.score_sums(statistics.rows).shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("metric", "by_hand"),
+    [
+        (BLEU(), sacrebleu.metrics.BLEU(effective_order=True)),
+        (CHRF(), sacrebleu.metrics.CHRF()),
+        (TER(), sacrebleu.metrics.TER()),
+    ],
+)
+def test_the_value_beside_an_example_is_the_sentence_score(metric, by_hand):
+    expected = tuple(
+        by_hand.sentence_score(*pair).score for pair in zip(PREDICTIONS, REFERENCES, strict=True)
+    )
+    assert score(metric, PREDICTIONS, REFERENCES, seed=0).per_example == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "ending"),
+    [
+        (BLEU(), "tok:13a|smooth:exp|version:2.6.0"),
+        (BLEU(max_ngram_order=2), "tok:13a|smooth:exp|version:2.6.0|ngram:2"),
+        (CHRF(), "nc:6|nw:0|space:no|version:2.6.0"),
+        (CHRF(beta=3), "nc:6|nw:0|space:no|version:2.6.0|beta:3"),
+    ],
+)
+def test_a_signature_also_names_the_options_sacrebleu_leaves_out(metric, ending):
+    ending = ending.replace("2.6.0", sacrebleu.__version__)
+    signature = score(metric, ["a b"], [["a b"]], seed=0).signature
+    assert signature.startswith("nrefs:1|")
+    assert signature.endswith(ending)
+
+
+def test_right_answers_of_three_tokens_need_effective_order_for_bleu():
+    corpus = (["in the north", "by the sea"], [["in the north"], ["by the sea"]])
+    assert score(BLEU(), *corpus, seed=0).value == 0.0
+    assert score(BLEU(), *corpus, seed=0).per_example == pytest.approx((100.0, 100.0))
+    assert score(BLEU(effective_order=True), *corpus, seed=0).value == pytest.approx(100.0)
+
+
+# --- exact match ---
+
+
+@pytest.mark.parametrize(
+    ("options", "prediction", "references", "expected"),
+    [
+        ({}, "Paris", ["Paris"], 1.0),
+        ({}, "Paris", ["Lyon", "Paris"], 1.0),
+        ({}, "  New \n York ", ["New York"], 1.0),
+        ({}, "Paris, France", ["Paris"], 0.0),
+        ({}, "Par", ["Paris"], 0.0),
+        ({}, "", ["Paris"], 0.0),
+        ({}, "paris", ["Paris"], 0.0),
+        ({"ignore_case": True}, "paris", ["PARIS"], 1.0),
+        ({}, "Paris.", ["Paris"], 0.0),
+        ({"ignore_punctuation": True}, "Paris.", ["Paris"], 1.0),
+        ({"ignore_punctuation": True}, "¿«Qué» … es?¡", ["Qué es"], 1.0),
+        ({"ignore_punctuation": True}, "$5", ["5"], 1.0),
+        ({"ignore_punctuation": True}, "5€", ["5"], 0.0),
+        ({"ignore_numbers": True}, "room 12", ["room 7"], 1.0),
+        ({}, "room 12", ["room 7"], 0.0),
+        ({"regexes_to_ignore": [r"\(.*?\)", "^the "]}, "the king (1801)", ["king"], 1.0),
+        # Regexes see the text before its case is lost; evaluate's own exact_match has the same order.
+        ({"regexes_to_ignore": ["A"], "ignore_case": True}, "Axa", ["xa"], 1.0),
+        ({"regexes_to_ignore": ["a"], "ignore_case": True}, "Ax", ["x"], 0.0),
+    ],
+)
+def test_exact_match(options, prediction, references, expected):
+    assert score(ExactMatch(**options), [prediction], [references], seed=0).value == expected
+
+
+def test_the_signature_of_exact_match_names_its_options():
+    corpus = (["a"], [["a"]])
+    found = score(ExactMatch(ignore_case=True, ignore_punctuation=True), *corpus, seed=0)
+    assert found.signature == (
+        f"exact_match|case:ignored|punct:ignored|numbers:kept|regexes:0|version:{icl_eval.__version__}"
+    )
+    one, other = (score(ExactMatch(regexes_to_ignore=[r]), *corpus, seed=0).signature for r in ("b", "c"))
+    assert "|regexes:1#" in one
+    assert one != other
+
+
+# --- token F1 ---
+
+
+@pytest.mark.parametrize(
+    ("prediction", "references", "expected"),
+    [
+        ("the cat", ["Cat!"], 1.0),
+        ("a black cat", ["the white cat"], 0.5),
+        ("a black cat", ["the white cat", "a small black cat"], 0.8),
+        ("cat cat cat", ["cat dog"], 2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2)),
+        ("cat cat", ["cat cat dog"], 0.8),
+        ("dog", ["cat"], 0.0),
+        ("", ["cat"], 0.0),
+        ("the", ["A"], 1.0),
+        ("anthem", ["them"], 0.0),
+    ],
+)
+def test_token_f1(prediction, references, expected):
+    assert score(TokenF1(), [prediction], [references], seed=0).value == pytest.approx(expected, abs=1e-15)
+
+
+# --- numbers ---
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference"),
+    [
+        ("42", "42"),
+        (" 42. ", "42"),
+        ("1,000", "1000.0"),
+        ("1,234,567.50", "1234567.5"),
+        ("$1,000", "1000"),
+        ("-$5", "-5"),
+        ("$-5", "-5"),
+        ("−5", "-5"),
+        ("+5", "5"),
+        ("€ 3.50", "3.5"),
+        ("25%", "25"),
+        ("3/4", "0.75"),
+        ("-3/4", "-.75"),
+        ("007", "7"),
+        ("-0", "0"),
+        ("0.1", "1/10"),
+        ("1,000/3", "1000/3"),
+    ],
+)
+@pytest.mark.parametrize("extraction", ["strict", "flexible"])
+def test_equal_numbers_match_however_they_are_written(extraction, prediction, reference):
+    found = score(NumericMatch(extraction), [prediction], [["9", reference]], seed=0)
+    assert (found.value, found.unparsed) == (1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "flexible"),
+    [
+        ("Six and six make 12.\n#### 12", "12", "12"),
+        ("#### 12\n\nQuestion: what is 3 + 4?\n#### 7", "12", "7"),
+        ("The answer is 5 a box.\n#### 20", "20", "20"),
+        ("So the Answer is: $1,200.", "1200", "1200"),
+        ("the answer is -7 because 3 < 10", "-7", "10"),
+        ("the answer is 42 km", "42", "42"),
+        ("the answer is 1,00", None, "0"),
+        ("the answer is 42nd", None, "42"),
+        ("the answer is 4.5km", None, "4.5"),
+        ("the answer is not 42", None, "42"),
+        ("42 apples", None, "42"),
+        ("about 3 or 4", None, "4"),
+        ("x=-3", None, "-3"),
+        ("10-3", None, "3"),
+        ("covid-19", None, "19"),
+        ("1,2345", None, "2345"),
+        ("1234,567", None, "567"),
+        ("12/05/2021", None, "2021"),
+        ("3/0", None, None),
+        ("1e5", None, "5"),
+        ("--5", None, "-5"),
+        ("", None, None),
+        ("-", None, None),
+        ("no idea", None, None),
+        ("٤٢", None, None),
+        ("４２", None, None),
+        ("²", None, None),
+        ("NaN", None, None),
+        ("9" * 5000, None, None),
+    ],
+)
+def test_what_counts_as_the_number_of_a_text(text, strict, flexible):
+    for extraction, expected in (("strict", strict), ("flexible", flexible)):
+        found = score(NumericMatch(extraction), [text], [[expected or "0"]], seed=0)
+        assert (found.value, found.unparsed) == ((0.0, 1) if expected is None else (1.0, 0)), extraction
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9" * 300_000,
+        "1," + "111," * 75_000 + "1111",
+        "1," * 150_000,
+        "1/" * 150_000,
+        "1." * 150_000,
+        "-" * 300_000,
+        "$ " * 150_000,
+        "#" * 300_000,
+        "answer is" + " " * 300_000,
+        "answer is 1," + "111," * 75_000 + "1x",
+        "1" + " " * 300_000 + "x",
+    ],
+    ids=lambda text: text[:12],
+)
+@pytest.mark.parametrize("extraction", ["strict", "flexible"])
+def test_hostile_texts_take_linear_time(extraction, text):
+    start = time.perf_counter()
+    score(NumericMatch(extraction), [text], [["42"]], seed=0)
+    assert time.perf_counter() - start < 2  # a quadratic pattern takes minutes
+
+
+def test_predictions_without_a_number_score_zero_and_are_counted():
+    found = score(NumericMatch("strict"), ["4", "four", "", "5"], [["4"], ["4"], ["0"], ["4"]], seed=0)
+    assert found.value == 0.25
+    assert found.unparsed == 2
+    assert found.per_example == (1.0, 0.0, 0.0, 0.0)
+    assert found.signature == f"numeric_strict|extraction:strict|version:{icl_eval.__version__}"
+
+
+@pytest.mark.parametrize("reference", ["four", "", "3/0", "4 apples", "the answer is 4"])
+def test_a_reference_that_is_no_number_is_named(reference):
+    with pytest.raises(DataError, match=f"reference {reference!r} of example 2 is not a number") as error:
+        score(NumericMatch(), ["4", "4"], [["4"], ["4", reference]], seed=0)
+    assert "\n" not in str(error.value)
+
+
+# --- what all metrics share ---
+
+ALL = [BLEU(), CHRF(), TER(), ExactMatch(), TokenF1(), NumericMatch("strict"), NumericMatch("flexible")]
+NAMES = ["bleu", "chrf", "ter", "exact_match", "token_f1", "numeric_strict", "numeric_flexible"]
+NUMBERS = (["4", "5 or 6", "", "a 7", "8", "9"], [["4"], ["6", "5"], ["1"], ["7"], ["1"], ["9"]])
+
+
+def test_metrics_know_their_names_and_their_direction():
+    assert [metric.name for metric in ALL] == NAMES
+    assert [metric.name for metric in ALL if not metric.higher_is_better] == ["ter"]
+
+
+@pytest.mark.parametrize("metric", ALL, ids=NAMES)
+def test_a_score_holds_plain_floats_around_its_value(metric):
+    found = score(metric, *NUMBERS, seed=1)
+    assert (found.metric, found.higher_is_better) == (metric.name, metric.higher_is_better)
+    numbers = (found.value, found.stderr, *found.ci95, *found.per_example)
+    assert {type(number) for number in numbers} == {float}
+    low, high = found.ci95
+    assert low <= found.value <= high
+    assert found.stderr > 0 or metric.name == "bleu"  # short answers: BLEU is 0 in every resample
+    assert len(found.per_example) == 6
+    assert (found.unparsed is not None) == metric.name.startswith("numeric")
+
+
+@pytest.mark.parametrize("metric", ALL, ids=NAMES)
+def test_the_order_of_examples_changes_nothing(metric):
+    forwards = score(metric, *NUMBERS, seed=1)
+    backwards = score(metric, *(list(reversed(column)) for column in NUMBERS), seed=1)
+    assert replace(backwards, per_example=backwards.per_example[::-1]) == forwards
+
+
+def test_the_order_of_examples_does_not_change_the_rounding_of_a_mean():
+    assert {mean_statistics(values, "").value for values in permutations([0.1, 0.2, 0.3, 0.7])} == {0.325}
+
+
+@pytest.mark.parametrize("metric", ALL, ids=NAMES)
+def test_metrics_work_as_plain_evaluate_metrics(metric):
+    result = metric.compute(predictions=NUMBERS[0], references=NUMBERS[1])
+    assert result == {metric.name: score(metric, *NUMBERS, seed=0).value}
+    metric.add_batch(predictions=["4"], references=[["4"]])
+    assert metric.compute().keys() == {metric.name}
+
+
+def test_metrics_leave_nothing_on_disk(tmp_path, monkeypatch):
+    import evaluate
+
+    cache, temporary = tmp_path / "cache", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", cache)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    ExactMatch().compute(predictions=["a"], references=[["a"]])
+    assert not cache.exists()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_single_example_has_no_interval():
+    found = score(ExactMatch(), ["a"], [["a"]], seed=0)
+    assert (found.value, found.stderr, found.ci95) == (1.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "message"),
+    [
+        ([], [], "nothing to score"),
+        (["a"], [["a"], ["b"]], "found 1 predictions and 2 lists of references"),
+        (["a", "b"], [["a"], []], r"example 2 of 2 needs a list of one or more references, found \[\]"),
+        (["a"], ["abc"], "found 'abc'"),
+    ],
+)
+def test_a_corpus_with_gaps_is_refused(predictions, references, message):
+    with pytest.raises(DataError, match=message):
+        score(BLEU(), predictions, references, seed=0)
+
+
+def test_evaluate_refuses_an_empty_corpus_too():
+    with pytest.raises(DataError, match="nothing to score"):
+        ExactMatch().compute(predictions=[], references=[])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: BLEU(tokenize="13b"), "tokenize=13b is unknown, choose one of: 13a, char,"),
+        (
+            lambda: BLEU(smooth_method="x"),
+            "smooth_method=x is unknown, choose one of: add-k, exp,",
+        ),
+        (lambda: BLEU(smooth_value=0.1), "smooth_value=0.1 has no effect with smooth_method=exp"),
+        (lambda: BLEU(smooth_method="floor", smooth_value=-1), "must be greater than 0"),
+        (lambda: BLEU(max_ngram_order=0), "at least 1"),
+        (lambda: CHRF(char_order=0), "char_order must be at least 1"),
+        (lambda: CHRF(word_order=-1), "the others at least 0"),
+        (lambda: TER(asian_support=True), "no effect without normalized=true or no_punct=true"),
+        (lambda: ExactMatch(regexes_to_ignore=["a", "("]), r"regexes_to_ignore: '\(' is not a regular"),
+        (lambda: ExactMatch(regexes_to_ignore=[5]), "5 is not a regular expression"),
+        (lambda: ExactMatch(regexes_to_ignore="abc"), "must be a list, found 'abc'"),
+        (lambda: NumericMatch("last"), "extraction=last is unknown, choose one of: flexible, strict"),
+    ],
+)
+def test_a_bad_option_is_one_sentence(build, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        build()
+    assert "\n" not in str(error.value)
+
+
+# --- metrics from elsewhere ---
+
+SCRIPT = """
+import datasets
+import evaluate
+
+class Script(evaluate.Metric):
+    def _info(self):
+        text = datasets.Value("string")
+        features = datasets.Features({{"predictions": text, "references": {references}}})
+        return evaluate.MetricInfo(description="", citation="", features=features)
+
+    def _compute(self, predictions, references):
+        return {result}
+"""
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    """Write a metric script and keep evaluate's copy of it in the test's folder."""
+    import evaluate
+
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
+    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
+    monkeypatch.setattr(evaluate.config, "DOWNLOADED_EVALUATE_PATH", tmp_path / "downloads")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for module in [module for module in sys.modules if module.startswith("evaluate_modules")]:
+        monkeypatch.delitem(sys.modules, module)  # it points at the folder of the test before
+
+    def write(name, references="datasets.List(text)", result='{"share": 0.5, "words": [1]}'):
+        path = tmp_path / f"{name}.py"
+        path.write_text(SCRIPT.format(references=references, result=result))
+        return str(path)
+
+    return write
+
+
+def test_a_metric_script_gives_a_value_without_an_interval(script):
+    found = score(HubMetric(script("shorter")), ["a", "b"], [["a"], ["c", "d"]], seed=0)
+    assert (found.metric, found.value, found.stderr, found.ci95) == ("hub/shorter", 0.5, None, None)
+    assert found.per_example == (None, None)
+    assert found.signature.startswith("hub/shorter|key:share|script:")
+
+
+def test_the_key_chooses_one_number_of_the_result(script):
+    path = script("two", result='{"a": __import__("numpy").float32(0.5), "b": 2}')
+    assert score(HubMetric(path, key="b", higher_is_better=False), ["x"], [["x"]], seed=0).value == 2.0
+    assert type(score(HubMetric(path, key="a"), ["x"], [["x"]], seed=0).value) is float
+    for key in (None, "c"):
+        with pytest.raises(ConfigError, match=f"key={key} does not choose .* there are: a, b"):
+            score(HubMetric(path, key=key), ["x"], [["x"]], seed=0)
+
+
+def test_a_script_with_one_reference_an_example_never_loses_the_others(script):
+    metric = HubMetric(script("single", references="text", result='{"n": int(references == ["a", "b"])}'))
+    assert score(metric, ["x", "y"], [["a"], ["b"]], seed=0).value == 1.0
+    with pytest.raises(DataError, match="takes one reference an example, example 2 has 2"):
+        score(metric, ["x", "y"], [["a"], ["b", "c"]], seed=0)
+
+
+def test_a_script_that_wants_no_text_says_so(script):
+    path = script("labels", references='datasets.Value("int32")')
+    with pytest.raises(ConfigError, match="hub/labels cannot score these texts"):
+        score(HubMetric(path), ["x"], [["y"]], seed=0)
+
+
+def test_a_metric_that_cannot_be_loaded_fails_at_once_and_names_the_local_ones(script):
+    start = time.perf_counter()
+    with pytest.raises(ConfigError, match="no_such_metric cannot be loaded") as error:
+        HubMetric("no_such_metric")
+    assert time.perf_counter() - start < 2
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.endswith(", ".join(sorted(NAMES)))
+
+
+def test_a_folder_never_stands_in_for_a_metric_of_the_hub(script, tmp_path, monkeypatch):
+    (tmp_path / "rouge").mkdir()
+    script("rouge/rouge")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="rouge is a metric of the hub and a folder here"):
+        HubMetric("rouge")
+
+
+# --- configuration ---
+
+
+def test_there_is_one_file_for_each_metric():
+    assert {path.stem for path in CONF.glob("*.yaml")} == {*NAMES, "hub"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_file_builds_the_metric_it_is_named_after(name):
+    config = OmegaConf.load(CONF / f"{name}.yaml")
+    assert list(config) == [name]
+    assert hydra.utils.instantiate(config[name]).name == name
+
+
+def test_the_hub_file_builds_a_script(script):
+    config = OmegaConf.load(CONF / "hub.yaml")
+    config.hub.name = script("built")
+    assert hydra.utils.instantiate(config.hub).name == "hub/built"
+
+
+def test_short_answers_are_compared_without_case_and_punctuation_by_default():
+    metric = hydra.utils.instantiate(OmegaConf.load(CONF / "exact_match.yaml").exact_match)
+    found = score(metric, ["paris."], [["Paris"]], seed=0)
+    assert found.value == 1.0
+    assert "|case:ignored|punct:ignored|numbers:kept|regexes:0|" in found.signature

@@ -1,0 +1,188 @@
+import json
+
+import pytest
+
+from icl_eval.errors import ConfigError, DataError
+from icl_eval.rows import DataSource, Row, hash_rows, read_rows
+from icl_eval.tasks import FieldMapping, load_task
+
+ROW = '{"question": "q", "references": ["a"]}'
+
+
+def load(pool, test, **fields):
+    return load_task(
+        "capitals",
+        instruction="Name the capital.",
+        labels={},
+        pool=DataSource(str(pool)),
+        test=DataSource(str(test)),
+        fields={"question": "question", "references": "references"} | fields,
+    )
+
+
+def test_a_task_is_read_from_jsonl_and_csv_with_mapped_columns(tmp_path):
+    pool = tmp_path / "pool.csv"
+    pool.write_text('country,capital\r\nFrance,Paris\r\n"Korea, South",Seoul\r\n')
+    test = tmp_path / "test.jsonl"
+    test.write_text('\ufeff{"country": "Perú", "capital": "Lima", "id": 7}\n\n', encoding="utf-8")
+
+    task = load(pool, test, question="country", references="capital")
+
+    assert [(e.id, e.inputs, e.references) for e in task.pool] == [
+        ("pool-0", {"question": "France"}, ("Paris",)),
+        ("pool-1", {"question": "Korea, South"}, ("Seoul",)),
+    ]
+    assert [(e.id, e.inputs, e.references) for e in task.examples] == [("7", {"question": "Perú"}, ("Lima",))]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "{path}: no rows in it"),
+        (b"\n \n", "{path}: no rows in it"),
+        (f"{ROW}\nnot json\n".encode(), "{path}:2: not JSON (Expecting value: line 1 column 1 (char 0))"),
+        (b"[1]\n", "{path}:1: a list, but every line must be a JSON object"),
+        ('{"question": "caf\xe9"}'.encode("latin-1"), "{path}:1: not UTF-8 (byte 0xe9 at column 18)"),
+        (
+            b'{"question": "q"}\n',
+            "{path}:1: field 'references': 'references' is undefined (the row has: question)",
+        ),
+        (b'{"question": 5, "references": ["a"]}', "{path}:1: field 'question' is a number, but must be text"),
+        (b'{"question": null, "references": ["a"]}', "{path}:1: field 'question' is null, but must be text"),
+        (b'{"question": " ", "references": ["a"]}', "{path}:1: field 'question' is empty"),
+        (b'{"question": "q", "references": []}', "{path}:1: field 'references' is an empty list"),
+        (b'{"question": "q", "references": [1]}', "{path}:1: field 'references' is a number"),
+        (b'{"question": "q", "references": {"a": 1}}', "{path}:1: field 'references' is an object"),
+        (
+            b'{"id": "x", "question": "q", "references": "a"}\n{"id": "x", "question": "r", "references": "a"}',
+            "{path}:2: id 'x' is already the id of {path}:1",
+        ),
+        (b'{"id": [], "question": "q", "references": "a"}', "{path}:1: field 'id' is an empty list"),
+        (b"[" * 100_000, "{path}:1: not JSON that can be read (nested too deeply)"),
+    ],
+)
+def test_a_bad_row_is_one_line_with_file_line_and_reason(tmp_path, content, message):
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text(ROW)
+    bad.write_bytes(content)
+
+    with pytest.raises(DataError) as error:
+        load(good, bad)
+
+    assert str(error.value).startswith(message.format(path=bad))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("question,references\nonly one\n", "{path}:2: not as many values as the header has columns (2)"),
+        ("question,references\na,b,c\n", "{path}:2: not as many values as the header has columns (2)"),
+        ('question,references\n"a,b\n', "{path}:3: not CSV (unexpected end of data)"),
+        ("question,references\n", "{path}: no rows in it"),
+    ],
+)
+def test_a_bad_csv_file_is_one_line_with_file_line_and_reason(tmp_path, content, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(content)
+    with pytest.raises(DataError) as error:
+        read_rows(DataSource(str(path)))
+    assert str(error.value) == message.format(path=path)
+
+
+def test_a_missing_file_and_a_data_set_without_split_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"/none\.jsonl: no such file$"):
+        read_rows(DataSource(str(tmp_path / "none.jsonl")))
+    with pytest.raises(DataError, match="'split' is missing"):
+        read_rows(DataSource(str(tmp_path)))
+    with pytest.raises(DataError, match="a file has no 'name' and no 'split'"):
+        read_rows(DataSource("x.csv", split="train"))
+
+
+def test_an_expression_that_is_none_is_a_config_error():
+    with pytest.raises(ConfigError, match=r"fields\.question: 'a b' is not an expression"):
+        FieldMapping({"question": "a b", "references": "references"})
+    with pytest.raises(ConfigError, match="'references' is missing"):
+        FieldMapping({"question": "question"})
+
+
+def test_expressions_run_in_a_sandbox():
+    mapping = FieldMapping({"question": "question.__class__.__mro__|string", "references": "references"})
+    with pytest.raises(DataError, match="access to attribute '__class__' of 'str' object is unsafe"):
+        mapping.example(Row("here:1", {"question": "q", "references": "a"}), "0")
+
+
+def test_the_content_hash_depends_on_rows_and_not_on_the_file(tmp_path):
+    digests = []
+    for name, question in (("a", "q"), ("b", "q"), ("c", "other")):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps({"question": question}))
+        digests.append(hash_rows(read_rows(DataSource(str(path)))))
+    assert digests[0] == digests[1] != digests[2]
+
+
+HUB_ROWS = {
+    "gsm8k": (
+        {"question": "How many?", "answer": "2+2=<<2+2=4>>4\n#### 1,004"},
+        "How many?",
+        ("1004",),
+    ),
+    "commonsense_qa": (
+        {
+            "id": "x",
+            "question": "Where?",
+            "question_concept": "c",
+            "choices": {"label": ["A", "B"], "text": ["bank", "sea"]},
+            "answerKey": "B",
+        },
+        "Where? (bank, sea)",
+        ("sea",),
+    ),
+    "squad": (
+        {
+            "id": "y",
+            "title": "t",
+            "context": "Rome is old.",
+            "question": "What is old?",
+            "answers": {"text": ["Rome", "Rome", "rome"], "answer_start": [0, 0, 0]},
+        },
+        "Rome is old.\nQuestion: What is old?",
+        ("Rome", "rome"),
+    ),
+    "opus_books": ({"id": "3", "translation": {"en": "Hello.", "fr": "Bonjour."}}, "Hello.", ("Bonjour.",)),
+    "daily_dialog": (
+        {"dialog": ["Hi . ", " How are you ? ", " Fine ."], "act": [1, 2, 3], "emotion": [0, 0, 0]},
+        "Hi .\nHow are you ?",
+        ("Fine .",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HUB_ROWS)
+def test_hub_data_sets_are_mapped_from_folders_in_the_hubs_layout(name, tmp_path, monkeypatch, compose):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    row, question, references = HUB_ROWS[name]
+    config = compose(f"task=[{name}]").task[name]
+    folder = tmp_path / name
+    for source in (config.pool, config.test):
+        split = source.split.split("[")[0]
+        path = folder / (source.name or "data") / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [row] * (1001 if name == "opus_books" else 1)
+        rows = [item | ({"id": str(n)} if "id" in item else {}) for n, item in enumerate(rows)]
+        datasets.Dataset.from_list(rows).to_parquet(str(path))
+
+    task = load_task(
+        name,
+        instruction=config.instruction,
+        labels={},
+        pool=DataSource(str(folder), None, config.pool.split),
+        test=DataSource(str(folder), None, config.test.split),
+        fields=config.fields,
+    )
+
+    assert task.examples[0].inputs == {"question": question}
+    assert task.examples[0].references == references
+    assert len(task.pool) == 1
