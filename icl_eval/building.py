@@ -5,10 +5,10 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -25,15 +25,11 @@ from icl_eval.config import (
 from icl_eval.demonstrations import DemonstrationSelector, build_selection
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation import Evaluation, TaskPlan
-from icl_eval.metrics import Metric
-from icl_eval.postprocessing import Postprocessor, Strip
-from icl_eval.prompts import Placement
+from icl_eval.postprocessing import Strip
 from icl_eval.rows import DataSource
 from icl_eval.tasks import Example, load_task
 from icl_eval.templates import TextTemplate
 from icl_eval.weights import ModelSpec
-
-Built = typing.TypeVar("Built")
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 OVERFLOWS = ("stop", "drop")
@@ -53,7 +49,7 @@ def build_evaluation(cfg: DictConfig, choices: Mapping[str, Any], search_path: S
     """
     config = typed_config(cfg, RunConfig)
     _check_ranges(config)
-    selector = build(config.demonstrations, "demonstrations", DemonstrationSelector, optional={"seed": config.seed})
+    selector = build(config.demonstrations, "demonstrations", {"seed": config.seed})
     plans = tuple(_build_plan(name, task, config, selector, search_path) for name, task in config.task.items())
     return Evaluation(
         plans=plans,
@@ -62,10 +58,11 @@ def build_evaluation(cfg: DictConfig, choices: Mapping[str, Any], search_path: S
         device=config.device,
         template=_build_template(config.template, str(choices.get("template"))),
         chat=config.template.chat,
-        placement=build(config.placement, "placement", Placement) if config.placement else None,
+        placement=build(config.placement, "placement") if config.placement else None,
         num_fewshot=config.num_fewshot,
         seed=config.seed,
-        batch_size=config.batch_size,
+        batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
+        prefix_cache_mb=config.prefix_cache_mb,
         overflow=typing.cast("typing.Any", config.overflow),
         identity=_identity(config, plans),
         config=typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
@@ -77,13 +74,12 @@ def build_model_spec(config: ModelConfig) -> ModelSpec:
     return ModelSpec(config.source, config.revision, config.trust_remote_code, config.allow_pickle)
 
 
-def build(config: Mapping[str, Any], key: str, kind: type[Built], optional: Mapping[str, Any] | None = None) -> Built:
+def build(config: Mapping[str, Any], key: str, optional: Mapping[str, Any] | None = None) -> Any:
     """Build the object that a `_target_` names, with the other keys as its arguments.
 
     Args:
         config: `_target_`, a class inside `icl_eval`, and its arguments.
         key: Where the configuration stands, for messages.
-        kind: What it is, for the type checker.
         optional: Arguments that are given where the class takes them.
 
     Raises:
@@ -93,10 +89,11 @@ def build(config: Mapping[str, Any], key: str, kind: type[Built], optional: Mapp
     target = str(arguments.pop("_target_", ""))
     if not target.startswith("icl_eval."):
         raise ConfigError(f"{key}._target_: {target!r}, but only classes inside 'icl_eval.' can be built")
+    module, _, name = target.rpartition(".")
     try:
-        built_class = get_class(target)
-    except Exception as error:  # Hydra wraps whatever the import raised
-        raise ConfigError(f"{key}._target_: {' '.join(str(error).split())}") from None
+        built_class = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{key}._target_: {target!r} does not exist ({error})") from None
     hints = typing.get_type_hints(built_class.__init__)
     hints.pop("return", None)
     for name, value in arguments.items():
@@ -105,7 +102,7 @@ def build(config: Mapping[str, Any], key: str, kind: type[Built], optional: Mapp
         arguments[name] = _checked(f"{key}.{name}", value, hints[name])
     arguments |= {name: value for name, value in (optional or {}).items() if name in hints}
     try:
-        return typing.cast("Built", built_class(**arguments))
+        return built_class(**arguments)
     except TypeError as error:
         raise ConfigError(f"{key}: {error}") from None
 
@@ -123,8 +120,10 @@ def _check_ranges(config: RunConfig) -> None:
         raise ConfigError("task: at least one is needed (task=qa, or task=[qa,math])")
     if config.num_fewshot < 0:
         raise ConfigError(f"num_fewshot={config.num_fewshot}: must be 0 or more")
-    if config.batch_size < 1:
-        raise ConfigError(f"batch_size={config.batch_size}: must be 1 or more")
+    if config.batch_size != "auto" and not (isinstance(config.batch_size, int) and config.batch_size >= 1):
+        raise ConfigError(f"batch_size={config.batch_size}: must be auto, or 1 or more")
+    if config.prefix_cache_mb < 0:
+        raise ConfigError(f"prefix_cache_mb={config.prefix_cache_mb}: must be 0 or more")
     if config.overflow not in OVERFLOWS:
         raise ConfigError(f"overflow={config.overflow}: must be one of {', '.join(OVERFLOWS)}")
     limit = config.limit
@@ -178,9 +177,9 @@ def _build_plan(
         select=build_selection(task, selector, run.num_fewshot, config.match_field),
         stop=tuple(stop),
         max_new_tokens=max_new_tokens,
-        postprocess=build(postprocessing, "postprocessing", Postprocessor) if postprocessing else Strip(),
+        postprocess=build(postprocessing, "postprocessing") if postprocessing else Strip(),
         build_metrics=lambda: [
-            build(metric, f"{metrics_key}.{metric_name}", Metric) for metric_name, metric in metrics.items()
+            build(metric, f"{metrics_key}.{metric_name}") for metric_name, metric in metrics.items()
         ],
     )
 
@@ -203,7 +202,7 @@ def _identity(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any]:
     Left out are where data and weights are stored (what they hold counts), how fast to go, and how to score.
     """
     options = asdict(config)
-    for key in ("model", "batch_size", "device", "metrics", "postprocessing"):
+    for key in ("model", "batch_size", "prefix_cache_mb", "device", "metrics", "postprocessing"):
         del options[key]
     for plan in plans:
         task = options["task"][plan.task.name]

@@ -24,11 +24,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from icl_eval import hydra_setup
-from icl_eval.config import RunConfig, StreamConfig, register_schemas
+from icl_eval.config import register_schemas
 from icl_eval.errors import ConfigError, IclEvalError, UserError
 from icl_eval.hydra_errors import explain
 
 _FOLDER_ERRORS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG)
+_SWEEP_FLAGS = ("-m", "--multirun")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,6 @@ class Command:
     """What the first word of the command line can be."""
 
     config_name: str
-    schema: type
     run: Callable[[DictConfig], None]
 
 
@@ -61,16 +61,16 @@ def preview(cfg: DictConfig) -> None:
 
 def stream(cfg: DictConfig) -> None:
     """Show one completion while it is made."""
-    from icl_eval.config import typed_config
+    from icl_eval.config import StreamConfig, typed_config
     from icl_eval.streaming import stream_completion
 
     stream_completion(typed_config(cfg, StreamConfig))
 
 
 COMMANDS = {
-    "evaluate": Command("config", RunConfig, evaluate),
-    "preview": Command("preview", RunConfig, preview),
-    "stream": Command("stream", StreamConfig, stream),
+    "evaluate": Command("config", evaluate),
+    "preview": Command("preview", preview),
+    "stream": Command("stream", stream),
 }
 
 
@@ -78,6 +78,7 @@ def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
     name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "evaluate"
+    arguments.sort(key=lambda word: word not in _SWEEP_FLAGS)  # argparse takes overrides on one side of a flag only
     sys.exit(_run(COMMANDS[name], arguments))
 
 
@@ -92,13 +93,13 @@ def _run(command: Command, arguments: list[str]) -> int:
     decorate = hydra.main(version_base="1.3", config_path=str(hydra_setup.conf_dir()), config_name=command.config_name)
     try:
         _reject_stray_words(command, arguments)
-        decorate(lambda cfg: _run_job(command, cfg, failures))()
+        _compose(decorate(lambda cfg: _run_job(command, cfg, failures)), arguments)
         if failures:
             raise failures[0]
     except IclEvalError as error:
         return _say(str(error), error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
-        return _say(explain(error, command.schema, _config_dirs(arguments)), UserError.exit_code)
+        return _say(explain(error), UserError.exit_code)
     except OSError as error:
         if error.errno not in _FOLDER_ERRORS:
             raise
@@ -106,6 +107,16 @@ def _run(command: Command, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _say("interrupted; the same command goes on from here", 130)
     return 0
+
+
+def _compose(run: Callable[[], None], arguments: Sequence[str]) -> None:
+    """Call Hydra, which has no error class of its own for some mistakes (`task=null`, `placement.x=1`)."""
+    try:
+        run()
+    except (AssertionError, ValueError) as error:
+        if isinstance(error, OmegaConfBaseException):
+            raise
+        raise ConfigError(f"{error} (given: {' '.join(arguments)})") from error
 
 
 def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> float | None:
@@ -135,22 +146,13 @@ def _build_evaluation(cfg: DictConfig) -> Any:
 
 def _reject_stray_words(command: Command, arguments: Sequence[str]) -> None:
     """Refuse what Hydra would take for a command of its own or pass over."""
-    word = next((argument for argument in arguments if argument.isidentifier()), None)
-    previous = dict(zip(arguments[1:], arguments, strict=False))
-    if word is not None and not previous.get(word, "").startswith("-"):
-        raise ConfigError(f"{word!r}: unknown command (known: {', '.join(COMMANDS)}; options are key=value)")
-    if command.schema is not RunConfig and {"-m", "--multirun"} & set(arguments):
+    if command is not COMMANDS["evaluate"] and set(_SWEEP_FLAGS) & set(arguments):
         raise ConfigError("-m: only evaluations can be swept")
-
-
-def _config_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Return the folders in which config groups are looked for."""
-    folders = [hydra_setup.conf_dir()]
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, _, value = argument.partition("=")
-        if name in ("--config-dir", "-cd"):
-            folders.append(Path(value or following))
-    return folders
+    words = [argument for argument in arguments if argument not in _SWEEP_FLAGS]
+    for previous, word in zip(["", *words], words, strict=False):
+        if word.isidentifier() and not previous.startswith("-"):
+            known = ", ".join(COMMANDS)
+            raise ConfigError(f"{word!r}: unknown command (known, as the first word: {known}; options are key=value)")
 
 
 def _say(sentence: str, exit_code: int) -> int:

@@ -97,7 +97,8 @@ class RunConfig(ModelOptions):
     num_fewshot: int = 4
     limit: int | float | None = None
     seed: int = 0
-    batch_size: int = 16
+    batch_size: int | str = "auto"
+    prefix_cache_mb: int = 1000
     overflow: str = "stop"
 
 
@@ -122,9 +123,9 @@ def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:
         ConfigError: When it holds a key that the schema does not have (Hydra lets `+key=value` add one to
             anything), or lacks one that has no default.
     """
-    _reject_added_keys(cfg, schema, "")
     for missing in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{missing}: a value is needed ({missing}=…)")
+    _reject_added_keys(cfg, schema, "")
     return typing.cast("Schema", OmegaConf.to_object(cfg))
 
 
@@ -135,8 +136,7 @@ def _reject_added_keys(node: Any, schema: Any, path: str) -> None:
         for key in node:
             if key not in hints:
                 raise ConfigError(unknown_key(f"{path}{key}", [f"{path}{field.name}" for field in fields(schema)]))
-            if not OmegaConf.is_missing(node, key):
-                _reject_added_keys(node[key], hints[key], f"{path}{key}.")
+            _reject_added_keys(node[key], hints[key], f"{path}{key}.")
     elif typing.get_origin(schema) is dict and OmegaConf.is_config(node):
         for key in node:
             _reject_added_keys(node[key], typing.get_args(schema)[1], f"{path}{key}.")
@@ -146,4 +146,4 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
     """Return the sentence about a key that does not exist."""
     close = difflib.get_close_matches(key, known, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
-    return f"unknown key '{key}'{hint} (known: {', '.join(sorted(known))})"
+    return f"unknown key '{key}'{hint} (known: {', '.join(sorted(known)) or 'none'})"

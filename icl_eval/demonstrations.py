@@ -9,6 +9,7 @@ import hashlib
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from icl_eval.errors import ConfigError
@@ -16,19 +17,19 @@ from icl_eval.tasks import Example, Task
 
 
 class DemonstrationSelector(Protocol):
-    """Ranks a pool for a question; the first `num_fewshot` become its demonstrations."""
+    """Puts a pool into an order; the first `num_fewshot` that a question may see become its demonstrations."""
 
-    def rank(self, example: Example, candidates: Sequence[Example]) -> Sequence[Example]:
-        """Return candidates in the order in which they are to be shown, the most wanted first."""
+    def ranking(self, pool: Sequence[Example]) -> Callable[[Example], Sequence[Example]]:
+        """Return the function from a question to the pool, the most wanted demonstration first."""
 
 
 @dataclass(frozen=True)
 class FirstDemonstrations:
     """The pool in the order of its file."""
 
-    def rank(self, example: Example, candidates: Sequence[Example]) -> Sequence[Example]:
-        """Return the candidates as they are."""
-        return candidates
+    def ranking(self, pool: Sequence[Example]) -> Callable[[Example], Sequence[Example]]:
+        """Return the pool as it is for every question."""
+        return lambda example: pool
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,21 @@ class RandomDemonstrations:
     per_question: bool = False
     """Draw anew for each question. Without it all questions of a task share their demonstrations."""
 
-    def rank(self, example: Example, candidates: Sequence[Example]) -> Sequence[Example]:
-        """Return the candidates ordered by a hash of seed, question and candidate.
+    def ranking(self, pool: Sequence[Example]) -> Callable[[Example], Sequence[Example]]:
+        """Return the pool ordered by a hash of seed, question and candidate.
 
         A hash in place of a shuffle keeps the order of two candidates when others join or leave the pool.
         """
-        question_id = example.id if self.per_question else ""
+        if self.per_question:
+            return lambda example: self._shuffled(pool, example.id)
+        shuffled = self._shuffled(pool, "")
+        return lambda example: shuffled
 
+    def _shuffled(self, pool: Sequence[Example], question_id: str) -> Sequence[Example]:
         def position(candidate: Example) -> bytes:
             return hashlib.sha256(f"{self.seed}\0{question_id}\0{candidate.id}".encode()).digest()
 
-        return sorted(candidates, key=position)
+        return sorted(pool, key=position)
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,11 @@ class FixedDemonstrations:
 
     ids: list[str]
 
-    def rank(self, example: Example, candidates: Sequence[Example]) -> Sequence[Example]:
-        """Return the candidates with the given ids."""
-        by_id = {candidate.id: candidate for candidate in candidates}
-        return [by_id[demonstration_id] for demonstration_id in self.ids if demonstration_id in by_id]
+    def ranking(self, pool: Sequence[Example]) -> Callable[[Example], Sequence[Example]]:
+        """Return the candidates with the given ids for every question."""
+        by_id = {candidate.id: candidate for candidate in pool}
+        chosen = [by_id[demonstration_id] for demonstration_id in self.ids]
+        return lambda example: chosen
 
 
 def build_selection(
@@ -70,7 +76,7 @@ def build_selection(
     """Return the function from a question to its demonstrations.
 
     A question never sees itself or a copy of itself: candidates with its id, or with the same inputs after
-    Unicode normalisation, case folding and squeezing of white space, are left out before ranking.
+    Unicode normalisation, case folding and squeezing of white space, are passed over.
 
     Args:
         task: Whose pool is drawn from.
@@ -79,28 +85,31 @@ def build_selection(
         match_field: Where given, only candidates that share the question's value of this input field.
 
     Raises:
-        ConfigError: When there are not enough demonstrations, here or when the function is called.
+        ConfigError: When an id or field does not exist or, when the function is called, when there are not
+            enough demonstrations.
     """
     if isinstance(selector, FixedDemonstrations):
         _require_ids(task, selector.ids)
-    normalised = [(_normalise(candidate), candidate) for candidate in task.pool]
+    if match_field is not None:
+        _require_field(task, match_field)
+    rank = selector.ranking(task.pool)
 
     def select(example: Example) -> tuple[Example, ...]:
         own_text = _normalise(example)
-        candidates = [
+        allowed = (
             candidate
-            for text, candidate in normalised
+            for candidate in rank(example)
             if candidate.id != example.id
-            and text != own_text
             and (match_field is None or candidate.inputs[match_field] == example.inputs[match_field])
-        ]
-        ranked = selector.rank(example, candidates)
-        if len(ranked) < num_fewshot:
+            and _normalise(candidate) != own_text
+        )
+        selected = tuple(islice(allowed, num_fewshot))
+        if len(selected) < num_fewshot:
             raise ConfigError(
-                f"num_fewshot={num_fewshot}: task '{task.name}' has only {len(ranked)} demonstrations "
+                f"num_fewshot={num_fewshot}: task '{task.name}' has only {len(selected)} demonstrations "
                 f"for question {example.id!r} (a pool of {len(task.pool)})"
             )
-        return tuple(ranked[:num_fewshot])
+        return selected
 
     return select
 
@@ -115,6 +124,15 @@ def _require_ids(task: Task, ids: Sequence[str]) -> None:
             )
     if len(set(ids)) < len(ids):
         raise ConfigError("demonstrations.ids: an id is given twice")
+
+
+def _require_field(task: Task, match_field: str) -> None:
+    known = task.pool[0].inputs
+    if match_field not in known:
+        raise ConfigError(
+            f"task.{task.name}.match_field: {match_field!r} is not a field that templates see "
+            f"(known: {', '.join(sorted(known))})"
+        )
 
 
 def _normalise(example: Example) -> tuple[str, ...]:

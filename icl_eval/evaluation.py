@@ -82,7 +82,9 @@ class Evaluation:
     """None for what the model's architecture calls for."""
     num_fewshot: int
     seed: int
-    batch_size: int
+    batch_size: int | None
+    """None for what fits."""
+    prefix_cache_mb: int
     overflow: Overflow
     identity: Mapping[str, Any]
     """The options that decide the records, by name."""
@@ -239,8 +241,8 @@ def _decode(
     plan = task.plan
     examples = {example.id: example for example in plan.examples}
     prompts = {prompt.prompt.example_id: prompt for prompt in missing}
-    decoder = GreedyDecoder(model, plan.max_new_tokens, plan.stop, evaluation.batch_size)
-    for event in decoder.stream(missing):
+    decoder = GreedyDecoder(model, plan.max_new_tokens, plan.stop, evaluation.batch_size, evaluation.prefix_cache_mb)
+    for event in decoder.stream(missing, among=task.prompts):
         if isinstance(event, Completion):
             example, prompt = examples[event.example_id], prompts[event.example_id]
             yield _record(evaluation, plan, example, prompt, event)

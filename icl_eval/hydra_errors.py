@@ -1,11 +1,10 @@
 """Hydra's error messages, each as one line that says what was given and what exists."""
 
 import re
-import typing
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from icl_eval.config import unknown_key
 
@@ -15,42 +14,37 @@ _NOISE = re.compile(
 )
 
 
-def explain(error: BaseException, schema: Any, config_dirs: Sequence[Path]) -> str:
-    """Return one line for an error that Hydra or OmegaConf raised while composing.
-
-    Args:
-        error: What was raised.
-        schema: The dataclass that the configuration has to obey.
-        config_dirs: The folders in which config groups are looked for.
-    """
-    text = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown(found[1], schema) or _one_line(text)
-    if found := re.search(r"Key '([^']+)' not in '(\w+)'\s+full_key: (\S+)", text):
-        return _unknown(found[3], schema) or _one_line(text)
-    if found := re.search(r"Could not (?:load|find) '([^']+)/([^'/]+)'", text):
-        group, name = found[1], found[2]
-        return f"{group}={name}: there is no such {group} (known: {', '.join(_options(group, config_dirs))})"
-    if found := re.search(r"Error merging override (\S+)\s+(.+)", text):
-        return f"{found[1]}: {found[2]}"
-    return _one_line(text)
+def explain(error: BaseException) -> str:
+    """Return one line for an error that Hydra or OmegaConf raised while composing."""
+    text = str(error)
+    cause = error.__cause__ or error
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+        return _unknown(cause)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {_one_line(text)}"
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {_one_line(text)}"
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        known = error.options or _options(group, text)
+        return f"{group}={name}: there is no such {group} (known: {', '.join(sorted(known))})"
+    if found := re.match(r"Error merging override (.+)", text):
+        return f"{found[1]}: {_one_line(str(cause))}"
+    return _one_line(f"{text}\n{cause}")
 
 
-def _unknown(key: str, schema: Any) -> str | None:
-    """Return the sentence about an unknown key, where its neighbours are known."""
-    *parents, _ = key.split(".")
-    for parent in parents:
-        hints = typing.get_type_hints(schema) if is_dataclass(schema) else {}
-        is_mapping = typing.get_origin(schema) is dict
-        schema = typing.get_args(schema)[1] if is_mapping else hints.get(parent)
-    if not is_dataclass(schema):
-        return None
-    prefix = "".join(f"{parent}." for parent in parents)
-    return unknown_key(key, [prefix + field.name for field in fields(schema)])
+def _unknown(error: ConfigKeyError | ConfigAttributeError) -> str:
+    """Return the sentence about a key that its parent does not have."""
+    key = str(error.full_key)
+    prefix = key.removesuffix(str(error.key))
+    known = [f"{prefix}{name}" for name in error.parent_node or () if name not in ("_target_", "hydra")]
+    return unknown_key(key, known)
 
 
-def _options(group: str, config_dirs: Sequence[Path]) -> list[str]:
-    return sorted({path.stem for folder in config_dirs for path in (folder / group).glob("*.yaml")})
+def _options(group: str, text: str) -> set[str]:
+    """Return a group's options; for a list of them Hydra says only which folders it has looked through."""
+    folders = re.findall(r"path=file://(.+)", text)
+    return {path.stem for folder in folders for path in (Path(folder) / group).glob("*.yaml")}
 
 
 def _one_line(text: str) -> str:

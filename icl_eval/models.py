@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from icl_eval.errors import ConfigError, ModelUnavailableError
 from icl_eval.weights import ModelSpec, Weights, count_bytes, resolve_weights
+from icl_eval.weights.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -83,60 +84,38 @@ def load_model(spec: ModelSpec, dtype: str = "float32", device: str = "auto") ->
     device = choose_device(device)
     if dtype not in _ITEM_BYTES:
         raise ConfigError(f"dtype={dtype!r} is not one of {', '.join(_ITEM_BYTES)}")
-    read_architecture(load_config(spec))  # before weights are fetched for nothing
-    weights = resolve_weights(spec)
-    key = (spec, weights.identify(), dtype, device)
+    key = (spec, resolve_weights(spec, descriptions_only=True).identify(), dtype, device)
     if key not in _loaded:
-        _make_room(count_bytes(weights.folder, spec.allow_pickle, _ITEM_BYTES[dtype]), device)
-        _loaded[key] = _load(spec, weights, dtype, device)
+        _loaded[key] = _load(spec, dtype, device)
     _loaded.move_to_end(key)
     return _loaded[key]
 
 
 def read_card(spec: ModelSpec) -> ModelCard:
-    """Read what can be known without weights; of a hub model, nothing else is fetched."""
-    weights = resolve_weights(spec, descriptions_only=True)
-    config = load_config(spec)
-    return ModelCard(weights, load_tokenizer(spec), read_architecture(config), read_max_length(config))
-
-
-def load_config(spec: ModelSpec) -> "PreTrainedConfig":
-    """Load the model's configuration; raises ModelUnavailableError."""
-    from transformers import CONFIG_MAPPING, AutoConfig
+    """Read what can be known of a model without its weights; of a hub model, nothing else is fetched."""
+    from transformers import AutoConfig, AutoTokenizer
 
     weights = resolve_weights(spec, descriptions_only=True)
+    _refuse_own_code(spec, weights)
     with _reading(weights, "config.json"):
-        raw = json.loads((weights.folder / "config.json").read_text(encoding="utf-8"))
-        known = raw.get("model_type") in CONFIG_MAPPING
-    if "auto_map" in raw and not known and not spec.trust_remote_code:
-        raise ModelUnavailableError(
-            f"{weights.name} runs Python code of its own (transformers does not know its model type "
-            f"{raw.get('model_type')}): set model.trust_remote_code=true if you trust whoever wrote it"
-        )
-    with _reading(weights, "config.json"):
-        return AutoConfig.from_pretrained(weights.folder, **_local(spec))
-
-
-def load_tokenizer(spec: ModelSpec) -> "PreTrainedTokenizerBase":
-    """Load the model's tokenizer; raises ModelUnavailableError."""
-    from transformers import AutoTokenizer
-
-    weights = resolve_weights(spec, descriptions_only=True)
+        config = AutoConfig.from_pretrained(weights.folder, **_local(spec))
+    architecture = read_architecture(config, weights.name)
     with _reading(weights, "the tokenizer"):
-        return AutoTokenizer.from_pretrained(weights.folder, **_local(spec))
+        tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_local(spec))
+    return ModelCard(weights, tokenizer, architecture, read_max_length(config))
 
 
-def read_architecture(config: "PreTrainedConfig") -> Architecture:
+def read_architecture(config: "PreTrainedConfig", name: str) -> Architecture:
     """Tell from a configuration which sides a model has; raises ModelUnavailableError if it writes no text."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
     own_classes = getattr(config, "auto_map", {})
     if config.is_encoder_decoder:
-        classes, auto_class = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, "AutoModelForSeq2SeqLM"
+        known, auto_class = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, "AutoModelForSeq2SeqLM"
     else:
-        classes, auto_class = MODEL_FOR_CAUSAL_LM_MAPPING, "AutoModelForCausalLM"
-    if type(config) not in classes and auto_class not in own_classes:
-        raise ModelUnavailableError(f"a model of type {config.model_type} cannot complete text ({auto_class})")
+        known, auto_class = MODEL_FOR_CAUSAL_LM_MAPPING, "AutoModelForCausalLM"
+    if type(config) not in known and auto_class not in own_classes:
+        raise ModelUnavailableError(f"{name} is a model of type {config.model_type}, which does not complete text")
     return "encoder-decoder" if config.is_encoder_decoder else "decoder-only"
 
 
@@ -159,16 +138,37 @@ def choose_device(name: str) -> str:
     return name
 
 
-def _load(spec: ModelSpec, weights: Weights, dtype: str, device: str) -> LanguageModel:
-    card = read_card(spec)
+def _refuse_own_code(spec: ModelSpec, weights: Weights) -> None:
+    from transformers import CONFIG_MAPPING
+
+    with _reading(weights, "config.json"):
+        config = json.loads((weights.folder / "config.json").read_text(encoding="utf-8"))
+        needs_code = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
+    if needs_code and not spec.trust_remote_code:
+        raise ModelUnavailableError(
+            f"{weights.name} runs Python code of its own (transformers does not know its model type "
+            f"{config.get('model_type')}): set model.trust_remote_code=true if you trust its maker"
+        )
+
+
+def _load(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
+    card = read_card(spec)  # first, so that no weights are fetched for a model that is refused
+    folder = resolve_weights(spec).folder
+    _make_room(count_bytes(folder, spec.allow_pickle, _ITEM_BYTES[dtype]), device)
     network = _load_network(spec, card, dtype, device)
     if card.architecture == "decoder-only" and not _is_causal(network):
         raise ModelUnavailableError(
             f"{card.name} is neither decoder-only nor encoder-decoder: its tokens see those that follow them"
         )
-    identity = card.identity
     return LanguageModel(
-        network, card.tokenizer, card.architecture, card.name, card.max_length, identity, dtype, device
+        network=network,
+        tokenizer=card.tokenizer,
+        architecture=card.architecture,
+        name=card.name,
+        max_length=card.max_length,
+        identity=card.identity,
+        dtype=dtype,
+        device=device,
     )
 
 
@@ -177,26 +177,40 @@ def _load_network(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> 
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     auto_class = AutoModelForSeq2SeqLM if card.architecture == "encoder-decoder" else AutoModelForCausalLM
-    with _reading(card.weights, "the weights", quiet=True):
+    with _reading(card.weights, "the weights", reports=False):  # we report on them ourselves, below
         network, found = auto_class.from_pretrained(
             card.weights.folder,
             dtype=getattr(torch, dtype),
             device_map={"": device},
             use_safetensors=None if spec.allow_pickle else True,
+            ignore_mismatched_sizes=True,  # reported below; transformers would point to a report that is hidden
             output_loading_info=True,
             **_local(spec),
         )
-    if missing := sorted(found["missing_keys"]):
-        raise ModelUnavailableError(f"{card.name} lacks {len(missing)} of its weights: {_some(missing)}")
-    if unexpected := sorted(found["unexpected_keys"]):
-        logger.warning("%s has weights that its network does not use: %s", card.name, _some(unexpected))
+    _check_found(card.name, found)
     return network.eval().requires_grad_(False)
 
 
+def _check_found(name: str, found: dict[str, Any]) -> None:
+    """Refuse weights that leave part of the network random, which transformers merely warns of."""
+    if missing := sorted(found["missing_keys"]):
+        raise ModelUnavailableError(f"{name} lacks {len(missing)} of its weights: {_some(missing)}")
+    if mismatched := sorted(key for key, *_ in found["mismatched_keys"]):
+        raise ModelUnavailableError(f"{name} has weights of other sizes than config.json says: {_some(mismatched)}")
+    if unexpected := sorted(found["unexpected_keys"]):
+        logger.warning("%s has weights that its network does not use: %s", name, _some(unexpected))
+
+
 def _is_causal(network: "PreTrainedModel") -> bool:
-    """Try whether the first token's logits stay the same when the second token changes."""
+    """Tell whether tokens see only those before them.
+
+    `is_decoder` is false in the configurations of encoders such as BERT, but of GPT-NeoX as well (transformers
+    5.23). Then it is tried out: do the first token's logits stay the same when the second token changes?
+    """
     import torch
 
+    if getattr(network.config, "is_decoder", True):
+        return True
     pairs = torch.tensor([[0, 1], [0, 2]], device=network.device)
     with torch.inference_mode():
         first, second = network(input_ids=pairs).logits[:, 0].float()
@@ -205,20 +219,17 @@ def _is_causal(network: "PreTrainedModel") -> bool:
 
 def _make_room(needed: int, device: str) -> None:
     """Let go of loaded models, the least recently used first, until `needed` bytes are free."""
-    while _loaded and _free_bytes(device) < needed * _HEADROOM:
+    while _loaded and free_bytes(device) < needed * _HEADROOM:
         _loaded.popitem(last=False)
         gc.collect()
-        if device.startswith("cuda"):
-            import torch
-
-            torch.cuda.empty_cache()
 
 
-def _free_bytes(device: str) -> int:
+def free_bytes(device: str) -> int:
     """Return how much memory can still be had, or 0 where that cannot be told."""
     if device.startswith("cuda"):
         import torch
 
+        torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
     try:
         memory = Path("/proc/meminfo").read_text()
@@ -232,24 +243,15 @@ def _local(spec: ModelSpec) -> dict[str, Any]:
 
 
 @contextmanager
-def _reading(weights: Weights, what: str, quiet: bool = False) -> Iterator[None]:
-    """Say in one sentence what could not be read; with `quiet`, without transformers' reports on the way."""
-    from transformers.utils import logging as library
-
-    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
-    library.disable_progress_bar()
-    if quiet:
-        library.set_verbosity_error()
+def _reading(weights: Weights, what: str, reports: bool = True) -> Iterator[None]:
+    """Say in one sentence what could not be read."""
     try:
-        yield
+        with quiet_transformers(reports):
+            yield
     except Exception as error:  # a damaged file can raise nearly anything in transformers and below
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         message = f"{what} of {weights.name} cannot be read ({reason}): {weights.remedy}"
         raise ModelUnavailableError(message) from error
-    finally:
-        library.set_verbosity(verbosity)
-        if bars:
-            library.enable_progress_bar()
 
 
 def _some(names: Sequence[str]) -> str:

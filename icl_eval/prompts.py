@@ -124,10 +124,12 @@ class Context:
         """Raise PromptTooLongError, with a sentence that begins with `where`, unless the prompt fits."""
         excess = self.excess(encoded)
         if excess:
+            remedy = "shorten it or lower max_new_tokens"
+            if encoded.prompt.demonstration_ids:
+                remedy = "lower num_fewshot or max_new_tokens, or set overflow=drop to leave demonstrations out"
             raise PromptTooLongError(
-                f"{where}a prompt of {encoded.num_tokens} tokens and {self.max_new_tokens} new ones are {excess} "
-                f"more than the model's {self.max_length} positions; shorten the prompt, lower num_fewshot or "
-                "max_new_tokens, or set overflow=drop to leave demonstrations out"
+                f"{where}a prompt of {encoded.num_tokens} tokens, with {self.max_new_tokens} new ones to come, is "
+                f"{excess} too long for the model's {self.max_length} positions; {remedy}"
             )
 
 

@@ -148,14 +148,12 @@ class TextTemplate:
         }
         try:
             return self._compiled[part].render(known)
-        except jinja2.UndefinedError as error:
-            names = ", ".join(sorted(known))
+        except Exception as error:  # a template runs user-written expressions
+            reason, names = str(error).rstrip("."), ", ".join(sorted(known))
             raise ConfigError(
-                f"template '{self.name}': {part}: {error}, for example {example.id!r} of task "
+                f"template '{self.name}': {part}: {reason}, for example {example.id!r} of task "
                 f"'{task.name}' (it can use: {names})"
             ) from None
-        except Exception as error:  # a template runs user-written expressions
-            raise ConfigError(f"template '{self.name}': {part}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -188,6 +186,13 @@ class ChatTemplate:
     wording: TextTemplate
     apply_chat_template: ApplyChatTemplate
 
+    def __post_init__(self) -> None:
+        if self.wording.demonstration is not None or self.wording.question_first:
+            raise ConfigError(
+                "template.chat: a demonstration is a question and an answer, and the question comes last; "
+                "take a template without 'demonstration' and 'question_first'"
+            )
+
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> ChatBlocks:
         """Render one prompt's turns; the last is the user's."""
         turns = []
@@ -195,7 +200,7 @@ class ChatTemplate:
             question, answer = self.wording.turn(task, shown)
             turns += [("user", question), ("assistant", answer)]
         blocks = self.wording.render(task, (), example)
-        turns.append(("user", blocks.question))
+        turns.append(("user", blocks.question.strip()))
         if blocks.instruction:
             turns[0] = ("user", blocks.instruction + self.wording.separator + turns[0][1])
         messages = tuple({"role": role, "content": content} for role, content in turns)

@@ -34,8 +34,9 @@ def _open_ended(tokenizer: Any, text: str) -> tuple[int, ...]:
     if bos is not None and ids[:2] == [bos, bos]:
         ids = ids[1:]
     if eos is not None and ids[-1:] == [eos]:
-        plain = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        ids = ids[: len(ids) - (plain[-1:] != [eos])]
+        plain = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        if ids[-1 - len(plain) : -1] == plain:  # it stands behind the text and is no part of it
+            ids = ids[:-1]
     if not ids:
         # An empty prompt: generation begins at the beginning of a sequence.
         start = bos if bos is not None else eos

@@ -1,16 +1,20 @@
+import logging
 import os
+import sys
+from dataclasses import dataclass
 
 # Before anything imports a library that reads them: no test may reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_EVALUATE_OFFLINE"] = "1"
 
-import pytest  # noqa: E402
-from hydra import compose as hydra_compose  # noqa: E402
-from hydra import initialize_config_dir  # noqa: E402
+import pytest
+import tiny_models
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 
-from icl_eval import hydra_setup  # noqa: E402
-from icl_eval.config import register_schemas  # noqa: E402
+from icl_eval import cli, hydra_setup
+from icl_eval.config import register_schemas
 
 
 @pytest.fixture
@@ -24,3 +28,44 @@ def compose():
             return hydra_compose(config_name, overrides=list(overrides))
 
     return with_overrides
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of the command line came to."""
+
+    exit_code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def icl_eval_command(monkeypatch, capsys, tmp_path):
+    """Call the command line in this process, as often as wanted, from a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HYDRA_FULL_ERROR", "ICL_EVAL_COMMAND_NAME"):
+        monkeypatch.setenv(name, "")  # the command line sets them; so they are set back
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["icl-eval", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Outcome(end.value.code, *capsys.readouterr())
+
+    yield call
+    root.handlers[:] = handlers  # Hydra's write into this test's output
+    root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory):
+    """Return the folder of a tiny decoder-only model of 256 positions."""
+    return tiny_models.save_gpt2(tmp_path_factory.mktemp("models") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def t5(tmp_path_factory):
+    """Return the folder of a tiny encoder-decoder model."""
+    return tiny_models.save_t5(tmp_path_factory.mktemp("models") / "tiny-t5")

@@ -33,9 +33,6 @@ PADDED = [
 ]
 
 
-# --- the package ---
-
-
 def test_importing_the_package_does_not_import_evaluate():
     code = "import sys, icl_eval.metrics; print([*{'evaluate', 'datasets', 'sacrebleu'} & {*sys.modules}])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -47,8 +44,6 @@ def test_every_public_name_can_be_imported():
     with pytest.raises(AttributeError, match="no attribute 'Rouge'"):
         _ = icl_eval.metrics.Rouge
 
-
-# --- sacrebleu ---
 
 SACREBLEU_OPTIONS = [
     (BLEU, {}),
@@ -90,9 +85,7 @@ def test_summed_statistics_give_the_score_of_the_corpus(metric, options):
     ],
 )
 def test_the_value_beside_an_example_is_the_sentence_score(metric, by_hand):
-    expected = tuple(
-        by_hand.sentence_score(*pair).score for pair in zip(PREDICTIONS, REFERENCES, strict=True)
-    )
+    expected = tuple(by_hand.sentence_score(*pair).score for pair in zip(PREDICTIONS, REFERENCES, strict=True))
     assert score(metric, PREDICTIONS, REFERENCES, seed=0).per_example == expected
 
 
@@ -117,9 +110,6 @@ def test_right_answers_of_three_tokens_need_effective_order_for_bleu():
     assert score(BLEU(), *corpus, seed=0).value == 0.0
     assert score(BLEU(), *corpus, seed=0).per_example == pytest.approx((100.0, 100.0))
     assert score(BLEU(effective_order=True), *corpus, seed=0).value == pytest.approx(100.0)
-
-
-# --- exact match ---
 
 
 @pytest.mark.parametrize(
@@ -161,9 +151,6 @@ def test_the_signature_of_exact_match_names_its_options():
     assert one != other
 
 
-# --- token F1 ---
-
-
 @pytest.mark.parametrize(
     ("prediction", "references", "expected"),
     [
@@ -180,9 +167,6 @@ def test_the_signature_of_exact_match_names_its_options():
 )
 def test_token_f1(prediction, references, expected):
     assert score(TokenF1(), [prediction], [references], seed=0).value == pytest.approx(expected, abs=1e-15)
-
-
-# --- numbers ---
 
 
 @pytest.mark.parametrize(
@@ -292,8 +276,6 @@ def test_a_reference_that_is_no_number_is_named(reference):
     assert "\n" not in str(error.value)
 
 
-# --- what all metrics share ---
-
 ALL = [BLEU(), CHRF(), TER(), ExactMatch(), TokenF1(), NumericMatch("strict"), NumericMatch("flexible")]
 NAMES = ["bleu", "chrf", "ter", "exact_match", "token_f1", "numeric_strict", "numeric_flexible"]
 NUMBERS = (["4", "5 or 6", "", "a 7", "8", "9"], [["4"], ["6", "5"], ["1"], ["7"], ["1"], ["9"]])
@@ -398,8 +380,6 @@ def test_a_bad_option_is_one_sentence(build, message):
     assert "\n" not in str(error.value)
 
 
-# --- metrics from elsewhere ---
-
 SCRIPT = """
 import datasets
 import evaluate
@@ -480,9 +460,6 @@ def test_a_folder_never_stands_in_for_a_metric_of_the_hub(script, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="rouge is a metric of the hub and a folder here"):
         HubMetric("rouge")
-
-
-# --- configuration ---
 
 
 def test_there_is_one_file_for_each_metric():

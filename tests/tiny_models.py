@@ -68,7 +68,7 @@ def save_bert(folder: Path, seed: int = 0) -> Path:
 
     tokenizer = train_bpe()
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    config = BertConfig(vocab_size=len(tokenizer), **sizes)
+    config = BertConfig(vocab_size=len(tokenizer), initializer_range=_STD, **sizes)
     return _save(folder, seed, lambda: BertForMaskedLM(config), tokenizer)
 
 

@@ -1,11 +1,22 @@
 """Decoding: from prompts to completions, one token at a time.
 
-greedy          the stream: chooses tokens, ends completions, lets finished rows leave the batch
-sessions        runs the network: prefill, step, keep; one class an architecture
-batching        which prompts are decoded together
-rules           what a model's generation config demands of greedy search
-detokenization  token ids to text, never a part of a character
-stopping        stop strings in a stream of text
+To follow a token from logits to screen, read in this order:
+
+    greedy           the stream: rows join, tokens are chosen, finished rows leave
+    hypotheses       one completion while it is being decoded
+    detokenization   token ids to text, never a part of a character
+    stopping         stop strings in a stream of text
+    rules            what a model's generation config demands of greedy search
+
+and for how it is made fast:
+
+    sharing          which prompts begin alike, and which beginnings are worth computing once
+    prefixes         the caches of those beginnings, kept for later prompts
+    sessions         rows in a network: join, step, keep
+    split_attention  attending to a shared prefix in place
+    opening          the right session for a group of prompts
+    capabilities     what a network can do, found by trying it
+    memory           how many rows fit
 """
 
 from icl_eval.decoding.completions import Completion, FinishReason, Token

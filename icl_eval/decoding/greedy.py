@@ -1,86 +1,208 @@
 """Greedy search as a stream: every step takes each row's most likely token and yields it.
 
-prompts ─▶ batches ─▶ session.prefill ─▶ choose ─▶ Token … Completion
-                           ▲                │
-                           └─ session.step ◀┘   rows that are finished leave
+prompts ─▶ groups that share a prefix ─▶ session.join ─▶ choose ─▶ Token … Completion
+                                           ▲   ▲            │
+                     waiting prompts ──────┘   └─── step ◀──┘   finished rows leave, waiting ones join
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
 
-from icl_eval.decoding.batching import make_batches
+from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
-from icl_eval.decoding.rules import Rules, apply_rules, end_ids
-from icl_eval.decoding.sessions import open_session, start_ids
+from icl_eval.decoding.memory import automatic_batch_size, is_out_of_memory
+from icl_eval.decoding.opening import Opened, Room, open_session
+from icl_eval.decoding.rules import Rules, apply_rules, end_ids, start_ids
+from icl_eval.decoding.sessions import Joining
+from icl_eval.decoding.sharing import Group, count_reused, plan_groups
 from icl_eval.decoding.stopping import StopFilter
+from icl_eval.errors import IclEvalError
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
+
+_MEGABYTE = 1_000_000
+_FREE_SHARE = 8
+"""Waiting rows join when one place in so many is free: a forward pass for one row costs nearly as much as for a few."""
+_LENGTH_SPREAD = 16
+"""Rows that cannot be padded are decoded together when their lengths differ by no more than this."""
 
 
 class GreedyDecoder:
     """Decodes prompts with a model; the same tokens as the library's `generate(do_sample=False)`."""
 
-    def __init__(self, model: LanguageModel, max_new_tokens: int, stop: Sequence[str] = (), batch_size: int = 16):
+    def __init__(
+        self,
+        model: LanguageModel,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        batch_size: int | None = None,
+        prefix_cache_mb: int = 1000,
+    ):
         """Prepare to decode.
 
         Args:
             model: What to decode with.
             max_new_tokens: How many tokens a completion may have.
             stop: Texts that end a completion and are not a part of it.
-            batch_size: How many rows are decoded together.
+            batch_size: How many rows are decoded together; None for what fits.
+            prefix_cache_mb: How many megabytes of prefixes to keep for later prompts.
+
+        Raises:
+            ConfigError: When the model cannot be decoded token by token.
         """
         self._model = model
         self._max_new_tokens = max_new_tokens
         self._stop = tuple(stop)
         self._batch_size = batch_size
+        self._prefix_bytes = prefix_cache_mb * _MEGABYTE
+        self._capabilities = capabilities_of(model)
         self._rules = Rules(model.network, max_new_tokens)
         self._end_ids = end_ids(model.network)
+        self._start_ids = start_ids(model)
 
-    def stream(self, prompts: Sequence[EncodedPrompt]) -> Iterator[Token | Completion]:
+    def stream(
+        self, prompts: Sequence[EncodedPrompt], among: Sequence[EncodedPrompt] | None = None
+    ) -> Iterator[Token | Completion]:
         """Yield every token when it is chosen, and each completion after its last token.
 
         Completions come in the order in which they are finished, not in that of the prompts.
-        """
-        for batch in make_batches(prompts, self._batch_size):
-            yield from self._decode(batch)
 
-    def _decode(self, batch: Sequence[EncodedPrompt]) -> Iterator[Token | Completion]:
-        session = open_session(self._model)
-        hypotheses = [self._begin(prompt) for prompt in batch]
-        logits = session.prefill(batch)  # [rows, vocabulary]
-        while True:
-            for hypothesis, token_id in zip(hypotheses, _choose(hypotheses, logits), strict=True):
-                yield hypothesis.append(token_id, self._end_ids, self._max_new_tokens)
-                if hypothesis.finish_reason:
-                    yield hypothesis.completion()
-            unfinished = [row for row, hypothesis in enumerate(hypotheses) if not hypothesis.finish_reason]
-            if not unfinished:
-                return
-            if len(unfinished) < len(hypotheses):
-                hypotheses = [hypotheses[row] for row in unfinished]
-                session.keep(unfinished)
-            logits = session.step([hypothesis.token_ids[-1] for hypothesis in hypotheses])
+        Args:
+            prompts: What to decode.
+            among: The set that sharing is planned on, where the prompts are what is left of it.
+
+        Raises:
+            IclEvalError: When there is not enough memory for a single prompt.
+        """
+        wanted = {prompt.prompt.example_id for prompt in prompts}
+        groups = plan_groups(among or prompts)
+        reused = count_reused(groups)
+        for group in groups:
+            hypotheses = [self._begin(prompt) for prompt in group.prompts if prompt.prompt.example_id in wanted]
+            for event in self._decode(group, hypotheses):
+                if isinstance(event, Hypothesis):
+                    yield event.completion(reused[event.example_id])
+                else:
+                    yield event
 
     def _begin(self, prompt: EncodedPrompt) -> Hypothesis:
-        context_ids = (*start_ids(self._model), *prompt.decoder_ids)
+        prompt_length = len(self._start_ids) + len(prompt.decoder_ids)
         return Hypothesis(
-            prompt.prompt.example_id,
-            context_ids,
-            self._rules.for_row(len(context_ids), prompt.encoder_ids),
+            prompt,
+            self._start_ids,
+            self._rules.for_row(prompt_length, prompt.encoder_ids),
             Detokenizer(self._model.tokenizer, prompt.decoder_ids),
             StopFilter(self._stop),
         )
 
+    def _decode(self, group: Group, hypotheses: Sequence[Hypothesis]) -> Iterator[Token | Hypothesis]:
+        """Decode a group; yield a hypothesis when it is finished.
 
-def _choose(hypotheses: Sequence[Hypothesis], logits: torch.Tensor) -> list[int]:
+        When memory runs out, every row goes on from where it is, with half as many rows at a time.
+        """
+        waiting = deque(sorted(hypotheses, key=_size, reverse=True))
+        num_rows = self._batch_size or self._automatic_batch_size(group, waiting)
+        while waiting:
+            rows: list[Hypothesis] = []
+            try:
+                yield from self._decode_session(group, waiting, rows, num_rows)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if num_rows == 1:
+                    raise IclEvalError(f"not enough memory for one prompt on {self._model.device}") from None
+                num_rows = max(1, min(num_rows, len(rows) or num_rows) // 2)
+                waiting.extendleft(row for row in reversed(rows) if not row.finish_reason)
+
+    def _automatic_batch_size(self, group: Group, waiting: Sequence[Hypothesis]) -> int:
+        if not waiting:
+            return 1
+        shared = len(group.prefix) if self._capabilities.split else 0
+        tokens = max(map(_size, waiting)) - shared + 2 * self._max_new_tokens
+        bytes_per_row = tokens * self._capabilities.bytes_per_token
+        return automatic_batch_size(len(waiting), bytes_per_row, self._model.device)
+
+    def _decode_session(
+        self, group: Group, waiting: deque[Hypothesis], rows: list[Hypothesis], num_rows: int
+    ) -> Iterator[Token | Hypothesis]:
+        """Decode in one session: until nothing waits or, where rows cannot join later, until it is empty."""
+        room = Room(min(num_rows, len(waiting)), self._max_new_tokens, self._prefix_bytes)
+        opened = open_session(self._model.network, self._capabilities, group, list(waiting), room)
+        session = opened.session
+        while True:
+            free = room.num_rows - len(rows)
+            if waiting and (not rows or (session.pads and free >= max(1, room.num_rows // _FREE_SHARE))):
+                joining = _take(waiting, free, session.pads)
+                rows += joining
+                yield from self._advance(joining, _join(opened, joining))
+            else:
+                logits = session.step([row.next_id() for row in rows])
+                yield from self._advance(rows, logits)
+            self._let_leave(opened, rows)
+            if not rows and (not waiting or not session.pads):
+                return
+
+    def _advance(self, rows: Sequence[Hypothesis], logits: torch.Tensor) -> Iterator[Token | Hypothesis]:
+        """Append to each row that has been fed whole its most likely token, from logits [rows, vocabulary]."""
+        ready = [number for number, row in enumerate(rows) if not row.unfed and not row.finish_reason]
+        chosen = _choose([rows[number] for number in ready], logits if len(ready) == len(rows) else logits[ready])
+        for number, token_id in zip(ready, chosen, strict=True):
+            row = rows[number]
+            yield row.append(token_id, self._end_ids, self._max_new_tokens)
+            if row.finish_reason:
+                yield row
+
+    def _let_leave(self, opened: Opened, rows: list[Hypothesis]) -> None:
+        """Take finished rows out of the session, where that is cheap at once, else when a quarter is finished."""
+        unfinished = [number for number, row in enumerate(rows) if not row.finish_reason]
+        few = not opened.session.pads and 0.75 * len(rows) < len(unfinished)
+        if len(unfinished) == len(rows) or few:
+            return
+        # Rows that can stay in place do; the last ones move into the gaps.
+        movers = [number for number in unfinished if number >= len(unfinished)]
+        order = [number if not rows[number].finish_reason else movers.pop() for number in range(len(unfinished))]
+        if order or opened.session.pads:
+            opened.session.keep(order)
+        rows[:] = [rows[number] for number in order]
+
+
+def _size(row: Hypothesis) -> int:
+    return len(row.history) + len(row.encoder_ids)
+
+
+def _take(waiting: deque[Hypothesis], count: int, any_length: bool) -> list[Hypothesis]:
+    """Take the next rows, the longest first; only rows of similar length, unless any length will do."""
+    taken = [waiting.popleft()]
+    while waiting and len(taken) < count:
+        if not any_length and len(taken[0].history) - len(waiting[0].history) > _LENGTH_SPREAD:
+            break
+        taken.append(waiting.popleft())
+    return taken
+
+
+def _join(opened: Opened, rows: Sequence[Hypothesis]) -> torch.Tensor:
+    """Give rows to the session; where it does not pad, what is longer than the shortest row is fed step by step."""
+    own_ids = [row.history[opened.prefix_length :] for row in rows]
+    if not opened.session.pads:
+        width = min(map(len, own_ids))
+        for row, ids in zip(rows, own_ids, strict=True):
+            row.unfed.extend(ids[width:])
+        own_ids = [ids[:width] for ids in own_ids]
+    joining = [Joining(row.encoder_ids, ids) for row, ids in zip(rows, own_ids, strict=True)]
+    return opened.session.join(joining)
+
+
+def _choose(rows: Sequence[Hypothesis], logits: torch.Tensor) -> list[int]:
     """Return each row's most likely token under its model's rules, from logits [rows, vocabulary]."""
+    if not rows:
+        return []
     logits = logits.float()  # as `generate` compares them
-    if any(hypothesis.rules for hypothesis in hypotheses):
-        histories = [hypothesis.history for hypothesis in hypotheses]
-        logits = apply_rules([hypothesis.rules for hypothesis in hypotheses], histories, logits)
+    if any(row.rules for row in rows):
+        logits = apply_rules([row.rules for row in rows], [row.history for row in rows], logits)
     # max, not argmax: the same index on ties, several times faster on a large vocabulary
     token_ids: list[int] = logits.max(dim=-1).indices.tolist()
     return token_ids

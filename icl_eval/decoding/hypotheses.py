@@ -1,12 +1,15 @@
 """Hypotheses: one completion while it is being decoded."""
 
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Collection
 
 from transformers import LogitsProcessorList
 
 from icl_eval.decoding.completions import Completion, FinishReason, Token
 from icl_eval.decoding.detokenization import Detokenizer
+from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.stopping import StopFilter
+from icl_eval.prompts import EncodedPrompt
 
 
 class Hypothesis:
@@ -14,8 +17,8 @@ class Hypothesis:
 
     def __init__(
         self,
-        example_id: str,
-        context_ids: Sequence[int],
+        prompt: EncodedPrompt,
+        start_ids: Ids,
         rules: LogitsProcessorList,
         detokenizer: Detokenizer,
         stop_filter: StopFilter,
@@ -23,25 +26,33 @@ class Hypothesis:
         """Begin with nothing generated.
 
         Args:
-            example_id: The question's id.
-            context_ids: What the decoder has seen before the first new token, its start token included.
+            prompt: What is to be completed.
+            start_ids: What the decoder begins with before the prompt's own tokens.
             rules: What the model's generation config demands of this row.
             detokenizer: Turns the row's ids into text.
             stop_filter: Finds the row's stop strings.
         """
+        self.encoder_ids = prompt.encoder_ids
+        self.start_ids = start_ids
         self.rules = rules
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None
-        self._example_id = example_id
-        self._context_ids = tuple(context_ids)
+        self.unfed: deque[int] = deque()
+        """Tokens of the history that the network has still to be given, one a step."""
+        self.example_id = prompt.prompt.example_id
+        self._context_ids = (*start_ids, *prompt.decoder_ids)
         self._detokenizer = detokenizer
         self._stop_filter = stop_filter
         self._pieces: list[str] = []
 
     @property
-    def history(self) -> tuple[int, ...]:
-        """All tokens that the decoder has seen or chosen, [context + new]."""
+    def history(self) -> Ids:
+        """All tokens of the decoder so far, given or chosen."""
         return (*self._context_ids, *self.token_ids)
+
+    def next_id(self) -> int:
+        """Return the token that the network is to be given next."""
+        return self.unfed.popleft() if self.unfed else self.token_ids[-1]
 
     def append(self, token_id: int, end_ids: Collection[int], max_new_tokens: int) -> Token:
         """Take the next token, note whether it is the last, and return it with the text it lets be shown."""
@@ -57,9 +68,15 @@ class Hypothesis:
         if self.finish_reason in ("eos", "length"):
             text += self._stop_filter.feed(self._detokenizer.flush()) + self._stop_filter.flush()
         self._pieces.append(text)
-        return Token(self._example_id, token_id, text)
+        return Token(self.example_id, token_id, text)
 
-    def completion(self) -> Completion:
+    def completion(self, prefix_tokens_reused: int) -> Completion:
         """Return the finished completion."""
         assert self.finish_reason is not None
-        return Completion(self._example_id, "".join(self._pieces), tuple(self.token_ids), self.finish_reason)
+        return Completion(
+            self.example_id,
+            "".join(self._pieces),
+            tuple(self.token_ids),
+            self.finish_reason,
+            prefix_tokens_reused,
+        )

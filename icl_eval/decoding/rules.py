@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from transformers import LogitsProcessorList, PreTrainedModel
 
+from icl_eval.errors import ConfigError
+from icl_eval.models import LanguageModel
+
 
 def end_ids(network: PreTrainedModel) -> frozenset[int]:
     """Return the ids of the tokens that end a sequence, as the model's generation config says."""
@@ -20,6 +23,18 @@ def end_ids(network: PreTrainedModel) -> frozenset[int]:
     if eos is None:
         return frozenset()
     return frozenset([eos] if isinstance(eos, int) else eos)
+
+
+def start_ids(model: LanguageModel) -> tuple[int, ...]:
+    """Return what the decoder begins with before any text: one id for an encoder-decoder network, else none."""
+    if model.architecture == "decoder-only":
+        return ()
+    for config in (model.network.generation_config, model.network.config):
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            token_id = getattr(config, name, None)
+            if token_id is not None:
+                return (int(token_id),)
+    raise ConfigError("the model's config has neither decoder_start_token_id nor bos_token_id")
 
 
 class Rules:

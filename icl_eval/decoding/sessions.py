@@ -1,172 +1,300 @@
-"""Sessions: one batch of rows in a network, with its key/value cache. One class for each architecture.
+"""Sessions: rows in a network, with the key/value cache of what they have seen.
 
 A session knows tensors and nothing of text, stopping or streaming:
 
-    session.prefill(prompts)     ─▶ logits of each row's first new token        [rows, vocabulary]
-    session.step(token_ids)      ─▶ logits of each row's next token             [rows, vocabulary]
-    session.keep(rows)              the other rows leave, and cost nothing any more
+    session.join(rows)           new rows with their own tokens   ─▶ logits after each    [new rows, vocabulary]
+    session.step(token_ids)      one more token a row             ─▶ logits after each    [rows, vocabulary]
+    session.keep(rows)           the other rows leave
 
-Rows of different lengths are padded on the left, so that their last tokens stand in one column:
+All rows of a session begin with the same prefix, which is in the cache before the first row joins. There are
+two ways to keep rows of different lengths apart:
 
-    mask       0 0 1 1 1        positions  . . 0 1 2
-               1 1 1 1 1                   0 1 2 3 4
+    SplitSession     decoder-only networks with plain full attention: rows are padded, join and leave at any time,
+                     and attend to the prefix in place (see `split_attention`)
+    UniformSession   every other network, encoder-decoder ones too: all rows have seen equally many tokens, so no
+                     position, window or recurrent state is ever disturbed by padding
 """
 
+import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
-from icl_eval.errors import ConfigError
-from icl_eval.models import LanguageModel
-from icl_eval.prompts import EncodedPrompt
+from icl_eval.decoding.prefixes import is_plain
+from icl_eval.decoding.sharing import Ids
+from icl_eval.decoding.split_attention import LayerKeysValues, SlotCache
+
+MAX_PREFILL_TOKENS = 2048
+"""Tokens of one forward pass that runs prompts. More at once gains nothing and costs padding and memory."""
+
+
+@dataclass(frozen=True)
+class Joining:
+    """A row that is to join a session."""
+
+    encoder_ids: Ids
+    """Empty for a decoder-only network, and where the session's prefix brings the encoder's states."""
+    own_ids: Ids
+    """Decoder tokens after the prefix; at least one."""
 
 
 class Session(Protocol):
     """Rows that are decoded together."""
 
-    def prefill(self, prompts: Sequence[EncodedPrompt]) -> torch.Tensor:
-        """Run all prompts and return the logits after them, [rows, vocabulary]."""
+    pads: bool
+    """Whether rows of different lengths can join together, and others later."""
+
+    def join(self, rows: Sequence[Joining]) -> torch.Tensor:
+        """Add rows after those that are there and return the logits after them, [new rows, vocabulary]."""
 
     def step(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Append one token a row and return the logits after it, [rows, vocabulary]."""
+        """Append one token to each row and return the logits after it, [rows, vocabulary]."""
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Let all rows but these leave."""
+        """Let all rows but these leave; afterwards they stand in the order given."""
 
 
-def open_session(model: LanguageModel) -> Session:
-    """Return an empty session for the model's architecture."""
-    if model.architecture == "encoder-decoder":
-        return Seq2SeqSession(model.network, start_ids(model))
-    return CausalSession(model.network)
+class SplitSession:
+    """Rows in slots beside a prefix that is shared in place."""
 
+    pads = True
 
-class CausalSession:
-    """A decoder-only network."""
+    def __init__(
+        self, network: PreTrainedModel, prefix: Cache | None, num_rows: int, longest_own: int, max_new_tokens: int
+    ):
+        """Allocate room.
 
-    def __init__(self, network: PreTrainedModel):
+        Args:
+            network: A decoder-only network whose attention is `split_attention`.
+            prefix: The plain cache of the shared prefix; None for no prefix.
+            num_rows: How many rows may be there at once.
+            longest_own: The most tokens that a row joins with.
+            max_new_tokens: The most tokens that are appended to a row.
+        """
         self._network = network
-        parameters = inspect.signature(network.forward).parameters
-        self._takes_positions = "position_ids" in parameters
-        # Without it a network returns logits for every position of the prompt.
-        self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
-
-    def prefill(self, prompts: Sequence[EncodedPrompt]) -> torch.Tensor:
-        """Run all prompts and return the logits after them, [rows, vocabulary]."""
-        self._cache = DynamicCache(config=self._network.config)
-        input_ids, self._mask = _pad([prompt.decoder_ids for prompt in prompts], "left", self._network.device)
-        return self._forward(input_ids)
-
-    def step(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Append one token a row and return the logits after it, [rows, vocabulary]."""
-        input_ids = _column(token_ids, self._mask)
-        self._mask = _with_column_of_ones(self._mask)
-        return self._forward(input_ids)
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Let all rows but these leave."""
-        index = _index(rows, self._mask)
-        self._mask = self._mask[index]
-        self._cache.batch_select_indices(index)
+        self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
+        # Room for one more generation than a row needs, so that columns seldom have to be shifted.
+        self._num_columns = longest_own + 2 * max_new_tokens
+        num_layers = network.config.get_text_config(decoder=True).num_hidden_layers
+        self._cache = SlotCache(num_rows, self._num_columns, num_layers, _layers(prefix))
+        self._longest_own = longest_own
+        self._firsts: list[int] = []  # by row, the column of its first own token
+        self._end = longest_own  # columns before it are taken
 
     @torch.inference_mode()
-    def _forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        options = dict(self._options)
-        if self._takes_positions:
-            positions = (self._mask.cumsum(-1) - 1).clamp(min=0)  # [rows, columns]
-            options["position_ids"] = positions[:, -input_ids.shape[1] :]
-        output = self._network(
-            input_ids=input_ids,
-            attention_mask=self._mask,
-            past_key_values=self._cache,
-            use_cache=True,
-            **options,
-        )
-        logits: torch.Tensor = output.logits[:, -1]
-        return logits
+    def join(self, rows: Sequence[Joining]) -> torch.Tensor:
+        """Add rows after those that are there and return the logits after them, [new rows, vocabulary]."""
+        self._firsts += [self._end - len(row.own_ids) for row in rows]
+        begin = len(self._firsts) - len(rows)
+        logits = []
+        for chunk in _chunks(rows):
+            logits.append(self._prefill(chunk, begin))
+            begin += len(chunk)
+        return torch.cat(logits)
 
+    @torch.inference_mode()
+    def step(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """Append one token to each row and return the logits after it, [rows, vocabulary]."""
+        if self._end == self._num_columns:
+            self._shift()
+        self._end += 1
+        return self._forward([list(token_ids)], slice(0, len(token_ids)), min(self._firsts), self._end - 1)
 
-class Seq2SeqSession:
-    """An encoder-decoder network. The encoder runs once; its keys and values are cached for all steps.
+    @torch.inference_mode()
+    def keep(self, rows: Sequence[int]) -> None:
+        """Let all rows but these leave; afterwards they stand in the order given."""
+        self._firsts = [self._firsts[row] for row in rows]
+        for layer in self._cache.slot_layers:
+            layer.move_rows(rows)
 
-    Decoders of some families count positions from the left edge, so rows must bring decoder prompts of one
-    length; batching sees to it.
-    """
+    def _prefill(self, rows: Sequence[Joining], begin: int) -> torch.Tensor:
+        width = max(len(row.own_ids) for row in rows)
+        padded = [[0] * (width - len(row.own_ids)) + list(row.own_ids) for row in rows]
+        columns = [list(column) for column in zip(*padded, strict=True)]
+        first = self._end - width
+        return self._forward(columns, slice(begin, begin + len(rows)), first, first)
 
-    def __init__(self, network: PreTrainedModel, start_ids: Sequence[int]):
-        self._network = network
-        self._start_ids = tuple(start_ids)
-
-    def prefill(self, prompts: Sequence[EncodedPrompt]) -> torch.Tensor:
-        """Run the encoder on its texts and the decoder on its own; return [rows, vocabulary]."""
+    def _forward(self, columns: Sequence[Sequence[int]], rows: slice, first: int, begin: int) -> torch.Tensor:
+        """Write columns of tokens, [columns][rows], that attend to the columns from `first` on."""
         device = self._network.device
-        self._cache = EncoderDecoderCache(
-            DynamicCache(config=self._network.config), DynamicCache(config=self._network.config)
+        input_ids = torch.tensor(columns, device=device).T  # [rows, columns]
+        row_firsts = self._firsts[rows]
+        firsts = torch.tensor(row_firsts, device=device)[:, None]  # [rows, 1]
+        written = torch.arange(begin, begin + len(columns), device=device)  # [columns]
+        slots = self._cache.slots
+        slots.rows, slots.first, slots.begin, slots.end = rows, first, begin, begin + len(columns)
+        unpadded = len(columns) == 1 and max(row_firsts) <= first
+        slots.mask = None if unpadded else self._mask(firsts, written, first)
+        return _last_logits(
+            self._network,
+            input_ids=input_ids,
+            position_ids=self._prefix_length + (written - firsts).clamp(min=0),
+            past_key_values=self._cache,
         )
-        encoder_ids, self._mask = _pad([prompt.encoder_ids for prompt in prompts], "right", device)
-        with torch.inference_mode():
-            self._encoded = self._network.get_encoder()(input_ids=encoder_ids, attention_mask=self._mask)
-        decoder_ids = [[*self._start_ids, *prompt.decoder_ids] for prompt in prompts]
-        return self._forward(torch.tensor(decoder_ids, device=device))
 
-    def step(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Append one token a row and return the logits after it, [rows, vocabulary]."""
-        return self._forward(_column(token_ids, self._mask))
+    def _mask(self, firsts: torch.Tensor, written: torch.Tensor, first: int) -> torch.Tensor:
+        """Return what is added to scores, [rows, 1, written, read]."""
+        read = torch.arange(first, self._cache.slots.end, device=written.device)
+        causal = read <= written[:, None]  # [written, read]
+        own = read >= firsts  # [rows, read]
+        # A column of padding sees itself, since a softmax over nothing is not a number.
+        seen = (causal & own[:, None]) | (read == written[:, None])  # [rows, written, read]
+        mask = torch.zeros(seen.shape, dtype=self._network.dtype, device=written.device)
+        return mask.masked_fill_(~seen, float("-inf"))[:, None]
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Let all rows but these leave."""
-        index = _index(rows, self._mask)
-        self._mask = self._mask[index]
-        self._encoded.last_hidden_state = self._encoded.last_hidden_state[index]
-        self._cache.batch_select_indices(index)
+    def _shift(self) -> None:
+        """Move all columns to the left, over those that no row reads any more."""
+        first = min(self._firsts)
+        end = max(self._longest_own, self._end - first)
+        distance = self._end - end
+        for layer in self._cache.slot_layers:
+            layer.move_columns(first, self._end, distance)
+        self._firsts = [column - distance for column in self._firsts]
+        self._end = end
+
+
+class UniformSession:
+    """Rows that have all seen equally many tokens; they join together and leave one by one."""
+
+    pads = False
+
+    def __init__(self, network: PreTrainedModel, prefix: Cache | None, encoded: torch.Tensor | None):
+        """Begin with a prefix.
+
+        Args:
+            network: Any network.
+            prefix: The cache of the shared prefix; it is copied. None for no prefix.
+            encoded: The encoder's states, [1, tokens, size], where all rows share them.
+        """
+        self._network = network
+        self._prefix = prefix
+        self._encoded = encoded
+        self._mask: torch.Tensor | None = None  # of the encoder's states, [rows, tokens]
 
     @torch.inference_mode()
-    def _forward(self, decoder_ids: torch.Tensor) -> torch.Tensor:
-        output = self._network(
-            encoder_outputs=self._encoded,
-            attention_mask=self._mask,
-            decoder_input_ids=decoder_ids,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        logits: torch.Tensor = output.logits[:, -1]
-        return logits
+    def join(self, rows: Sequence[Joining]) -> torch.Tensor:
+        """Add all rows, of one length, and return the logits after them, [rows, vocabulary]."""
+        if self._prefix is None:
+            self._cache = new_cache(self._network)
+        else:
+            self._cache = copy.deepcopy(self._prefix)
+            self._cache.reorder_cache(torch.zeros(len(rows), dtype=torch.long, device=self._network.device))
+        if self._encoded is not None:
+            self._encoded = self._encoded.expand(len(rows), -1, -1)
+        elif rows[0].encoder_ids:
+            self._encoded, self._mask = encode(self._network, [row.encoder_ids for row in rows])
+        return self._forward([row.own_ids for row in rows])
+
+    @torch.inference_mode()
+    def step(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """Append one token to each row and return the logits after it, [rows, vocabulary]."""
+        return self._forward([[token_id] for token_id in token_ids])
+
+    @torch.inference_mode()
+    def keep(self, rows: Sequence[int]) -> None:
+        """Let all rows but these leave; afterwards they stand in the order given."""
+        index = torch.tensor(rows, device=self._network.device)
+        self._cache.reorder_cache(index)
+        if self._encoded is not None:
+            self._encoded = self._encoded[index]
+        if self._mask is not None:
+            self._mask = self._mask[index]
+
+    def _forward(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        return run(self._network, ids, self._cache, self._encoded, self._mask)
 
 
-def start_ids(model: LanguageModel) -> tuple[int, ...]:
-    """Return what the decoder begins with before any text: one id for an encoder-decoder network, else none."""
-    if model.architecture == "decoder-only":
-        return ()
-    for config in (model.network.generation_config, model.network.config):
-        for name in ("decoder_start_token_id", "bos_token_id"):
-            token_id = getattr(config, name, None)
-            if token_id is not None:
-                return (int(token_id),)
-    raise ConfigError("the model's config has neither decoder_start_token_id nor bos_token_id")
+def run(
+    network: PreTrainedModel,
+    ids: Sequence[Sequence[int]],
+    cache: Cache,
+    encoded: torch.Tensor | None,
+    encoder_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Append equally many tokens to each row of a cache and return the logits after them, [rows, vocabulary]."""
+    input_ids = torch.tensor([list(row) for row in ids], device=network.device)
+    if encoded is None:
+        return _last_logits(network, input_ids=input_ids, past_key_values=cache)
+    return _last_logits(
+        network,
+        decoder_input_ids=input_ids,
+        past_key_values=cache,
+        encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+        attention_mask=encoder_mask,
+    )
 
 
-def _pad(rows: Sequence[Sequence[int]], side: str, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids and mask, both [rows, longest]. Which id pads does not matter: it is masked."""
-    width = max(len(row) for row in rows)
-    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for number, row in enumerate(rows):
-        columns = slice(width - len(row), width) if side == "left" else slice(0, len(row))
-        input_ids[number, columns] = torch.tensor(row, dtype=torch.long)
-        mask[number, columns] = 1
-    return input_ids.to(device), mask.to(device)
+@torch.inference_mode()
+def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Run the encoder.
+
+    A few rows at a time: with many, the padding of the shorter ones, and position biases that are expanded for
+    every row, cost more than what is gained.
+
+    Args:
+        network: An encoder-decoder network.
+        rows: The token ids of each row; the longest first is best.
+
+    Returns:
+        States [rows, tokens, size], and which of them are tokens [rows, tokens] (None for all).
+    """
+    states = []
+    for chunk in _chunks([Joining((), row) for row in rows]):
+        ids = [row.own_ids for row in chunk]
+        width = max(map(len, ids))
+        input_ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], device=network.device)
+        output = network.get_encoder()(input_ids=input_ids, attention_mask=_lengths_mask(ids, network.device))
+        states += list(output.last_hidden_state)
+    return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), _lengths_mask(rows, network.device)
 
 
-def _column(token_ids: Sequence[int], mask: torch.Tensor) -> torch.Tensor:
-    return mask.new_tensor(token_ids)[:, None]  # [rows, 1]
+def new_cache(network: PreTrainedModel) -> Cache:
+    """Return an empty cache of the kind that the network's layers need."""
+    if network.config.is_encoder_decoder:
+        return EncoderDecoderCache(DynamicCache(config=network.config), DynamicCache(config=network.config))
+    return DynamicCache(config=network.config)
 
 
-def _with_column_of_ones(mask: torch.Tensor) -> torch.Tensor:
-    return torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+@torch.inference_mode()
+def _last_logits(network: PreTrainedModel, **inputs: Any) -> torch.Tensor:
+    """Run a network and return the logits of the last column, [rows, vocabulary]."""
+    logits: torch.Tensor = network(use_cache=True, **_logits_option(type(network).forward), **inputs).logits
+    return logits[:, -1]
 
 
-def _index(rows: Sequence[int], mask: torch.Tensor) -> torch.Tensor:
-    return mask.new_tensor(rows)
+@lru_cache
+def _logits_option(forward: Callable[..., Any]) -> dict[str, int]:
+    """Return the option that saves a network from computing logits that nobody reads, where it has one."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(forward).parameters else {}
+
+
+def _layers(prefix: Cache | None) -> list[LayerKeysValues]:
+    if prefix is None:
+        return []
+    assert is_plain(prefix)
+    return [(layer.keys, layer.values) for layer in prefix.layers]
+
+
+def _chunks(rows: Sequence[Joining]) -> Iterator[Sequence[Joining]]:
+    """Yield neighbouring rows whose padded size is at most MAX_PREFILL_TOKENS, or single rows."""
+    begin = 0
+    for end in range(1, len(rows) + 1):
+        width = max(len(row.own_ids) for row in rows[begin : end + 1])
+        if end == len(rows) or (end + 1 - begin) * width > MAX_PREFILL_TOKENS:
+            yield rows[begin:end]
+            begin = end
+
+
+def _lengths_mask(rows: Sequence[Ids], device: torch.device) -> torch.Tensor | None:
+    """Return ones for tokens and zeros for the padding after them, [rows, tokens]; None without padding."""
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    width = int(lengths.max())
+    if bool((lengths == width).all()):
+        return None
+    return (torch.arange(width, device=device) < lengths[:, None]).long()

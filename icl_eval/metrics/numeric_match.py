@@ -1,7 +1,7 @@
 """Numeric match: the share of predictions whose number equals that of a reference.
 
 Numbers are compared as exact fractions, so 1,000 = 1000.0 and 3/4 = 0.75. All patterns run in linear time:
-digits are matched possessively (`++`), and nothing is optional twice in a row.
+digits and spaces are matched possessively (`++`, `*+`), so that a failed match is not tried again in pieces.
 """
 
 import re

@@ -54,8 +54,11 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length)) if 8 + length <= size else {}
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        header = _parse(path, file.read(length)) if 8 + length <= size else {}
+    if start == b"version ":
+        raise ModelUnavailableError(f"{path} only points to a file that Git LFS has not fetched: git lfs pull")
     header.pop("__metadata__", None)
     expected = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
     if size != expected:
@@ -102,13 +105,21 @@ def _list_shards(folder: Path, name: str) -> tuple[Path, ...]:
     index = folder / f"{name}.index.json"
     if not index.is_file():
         return ()
-    shards = tuple(folder / shard for shard in sorted(set(json.loads(index.read_text())["weight_map"].values())))
+    shard_of = _parse(index, index.read_bytes()).get("weight_map", {})
+    shards = tuple(folder / shard for shard in sorted(set(shard_of.values())))
     for shard in shards:
         if not shard.is_file():
             raise ModelUnavailableError(
                 f"{folder} lacks {shard.name}, one of the {len(shards)} that {index.name} lists"
             )
     return shards
+
+
+def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise ModelUnavailableError(f"{path} is damaged: {error}") from error
 
 
 def _contents(folder: Path) -> str:

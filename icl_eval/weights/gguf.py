@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icl_eval.errors import ModelUnavailableError
+from icl_eval.weights.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,7 +31,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             raise ModelUnavailableError(f"{gguf} is not a GGUF file (its first bytes are not GGUF)")
     logger.info("converting %s to float32 safetensors, once (%.0f MB)", gguf.name, gguf.stat().st_size / 1e6)
     try:
-        _convert(gguf, folder)
+        with quiet_transformers():
+            _convert(gguf, folder)
     except Exception as error:  # transformers and gguf raise a dozen types for files that they do not understand
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelUnavailableError(f"{gguf} cannot be converted: {reason}") from error

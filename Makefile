@@ -1,0 +1,35 @@
+# `make demo` and `make test` set everything up by themselves.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+# The weights are downloaded once into the user's cache; everything else stays in this folder.
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check format clean help
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+
+demo: $(INSTALLED)  ## evaluate the default model on five tasks (make demo ARGS="num_fewshot=8")
+	$(VENV)/bin/icl-eval $(ARGS)
+
+test: $(INSTALLED)  ## run the tests
+	$(VENV)/bin/python -m pytest -q $(ARGS)
+
+check: $(INSTALLED)  ## format check, lint, types and tests: what CI runs
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(MAKE) test
+
+format: $(INSTALLED)  ## format the code
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean:  ## remove the virtual environment and caches, not the outputs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,94 @@
+"""Capabilities: what a network can do, found by trying it on a few tokens rather than by its name."""
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from transformers import PreTrainedModel
+
+from icl_eval.decoding import split_attention
+from icl_eval.decoding.prefixes import PrefixStore, count_bytes, is_plain
+from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession, new_cache, run
+from icl_eval.errors import ConfigError
+from icl_eval.models import LanguageModel
+from icl_eval.weights.quiet import quiet_transformers
+
+_TRIAL = 6
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Greatest difference of logits, relative to the greatest logit, that rounding explains."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """How a network can be run, and what it keeps from one run to the next."""
+
+    split: bool
+    """Whether rows can attend to a shared prefix in place."""
+    bytes_per_token: int
+    """Memory of one token's keys and values in all layers."""
+    prefixes: PrefixStore
+
+
+_KNOWN: "WeakKeyDictionary[LanguageModel, Capabilities]" = WeakKeyDictionary()
+
+
+def capabilities_of(model: LanguageModel) -> Capabilities:
+    """Return what a model can do; the first call for a model tries it.
+
+    Raises:
+        ConfigError: When the network gives other logits with a key/value cache than without one.
+    """
+    if model not in _KNOWN:
+        with quiet_transformers(reports=False):
+            _KNOWN[model] = _try(model)
+    return _KNOWN[model]
+
+
+def _try(model: LanguageModel) -> Capabilities:
+    network = model.network
+    encoded = None
+    if model.architecture == "encoder-decoder":
+        with torch.inference_mode():
+            encoded = network.get_encoder()(input_ids=_ids(network, _TRIAL)[None]).last_hidden_state
+    ids = _ids(network, _TRIAL).tolist()
+    whole = run(network, [ids], new_cache(network), encoded)
+    prefix = new_cache(network)
+    run(network, [ids[: _TRIAL // 2]], prefix, encoded)
+    bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
+    pieces = UniformSession(network, prefix, encoded).join([Joining((), tuple(ids[_TRIAL // 2 :]))])
+    if not _agree(whole, pieces):
+        raise ConfigError(f"{model.name} cannot be decoded token by token: with its cache it gives other logits")
+    split = model.architecture == "decoder-only" and is_plain(prefix) and _can_split(network, ids, whole)
+    return Capabilities(split, bytes_per_token, PrefixStore())
+
+
+def _can_split(network: PreTrainedModel, ids: list[int], whole: torch.Tensor) -> bool:
+    """Run two rows of different lengths beside a shared prefix; switch split attention on if they come out right."""
+    implementation = network.config._attn_implementation
+    if implementation != "sdpa":
+        return False
+    prefix = new_cache(network)
+    run(network, [ids[:2]], prefix, None)
+    shorter = run(network, [ids[:3]], new_cache(network), None)
+    network.set_attn_implementation(split_attention.NAME)
+    try:
+        session = SplitSession(network, prefix, num_rows=2, longest_own=_TRIAL - 2, max_new_tokens=1)
+        logits = session.join([Joining((), tuple(ids[2:])), Joining((), tuple(ids[2:3]))])
+        if _agree(logits, torch.cat([whole, shorter])):
+            return True
+    except (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError):
+        pass  # the network does with its keys what split keys cannot do
+    network.set_attn_implementation(implementation)
+    return False
+
+
+def _agree(first: torch.Tensor, second: torch.Tensor) -> bool:
+    difference = (first - second).abs().max()
+    return bool(difference <= _TOLERANCE[first.dtype] * second.abs().max())
+
+
+def _ids(network: PreTrainedModel, count: int) -> torch.Tensor:
+    """Return different ids from the middle of the vocabulary, where no special tokens are."""
+    size = network.get_input_embeddings().num_embeddings
+    ids: torch.Tensor = torch.arange(size // 2, size // 2 + count, device=network.device) % size
+    return ids

@@ -1,0 +1,26 @@
+"""Memory: how many rows fit, and how to tell that too many did not."""
+
+import torch
+
+from icl_eval.models import free_bytes
+
+MAX_ROWS = 64
+"""More rows a step gain little once the weights are read once for many rows, and wait longer for the last one."""
+MANY_PROMPTS = 256
+"""From here on, twice as many rows pay."""
+_SHARE_OF_FREE = 4
+"""One part in how many of the free memory rows may take; activations and other programs need some too."""
+
+
+def automatic_batch_size(num_prompts: int, bytes_per_row: int, device: str) -> int:
+    """Return how many rows to decode together."""
+    most = MAX_ROWS if num_prompts < MANY_PROMPTS else 2 * MAX_ROWS
+    fitting = free_bytes(device) // _SHARE_OF_FREE // max(1, bytes_per_row)
+    return max(1, min(num_prompts, most, fitting))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out; on a processor, torch raises a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

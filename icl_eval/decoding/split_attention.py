@@ -1,0 +1,228 @@
+"""Split attention: a prefix that all rows share is attended to in place, never copied for every row.
+
+Attention over a shared prefix and a row's own tokens is computed in two parts and put together exactly, by the
+share of the softmax's denominator that each part holds (as in FlashAttention, Dao et al., 2022):
+
+    out = w · out_prefix + (1 - w) · out_own        w = sigmoid(lse_prefix - lse_own)
+
+For the prefix, the queries of all rows are one long list of queries to one set of keys. A row's own keys live in
+slots that are allocated once:
+
+    columns     0 1 2 3 4 5 6 7          rows are aligned on the right, so that a step writes one column
+    row 0       . . a b c d              `.` is masked; its position is prefix + column - first column
+    row 1       a b c d e f
+
+The library's networks run unchanged: their cache hands out keys in two parts (`SplitKeys`), and an attention
+function registered with the library knows what to do with them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface, Cache
+from transformers.cache_utils import CacheLayerMixin
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "icl_eval_split"
+"""What the attention function is called in the library's registry."""
+
+_CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "sliding_window")
+
+LayerKeysValues = tuple[torch.Tensor, torch.Tensor]
+"""One layer's keys and values, each [1, key/value heads, tokens, head size]."""
+
+
+class SplitKeys(NamedTuple):
+    """What the cache hands out in place of keys: all that a layer's attention needs besides its queries."""
+
+    prefix: LayerKeysValues | None
+    own_keys: torch.Tensor  # [rows, key/value heads, columns, head size]
+    own_values: torch.Tensor
+    mask: torch.Tensor | None  # added to scores of own keys, [rows, 1, queries, columns]
+
+
+@dataclass
+class Slots:
+    """Which part of the slots the next forward pass writes and reads; shared by all layers."""
+
+    rows: slice = field(default_factory=lambda: slice(0, 0))
+    first: int = 0
+    """The first column that is read."""
+    begin: int = 0
+    """The first column that is written; what is read ends with what is written."""
+    end: int = 0
+    mask: torch.Tensor | None = None
+
+
+class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no type hints here
+    """One layer's slots."""
+
+    def __init__(self, slots: Slots, num_rows: int, num_columns: int, prefix: LayerKeysValues | None):
+        super().__init__()
+        self._slots = slots
+        self._size = (num_rows, num_columns)
+        self._prefix = prefix
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate the slots. Zeros, because a masked column must hold finite numbers."""
+        num_rows, num_columns = self._size
+        self.keys = key_states.new_zeros(num_rows, key_states.shape[1], num_columns, key_states.shape[3])
+        self.values = value_states.new_zeros(num_rows, value_states.shape[1], num_columns, value_states.shape[3])
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        """Write new keys and values and hand out everything that the new tokens attend to."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        slots = self._slots
+        self.keys[slots.rows, :, slots.begin : slots.end] = key_states
+        self.values[slots.rows, :, slots.begin : slots.end] = value_states
+        own_keys = self.keys[slots.rows, :, slots.first : slots.end]
+        own_values = self.values[slots.rows, :, slots.first : slots.end]
+        return SplitKeys(self._prefix, own_keys, own_values, slots.mask), None
+
+    def move_rows(self, sources: Sequence[int]) -> None:
+        """Put row `sources[i]` into slot i."""
+        for target, source in enumerate(sources):
+            if target != source:
+                self.keys[target] = self.keys[source]
+                self.values[target] = self.values[source]
+
+    def move_columns(self, begin: int, end: int, distance: int) -> None:
+        """Shift columns to the left."""
+        for states in (self.keys, self.values):
+            states[:, :, begin - distance : end - distance] = states[:, :, begin:end].clone()
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the size of the mask that the library makes; it is not used."""
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Return 0: positions are always given."""
+        return 0
+
+    def get_max_length(self) -> int:
+        """Return -1, for no limit."""
+        return -1
+
+
+class SlotCache(Cache):  # type: ignore[misc]
+    """The slots of all layers, beside the prefix that all rows share."""
+
+    def __init__(self, num_rows: int, num_columns: int, num_layers: int, prefix: Sequence[LayerKeysValues]):
+        """Prepare slots.
+
+        Args:
+            num_rows: How many rows there is room for.
+            num_columns: How many tokens of its own a row has room for.
+            num_layers: How many attention layers the network has.
+            prefix: Keys and values of the shared prefix, by layer; empty for none.
+        """
+        self.slots = Slots()
+        parts: list[LayerKeysValues | None] = list(prefix) or [None] * num_layers
+        self.slot_layers = [SlotLayer(self.slots, num_rows, num_columns, part) for part in parts]
+        super().__init__(layers=self.slot_layers)
+
+
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return attention and the logarithm of its softmax's denominator.
+
+    Args:
+        query: [rows, heads, queries, head size]
+        key: [rows, heads, keys, head size]
+        value: [rows, heads, keys, value size]
+        mask: added to the scores, [rows, 1, queries, keys]
+        scale: of the scores; None for 1 / sqrt(head size).
+
+    Returns:
+        [rows, heads, queries, value size] and [rows, heads, queries]
+    """
+    if query.device.type == "cpu" and query.shape[-1] == value.shape[-1]:
+        # private: the same kernel as scaled_dot_product_attention, which keeps the denominator to itself
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, log_denominator = kernel(query, key, value, attn_mask=mask, scale=scale)
+        return out, log_denominator
+    return attend_plainly(query, key, value, mask, scale)
+
+
+def attend_plainly(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do what `attend` does, by its formula."""
+    scores = (query @ key.transpose(-1, -2)).float() * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if mask is not None:
+        scores = scores + mask
+    log_denominator = scores.logsumexp(-1)
+    weights = (scores - log_denominator[..., None]).exp()
+    return weights.to(value.dtype) @ value, log_denominator
+
+
+def split_attention_forward(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor | SplitKeys,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend as the library's `sdpa` does, or in two parts where the cache has handed out two.
+
+    Args:
+        module: The attention layer.
+        query: [rows, heads, queries, head size]
+        key: What the cache handed out.
+        value: As the cache handed it out; not used with `SplitKeys`.
+        attention_mask: The library's mask; not used with `SplitKeys`, which bring their own.
+        scaling: Of the scores.
+        dropout: Of the weights; 0 outside training.
+        options: What else the network tells its attention.
+
+    Returns:
+        [rows, queries, heads, head size], and None for the weights.
+
+    Raises:
+        NotImplementedError: When the network asks for scores that the two parts do not compute.
+    """
+    if not isinstance(key, SplitKeys):
+        out: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
+        )
+        return out
+    asked = [name for name in _CHANGES_SCORES if options.get(name) is not None]
+    if asked:
+        raise NotImplementedError(f"split attention knows nothing of {', '.join(asked)}")
+    return _attend_in_two_parts(query, key, scaling).transpose(1, 2).contiguous(), None
+
+
+def _attend_in_two_parts(query: torch.Tensor, keys: SplitKeys, scale: float | None) -> torch.Tensor:
+    rows, heads, queries, size = query.shape
+    kv_heads = keys.own_keys.shape[1]
+    group = heads // kv_heads
+    # Query heads that share a key head become more queries to it: no key is repeated.
+    grouped = query.reshape(rows, kv_heads, group * queries, size)
+    mask = keys.mask
+    if mask is not None and group > 1:
+        mask = mask.repeat(1, 1, group, 1)  # [rows, 1, group * queries, columns]
+    own, own_lse = attend(grouped, keys.own_keys, keys.own_values, mask, scale)
+    if keys.prefix is not None:
+        # The queries of all rows become one list of queries: [1, kv heads, rows * group * queries, size].
+        listed = grouped.transpose(0, 1).reshape(1, kv_heads, rows * group * queries, size)
+        shared, shared_lse = attend(listed, *keys.prefix, None, scale)
+        shared = shared.reshape(kv_heads, rows, group * queries, -1).transpose(0, 1)
+        shared_lse = shared_lse.reshape(kv_heads, rows, group * queries).transpose(0, 1)
+        share = torch.sigmoid(shared_lse - own_lse)[..., None].to(own.dtype)
+        own = torch.lerp(own, shared, share)
+    return own.reshape(rows, heads, queries, -1)
+
+
+AttentionInterface.register(NAME, split_attention_forward)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,445 @@
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import jsonschema
+import pytest
+from omegaconf import OmegaConf
+
+from icl_eval.config import ModelConfig, RunConfig, StreamConfig, TaskConfig
+from icl_eval.decoding import Completion, GreedyDecoder
+from icl_eval.hydra_setup import conf_dir
+from icl_eval.models import choose_device, load_model
+from icl_eval.prompts import Prompt
+from icl_eval.reports import report_schema
+from icl_eval.tokenization import encode_prompt
+from icl_eval.weights import ModelSpec
+
+QUICK = ("task=qa", "limit=2", "num_fewshot=1", "max_new_tokens=4")
+QUESTION = "qa-test-001"
+
+
+@pytest.fixture
+def icl_eval(icl_eval_command, gpt2):
+    """Evaluate two questions with the tiny decoder-only model, unless told otherwise."""
+    return lambda *arguments: icl_eval_command(f"model.source={gpt2}", *QUICK, *arguments)
+
+
+def known(group):
+    return ", ".join(sorted(path.stem for path in (conf_dir() / group).glob("*.yaml")))
+
+
+def keys(schema, prefix=""):
+    return ", ".join(sorted(prefix + field.name for field in fields(schema)))
+
+
+def refuse_to_load(spec, dtype, device):
+    choose_device(device)
+    pytest.fail("weights were asked for")
+
+
+def exact_match_keys(prefix):
+    names = ("ignore_case", "ignore_numbers", "ignore_punctuation", "regexes_to_ignore")
+    return ", ".join(f"{prefix}.exact_match.{name}" for name in names)
+
+
+UNKNOWN_COMMAND = "unknown command (known, as the first word: evaluate, preview, stream; options are key=value)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        # keys
+        (["num_fewshott=1"], f"unknown key 'num_fewshott'; did you mean 'num_fewshot'? (known: {keys(RunConfig)})"),
+        (["+num_fewshott=1"], f"unknown key 'num_fewshott'; did you mean 'num_fewshot'? (known: {keys(RunConfig)})"),
+        (["++xyz.abc=1"], f"unknown key 'xyz' (known: {keys(RunConfig)})"),
+        (
+            ["model.sourc=x"],
+            f"unknown key 'model.sourc'; did you mean 'model.source'? (known: {keys(ModelConfig, 'model.')})",
+        ),
+        (
+            ["+model.sourc=x"],
+            f"unknown key 'model.sourc'; did you mean 'model.source'? (known: {keys(ModelConfig, 'model.')})",
+        ),
+        (
+            ["+task.qa.stopp=[]"],
+            f"unknown key 'task.qa.stopp'; did you mean 'task.qa.stop'? (known: {keys(TaskConfig, 'task.qa.')})",
+        ),
+        (["task.math.stop=[]"], "unknown key 'task.math'; did you mean 'task.qa'? (known: task.qa)"),
+        (
+            ["metrics=[exact_match]", "metrics.exact_match.ignor=true"],
+            "unknown key 'metrics.exact_match.ignor'; did you mean 'metrics.exact_match.ignore_case'? "
+            f"(known: {exact_match_keys('metrics')})",
+        ),
+        (
+            ["+task.qa.metrics.exact_match.ignor=true"],
+            "unknown key 'task.qa.metrics.exact_match.ignor'; did you mean 'task.qa.metrics.exact_match.ignore_case'? "
+            f"(known: {exact_match_keys('task.qa.metrics')})",
+        ),
+        (
+            ["demonstrations.per_questoin=true"],
+            "unknown key 'demonstrations.per_questoin'; did you mean 'demonstrations.per_question'? "
+            "(known: demonstrations.per_question)",
+        ),
+        (["metrics.chrf.beta=3"], "unknown key 'metrics.chrf' (known: none)"),
+        # names
+        (["task=nope"], f"task=nope: there is no such task (known: {known('task')})"),
+        (["task=[qa,nope]"], f"task=nope: there is no such task (known: {known('task')})"),
+        (["model=nope"], f"model=nope: there is no such model (known: {known('model')})"),
+        (["template=nope"], f"template=nope: there is no such template (known: {known('template')})"),
+        (["placement=nope"], f"placement=nope: there is no such placement (known: {known('placement')})"),
+        (
+            ["demonstrations=nope"],
+            f"demonstrations=nope: there is no such demonstrations (known: {known('demonstrations')})",
+        ),
+        (["metrics=[chrf,nope]"], f"metrics=nope: there is no such metrics (known: {known('metrics')})"),
+        (["decoding=beam"], f"decoding=beam: there is no such decoding (known: {known('decoding')})"),
+        (
+            ["postprocessing=nope"],
+            f"postprocessing=nope: there is no such postprocessing (known: {known('postprocessing')})",
+        ),
+        (["experiment=nope"], f"experiment=nope: there is no such experiment (known: {known('experiment')})"),
+        (["dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
+        (["overflow=cut"], "overflow=cut: must be one of stop, drop"),
+        (["model.source=/nowhere/tiny"], "model.source=/nowhere/tiny does not exist (looked in {cwd})"),
+        # values
+        (["num_fewshot=many"], "num_fewshot=many: Value 'many' of type 'str' could not be converted to Integer"),
+        (["num_fewshot=1.5"], "num_fewshot=1.5: Value '1.5' of type 'float' could not be converted to Integer"),
+        (["seed=a b"], "seed=a b: Value 'a b' of type 'str' could not be converted to Integer"),
+        (["task.qa.stop=x"], "task.qa.stop=x: Invalid value assigned: str is not a ListConfig, list or tuple."),
+        (["metrics=[chrf]", "metrics.chrf.beta=x"], "metrics.chrf.beta=x: Input should be a valid integer"),
+        (
+            ["task.qa.metrics.exact_match.ignore_case=3"],
+            "task.qa.metrics.exact_match.ignore_case=3: Input should be a valid boolean",
+        ),
+        (["demonstrations.per_question=3"], "demonstrations.per_question=3: Input should be a valid boolean"),
+        (["demonstrations=fixed"], "demonstrations.ids: a value is needed (demonstrations.ids=…)"),
+        (["demonstrations=fixed", "demonstrations.ids=x"], "demonstrations.ids=x: Input should be a valid list"),
+        (["num_fewshot=-1"], "num_fewshot=-1: must be 0 or more"),
+        (
+            ["num_fewshot=41"],
+            f"num_fewshot=41: task 'qa' has only 40 demonstrations for question '{QUESTION}' (a pool of 40)",
+        ),
+        (["limit=0"], "limit=0: must be a number of examples (1 or more) or a fraction between 0 and 1"),
+        (["limit=-1"], "limit=-1: must be a number of examples (1 or more) or a fraction between 0 and 1"),
+        (["limit=1.5"], "limit=1.5: must be a number of examples (1 or more) or a fraction between 0 and 1"),
+        (["batch_size=0"], "batch_size=0: must be 1 or more"),
+        (["max_new_tokens=0"], "max_new_tokens=0: must be 1 or more"),
+        (["task=[]"], "task: at least one is needed (task=qa, or task=[qa,math])"),
+        (["task=null"], "Config group override must be a string or a list. Got NoneType (given: {given})"),
+        (["placement.x=1"], "Unexpected type for root: NoneType (given: {given})"),
+        (["template.question={{ x }}"], "template.question={{ x }}: no viable alternative at input '{{ '"),
+        (["template.separator=${x}"], "template.separator: Interpolation key 'x' not found"),
+        (
+            ["demonstrations._target_=icl_eval.nope.Nope"],
+            "demonstrations._target_: 'icl_eval.nope.Nope' does not exist (No module named 'icl_eval.nope')",
+        ),
+        (
+            ["demonstrations._target_=os.system"],
+            "demonstrations._target_: 'os.system', but only classes inside 'icl_eval.' can be built",
+        ),
+        # what does not go together
+        (["placement=encoder"], "placement=encoder: tiny-gpt2 is decoder-only; it takes decoder"),
+        (["placement=split"], "placement=split: tiny-gpt2 is decoder-only; it takes decoder"),
+        (
+            ["model.source={t5}", "placement=decoder"],
+            "placement=decoder: tiny-t5 is encoder-decoder; it takes encoder or split",
+        ),
+        (["template=chat"], "template=chat: this model's tokenizer has no chat template; use another template"),
+        (
+            ['template.question="{{ choices }}"'],
+            "template 'labelled': question: 'choices' is undefined, for example 'qa-pool-010' of task 'qa' "
+            "(it can use: instruction, labels, question)",
+        ),
+        (
+            ["num_fewshot=8"],
+            f"task 'qa', question '{QUESTION}': a prompt of 550 tokens, with 4 new ones to come, is 298 too long "
+            "for the model's 256 positions; lower num_fewshot or max_new_tokens, or set overflow=drop to leave "
+            "demonstrations out",
+        ),
+        # words
+        (["evaluat"], f"'evaluat': {UNKNOWN_COMMAND}"),
+        (["stream"], f"'stream': {UNKNOWN_COMMAND}"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_ends_the_command_before_weights_load(
+    arguments, sentence, icl_eval, gpt2, t5, monkeypatch
+):
+    monkeypatch.setattr("icl_eval.evaluation.load_model", refuse_to_load)
+    arguments = [argument.replace("{t5}", str(t5)) for argument in arguments]
+    places = {"{cwd}": str(Path.cwd()), "{given}": " ".join([f"model.source={gpt2}", *QUICK, *arguments])}
+    for place, value in places.items():
+        sentence = sentence.replace(place, value)
+
+    outcome = icl_eval(*arguments)
+
+    assert (outcome.exit_code, outcome.out, outcome.err) == (2, "", f"icl-eval: {sentence}\n")
+
+
+def test_a_device_that_is_not_there_is_one_line_with_those_that_are(icl_eval, monkeypatch):
+    monkeypatch.setattr("icl_eval.evaluation.load_model", refuse_to_load)
+    outcome = icl_eval("device=tpu")
+    assert (outcome.exit_code, outcome.out) == (2, "")
+    assert outcome.err.startswith("icl-eval: device='tpu' is not available here: auto, cpu")
+    assert outcome.err.count("\n") == 1
+
+
+ROW = b'{"id": "x", "question": "q", "references": ["a"]}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "{path}: no such file"),
+        (b"", "{path}: no rows in it"),
+        (ROW + b"not json\n", "{path}:2: not JSON (Expecting value: line 1 column 1 (char 0))"),
+        ('{"question": "caf\xe9"}'.encode("latin-1"), "{path}:1: not UTF-8 (byte 0xe9 at column 18)"),
+        (
+            b'{"id": "x", "question": "q"}\n',
+            "{path}:1: field 'references': 'references' is undefined (the row has: id, question)",
+        ),
+        (ROW + ROW, "{path}:2: id 'x' is already the id of {path}:1"),
+    ],
+)
+@pytest.mark.parametrize("split", ["pool", "test"])
+def test_a_bad_data_file_is_one_line_with_file_and_line(content, sentence, split, icl_eval, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    outcome = icl_eval(f"task.qa.{split}.path={path}")
+    sentence = sentence.format(path=path)
+    assert (outcome.exit_code, outcome.out, outcome.err) == (2, "", f"icl-eval: {sentence}\n")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(icl_eval, tmp_path):
+    (tmp_path / "file").touch()
+    outcome = icl_eval("hydra.run.dir=file/run")
+    assert (outcome.exit_code, outcome.out) == (2, "")
+    assert outcome.err == "icl-eval: file/run: cannot be written (Not a directory)\n"
+
+
+@pytest.mark.parametrize("command", ["preview", "stream"])
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
+    outcome = icl_eval_command(command, "model=gpt2", flag)
+    assert (outcome.exit_code, outcome.err) == (2, "icl-eval: -m: only evaluations can be swept\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "prompt: a value is needed (prompt=…)"),
+        (["prompt=x", "num_fewshot=1"], f"unknown key 'num_fewshot' (known: {keys(StreamConfig)})"),
+        (["prompt=x", "dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
+        (
+            ["prompt=x", "max_new_tokens=256"],
+            "a prompt of 1 tokens, with 256 new ones to come, is 1 too long for the model's 256 positions; "
+            "shorten it or lower max_new_tokens",
+        ),
+    ],
+)
+def test_a_mistake_in_a_stream_is_one_line(arguments, sentence, icl_eval_command, gpt2):
+    outcome = icl_eval_command("stream", f"model.source={gpt2}", *arguments)
+    assert (outcome.exit_code, outcome.out, outcome.err) == (2, "", f"icl-eval: {sentence}\n")
+
+
+def test_a_failure_of_the_run_itself_shows_where_it_happened(icl_eval, monkeypatch):
+    def fail(spec, dtype, device):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr("icl_eval.evaluation.load_model", fail)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        icl_eval()
+
+
+def test_help_names_all_commands_groups_and_keys(icl_eval_command):
+    outcome = icl_eval_command("--help")
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    for line in ("icl-eval preview", "icl-eval stream prompt=", "icl-eval -m key=a,b"):
+        assert line in outcome.out
+    for group in ("task", "model", "template", "placement", "demonstrations", "decoding", "metrics"):
+        assert f"\n{group}: {known(group)}\n" in outcome.out
+    for field in fields(RunConfig):
+        assert f"\n{field.name}:" in outcome.out
+
+
+def test_the_configuration_can_be_printed_and_holds_every_key_and_nothing_of_hydra(icl_eval):
+    outcome = icl_eval("--cfg", "job")
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    config = OmegaConf.create(outcome.out)
+    assert set(config) == {field.name for field in fields(RunConfig)}
+    assert (config.limit, list(config.task)) == (2, ["qa"])
+
+
+def test_preview_shows_the_prompt_and_what_looks_wrong_and_leaves_nothing_behind(icl_eval_command, gpt2, tmp_path):
+    outcome = icl_eval_command("preview", f"model.source={gpt2}", *QUICK)
+
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    assert [line.strip("│╭╮╰╯─ ") for line in outcome.out.splitlines()] == [
+        "qa · qa-test-001 · decoder · 167 tokens",
+        "Answer the question with a fact, in a few words.",
+        "",
+        "Question: Which astronomer argued in a book of 1543 that the Earth moves",
+        "around the sun?",
+        "Answer: Nicolaus Copernicus",
+        "",
+        "Question: Which precious stone is a form of pure carbon?",
+        "Answer:",
+        "qa-pool-010",
+        "qa: 2 prompts of 167 to 177 tokens, the model holds 256; up to 4 new tokens,",
+        "stop at ['\\n']",
+        "qa: qa-test-001, qa-test-002: the first reference is longer than",
+        "max_new_tokens=4",
+        "",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_preview_of_an_experiment_that_is_a_sweep_shows_one_run(icl_eval_command, gpt2, tmp_path):
+    outcome = icl_eval_command("preview", "experiment=shot_curve", f"model.source={gpt2}", *QUICK)
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    assert outcome.out.count("qa-test-001 · decoder") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize("architecture", ["gpt2", "t5"])
+def test_law_5_the_text_of_a_stream_is_the_completion(stop, architecture, icl_eval_command, request, tmp_path):
+    folder = request.getfixturevalue(architecture)
+    model = load_model(ModelSpec(str(folder)))
+    text = "Question: is the sky blue?"
+    encoded = encode_prompt(model.tokenizer, Prompt("x", *((text, None) if architecture == "t5" else (None, text))))
+    (whole,) = (event for event in GreedyDecoder(model, 12).stream([encoded]) if isinstance(event, Completion))
+    middle = whole.text[5:8]
+
+    overrides = [f"decoding.stop={json.dumps([middle])}"] if stop else []
+    outcome = icl_eval_command("stream", f"model.source={folder}", f'prompt="{text}"', "max_new_tokens=12", *overrides)
+
+    assert outcome.exit_code == 0
+    assert outcome.out == (whole.text[: whole.text.find(middle)] if stop else whole.text) + "\n"
+    assert outcome.err.startswith(f"{encoded.num_tokens} prompt tokens, ")
+    assert outcome.err.endswith(f"ended by {'stop' if stop else 'length'}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def read_run(folder):
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    samples = [json.loads(line) for line in (folder / "samples_qa.jsonl").read_text(encoding="utf-8").splitlines()]
+    return report, samples
+
+
+def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
+    outcome = icl_eval("hydra.run.dir=run")
+
+    assert outcome.exit_code == 0
+    report, samples = read_run(tmp_path / "run")
+    jsonschema.Draft202012Validator.check_schema(report_schema())
+    jsonschema.validate(report, report_schema())
+    assert list(report) == ["schema_version", "run", "results", "timing", "provenance"]
+    assert list(report["run"]) == [
+        "model", "architecture", "template", "placement", "num_fewshot", "seed", "decoding", "fingerprint",
+    ]  # fmt: skip
+    assert list(report["results"]["qa"]) == ["n", "num_fewshot", "metrics", "counts"]
+    assert list(report["results"]["qa"]["metrics"]) == ["exact_match", "token_f1"]
+    assert list(report["results"]["qa"]["metrics"]["token_f1"]) == [
+        "score", "stderr", "ci95", "signature", "higher_is_better",
+    ]  # fmt: skip
+    assert list(report["results"]["qa"]["counts"]) == [
+        "prompt_tokens", "prefix_tokens_reused", "completion_tokens", "finish_reasons", "unparsed", "shots_effective",
+    ]  # fmt: skip
+    assert list(report["provenance"]) == ["versions", "git_commit", "weights", "datasets", "config", "host"]
+    for sample in samples:
+        assert list(sample) == [
+            "example_id", "doc", "targets", "encoder", "decoder", "demonstration_ids", "shots_requested",
+            "shots_effective", "completion", "prediction", "metrics", "prompt_tokens", "prefix_tokens_reused",
+            "completion_tokens", "finish_reason", "prompt_hash",
+        ]  # fmt: skip
+    assert [sample["example_id"] for sample in samples] == ["qa-test-001", "qa-test-002"]
+    assert outcome.out.endswith(f"report: {tmp_path / 'run' / 'report.json'}\n")
+
+
+def test_a_report_without_one_of_its_keys_is_not_valid(icl_eval, tmp_path):
+    icl_eval("hydra.run.dir=run")
+    report, _ = read_run(tmp_path / "run")
+    del report["results"]["qa"]["counts"]["unparsed"]
+    with pytest.raises(jsonschema.ValidationError, match="'unparsed' is a required property"):
+        jsonschema.validate(report, report_schema())
+
+
+def test_the_same_command_again_reads_its_folder_and_loads_no_model(icl_eval, tmp_path, monkeypatch):
+    first = icl_eval()
+    (folder,) = (tmp_path / "outputs").iterdir()
+    report, _ = read_run(folder)
+    samples = (folder / "samples_qa.jsonl").read_bytes()
+
+    monkeypatch.setattr("icl_eval.evaluation.load_model", refuse_to_load)
+    second = icl_eval()
+
+    assert second == first
+    assert list((tmp_path / "outputs").iterdir()) == [folder]
+    assert [read_run(folder)[0][part] for part in ("run", "results")] == [report["run"], report["results"]]
+    assert (folder / "samples_qa.jsonl").read_bytes() == samples
+
+
+def test_metrics_can_be_chosen_and_are_computed_from_the_records_alone(icl_eval, tmp_path, monkeypatch):
+    icl_eval("hydra.run.dir=run")
+    monkeypatch.setattr("icl_eval.evaluation.load_model", refuse_to_load)
+    assert icl_eval("hydra.run.dir=run", "metrics=[chrf]", "metrics.chrf.word_order=2").exit_code == 0
+    report, samples = read_run(tmp_path / "run")
+    assert list(report["results"]["qa"]["metrics"]) == ["chrf"]
+    assert "nw:2" in report["results"]["qa"]["metrics"]["chrf"]["signature"]
+    assert [list(sample["metrics"]) for sample in samples] == [["chrf"], ["chrf"]]
+
+
+def test_law_11_demonstrations_that_do_not_fit_are_dropped_and_the_report_says_so(icl_eval, tmp_path):
+    outcome = icl_eval("num_fewshot=8", "overflow=drop", "hydra.run.dir=run")
+
+    report, samples = read_run(tmp_path / "run")
+    assert outcome.exit_code == 0
+    assert "\nqa: 2 of 2 prompts had room for fewer than 8 demonstrations\n" in outcome.out
+    assert report["results"]["qa"]["counts"]["shots_effective"] == {"2": 2}
+    for sample in samples:
+        assert (sample["shots_requested"], sample["shots_effective"], len(sample["demonstration_ids"])) == (8, 2, 2)
+        assert sample["decoder"].endswith(f"Question: {sample['doc']['question']}\nAnswer:")
+        assert sample["prompt_tokens"] + 4 <= 256
+
+
+TASK = """
+# @package task.capitals
+defaults:
+  - /metrics@metrics: [exact_match]
+  - _self_
+instruction: Name the capital.
+pool: {path: capitals.csv}
+test: {path: capitals.csv}
+fields: {question: country, references: capital, continent: continent}
+max_new_tokens: 4
+"""
+TEMPLATE = r"""
+question: "{{ question }} ({{ continent }})\n-> "
+answer: "{{ answer }}."
+separator: "\n--\n"
+"""
+
+
+def test_a_task_and_a_template_are_added_with_one_file_each_from_outside(icl_eval_command, gpt2, tmp_path):
+    for path, content in {"task/capitals.yaml": TASK, "template/arrow.yaml": TEMPLATE}.items():
+        (tmp_path / "mine" / path).parent.mkdir(parents=True)
+        (tmp_path / "mine" / path).write_text(content)
+    rows = "country,continent,capital\nFrance,Europe,Paris\nPeru,America,Lima\nKenya,Africa,Nairobi\n"
+    (tmp_path / "mine" / "capitals.csv").write_text(rows)
+    own = ("--config-dir", "mine", f"model.source={gpt2}")
+
+    outcome = icl_eval_command(*own, "task=capitals", "template=arrow", "demonstrations=first", "num_fewshot=2")
+
+    assert outcome.exit_code == 0
+    (path,) = tmp_path.glob("outputs/*/samples_capitals.jsonl")
+    assert [json.loads(line)["decoder"] for line in path.read_text().splitlines()] == [
+        "Peru (America)\n-> Lima.\n--\nKenya (Africa)\n-> Nairobi.\n--\nFrance (Europe)\n->",
+        "France (Europe)\n-> Paris.\n--\nKenya (Africa)\n-> Nairobi.\n--\nPeru (America)\n->",
+        "France (Europe)\n-> Paris.\n--\nPeru (America)\n-> Lima.\n--\nKenya (Africa)\n->",
+    ]
+    assert f"(known: {known('task').replace('commonsense,', 'capitals, commonsense,')})" in (
+        icl_eval_command(*own, "task=nope").err
+    )

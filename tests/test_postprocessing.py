@@ -1,0 +1,49 @@
+import pytest
+
+from icl_eval.building import build_evaluation
+from icl_eval.errors import ConfigError
+from icl_eval.postprocessing import Extract, FirstLine, Strip
+
+
+@pytest.mark.parametrize(
+    ("postprocess", "text", "prediction"),
+    [
+        (Strip(), " Paris \n", "Paris"),
+        (Strip(), " Paris,\n France ", "Paris,\n France"),
+        (Strip(), " \n", ""),
+        (FirstLine(), "\n\n  Paris \nFrance", "Paris"),
+        (FirstLine(), "Paris", "Paris"),
+        (FirstLine(), "Paris\r\nFrance", "Paris"),
+        (FirstLine(), " \n ", ""),
+        (Extract("answer is (.*)"), "so the answer is  42 \nyes", "42"),
+        (Extract("[0-9]+"), "first 12, then 13", "12"),  # the first match, whole where there is no group
+        (Extract("(a)|b"), "b", ""),  # a group that took no part
+        (Extract("(?:answer|result) is ([0-9]+)"), "the result is 7", "7"),
+        (Extract("^b$"), "a\nb", "a\nb"),  # ^ and $ are the text's, not a line's
+        (Extract("(?m)^b$"), "a\nb", "b"),
+        (Extract("answer is (.*)"), " no idea ", "no idea"),
+        (Extract("x*"), "axx", ""),  # it matches, nothing
+    ],
+)
+def test_a_completion_becomes_a_prediction(postprocess, text, prediction):
+    assert postprocess(text) == prediction
+
+
+def test_a_pattern_that_is_none_is_one_sentence():
+    with pytest.raises(ConfigError) as error:
+        Extract("(")
+    assert str(error.value) == "postprocessing.pattern: '(': missing ), unterminated subpattern at position 0"
+
+
+@pytest.mark.parametrize(
+    ("options", "prediction"),
+    [
+        ([], "so\nthe answer is 42."),
+        (["postprocessing=strip"], "so\nthe answer is 42."),
+        (["postprocessing=first_line"], "so"),
+        (["postprocessing=extract", r"postprocessing.pattern='answer is (\d+)'"], "42"),
+    ],
+)
+def test_shipped_postprocessing_is_applied_by_the_plan(options, prediction, compose):
+    [plan] = build_evaluation(compose("task=[math]", *options), {}, []).plans
+    assert plan.postprocess(" so\nthe answer is 42. ") == prediction

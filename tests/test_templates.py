@@ -1,0 +1,187 @@
+import dataclasses
+
+import pytest
+
+from icl_eval.errors import ConfigError
+from icl_eval.prompts import DecoderPlacement, EncoderPlacement, SplitPlacement
+from icl_eval.tasks import Example, Task
+from icl_eval.templates import ChatTemplate, TextTemplate
+
+TEMPLATE = TextTemplate(
+    instruction="{{ instruction }}",
+    question="{{ labels.question }}: {{ question }}\n{{ labels.answer }}:",
+    answer=" {{ answer }}",
+    demonstration=None,
+    separator="\n\n",
+    question_first=False,
+    name="labelled",
+)
+TASK = Task("capitals", "Name the capital.", {"question": "Q", "answer": "A"}, (), (), "")
+PERU = Example("pool-0", {"question": "Peru?"}, ("Lima", "Lima, Peru"))
+CHAD = Example("pool-1", {"question": "Chad?"}, ("N'Djamena",))
+QUESTION = Example("test-0", {"question": "Fiji?"}, ("Suva",))
+
+
+def question_of(text):
+    return Example("test-0", {"question": text}, ("Suva",))
+
+
+def decoder_text(template, demonstrations=(), example=QUESTION, task=TASK):
+    return template.render(task, demonstrations, example).everything()
+
+
+def conversation(messages):
+    return "".join(f"<{message['role']}>{message['content']}" for message in messages)
+
+
+def test_a_prompt_is_instruction_demonstrations_and_question_with_the_first_reference_as_answer():
+    assert decoder_text(TEMPLATE, [PERU, CHAD]) == (
+        "Name the capital.\n\nQ: Peru?\nA: Lima\n\nQ: Chad?\nA: N'Djamena\n\nQ: Fiji?\nA:"
+    )
+
+
+@pytest.mark.parametrize(
+    ("question_first", "placement", "expected"),
+    [
+        (False, DecoderPlacement(), (None, "Do.|peru=Lima|fiji=")),
+        (True, DecoderPlacement(), (None, "Do.|peru=Lima|fiji=")),
+        (False, EncoderPlacement(), ("Do.|peru=Lima|fiji=", None)),
+        (True, EncoderPlacement(), ("Do.|fiji=|peru=Lima", None)),
+        (False, SplitPlacement(), ("Do.", "peru=Lima|fiji=")),
+        (True, SplitPlacement(), ("Do.", "peru=Lima|fiji=")),
+    ],
+)
+def test_a_placement_decides_which_side_sees_which_blocks_in_which_order(question_first, placement, expected):
+    template = TextTemplate("Do.", "{{ question[:4]|lower }}=", "{{ answer }}", None, "|", question_first)
+    assert placement.place(template.render(TASK, [PERU], QUESTION)) == expected
+
+
+def test_empty_blocks_bring_no_separator():
+    template = dataclasses.replace(TEMPLATE, instruction="")
+    assert decoder_text(template) == "Q: Fiji?\nA:"
+    assert SplitPlacement().place(template.render(TASK, [], QUESTION)) == ("", "Q: Fiji?\nA:")
+
+
+def test_a_demonstration_may_read_differently_from_a_question():
+    template = dataclasses.replace(TEMPLATE, demonstration="{{ question }} = {{ answer }}")
+    assert decoder_text(template, [PERU]) == "Name the capital.\n\nPeru? = Lima\n\nQ: Fiji?\nA:"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ answer }}",
+        "{{ 7 * 7 }}{% for x in y %}{# no comment #}",
+        "{question} {0} %s %(answer)s ${answer} $answer",
+        "\\1 \\n \\g<0>",
+        "[INST] <|assistant|> </s> \n\n",
+        "{{ labels.question }}: {{ question }}",
+        "<b>&amp; \"quotes\" 'too'</b>",
+    ],
+)
+def test_row_text_that_looks_like_a_placeholder_is_never_expanded(text):
+    shown = Example("pool-0", {"question": text}, (text,))
+    expected = f"{text}\n\nQ: {text}\nA: {text}\n\nQ: {text}\nA:"
+    task = dataclasses.replace(TASK, instruction=text)
+    assert decoder_text(TEMPLATE, [shown], question_of(text), task) == expected
+
+    turned = f"{text}\n\n{text.strip()}<assistant>{text.strip()}<user>{text.strip()}"
+    wording = dataclasses.replace(TEMPLATE, question="{{ question }}")
+    chat = ChatTemplate(wording, lambda messages: conversation(messages).removeprefix("<user>"))
+    assert decoder_text(chat, [shown], question_of(text), task) == turned
+
+
+@pytest.mark.parametrize("text", ["Fiji? ", "Fiji?   "])
+def test_law_10_the_space_before_an_answer_belongs_to_the_answer(text):
+    template = dataclasses.replace(TEMPLATE, question="{{ question }} ", answer="{{ answer }}")
+    peru = Example("pool-0", {"question": "Peru?"}, ("Lima",))
+    assert decoder_text(template, [peru], question_of(text)) == "Name the capital.\n\nPeru? Lima\n\nFiji?"
+
+
+def test_a_line_break_before_an_answer_stays_in_the_prompt():
+    template = dataclasses.replace(TEMPLATE, question="{{ question }}\n", answer="{{ answer }}\n")
+    assert decoder_text(template, [PERU]) == "Name the capital.\n\nPeru?\nLima\n\n\nFiji?\n"
+
+
+def test_a_rows_own_instruction_and_labels_come_before_the_tasks():
+    example = Example("test-0", {"question": "Fiji?", "instruction": "Name it."}, ("Suva",))
+    assert decoder_text(TEMPLATE, [PERU], example) == "Name it.\n\nQ: Peru?\nA: Lima\n\nQ: Fiji?\nA:"
+
+
+def test_a_chat_shows_demonstrations_as_turns_and_opens_with_the_instruction():
+    chat = ChatTemplate(dataclasses.replace(TEMPLATE, question="{{ question }}\n"), conversation)
+    assert decoder_text(chat, [PERU, CHAD]) == (
+        "<user>Name the capital.\n\nPeru?<assistant>Lima<user>Chad?<assistant>N'Djamena<user>Fiji?"
+    )
+    assert decoder_text(chat) == "<user>Name the capital.\n\nFiji?"
+    without = ChatTemplate(dataclasses.replace(chat.wording, instruction=""), conversation)
+    assert decoder_text(without, [PERU]) == "<user>Peru?<assistant>Lima<user>Fiji?"
+
+
+def test_a_chat_has_one_order_and_cannot_be_split():
+    blocks = ChatTemplate(TEMPLATE, conversation).render(TASK, [PERU], QUESTION)
+    assert EncoderPlacement().place(blocks) == (blocks.everything(), None)
+    with pytest.raises(ConfigError) as error:
+        SplitPlacement().place(blocks)
+    assert str(error.value) == "template: a chat template cannot be split; use placement=encoder or decoder"
+
+
+@pytest.mark.parametrize("option", [{"demonstration": "{{ question }}"}, {"question_first": True}])
+def test_a_chat_refuses_what_it_could_only_ignore(option):
+    with pytest.raises(ConfigError) as error:
+        ChatTemplate(dataclasses.replace(TEMPLATE, **option), conversation)
+    assert str(error.value) == (
+        "template.chat: a demonstration is a question and an answer, and the question comes last; "
+        "take a template without 'demonstration' and 'question_first'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "message"),
+    [
+        (
+            "question",
+            "{{ qestion }}",
+            "template 'labelled': question: 'qestion' is undefined, for example 'pool-0' of task 'capitals' "
+            "(it can use: instruction, labels, question)",
+        ),
+        (
+            "answer",
+            "{{ anwser }}",
+            "template 'labelled': answer: 'anwser' is undefined, for example 'pool-0' of task 'capitals' "
+            "(it can use: answer, instruction, labels, question)",
+        ),
+        (
+            "instruction",
+            "{{ labels.source }}",
+            "template 'labelled': instruction: 'dict object' has no attribute 'source', for example 'test-0' of "
+            "task 'capitals' (it can use: instruction, labels, question)",
+        ),
+        (
+            "question",
+            "{{ question.__class__.__mro__ }}",
+            "template 'labelled': question: access to attribute '__class__' of 'str' object is unsafe, for example "
+            "'pool-0' of task 'capitals' (it can use: instruction, labels, question)",
+        ),
+        (
+            "question",
+            "{{ question / 2 }}",
+            "template 'labelled': question: unsupported operand type(s) for /: 'str' and 'int', for example "
+            "'pool-0' of task 'capitals' (it can use: instruction, labels, question)",
+        ),
+        (
+            "question",
+            "{{ question",
+            "template.question: unexpected end of template, expected 'end of print statement'. (in '{{ question')",
+        ),
+        (
+            "demonstration",
+            "{% nothing %}",
+            "template.demonstration: Encountered unknown tag 'nothing'. (in '{% nothing %}')",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_rendered_is_one_sentence(part, text, message):
+    with pytest.raises(ConfigError) as error:
+        decoder_text(dataclasses.replace(TEMPLATE, **{part: text}), [PERU])
+    assert str(error.value) == message

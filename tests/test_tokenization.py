@@ -1,0 +1,97 @@
+import pytest
+from tiny_models import train_bpe, train_unigram
+from tokenizers import processors
+
+from icl_eval.errors import ConfigError
+from icl_eval.prompts import Prompt
+from icl_eval.tokenization import chat_renderer, encode_prompt
+
+BOS, EOS = "<|bos|>", "<|eos|>"
+
+
+def tokenizer_that_adds(pattern):
+    """A byte-level tokenizer whose special tokens stand around a text as in `<|bos|> $A <|eos|>`."""
+    tokenizer = train_bpe()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=pattern, special_tokens=[(BOS, 0), (EOS, 1)]
+    )
+    return tokenizer
+
+
+def decoded(tokenizer, prompt):
+    """The texts of both sides with all special tokens."""
+    encoded = encode_prompt(tokenizer, prompt)
+    assert encoded.prompt is prompt
+    assert encoded.num_tokens == len(encoded.encoder_ids) + len(encoded.decoder_ids)
+    return tokenizer.decode(encoded.encoder_ids), tokenizer.decode(encoded.decoder_ids)
+
+
+@pytest.mark.parametrize(
+    ("adds", "text", "expected"),
+    [
+        ("$A", "a b", "a b"),
+        (f"{BOS} $A", "a b", f"{BOS}a b"),
+        (f"$A {EOS}", "a b", "a b"),
+        (f"{BOS} $A {EOS}", "a b", f"{BOS}a b"),
+        # what the text itself begins or ends with is there once
+        ("$A", f"{BOS}a b", f"{BOS}a b"),
+        (f"{BOS} $A", f"{BOS}a b", f"{BOS}a b"),
+        (f"{BOS} $A {EOS}", f"{BOS}a b", f"{BOS}a b"),
+        ("$A", f"a b{EOS}", f"a b{EOS}"),
+        (f"$A {EOS}", f"a b{EOS}", f"a b{EOS}"),
+        (f"{BOS} $A {EOS}", f"a b{EOS}", f"{BOS}a b{EOS}"),
+        # special tokens inside stay
+        (f"{BOS} $A {EOS}", f"a{EOS}{BOS}b", f"{BOS}a{EOS}{BOS}b"),
+        # an empty text
+        ("$A", "", BOS),
+        (f"{BOS} $A", "", BOS),
+        (f"$A {EOS}", "", BOS),
+        (f"{BOS} $A {EOS}", "", BOS),
+    ],
+)
+def test_a_decoders_text_begins_with_at_most_one_bos_and_does_not_end(adds, text, expected):
+    assert decoded(tokenizer_that_adds(adds), Prompt("q", None, text)) == ("", expected)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "<|eos|>a b"])
+def test_a_token_that_is_both_bos_and_eos_is_put_before_an_empty_text_alone(text):
+    assert decoded(train_bpe(single_special=True), Prompt("q", None, text)) == ("", text or EOS)
+
+
+def test_an_empty_prompt_needs_a_token_to_begin_with():
+    tokenizer = train_bpe()
+    tokenizer.bos_token = tokenizer.eos_token = None
+    with pytest.raises(ConfigError) as error:
+        encode_prompt(tokenizer, Prompt("q", None, ""))
+    assert str(error.value) == "an empty prompt, and the tokenizer has no beginning-of-sequence token"
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "expected"),
+    [
+        ("a b", None, ("a b</s>", "")),
+        ("a b", "c d", ("a b</s>", "c d")),
+        ("", "c d", ("</s>", "c d")),
+        ("a b", "c?</s>d?", ("a b</s>", "c?</s> d?")),
+    ],
+)
+def test_a_t5_encoder_reads_an_end_and_its_decoder_goes_on_from_plain_text(encoder, decoder, expected):
+    assert decoded(train_unigram(), Prompt("q", encoder, decoder)) == expected
+
+
+def test_the_separator_of_a_t5_decoder_is_one_end_of_sequence_token():
+    tokenizer = train_unigram()
+    ids = encode_prompt(tokenizer, Prompt("q", "a", "c?</s>d?")).decoder_ids
+    assert ids.count(tokenizer.eos_token_id) == 1
+    assert ids[-1] != tokenizer.eos_token_id
+
+
+def test_a_tokenizer_without_a_chat_template_and_one_with_a_broken_one_are_one_sentence():
+    with pytest.raises(ConfigError) as error:
+        chat_renderer(train_bpe())
+    assert str(error.value) == ("template=chat: this model's tokenizer has no chat template; use another template")
+    with pytest.raises(ConfigError) as error:
+        chat_renderer(train_bpe(chat_template="{{ raise_exception('no system role') }}"))(
+            [{"role": "user", "content": "q"}]
+        )
+    assert str(error.value) == "template=chat: the model's chat template failed: no system role"
