@@ -265,7 +265,6 @@ def _record(
         prediction=plan.postprocess(completion.text),
         metrics={},
         prompt_tokens=encoded.num_tokens,
-        prefix_tokens_reused=completion.prefix_tokens_reused,
         completion_tokens=len(completion.token_ids),
         finish_reason=completion.finish_reason,
         prompt_hash=prompt.hash,
@@ -286,15 +285,17 @@ def _score_task(evaluation: Evaluation, task: PreparedTask, log: RecordLog, metr
         n=len(records),
         num_fewshot=evaluation.num_fewshot,
         metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
-        counts=_counts(records, {s.metric: s.unparsed for s in scores if s.unparsed is not None}),
+        counts=_counts(task, records, {s.metric: s.unparsed for s in scores if s.unparsed is not None}),
     )
 
 
-def _counts(records: Sequence[Record], unparsed: Mapping[str, int]) -> Counts:
+def _counts(task: PreparedTask, records: Sequence[Record], unparsed: Mapping[str, int]) -> Counts:
+    from icl_eval.decoding.sharing import count_reused, plan_groups  # imports torch
+
     shots = Counter(record.shots_effective for record in records)
     return Counts(
         prompt_tokens=sum(record.prompt_tokens for record in records),
-        prefix_tokens_reused=sum(record.prefix_tokens_reused for record in records),
+        prefix_tokens_reused=sum(count_reused(plan_groups(task.prompts)).values()),
         completion_tokens=sum(record.completion_tokens for record in records),
         finish_reasons=dict(sorted(Counter(record.finish_reason for record in records).items())),
         unparsed=unparsed,

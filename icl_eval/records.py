@@ -38,7 +38,6 @@ class Record:
     metrics: Mapping[str, float | None]
     """This example's own scores, by metric; empty until the task is finished."""
     prompt_tokens: int
-    prefix_tokens_reused: int
     completion_tokens: int
     """Tokens generated, a final end-of-sequence token included."""
     finish_reason: str

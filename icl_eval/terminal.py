@@ -106,19 +106,21 @@ def _remarks(report: Report) -> Iterable[str]:
 
 
 def print_sweep(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Print a sweep's scores, a row for each cell and a column for each task's metric."""
+    """Print a sweep's scores: a row for each cell, called what sets it apart, a column for each task's metric."""
     columns = dict.fromkeys(
         (task, metric)
         for cell in cells
         for task, result in cell.get("results", {}).items()
         for metric in result["metrics"]
     )
+    shared = set.intersection(*(set(cell["overrides"]) for cell in cells)) if cells else set()
     table = Table(title=f"{len(cells)} cells", title_justify="left")
     table.add_column("cell")
     for task, metric in columns:
         table.add_column(f"{task}\n{metric}", justify="right")
     for cell in cells:
-        table.add_row(cell["cell"], *(_cell_score(cell, task, metric) for task, metric in columns))
+        own = " ".join(override for override in cell["overrides"] if override not in shared)
+        table.add_row(own or cell["cell"], *(_cell_score(cell, task, metric) for task, metric in columns))
     console = _console()
     console.print(table)
     console.print(f"sweep: {folder / 'sweep.json'}", markup=False, highlight=False)

@@ -43,8 +43,7 @@ DECODER_ONLY = {
     "gemma2": (hf.Gemma2Config, GROUPED | {"head_dim": 8, "sliding_window": 8}),
     "gemma3": (
         hf.Gemma3TextConfig,
-        GROUPED
-        | {"head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+        GROUPED | {"head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
     ),
     "stablelm": (hf.StableLmConfig, GROUPED),
     "gptj": (hf.GPTJConfig, {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}),
@@ -66,7 +65,7 @@ def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> Langu
     """Build a random network whose greedy text does not fall into one repeated token."""
     is_seq2seq = name in ENCODER_DECODER
     config_class, options = (ENCODER_DECODER if is_seq2seq else DECODER_ONLY)[name]
-    config = config_class(vocab_size=VOCABULARY, tie_word_embeddings=False, initializer_factor=1.0, **options)
+    config = config_class(vocab_size=VOCABULARY, tie_word_embeddings=False, **options)
     torch.manual_seed(seed)
     auto_class = hf.AutoModelForSeq2SeqLM if is_seq2seq else hf.AutoModelForCausalLM
     network = auto_class.from_config(config, dtype=dtype).eval().requires_grad_(False)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_EVALUATE_OFFLINE"] = "1"
+# Tiny networks gain nothing from a second thread, and lose much when another process wants the core.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import tiny_models
@@ -50,6 +52,7 @@ def icl_eval_command(monkeypatch, capsys, tmp_path):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["icl-eval", *arguments])
+        capsys.readouterr()  # what a fixture has written
         with pytest.raises(SystemExit) as end:
             cli.main()
         return Outcome(end.value.code, *capsys.readouterr())
@@ -57,6 +60,22 @@ def icl_eval_command(monkeypatch, capsys, tmp_path):
     yield call
     root.handlers[:] = handlers  # Hydra's write into this test's output
     root.setLevel(level)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Return a list that the ids of all questions join that a model is asked."""
+    from icl_eval.decoding import GreedyDecoder  # imports torch, which most tests do without
+
+    ids = []
+    stream = GreedyDecoder.stream
+
+    def listen(decoder, prompts, **options):
+        ids.extend(prompt.prompt.example_id for prompt in prompts)
+        return stream(decoder, prompts, **options)
+
+    monkeypatch.setattr(GreedyDecoder, "stream", listen)
+    return ids
 
 
 @pytest.fixture(scope="session")

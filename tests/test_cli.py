@@ -352,7 +352,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
     for sample in samples:
         assert list(sample) == [
             "example_id", "doc", "targets", "encoder", "decoder", "demonstration_ids", "shots_requested",
-            "shots_effective", "completion", "prediction", "metrics", "prompt_tokens", "prefix_tokens_reused",
+            "shots_effective", "completion", "prediction", "metrics", "prompt_tokens",
             "completion_tokens", "finish_reason", "prompt_hash",
         ]  # fmt: skip
     assert [sample["example_id"] for sample in samples] == ["qa-test-001", "qa-test-002"]

@@ -76,12 +76,23 @@ def test_the_pieces_of_random_tokens_are_what_the_tokenizer_makes_of_them_all(na
 
 
 @every_tokenizer
-def test_pieces_go_on_from_a_prompt(tokenizer):
-    context = encode(tokenizer, "a b a c")
+@pytest.mark.parametrize("prompt", ["a b a c", "日本語 😀"])
+def test_pieces_go_on_from_a_prompt(prompt, tokenizer):
+    context = encode(tokenizer, prompt)
     for text in TEXTS:
         ids = encode(tokenizer, text)
         whole = decode(tokenizer, [*context, *ids])
         assert decode(tokenizer, context) + "".join(pieces(tokenizer, ids, context)) == whole
+
+
+@pytest.mark.parametrize("name", ["byte-level", "bytes", "byte fallback"])
+def test_pieces_go_on_from_a_prompt_that_ends_within_a_word(name):
+    tokenizer = TOKENIZERS[name]
+    ids = encode(tokenizer, "日本語日本😀é")
+    for prompt in ("日", "日本", "日本語"):
+        length = len(encode(tokenizer, prompt))
+        shown = pieces(tokenizer, ids[length:], ids[:length])
+        assert prompt + "".join(shown) == "日本語日本😀é"
 
 
 @pytest.mark.parametrize("name", ["byte-level", "bytes", "byte fallback"])

@@ -190,7 +190,7 @@ def _join(opened: Opened, rows: Sequence[Hypothesis]) -> torch.Tensor:
     if not opened.session.pads:
         width = min(map(len, own_ids))
         for row, ids in zip(rows, own_ids, strict=True):
-            row.unfed.extend(ids[width:])
+            row.unfed = deque(ids[width:])
         own_ids = [ids[:width] for ids in own_ids]
     joining = [Joining(row.encoder_ids, ids) for row, ids in zip(rows, own_ids, strict=True)]
     return opened.session.join(joining)

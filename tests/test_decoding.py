@@ -1,0 +1,200 @@
+import random
+
+import pytest
+import torch
+from architectures import DECODER_ONLY, ENCODER_DECODER, VOCABULARY, build
+
+from icl_eval.decoding import Completion, GreedyDecoder, Token
+from icl_eval.decoding import greedy as greedy_module
+from icl_eval.decoding.capabilities import capabilities_of
+from icl_eval.decoding.rules import start_ids
+from icl_eval.decoding.sessions import SplitSession
+from icl_eval.errors import ConfigError, IclEvalError
+from icl_eval.prompts import EncodedPrompt, Prompt
+
+NEW_TOKENS = 10
+
+
+def make_prompts(model, seed=0, count=14):
+    """Prompts that share a prefix, prompts that share nothing, the prefix itself, a single token, and a copy."""
+    draw = random.Random(seed)
+
+    def ids(length):
+        return tuple(draw.randrange(10, VOCABULARY) for _ in range(length))
+
+    prefix, shared_input = ids(20), ids(9)
+    decoder_ids = [prefix + ids(draw.randint(1, 12)) for _ in range(count - 4)]
+    decoder_ids += [prefix, ids(1), ids(30), decoder_ids[0]]
+    prompts = []
+    for number, own in enumerate(decoder_ids):
+        encoder_ids = ()
+        if model.architecture == "encoder-decoder":
+            encoder_ids = ids(draw.randint(1, 30)) if number % 2 else shared_input
+            own = () if number % 5 == 4 else own
+        prompts.append(EncodedPrompt(Prompt(f"p{number}", None, None), encoder_ids, own))
+    return prompts
+
+
+def generate(model, prompt, **options):
+    """The library's own greedy search, one prompt at a time."""
+    context = [*start_ids(model), *prompt.decoder_ids]
+    inputs = {"input_ids": torch.tensor([context])}
+    if prompt.encoder_ids:
+        inputs = {"input_ids": torch.tensor([prompt.encoder_ids]), "decoder_input_ids": inputs["input_ids"]}
+    ids = model.network.generate(
+        **inputs,
+        attention_mask=torch.ones_like(inputs["input_ids"]),
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=NEW_TOKENS,
+        pad_token_id=0,
+        **options,
+    )
+    return tuple(ids[0, len(context) :].tolist())
+
+
+def decode(model, prompts, **options):
+    events = list(GreedyDecoder(model, NEW_TOKENS, **options).stream(prompts))
+    completions = [event for event in events if isinstance(event, Completion)]
+    assert len(completions) == len(prompts)
+    return {completion.example_id: completion for completion in completions}
+
+
+def assert_as_generate(model, prompts, **options):
+    decoded = decode(model, prompts, **options)
+    for prompt in prompts:
+        name = prompt.prompt.example_id
+        assert decoded[name].token_ids == generate(model, prompt), name
+
+
+@pytest.mark.parametrize("name", [*(n for n in DECODER_ONLY if n != "mamba"), *ENCODER_DECODER])
+def test_law_1_decoding_gives_the_tokens_of_generate_on_every_architecture(name):
+    model = build(name)
+    prompts = make_prompts(model)
+    for batch_size in (None, 1, 3):
+        assert_as_generate(model, prompts, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "phi", "t5"])
+def test_law_1_holds_in_float32(name):
+    model = build(name, seed=1, dtype=torch.float32)
+    prompts = make_prompts(model, seed=2, count=24)
+    for batch_size in (None, 5):
+        assert_as_generate(model, prompts, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "opt", "phi", "phi3", "llama", "qwen2", "qwen3", "stablelm"])
+def test_plain_attention_is_split(name):
+    assert capabilities_of(build(name)).split
+
+
+@pytest.mark.parametrize("name", ["bloom", "falcon", "mistral_sliding", "gemma2", "gemma3", "gptj", "t5"])
+def test_what_split_attention_does_not_compute_is_not_split(name):
+    assert not capabilities_of(build(name)).split
+
+
+def test_a_network_that_cannot_go_on_from_its_cache_is_refused_in_one_line():
+    message = "mamba cannot be decoded token by token: with its cache it gives other logits"
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        GreedyDecoder(build("mamba"), NEW_TOKENS)
+
+
+RULES = [
+    {"eos_token_id": [17, 42, 77, 101, 133, 158, 190]},
+    {"min_length": 28, "eos_token_id": list(range(10, 120))},
+    {"min_new_tokens": 4, "eos_token_id": list(range(10, 120))},
+    {"suppress_tokens": list(range(10, 100)), "begin_suppress_tokens": list(range(100, 150))},
+    {"forced_bos_token_id": 7, "forced_eos_token_id": 9},
+    {"repetition_penalty": 1.7},
+    {"no_repeat_ngram_size": 2, "bad_words_ids": [[11], [12, 13]]},
+]
+
+
+@pytest.mark.filterwarnings("ignore:Unfeasible length constraints")
+@pytest.mark.parametrize("name", ["llama", "bart"])
+@pytest.mark.parametrize("rules", RULES, ids=lambda rules: next(iter(rules)))
+def test_the_generation_configs_rules_are_obeyed(name, rules):
+    model = build(name, seed=3)
+    for key, value in rules.items():
+        setattr(model.network.generation_config, key, value)
+    assert_as_generate(model, make_prompts(model, seed=4, count=8), batch_size=3)
+
+
+def test_finished_rows_make_room_and_columns_are_shifted(monkeypatch):
+    model = build("llama")
+    model.network.generation_config.eos_token_id = list(range(10, 60))  # rows end at different steps
+    joins, shifts = [], []
+    join, shift = SplitSession.join, SplitSession._shift
+    monkeypatch.setattr(SplitSession, "join", lambda self, rows: joins.append(len(rows)) or join(self, rows))
+    monkeypatch.setattr(SplitSession, "_shift", lambda self: shifts.append(1) or shift(self))
+
+    assert_as_generate(model, make_prompts(model, seed=5, count=60), batch_size=4)
+
+    assert max(joins) == 4
+    assert len(joins) > 15
+    assert shifts
+
+
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_when_memory_runs_out_rows_go_on_with_half_as_many(name, monkeypatch):
+    model = build(name)
+    prompts = make_prompts(model)
+    expected = {prompt.prompt.example_id: generate(model, prompt) for prompt in prompts}
+    advance = GreedyDecoder._advance
+    batches = []
+
+    def run_out(self, rows, logits):
+        batches.append(len(rows))
+        if len(rows) > 3 and len(batches) > 2:
+            raise torch.OutOfMemoryError("no memory left")
+        yield from advance(self, rows, logits)
+
+    monkeypatch.setattr(GreedyDecoder, "_advance", run_out)
+    events = list(GreedyDecoder(model, NEW_TOKENS, batch_size=12).stream(prompts))
+
+    completions = {event.example_id: event for event in events if isinstance(event, Completion)}
+    tokens = {name: [e.id for e in events if isinstance(e, Token) and e.example_id == name] for name in expected}
+    assert {name: completion.token_ids for name, completion in completions.items()} == expected
+    assert {name: tuple(ids) for name, ids in tokens.items()} == expected, "no token twice"
+    assert max(batches) > 3 >= batches[-1]
+
+
+def test_one_prompt_that_does_not_fit_is_said_in_one_line(monkeypatch):
+    def run_out(*arguments):
+        raise torch.OutOfMemoryError
+
+    model = build("gpt2")
+    monkeypatch.setattr(greedy_module, "open_session", run_out)
+    with pytest.raises(IclEvalError, match=r"^not enough memory for one prompt on cpu$"):
+        list(GreedyDecoder(model, 2).stream(make_prompts(model)[:1]))
+
+
+def text_prompts(model, texts):
+    ids = [tuple(id % VOCABULARY for id in model.tokenizer(text)["input_ids"]) for text in texts]
+    return [EncodedPrompt(Prompt(text, None, text), (), own) for text, own in zip(texts, ids, strict=True)]
+
+
+def test_law_5_pieces_joined_are_the_completion_and_no_stop_string_is_shown():
+    model = build("llama", seed=6)
+    prompts = text_prompts(model, ["one", "two words", "a third text, longer"])
+    whole = decode(model, prompts)
+    for prompt in prompts:
+        name = prompt.prompt.example_id
+        stop = whole[name].text[3:6]  # spans tokens
+
+        events = list(GreedyDecoder(model, NEW_TOKENS, stop=[stop, "never"]).stream([prompt]))
+
+        completion = events[-1]
+        assert completion.text == whole[name].text.split(stop)[0]
+        assert "".join(event.text for event in events[:-1]) == completion.text
+        assert completion.finish_reason == "stop"
+        assert completion.token_ids == whole[name].token_ids[: len(completion.token_ids)]
+
+
+def test_tokens_come_while_others_are_still_to_be_decoded():
+    model = build("gpt2")
+    stream = GreedyDecoder(model, NEW_TOKENS, batch_size=2).stream(make_prompts(model))
+    first, second, third = next(stream), next(stream), next(stream)
+    assert {type(first), type(second), type(third)} == {Token}
+    assert first.example_id != second.example_id
+    assert first.example_id == third.example_id

@@ -1,0 +1,259 @@
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from icl_eval import cli
+from icl_eval.building import build_evaluation
+from icl_eval.errors import FingerprintMismatchError
+from icl_eval.evaluation import run_evaluation
+from icl_eval.hydra_setup import conf_dir
+from icl_eval.records import RecordLog
+
+QUICK = ("num_fewshot=1", "max_new_tokens=6", "batch_size=4")
+
+
+@pytest.fixture
+def evaluate(icl_eval_command, gpt2, tmp_path):
+    """Evaluate into a folder of the given name and return it."""
+
+    def evaluate(name, *overrides):
+        outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, *overrides, f"hydra.run.dir={name}")
+        assert (outcome.exit_code, outcome.err) == (0, "")
+        return tmp_path / name
+
+    return evaluate
+
+
+def results(folder):
+    """Return what must be the same bytes for the same inputs."""
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    samples = {path.name: path.read_bytes() for path in folder.glob("samples_*.jsonl")}
+    return json.dumps([report["run"], report["results"]]), samples
+
+
+def records(folder, task="qa"):
+    lines = (folder / f"samples_{task}.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len({json.loads(line)["example_id"] for line in lines})
+    return {json.loads(line)["example_id"]: line for line in lines}
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after_a_record(number):
+    """Be killed when the log of any task holds this many records."""
+    append = RecordLog.append
+
+    def append_and_die(log, record):
+        append(log, record)
+        if len(log.records) == number:
+            die()
+
+    RecordLog.append = append_and_die
+
+
+def within_a_line(number):
+    """Be killed when only a part of the first new line has reached the file."""
+    append = RecordLog.append
+
+    def append_and_die(log, record):
+        append(log, record)
+        if len(log.records) == number:
+            os.truncate(log.path, log.path.stat().st_size - 40)
+            die()
+
+    RecordLog.append = append_and_die
+
+
+def before_replacing(name):
+    """Be killed when a file is written under another name and not yet in its place."""
+    replace = Path.replace
+    Path.replace = lambda path, target: die() if Path(target).name == name else replace(path, target)
+
+
+MOMENTS = (
+    (before_replacing, "fingerprint.json"),
+    (after_a_record, 1),
+    (after_a_record, 6),
+    (within_a_line, 13),
+    (after_a_record, 20),
+    (before_replacing, "samples_qa.jsonl"),
+    (before_replacing, "samples_commonsense.jsonl"),
+    (before_replacing, "report.json"),
+)
+
+
+def run_and_be_killed(arguments):
+    """Start the same command once for each moment; in a process of its own, which forks before torch has worked."""
+    import evaluate  # noqa: F401  imported once for all, as are:
+    import transformers  # noqa: F401
+
+    sys.argv = ["icl-eval", *arguments]
+    for arrange, moment in MOMENTS:
+        child = os.fork()
+        if child == 0:
+            arrange(moment)
+            cli.main()
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), (moment, status)
+
+
+def test_law_3_a_run_killed_at_any_moment_and_started_again_gives_the_same_bytes(evaluate, gpt2, tmp_path):
+    overrides = ("task=[qa,commonsense]", "limit=20")
+    arguments = (f"model.source={gpt2}", *QUICK, *overrides, "hydra.run.dir=killed")
+    process = multiprocessing.get_context("spawn").Process(target=run_and_be_killed, args=(arguments,))
+    process.start()
+    undisturbed = evaluate("undisturbed", *overrides)
+    process.join()
+
+    assert process.exitcode == 0
+    assert not (tmp_path / "killed" / "report.json").exists()
+    assert results(evaluate("killed", *overrides)) == results(undisturbed)
+    assert len(records(undisturbed)) == len(records(undisturbed, "commonsense")) == 20
+
+
+@pytest.mark.parametrize("cut", [1, 30])
+def test_law_3_a_torn_last_line_is_dropped_and_only_its_question_is_asked_again(cut, evaluate, decoded, tmp_path):
+    folder = evaluate("whole", "task=qa", "limit=6")
+    torn = tmp_path / "torn"
+    shutil.copytree(folder, torn)
+    os.truncate(torn / "samples_qa.jsonl", (torn / "samples_qa.jsonl").stat().st_size - cut)
+    decoded.clear()
+
+    assert results(evaluate("torn", "task=qa", "limit=6")) == results(folder)
+    assert decoded == ["qa-test-006"]
+
+
+def test_a_broken_line_before_the_last_is_an_error_that_names_it(evaluate, icl_eval_command, gpt2):
+    path = evaluate("run", "task=qa", "limit=3") / "samples_qa.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + lines[1][:50] + "\n" + lines[2])
+
+    outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, "task=qa", "limit=3", "hydra.run.dir=run")
+
+    assert outcome.exit_code == 2
+    assert outcome.err.startswith(f"icl-eval: {path}:2: not a record (the line: Invalid JSON: EOF while parsing")
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_record_of_another_prompt_is_refused(evaluate, icl_eval_command, gpt2):
+    path = evaluate("run", "task=qa", "limit=3") / "samples_qa.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[1]["prompt_hash"] = "0123456789abcdef"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, "task=qa", "limit=3", "hydra.run.dir=run")
+
+    sentence = f"{path}: the record of 'qa-test-002' answers another prompt; delete the file"
+    assert (outcome.exit_code, outcome.err) == (2, f"icl-eval: {sentence}\n")
+
+
+@pytest.fixture
+def shuffled(tmp_path):
+    """Return overrides that name copies of the task's files with their lines in another order."""
+
+    def shuffle(split):
+        lines = (conf_dir().parent / "data" / "qa" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        random.Random(0).shuffle(lines)
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        return f"task.qa.{split}.path={split}.jsonl"
+
+    return shuffle("pool"), shuffle("test")
+
+
+@pytest.mark.parametrize("model", ["gpt2", "t5"])
+def test_law_2_batch_size_order_and_limit_change_no_record(model, evaluate, shuffled, request):
+    overrides = (f"model.source={request.getfixturevalue(model)}", "task=qa")
+    full = records(evaluate("full", *overrides))
+    assert len(full) == 64
+
+    for name, changes in {
+        "single": ["batch_size=1"],
+        "uneven": ["batch_size=7"],
+        "all_at_once": ["batch_size=64"],
+        "limited": ["limit=9"],
+        "shuffled": shuffled,
+    }.items():
+        changed = records(evaluate(name, *overrides, *changes))
+        assert len(changed) == (9 if name == "limited" else 64)
+        assert changed == {example_id: full[example_id] for example_id in changed}, name
+        assert (list(changed) == list(full)[: len(changed)]) == (name != "shuffled")
+
+
+CONFIGURATIONS = {
+    "num_fewshot=2": "num_fewshot: 1 there, 2 now",
+    "seed=1": "seed: 0 there, 1 now",
+    "limit=4": "limit: 3 there, 4 now",
+    "dtype=float64": "dtype: 'float32' there, 'float64' now",
+    "decoding.stop=[x]": "decoding.stop: None there, ['x'] now",
+    "template.separator=x": "template.separator: '\\n\\n' there, 'x' now",
+    "demonstrations.per_question=true": "demonstrations.per_question: False there, True now",
+    "task.qa.test.path=rows.jsonl": "task.qa.data: '{digest}' there, '{digest}' now",
+    "model.source=other": "weights: 'folder:sha256={digest}' there, 'folder:sha256={digest}' now",
+}
+
+
+def test_a_folder_of_another_configuration_is_refused_with_the_key_that_differs(
+    evaluate, icl_eval_command, gpt2, tmp_path
+):
+    folder = evaluate("run", "task=qa", "limit=3")
+    before = results(folder)
+    rows = (conf_dir().parent / "data" / "qa" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows[:5]), encoding="utf-8")
+    shutil.copytree(gpt2, tmp_path / "other")
+    (tmp_path / "other" / "generation_config.json").write_text("{}")
+
+    for change, difference in CONFIGURATIONS.items():
+        change = change.replace("=other", f"={tmp_path / 'other'}")
+        outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, "task=qa", "limit=3", "hydra.run.dir=run", change)
+        assert outcome.exit_code == 2
+        assert re.sub("[0-9a-f]{16,}", "{digest}", outcome.err) == (
+            f"icl-eval: {folder} holds a run with other options ({difference}); "
+            "choose another folder with hydra.run.dir=… or delete this one\n"
+        )
+    assert results(folder) == before
+
+
+def test_the_same_model_and_data_in_another_place_are_the_same_run(evaluate, decoded, gpt2, tmp_path):
+    before = results(evaluate("run", "task=qa", "limit=3"))
+    decoded.clear()
+    shutil.copytree(gpt2, tmp_path / gpt2.name)
+    shutil.copy(conf_dir().parent / "data" / "qa" / "test.jsonl", tmp_path / "moved.jsonl")
+
+    again = evaluate("run", "task=qa", "limit=3", f"model.source=./{gpt2.name}", "task.qa.test.path=moved.jsonl")
+
+    assert results(again) == before
+    assert decoded == []
+
+
+class Silence:
+    """Nobody is told how far a run is."""
+
+    def begin(self, task, total, done):
+        pass
+
+    def advance(self, task):
+        pass
+
+
+def test_of_two_runs_in_one_folder_at_once_the_second_is_refused(compose, gpt2, tmp_path):
+    config = compose(f"model.source={gpt2}", *QUICK, "task=qa", "limit=3")
+    evaluation = build_evaluation(config, {"template": "labelled"}, [])
+
+    class SecondRun(Silence):
+        def begin(self, task, total, done):
+            with pytest.raises(FingerprintMismatchError) as refused:
+                run_evaluation(evaluation, tmp_path, Silence())
+            assert str(refused.value) == f"{tmp_path} is being written by another run"
+
+    report = run_evaluation(evaluation, tmp_path, SecondRun())
+    assert report.results["qa"].n == 3

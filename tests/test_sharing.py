@@ -1,0 +1,126 @@
+import pytest
+import torch
+from architectures import build
+from transformers import DynamicCache
+
+from icl_eval.decoding.prefixes import Key, PrefixStore, count_bytes
+from icl_eval.decoding.sharing import MIN_PREFIX, count_reused, plan_groups
+from icl_eval.decoding.split_attention import attend, attend_plainly
+from icl_eval.prompts import EncodedPrompt, Prompt
+
+LONG = tuple(range(1000, 1400))
+SHORT = tuple(range(50, 50 + MIN_PREFIX))
+
+
+def prompt(name, decoder_ids, encoder_ids=()):
+    return EncodedPrompt(Prompt(name, None, None), tuple(encoder_ids), tuple(decoder_ids))
+
+
+def plan(*prompts):
+    groups = plan_groups(prompts)
+    return [(len(group.prefix), sorted(p.prompt.example_id for p in group.prompts)) for group in groups]
+
+
+def test_the_common_beginning_is_shared_and_leaves_every_prompt_a_token():
+    assert plan(prompt("a", [*LONG, 1]), prompt("b", [*LONG, 2])) == [(400, ["a", "b"])]
+    assert plan(prompt("a", LONG), prompt("b", [*LONG, 2])) == [(399, ["a", "b"])]
+    assert plan(prompt("a", LONG), prompt("b", LONG)) == [(399, ["a", "b"])]
+
+
+def test_short_beginnings_and_single_prompts_share_nothing():
+    assert plan(prompt("a", [*SHORT[1:], 1]), prompt("b", [*SHORT[1:], 2])) == [(0, ["a", "b"])]
+    assert plan(prompt("a", LONG)) == [(0, ["a"])]
+    assert plan(prompt("a", [1]), prompt("b", [2])) == [(0, ["a", "b"])]
+
+
+def test_prompts_leave_for_a_group_of_their_own_when_that_saves_enough():
+    family = [prompt(f"x{n}", [*SHORT, *LONG, n]) for n in range(4)]
+    others = [prompt(f"y{n}", [*SHORT, n, n]) for n in range(2)]
+    assert plan(*family, *others) == [(416, ["x0", "x1", "x2", "x3"]), (16, ["y0", "y1"])]
+    assert plan(*family[:2], *others) == [(16, ["x0", "x1", "y0", "y1"])]
+
+
+def test_the_plan_does_not_depend_on_the_order_of_the_prompts():
+    prompts = [prompt(f"x{n}", [*SHORT, *LONG[: 100 * (n % 3)], n]) for n in range(30)]
+    assert plan_groups(prompts) == plan_groups(prompts[::-1])
+
+
+def test_encoders_share_only_with_equal_inputs():
+    groups = plan_groups([prompt("a", [5, 6], [1, 2]), prompt("b", [5, 7], [1, 2]), prompt("c", [5, 6], [1, 3])])
+    assert [(g.prefix, g.shares_encoder, len(g.prompts)) for g in groups] == [((5,), True, 2), ((), False, 1)]
+
+
+def test_reused_tokens_are_what_does_not_have_to_be_computed():
+    prompts = [prompt("a", [*SHORT, *LONG, 1]), *(prompt(f"b{n}", [*SHORT, *LONG, 2, n]) for n in range(3))]
+    prompts += [prompt("c", [*SHORT, 7, 8]), prompt("d", [*SHORT, 9])]
+    reused = count_reused(plan_groups(prompts))
+    assert reused == {"a": 0, "b0": 416, "b1": 416, "b2": 416, "c": 16, "d": 16}
+
+
+def test_a_shared_encoder_input_counts_as_reused():
+    prompts = [prompt("a", [5, 6], [1, 2, 3]), prompt("b", [5, 7], [1, 2, 3]), prompt("c", [5], [9])]
+    assert count_reused(plan_groups(prompts)) == {"a": 0, "b": 4, "c": 0}
+
+
+def test_a_prefix_is_completed_from_the_longest_one_that_is_kept():
+    store, computed = PrefixStore(), []
+
+    def extend(start, ids):
+        computed.append(ids)
+        cache = start or DynamicCache()
+        states = torch.tensor(ids, dtype=torch.float32)[None, None, :, None]
+        cache.update(states, states, 0)
+        return cache
+
+    for ids in ((1, 2, 3, 4), (1, 2, 3, 4, 5), (1, 2, 9), (1, 2, 3, 4), (7,)):
+        cache = store.get(Key((), ids), extend, max_bytes=10_000)
+        assert cache.layers[0].keys.flatten().tolist() == list(ids)
+    assert computed == [(1, 2, 3, 4), (5,), (9,), (7,)]
+
+
+def test_the_least_recently_used_prefixes_are_let_go():
+    store, computed = PrefixStore(), []
+
+    def extend(start, ids):
+        computed.append(ids)
+        cache = DynamicCache()
+        cache.update(torch.zeros(1, 1, 100, 1), torch.zeros(1, 1, 100, 1), 0)
+        assert count_bytes(cache) == 800
+        return cache
+
+    for first in (1, 2, 1, 3, 1, 2):
+        store.get(Key((), (first,)), extend, max_bytes=1600)
+    assert computed == [(1,), (2,), (3,), (2,)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_kernel_agrees_with_its_formula(dtype, masked):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, length, 16, dtype=dtype) for length in (5, 7, 7))
+    mask = None
+    if masked:
+        hidden = torch.rand(2, 1, 5, 7) < 0.5
+        hidden[..., 0] = False
+        mask = torch.zeros(2, 1, 5, 7, dtype=dtype).masked_fill(hidden, float("-inf"))
+    for found, expected in zip(
+        attend(query, key, value, mask, 0.3), attend_plainly(query, key, value, mask, 0.3), strict=True
+    ):
+        torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-5, atol=1e-5)
+
+
+def test_later_prompts_begin_with_what_earlier_ones_left(monkeypatch):
+    from icl_eval.decoding import Completion, GreedyDecoder, opening
+
+    model, computed = build("llama"), []
+    run = opening.run
+    monkeypatch.setattr(opening, "run", lambda n, ids, *rest: computed.append(len(ids[0])) or run(n, ids, *rest))
+    shots = [tuple(range(10 + n, 40 + n)) for n in range(4)]
+    results = []
+    for k in (1, 2, 4, 2):
+        prefix = sum(shots[:k], ())
+        prompts = [prompt(f"p{n}", [*prefix, 100 + n]) for n in range(5)]
+        events = GreedyDecoder(model, 3).stream(prompts)
+        results.append({e.example_id: e for e in events if isinstance(e, Completion)})
+    assert computed == [30, 30, 60]
+    assert results[1] == results[3], "what is left over changes no completion and no count"

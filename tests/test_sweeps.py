@@ -1,0 +1,129 @@
+import json
+import os
+import shutil
+
+import pytest
+
+QUICK = ("task=qa", "limit=3", "max_new_tokens=4")
+
+
+@pytest.fixture
+def sweep(icl_eval_command, gpt2):
+    """Sweep with the tiny decoder-only model into the folder `sweep`."""
+    return lambda *arguments: icl_eval_command(
+        f"model.source={gpt2}", *QUICK, "-m", *arguments, "hydra.sweep.dir=sweep"
+    )
+
+
+def read_cells(tmp_path):
+    content = json.loads((tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8"))
+    assert list(content) == ["schema_version", "cells"]
+    return content["cells"]
+
+
+def shots(cell):
+    return next(override for override in cell["overrides"] if override.startswith("num_fewshot="))
+
+
+def test_a_sweep_leaves_a_folder_for_each_cell_and_one_table_of_what_single_runs_find(
+    sweep, icl_eval_command, gpt2, tmp_path
+):
+    outcome = sweep("num_fewshot=0,1,2")
+
+    assert outcome.exit_code == 0
+    cells = read_cells(tmp_path)
+    assert [shots(cell) for cell in cells] == ["num_fewshot=0", "num_fewshot=1", "num_fewshot=2"]
+    for number, cell in enumerate(cells):
+        assert list(cell) == ["cell", "overrides", "run", "results"]
+        single = f"single{number}"
+        icl_eval_command(f"model.source={gpt2}", *QUICK, f"num_fewshot={number}", f"hydra.run.dir={single}")
+        for folder in (tmp_path / single, tmp_path / "sweep" / cell["cell"]):
+            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            assert (report["run"], report["results"]) == (cell["run"], cell["results"])
+        samples = [path / "samples_qa.jsonl" for path in (tmp_path / single, tmp_path / "sweep" / cell["cell"])]
+        assert samples[0].read_bytes() == samples[1].read_bytes()
+    assert len({cell["results"]["qa"]["counts"]["prompt_tokens"] for cell in cells}) == 3
+
+
+def test_the_table_of_a_sweep_names_each_cell_by_what_sets_it_apart(sweep):
+    lines = sweep("num_fewshot=0,1").out.splitlines()
+    table = lines[lines.index(next(line for line in lines if line.startswith("2 cells"))) :]
+    assert [line.split("│")[1].strip() for line in table if line.startswith("│")] == ["num_fewshot=0", "num_fewshot=1"]
+
+
+def test_a_sweep_loads_a_model_once(sweep, gpt2, tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(gpt2, tmp_path / "fresh")  # no earlier test has loaded it
+    loaded = []
+    load = AutoModelForCausalLM.from_pretrained
+
+    def listen(folder, **options):
+        loaded.append(folder.name)
+        return load(folder, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", listen)
+    assert sweep("model.source=./fresh", "num_fewshot=0,1,2").exit_code == 0
+    assert loaded == ["fresh"]
+
+
+def test_a_cell_that_fails_is_reported_and_the_others_finish(sweep, tmp_path):
+    outcome = sweep("num_fewshot=0,41,1")
+
+    sentence = "num_fewshot=41: task 'qa' has only 40 demonstrations for question 'qa-test-001' (a pool of 40)"
+    cells = {shots(cell): cell for cell in read_cells(tmp_path)}
+    failed = cells["num_fewshot=41"]
+    assert outcome.exit_code == 2
+    assert f"\nicl-eval: {failed['cell']} failed: {sentence}\n" in outcome.err
+    assert outcome.err.endswith("\nicl-eval: 1 of 3 cells failed\n")
+    assert "Traceback" not in outcome.err
+    assert list(cells) == ["num_fewshot=0", "num_fewshot=1", "num_fewshot=41"]
+    assert failed["error"] == {"error": "ConfigError", "message": sentence, "exit_code": 2}
+    assert [cells[name]["results"]["qa"]["n"] for name in ("num_fewshot=0", "num_fewshot=1")] == [3, 3]
+
+
+def test_a_cell_that_breaks_down_shows_where_and_the_next_sweep_gives_it_another_chance(sweep, tmp_path, monkeypatch):
+    from icl_eval import evaluation
+
+    attempts = iter([RuntimeError("out of luck"), None])
+    load = evaluation.load_model
+
+    def fail_at_first(*arguments):
+        if error := next(attempts, None):
+            raise error
+        return load(*arguments)
+
+    monkeypatch.setattr(evaluation, "load_model", fail_at_first)
+    outcome = sweep("num_fewshot=0,1")
+
+    broken, whole = read_cells(tmp_path)
+    assert outcome.exit_code == 1
+    assert "in fail_at_first" in outcome.err
+    assert broken["error"] == {"error": "RuntimeError", "message": "RuntimeError: out of luck", "exit_code": 1}
+    assert whole["results"]["qa"]["n"] == 3
+
+    assert sweep("num_fewshot=0,1").exit_code == 0
+    assert [cell["results"]["qa"]["n"] for cell in read_cells(tmp_path)] == [3, 3]
+
+
+def test_a_sweep_run_again_computes_only_what_is_missing(sweep, decoded, tmp_path):
+    sweep("num_fewshot=0,1,2")
+    before = read_cells(tmp_path)
+    assert decoded == ["qa-test-001", "qa-test-002", "qa-test-003"] * 3
+    _, lost, torn = [tmp_path / "sweep" / cell["cell"] for cell in before]
+    shutil.rmtree(lost)
+    os.truncate(torn / "samples_qa.jsonl", (torn / "samples_qa.jsonl").stat().st_size - 10)
+    decoded.clear()
+
+    assert sweep("num_fewshot=0,1,2").exit_code == 0
+
+    assert decoded == ["qa-test-001", "qa-test-002", "qa-test-003", "qa-test-003"]
+    assert read_cells(tmp_path) == before
+
+
+def test_an_experiment_can_be_a_sweep(icl_eval_command, gpt2, tmp_path):
+    outcome = icl_eval_command(
+        "experiment=shot_curve", f"model.source={gpt2}", *QUICK, "template=plain", "hydra.sweep.dir=sweep"
+    )
+    assert outcome.exit_code == 0
+    assert [shots(cell) for cell in read_cells(tmp_path)] == [f"num_fewshot={number}" for number in (0, 1, 2, 4, 8)]
