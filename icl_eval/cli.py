@@ -4,6 +4,7 @@
     icl-eval -m key=a,b …               a sweep: one run for each combination
     icl-eval preview [key=value …]      show prompts, without loading weights
     icl-eval stream prompt="…"          show one completion while it is made
+    icl-eval doctor [key=value …]       does the model give the same tokens however it is run?
 
 A user's mistake is one line on stderr and exit code 2; a run that fails exits with 1.
 """
@@ -59,6 +60,13 @@ def preview(cfg: DictConfig) -> None:
     print_preview(_build_evaluation(cfg))
 
 
+def doctor(cfg: DictConfig) -> None:
+    """Show whether the model gives the same tokens however it is run."""
+    from icl_eval.doctor import print_diagnosis
+
+    print_diagnosis(_build_evaluation(cfg))
+
+
 def stream(cfg: DictConfig) -> None:
     """Show one completion while it is made."""
     from icl_eval.config import StreamConfig, typed_config
@@ -70,6 +78,7 @@ def stream(cfg: DictConfig) -> None:
 COMMANDS = {
     "evaluate": Command("config", evaluate),
     "preview": Command("preview", preview),
+    "doctor": Command("doctor", doctor),
     "stream": Command("stream", stream),
 }
 

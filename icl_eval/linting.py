@@ -13,9 +13,9 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
     texts = [text for prompt in prompts for text in (prompt.prompt.encoder, prompt.prompt.decoder) if text]
     if any("  " in text for text in texts):
         yield "prompts contain runs of two or more spaces"
-    unknown = tokenizer.unk_token_id
-    with_unknown = sum(unknown in (*prompt.encoder_ids, *prompt.decoder_ids) for prompt in prompts)
-    if unknown is not None and with_unknown:
+    unknown = {tokenizer.unk_token_id} - {None, tokenizer.bos_token_id, tokenizer.eos_token_id}  # GPT-2's are one
+    with_unknown = sum(not unknown.isdisjoint(prompt.encoder_ids + prompt.decoder_ids) for prompt in prompts)
+    if with_unknown:
         yield f"{with_unknown} of {len(prompts)} prompts contain the unknown token: the vocabulary lacks a character"
     yield from _lint_rows((*plan.task.pool, *plan.examples), plan.stop, tokenizer)
     too_long = [

@@ -54,12 +54,12 @@ class SweepReport(Callback):
 
 
 def gather_cells(folder: Path) -> list[dict[str, Any]]:
-    """Return what each cell of a sweep came to, in the order of the cells' names.
+    """Return what each cell of a sweep came to, in the order of the cells' overrides.
 
     A cell is `{"cell": …, "overrides": […]}` with either `run` and `results` as in its report, or `error`.
     """
     cells = []
-    for path in sorted(folder.iterdir(), key=_natural):
+    for path in folder.iterdir():
         if not (path / ".hydra").is_dir():
             continue
         overrides = _overrides(path)
@@ -72,7 +72,7 @@ def gather_cells(folder: Path) -> list[dict[str, Any]]:
         else:
             continue  # never begun, or killed: the same command finishes it
         cells.append(cell)
-    return cells
+    return sorted(cells, key=_natural)
 
 
 def _overrides(folder: Path) -> list[str]:
@@ -80,6 +80,7 @@ def _overrides(folder: Path) -> list[str]:
     return [str(override) for override in OmegaConf.load(path)] if path.exists() else []
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key by which `num_fewshot=8` comes before `num_fewshot=16`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+def _natural(cell: dict[str, Any]) -> list[tuple[int, str]]:
+    """Sort key by which `num_fewshot=8` comes before `num_fewshot=16`; a long name shows only a digest of that."""
+    text = " ".join([*cell["overrides"], cell["cell"]])
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

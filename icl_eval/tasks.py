@@ -106,6 +106,11 @@ class FieldMapping:
             raise DataError(f"{row.where}: {self._describe(name)} is {_kind(value)}, {_WANTED}")
         if not value.strip():
             raise DataError(f"{row.where}: {self._describe(name)} is empty")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:  # JSON can escape one half of a pair, and a tokenizer cannot read it
+            half = value[error.start]
+            raise DataError(f"{row.where}: {self._describe(name)} has half a character ({half!r}) in it") from None
         return value
 
     def _describe(self, name: str) -> str:

@@ -107,7 +107,7 @@ def test_a_cell_that_breaks_down_shows_where_and_the_next_sweep_gives_it_another
 
 
 def test_a_sweep_run_again_computes_only_what_is_missing(sweep, decoded, tmp_path):
-    sweep("num_fewshot=0,1,2")
+    assert sweep("num_fewshot=0,1,2").exit_code == 0
     before = read_cells(tmp_path)
     assert decoded == ["qa-test-001", "qa-test-002", "qa-test-003"] * 3
     _, lost, torn = [tmp_path / "sweep" / cell["cell"] for cell in before]
@@ -123,7 +123,7 @@ def test_a_sweep_run_again_computes_only_what_is_missing(sweep, decoded, tmp_pat
 
 def test_an_experiment_can_be_a_sweep(icl_eval_command, gpt2, tmp_path):
     outcome = icl_eval_command(
-        "experiment=shot_curve", f"model.source={gpt2}", *QUICK, "template=plain", "hydra.sweep.dir=sweep"
+        "experiment=shot_curve", f"model.source={gpt2}", *QUICK, "overflow=drop", "hydra.sweep.dir=sweep"
     )
     assert outcome.exit_code == 0
     assert [shots(cell) for cell in read_cells(tmp_path)] == [f"num_fewshot={number}" for number in (0, 1, 2, 4, 8)]

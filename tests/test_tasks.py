@@ -50,6 +50,10 @@ def test_a_task_is_read_from_jsonl_and_csv_with_mapped_columns(tmp_path):
         (b'{"question": 5, "references": ["a"]}', "{path}:1: field 'question' is a number, but must be text"),
         (b'{"question": null, "references": ["a"]}', "{path}:1: field 'question' is null, but must be text"),
         (b'{"question": " ", "references": ["a"]}', "{path}:1: field 'question' is empty"),
+        (
+            rb'{"question": "cut \ud83d", "references": ["a"]}',
+            r"{path}:1: field 'question' has half a character ('\ud83d') in it",
+        ),
         (b'{"question": "q", "references": []}', "{path}:1: field 'references' is an empty list"),
         (b'{"question": "q", "references": [1]}', "{path}:1: field 'references' is a number"),
         (b'{"question": "q", "references": {"a": 1}}', "{path}:1: field 'references' is an object"),

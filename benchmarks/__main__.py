@@ -1,0 +1,102 @@
+"""The command: `python -m benchmarks`."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from benchmarks.floor import Rates, floor_seconds, measure_rates
+from benchmarks.machine import machine_facts
+from benchmarks.rounds import run_rounds
+from benchmarks.systems import FAMILIES, build_systems
+from benchmarks.tables import Outcome, render_machine, render_outcome
+from benchmarks.workloads import WORKLOADS, Workload
+from icl_eval.models import load_model
+from icl_eval.weights import ModelSpec
+from icl_eval.weights.quiet import quiet_transformers
+
+_DEFAULT_MODEL = Path(__file__).parent.parent / "conf/model/smollm2_135m.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is asked for, and print tables as they are ready."""
+    options = _parse(arguments)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    if "lm-eval" in options.systems and not find_spec("lm_eval"):
+        _tell("lm-eval is not installed and left out: pip install -c constraints.txt -e '.[benchmark]'")
+    model = load_model(_model_spec(options.model), options.dtype, "cpu")
+    facts, rates = machine_facts(), measure_rates(options.dtype)
+    print(render_machine(facts, options.dtype, rates), flush=True)
+    outcomes = []
+    for name in options.workloads:
+        with quiet_transformers(reports=False):
+            outcome = _measure(WORKLOADS[name](model, options.questions), options, rates)
+        print("\n" + render_outcome(outcome), flush=True)
+        outcomes.append(outcome)
+    if options.json:
+        report = {"machine": facts, "dtype": options.dtype, "rates": asdict(rates)}
+        report["workloads"] = {outcome.workload.name: _as_json(outcome) for outcome in outcomes}
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--workloads", nargs="+", choices=WORKLOADS, default=["k8"], metavar="NAME", help=", ".join(WORKLOADS)
+    )
+    parser.add_argument(
+        "--systems",
+        nargs="+",
+        choices=FAMILIES,
+        default=FAMILIES,
+        metavar="NAME",
+        help="besides icl_eval: " + ", ".join(FAMILIES[1:]),
+    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--questions", type=_count, default=64, help="of a workload that does not fix them itself")
+    parser.add_argument(
+        "--sample",
+        type=_count,
+        help="give all systems but icl_eval only the first so many questions, and scale by count",
+    )
+    parser.add_argument("--rounds", type=_count, default=3)
+    parser.add_argument("--model", help="a folder with another decoder-only model")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all timings and texts here as well")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
+
+
+def _model_spec(folder: str | None) -> ModelSpec:
+    return ModelSpec(folder or str(OmegaConf.load(_DEFAULT_MODEL).source))
+
+
+def _measure(workload: Workload, options: argparse.Namespace, rates: Rates) -> Outcome:
+    systems = build_systems(options.systems, workload)
+    results = run_rounds(systems, workload, options.rounds, options.sample, _tell)
+    num_generated = [answer.num_tokens or 0 for answer in results[0].answers]
+    return Outcome(workload, results, floor_seconds(workload, num_generated, rates))
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    return {"floor": outcome.floor, "results": [asdict(result) for result in outcome.results]}
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Floor: the least time in which this machine could do a workload's work, and what that work is.
+
+    prefill      every distinct token of the prompts once, all at once
+    each step    one token for each unfinished row, all rows together
+
+Either takes as long as its floating-point operations take at the rate of a large matrix product, or as long as
+reading its weights, keys and values takes at the rate of a long sum, whichever is longer. Both rates are measured
+in this process. Nothing else is counted: no softmax, no normalization, no choosing, no text.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from benchmarks.workloads import Workload
+from icl_eval.decoding.sharing import common_length
+
+_TRIES = 7
+_GEMM_SIZE = 2048
+_READ_BYTES = 512_000_000  # far more than any cache holds
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the machine can do in a second."""
+
+    flops: float
+    bytes_read: float
+
+    def seconds(self, flops: float, num_bytes: float) -> float:
+        """Return the least time for some work."""
+        return max(flops / self.flops, num_bytes / self.bytes_read)
+
+
+def measure_rates(dtype: str) -> Rates:
+    """Measure a square matrix product and a sum, the best of some tries each."""
+    square = torch.rand(_GEMM_SIZE, _GEMM_SIZE, dtype=getattr(torch, dtype))
+    long = torch.ones(_READ_BYTES // 4)
+    product = 2 * _GEMM_SIZE**3 / _best_seconds(lambda: square @ square)
+    return Rates(product, long.nbytes / _best_seconds(long.sum))
+
+
+def _best_seconds(work: Callable[[], object]) -> float:
+    times = []
+    for _ in range(_TRIES):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much work a network makes of a token."""
+
+    encoder_weights: int
+    """Entries of the matrices that each of the encoder's tokens meets: 2 operations each."""
+    decoder_weights: int
+    head_weights: int
+    """Met only where a next token is chosen."""
+    attention_flops: int
+    """For one token attending to one token, in all layers: a product with a key, and one with a value."""
+    kv_bytes: int
+    """Keys and values of one token in all layers."""
+    weight_bytes: int
+    """Of one weight."""
+
+
+def read_sizes(network: PreTrainedModel) -> Sizes:
+    """Read the sizes off a network; the names of an encoder's matrices are T5's."""
+    config = network.config.get_text_config(decoder=True)
+    head = network.get_output_embeddings().weight
+    lookups = {id(module.weight) for module in network.modules() if isinstance(module, torch.nn.Embedding)}
+    matrices = {
+        name: weight.numel()
+        for name, weight in network.named_parameters()
+        if weight.ndim == 2 and id(weight) not in lookups and weight is not head
+    }
+    on_encoder = ("encoder.", ".EncDecAttention.k.", ".EncDecAttention.v.")
+    encoder = sum(size for name, size in matrices.items() if any(part in f".{name}" for part in on_encoder))
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    layers = config.num_hidden_layers
+    return Sizes(
+        encoder_weights=encoder,
+        decoder_weights=sum(matrices.values()) - encoder,
+        head_weights=head.numel(),
+        attention_flops=4 * heads * head_size * layers,
+        kv_bytes=2 * kv_heads * head_size * layers * head.element_size(),
+        weight_bytes=head.element_size(),
+    )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Distinct tokens of some prompts: what begins alike counts once."""
+
+    encoder: int
+    encoder_pairs: int
+    """How often one of them attends to another."""
+    decoder: int
+    decoder_pairs: int
+
+
+def count_tokens(prompts: Iterable[tuple[Ids, Ids]]) -> Tokens:
+    """Count the distinct tokens of prompts, given as encoder ids and decoder ids (with any start token)."""
+    encoder = encoder_pairs = decoder = decoder_pairs = 0
+    encoder_before: Ids | None = None
+    decoder_before: Ids = ()
+    for encoder_ids, decoder_ids in sorted(prompts):
+        if encoder_ids != encoder_before:  # an encoder's states depend on all of its input
+            encoder += len(encoder_ids)
+            encoder_pairs += len(encoder_ids) ** 2
+            decoder_before = ()
+        known = common_length(decoder_before, decoder_ids)
+        decoder += len(decoder_ids) - known
+        decoder_pairs += _triangle(len(decoder_ids)) - _triangle(known) + (len(decoder_ids) - known) * len(encoder_ids)
+        encoder_before, decoder_before = encoder_ids, decoder_ids
+    return Tokens(encoder, encoder_pairs, decoder, decoder_pairs)
+
+
+def _triangle(length: int) -> int:
+    return length * (length + 1) // 2
+
+
+def floor_seconds(workload: Workload, num_generated: Sequence[int], rates: Rates) -> float:
+    """Return the least time for a workload, given how many tokens each of its answers has."""
+    sizes = read_sizes(workload.model.network)
+    start_ids = (0,) if workload.model.architecture == "encoder-decoder" else ()
+    prompts = [(prompt.encoder_ids, (*start_ids, *prompt.decoder_ids)) for prompt in workload.prompts]
+    seconds = _prefill_seconds(prompts, sizes, rates)
+    for step in range(1, max(num_generated)):  # the first token of each answer comes out of the prefill
+        unfinished = [prompt for prompt, count in zip(prompts, num_generated, strict=True) if count > step]
+        seconds += _step_seconds(unfinished, step, sizes, rates)
+    return seconds
+
+
+def _prefill_seconds(prompts: Sequence[tuple[Ids, Ids]], sizes: Sizes, rates: Rates) -> float:
+    tokens = count_tokens(prompts)
+    weights = sizes.encoder_weights + sizes.decoder_weights + sizes.head_weights
+    flops = 2 * sizes.encoder_weights * tokens.encoder + 2 * sizes.decoder_weights * tokens.decoder
+    flops += 2 * sizes.head_weights * len(prompts)
+    flops += sizes.attention_flops * (tokens.encoder_pairs + tokens.decoder_pairs)
+    return rates.seconds(flops, weights * sizes.weight_bytes)
+
+
+def _step_seconds(prompts: Sequence[tuple[Ids, Ids]], step: int, sizes: Sizes, rates: Rates) -> float:
+    tokens = count_tokens(prompts)
+    seen = sum(len(encoder_ids) + len(decoder_ids) + step for encoder_ids, decoder_ids in prompts)
+    weights = sizes.decoder_weights + sizes.head_weights
+    flops = 2 * weights * len(prompts) + sizes.attention_flops * seen
+    kept = tokens.encoder + tokens.decoder + step * len(prompts)
+    return rates.seconds(flops, weights * sizes.weight_bytes + kept * sizes.kv_bytes)

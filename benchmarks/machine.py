@@ -1,0 +1,66 @@
+"""Machine: what the numbers are measured on, and how much of it others used meanwhile.
+
+A second program on the same cores slows a loop of many small parallel steps several times over. So each timing
+comes with the share of all cores' time that went to other processes.
+"""
+
+import os
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = ("torch", "transformers", "lm-eval", "icl-eval")
+_BUSY = (0, 1, 2, 5, 6, 7)
+"""Columns of /proc/stat: user, nice, system, irq, softirq, and stolen by other virtual machines."""
+
+
+def machine_facts() -> dict[str, str]:
+    """Return what a reader needs to know of this machine, by name."""
+    import torch
+
+    facts = {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "torch threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+    }
+    for package in _PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "not installed"
+    return facts
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True)
+class CpuClock:
+    """Seconds of processor time, all cores together, at one moment."""
+
+    total: float = field(default_factory=lambda: _all_processes())
+    own: float = field(default_factory=lambda: sum(os.times()[:4]))
+
+
+def foreign_share(start: CpuClock, end: CpuClock, seconds: float) -> float | None:
+    """Return which share of the machine other processes used between two moments; None where nobody counts."""
+    if not end.total:
+        return None
+    foreign = (end.total - start.total) - (end.own - start.own)
+    return max(0.0, foreign / (seconds * (os.cpu_count() or 1)))
+
+
+def _all_processes() -> float:
+    try:
+        counts = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    except OSError:
+        return 0.0
+    return sum(int(counts[column]) for column in _BUSY) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,207 @@
+"""Systems: what answers the prompts of a workload. All of them run the same network object in the same process."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import torch
+
+from benchmarks.workloads import Workload
+from icl_eval.decoding import Completion, GreedyDecoder
+from icl_eval.models import LanguageModel
+from icl_eval.prompts import EncodedPrompt
+
+BATCH_SIZES = (16, 32)
+"""For systems that have to be told one. Every size gets a row: the reader sees which is better."""
+FAMILIES = ("icl_eval", "generate", "lm-eval", "naive")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a system wrote after one prompt."""
+
+    text: str
+    """Everything before the stop string or the end of the sequence."""
+    num_tokens: int | None
+    """How many tokens were generated, the stop string's or the end-of-sequence token included; None if not told."""
+
+
+class System(Protocol):
+    """Completes prompts by greedy search."""
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+
+    @property
+    def most_questions(self) -> int | None:
+        """How many questions it is ever given; None for all. Its time is then scaled by their count."""
+
+    def answer(self, workload: Workload) -> list[Answer]:
+        """Return the answers to a workload's prompts, in their order. All of this is timed."""
+
+
+def build_systems(families: Sequence[str], workload: Workload) -> list[System]:
+    """Return the systems that can run a workload, with all that they prepare once for a model already done."""
+    systems: list[System] = [IclEval()]  # always, since the others are compared with it
+    if "generate" in families:
+        systems += [Generate(1), *map(Generate, BATCH_SIZES)]
+    if "lm-eval" in families and workload.model.architecture == "decoder-only" and find_spec("lm_eval"):
+        systems += [LmEval(workload.model, size) for size in BATCH_SIZES]
+    if "naive" in families:
+        systems.append(Naive())
+    return systems
+
+
+class IclEval:
+    """This package, with nothing left over from earlier runs.
+
+    The decoder gets a copy of the model's wrapper (not of its weights). What the package remembers of a model, it
+    remembers by wrapper: so the trial runs that find out what the network can do, and the shared prefix, are
+    computed anew each time, and are timed.
+    """
+
+    name = "icl_eval"
+    most_questions = None
+
+    def answer(self, workload: Workload) -> list[Answer]:
+        """Return the answers, in the order of the prompts."""
+        network = workload.model.network
+        implementation = network.config._attn_implementation
+        decoder = GreedyDecoder(replace(workload.model), workload.max_new_tokens, workload.stop)
+        completions = {
+            event.example_id: event for event in decoder.stream(workload.prompts) if isinstance(event, Completion)
+        }
+        # The decoder may have switched the network to its own attention; the others shall run what they always run.
+        network.set_attn_implementation(implementation)
+        found = (completions[prompt.prompt.example_id] for prompt in workload.prompts)
+        return [Answer(completion.text, len(completion.token_ids)) for completion in found]
+
+
+class Generate:
+    """The library's `generate(do_sample=False)`: one by one, or padded on the left in batches of similar length."""
+
+    most_questions = None
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self.name = f"generate, batch {batch_size}" if batch_size > 1 else "generate, one by one"
+
+    def answer(self, workload: Workload) -> list[Answer]:
+        """Return the answers, in the order of the prompts."""
+        order = sorted(range(len(workload.prompts)), key=lambda row: -workload.prompts[row].num_tokens)
+        answers: dict[int, Answer] = {}
+        for begin in range(0, len(order), self._batch_size):
+            rows = order[begin : begin + self._batch_size]
+            generated = self._generate(workload, [workload.prompts[row] for row in rows])
+            answers |= dict(zip(rows, generated, strict=True))
+        return [answers[row] for row in range(len(order))]
+
+    @staticmethod
+    def _generate(workload: Workload, prompts: Sequence[EncodedPrompt]) -> Iterator[Answer]:
+        model = workload.model
+        inputs = _model_inputs(model, prompts)
+        begin = inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1]
+        stopping: dict[str, Any] = {}
+        if workload.stop:
+            stopping = {"stop_strings": list(workload.stop), "tokenizer": model.tokenizer}
+        out = model.network.generate(
+            **inputs,
+            **stopping,
+            max_new_tokens=workload.max_new_tokens,
+            do_sample=False,
+            pad_token_id=_pad_id(model),
+        )
+        for ids in out[:, begin:].tolist():
+            yield Answer(_text(workload, ids), None)
+
+
+class LmEval:
+    """EleutherAI's lm-evaluation-harness: `HFLM.generate_until`, which sorts, pads and stops by itself."""
+
+    most_questions = None
+
+    def __init__(self, model: LanguageModel, batch_size: int):
+        from lm_eval.models.huggingface import HFLM
+
+        self.name = f"lm-eval, batch {batch_size}"
+        self._hflm = HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=batch_size)
+
+    def answer(self, workload: Workload) -> list[Answer]:
+        """Return the answers, in the order of the prompts."""
+        from lm_eval.api.instance import Instance
+
+        options = {"until": list(workload.stop), "max_gen_toks": workload.max_new_tokens, "do_sample": False}
+        texts = [prompt.prompt.decoder or "" for prompt in workload.prompts]
+        requests = [Instance("generate_until", {}, (text, dict(options)), row) for row, text in enumerate(texts)]
+        return [Answer(text, None) for text in self._hflm.generate_until(requests, disable_tqdm=True)]
+
+
+class Naive:
+    """The loop of a first attempt: the whole text is fed again for each token."""
+
+    name = "naive loop"
+    most_questions = 2
+
+    def answer(self, workload: Workload) -> list[Answer]:
+        """Return the answers, in the order of the prompts."""
+        return [self._answer_one(workload, prompt) for prompt in workload.prompts]
+
+    @staticmethod
+    @torch.inference_mode()
+    def _answer_one(workload: Workload, prompt: EncodedPrompt) -> Answer:
+        model = workload.model
+        inputs = _model_inputs(model, [prompt])
+        side = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
+        ends = model.network.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        generated: list[int] = []
+        while len(generated) < workload.max_new_tokens:
+            ids = torch.cat([inputs[side], torch.tensor([generated], dtype=torch.long)], dim=1)
+            logits = model.network(**{side: ids, "use_cache": False}, **_other_inputs(inputs, side)).logits
+            generated.append(int(logits[0, -1].argmax()))
+            text = model.tokenizer.decode(generated)
+            if generated[-1] in ends or any(stop in text for stop in workload.stop):
+                break
+        return Answer(_text(workload, generated), len(generated))
+
+
+def _other_inputs(inputs: dict[str, torch.Tensor], side: str) -> dict[str, torch.Tensor]:
+    return {"input_ids": inputs["input_ids"]} if side == "decoder_input_ids" else {}
+
+
+def _model_inputs(model: LanguageModel, prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
+    """Return the keyword arguments that give prompts to a network, each [rows, tokens]."""
+    pad_id = _pad_id(model)
+    if model.architecture == "decoder-only":
+        ids, mask = _pad_left([prompt.decoder_ids for prompt in prompts], pad_id)
+        return {"input_ids": ids, "attention_mask": mask}
+    ids, mask = _pad_left([prompt.encoder_ids for prompt in prompts], pad_id)
+    start_id = model.network.config.decoder_start_token_id
+    decoder_ids, decoder_mask = _pad_left([(start_id, *prompt.decoder_ids) for prompt in prompts], pad_id)
+    inputs = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": decoder_ids}
+    return inputs | ({} if bool(decoder_mask.all()) else {"decoder_attention_mask": decoder_mask})
+
+
+def _pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, rows))
+    ids = [[pad_id] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def _pad_id(model: LanguageModel) -> int:
+    config = model.network.generation_config
+    if config.pad_token_id is not None:
+        return int(config.pad_token_id)
+    eos = config.eos_token_id
+    return int(eos[0] if isinstance(eos, list) else eos or 0)
+
+
+def _text(workload: Workload, ids: Sequence[int]) -> str:
+    tokenizer = workload.model.tokenizer
+    text = str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    for stop in workload.stop:
+        text = text.split(stop)[0]
+    return text

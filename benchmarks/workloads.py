@@ -1,0 +1,161 @@
+"""Workloads: prompts in which everything is made up here from a seed, so that everybody measures the same.
+
+The questions are arithmetic word problems with worked answers. With SmolLM2's tokenizer a demonstration has about
+60 tokens, a question 26 to 35, and the answers that it writes end (at an empty line) at different lengths.
+
+    Solve each problem step by step.        ─┐
+                                             │
+    Question: Ana has 12 boxes of 9 …        │ shared by all questions of k1, k8, k16
+    Answer: 12 * 9 = 108 pens. …            ─┘
+
+    Question: Tom picks 31 plums …          ─┐ a question's own tokens
+    Answer:                                 ─┘
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from icl_eval.models import LanguageModel
+from icl_eval.prompts import EncodedPrompt, Prompt
+from icl_eval.tokenization import encode_prompt
+
+MAX_NEW_TOKENS = 48
+_INSTRUCTION = "Solve each problem step by step, then give the answer."
+_NAMES = ("Ana", "Tom", "Mia", "Ben", "Eva", "Leo", "Zoe", "Max")
+_THINGS = ("pens", "plums", "books", "stamps", "coins", "shells", "cards", "tickets")
+_SHAPES = (
+    (
+        "{name} picks {a} {things} on Monday and {b} on Tuesday, then gives {c} away. How many are left?",
+        "{a} + {b} = {a_plus_b} {things} in all. {a_plus_b} - {c} = {sum_left} {things} left. So it is {sum_left}.",
+    ),
+    (
+        "{name} has {c} boxes of {b} {things} and finds {a} more. How many {things} are there now?",
+        "{c} * {b} = {c_times_b} {things} in boxes. {c_times_b} + {a} = {product_more} {things}. So it is {product_more}.",
+    ),
+    (
+        "{name} packs {c} bags with {a} {things} each and sells {b}. How many {things} remain?",
+        "{c} * {a} = {c_times_a} {things} in bags. {c_times_a} - {b} = {product_left} {things}. So it is {product_left}.",
+    ),
+)
+_T5_VOCABULARY = 32128
+_T5_INSTRUCTION_TOKENS = 12
+_T5_SHARED_TOKENS = 500
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Prompts, and how far each is to be completed."""
+
+    name: str
+    model: LanguageModel
+    prompts: tuple[EncodedPrompt, ...]
+    max_new_tokens: int
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A word problem and its worked answer."""
+
+    question: str
+    answer: str
+
+
+def make_problems(seed: str, count: int) -> list[Problem]:
+    """Return word problems; the same ones for the same seed, and the first ones whatever the count."""
+    chance = random.Random(seed)
+    return [_make_problem(chance) for _ in range(count)]
+
+
+def _make_problem(chance: random.Random) -> Problem:
+    a, b, c = chance.randint(21, 99), chance.randint(11, 20), chance.randint(3, 9)
+    values = {
+        "name": chance.choice(_NAMES),
+        "things": chance.choice(_THINGS),
+        **{"a": a, "b": b, "c": c, "a_plus_b": a + b, "sum_left": a + b - c},
+        **{"c_times_b": c * b, "product_more": c * b + a, "c_times_a": c * a, "product_left": c * a - b},
+    }
+    question, answer = chance.choice(_SHAPES)
+    return Problem(question.format(**values), answer.format(**values))
+
+
+def word_problems(name: str, model: LanguageModel, num_demonstrations: int, num_questions: int) -> Workload:
+    """Return a workload in which all questions have the same demonstrations."""
+    shared = make_problems("demonstrations", num_demonstrations)
+    return _from_problems(name, model, [shared] * num_questions)
+
+
+def own_demonstrations(name: str, model: LanguageModel, num_demonstrations: int, num_questions: int) -> Workload:
+    """Return a workload in which the questions have nothing but the instruction in common."""
+    own = [make_problems(f"demonstrations of {number}", num_demonstrations) for number in range(num_questions)]
+    return _from_problems(name, model, own)
+
+
+def _from_problems(name: str, model: LanguageModel, demonstrations: Sequence[Sequence[Problem]]) -> Workload:
+    questions = make_problems("questions", len(demonstrations))
+    prompts = []
+    for number, (shown, asked) in enumerate(zip(demonstrations, questions, strict=True)):
+        blocks = [f"Question: {problem.question}\nAnswer: {problem.answer}" for problem in shown]
+        text = "\n\n".join([_INSTRUCTION, *blocks, f"Question: {asked.question}\nAnswer:"])
+        prompts.append(encode_prompt(model.tokenizer, Prompt(str(number), None, text)))
+    return Workload(name, model, tuple(prompts), MAX_NEW_TOKENS, ("\n\n",))
+
+
+def t5_encoder(model: LanguageModel, num_questions: int) -> Workload:
+    """Return a workload for `random_t5`: encoder inputs of 135 to 540 tokens, nothing shared."""
+    chance = random.Random("t5-encoder")
+    prompts = [
+        EncodedPrompt(Prompt(str(number), "", None), _random_ids(chance, chance.randint(135, 540)), ())
+        for number in range(num_questions)
+    ]
+    return Workload("t5-encoder", random_t5(model), tuple(prompts), MAX_NEW_TOKENS, ())
+
+
+def t5_split(model: LanguageModel, num_questions: int) -> Workload:
+    """Return a workload for `random_t5`: one short encoder input, decoder prefixes that share 500 tokens."""
+    chance = random.Random("t5-split")
+    instruction, shared = _random_ids(chance, _T5_INSTRUCTION_TOKENS), _random_ids(chance, _T5_SHARED_TOKENS)
+    prompts = [
+        EncodedPrompt(Prompt(str(number), "", ""), instruction, shared + _random_ids(chance, chance.randint(26, 35)))
+        for number in range(num_questions)
+    ]
+    return Workload("t5-split", random_t5(model), tuple(prompts), MAX_NEW_TOKENS, ())
+
+
+def _random_ids(chance: random.Random, count: int) -> tuple[int, ...]:
+    return tuple(chance.randrange(100, _T5_VOCABULARY) for _ in range(count))
+
+
+def random_t5(model: LanguageModel) -> LanguageModel:
+    """Return a network with flan-t5-small's sizes and random weights, which never ends a text.
+
+    Its prompts are random ids; the tokenizer of `model` is there for turning what it writes into comparable text.
+    """
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6}
+    kind = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = T5ForConditionalGeneration(T5Config(vocab_size=_T5_VOCABULARY, **sizes, **kind))
+    network.generation_config.eos_token_id = None  # every row runs to the last token
+    network = network.to(getattr(torch, model.dtype)).eval().requires_grad_(False)
+    return LanguageModel(
+        network, model.tokenizer, "encoder-decoder", "random t5-small", None, "", model.dtype, model.device
+    )
+
+
+WORKLOADS: dict[str, Callable[[LanguageModel, int], Workload]] = {
+    "k8": lambda model, questions: word_problems("k8", model, 8, questions),
+    "k1": lambda model, questions: word_problems("k1", model, 1, questions),
+    "k16": lambda model, questions: word_problems("k16", model, 16, questions),
+    "own8": lambda model, questions: own_demonstrations("own8", model, 8, questions),
+    "k8-4q": lambda model, _: word_problems("k8-4q", model, 8, 4),
+    "k8-16q": lambda model, _: word_problems("k8-16q", model, 8, 16),
+    "k8-128q": lambda model, _: word_problems("k8-128q", model, 8, 128),
+    "t5-encoder": t5_encoder,
+    "t5-split": t5_split,
+}
+"""From a name to what builds the workload, for a model and a number of questions (which some fix themselves)."""

@@ -1,0 +1,142 @@
+"""Doctor: whether a model gives the same tokens however it is run, measured on some prompts of a task.
+
+Greedy search ought not to depend on batch size, cache or precision. In exact arithmetic it does not; in a computer
+each of them rounds differently, and where two tokens are nearly as likely, the choice can flip and everything
+after it with it. The table shows for this model how often that happens, and where first.
+"""
+
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from icl_eval.decoding import Completion, GreedyDecoder
+from icl_eval.decoding.capabilities import capabilities_of
+from icl_eval.decoding.rules import start_ids
+from icl_eval.evaluation import Evaluation, PreparedTask, prepare
+from icl_eval.models import LanguageModel, load_model
+from icl_eval.prompts import EncodedPrompt
+
+Tokens = Mapping[str, tuple[int, ...]]
+"""Generated ids, by example."""
+
+_REFERENCE = "float32"
+_FASTER = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two ways of running the same prompts."""
+
+    name: str
+    same: int
+    total: int
+    first_difference: str
+    """Example and position of the earliest token that differs; empty for none."""
+
+
+def compare(name: str, first: Tokens, second: Tokens) -> Comparison:
+    """Compare two ways token by token."""
+    differences = sorted(
+        (_first_difference(ids, second[example_id]), example_id)
+        for example_id, ids in first.items()
+        if ids != second[example_id]
+    )
+    shown = f"token {differences[0][0] + 1} of {differences[0][1]}" if differences else ""
+    return Comparison(name, len(first) - len(differences), len(first), shown)
+
+
+def print_diagnosis(evaluation: Evaluation) -> None:
+    """Run the prompts of the first task in several ways and print how often they agree.
+
+    Raises:
+        UserError: When the evaluation itself would refuse.
+    """
+    task = prepare(evaluation).tasks[0]
+    other = evaluation.dtype if evaluation.dtype != _REFERENCE else _FASTER
+    model = load_model(evaluation.model, _REFERENCE, evaluation.device)
+    split = capabilities_of(model).split
+    reference = _generate(model, task)
+    alone, together = _decode(model, task, 1), _decode(model, task, None)
+    comparisons = [
+        compare(f"{_REFERENCE}: the library's generate, ours alone", reference, alone),
+        compare(f"{_REFERENCE}: alone, batched", alone, together),
+        compare(f"{_REFERENCE}: with cache, without", together, _without_cache(model, task, together)),
+    ]
+    del model
+    gc.collect()
+    model = load_model(evaluation.model, other, evaluation.device)
+    other_alone, other_together = _decode(model, task, 1), _decode(model, task, None)
+    comparisons += [
+        compare(f"{other}: alone, batched", other_alone, other_together),
+        compare(f"{other}: with cache, without", other_together, _without_cache(model, task, other_together)),
+        compare(f"{_REFERENCE} batched, {other} batched", together, other_together),
+    ]
+    _print(comparisons, f"{model.name} on {len(task.prompts)} prompts of {task.plan.task.name}", split)
+
+
+def _print(comparisons: Sequence[Comparison], title: str, split: bool) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("compared")
+    table.add_column("same completions", justify="right")
+    table.add_column("first difference")
+    for comparison in comparisons:
+        table.add_row(
+            comparison.name, f"{comparison.same} of {comparison.total}", comparison.first_difference or "none"
+        )
+    console = Console()
+    console.print(table)
+    how = "is attended to in place" if split else "is copied for each row: the attention is of another kind"
+    console.print(f"A prefix shared by many prompts {how}.", highlight=False)
+
+
+def _decode(model: LanguageModel, task: PreparedTask, batch_size: int | None) -> Tokens:
+    decoder = GreedyDecoder(model, task.plan.max_new_tokens, task.plan.stop, batch_size)
+    events = decoder.stream(task.prompts)
+    return {event.example_id: event.token_ids for event in events if isinstance(event, Completion)}
+
+
+def _generate(model: LanguageModel, task: PreparedTask) -> Tokens:
+    """Run the library's own greedy search, one prompt at a time, up to the tokens that ours ends with."""
+    tokens = {}
+    lengths = {name: len(ids) for name, ids in _decode(model, task, 1).items()}
+    for prompt in task.prompts:
+        name = prompt.prompt.example_id
+        inputs = _inputs(model, prompt, ())
+        context = inputs["decoder_input_ids" if prompt.encoder_ids else "input_ids"].shape[1]
+        generated = model.network.generate(
+            **inputs,
+            attention_mask=torch.ones_like(inputs["input_ids"]),
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=lengths[name],
+        )
+        tokens[name] = tuple(generated[0, context:].tolist())
+    return tokens
+
+
+def _without_cache(model: LanguageModel, task: PreparedTask, chosen: Tokens) -> Tokens:
+    """Return what one forward pass over prompt and completion would choose at each position of the completion."""
+    tokens = {}
+    for prompt in task.prompts:
+        ids = chosen[prompt.prompt.example_id]
+        with torch.inference_mode():
+            logits = model.network(**_inputs(model, prompt, ids[:-1]), use_cache=False).logits
+        tokens[prompt.prompt.example_id] = tuple(logits[0, -len(ids) :].float().max(-1).indices.tolist())
+    return tokens
+
+
+def _inputs(model: LanguageModel, prompt: EncodedPrompt, generated: Sequence[int]) -> dict[str, torch.Tensor]:
+    decoder_ids = torch.tensor([[*start_ids(model), *prompt.decoder_ids, *generated]], device=model.network.device)
+    if not prompt.encoder_ids:
+        return {"input_ids": decoder_ids}
+    encoder_ids = torch.tensor([prompt.encoder_ids], device=model.network.device)
+    return {"input_ids": encoder_ids, "decoder_input_ids": decoder_ids}
+
+
+def _first_difference(first: Sequence[int], second: Sequence[int]) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))

@@ -1,0 +1,115 @@
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from icl_eval.building import build_evaluation
+from icl_eval.metrics.numeric_match import NumericMatch
+
+DATA = Path(__file__).parent.parent / "data"
+TASKS = ("commonsense", "dialogue", "math", "qa", "showcase", "story", "translation", "translation_en_fr")
+SIZES = {"showcase": (24, 7), "story": (32, 20)}
+"""By task, the least numbers of demonstrations and of test questions; of the others there are at least 32 and 60."""
+SHOWCASE = (
+    ("Translate from English to Spanish", "The book is on the table."),
+    ("Answer the question using commonsense knowledge", "Why can't a fish live out of water?"),
+    (
+        "Continue the story with a creative twist",
+        "Once upon a time, in a forest far away, there was a small bear named Timmy who loved honey.",
+    ),
+    ("Solve the mathematical problem", "What is the square root of 144?"),
+    ("Answer based on factual knowledge", "Who was the first person to walk on the moon?"),
+    ("Continue the conversation naturally", "User: Can you help me with directions? Agent:"),
+    (
+        "Continue the conversation naturally",
+        "User: Can you help me with directions? Agent: Sure, where to and where from? User: I'd like to get from LA "
+        "to San Jose today. What's the best road? Agent: ",
+    ),
+)
+every_task = pytest.mark.parametrize("task", TASKS)
+
+
+def read(task, split):
+    lines = (DATA / task / f"{split}.jsonl").read_text(encoding="utf-8").split("\n")
+    assert lines.pop() == ""
+    return [json.loads(line) for line in lines]
+
+
+def words(row):
+    return set(re.findall(r"\w+", row["question"].casefold()))
+
+
+def overlap(first, second):
+    """The share of words that two questions have in common, 0 to 1 (Jaccard)."""
+    return len(words(first) & words(second)) / len(words(first) | words(second))
+
+
+def test_the_folders_are_the_tasks_that_are_tested_here():
+    assert sorted(folder.name for folder in DATA.iterdir() if folder.is_dir()) == list(TASKS)
+
+
+@every_task
+def test_rows_have_their_fields_in_order_numbered_ids_and_clean_text(task):
+    for split in ("pool", "test"):
+        rows = read(task, split)
+        assert [row["id"] for row in rows] == [f"{task}-{split}-{n:03}" for n in range(1, len(rows) + 1)]
+        for row in rows:
+            assert list(row) == ["id", *["instruction"] * (task == "showcase"), "question", "references"]
+            assert row["references"]
+            assert len(set(row["references"])) == len(row["references"])
+            for text in (row["question"], *row["references"]):
+                assert text.strip()
+                assert text == text.strip() or row["id"] == "showcase-test-007"  # a prompt of old that ends in a space
+                assert not re.search(r"  |\t|\r|\ufffd", text)
+            assert not any("\n" in reference for reference in row["references"])
+
+
+@every_task
+def test_there_are_enough_rows(task):
+    pool, test = SIZES.get(task, (32, 60))
+    assert len(read(task, "pool")) >= pool
+    assert len(read(task, "test")) >= test
+
+
+@every_task
+def test_no_test_question_and_no_near_copy_of_one_is_in_a_pool(task):
+    pool = read(task, "pool")
+    assert not [
+        (question["id"], candidate["id"])
+        for question in read(task, "test")
+        for candidate in pool
+        if overlap(question, candidate) > 0.8
+    ]
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "showcase"])
+def test_no_question_is_asked_twice(task):
+    rows = read(task, "test") + read(task, "pool")
+    assert not [(first["id"], second["id"]) for first, second in combinations(rows, 2) if overlap(first, second) > 0.8]
+
+
+def test_no_first_reference_contains_a_stop_string_of_its_task(compose):
+    for plan in build_evaluation(compose(f"task=[{','.join(TASKS)}]"), {}, []).plans:
+        for example in (*plan.task.pool, *plan.examples):
+            assert not any(stop in example.references[0] for stop in plan.stop)
+
+
+def test_references_of_math_are_numbers_and_right_by_their_own_metric():
+    rows = read("math", "pool") + read("math", "test")
+    references = [row["references"] for row in rows]
+    scored = NumericMatch("strict").per_example([answers[0] for answers in references], references)
+    assert set(scored.per_example) == {1.0}
+
+
+def test_the_showcase_asks_its_seven_questions_with_demonstrations_of_each_kind():
+    assert tuple((row["instruction"], row["question"]) for row in read("showcase", "test")) == SHOWCASE
+    kinds = [row["instruction"] for row in read("showcase", "pool")]
+    assert {kind: kinds.count(kind) for kind in kinds} == {kind: 4 for kind, _ in SHOWCASE}
+
+
+def test_the_numbers_in_the_description_of_the_data_are_those_of_the_files():
+    described = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+) \|", (DATA / "README.md").read_text(encoding="utf-8"), re.M)
+    counted = [(task, str(len(read(task, "pool"))), str(len(read(task, "test")))) for task in TASKS]
+    assert sorted(described) == counted

@@ -1,0 +1,383 @@
+"""Law 9: changing a key changes something that can be observed, and the table below says what.
+
+The keys are found by walking the schemas and the options of the config groups, so that a new one without a row in
+the table is a failure.
+"""
+
+import dataclasses
+import functools
+import json
+import typing
+from dataclasses import dataclass
+
+import pytest
+import tiny_models
+from omegaconf import OmegaConf
+
+from icl_eval.config import RunConfig, StreamConfig
+from icl_eval.hydra_setup import conf_dir
+
+QUICK = ("task=qa", "limit=4", "num_fewshot=1", "max_new_tokens=6", "dtype=float32", "device=cpu")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one call of the command line left to look at."""
+
+    exit_code: int
+    out: str
+    records: list
+    report: dict
+    fed: list
+    """Shapes of what the network was given, `[rows, tokens]`, call by call."""
+
+
+def refused(observed):
+    return observed.exit_code
+
+
+def questions(observed):
+    return [record["example_id"] for record in observed.records]
+
+
+def prompts(observed):
+    return [(record["encoder"], record["decoder"]) for record in observed.records]
+
+
+def completions(observed):
+    return [record["completion"] for record in observed.records]
+
+
+def predictions(observed):
+    return [record["prediction"] for record in observed.records]
+
+
+def scores(observed):
+    return {name: found["score"] for name, found in observed.report["results"]["qa"]["metrics"].items()}
+
+
+def direction(observed):
+    return [found["higher_is_better"] for found in observed.report["results"]["qa"]["metrics"].values()]
+
+
+def rows_at_once(observed):
+    return max(rows for rows, _ in observed.fed)
+
+
+def tokens_computed(observed):
+    return sum(rows * tokens for rows, tokens in observed.fed)
+
+
+JUDGED = "hydra.run.dir={judged}"
+ROWS = "task.qa.pool={path: {rows}, name: a, split: train}"
+TEST_ROWS = "task.qa.test={path: {rows}, name: a, split: train}"
+KINDS = ("task.qa.pool.path={rows}/a/train.jsonl", "task.qa.test.path={rows}/a/test.jsonl", "+task.qa.fields.kind=kind")
+
+# key: (what is observed, overrides before, overrides that change it)
+CHANGES = {
+    "model.source": (completions, [], ["model.source={other}"]),
+    "model.revision": (completions, ["model.source=tiny/gpt2"], ["model.revision=old"]),
+    "model.trust_remote_code": (refused, ["model.source={own_code}"], ["model.trust_remote_code=true"]),
+    "model.allow_pickle": (refused, ["model.source={pickled}"], ["model.allow_pickle=true"]),
+    "decoding.stop": (completions, [], ["decoding.stop=[{letter}]"]),
+    "max_new_tokens": (completions, [], ["max_new_tokens=3"]),
+    "device": (refused, [], ["device=cuda:99"]),
+    "dtype": (completions, ["max_new_tokens=40"], ["dtype=bfloat16"]),
+    "task.*.pool.path": (prompts, [], ["task.qa.pool.path={rows}/a/train.jsonl"]),
+    "task.*.pool.name": (prompts, [ROWS], ["task.qa.pool.name=b"]),
+    "task.*.pool.split": (prompts, [ROWS], ["task.qa.pool.split=test"]),
+    "task.*.test.path": (prompts, [], ["task.qa.test.path={rows}/a/test.jsonl"]),
+    "task.*.test.name": (prompts, [TEST_ROWS], ["task.qa.test.name=b"]),
+    "task.*.test.split": (prompts, [TEST_ROWS], ["task.qa.test.split=test"]),
+    "task.*.instruction": (prompts, [], ["task.qa.instruction=Guess."]),
+    "task.*.labels.*": (prompts, [], ["task.qa.labels.answer=Reply"]),
+    "task.*.fields.*": (prompts, [], ["task.qa.fields.question=question|upper"]),
+    "task.*.match_field": (prompts, [*KINDS], ["task.qa.match_field=kind"]),
+    "task.*.stop": (completions, [], ["task.qa.stop=[{letter}]"]),
+    "task.*.max_new_tokens": (completions, ["max_new_tokens=null"], ["task.qa.max_new_tokens=3"]),
+    "task.*.postprocessing": (
+        predictions, [JUDGED], ["task.qa.postprocessing={_target_: icl_eval.postprocessing.FirstLine}"],
+    ),
+    "task.*.metrics": (scores, [JUDGED], ["~task.qa.metrics.token_f1"]),
+    "template.instruction": (prompts, [], ["template.instruction=Go."]),
+    "template.question": (prompts, [], ["template.question='{{ question }}'"]),
+    "template.answer": (prompts, [], ["template.answer='={{ answer }}'"]),
+    "template.demonstration": (prompts, [], ["template.demonstration='{{ question }}={{ answer }}'"]),
+    "template.separator": (prompts, [], ["template.separator='--'"]),
+    "template.question_first": (prompts, ["model.source={t5}"], ["template.question_first=true"]),
+    "template.chat": (prompts, ["model.source={chatty}"], ["template.chat=true"]),
+    "placement": (prompts, ["model.source={t5}"], ["placement=split"]),
+    "demonstrations": (prompts, [], ["demonstrations=first"]),
+    "demonstrations.per_question": (prompts, [], ["demonstrations.per_question=true"]),
+    "demonstrations.ids": (
+        prompts, ["demonstrations=fixed", "demonstrations.ids=[qa-pool-001]"], ["demonstrations.ids=[qa-pool-002]"],
+    ),
+    "postprocessing": (predictions, [JUDGED], ["postprocessing=first_line"]),
+    "postprocessing.pattern": (
+        predictions, [JUDGED, "postprocessing=extract", "postprocessing.pattern='[0-9]+'"],
+        ["postprocessing.pattern='[a-z]+'"],
+    ),
+    "metrics": (scores, [JUDGED], ["metrics=[chrf]"]),
+    "metrics.bleu.tokenize": (scores, [JUDGED, "metrics=[bleu]"], ["metrics.bleu.tokenize=char"]),
+    "metrics.bleu.lowercase": (scores, [JUDGED, "metrics=[bleu]"], ["metrics.bleu.lowercase=true"]),
+    "metrics.bleu.smooth_method": (scores, [JUDGED, "metrics=[bleu]"], ["metrics.bleu.smooth_method=add-k"]),
+    "metrics.bleu.smooth_value": (
+        scores, [JUDGED, "metrics=[bleu]", "metrics.bleu.smooth_method=add-k"], ["metrics.bleu.smooth_value=2"],
+    ),
+    "metrics.bleu.max_ngram_order": (scores, [JUDGED, "metrics=[bleu]"], ["metrics.bleu.max_ngram_order=2"]),
+    "metrics.bleu.effective_order": (
+        scores, [JUDGED, "metrics=[bleu]", "metrics.bleu.max_ngram_order=12"], ["metrics.bleu.effective_order=true"],
+    ),
+    "metrics.chrf.word_order": (scores, [JUDGED, "metrics=[chrf]"], ["metrics.chrf.word_order=2"]),
+    "metrics.chrf.char_order": (scores, [JUDGED, "metrics=[chrf]"], ["metrics.chrf.char_order=2"]),
+    "metrics.chrf.beta": (scores, [JUDGED, "metrics=[chrf]"], ["metrics.chrf.beta=1"]),
+    "metrics.ter.normalized": (scores, [JUDGED, "metrics=[ter]"], ["metrics.ter.normalized=true"]),
+    "metrics.ter.no_punct": (scores, [JUDGED, "metrics=[ter]"], ["metrics.ter.no_punct=true"]),
+    "metrics.ter.asian_support": (
+        scores, [JUDGED, "metrics=[ter]", "metrics.ter.normalized=true"], ["metrics.ter.asian_support=true"],
+    ),
+    "metrics.ter.case_sensitive": (scores, [JUDGED, "metrics=[ter]"], ["metrics.ter.case_sensitive=true"]),
+    "metrics.exact_match.ignore_case": (scores, [JUDGED], ["task.qa.metrics.exact_match.ignore_case=false"]),
+    "metrics.exact_match.ignore_punctuation": (
+        scores, [JUDGED], ["task.qa.metrics.exact_match.ignore_punctuation=false"],
+    ),
+    "metrics.exact_match.ignore_numbers": (scores, [JUDGED], ["task.qa.metrics.exact_match.ignore_numbers=true"]),
+    "metrics.exact_match.regexes_to_ignore": (
+        scores, [JUDGED], ["task.qa.metrics.exact_match.regexes_to_ignore=['^is ']"],
+    ),
+    "metrics.numeric_strict.extraction": (
+        scores, [JUDGED, "metrics=[numeric_strict]"], ["metrics.numeric_strict.extraction=flexible"],
+    ),
+    "metrics.numeric_flexible.extraction": (
+        scores, [JUDGED, "metrics=[numeric_flexible]"], ["metrics.numeric_flexible.extraction=strict"],
+    ),
+    "metrics.hub.name": (
+        scores, [JUDGED, "metrics=[hub]", "metrics.hub.name={script}", "metrics.hub.key=share"],
+        ["metrics.hub.name={other_script}"],
+    ),
+    "metrics.hub.key": (
+        scores, [JUDGED, "metrics=[hub]", "metrics.hub.name={script}", "metrics.hub.key=share"],
+        ["metrics.hub.key=number"],
+    ),
+    "metrics.hub.higher_is_better": (
+        direction, [JUDGED, "metrics=[hub]", "metrics.hub.name={script}", "metrics.hub.key=share"],
+        ["metrics.hub.higher_is_better=false"],
+    ),
+    "num_fewshot": (prompts, [], ["num_fewshot=0"]),
+    "limit": (questions, [], ["limit=0.5"]),
+    "seed": (prompts, [], ["seed=1"]),
+    "batch_size": (rows_at_once, ["batch_size=auto"], ["batch_size=2"]),
+    "prefix_cache_mb": (tokens_computed, ["prefix_cache_mb=1000"], ["prefix_cache_mb=0"]),
+    "overflow": (refused, ["num_fewshot=8"], ["overflow=drop"]),
+}  # fmt: skip
+
+
+def walk(schema, prefix=""):
+    """Yield the name of every key below a schema; `*` stands for a name that the user chooses."""
+    for name, hint in typing.get_type_hints(schema).items():
+        key = f"{prefix}{name}"
+        members = typing.get_args(hint)
+        if dataclasses.is_dataclass(hint):
+            yield from walk(hint, f"{key}.")
+        elif typing.get_origin(hint) is dict and dataclasses.is_dataclass(members[1]):
+            yield from walk(members[1], f"{key}.*.")
+        else:
+            yield f"{key}.*" if hint == dict[str, str] else key
+        if (conf_dir() / key).is_dir() and not dataclasses.is_dataclass(hint) and name != "task":
+            yield from walk_options(key)
+
+
+def walk_options(group):
+    """Yield the keys of the options of a group whose classes say what they take."""
+    for path in sorted((conf_dir() / group).glob("*.yaml")):
+        options = {group: OmegaConf.to_container(OmegaConf.load(path))}
+        for names in flatten(options):
+            if names[-1] != "_target_":
+                yield ".".join(names)
+
+
+def flatten(value, names=()):
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from flatten(member, (*names, name))
+    else:
+        yield names
+
+
+def test_every_key_has_a_row_in_the_table():
+    assert set(walk(RunConfig)) == set(CHANGES)
+    assert set(walk(StreamConfig)) - set(CHANGES) == {"prompt"}
+
+
+COMPLETIONS = {
+    # a completion, and the right answer
+    "The Cat sat on the mat today .": "the cat sat on the mat today .",
+    "It costs 3.14 euros, and so on and so forth": "it costs 314 euros and so on and also more",
+    "is yes!": "yes",
+    "room 12\nThe answer is 7, not 8": "room 13",
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory, gpt2, t5):
+    """Return what the placeholders of the table stand for."""
+    root = tmp_path_factory.mktemp("places")
+    places = {name: root / name for name in ("other", "chatty", "pickled", "own_code", "rows", "judged")}
+    tiny_models.save_gpt2(places["other"], seed=1)
+    tiny_models.save_gpt2(places["chatty"], chat_template=tiny_models.CHAT_TEMPLATE)
+    save_pickled(places["pickled"])
+    save_own_code(places["own_code"])
+    save_rows(places["rows"])
+    for name, share in {"script": 0.5, "other_script": 0.25}.items():
+        places[name] = root / f"{name}.py"
+        places[name].write_text(SCRIPT.replace("SHARE", str(share)))
+    return {name: str(path) for name, path in places.items()} | {"gpt2": str(gpt2), "t5": str(t5), "letter": "o"}
+
+
+def save_pickled(folder):
+    import torch
+    from safetensors.torch import load_file
+
+    tiny_models.save_gpt2(folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def save_own_code(folder):
+    tiny_models.save_gpt2(folder)
+    (folder / "code.py").write_text(
+        "from transformers import GPT2Config, GPT2LMHeadModel\n"
+        "class OwnConfig(GPT2Config):\n    model_type = 'own'\n"
+        "class OwnModel(GPT2LMHeadModel):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    auto_map = {"AutoConfig": "code.OwnConfig", "AutoModelForCausalLM": "code.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": auto_map}))
+
+
+def save_rows(folder):
+    """Save a data set with two configurations of two splits each, as folders of the hub are laid out."""
+    header = "---\nconfigs:\n"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        header += f"- config_name: {name}\n  data_files:\n"
+        for split in ("train", "test"):
+            header += f"  - {{split: {split}, path: {name}/{split}.jsonl}}\n"
+            rows = [
+                {"question": f"{name} {split} {n}", "references": [str(n)], "kind": "odd" if n % 2 else "even"}
+                for n in range(6)
+            ]
+            (folder / name / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "README.md").write_text(f"{header}---\n")
+
+
+SCRIPT = """
+import datasets
+import evaluate
+
+class Found(evaluate.Metric):
+    def _info(self):
+        features = datasets.Features(
+            {"predictions": datasets.Value("string"), "references": datasets.List(datasets.Value("string"))}
+        )
+        return evaluate.MetricInfo(description="", citation="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"share": SHARE, "number": 1}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_trace_outside_of_the_tests_folders(tmp_path_factory):
+    """Redirect the caches of the libraries; put two revisions of a model into that of the hub."""
+    import datasets
+    import evaluate
+    import transformers.dynamic_module_utils
+    from huggingface_hub import constants
+
+    root = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_CACHE", str(root / "hub"))
+        patch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(root / "modules"))
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(root / "datasets"))
+        patch.setattr(evaluate.config, "HF_MODULES_CACHE", root / "modules")
+        patch.setattr(evaluate.config, "DOWNLOADED_EVALUATE_PATH", root / "downloads")
+        patch.syspath_prepend(str(root / "modules"))
+        for seed, name in enumerate(("main", "old")):
+            commit = f"{seed}" * 40
+            tiny_models.save_gpt2(root / "hub" / "models--tiny--gpt2" / "snapshots" / commit, seed=seed)
+            (root / "hub" / "models--tiny--gpt2" / "refs").mkdir(exist_ok=True)
+            (root / "hub" / "models--tiny--gpt2" / "refs" / name).write_text(commit)
+        yield
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """Return what has been observed so far: many rows of the table begin with the same overrides."""
+    return {}
+
+
+@pytest.fixture
+def observe(icl_eval_command, places, seen, tmp_path, monkeypatch):
+    """Evaluate with some overrides and return what there is to observe."""
+    from transformers import GPT2LMHeadModel
+
+    fed = []
+    forward = GPT2LMHeadModel.forward
+
+    @functools.wraps(forward)
+    def listen(network, input_ids, **options):
+        fed.append(tuple(input_ids.shape))
+        return forward(network, input_ids, **options)
+
+    monkeypatch.setattr(GPT2LMHeadModel, "forward", listen)
+
+    def call(overrides):
+        filled = [fill(override, places) for override in overrides]
+        name = f"run{len(seen)}"
+        fed.clear()
+        outcome = icl_eval_command(f"model.source={places['gpt2']}", *QUICK, f"hydra.run.dir={name}", *filled)
+        folder = next(
+            (tmp_path / override.split("=")[1] for override in filled if "run.dir" in override), tmp_path / name
+        )
+        if outcome.exit_code:
+            assert outcome.err.count("\n") == 1
+            return Observed(outcome.exit_code, outcome.out, [], {}, [])
+        lines = (folder / "samples_qa.jsonl").read_text(encoding="utf-8").splitlines()
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        return Observed(0, outcome.out, [json.loads(line) for line in lines], report, fed[:])
+
+    def observe(overrides):
+        key = tuple(overrides)
+        if JUDGED in key and JUDGED not in seen:
+            seen[JUDGED] = judge_by_hand(call([JUDGED]), places["judged"])
+        if key not in seen:
+            seen[key] = call(key)
+        return seen[key]
+
+    return observe
+
+
+def fill(override, places):
+    for name, value in places.items():
+        override = override.replace(f"{{{name}}}", value)
+    return override
+
+
+def judge_by_hand(observed, folder):
+    """Replace what the model said, and what would have been right: scoring reads the records alone."""
+    records = [
+        record | {"completion": completion, "targets": [target]}
+        for record, (completion, target) in zip(observed.records, COMPLETIONS.items(), strict=True)
+    ]
+    with open(f"{folder}/samples_qa.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+    return observed
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_law_9_every_key_changes_something_observable(key, observe):
+    look, before, change = CHANGES[key]
+    first, second = observe(before), observe([*before, *change])
+    print(look(first), look(second))
+    assert look(first) != look(second)

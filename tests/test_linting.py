@@ -1,0 +1,78 @@
+import pytest
+from tiny_models import train_bpe, train_unigram
+
+from icl_eval.building import build_evaluation
+from icl_eval.evaluation import PreparedTask, TaskPlan
+from icl_eval.linting import lint_task
+from icl_eval.postprocessing import Strip
+from icl_eval.prompts import Prompt
+from icl_eval.tasks import Example, Task
+from icl_eval.tokenization import encode_prompt
+
+BYTES, UNIGRAM, GPT2 = train_bpe(), train_unigram(), train_bpe(single_special=True)
+GPT2.unk_token = GPT2.eos_token  # as GPT-2 has it
+
+
+def lint(tokenizer=BYTES, prompts=("Q: a\nA:",), examples=(), pool=(), stop=("\n",), encoder=None):
+    """The sentences about prompts (or texts for the encoder) and about (question, first reference, …) rows."""
+    tests, candidates = (
+        tuple(Example(f"{split}-{n}", {"question": row[0]}, row[1:]) for n, row in enumerate(rows))
+        for split, rows in (("test", examples), ("pool", pool))
+    )
+    task = Task("words", "", {}, candidates, tests, "")
+    plan = TaskPlan(task, tests, lambda example: (), stop, 8, Strip(), list)
+    encoded = tuple(encode_prompt(tokenizer, Prompt("q", encoder, text)) for text in prompts)
+    return list(lint_task(PreparedTask(plan, encoded), tokenizer))
+
+
+STOPPED = "the first reference contains a stop string, so it can never be generated whole"
+SPECIAL = "the row's text contains a special token, which the model will take for one"
+UNKNOWN = "prompts contain the unknown token: the vocabulary lacks a character"
+
+
+@pytest.mark.parametrize(
+    ("task", "sentences"),
+    [
+        ({}, []),
+        ({"examples": [("What?", "this", "that\nmore")], "pool": [("Who?", " she\n")]}, []),
+        # prompts
+        ({"prompts": ["a b", "a  b", "a   b"]}, ["prompts contain runs of two or more spaces"]),
+        ({"prompts": ["a b"], "encoder": "a  b", "tokenizer": UNIGRAM}, ["prompts contain runs of two or more spaces"]),
+        ({"prompts": ["a b", "日 b", "本"], "tokenizer": UNIGRAM, "encoder": "c"}, [f"2 of 3 {UNKNOWN}"]),
+        ({"prompts": [None], "tokenizer": UNIGRAM, "encoder": "日"}, [f"1 of 1 {UNKNOWN}"]),
+        ({"prompts": ["日"]}, []),  # a tokenizer of bytes knows every character
+        ({"prompts": [""], "tokenizer": GPT2}, []),  # its only special token is not there for lack of a character
+        # rows
+        ({"examples": [("What?", "this\nthat")]}, [f"test-0: {STOPPED}"]),
+        ({"pool": [("What?", "this\nthat")]}, [f"pool-0: {STOPPED}"]),
+        ({"examples": [("What?", "this\nthat")], "stop": ()}, []),
+        ({"examples": [("What?", "this; that")], "stop": ("END", ";")}, [f"test-0: {STOPPED}"]),
+        ({"examples": [("What <|eos|> is it?", "x")]}, [f"test-0: {SPECIAL}"]),
+        ({"pool": [("What?", "x", "y<|bos|>")]}, [f"pool-0: {SPECIAL}"]),
+        ({"pool": [("Is it <extra_id_3>?", "x")], "tokenizer": UNIGRAM}, [f"pool-0: {SPECIAL}"]),
+        (
+            {"examples": [("?", "a\nb")] * 5, "pool": [("?", "a\nb")]},
+            [f"pool-0, test-0, test-1 and 3 more: {STOPPED}"],
+        ),
+        ({"examples": [("What?", "zzzzzzzzz", "a")]}, ["test-0: the first reference is longer than max_new_tokens=8"]),
+        ({"examples": [("What?", "zzzzzzzz", "zzzzzzzzz")]}, []),
+        (
+            {"prompts": ["a  b"], "examples": [("<|pad|>", "zzzzzzz\nz")]},
+            [
+                "prompts contain runs of two or more spaces",
+                f"test-0: {SPECIAL}",
+                f"test-0: {STOPPED}",
+                "test-0: the first reference is longer than max_new_tokens=8",
+            ],
+        ),
+    ],
+)
+def test_what_is_probably_not_meant_is_said(task, sentences):
+    assert lint(**task) == sentences
+
+
+def test_the_shipped_rows_are_clean(compose):
+    tasks = "translation,translation_en_fr,commonsense,math,qa,dialogue,story,showcase"
+    for plan in build_evaluation(compose(f"task=[{tasks}]"), {}, []).plans:
+        sentences = list(lint_task(PreparedTask(plan, ()), BYTES))
+        assert not [sentence for sentence in sentences if "max_new_tokens" not in sentence]  # BYTES needs more of them

@@ -1,0 +1,133 @@
+import dataclasses
+
+import pytest
+
+from icl_eval.errors import DataError
+from icl_eval.records import Record, RecordLog, read_records
+
+FIRST = Record(
+    example_id="qa-test-001",
+    doc={"question": "Où ?"},
+    targets=("Paris", "à Paris"),
+    encoder=None,
+    decoder="Q: Où ?\nA:",
+    demonstration_ids=("qa-pool-007",),
+    shots_requested=2,
+    shots_effective=1,
+    completion=" Paris\u2028\r\n\u0085😀",  # all of them line ends to somebody
+    prediction="Paris",
+    metrics={"exact_match": 1.0, "numeric_strict": None},
+    prompt_tokens=9,
+    completion_tokens=3,
+    finish_reason="eos",
+    prompt_hash="0123456789abcdef",
+)
+SECOND = dataclasses.replace(FIRST, example_id="qa-test-002", encoder="Q", decoder=None, metrics={})
+LINE = (
+    '{"example_id": "qa-test-001", "doc": {"question": "Où ?"}, "targets": ["Paris", "à Paris"], "encoder": null, '
+    '"decoder": "Q: Où ?\\nA:", "demonstration_ids": ["qa-pool-007"], "shots_requested": 2, "shots_effective": 1, '
+    '"completion": " Paris\u2028\\r\\n\u0085😀", "prediction": "Paris", '
+    '"metrics": {"exact_match": 1.0, "numeric_strict": null}, "prompt_tokens": 9, "completion_tokens": 3, '
+    '"finish_reason": "eos", "prompt_hash": "0123456789abcdef"}\n'
+)
+
+
+def write(path, *records):
+    log = RecordLog(path)
+    for record in records:
+        log.append(record)
+    log.close()
+    return path
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "samples_qa.jsonl"
+
+
+def test_a_record_is_one_line_that_reads_back(path):
+    write(path, FIRST)
+    assert path.read_bytes() == LINE.encode()
+    assert read_records(path) == [FIRST]
+
+
+def test_a_record_is_on_disk_as_soon_as_it_is_appended(path):
+    log = RecordLog(path)
+    log.append(FIRST)
+    assert read_records(path) == [FIRST]
+    log.append(SECOND)
+    assert read_records(path) == [FIRST, SECOND]
+    log.close()
+
+
+def test_law_3_a_log_goes_on_after_any_byte_that_it_was_cut_at(path):
+    content = write(path, FIRST, SECOND).read_bytes()
+    end_of_first = len(LINE.encode())
+    for length in range(len(content) + 1):
+        path.write_bytes(content[:length])
+        log = RecordLog(path)
+        assert (
+            list(log.records) == ["qa-test-001", "qa-test-002"][: (length >= end_of_first) + (length == len(content))]
+        )
+        for record in (FIRST, SECOND):
+            if record.example_id not in log.records:
+                log.append(record)
+        log.close()
+        assert path.read_bytes() == content
+
+
+def test_the_later_of_two_records_of_one_example_counts(path):
+    again = dataclasses.replace(FIRST, completion="London")
+    assert RecordLog(write(path, FIRST, again)).records == {"qa-test-001": again}
+
+
+def test_a_finished_log_holds_exactly_the_records_given_in_their_order(path):
+    log = RecordLog(path)
+    log.append(SECOND)
+    log.append(FIRST)
+    log.append(dataclasses.replace(FIRST, example_id="qa-test-099"))  # of a run without `limit`
+    log.finish([FIRST, SECOND])
+    log.close()
+    assert read_records(path) == [FIRST, SECOND]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_log_is_replaced_at_once_or_not_at_all(path):
+    def records():
+        yield SECOND
+        raise RuntimeError("a metric failed")
+
+    log = RecordLog(write(path, FIRST))
+    with pytest.raises(RuntimeError):
+        log.finish(records())
+    log.close()
+    assert read_records(path) == [FIRST]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("", "the line: Invalid JSON: EOF while parsing a value at line 1 column 0"),
+        ("[]", "the line: Input should be an object"),
+        (LINE.replace('"prompt_tokens": 9, ', ""), "prompt_tokens: Field required"),
+        (
+            LINE.replace('"prompt_tokens": 9', '"prompt_tokens": "many"'),
+            "prompt_tokens: Input should be a valid integer, unable to parse string as an integer",
+        ),
+        (LINE.replace('["Paris", "à Paris"]', "[1]"), "targets.0: Input should be a valid string"),
+    ],
+)
+@pytest.mark.parametrize("read", [RecordLog, read_records])
+def test_a_line_that_is_no_record_is_named(read, line, reason, path):
+    path.write_text(LINE + line.rstrip("\n") + "\n" + LINE, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read(path)
+    assert str(error.value) == f"{path}:2: not a record ({reason})"
+    assert path.stat().st_size > 2 * len(LINE)  # and nothing is cut off
+
+
+def test_reading_does_not_mend(path):
+    path.write_text(LINE + LINE[:30], encoding="utf-8")
+    with pytest.raises(DataError, match=":2: not a record"):
+        read_records(path)
+    assert path.read_text(encoding="utf-8") == LINE + LINE[:30]

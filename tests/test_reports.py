@@ -1,0 +1,105 @@
+import json
+from dataclasses import replace
+from importlib.resources import files
+
+import jsonschema
+import pytest
+
+from icl_eval.reports import (
+    SCHEMA_VERSION,
+    Counts,
+    MetricResult,
+    Provenance,
+    Report,
+    RunInfo,
+    TaskResult,
+    Timing,
+    read_report,
+    report_schema,
+    write_report,
+)
+
+REPORT = Report(
+    schema_version=SCHEMA_VERSION,
+    run=RunInfo(
+        model="tiny-gpt2",
+        architecture="decoder-only",
+        template="labelled",
+        placement="decoder",
+        num_fewshot=2,
+        seed=0,
+        decoding={"search": "greedy", "tasks": {"qa": {"stop": ["\n"], "max_new_tokens": 16}}},
+        fingerprint="0123456789abcdef",
+    ),
+    results={
+        "qa": TaskResult(
+            n=3,
+            num_fewshot=2,
+            metrics={
+                "exact_match": MetricResult(1 / 3, 0.27, (0.0, 1.0), "exact_match|case:ignored", True),
+                "hub": MetricResult(12.5, None, None, "hub|name:perplexity", False),
+            },
+            counts=Counts(120, 80, 31, {"eos": 1, "stop": 2}, {"exact_match": 0}, {"2": 3}),
+        )
+    },
+    timing=Timing({"prompts": 0.1, "decoding": 0.2}, None),
+    provenance=Provenance({"torch": "2.9"}, None, "sha256:…", {"qa": "abc"}, {"num_fewshot": 2}, {"cpu": "é"}),
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "report.json"
+
+
+def test_a_report_reads_back_as_it_was_written(path):
+    write_report(REPORT, path)
+    assert read_report(path) == REPORT
+
+
+def test_a_report_is_indented_utf_8_in_the_order_of_its_fields(path):
+    write_report(REPORT, path)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith('{\n  "schema_version": 1,\n  "run": {\n    "model": "tiny-gpt2",\n')
+    assert text.endswith('      "cpu": "é"\n    }\n  }\n}\n')
+    assert list(json.loads(text)) == ["schema_version", "run", "results", "timing", "provenance"]
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(path):
+    write_report(REPORT, path)
+    unwritable = replace(REPORT, provenance=replace(REPORT.provenance, host={"cpu": object()}))
+    with pytest.raises(TypeError):
+        write_report(unwritable, path)
+    assert read_report(path) == REPORT
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_published_schema_is_the_one_of_the_code():
+    published = files("icl_eval").joinpath("report.schema.json").read_text(encoding="utf-8")
+    assert published == json.dumps(report_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def test_a_written_report_is_what_its_schema_describes(path):
+    jsonschema.Draft202012Validator.check_schema(report_schema())
+    write_report(REPORT, path)
+    jsonschema.validate(json.loads(path.read_text(encoding="utf-8")), report_schema())
+
+
+@pytest.mark.parametrize(
+    "place", ["", "run", "results.qa", "results.qa.metrics.hub", "results.qa.counts", "timing", "provenance"]
+)
+def test_every_field_of_a_report_is_required(place, path):
+    write_report(REPORT, path)
+    names = list(part(json.loads(path.read_text(encoding="utf-8")), place))
+    assert names
+    for name in names:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        del part(document, place)[name]
+        with pytest.raises(jsonschema.ValidationError, match=f"'{name}' is a required property"):
+            jsonschema.validate(document, report_schema())
+
+
+def part(document, place):
+    for name in filter(None, place.split(".")):
+        document = document[name]
+    return document
