@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from benchmarks.floor import Rates, floor_seconds, measure_rates
+from benchmarks.floor import floor_seconds, measure_rates
 from benchmarks.machine import machine_facts
 from benchmarks.rounds import run_rounds
 from benchmarks.systems import FAMILIES, build_systems
@@ -32,17 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "lm-eval" in options.systems and not find_spec("lm_eval"):
         _tell("lm-eval is not installed and left out: pip install -c constraints.txt -e '.[benchmark]'")
     model = load_model(_model_spec(options.model), options.dtype, "cpu")
-    facts, rates = machine_facts(), measure_rates(options.dtype)
-    print(render_machine(facts, options.dtype, rates), flush=True)
-    outcomes = []
+    facts = {**machine_facts(), "dtype": options.dtype}
+    print(render_machine(facts), flush=True)
+    outcomes = {}
     for name in options.workloads:
         with quiet_transformers(reports=False):
-            outcome = _measure(WORKLOADS[name](model, options.questions), options, rates)
+            outcome = _measure(WORKLOADS[name](model, options.questions), options)
         print("\n" + render_outcome(outcome), flush=True)
-        outcomes.append(outcome)
+        outcomes[name] = outcome
     if options.json:
-        report = {"machine": facts, "dtype": options.dtype, "rates": asdict(rates)}
-        report["workloads"] = {outcome.workload.name: _as_json(outcome) for outcome in outcomes}
+        report = {"machine": facts, "workloads": {name: _as_json(outcome) for name, outcome in outcomes.items()}}
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
@@ -83,15 +82,18 @@ def _model_spec(folder: str | None) -> ModelSpec:
     return ModelSpec(folder or str(OmegaConf.load(_DEFAULT_MODEL).source))
 
 
-def _measure(workload: Workload, options: argparse.Namespace, rates: Rates) -> Outcome:
+def _measure(workload: Workload, options: argparse.Namespace) -> Outcome:
     systems = build_systems(options.systems, workload)
+    before = measure_rates(options.dtype)
     results = run_rounds(systems, workload, options.rounds, options.sample, _tell)
+    rates = before.best(measure_rates(options.dtype))
     num_generated = [answer.num_tokens or 0 for answer in results[0].answers]
-    return Outcome(workload, results, floor_seconds(workload, num_generated, rates))
+    return Outcome(workload, results, rates, floor_seconds(workload, num_generated, rates))
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
-    return {"floor": outcome.floor, "results": [asdict(result) for result in outcome.results]}
+    results = [asdict(result) for result in outcome.results]
+    return {"rates": asdict(outcome.rates), "floor": outcome.floor, "results": results}
 
 
 def _tell(line: str) -> None:

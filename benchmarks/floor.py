@@ -5,7 +5,8 @@
 
 Either takes as long as its floating-point operations take at the rate of a large matrix product, or as long as
 reading its weights, keys and values takes at the rate of a long sum, whichever is longer. Both rates are measured
-in this process. Nothing else is counted: no softmax, no normalization, no choosing, no text.
+in this process, before and after the systems run. Nothing else is counted: no softmax, no normalization, no
+choosing, no text.
 """
 
 import time
@@ -35,6 +36,10 @@ class Rates:
     def seconds(self, flops: float, num_bytes: float) -> float:
         """Return the least time for some work."""
         return max(flops / self.flops, num_bytes / self.bytes_read)
+
+    def best(self, other: "Rates") -> "Rates":
+        """Return the better of two measurements: a busy machine only ever makes them worse."""
+        return Rates(max(self.flops, other.flops), max(self.bytes_read, other.bytes_read))
 
 
 def measure_rates(dtype: str) -> Rates:

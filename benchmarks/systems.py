@@ -48,7 +48,7 @@ def build_systems(families: Sequence[str], workload: Workload) -> list[System]:
     if "generate" in families:
         systems += [Generate(1), *map(Generate, BATCH_SIZES)]
     if "lm-eval" in families and workload.model.architecture == "decoder-only" and find_spec("lm_eval"):
-        systems += [LmEval(workload.model, size) for size in BATCH_SIZES]
+        systems += [LmEval(workload, size) for size in BATCH_SIZES]
     if "naive" in families:
         systems.append(Naive())
     return systems
@@ -122,11 +122,14 @@ class LmEval:
 
     most_questions = None
 
-    def __init__(self, model: LanguageModel, batch_size: int):
+    def __init__(self, workload: Workload, batch_size: int):
         from lm_eval.models.huggingface import HFLM
 
+        model = workload.model
         self.name = f"lm-eval, batch {batch_size}"
         self._hflm = HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=batch_size)
+        for prompt in workload.prompts:  # it is given texts; they must become the same tokens
+            assert tuple(self._hflm.tok_encode(prompt.prompt.decoder)) == prompt.decoder_ids
 
     def answer(self, workload: Workload) -> list[Answer]:
         """Return the answers, in the order of the prompts."""
@@ -153,22 +156,19 @@ class Naive:
     def _answer_one(workload: Workload, prompt: EncodedPrompt) -> Answer:
         model = workload.model
         inputs = _model_inputs(model, [prompt])
+        inputs.pop("attention_mask")  # nothing is padded
         side = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
         ends = model.network.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         generated: list[int] = []
         while len(generated) < workload.max_new_tokens:
-            ids = torch.cat([inputs[side], torch.tensor([generated], dtype=torch.long)], dim=1)
-            logits = model.network(**{side: ids, "use_cache": False}, **_other_inputs(inputs, side)).logits
+            logits = model.network(**inputs, use_cache=False).logits
             generated.append(int(logits[0, -1].argmax()))
+            inputs[side] = torch.cat([inputs[side], torch.tensor([generated[-1:]])], dim=1)
             text = model.tokenizer.decode(generated)
             if generated[-1] in ends or any(stop in text for stop in workload.stop):
                 break
         return Answer(_text(workload, generated), len(generated))
-
-
-def _other_inputs(inputs: dict[str, torch.Tensor], side: str) -> dict[str, torch.Tensor]:
-    return {"input_ids": inputs["input_ids"]} if side == "decoder_input_ids" else {}
 
 
 def _model_inputs(model: LanguageModel, prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:

@@ -21,18 +21,14 @@ class Outcome:
     workload: Workload
     results: Sequence[Result]
     """The first one is icl_eval's."""
+    rates: Rates
     floor: float
     """Seconds."""
 
 
-def render_machine(facts: Mapping[str, str], dtype: str, rates: Rates) -> str:
+def render_machine(facts: Mapping[str, str]) -> str:
     """Return what the numbers were measured on, as a list."""
-    measured = {
-        "dtype": dtype,
-        "matrix product": f"{rates.flops / 1e9:.0f} GFLOP/s",
-        "memory read": f"{rates.bytes_read / 1e9:.1f} GB/s",
-    }
-    return "\n".join(f"- {name}: {value}" for name, value in {**facts, **measured}.items())
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
 def render_outcome(outcome: Outcome) -> str:
@@ -42,15 +38,19 @@ def render_outcome(outcome: Outcome) -> str:
     generated = sum(answer.num_tokens or 0 for answer in ours.answers)
     about = (
         f"{workload.model.name}, {len(lengths)} questions, prompts of {min(lengths)} to {max(lengths)} tokens, "
-        f"{generated} tokens generated. Floor {outcome.floor:.2f} s; icl_eval takes "
-        f"{ours.median_seconds / outcome.floor:.1f} times that."
+        f"{generated} tokens generated."
+    )
+    floor = (
+        f"Floor {outcome.floor:.2f} s, at {outcome.rates.flops / 1e9:.0f} GFLOP/s and "
+        f"{outcome.rates.bytes_read / 1e9:.1f} GB/s; icl_eval takes {ours.median_seconds / outcome.floor:.1f} "
+        "times that."
     )
     rows = [_row(result, outcome) for result in outcome.results]
     scaled = any(result.num_questions < len(lengths) for result in outcome.results)
     note = (
         ["", "\\* measured on the first questions only, their number in brackets; scaled by count."] if scaled else []
     )
-    return "\n".join([f"### {workload.name}", "", about, "", _HEADER, *rows, *note])
+    return "\n".join([f"### {workload.name}", "", f"{about} {floor}", "", _HEADER, *rows, *note])
 
 
 def _row(result: Result, outcome: Outcome) -> str:

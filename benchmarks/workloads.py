@@ -1,7 +1,7 @@
 """Workloads: prompts in which everything is made up here from a seed, so that everybody measures the same.
 
 The questions are arithmetic word problems with worked answers. With SmolLM2's tokenizer a demonstration has about
-60 tokens, a question 26 to 35, and the answers that it writes end (at an empty line) at different lengths.
+60 tokens, a question 26 to 31, and the answers that it writes end (at an empty line) at different lengths.
 
     Solve each problem step by step.        ─┐
                                              │
@@ -26,16 +26,16 @@ _NAMES = ("Ana", "Tom", "Mia", "Ben", "Eva", "Leo", "Zoe", "Max")
 _THINGS = ("pens", "plums", "books", "stamps", "coins", "shells", "cards", "tickets")
 _SHAPES = (
     (
-        "{name} picks {a} {things} on Monday and {b} on Tuesday, then gives {c} away. How many are left?",
-        "{a} + {b} = {a_plus_b} {things} in all. {a_plus_b} - {c} = {sum_left} {things} left. So it is {sum_left}.",
+        "{name} picks {a} {things} on Monday and {b} more on Tuesday, then gives {c} away. How many are left?",
+        "{a} + {b} = {a_plus_b}. {a_plus_b} - {c} = {sum_left} {things} left.",
     ),
     (
-        "{name} has {c} boxes of {b} {things} and finds {a} more. How many {things} are there now?",
-        "{c} * {b} = {c_times_b} {things} in boxes. {c_times_b} + {a} = {product_more} {things}. So it is {product_more}.",
+        "{name} has {c} boxes with {b} {things} in each box and finds {a} more. How many are there now?",
+        "{c} * {b} = {c_times_b}. {c_times_b} + {a} = {product_more} {things} now.",
     ),
     (
-        "{name} packs {c} bags with {a} {things} each and sells {b}. How many {things} remain?",
-        "{c} * {a} = {c_times_a} {things} in bags. {c_times_a} - {b} = {product_left} {things}. So it is {product_left}.",
+        "{name} packs {c} bags of {a} {things} and sells {b} of them. How many {things} remain?",
+        "{c} * {a} = {c_times_a}. {c_times_a} - {b} = {product_left} {things} remain.",
     ),
 )
 _T5_VOCABULARY = 32128
@@ -70,12 +70,9 @@ def make_problems(seed: str, count: int) -> list[Problem]:
 
 def _make_problem(chance: random.Random) -> Problem:
     a, b, c = chance.randint(21, 99), chance.randint(11, 20), chance.randint(3, 9)
-    values = {
-        "name": chance.choice(_NAMES),
-        "things": chance.choice(_THINGS),
-        **{"a": a, "b": b, "c": c, "a_plus_b": a + b, "sum_left": a + b - c},
-        **{"c_times_b": c * b, "product_more": c * b + a, "c_times_a": c * a, "product_left": c * a - b},
-    }
+    names = {"name": chance.choice(_NAMES), "things": chance.choice(_THINGS)}
+    sums = {"a_plus_b": a + b, "sum_left": a + b - c, "c_times_b": c * b, "product_more": c * b + a}
+    values = {"a": a, "b": b, "c": c, **names, **sums, "c_times_a": c * a, "product_left": c * a - b}
     question, answer = chance.choice(_SHAPES)
     return Problem(question.format(**values), answer.format(**values))
 
@@ -136,10 +133,12 @@ def random_t5(model: LanguageModel) -> LanguageModel:
     from transformers import T5Config, T5ForConditionalGeneration
 
     sizes = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6}
-    kind = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0}
+    kind = {"feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = T5ForConditionalGeneration(T5Config(vocab_size=_T5_VOCABULARY, **sizes, **kind))
+        # As flan-t5 has it: a head of its own. With the embedding as its head it would repeat one token for ever.
+        network.lm_head = torch.nn.Linear(sizes["d_model"], _T5_VOCABULARY, bias=False)
     network.generation_config.eos_token_id = None  # every row runs to the last token
     network = network.to(getattr(torch, model.dtype)).eval().requires_grad_(False)
     return LanguageModel(

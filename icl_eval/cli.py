@@ -122,10 +122,10 @@ def _compose(run: Callable[[], None], arguments: Sequence[str]) -> None:
     """Call Hydra, which has no error class of its own for some mistakes (`task=null`, `placement.x=1`)."""
     try:
         run()
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, AttributeError, ValueError) as error:
         if isinstance(error, OmegaConfBaseException):
             raise
-        raise ConfigError(f"{error} (given: {' '.join(arguments)})") from error
+        raise ConfigError(f"{explain(error)} (given: {' '.join(arguments)})") from error
 
 
 def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> float | None:

@@ -6,6 +6,7 @@ import jsonschema
 import pytest
 from omegaconf import OmegaConf
 
+from icl_eval.cli import COMMANDS
 from icl_eval.config import ModelConfig, RunConfig, StreamConfig, TaskConfig
 from icl_eval.decoding import Completion, GreedyDecoder
 from icl_eval.hydra_setup import conf_dir
@@ -43,7 +44,7 @@ def exact_match_keys(prefix):
     return ", ".join(f"{prefix}.exact_match.{name}" for name in names)
 
 
-UNKNOWN_COMMAND = "unknown command (known, as the first word: evaluate, preview, stream; options are key=value)"
+UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMANDS)}; options are key=value)"
 
 
 @pytest.mark.parametrize(
@@ -123,11 +124,12 @@ UNKNOWN_COMMAND = "unknown command (known, as the first word: evaluate, preview,
         (["limit=0"], "limit=0: must be a number of examples (1 or more) or a fraction between 0 and 1"),
         (["limit=-1"], "limit=-1: must be a number of examples (1 or more) or a fraction between 0 and 1"),
         (["limit=1.5"], "limit=1.5: must be a number of examples (1 or more) or a fraction between 0 and 1"),
-        (["batch_size=0"], "batch_size=0: must be 1 or more"),
+        (["batch_size=0"], "batch_size=0: must be auto, or 1 or more"),
         (["max_new_tokens=0"], "max_new_tokens=0: must be 1 or more"),
         (["task=[]"], "task: at least one is needed (task=qa, or task=[qa,math])"),
         (["task=null"], "Config group override must be a string or a list. Got NoneType (given: {given})"),
         (["placement.x=1"], "Unexpected type for root: NoneType (given: {given})"),
+        (["task.qa.postprocessing={x: 1}"], "'NoneType' object has no attribute 'get' (given: {given})"),
         (["template.question={{ x }}"], "template.question={{ x }}: no viable alternative at input '{{ '"),
         (["template.separator=${x}"], "template.separator: Interpolation key 'x' not found"),
         (
@@ -202,12 +204,11 @@ ROW = b'{"id": "x", "question": "q", "references": ["a"]}\n'
         (ROW + ROW, "{path}:2: id 'x' is already the id of {path}:1"),
     ],
 )
-@pytest.mark.parametrize("split", ["pool", "test"])
-def test_a_bad_data_file_is_one_line_with_file_and_line(content, sentence, split, icl_eval, tmp_path):
+def test_a_bad_data_file_is_one_line_with_file_and_line(content, sentence, icl_eval, tmp_path):
     path = tmp_path / "rows.jsonl"
     if content is not None:
         path.write_bytes(content)
-    outcome = icl_eval(f"task.qa.{split}.path={path}")
+    outcome = icl_eval(f"task.qa.test.path={path}")
     sentence = sentence.format(path=path)
     assert (outcome.exit_code, outcome.out, outcome.err) == (2, "", f"icl-eval: {sentence}\n")
 
@@ -219,7 +220,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(icl_eval, tmp_path):
     assert outcome.err == "icl-eval: file/run: cannot be written (Not a directory)\n"
 
 
-@pytest.mark.parametrize("command", ["preview", "stream"])
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"evaluate"}))
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
 def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
     outcome = icl_eval_command(command, "model=gpt2", flag)

@@ -9,6 +9,7 @@ import functools
 import json
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import tiny_models
@@ -17,7 +18,8 @@ from omegaconf import OmegaConf
 from icl_eval.config import RunConfig, StreamConfig
 from icl_eval.hydra_setup import conf_dir
 
-QUICK = ("task=qa", "limit=4", "num_fewshot=1", "max_new_tokens=6", "dtype=float32", "device=cpu")
+STREAM = ("model.source={gpt2}", "prompt='Question: is the sky blue?'", "max_new_tokens=12", "device=cpu")
+QUICK = ("task=qa", "limit=5", "num_fewshot=1", "max_new_tokens=6", "dtype=float32", "device=cpu")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def tokens_computed(observed):
     return sum(rows * tokens for rows, tokens in observed.fed)
 
 
-JUDGED = "hydra.run.dir={judged}"
+JUDGED, COUNTED = "hydra.run.dir={judged}", "hydra.run.dir={counted}"
 ROWS = "task.qa.pool={path: {rows}, name: a, split: train}"
 TEST_ROWS = "task.qa.test={path: {rows}, name: a, split: train}"
 KINDS = ("task.qa.pool.path={rows}/a/train.jsonl", "task.qa.test.path={rows}/a/test.jsonl", "+task.qa.fields.kind=kind")
@@ -96,7 +98,7 @@ CHANGES = {
     "task.*.stop": (completions, [], ["task.qa.stop=[{letter}]"]),
     "task.*.max_new_tokens": (completions, ["max_new_tokens=null"], ["task.qa.max_new_tokens=3"]),
     "task.*.postprocessing": (
-        predictions, [JUDGED], ["task.qa.postprocessing={_target_: icl_eval.postprocessing.FirstLine}"],
+        predictions, [JUDGED], ["+postprocessing@task.qa.postprocessing=first_line"],
     ),
     "task.*.metrics": (scores, [JUDGED], ["~task.qa.metrics.token_f1"]),
     "template.instruction": (prompts, [], ["template.instruction=Go."]),
@@ -143,13 +145,13 @@ CHANGES = {
     ),
     "metrics.exact_match.ignore_numbers": (scores, [JUDGED], ["task.qa.metrics.exact_match.ignore_numbers=true"]),
     "metrics.exact_match.regexes_to_ignore": (
-        scores, [JUDGED], ["task.qa.metrics.exact_match.regexes_to_ignore=['^is ']"],
+        scores, [JUDGED], ["task.qa.metrics.exact_match.regexes_to_ignore=['1[23]']"],
     ),
     "metrics.numeric_strict.extraction": (
-        scores, [JUDGED, "metrics=[numeric_strict]"], ["metrics.numeric_strict.extraction=flexible"],
+        scores, [COUNTED, "metrics=[numeric_strict]"], ["metrics.numeric_strict.extraction=flexible"],
     ),
     "metrics.numeric_flexible.extraction": (
-        scores, [JUDGED, "metrics=[numeric_flexible]"], ["metrics.numeric_flexible.extraction=strict"],
+        scores, [COUNTED, "metrics=[numeric_flexible]"], ["metrics.numeric_flexible.extraction=strict"],
     ),
     "metrics.hub.name": (
         scores, [JUDGED, "metrics=[hub]", "metrics.hub.name={script}", "metrics.hub.key=share"],
@@ -167,7 +169,9 @@ CHANGES = {
     "limit": (questions, [], ["limit=0.5"]),
     "seed": (prompts, [], ["seed=1"]),
     "batch_size": (rows_at_once, ["batch_size=auto"], ["batch_size=2"]),
-    "prefix_cache_mb": (tokens_computed, ["prefix_cache_mb=1000"], ["prefix_cache_mb=0"]),
+    "prefix_cache_mb": (
+        tokens_computed, ["prefix_cache_mb=0", "seed=7", "+task.again=${task.qa}"], ["prefix_cache_mb=1000"],
+    ),
     "overflow": (refused, ["num_fewshot=8"], ["overflow=drop"]),
 }  # fmt: skip
 
@@ -209,12 +213,16 @@ def test_every_key_has_a_row_in_the_table():
     assert set(walk(StreamConfig)) - set(CHANGES) == {"prompt"}
 
 
+# From a completion to the right answer, for each folder whose records are written by hand.
 COMPLETIONS = {
-    # a completion, and the right answer
-    "The Cat sat on the mat today .": "the cat sat on the mat today .",
-    "It costs 3.14 euros, and so on and so forth": "it costs 314 euros and so on and also more",
-    "is yes!": "yes",
-    "room 12\nThe answer is 7, not 8": "room 13",
+    JUDGED: {
+        "The Cat sat on the mat today .": "the cat sat on the mat today .",
+        "It costs 3.14 euros, and so on and so forth": "it costs 314 euros and so on and also more",
+        "is yes\nA: no": "yes",
+        "room 12!": "room 13",
+        "猫が,好き。": "猫が好き",
+    },
+    COUNTED: {"The answer is 7, not 8": "8", "42": "42", "about 3": "3", "none": "1", "5": "5"},
 }
 
 
@@ -222,7 +230,7 @@ COMPLETIONS = {
 def places(tmp_path_factory, gpt2, t5):
     """Return what the placeholders of the table stand for."""
     root = tmp_path_factory.mktemp("places")
-    places = {name: root / name for name in ("other", "chatty", "pickled", "own_code", "rows", "judged")}
+    places = {name: root / name for name in ("other", "chatty", "pickled", "own_code", "rows", "judged", "counted")}
     tiny_models.save_gpt2(places["other"], seed=1)
     tiny_models.save_gpt2(places["chatty"], chat_template=tiny_models.CHAT_TEMPLATE)
     save_pickled(places["pickled"])
@@ -349,8 +357,10 @@ def observe(icl_eval_command, places, seen, tmp_path, monkeypatch):
 
     def observe(overrides):
         key = tuple(overrides)
-        if JUDGED in key and JUDGED not in seen:
-            seen[JUDGED] = judge_by_hand(call([JUDGED]), places["judged"])
+        for folder in set(key) & set(COMPLETIONS):
+            if (folder,) not in seen:
+                judge_by_hand(call([folder]), fill(folder, places), COMPLETIONS[folder])
+                seen[folder,] = call([folder])
         if key not in seen:
             seen[key] = call(key)
         return seen[key]
@@ -364,20 +374,28 @@ def fill(override, places):
     return override
 
 
-def judge_by_hand(observed, folder):
+def judge_by_hand(observed, folder, completions):
     """Replace what the model said, and what would have been right: scoring reads the records alone."""
     records = [
         record | {"completion": completion, "targets": [target]}
-        for record, (completion, target) in zip(observed.records, COMPLETIONS.items(), strict=True)
+        for record, (completion, target) in zip(observed.records, completions.items(), strict=True)
     ]
-    with open(f"{folder}/samples_qa.jsonl", "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
-    return observed
+    path = Path(folder.partition("=")[2]) / "samples_qa.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 @pytest.mark.parametrize("key", CHANGES)
 def test_law_9_every_key_changes_something_observable(key, observe):
     look, before, change = CHANGES[key]
-    first, second = observe(before), observe([*before, *change])
-    print(look(first), look(second))
-    assert look(first) != look(second)
+    assert look(observe(before)) != look(observe([*before, *change]))
+
+
+@pytest.mark.parametrize("key", sorted(walk(StreamConfig)))
+def test_law_9_every_key_changes_a_stream(key, icl_eval_command, places):
+    _, before, change = CHANGES.get(key, (None, [], ["prompt='The house is small.'"]))
+
+    def shown(overrides):
+        outcome = icl_eval_command("stream", *(fill(override, places) for override in [*STREAM, *overrides]))
+        return outcome.exit_code, outcome.out
+
+    assert shown(before) != shown([*before, *change])

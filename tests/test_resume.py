@@ -94,8 +94,10 @@ MOMENTS = (
 
 def run_and_be_killed(arguments):
     """Start the same command once for each moment; in a process of its own, which forks before torch has worked."""
-    import evaluate  # noqa: F401  imported once for all, as are:
-    import transformers  # noqa: F401
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast  # noqa: F401  once, for all children, like:
+
+    from icl_eval import decoding, evaluation  # noqa: F401
+    from icl_eval.metrics import ExactMatch, TokenF1  # noqa: F401
 
     sys.argv = ["icl-eval", *arguments]
     for arrange, moment in MOMENTS:

@@ -13,6 +13,7 @@ and for how it is made fast:
     sharing          which prompts begin alike, and which beginnings are worth computing once
     prefixes         the caches of those beginnings, kept for later prompts
     sessions         rows in a network: join, step, keep
+    networks         running one, whatever its architecture
     split_attention  attending to a shared prefix in place
     opening          the right session for a group of prompts
     capabilities     what a network can do, found by trying it

@@ -7,8 +7,9 @@ import torch
 from transformers import PreTrainedModel
 
 from icl_eval.decoding import split_attention
+from icl_eval.decoding.networks import new_cache, run
 from icl_eval.decoding.prefixes import PrefixStore, count_bytes, is_plain
-from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession, new_cache, run
+from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
 from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel
 from icl_eval.weights.quiet import quiet_transformers

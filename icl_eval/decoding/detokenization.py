@@ -22,7 +22,7 @@ class Detokenizer:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", context_ids: Sequence[int] = ()):
         """Begin after some ids (the prompt's last ones) that tell what the first token looks like."""
         self._tokenizer = tokenizer
-        self._shown = list(context_ids[-_CONTEXT_TOKENS:])  # ids whose text is out, for context
+        self._shown = [self._whole_characters(context_ids)]  # ids whose text is out, a list for each time
         self._waiting: list[int] = []
 
     def feed(self, token_id: int) -> str:
@@ -36,13 +36,26 @@ class Detokenizer:
         return self._show(self._new_text()) if self._waiting else ""
 
     def _show(self, text: str) -> str:
-        self._shown = (self._shown + self._waiting)[-_CONTEXT_TOKENS:]
+        self._shown.append(self._waiting)
+        while sum(map(len, self._shown[1:])) >= _CONTEXT_TOKENS:
+            del self._shown[0]
         self._waiting = []
         return text
 
     def _new_text(self) -> str:
-        before = self._decode(self._shown)
-        return self._decode(self._shown + self._waiting)[len(before) :]
+        shown = [token_id for ids in self._shown for token_id in ids]
+        return self._decode(shown + self._waiting)[len(self._decode(shown)) :]
+
+    def _whole_characters(self, context_ids: Sequence[int]) -> list[int]:
+        """Return the last ids, from the beginning of a character on.
+
+        Llama's decoder shows nothing of a row of bytes in which there is a part of a character.
+        """
+        for length in range(_CONTEXT_TOKENS, 2 * _CONTEXT_TOKENS):
+            ids = list(context_ids[-length:])
+            if not self._decode(ids).startswith(_UNFINISHED):
+                return ids
+        return []
 
     def _decode(self, ids: list[int]) -> str:
         text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

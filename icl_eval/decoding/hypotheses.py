@@ -66,7 +66,10 @@ class Hypothesis:
         elif len(self.token_ids) == max_new_tokens:
             self.finish_reason = "length"
         if self.finish_reason in ("eos", "length"):
-            text += self._stop_filter.feed(self._detokenizer.flush()) + self._stop_filter.flush()
+            text += self._stop_filter.feed(self._detokenizer.flush())
+            if self._stop_filter.stopped:  # by an unfinished character that waited until now
+                self.finish_reason = "stop"
+            text += self._stop_filter.flush()
         self._pieces.append(text)
         return Token(self.example_id, token_id, text)
 

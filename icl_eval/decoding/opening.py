@@ -8,16 +8,9 @@ from transformers import Cache, PreTrainedModel
 
 from icl_eval.decoding.capabilities import Capabilities
 from icl_eval.decoding.hypotheses import Hypothesis
+from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, encode, new_cache, run
 from icl_eval.decoding.prefixes import Key
-from icl_eval.decoding.sessions import (
-    MAX_PREFILL_TOKENS,
-    Session,
-    SplitSession,
-    UniformSession,
-    encode,
-    new_cache,
-    run,
-)
+from icl_eval.decoding.sessions import Session, SplitSession, UniformSession
 from icl_eval.decoding.sharing import Group, Ids
 
 

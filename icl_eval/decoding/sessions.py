@@ -16,22 +16,17 @@ two ways to keep rows of different lengths apart:
 """
 
 import copy
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import Cache, PreTrainedModel
 
+from icl_eval.decoding.networks import chunks, encode, last_logits, new_cache, run
 from icl_eval.decoding.prefixes import is_plain
 from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.split_attention import LayerKeysValues, SlotCache
-
-MAX_PREFILL_TOKENS = 2048
-"""Tokens of one forward pass that runs prompts. More at once gains nothing and costs padding and memory."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +88,8 @@ class SplitSession:
         self._firsts += [self._end - len(row.own_ids) for row in rows]
         begin = len(self._firsts) - len(rows)
         logits = []
-        for chunk in _chunks(rows):
-            logits.append(self._prefill(chunk, begin))
-            begin += len(chunk)
+        for chunk in chunks([len(row.own_ids) for row in rows]):
+            logits.append(self._prefill(rows[chunk], begin + chunk.start))
         return torch.cat(logits)
 
     @torch.inference_mode()
@@ -131,7 +125,7 @@ class SplitSession:
         slots.rows, slots.first, slots.begin, slots.end = rows, first, begin, begin + len(columns)
         unpadded = len(columns) == 1 and max(row_firsts) <= first
         slots.mask = None if unpadded else self._mask(firsts, written, first)
-        return _last_logits(
+        return last_logits(
             self._network,
             input_ids=input_ids,
             position_ids=self._prefix_length + (written - firsts).clamp(min=0),
@@ -210,91 +204,8 @@ class UniformSession:
         return run(self._network, ids, self._cache, self._encoded, self._mask)
 
 
-def run(
-    network: PreTrainedModel,
-    ids: Sequence[Sequence[int]],
-    cache: Cache,
-    encoded: torch.Tensor | None,
-    encoder_mask: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Append equally many tokens to each row of a cache and return the logits after them, [rows, vocabulary]."""
-    input_ids = torch.tensor([list(row) for row in ids], device=network.device)
-    if encoded is None:
-        return _last_logits(network, input_ids=input_ids, past_key_values=cache)
-    return _last_logits(
-        network,
-        decoder_input_ids=input_ids,
-        past_key_values=cache,
-        encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
-        attention_mask=encoder_mask,
-    )
-
-
-@torch.inference_mode()
-def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Run the encoder.
-
-    A few rows at a time: with many, the padding of the shorter ones, and position biases that are expanded for
-    every row, cost more than what is gained.
-
-    Args:
-        network: An encoder-decoder network.
-        rows: The token ids of each row; the longest first is best.
-
-    Returns:
-        States [rows, tokens, size], and which of them are tokens [rows, tokens] (None for all).
-    """
-    states = []
-    for chunk in _chunks([Joining((), row) for row in rows]):
-        ids = [row.own_ids for row in chunk]
-        width = max(map(len, ids))
-        input_ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], device=network.device)
-        output = network.get_encoder()(input_ids=input_ids, attention_mask=_lengths_mask(ids, network.device))
-        states += list(output.last_hidden_state)
-    return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), _lengths_mask(rows, network.device)
-
-
-def new_cache(network: PreTrainedModel) -> Cache:
-    """Return an empty cache of the kind that the network's layers need."""
-    if network.config.is_encoder_decoder:
-        return EncoderDecoderCache(DynamicCache(config=network.config), DynamicCache(config=network.config))
-    return DynamicCache(config=network.config)
-
-
-@torch.inference_mode()
-def _last_logits(network: PreTrainedModel, **inputs: Any) -> torch.Tensor:
-    """Run a network and return the logits of the last column, [rows, vocabulary]."""
-    logits: torch.Tensor = network(use_cache=True, **_logits_option(type(network).forward), **inputs).logits
-    return logits[:, -1]
-
-
-@lru_cache
-def _logits_option(forward: Callable[..., Any]) -> dict[str, int]:
-    """Return the option that saves a network from computing logits that nobody reads, where it has one."""
-    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(forward).parameters else {}
-
-
 def _layers(prefix: Cache | None) -> list[LayerKeysValues]:
     if prefix is None:
         return []
     assert is_plain(prefix)
     return [(layer.keys, layer.values) for layer in prefix.layers]
-
-
-def _chunks(rows: Sequence[Joining]) -> Iterator[Sequence[Joining]]:
-    """Yield neighbouring rows whose padded size is at most MAX_PREFILL_TOKENS, or single rows."""
-    begin = 0
-    for end in range(1, len(rows) + 1):
-        width = max(len(row.own_ids) for row in rows[begin : end + 1])
-        if end == len(rows) or (end + 1 - begin) * width > MAX_PREFILL_TOKENS:
-            yield rows[begin:end]
-            begin = end
-
-
-def _lengths_mask(rows: Sequence[Ids], device: torch.device) -> torch.Tensor | None:
-    """Return ones for tokens and zeros for the padding after them, [rows, tokens]; None without padding."""
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    width = int(lengths.max())
-    if bool((lengths == width).all()):
-        return None
-    return (torch.arange(width, device=device) < lengths[:, None]).long()

@@ -23,11 +23,12 @@ class StopFilter:
     def feed(self, text: str) -> str:
         """Take more text and return what can be shown now."""
         text = self._held + text
-        found = [place for place in (text.find(stop) for stop in self._stop) if place >= 0]
+        found = [(text.find(stop) + len(stop), text.find(stop)) for stop in self._stop if stop in text]
         if found:
             self.stopped = True
             self._held = ""
-            return text[: min(found)]
+            _, place = min(found)  # the first to be complete, so that it does not matter where tokens end
+            return text[:place]
         keep = self._possible_beginning(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -1,0 +1,98 @@
+"""Networks: running one, whatever its architecture, so that the rest of decoding sees only ids, caches and logits."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from icl_eval.decoding.sharing import Ids
+
+MAX_PREFILL_TOKENS = 2048
+"""Tokens of one forward pass that runs prompts. More at once gains nothing and costs padding and memory."""
+
+
+def run(
+    network: PreTrainedModel,
+    ids: Sequence[Sequence[int]],
+    cache: Cache,
+    encoded: torch.Tensor | None,
+    encoder_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Append equally many tokens to each row of a cache and return the logits after them, [rows, vocabulary]."""
+    input_ids = torch.tensor([list(row) for row in ids], device=network.device)
+    if encoded is None:
+        return last_logits(network, input_ids=input_ids, past_key_values=cache)
+    return last_logits(
+        network,
+        decoder_input_ids=input_ids,
+        past_key_values=cache,
+        encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+        attention_mask=encoder_mask,
+    )
+
+
+@torch.inference_mode()
+def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Run the encoder.
+
+    A few rows at a time: with many, the padding of the shorter ones, and position biases that are expanded for
+    every row, cost more than what is gained.
+
+    Args:
+        network: An encoder-decoder network.
+        rows: The token ids of each row; the longest first is best.
+
+    Returns:
+        States [rows, tokens, size], and which of them are tokens [rows, tokens] (None for all).
+    """
+    states = []
+    for chunk in chunks([len(row) for row in rows]):
+        ids = rows[chunk]
+        width = max(map(len, ids))
+        input_ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], device=network.device)
+        output = network.get_encoder()(input_ids=input_ids, attention_mask=_lengths_mask(ids, network.device))
+        states += list(output.last_hidden_state)
+    return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), _lengths_mask(rows, network.device)
+
+
+def new_cache(network: PreTrainedModel) -> Cache:
+    """Return an empty cache of the kind that the network's layers need."""
+    if network.config.is_encoder_decoder:
+        return EncoderDecoderCache(DynamicCache(config=network.config), DynamicCache(config=network.config))
+    return DynamicCache(config=network.config)
+
+
+@torch.inference_mode()
+def last_logits(network: PreTrainedModel, **inputs: Any) -> torch.Tensor:
+    """Run a network and return the logits of the last column, [rows, vocabulary]."""
+    logits: torch.Tensor = network(use_cache=True, **_logits_option(type(network).forward), **inputs).logits
+    return logits[:, -1]
+
+
+def chunks(lengths: Sequence[int]) -> Iterator[slice]:
+    """Cut rows of these lengths into neighbours whose padded size is at most MAX_PREFILL_TOKENS, or single rows."""
+    begin = 0
+    for end in range(1, len(lengths) + 1):
+        width = max(lengths[begin : end + 1])
+        if end == len(lengths) or (end + 1 - begin) * width > MAX_PREFILL_TOKENS:
+            yield slice(begin, end)
+            begin = end
+
+
+@lru_cache
+def _logits_option(forward: Callable[..., Any]) -> dict[str, int]:
+    """Return the option that saves a network from computing logits that nobody reads, where it has one."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(forward).parameters else {}
+
+
+def _lengths_mask(rows: Sequence[Ids], device: torch.device) -> torch.Tensor | None:
+    """Return ones for tokens and zeros for the padding after them, [rows, tokens]; None without padding."""
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    width = int(lengths.max())
+    if bool((lengths == width).all()):
+        return None
+    return (torch.arange(width, device=device) < lengths[:, None]).long()

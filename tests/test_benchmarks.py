@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+import tiny_models
+
+
+@pytest.fixture
+def benchmark_command(monkeypatch, capsys):
+    """Call `python -m benchmarks` in this process and return what it prints."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    from benchmarks.__main__ import main
+
+    def call(*arguments):
+        main(arguments)
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_every_system_gets_a_row_and_writes_the_same_text(benchmark_command, tmp_path):
+    folder = tiny_models.save_llama(tmp_path / "tiny")
+
+    out = benchmark_command("--model", str(folder), "--workloads", "k1", "--questions", "2", "--rounds", "1",
+                            "--systems", "generate", "naive")  # fmt: skip
+
+    rows = [line.split(" | ") for line in out.splitlines() if "| 0." in line or "| 1." in line]
+    agreement = {row[0].removeprefix("| "): row[5] for row in rows}
+    assert agreement == {
+        "icl_eval": "1.000 of 2",
+        "generate, one by one": "reference",
+        "generate, batch 16": "1.000 of 2",
+        "generate, batch 32": "1.000 of 2",
+        "naive loop": "1.000 of 2",
+    }
+
+
+def test_the_floor_counts_what_prompts_share_once(benchmark_command):
+    from benchmarks.floor import Tokens, count_tokens
+
+    assert count_tokens([((), (1, 2, 3)), ((), (1, 2, 4, 5))]) == Tokens(0, 0, 5, (1 + 2 + 3) + (3 + 4))
+    assert count_tokens([((7, 8), (0,)), ((7, 8), (0,)), ((7, 9), (0,))]) == Tokens(4, 8, 2, 2 * (1 + 2))
+
+
+def test_the_floor_is_limited_by_arithmetic_or_by_reading(benchmark_command):
+    from benchmarks.floor import Rates
+
+    rates = Rates(flops=100, bytes_read=10)
+    assert rates.seconds(flops=200, num_bytes=10) == 2
+    assert rates.seconds(flops=200, num_bytes=50) == 5
+    assert rates.best(Rates(flops=50, bytes_read=20)) == Rates(100, 20)
