@@ -24,8 +24,8 @@ from icl_eval.config import (
 )
 from icl_eval.demonstrations import DemonstrationSelector, build_selection
 from icl_eval.errors import ConfigError
-from icl_eval.evaluation import Evaluation, TaskPlan
 from icl_eval.postprocessing import Strip
+from icl_eval.preparation import Evaluation, TaskPlan
 from icl_eval.rows import DataSource
 from icl_eval.tasks import Example, load_task
 from icl_eval.templates import TextTemplate

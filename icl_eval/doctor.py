@@ -16,8 +16,8 @@ from rich.table import Table
 from icl_eval.decoding import Completion, GreedyDecoder
 from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.rules import start_ids
-from icl_eval.evaluation import Evaluation, PreparedTask, prepare
 from icl_eval.models import LanguageModel, load_model
+from icl_eval.preparation import Evaluation, PreparedTask, prepare
 from icl_eval.prompts import EncodedPrompt
 
 Tokens = Mapping[str, tuple[int, ...]]

@@ -7,27 +7,21 @@ said at once.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
 from icl_eval import provenance
-from icl_eval.errors import ConfigError, FingerprintMismatchError
+from icl_eval.errors import FingerprintMismatchError
 from icl_eval.metrics import Metric, score
-from icl_eval.models import LanguageModel, ModelCard, load_model, read_card
-from icl_eval.postprocessing import Postprocessor
+from icl_eval.models import LanguageModel, load_model
+from icl_eval.preparation import Evaluation, Prepared, PreparedTask, TaskPlan, prepare
 from icl_eval.prompts import (
-    Context,
-    DecoderPlacement,
     EncodedPrompt,
-    EncoderPlacement,
-    Overflow,
-    Placement,
-    PromptBuilder,
 )
 from icl_eval.records import Record, RecordLog
 from icl_eval.reports import (
@@ -42,54 +36,10 @@ from icl_eval.reports import (
     write_report,
 )
 from icl_eval.stopwatch import Stopwatch
-from icl_eval.tasks import Example, Task
-from icl_eval.templates import ChatTemplate, Template, TextTemplate
-from icl_eval.tokenization import chat_renderer, encode_prompt
-from icl_eval.weights import ModelSpec
+from icl_eval.tasks import Example
 
 if TYPE_CHECKING:
     from icl_eval.decoding import Completion
-
-
-@dataclass(frozen=True)
-class TaskPlan:
-    """One task and how it is to be asked and scored."""
-
-    task: Task
-    examples: tuple[Example, ...]
-    """The examples to evaluate, after any limit."""
-    select: Callable[[Example], tuple[Example, ...]]
-    """From a question to its demonstrations."""
-    stop: tuple[str, ...]
-    max_new_tokens: int
-    postprocess: Postprocessor
-    build_metrics: Callable[[], Sequence[Metric]]
-    """Builds the metrics; late, because importing `evaluate` takes seconds."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything that a run is asked to do."""
-
-    plans: tuple[TaskPlan, ...]
-    model: ModelSpec
-    dtype: str
-    device: str
-    template: TextTemplate
-    chat: bool
-    """Whether the template's wording becomes turns of a conversation."""
-    placement: Placement | None
-    """None for what the model's architecture calls for."""
-    num_fewshot: int
-    seed: int
-    batch_size: int | None
-    """None for what fits."""
-    prefix_cache_mb: int
-    overflow: Overflow
-    identity: Mapping[str, Any]
-    """The options that decide the records, by name."""
-    config: Mapping[str, Any]
-    """The whole configuration, for the report."""
 
 
 class Progress(Protocol):
@@ -100,60 +50,6 @@ class Progress(Protocol):
 
     def advance(self, task: str) -> None:
         """One more completion is finished."""
-
-
-@dataclass(frozen=True)
-class PreparedTask:
-    """A task with its prompts, in the order of its examples."""
-
-    plan: TaskPlan
-    prompts: tuple[EncodedPrompt, ...]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that can be known without weights."""
-
-    card: ModelCard
-    placement: Placement
-    tasks: tuple[PreparedTask, ...]
-
-
-def prepare(evaluation: Evaluation) -> Prepared:
-    """Build and check the prompts of all tasks, with the model's tokenizer and config alone.
-
-    Raises:
-        UserError: When an option does not go with the model, a template with the data, or a prompt does not fit.
-    """
-    card = read_card(evaluation.model)
-    placement = _placement(evaluation.placement, card)
-    template: Template = evaluation.template
-    if evaluation.chat:
-        template = ChatTemplate(evaluation.template, chat_renderer(card.tokenizer))
-
-    def prepare_task(plan: TaskPlan) -> PreparedTask:
-        builder = PromptBuilder(
-            task=plan.task,
-            select=plan.select,
-            template=template,
-            placement=placement,
-            encode=lambda prompt: encode_prompt(card.tokenizer, prompt),
-            context=Context(card.max_length, plan.max_new_tokens),
-            overflow=evaluation.overflow,
-        )
-        return PreparedTask(plan, tuple(builder.build_all(plan.examples)))
-
-    return Prepared(card, placement, tuple(map(prepare_task, evaluation.plans)))
-
-
-def _placement(asked: Placement | None, card: ModelCard) -> Placement:
-    has_encoder = card.architecture == "encoder-decoder"
-    if asked is None:
-        return EncoderPlacement() if has_encoder else DecoderPlacement()
-    if asked.uses_encoder != has_encoder:
-        allowed = "encoder or split" if has_encoder else "decoder"
-        raise ConfigError(f"placement={asked.name}: {card.name} is {card.architecture}; it takes {allowed}")
-    return asked
 
 
 def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> Report:

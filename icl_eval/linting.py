@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from icl_eval.evaluation import PreparedTask
+from icl_eval.preparation import PreparedTask
 from icl_eval.tasks import Example
 
 

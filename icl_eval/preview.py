@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from icl_eval.evaluation import Evaluation, Prepared, PreparedTask, prepare
 from icl_eval.linting import lint_task
+from icl_eval.preparation import Evaluation, Prepared, PreparedTask, prepare
 from icl_eval.prompts import EncodedPrompt
 
 

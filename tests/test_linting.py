@@ -2,9 +2,9 @@ import pytest
 from tiny_models import train_bpe, train_unigram
 
 from icl_eval.building import build_evaluation
-from icl_eval.evaluation import PreparedTask, TaskPlan
 from icl_eval.linting import lint_task
 from icl_eval.postprocessing import Strip
+from icl_eval.preparation import PreparedTask, TaskPlan
 from icl_eval.prompts import Prompt
 from icl_eval.tasks import Example, Task
 from icl_eval.tokenization import encode_prompt
