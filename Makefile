@@ -5,7 +5,7 @@ ARGS ?=
 # The weights are downloaded once into the user's cache; everything else stays in this folder.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format clean help
+.PHONY: demo test check format benchmark clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -25,6 +25,10 @@ check: $(INSTALLED)  ## format check, lint, types and tests: what CI runs
 format: $(INSTALLED)  ## format the code
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+benchmark: $(INSTALLED)  ## compare speed with other ways to decode (make benchmark ARGS="--workloads k1 --sample 16")
+	$(VENV)/bin/pip install -q -c constraints.txt -e '.[benchmark]'
+	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 clean:  ## remove the virtual environment and caches, not the outputs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.workloads import Workload
 from icl_eval.decoding import Completion, GreedyDecoder
+from icl_eval.decoding.linears import restore_linears
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
 
@@ -73,8 +74,9 @@ class IclEval:
         completions = {
             event.example_id: event for event in decoder.stream(workload.prompts) if isinstance(event, Completion)
         }
-        # The decoder may have switched the network to its own attention; the others shall run what they always run.
+        # The decoder has given the network its own attention and linears; the others shall run what they always run.
         network.set_attn_implementation(implementation)
+        restore_linears(network)
         found = (completions[prompt.prompt.example_id] for prompt in workload.prompts)
         return [Answer(completion.text, len(completion.token_ids)) for completion in found]
 

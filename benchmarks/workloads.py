@@ -3,13 +3,13 @@
 The questions are arithmetic word problems with worked answers. With SmolLM2's tokenizer a demonstration has about
 60 tokens, a question 26 to 31, and the answers that it writes end (at an empty line) at different lengths.
 
-    Solve each problem step by step.        ─┐
-                                             │
-    Question: Ana has 12 boxes of 9 …        │ shared by all questions of k1, k8, k16
-    Answer: 12 * 9 = 108 pens. …            ─┘
+    Solve each problem step by step, …               ─┐
+                                                      │
+    Question: Ana has 7 boxes with 12 pens …          │ shared by all questions of k1, k8, k16
+    Answer: Ana has 7 * 12 = 84 pens and then …      ─┘
 
-    Question: Tom picks 31 plums …          ─┐ a question's own tokens
-    Answer:                                 ─┘
+    Question: Tom picks 31 plums on Monday …         ─┐ a question's own tokens
+    Answer:                                          ─┘
 """
 
 import random
@@ -27,15 +27,15 @@ _THINGS = ("pens", "plums", "books", "stamps", "coins", "shells", "cards", "tick
 _SHAPES = (
     (
         "{name} picks {a} {things} on Monday and {b} more on Tuesday, then gives {c} away. How many are left?",
-        "{a} + {b} = {a_plus_b}. {a_plus_b} - {c} = {sum_left} {things} left.",
+        "{name} has {a} + {b} = {a_plus_b} {things} and keeps {a_plus_b} - {c} = {sum_left} {things}.",
     ),
     (
         "{name} has {c} boxes with {b} {things} in each box and finds {a} more. How many are there now?",
-        "{c} * {b} = {c_times_b}. {c_times_b} + {a} = {product_more} {things} now.",
+        "{name} has {c} * {b} = {c_times_b} {things} and then {c_times_b} + {a} = {product_more} {things}.",
     ),
     (
         "{name} packs {c} bags of {a} {things} and sells {b} of them. How many {things} remain?",
-        "{c} * {a} = {c_times_a}. {c_times_a} - {b} = {product_left} {things} remain.",
+        "{name} has {c} * {a} = {c_times_a} {things} and keeps {c_times_a} - {b} = {product_left} {things}.",
     ),
 )
 _T5_VOCABULARY = 32128

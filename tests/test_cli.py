@@ -314,7 +314,7 @@ def test_law_5_the_text_of_a_stream_is_the_completion(stop, architecture, icl_ev
     (whole,) = (event for event in GreedyDecoder(model, 12).stream([encoded]) if isinstance(event, Completion))
     middle = whole.text[5:8]
 
-    overrides = [f"decoding.stop={json.dumps([middle])}"] if stop else []
+    overrides = [f"decoding.stop={json.dumps([middle], ensure_ascii=False)}"] if stop else []
     outcome = icl_eval_command("stream", f"model.source={folder}", f'prompt="{text}"', "max_new_tokens=12", *overrides)
 
     assert outcome.exit_code == 0

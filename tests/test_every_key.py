@@ -27,7 +27,6 @@ class Observed:
     """What one call of the command line left to look at."""
 
     exit_code: int
-    out: str
     records: list
     report: dict
     fed: list
@@ -170,7 +169,9 @@ CHANGES = {
     "seed": (prompts, [], ["seed=1"]),
     "batch_size": (rows_at_once, ["batch_size=auto"], ["batch_size=2"]),
     "prefix_cache_mb": (
-        tokens_computed, ["prefix_cache_mb=0", "seed=7", "+task.again=${task.qa}"], ["prefix_cache_mb=1000"],
+        tokens_computed,
+        ["model.source={fresh}", "+task.again=${task.qa}", "prefix_cache_mb=0"],
+        ["model.source={as_fresh}", "prefix_cache_mb=1000"],
     ),
     "overflow": (refused, ["num_fewshot=8"], ["overflow=drop"]),
 }  # fmt: skip
@@ -226,12 +227,17 @@ COMPLETIONS = {
 }
 
 
+PLACES = ("other", "fresh", "as_fresh", "chatty", "pickled", "own_code", "rows", "judged", "counted")
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory, gpt2, t5):
     """Return what the placeholders of the table stand for."""
     root = tmp_path_factory.mktemp("places")
-    places = {name: root / name for name in ("other", "chatty", "pickled", "own_code", "rows", "judged", "counted")}
+    places = {name: root / name for name in PLACES}
     tiny_models.save_gpt2(places["other"], seed=1)
+    for name in ("fresh", "as_fresh"):  # the same, loaded apart
+        tiny_models.save_gpt2(places[name])
     tiny_models.save_gpt2(places["chatty"], chat_template=tiny_models.CHAT_TEMPLATE)
     save_pickled(places["pickled"])
     save_own_code(places["own_code"])
@@ -350,10 +356,10 @@ def observe(icl_eval_command, places, seen, tmp_path, monkeypatch):
         )
         if outcome.exit_code:
             assert outcome.err.count("\n") == 1
-            return Observed(outcome.exit_code, outcome.out, [], {}, [])
+            return Observed(outcome.exit_code, [], {}, [])
         lines = (folder / "samples_qa.jsonl").read_text(encoding="utf-8").splitlines()
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        return Observed(0, outcome.out, [json.loads(line) for line in lines], report, fed[:])
+        return Observed(0, [json.loads(line) for line in lines], report, fed[:])
 
     def observe(overrides):
         key = tuple(overrides)

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from icl_eval.decoding import split_attention
+from icl_eval.decoding.linears import speed_up_linears
 from icl_eval.decoding.networks import new_cache, run
 from icl_eval.decoding.prefixes import PrefixStore, count_bytes, is_plain
 from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
@@ -47,6 +48,7 @@ def capabilities_of(model: LanguageModel) -> Capabilities:
 
 def _try(model: LanguageModel) -> Capabilities:
     network = model.network
+    speed_up_linears(network)
     encoded = None
     if model.architecture == "encoder-decoder":
         with torch.inference_mode():
@@ -66,7 +68,7 @@ def _try(model: LanguageModel) -> Capabilities:
 def _can_split(network: PreTrainedModel, ids: list[int], whole: torch.Tensor) -> bool:
     """Run two rows of different lengths beside a shared prefix; switch split attention on if they come out right."""
     implementation = network.config._attn_implementation
-    if implementation != "sdpa":
+    if implementation not in ("sdpa", split_attention.NAME):
         return False
     prefix = new_cache(network)
     run(network, [ids[:2]], prefix, None)

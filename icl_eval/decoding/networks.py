@@ -84,9 +84,14 @@ def chunks(lengths: Sequence[int]) -> Iterator[slice]:
 
 
 @lru_cache
-def _logits_option(forward: Callable[..., Any]) -> dict[str, int]:
-    """Return the option that saves a network from computing logits that nobody reads, where it has one."""
-    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(forward).parameters else {}
+def _logits_option(forward: Callable[..., Any]) -> dict[str, torch.Tensor]:
+    """Return the option that saves a network from computing logits that nobody reads, where it has one.
+
+    As an index, since a slice of the last position is not contiguous, and a product with it copies the weight for
+    every row (torch 2.13).
+    """
+    takes_it = "logits_to_keep" in inspect.signature(forward).parameters
+    return {"logits_to_keep": torch.tensor([-1])} if takes_it else {}
 
 
 def _lengths_mask(rows: Sequence[Ids], device: torch.device) -> torch.Tensor | None:
