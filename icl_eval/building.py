@@ -33,6 +33,7 @@ from icl_eval.weights import ModelSpec
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 OVERFLOWS = ("stop", "drop")
+_EMPTY_STOP = "an empty stop string would end every completion before it begins"
 
 
 def build_evaluation(cfg: DictConfig, choices: Mapping[str, Any], search_path: Sequence[Path]) -> Evaluation:
@@ -142,7 +143,7 @@ def check_model_options(config: ModelOptions) -> None:
     if config.max_new_tokens is not None and config.max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens={config.max_new_tokens}: must be 1 or more")
     if "" in (config.decoding.stop or []):
-        raise ConfigError("decoding.stop: an empty stop string would end every completion before it begins")
+        raise ConfigError(f"decoding.stop: {_EMPTY_STOP}")
 
 
 def _build_plan(
@@ -171,10 +172,15 @@ def _build_plan(
     max_new_tokens = config.max_new_tokens if run.max_new_tokens is None else run.max_new_tokens
     if max_new_tokens < 1:
         raise ConfigError(f"{key}.max_new_tokens={max_new_tokens}: must be 1 or more")
+    if "" in stop:
+        raise ConfigError(f"{key}.stop: {_EMPTY_STOP}")
+    examples = _limited(task.examples, run.limit)
+    select = build_selection(task, selector, run.num_fewshot, config.match_field)
+    selected = {example.id: select(example) for example in examples}  # now, so that a pool too small is said at once
     return TaskPlan(
         task=task,
-        examples=_limited(task.examples, run.limit),
-        select=build_selection(task, selector, run.num_fewshot, config.match_field),
+        examples=examples,
+        select=lambda example: selected[example.id],
         stop=tuple(stop),
         max_new_tokens=max_new_tokens,
         postprocess=build(postprocessing, "postprocessing") if postprocessing else Strip(),

@@ -109,6 +109,10 @@ def _run(command: Command, arguments: list[str]) -> int:
         return _say(str(error), error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(explain(error), UserError.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has enough of it; what Python would still flush must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.errno not in _FOLDER_ERRORS:
             raise

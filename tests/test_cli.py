@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -302,6 +304,14 @@ def test_preview_of_an_experiment_that_is_a_sweep_shows_one_run(icl_eval_command
     assert (outcome.exit_code, outcome.err) == (0, "")
     assert outcome.out.count("qa-test-001 · decoder") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_has_enough_ends_the_command_without_a_word(gpt2):
+    command = [sys.executable, "-m", "icl_eval", "preview", f"model.source={gpt2}", "task=[qa]", "num_fewshot=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize("stop", [False, True])

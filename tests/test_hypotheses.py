@@ -55,12 +55,11 @@ def complete(hypothesis, ids, max_new_tokens=100):
 def test_a_completion_ends_where_and_why_it_should(stop, ids, max_new_tokens, shown, finish_reason):
     hypothesis = begin(stop)
     assert complete(hypothesis, ids, max_new_tokens) == shown
-    completion = hypothesis.completion(prefix_tokens_reused=7)
+    completion = hypothesis.completion()
     assert completion.example_id == "q"
     assert completion.finish_reason == finish_reason
     assert completion.text == "".join(shown)  # law 5
     assert completion.token_ids == tuple(ids[: len(shown)])  # all that was generated, ends and stops included
-    assert completion.prefix_tokens_reused == 7
 
 
 def test_the_history_is_start_tokens_prompt_and_completion():

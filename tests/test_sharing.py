@@ -123,4 +123,4 @@ def test_later_prompts_begin_with_what_earlier_ones_left(monkeypatch):
         events = GreedyDecoder(model, 3).stream(prompts)
         results.append({e.example_id: e for e in events if isinstance(e, Completion)})
     assert computed == [30, 30, 60]
-    assert results[1] == results[3], "what is left over changes no completion and no count"
+    assert results[1] == results[3], "what is left over changes no completion"

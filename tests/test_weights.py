@@ -100,6 +100,13 @@ def llama(tmp_path: Path) -> Path:
     return tiny_models.save_llama(tmp_path / "llama")
 
 
+def test_a_revision_of_what_has_none_is_refused(llama: Path) -> None:
+    message = f"model.revision=v1: only a hub model has revisions, {llama} has none"
+    with pytest.raises(ConfigError) as error:
+        resolve_weights(ModelSpec(str(llama), revision="v1"))
+    assert str(error.value) == message
+
+
 def test_a_folder_is_used_where_it_lies(llama: Path) -> None:
     weights = resolve_weights(ModelSpec(str(llama)))
     assert (weights.folder, weights.name) == (llama, "llama")

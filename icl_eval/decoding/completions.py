@@ -28,5 +28,3 @@ class Completion:
     token_ids: tuple[int, ...]
     """Everything that was generated, the end-of-sequence token or the stop string's tokens included."""
     finish_reason: FinishReason
-    prefix_tokens_reused: int = 0
-    """How many tokens of the prompt did not have to be computed, because another prompt shared them."""

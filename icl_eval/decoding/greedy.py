@@ -18,7 +18,7 @@ from icl_eval.decoding.memory import automatic_batch_size, is_out_of_memory
 from icl_eval.decoding.opening import Opened, Room, open_session
 from icl_eval.decoding.rules import Rules, apply_rules, end_ids, start_ids
 from icl_eval.decoding.sessions import Joining
-from icl_eval.decoding.sharing import Group, count_reused, plan_groups
+from icl_eval.decoding.sharing import Group, plan_groups
 from icl_eval.decoding.stopping import StopFilter
 from icl_eval.errors import IclEvalError
 from icl_eval.models import LanguageModel
@@ -79,15 +79,9 @@ class GreedyDecoder:
             IclEvalError: When there is not enough memory for a single prompt.
         """
         wanted = {prompt.prompt.example_id for prompt in prompts}
-        groups = plan_groups(among or prompts)
-        reused = count_reused(groups)
-        for group in groups:
+        for group in plan_groups(among or prompts):
             hypotheses = [self._begin(prompt) for prompt in group.prompts if prompt.prompt.example_id in wanted]
-            for event in self._decode(group, hypotheses):
-                if isinstance(event, Hypothesis):
-                    yield event.completion(reused[event.example_id])
-                else:
-                    yield event
+            yield from self._decode(group, hypotheses)
 
     def _begin(self, prompt: EncodedPrompt) -> Hypothesis:
         prompt_length = len(self._start_ids) + len(prompt.decoder_ids)
@@ -99,8 +93,8 @@ class GreedyDecoder:
             StopFilter(self._stop),
         )
 
-    def _decode(self, group: Group, hypotheses: Sequence[Hypothesis]) -> Iterator[Token | Hypothesis]:
-        """Decode a group; yield a hypothesis when it is finished.
+    def _decode(self, group: Group, hypotheses: Sequence[Hypothesis]) -> Iterator[Token | Completion]:
+        """Decode a group.
 
         When memory runs out, every row goes on from where it is, with half as many rows at a time.
         """
@@ -128,7 +122,7 @@ class GreedyDecoder:
 
     def _decode_session(
         self, group: Group, waiting: deque[Hypothesis], rows: list[Hypothesis], num_rows: int
-    ) -> Iterator[Token | Hypothesis]:
+    ) -> Iterator[Token | Completion]:
         """Decode in one session: until nothing waits or, where rows cannot join later, until it is empty."""
         room = Room(min(num_rows, len(waiting)), self._max_new_tokens, self._prefix_bytes)
         opened = open_session(self._model.network, self._capabilities, group, list(waiting), room)
@@ -146,7 +140,7 @@ class GreedyDecoder:
             if not rows and (not waiting or not session.pads):
                 return
 
-    def _advance(self, rows: Sequence[Hypothesis], logits: torch.Tensor) -> Iterator[Token | Hypothesis]:
+    def _advance(self, rows: Sequence[Hypothesis], logits: torch.Tensor) -> Iterator[Token | Completion]:
         """Append to each row that has been fed whole its most likely token, from logits [rows, vocabulary]."""
         ready = [number for number, row in enumerate(rows) if not row.unfed and not row.finish_reason]
         chosen = _choose([rows[number] for number in ready], logits if len(ready) == len(rows) else logits[ready])
@@ -154,7 +148,7 @@ class GreedyDecoder:
             row = rows[number]
             yield row.append(token_id, self._end_ids, self._max_new_tokens)
             if row.finish_reason:
-                yield row
+                yield row.completion()
 
     def _let_leave(self, opened: Opened, rows: list[Hypothesis]) -> None:
         """Take finished rows out of the session, where that is cheap at once, else when a quarter is finished."""

@@ -73,7 +73,7 @@ class Hypothesis:
         self._pieces.append(text)
         return Token(self.example_id, token_id, text)
 
-    def completion(self, prefix_tokens_reused: int) -> Completion:
+    def completion(self) -> Completion:
         """Return the finished completion."""
         assert self.finish_reason is not None
         return Completion(
@@ -81,5 +81,4 @@ class Hypothesis:
             "".join(self._pieces),
             tuple(self.token_ids),
             self.finish_reason,
-            prefix_tokens_reused,
         )

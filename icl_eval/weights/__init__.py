@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from icl_eval.errors import ModelUnavailableError
+from icl_eval.errors import ConfigError, ModelUnavailableError
 from icl_eval.weights.cache import cached
 from icl_eval.weights.folders import check_whole, count_bytes, digest_folder, sha256_of
 from icl_eval.weights.gguf import convert_gguf
@@ -53,6 +53,8 @@ def resolve_weights(spec: ModelSpec, *, descriptions_only: bool = False) -> Weig
     With `descriptions_only` the configuration and the tokenizer are enough: a hub model is not fetched whole.
     Raises ConfigError or ModelUnavailableError.
     """
+    if spec.revision is not None and spec.kind != "hub":
+        raise ConfigError(f"model.revision={spec.revision}: only a hub model has revisions, {spec.source} has none")
     weights = _locate(spec, descriptions_only)
     try:
         check_whole(weights.folder, spec.allow_pickle, descriptions_only)
