@@ -59,7 +59,7 @@ def print_report(report: Report, folder: Path) -> None:
     """Print one run's scores."""
     run = report.run
     table = Table(
-        title=f"{run.model} · {run.num_fewshot} demonstrations · template {run.template}",
+        title=f"{run.model} · {_counted(run.num_fewshot, 'demonstration')} · template {run.template}",
         title_justify="left",
     )
     for column in ("task", "n", "metric"):
@@ -74,7 +74,7 @@ def print_report(report: Report, folder: Path) -> None:
     console.print(table)
     for line in _remarks(report):
         console.print(line, style="yellow", markup=False)
-    console.print(f"report: {folder / 'report.json'}", markup=False, highlight=False)
+    console.print(f"report: {_from_here(folder / 'report.json')}", markup=False, highlight=False)
 
 
 def _numbers(found: MetricResult) -> tuple[str, str, str]:
@@ -101,6 +101,8 @@ def _remarks(report: Report) -> Iterable[str]:
         cut = result.counts.finish_reasons.get("length", 0)
         if cut > result.n / 4:
             yield f"{name}: {cut} of {result.n} completions were cut at max_new_tokens"
+    if report.timing.completion_tokens_per_second is None:
+        yield "all completions were there already: nothing was decoded"
     if not report.run.decoding["batch_invariant"]:
         yield f"{report.run.decoding['dtype']}: completions can depend on batch_size; float32 is exact"
 
@@ -123,7 +125,7 @@ def print_sweep(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
         table.add_row(own or cell["cell"], *(_cell_score(cell, task, metric) for task, metric in columns))
     console = _console()
     console.print(table)
-    console.print(f"sweep: {folder / 'sweep.json'}", markup=False, highlight=False)
+    console.print(f"sweep: {_from_here(folder / 'sweep.json')}", markup=False, highlight=False)
 
 
 def _cell_score(cell: Mapping[str, Any], task: str, metric: str) -> str:
@@ -134,6 +136,15 @@ def _cell_score(cell: Mapping[str, Any], task: str, metric: str) -> str:
         return ""
     interval = "" if found["stderr"] is None else f" ±{found['stderr']:.2g}"
     return f"{_short(found['score'])}{interval}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _from_here(path: Path) -> Path:
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
 def _console() -> Console:
