@@ -367,7 +367,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
             "completion_tokens", "finish_reason", "prompt_hash",
         ]  # fmt: skip
     assert [sample["example_id"] for sample in samples] == ["qa-test-001", "qa-test-002"]
-    assert outcome.out.endswith(f"report: {tmp_path / 'run' / 'report.json'}\n")
+    assert outcome.out.endswith("\nreport: run/report.json\n")
 
 
 def test_a_report_without_one_of_its_keys_is_not_valid(icl_eval, tmp_path):
@@ -387,7 +387,10 @@ def test_the_same_command_again_reads_its_folder_and_loads_no_model(icl_eval, tm
     monkeypatch.setattr("icl_eval.evaluation.load_model", refuse_to_load)
     second = icl_eval()
 
-    assert second == first
+    remark = "all completions were there already: nothing was decoded\n"
+    assert (second.exit_code, second.err) == (0, "")
+    assert remark in second.out
+    assert second.out.replace(remark, "") == first.out
     assert list((tmp_path / "outputs").iterdir()) == [folder]
     assert [read_run(folder)[0][part] for part in ("run", "results")] == [report["run"], report["results"]]
     assert (folder / "samples_qa.jsonl").read_bytes() == samples
