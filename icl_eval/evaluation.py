@@ -223,7 +223,7 @@ def _run_info(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> R
 
 def _provenance(evaluation: Evaluation, prepared: Prepared) -> Provenance:
     return Provenance(
-        versions=provenance.library_versions(),
+        versions=provenance.read_versions(),
         git_commit=provenance.git_commit(),
         weights=prepared.card.identity,
         datasets={task.plan.task.name: task.plan.task.content_hash for task in prepared.tasks},

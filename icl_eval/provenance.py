@@ -17,7 +17,7 @@ from icl_eval.reports import write_json
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "hydra-core", "sacrebleu")
 
 
-def library_versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     """Return the versions of Python, of this package and of the libraries that a number depends on."""
     versions = {"python": platform.python_version(), "icl_eval": icl_eval.__version__}
     return versions | {package: metadata.version(package) for package in _PACKAGES}
