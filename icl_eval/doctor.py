@@ -5,7 +5,6 @@ each of them rounds differently, and where two tokens are nearly as likely, the 
 after it with it. The table shows for this model how often that happens, and where first.
 """
 
-import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,24 +57,22 @@ def print_diagnosis(evaluation: Evaluation) -> None:
     task = prepare(evaluation).tasks[0]
     other = evaluation.dtype if evaluation.dtype != _REFERENCE else _FASTER
     model = load_model(evaluation.model, _REFERENCE, evaluation.device)
-    split = capabilities_of(model).split
-    reference = _generate(model, task)
-    alone, together = _decode(model, task, 1), _decode(model, task, None)
-    comparisons = [
-        compare(f"{_REFERENCE}: the library's generate, ours alone", reference, alone),
-        compare(f"{_REFERENCE}: alone, batched", alone, together),
-        compare(f"{_REFERENCE}: with cache, without", together, _without_cache(model, task, together)),
-    ]
-    del model
-    gc.collect()
-    model = load_model(evaluation.model, other, evaluation.device)
-    other_alone, other_together = _decode(model, task, 1), _decode(model, task, None)
-    comparisons += [
-        compare(f"{other}: alone, batched", other_alone, other_together),
-        compare(f"{other}: with cache, without", other_together, _without_cache(model, task, other_together)),
-        compare(f"{_REFERENCE} batched, {other} batched", together, other_together),
-    ]
-    _print(comparisons, f"{model.name} on {len(task.prompts)} prompts of {task.plan.task.name}", split)
+    reference = _generate(model, task)  # before our decoder gives the network its own attention
+    comparisons = []
+    batched = {}
+    for dtype in (_REFERENCE, other):
+        model = load_model(evaluation.model, dtype, evaluation.device)
+        alone, batched[dtype] = _decode(model, task, 1), _decode(model, task, None)
+        if dtype == _REFERENCE:
+            ended = {name: ids[: len(alone[name])] for name, ids in reference.items()}  # it knows no stop strings
+            comparisons.append(compare(f"{dtype}: the library's generate, ours alone", ended, alone))
+        without = _without_cache(model, task, batched[dtype])
+        comparisons.append(compare(f"{dtype}: alone, batched", alone, batched[dtype]))
+        comparisons.append(compare(f"{dtype}: with cache, without", batched[dtype], without))
+    name = f"{_REFERENCE} batched, {other} batched"
+    comparisons.append(compare(name, batched[_REFERENCE], batched[other]))
+    title = f"{model.name} on {len(task.prompts)} prompts of {task.plan.task.name}"
+    _print(comparisons, title, capabilities_of(model).split)
 
 
 def _print(comparisons: Sequence[Comparison], title: str, split: bool) -> None:
@@ -100,11 +97,9 @@ def _decode(model: LanguageModel, task: PreparedTask, batch_size: int | None) ->
 
 
 def _generate(model: LanguageModel, task: PreparedTask) -> Tokens:
-    """Run the library's own greedy search, one prompt at a time, up to the tokens that ours ends with."""
+    """Run the library's own greedy search, one prompt at a time."""
     tokens = {}
-    lengths = {name: len(ids) for name, ids in _decode(model, task, 1).items()}
     for prompt in task.prompts:
-        name = prompt.prompt.example_id
         inputs = _inputs(model, prompt, ())
         context = inputs["decoder_input_ids" if prompt.encoder_ids else "input_ids"].shape[1]
         generated = model.network.generate(
@@ -112,9 +107,9 @@ def _generate(model: LanguageModel, task: PreparedTask) -> Tokens:
             attention_mask=torch.ones_like(inputs["input_ids"]),
             do_sample=False,
             num_beams=1,
-            max_new_tokens=lengths[name],
+            max_new_tokens=task.plan.max_new_tokens,
         )
-        tokens[name] = tuple(generated[0, context:].tolist())
+        tokens[prompt.prompt.example_id] = tuple(generated[0, context:].tolist())
     return tokens
 
 

@@ -8,9 +8,10 @@ from transformers import PreTrainedModel
 
 from icl_eval.decoding import split_attention
 from icl_eval.decoding.linears import speed_up_linears
-from icl_eval.decoding.networks import new_cache, run
+from icl_eval.decoding.networks import encode, new_cache, run
 from icl_eval.decoding.prefixes import PrefixStore, count_bytes, is_plain
 from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
+from icl_eval.decoding.sharing import Ids
 from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel
 from icl_eval.weights.quiet import quiet_transformers
@@ -49,23 +50,20 @@ def capabilities_of(model: LanguageModel) -> Capabilities:
 def _try(model: LanguageModel) -> Capabilities:
     network = model.network
     speed_up_linears(network)
-    encoded = None
-    if model.architecture == "encoder-decoder":
-        with torch.inference_mode():
-            encoded = network.get_encoder()(input_ids=_ids(network, _TRIAL)[None]).last_hidden_state
-    ids = _ids(network, _TRIAL).tolist()
+    ids = _ids(network, _TRIAL)
+    encoded = encode(network, [ids])[0] if model.architecture == "encoder-decoder" else None
     whole = run(network, [ids], new_cache(network), encoded)
     prefix = new_cache(network)
     run(network, [ids[: _TRIAL // 2]], prefix, encoded)
     bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
-    pieces = UniformSession(network, prefix, encoded).join([Joining((), tuple(ids[_TRIAL // 2 :]))])
+    pieces = UniformSession(network, prefix, encoded).join([Joining((), ids[_TRIAL // 2 :])])
     if not _agree(whole, pieces):
         raise ConfigError(f"{model.name} cannot be decoded token by token: with its cache it gives other logits")
     split = model.architecture == "decoder-only" and is_plain(prefix) and _can_split(network, ids, whole)
     return Capabilities(split, bytes_per_token, PrefixStore())
 
 
-def _can_split(network: PreTrainedModel, ids: list[int], whole: torch.Tensor) -> bool:
+def _can_split(network: PreTrainedModel, ids: Ids, whole: torch.Tensor) -> bool:
     """Run two rows of different lengths beside a shared prefix; switch split attention on if they come out right."""
     implementation = network.config._attn_implementation
     if implementation not in ("sdpa", split_attention.NAME):
@@ -76,7 +74,7 @@ def _can_split(network: PreTrainedModel, ids: list[int], whole: torch.Tensor) ->
     network.set_attn_implementation(split_attention.NAME)
     try:
         session = SplitSession(network, prefix, num_rows=2, longest_own=_TRIAL - 2, max_new_tokens=1)
-        logits = session.join([Joining((), tuple(ids[2:])), Joining((), tuple(ids[2:3]))])
+        logits = session.join([Joining((), ids[2:]), Joining((), ids[2:3])])
         if _agree(logits, torch.cat([whole, shorter])):
             return True
     except (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError):
@@ -90,8 +88,7 @@ def _agree(first: torch.Tensor, second: torch.Tensor) -> bool:
     return bool(difference <= _TOLERANCE[first.dtype] * second.abs().max())
 
 
-def _ids(network: PreTrainedModel, count: int) -> torch.Tensor:
+def _ids(network: PreTrainedModel, count: int) -> Ids:
     """Return different ids from the middle of the vocabulary, where no special tokens are."""
     size = network.get_input_embeddings().num_embeddings
-    ids: torch.Tensor = torch.arange(size // 2, size // 2 + count, device=network.device) % size
-    return ids
+    return tuple(number % size for number in range(size // 2, size // 2 + count))
