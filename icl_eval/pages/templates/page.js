@@ -1,0 +1,32 @@
+"use strict";
+
+/** Return what a data element of this page holds. */
+function readData(id) {
+  return JSON.parse(document.getElementById(id).textContent);
+}
+
+/**
+ * Return a new element. Its properties are set as they are, `dataset` and `aria-…` included; children are elements, or
+ * text, which stays text whatever it looks like.
+ */
+function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.includes("-") || name === "for" || name === "role") element.setAttribute(name, value);
+    else element[name] = value;
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** Return text with its control characters (NUL, escape, …) as the pictures that Unicode has for them. */
+function visible(text) {
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f]/g, (character) =>
+    character === "\u007f" ? "\u2421" : String.fromCharCode(0x2400 + character.charCodeAt(0)));
+}
+
+/** Return a number with as many digits as a score deserves; a dash for one that is missing. */
+function formatted(number) {
+  if (number === null || number === undefined) return "–";
+  return Math.abs(number) < 2 ? number.toFixed(3) : number.toFixed(1);
+}
