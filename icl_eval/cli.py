@@ -76,7 +76,7 @@ def stream(cfg: DictConfig) -> None:
 
 
 COMMANDS = {
-    "evaluate": Command("config", evaluate),
+    "evaluate": Command("evaluate", evaluate),
     "preview": Command("preview", preview),
     "doctor": Command("doctor", doctor),
     "stream": Command("stream", stream),

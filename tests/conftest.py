@@ -25,7 +25,7 @@ def compose():
     register_schemas()
     hydra_setup.register_resolvers()
 
-    def with_overrides(*overrides, config_name="config"):
+    def with_overrides(*overrides, config_name="evaluate"):
         with initialize_config_dir(str(hydra_setup.conf_dir()), version_base="1.3"):
             return hydra_compose(config_name, overrides=list(overrides))
 
