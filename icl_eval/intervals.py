@@ -59,3 +59,19 @@ def resampled_sums(rows: FloatArray, seed: int, num_resamples: int) -> FloatArra
         for _ in range(num_resamples)
     )
     return np.stack([drawn @ rows for drawn in counts])
+
+
+def pseudo_values(rows: FloatArray, score_sums: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """Return the jackknife's value of each example, `[num_examples]`, of two or more.
+
+    n times the score of all examples minus n - 1 times the score without this one: the share of the corpus score
+    that the example answers for (Tukey, 1958; Miller, 1974, https://doi.org/10.1093/biomet/61.1.1). For a mean these
+    are the examples' own values. They are shifted so that their mean is the score itself, and their variance divided
+    by n is the jackknife estimate of the score's sampling variance.
+    """
+    num_examples = len(rows)
+    total = rows.sum(axis=0)
+    score = score_sums(total)
+    values = num_examples * score - (num_examples - 1) * score_sums(total - rows)
+    shifted: FloatArray = values - values.mean() + score
+    return shifted

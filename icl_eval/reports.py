@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
+
+from icl_eval.errors import DataError
 
 SCHEMA_VERSION = 1
 
@@ -124,8 +126,17 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def read_report(path: Path) -> Report:
-    """Read what `write_report` wrote."""
-    return _REPORT.validate_json(path.read_bytes())
+    """Read what `write_report` wrote.
+
+    Raises:
+        DataError: When the file is no report.
+    """
+    try:
+        return _REPORT.validate_json(path.read_bytes())
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(f"{path}: not a report ({place}: {first['msg']})") from None
 
 
 def write_json(value: Any, path: Path) -> None:

@@ -1,21 +1,26 @@
 """Sweeps: many runs into one table.
 
 Each cell of a sweep is an ordinary run folder. When the last cell is finished, whatever the folders hold is
-gathered into `sweep.json`; a cell that failed left `error.json` in place of a report.
+gathered into `sweep.json` and analysed; a cell that failed left `error.json` in place of a report.
 """
 
 import json
 import re
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from icl_eval.errors import IclEvalError, UserError
 from icl_eval.reports import write_json
+
+if TYPE_CHECKING:
+    from icl_eval.analysis import SweepAnalysis
 
 _ERROR_FILE = "error.json"
 
@@ -34,23 +39,36 @@ def write_failure(folder: Path, error: Exception) -> None:
 class SweepReport(Callback):
     """Writes `sweep.json` and prints the table when a sweep ends; tells the shell about failed cells."""
 
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Forget an earlier failure: the cell gets another chance."""
-        (Path(config.hydra.runtime.output_dir) / _ERROR_FILE).unlink(missing_ok=True)
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Forget earlier failures: a cell of this sweep gets another chance, one of another sweep is not ours."""
+        for note in Path(config.hydra.sweep.dir).glob(f"*/{_ERROR_FILE}"):
+            note.unlink()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Gather all cells of the sweep's folder."""
+        from icl_eval.analysis.printing import print_analysis
         from icl_eval.terminal import print_sweep
 
         folder = Path(config.hydra.sweep.dir)
         cells = gather_cells(folder)
-        write_json({"schema_version": 1, "cells": cells}, folder / "sweep.json")
         print_sweep(cells, folder)
+        analysis = _analyse(folder, cells)
+        write_json({"schema_version": 1, "cells": cells, "analysis": asdict(analysis)}, folder / "sweep.json")
+        print_analysis(analysis)
         failed = [cell for cell in cells if "error" in cell]
         if failed:
             users = all(cell["error"]["exit_code"] == UserError.exit_code for cell in failed)
             print(f"icl-eval: {len(failed)} of {len(cells)} cells failed", file=sys.stderr)
             sys.exit(UserError.exit_code if users else 1)
+
+
+def _analyse(folder: Path, cells: Sequence[Mapping[str, Any]]) -> "SweepAnalysis":
+    from icl_eval.analysis import SweepAnalysis, analyse_sweep
+
+    try:
+        return analyse_sweep(folder, [cell for cell in cells if "error" not in cell])
+    except IclEvalError as error:
+        return SweepAnalysis((), (), (f"no analysis: {error}",))
 
 
 def gather_cells(folder: Path) -> list[dict[str, Any]]:

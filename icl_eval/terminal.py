@@ -70,7 +70,7 @@ def print_report(report: Report, folder: Path) -> None:
         for row, (metric, found) in enumerate(result.metrics.items()):
             first = (name, str(result.n)) if row == 0 else ("", "")
             table.add_row(*first, metric, *_numbers(found), end_section=row == len(result.metrics) - 1)
-    console = _console()
+    console = open_console()
     console.print(table)
     for line in _remarks(report):
         console.print(line, style="yellow", markup=False)
@@ -80,11 +80,12 @@ def print_report(report: Report, folder: Path) -> None:
 def _numbers(found: MetricResult) -> tuple[str, str, str]:
     arrow = "" if found.higher_is_better else " ↓"
     stderr = "" if found.stderr is None else f"{found.stderr:.3g}"
-    interval = "" if found.ci95 is None else f"{_short(found.ci95[0])} to {_short(found.ci95[1])}"
-    return f"{_short(found.score)}{arrow}", stderr, interval
+    interval = "" if found.ci95 is None else f"{short(found.ci95[0])} to {short(found.ci95[1])}"
+    return f"{short(found.score)}{arrow}", stderr, interval
 
 
-def _short(score: float) -> str:
+def short(score: float) -> str:
+    """Return a score with as many digits as its scale calls for."""
     return f"{score:.3f}" if abs(score) < 2 else f"{score:.1f}"
 
 
@@ -123,7 +124,7 @@ def print_sweep(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
     for cell in cells:
         own = " ".join(override for override in cell["overrides"] if override not in shared)
         table.add_row(own or cell["cell"], *(_cell_score(cell, task, metric) for task, metric in columns))
-    console = _console()
+    console = open_console()
     console.print(table)
     console.print(f"sweep: {_from_here(folder / 'sweep.json')}", markup=False, highlight=False)
 
@@ -135,7 +136,7 @@ def _cell_score(cell: Mapping[str, Any], task: str, metric: str) -> str:
     if found is None:
         return ""
     interval = "" if found["stderr"] is None else f" ±{found['stderr']:.2g}"
-    return f"{_short(found['score'])}{interval}"
+    return f"{short(found['score'])}{interval}"
 
 
 def _counted(count: int, noun: str) -> str:
@@ -147,7 +148,8 @@ def _from_here(path: Path) -> Path:
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
-def _console() -> Console:
+def open_console() -> Console:
+    """Return a console on stdout."""
     console = Console()
     # A pipe has no width: a table must not be folded to 80 columns in a log file.
     return console if console.is_terminal else Console(width=160)

@@ -15,10 +15,14 @@ def sweep(icl_eval_command, gpt2):
     )
 
 
-def read_cells(tmp_path):
+def read_sweep(tmp_path):
     content = json.loads((tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8"))
-    assert list(content) == ["schema_version", "cells"]
-    return content["cells"]
+    assert list(content) == ["schema_version", "cells", "analysis"]
+    return content
+
+
+def read_cells(tmp_path):
+    return read_sweep(tmp_path)["cells"]
 
 
 def shots(cell):
@@ -106,6 +110,15 @@ def test_a_cell_that_breaks_down_shows_where_and_the_next_sweep_gives_it_another
     assert [cell["results"]["qa"]["n"] for cell in read_cells(tmp_path)] == [3, 3]
 
 
+def test_a_failed_cell_of_another_sweep_in_the_same_folder_does_not_count(sweep, tmp_path):
+    assert sweep("num_fewshot=0,41").exit_code == 2
+
+    outcome = sweep("num_fewshot=0,1")
+
+    assert (outcome.exit_code, "failed" in outcome.err) == (0, False)
+    assert [shots(cell) for cell in read_cells(tmp_path)] == ["num_fewshot=0", "num_fewshot=1"]
+
+
 def test_a_sweep_run_again_computes_only_what_is_missing(sweep, decoded, tmp_path):
     assert sweep("num_fewshot=0,1,2").exit_code == 0
     before = read_cells(tmp_path)
@@ -119,6 +132,23 @@ def test_a_sweep_run_again_computes_only_what_is_missing(sweep, decoded, tmp_pat
 
     assert decoded == ["qa-test-001", "qa-test-002", "qa-test-003", "qa-test-003"]
     assert read_cells(tmp_path) == before
+
+
+def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
+    outcome = sweep("seed=0,1", "num_fewshot=1,2")
+
+    analysis = read_sweep(tmp_path)["analysis"]
+    assert list(analysis) == ["shot_curves", "variance", "notes"]
+    found = {
+        (cell["run"]["num_fewshot"], cell["run"]["seed"]): cell["results"]["qa"]["metrics"]["token_f1"]["score"]
+        for cell in read_cells(tmp_path)
+    }
+    curve = next(curve for curve in analysis["shot_curves"] if curve["metric"] == "token_f1")
+    scores = {point["num_fewshot"]: list(point["scores"].values()) for point in curve["points"]}
+    assert scores == {k: [found[k, 0], found[k, 1]] for k in (1, 2)}
+    by_seed = [one for one in analysis["variance"] if one["metric"] == "token_f1"]
+    assert [one["conditions"] for one in by_seed] == [{"num_fewshot": "1"}, {"num_fewshot": "2"}]
+    assert "shot curves" in outcome.out
 
 
 def test_an_experiment_can_be_a_sweep(icl_eval_command, gpt2, tmp_path):

@@ -19,6 +19,7 @@ def mean_statistics(values: Sequence[float], signature: str, unparsed: int | Non
         per_example=tuple(float(value) for value in values),
         signature=signature,
         unparsed=unparsed,
+        is_mean=True,
     )
 
 

@@ -28,6 +28,8 @@ class Statistics:
     """Every option that changes the value, and the version of the code that computed it."""
     unparsed: int | None = None
     """Predictions in which nothing to compare was found; None where any text can be compared."""
+    is_mean: bool = False
+    """Whether `value` is the plain mean of `per_example`."""
 
 
 class Metric(Protocol):

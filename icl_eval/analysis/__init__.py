@@ -1,0 +1,20 @@
+"""Analysis: what a sweep's cells say together, computed from their records alone.
+
+Which analysis applies follows from which options vary from cell to cell: see `icl_eval.analysis.designs`.
+"""
+
+from icl_eval.analysis.designs import SweepCell
+from icl_eval.analysis.shot_curve import ShotCurve, ShotCurvePoint
+from icl_eval.analysis.sweep import SweepAnalysis, analyse_sweep
+from icl_eval.analysis.variance import CellScore, Component, VarianceAnalysis
+
+__all__ = [
+    "CellScore",
+    "Component",
+    "ShotCurve",
+    "ShotCurvePoint",
+    "SweepAnalysis",
+    "SweepCell",
+    "VarianceAnalysis",
+    "analyse_sweep",
+]

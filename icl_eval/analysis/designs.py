@@ -1,0 +1,62 @@
+"""Designs: which options vary in a sweep, and which of its cells belong together.
+
+Options fall into three kinds, and each analysis looks at them in its own way:
+
+- drawn: seeds. Nobody means anything by their values, so cells that differ only in them are repetitions.
+- incidental: wording and order. Somebody chose them, but a finding should not hinge on the choice.
+- conditions: everything else (model, number of demonstrations, control …). They are what is being studied.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from icl_eval.measurements import Measurement
+
+_DRAWN = ("seed", "demonstrations.seed", "order.seed")
+_INCIDENTAL = ("order", "template")
+
+
+@dataclass(frozen=True)
+class SweepCell:
+    """One metric of one task in one cell of a sweep."""
+
+    options: Mapping[str, str]
+    """The overrides in which cells of the sweep differ, by key."""
+    measurement: Measurement
+
+
+def is_drawn(option: str) -> bool:
+    """Return whether an option is a seed."""
+    return option in _DRAWN
+
+
+def is_incidental(option: str) -> bool:
+    """Return whether an option is a seed, an order, or any part of the wording."""
+    return is_drawn(option) or option in _INCIDENTAL or option.startswith("template.")
+
+
+def varying_options(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    """Return, for each cell, the options whose values differ between cells.
+
+    Args:
+        overrides: For each cell its overrides, `["num_fewshot=4", "task=[qa]"]`.
+    """
+    cells = [dict(override.lstrip("+").split("=", 1) for override in cell if "=" in override) for cell in overrides]
+    keys = dict.fromkeys(key for cell in cells for key in cell)
+    varying = [key for key in keys if len({cell.get(key) for cell in cells}) > 1]
+    return [{key: cell[key] for key in varying if key in cell} for cell in cells]
+
+
+def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[tuple[dict[str, str], list[SweepCell]]]:
+    """Return groups of cells that differ only in some options, each with the other options that it is about.
+
+    Args:
+        cells: Cells with the same task and metric.
+        is_inside: Says of an option whether it may differ within a group.
+    """
+    groups: defaultdict[tuple[tuple[str, str], ...], list[SweepCell]] = defaultdict(list)
+    for cell in cells:
+        outside = tuple((key, value) for key, value in cell.options.items() if not is_inside(key))
+        groups[outside].append(cell)
+    return [(dict(outside), members) for outside, members in groups.items()]

@@ -1,0 +1,109 @@
+"""Shot curves: the score over the number of demonstrations, with a band over the draws of demonstrations."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from icl_eval.analysis.designs import SweepCell, is_drawn, split
+
+_SHOTS = "num_fewshot"
+
+
+@dataclass(frozen=True)
+class ShotCurvePoint:
+    """All draws with one number of demonstrations."""
+
+    num_fewshot: int
+    scores: Mapping[str, float]
+    """By draw, such as `seed=3`; one score where nothing was drawn twice."""
+    mean: float
+    """Of these scores."""
+    stdev: float | None
+    """Of one score over draws (n - 1); None for a single draw."""
+    ci95: tuple[float, float] | None
+    """Where the mean over all draws lies, on these questions: Student's interval; None for a single draw."""
+    test_set_stderr: float | None
+    """Standard error of the mean over another sample of questions with these draws."""
+
+
+@dataclass(frozen=True)
+class ShotCurve:
+    """One metric of one task over the number of demonstrations."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    conditions: Mapping[str, str]
+    """The values of the sweep's other options, where there are any: there is a curve for each."""
+    draws: tuple[str, ...]
+    """The options that are repetitions: seeds."""
+    n: int
+    """Questions behind each score."""
+    points: tuple[ShotCurvePoint, ...]
+    """By rising number of demonstrations."""
+
+
+def shot_curves(cells: Sequence[SweepCell]) -> list[ShotCurve]:
+    """Return a curve for each combination of the other options; none where the number does not vary.
+
+    Args:
+        cells: One metric of one task, on the same questions.
+    """
+    curves = []
+    for conditions, members in split(cells, lambda option: option == _SHOTS or is_drawn(option)):
+        by_number: defaultdict[int, list[SweepCell]] = defaultdict(list)
+        for cell in members:
+            if _SHOTS in cell.options:
+                by_number[int(cell.options[_SHOTS])].append(cell)
+        if len(by_number) < 2:
+            continue
+        measured = members[0].measurement
+        curves.append(
+            ShotCurve(
+                task=measured.task,
+                metric=measured.metric,
+                higher_is_better=measured.higher_is_better,
+                conditions=conditions,
+                draws=tuple(key for key in members[0].options if is_drawn(key)),
+                n=len(measured.example_ids),
+                points=tuple(_point(number, by_number[number]) for number in sorted(by_number)),
+            )
+        )
+    return curves
+
+
+def _point(number: int, cells: Sequence[SweepCell]) -> ShotCurvePoint:
+    scores = np.array([cell.measurement.score for cell in cells])
+    mean, count = float(scores.mean()), len(scores)
+    stdev = float(scores.std(ddof=1)) if count > 1 else None
+    interval = None
+    if stdev is not None:
+        reach = student_quantile(count - 1) * stdev / count**0.5
+        interval = (mean - reach, mean + reach)
+    return ShotCurvePoint(number, _by_draw(cells), mean, stdev, interval, _test_set_stderr(cells))
+
+
+def _by_draw(cells: Sequence[SweepCell]) -> dict[str, float]:
+    def draw(cell: SweepCell) -> str:
+        return ",".join(f"{key}={value}" for key, value in cell.options.items() if is_drawn(key))
+
+    return {draw(cell): cell.measurement.score for cell in cells}
+
+
+def student_quantile(degrees: int) -> float:
+    """Return the 97.5th percentile of Student's t distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.975))
+
+
+def _test_set_stderr(cells: Sequence[SweepCell]) -> float | None:
+    """Return the standard error over questions of the mean of all draws: a question's values are averaged first."""
+    values = [cell.measurement.values for cell in cells]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or known[0].size < 2:
+        return None
+    means = np.mean(known, axis=0)
+    return float(means.std(ddof=1) / len(means) ** 0.5)

@@ -1,0 +1,209 @@
+"""Variance: how much of the spread of a score each incidental option is responsible for, and the test set.
+
+Every level of every factor (seed, order, template …) meets every other and the same questions, so a question's
+value is a sum of effects: one for each set of factors, and one for each such set together with the question. Their
+variances are estimated by setting mean squares to their expectations, factors and questions taken as random draws
+(balanced crossed random-effects design: Searle, Casella and McCulloch, 1992, Variance Components, chapter 4; in
+generalizability theory a G study, Brennan, 2001). A score is a mean over n questions, so effects that involve the
+question count by one n-th: they are the sampling error of the test set.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations
+from math import prod
+
+import numpy as np
+
+from icl_eval.analysis.designs import SweepCell, is_incidental, split
+from icl_eval.intervals import FloatArray
+
+QUESTIONS = "questions"
+
+
+@dataclass(frozen=True)
+class Component:
+    """What one factor, or several of them acting together, add to the variance of a score."""
+
+    factors: tuple[str, ...]
+    """`("seed",)`; `("seed", "template")` for what only their combination explains; with `questions` among them,
+    what another sample of questions would change."""
+    variance: float
+    """In squared units of the score; an estimate below zero counts as 0."""
+    share: float
+    """Of the sum of all components."""
+    estimate: float
+    """The estimate before it was cut at zero."""
+    p_value: float | None
+    """How probable differences as large as these would be if the factor had no effect and only the questions at hand
+    reacted to it by chance: F test against the interaction with the questions (Winer, 1971, chapter 7). None for
+    components with questions."""
+
+
+@dataclass(frozen=True)
+class CellScore:
+    """One cell of the design."""
+
+    options: Mapping[str, str]
+    score: float
+
+
+@dataclass(frozen=True)
+class VarianceAnalysis:
+    """The spread of one metric of one task over a crossed design."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    conditions: Mapping[str, str]
+    """The values of the sweep's other options, where there are any: there is an analysis for each."""
+    factors: Mapping[str, tuple[str, ...]]
+    """By factor, its levels."""
+    n: int
+    """Questions behind each score."""
+    mean: float
+    """Over all cells."""
+    stdev: float
+    """Of the cells' scores (n - 1)."""
+    worst: CellScore
+    best: CellScore
+    test_set_stderr: float
+    """Standard error of one score over another sample of questions: root mean square over cells."""
+    components: tuple[Component, ...]
+    """Factors alone, then their interactions, then the same with the questions."""
+    level_means: Mapping[str, Mapping[str, float]]
+    """By factor and level, the mean score over everything else."""
+
+
+def variance_analyses(cells: Sequence[SweepCell]) -> tuple[list[VarianceAnalysis], list[str]]:
+    """Return an analysis for each combination of the sweep's conditions, and notes on what could not be analysed.
+
+    Args:
+        cells: One metric of one task, on the same questions.
+    """
+    analyses, notes = [], []
+    for conditions, members in split(cells, is_incidental):
+        keys = dict.fromkeys(key for cell in members for key in cell.options if is_incidental(key))
+        levels = {key: tuple(dict.fromkeys(cell.options.get(key, "") for cell in members)) for key in keys}
+        factors = {key: values for key, values in levels.items() if len(values) > 1}
+        if not factors:
+            continue
+        where = " ".join([members[0].measurement.task, *(f"{key}={value}" for key, value in conditions.items())])
+        expected = prod(map(len, factors.values()))
+        if len(members) != expected:
+            notes.append(f"variance, {where}: {len(members)} of {expected} combinations have a score; all are needed")
+            continue
+        values = _values(members, factors)
+        if values is not None:
+            analyses.append(_analyse(members, conditions, factors, values))
+    return analyses, notes
+
+
+def _values(cells: Sequence[SweepCell], factors: Mapping[str, tuple[str, ...]]) -> FloatArray | None:
+    """Return a value for each combination and question, `[levels, …, num_questions]`."""
+    shape = [len(levels) for levels in factors.values()]
+    values = np.empty([*shape, len(cells[0].measurement.example_ids)])
+    for cell in cells:
+        found = cell.measurement.values
+        if found is None or len(found) < 2:
+            return None
+        values[_place(cell, factors)] = found
+    return values
+
+
+def _place(cell: SweepCell, factors: Mapping[str, tuple[str, ...]]) -> tuple[int, ...]:
+    return tuple(levels.index(cell.options[factor]) for factor, levels in factors.items())
+
+
+def _analyse(
+    cells: Sequence[SweepCell],
+    conditions: Mapping[str, str],
+    factors: Mapping[str, tuple[str, ...]],
+    values: FloatArray,
+) -> VarianceAnalysis:
+    measured = cells[0].measurement
+    scores = values.mean(axis=-1)
+    ranked = sorted(cells, key=lambda cell: cell.measurement.score, reverse=not measured.higher_is_better)
+    means = {
+        factor: np.moveaxis(scores, axis, 0).reshape(len(levels), -1).mean(axis=1)
+        for axis, (factor, levels) in enumerate(factors.items())
+    }
+    return VarianceAnalysis(
+        task=measured.task,
+        metric=measured.metric,
+        higher_is_better=measured.higher_is_better,
+        conditions=conditions,
+        factors=factors,
+        n=values.shape[-1],
+        mean=float(scores.mean()),
+        stdev=float(scores.std(ddof=1)),
+        worst=CellScore(ranked[0].options, ranked[0].measurement.score),
+        best=CellScore(ranked[-1].options, ranked[-1].measurement.score),
+        test_set_stderr=float((values.var(axis=-1, ddof=1).mean() / values.shape[-1]) ** 0.5),
+        components=variance_components(values, tuple(factors)),
+        level_means={
+            factor: dict(zip(levels, means[factor].tolist(), strict=True)) for factor, levels in factors.items()
+        },
+    )
+
+
+def variance_components(values: FloatArray, factors: Sequence[str]) -> tuple[Component, ...]:
+    """Return the components of the variance of a score, which is a mean over the questions.
+
+    Args:
+        values: One value a combination and question, `[levels of the first factor, …, num_questions]`.
+        factors: The names of all axes but the last.
+    """
+    names = [*factors, QUESTIONS]
+    last = len(factors)
+    squares = {axes: _mean_square(values, axes) for axes in _subsets(range(values.ndim))}
+    estimates = {
+        axes: _estimate(squares, axes, values.shape) / (values.shape[-1] if last in axes else 1) for axes in squares
+    }
+    total = sum(max(estimate, 0.0) for estimate in estimates.values())
+    ordered = sorted(estimates, key=lambda axes: (last in axes, len(axes), axes))
+    return tuple(
+        Component(
+            factors=tuple(names[axis] for axis in axes),
+            variance=max(estimates[axes], 0.0),
+            share=max(estimates[axes], 0.0) / total if total else 0.0,
+            estimate=estimates[axes],
+            p_value=None if last in axes else _p_value(squares, axes, values.shape),
+        )
+        for axes in ordered
+    )
+
+
+def _subsets(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield every set of axes but the empty one."""
+    return chain.from_iterable(combinations(axes, size) for size in range(1, len(axes) + 1))
+
+
+def _mean_square(values: FloatArray, axes: tuple[int, ...]) -> float:
+    """Return the mean square of what a set of axes explains beyond its parts."""
+    effect = values.mean(axis=tuple(axis for axis in range(values.ndim) if axis not in axes), keepdims=True)
+    for axis in axes:
+        effect = effect - effect.mean(axis=axis, keepdims=True)
+    repetitions = values.size / effect.size
+    return float(repetitions * (effect**2).sum() / _degrees(values.shape, axes))
+
+
+def _degrees(shape: Sequence[int], axes: tuple[int, ...]) -> int:
+    return prod(shape[axis] - 1 for axis in axes)
+
+
+def _estimate(squares: Mapping[tuple[int, ...], float], axes: tuple[int, ...], shape: Sequence[int]) -> float:
+    """Solve for one variance: an expected mean square is the sum over all sets that hold its axes."""
+    holding = [other for other in squares if set(axes) <= set(other)]
+    signed = sum(squares[other] * (1 if (len(other) - len(axes)) % 2 == 0 else -1) for other in holding)
+    return signed / prod(length for axis, length in enumerate(shape) if axis not in axes)
+
+
+def _p_value(squares: Mapping[tuple[int, ...], float], axes: tuple[int, ...], shape: Sequence[int]) -> float:
+    from scipy.special import fdtrc
+
+    with_questions = (*axes, len(shape) - 1)
+    if squares[with_questions] == 0.0:  # all questions react alike
+        return 1.0 if squares[axes] == 0.0 else 0.0
+    ratio = squares[axes] / squares[with_questions]
+    return float(fdtrc(_degrees(shape, axes), _degrees(shape, with_questions), ratio))

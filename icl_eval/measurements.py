@@ -1,0 +1,94 @@
+"""Measurements: a finished run's metrics computed again from its records, question by question.
+
+A report holds a metric's score; whoever compares runs, or asks where their spread comes from, needs the statistics
+behind it. They come from the records and from the options in the report, and never from a model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from icl_eval.building import build
+from icl_eval.errors import DataError
+from icl_eval.intervals import FloatArray, pseudo_values
+from icl_eval.metrics import Metric, Statistics
+from icl_eval.metrics.scoring import check_corpus
+from icl_eval.records import Record
+from icl_eval.runs import Run
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One metric of one task of one run."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    example_ids: tuple[str, ...]
+    """Sorted; rows and values of the statistics are in the same order."""
+    statistics: Statistics
+
+    @property
+    def score(self) -> float:
+        """The score of the whole corpus."""
+        return self.statistics.value
+
+    @property
+    def values(self) -> FloatArray | None:
+        """A value a question whose mean is the score, `[num_examples]`; None where there are none.
+
+        The questions' own values of a metric that is their mean, the jackknife's pseudo-values of any other whose
+        statistics add up; see `icl_eval.intervals.pseudo_values`.
+        """
+        if self.statistics.is_mean:
+            return np.array(self.statistics.per_example, dtype=np.float64)
+        if self.statistics.score_sums is None or len(self.example_ids) < 2:
+            return None
+        return pseudo_values(self.statistics.rows, self.statistics.score_sums)
+
+
+def measure(run: Run, tasks: tuple[str, ...] | None = None) -> list[Measurement]:
+    """Compute the metrics of a run's tasks again.
+
+    Args:
+        run: A finished run.
+        tasks: Only these of its tasks; None for all.
+
+    Raises:
+        DataError: When records are missing, or do not give the score that the report holds.
+    """
+    chosen = tuple(run.report.results) if tasks is None else tasks
+    return [measurement for task in chosen for measurement in _measure_task(run, task)]
+
+
+def _measure_task(run: Run, task: str) -> list[Measurement]:
+    records = sorted(run.records(task), key=lambda record: record.example_id)
+    ids = tuple(record.example_id for record in records)
+    found = []
+    for metric in _build_metrics(run.report.provenance.config, task):
+        statistics = _compute(metric, records)
+        expected = run.report.results[task].metrics[metric.name].score
+        if not np.isclose(statistics.value, expected, rtol=1e-9, atol=1e-9):
+            raise DataError(
+                f"{run.folder}: the records of task '{task}' give {metric.name}={statistics.value:.6g}, the report "
+                f"says {expected:.6g}; score them again by running the same command"
+            )
+        found.append(Measurement(task, metric.name, metric.higher_is_better, ids, statistics))
+    return found
+
+
+def _compute(metric: Metric, records: list[Record]) -> Statistics:
+    predictions = [record.prediction for record in records]
+    references = [record.targets for record in records]
+    check_corpus(metric.name, predictions, references)
+    return metric.per_example(predictions, references)
+
+
+def _build_metrics(config: Mapping[str, Any], task: str) -> list[Metric]:
+    """Build the metrics that scored a task, from the configuration in a run's report."""
+    key, options = "metrics", config["metrics"]
+    if not options:
+        key, options = f"task.{task}.metrics", config["task"][task]["metrics"]
+    return [build(metric, f"{key}.{name}") for name, metric in options.items()]

@@ -1,0 +1,72 @@
+"""Runs on disk: finding finished run folders again, and what each of them is made of."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icl_eval.errors import DataError
+from icl_eval.records import Record, read_records
+from icl_eval.reports import Report, read_report
+
+REPORT_FILE = "report.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and what it found."""
+
+    folder: Path
+    report: Report
+
+    def records(self, task: str) -> list[Record]:
+        """Read the records of one of its tasks, in the order of the data set.
+
+        Raises:
+            DataError: When they are not there, or not all of them are.
+        """
+        path = self.folder / f"samples_{task}.jsonl"
+        if not path.exists():
+            raise DataError(f"{path}: no such file, but {self.folder / REPORT_FILE} has scores of it")
+        records = read_records(path)
+        expected = self.report.results[task].n
+        if len(records) != expected:
+            raise DataError(f"{path}: {len(records)} records, but {self.folder / REPORT_FILE} is about {expected}")
+        return records
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The whole configuration, flat: `{"template.separator": …}`."""
+        return dict(_flat(self.report.provenance.config, ""))
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        DataError: When there is no finished run in it.
+    """
+    path = folder / REPORT_FILE
+    if not path.exists():
+        found = "no finished run in it (report.json is missing)" if folder.is_dir() else "no such folder"
+        raise DataError(f"{folder}: {found}")
+    return Run(folder, read_report(path))
+
+
+def find_runs(root: Path) -> list[Run]:
+    """Read all finished runs in a folder and below it, in the order of their names.
+
+    Raises:
+        DataError: When there is no such folder, or a report in it is none of ours.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    return [read_run(path.parent) for path in sorted(root.rglob(REPORT_FILE))]
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import scipy.stats
+
+from icl_eval.analysis.designs import SweepCell, varying_options
+from icl_eval.analysis.shot_curve import shot_curves
+from icl_eval.analysis.variance import variance_analyses, variance_components
+from icl_eval.intervals import pseudo_values
+from icl_eval.measurements import Measurement
+from icl_eval.metrics import BLEU
+from icl_eval.metrics.means import mean_statistics
+
+
+def cell(values, **options):
+    """Return a cell whose questions have these values; `__` in an option's name stands for a dot."""
+    named = {key.replace("__", "."): str(value) for key, value in options.items()}
+    ids = tuple(f"q{number:03}" for number in range(len(values)))
+    return SweepCell(named, Measurement("qa", "exact_match", True, ids, mean_statistics(values, "signature")))
+
+
+def by_factors(components):
+    return {component.factors: component for component in components}
+
+
+def crossed(values, *factors):
+    return [cell(values[place], **dict(zip(factors, place, strict=True))) for place in np.ndindex(values.shape[:-1])]
+
+
+def test_a_planted_seed_effect_comes_out_as_planted_and_an_absent_order_effect_as_none():
+    seeds, questions = np.array([0.1, -0.1, 0.3, -0.3]), np.linspace(-0.2, 0.2, 20)
+    values = 0.5 + seeds[:, None, None] + np.zeros((1, 3, 1)) + questions
+
+    ((analysis,), notes) = variance_analyses(crossed(values, "seed", "order"))
+
+    found = by_factors(analysis.components)
+    assert notes == []
+    assert found[("seed",)].variance == pytest.approx(seeds.var(ddof=1))
+    assert found[("questions",)].variance == pytest.approx(questions.var(ddof=1) / 20)
+    assert analysis.test_set_stderr == pytest.approx((questions.var(ddof=1) / 20) ** 0.5)
+    others = [component.variance for factors, component in found.items() if factors not in [("seed",), ("questions",)]]
+    assert len(others) == 5
+    assert max(others) < 1e-15
+    assert sum(component.share for component in analysis.components) == pytest.approx(1)
+    assert analysis.level_means["seed"] == pytest.approx({"0": 0.6, "1": 0.4, "2": 0.8, "3": 0.2})
+    assert (analysis.worst.options["seed"], analysis.worst.score) == ("3", pytest.approx(0.2))
+    assert (analysis.best.options["seed"], analysis.best.score) == ("2", pytest.approx(0.8))
+
+
+def test_variances_are_estimated_without_bias():
+    generator = np.random.default_rng(0)
+    planted = {("a",): 0.04, ("b",): 0.0, ("a", "b"): 0.01, ("questions",): 1.0, ("a", "questions"): 0.25}
+    axes = {"a": 0, "b": 1, "questions": 2}
+    shape = (5, 4, 16)
+
+    def draw():
+        values = generator.normal(0, 0.5, shape)  # of the combination of all three: 0.25
+        for factors, variance in planted.items():
+            own = [shape[axis] if name in factors else 1 for name, axis in axes.items()]
+            values = values + generator.normal(0, variance**0.5, own)
+        return {found.factors: found.estimate for found in variance_components(values, ("a", "b"))}
+
+    draws = [draw() for _ in range(400)]
+    expected = {**planted, ("b", "questions"): 0.0, ("a", "b", "questions"): 0.25}
+    for factors, variance in expected.items():
+        estimates = np.array([found[factors] for found in draws])
+        truth = variance / (16 if "questions" in factors else 1)
+        assert abs(estimates.mean() - truth) < 4 * estimates.std() / 400**0.5, factors
+
+
+def test_two_levels_are_told_apart_as_by_a_paired_t_test():
+    generator = np.random.default_rng(1)
+    values = generator.random((2, 30))
+    (component, *_) = variance_components(values, ("template",))
+    assert component.p_value == pytest.approx(scipy.stats.ttest_rel(values[0], values[1]).pvalue)
+
+
+def test_a_factor_without_effect_is_called_one_in_about_five_of_a_hundred_times():
+    generator = np.random.default_rng(2)
+    called = 0
+    for _ in range(400):
+        hits = (generator.random((3, 4, 40)) < 0.5).astype(float)
+        called += by_factors(variance_components(hits, ("seed", "order")))[("order",)].p_value <= 0.05
+    assert 8 <= called <= 34
+
+
+def test_a_combination_that_is_missing_is_said_and_not_guessed():
+    values = np.random.default_rng(0).random((2, 3, 5))
+    analyses, notes = variance_analyses(crossed(values, "seed", "order")[:-1])
+    assert analyses == []
+    assert notes == ["variance, qa: 5 of 6 combinations have a score; all are needed"]
+
+
+def test_conditions_have_an_analysis_each():
+    values = np.random.default_rng(0).random((2, 3, 5))
+    analyses, _ = variance_analyses(crossed(values, "model", "demonstrations__seed"))
+    assert [analysis.conditions for analysis in analyses] == [{"model": "0"}, {"model": "1"}]
+    assert [analysis.factors for analysis in analyses] == [{"demonstrations.seed": ("0", "1", "2")}] * 2
+    assert [analysis.mean for analysis in analyses] == pytest.approx(values.mean(axis=(1, 2)).tolist())
+
+
+def test_a_shot_curve_has_students_band_over_seeds_and_the_test_sets_error_apart():
+    values = (np.random.default_rng(0).random((3, 4, 25)) < 0.5).astype(float)
+    cells = [cell(values[k, seed], num_fewshot=4**k, seed=seed) for k in (2, 0, 1) for seed in range(4)]
+
+    (curve,) = shot_curves(cells)
+
+    assert [point.num_fewshot for point in curve.points] == [1, 4, 16]
+    for k, point in enumerate(curve.points):
+        scores = values[k].mean(axis=1)
+        expected = scipy.stats.t.interval(0.95, 3, scores.mean(), scores.std(ddof=1) / 2)
+        assert point.ci95 == pytest.approx(expected)
+        assert list(point.scores.values()) == pytest.approx(scores.tolist())
+        assert point.test_set_stderr == pytest.approx(scipy.stats.sem(values[k].mean(axis=0)))
+    assert (curve.draws, curve.n, next(iter(curve.points[0].scores))) == (("seed",), 25, "seed=0")
+
+
+def test_about_95_of_100_bands_cover_the_mean_over_all_seeds():
+    generator = np.random.default_rng(3)
+    covered = 0
+    for _ in range(300):
+        drawn = generator.normal(0.6, 0.1, 5)  # the score of each seed
+        cells = [cell([drawn[seed]] * 2, num_fewshot=k, seed=seed) for k in (0, 1) for seed in range(5)]
+        low, high = shot_curves(cells)[0].points[0].ci95
+        covered += low <= 0.6 <= high
+    assert 273 <= covered <= 297
+
+
+def test_one_draw_has_no_band():
+    (curve,) = shot_curves([cell([0, 1, 1], num_fewshot=k) for k in (0, 8)])
+    assert [(point.stdev, point.ci95) for point in curve.points] == [(None, None)] * 2
+    assert curve.points[0].scores == {"": pytest.approx(2 / 3)}
+
+
+def test_pseudo_values_of_bleu_are_sacrebleu_with_each_question_left_out():
+    import sacrebleu
+
+    predictions = ["the cat sat on the mat", "a dog barked at the old man", "he reads a book about the sea"]
+    references = [["the cat sat on a mat"], ["the dog barked at the old man"], ["he reads the book about a sea"]]
+    statistics = BLEU().per_example(predictions, references)
+    left_out = []
+    for others in ((1, 2), (0, 2), (0, 1)):
+        answers = [[references[i][0] for i in others]]
+        left_out.append(sacrebleu.corpus_bleu([predictions[i] for i in others], answers))
+    by_hand = np.array([3 * statistics.value - 2 * without.score for without in left_out])
+    found = pseudo_values(statistics.rows, statistics.score_sums)
+    assert found == pytest.approx(by_hand - by_hand.mean() + statistics.value)
+
+
+def test_options_that_all_cells_share_do_not_vary():
+    overrides = [["task=[qa]", "seed=0", "+demonstrations.x=1"], ["task=[qa]", "seed=1", "+demonstrations.x=1"]]
+    assert varying_options(overrides) == [{"seed": "0"}, {"seed": "1"}]
