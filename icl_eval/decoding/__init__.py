@@ -3,10 +3,11 @@
 To follow a token from logits to screen, read in this order:
 
     greedy           the stream: rows join, tokens are chosen, finished rows leave
+    choosing         the next token of each row, from its logits: the most likely one, or a draw
     hypotheses       one completion while it is being decoded
     detokenization   token ids to text, never a part of a character
     stopping         stop strings in a stream of text
-    rules            what a model's generation config demands of greedy search
+    rules            what a model's generation config and a search demand of logits
 
 and for how it is made fast:
 

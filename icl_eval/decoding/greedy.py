@@ -1,4 +1,4 @@
-"""Greedy search as a stream: every step takes each row's most likely token and yields it.
+"""Decoding as a stream: every step chooses each row's next token, the most likely one or a drawn one, and yields it.
 
 prompts ─▶ groups that share a prefix ─▶ session.join ─▶ choose ─▶ Token … Completion
                                            ▲   ▲            │
@@ -11,18 +11,20 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from icl_eval.decoding.capabilities import capabilities_of
+from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.memory import automatic_batch_size, is_out_of_memory
 from icl_eval.decoding.opening import Opened, Room, open_session
-from icl_eval.decoding.rules import Rules, apply_rules, end_ids, start_ids
+from icl_eval.decoding.rules import Rules, end_ids, start_ids
 from icl_eval.decoding.sessions import Joining
 from icl_eval.decoding.sharing import Group, plan_groups
 from icl_eval.decoding.stopping import StopFilter
 from icl_eval.errors import IclEvalError
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
+from icl_eval.searches import Greedy, Sample
 
 _MEGABYTE = 1_000_000
 _FREE_SHARE = 8
@@ -32,7 +34,7 @@ _LENGTH_SPREAD = 16
 
 
 class GreedyDecoder:
-    """Decodes prompts with a model; the same tokens as the library's `generate(do_sample=False)`."""
+    """Decodes prompts with a model; when greedy, the same tokens as the library's `generate(do_sample=False)`."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class GreedyDecoder:
         stop: Sequence[str] = (),
         batch_size: int | None = None,
         prefix_cache_mb: int = 1000,
+        search: Greedy | Sample | None = None,
     ):
         """Prepare to decode.
 
@@ -50,6 +53,7 @@ class GreedyDecoder:
             stop: Texts that end a completion and are not a part of it.
             batch_size: How many rows are decoded together; None for what fits.
             prefix_cache_mb: How many megabytes of prefixes to keep for later prompts.
+            search: How a token is chosen; None for greedily. Its stop strings are for the caller to pass on.
 
         Raises:
             ConfigError: When the model cannot be decoded token by token.
@@ -60,7 +64,9 @@ class GreedyDecoder:
         self._batch_size = batch_size
         self._prefix_bytes = prefix_cache_mb * _MEGABYTE
         self._capabilities = capabilities_of(model)
-        self._rules = Rules(model.network, max_new_tokens)
+        search = search or Greedy()
+        self._rules = Rules(model.network, max_new_tokens, search.settings)
+        self._pick = build_pick(search)
         self._end_ids = end_ids(model.network)
         self._start_ids = start_ids(model)
 
@@ -141,9 +147,10 @@ class GreedyDecoder:
                 return
 
     def _advance(self, rows: Sequence[Hypothesis], logits: torch.Tensor) -> Iterator[Token | Completion]:
-        """Append to each row that has been fed whole its most likely token, from logits [rows, vocabulary]."""
+        """Append to each row that has been fed whole its next token, from logits [rows, vocabulary]."""
         ready = [number for number, row in enumerate(rows) if not row.unfed and not row.finish_reason]
-        chosen = _choose([rows[number] for number in ready], logits if len(ready) == len(rows) else logits[ready])
+        logits = logits if len(ready) == len(rows) else logits[ready]
+        chosen = choose([rows[number] for number in ready], logits, self._pick)
         for number, token_id in zip(ready, chosen, strict=True):
             row = rows[number]
             yield row.append(token_id, self._end_ids, self._max_new_tokens)
@@ -188,15 +195,3 @@ def _join(opened: Opened, rows: Sequence[Hypothesis]) -> torch.Tensor:
         own_ids = [ids[:width] for ids in own_ids]
     joining = [Joining(row.encoder_ids, ids) for row, ids in zip(rows, own_ids, strict=True)]
     return opened.session.join(joining)
-
-
-def _choose(rows: Sequence[Hypothesis], logits: torch.Tensor) -> list[int]:
-    """Return each row's most likely token under its model's rules, from logits [rows, vocabulary]."""
-    if not rows:
-        return []
-    logits = logits.float()  # as `generate` compares them
-    if any(row.rules for row in rows):
-        logits = apply_rules([row.rules for row in rows], [row.history for row in rows], logits)
-    # max, not argmax: the same index on ties, several times faster on a large vocabulary
-    token_ids: list[int] = logits.max(dim=-1).indices.tolist()
-    return token_ids

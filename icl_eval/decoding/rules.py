@@ -1,13 +1,13 @@
-"""What a model's generation config demands of greedy search, besides taking the largest logit.
+"""What a model's generation config and a search's settings demand of logits before a token is chosen.
 
 Some models are published with rules: BART begins with a forced token, others suppress tokens, ask for a minimum
-length or carry a repetition penalty. `generate(do_sample=False)` obeys them, and so do we, through the library's
-own processors. They are applied a row at a time to the row's own tokens, so that neither padding nor
-neighbours have a say; a model without rules pays nothing.
+length or carry a repetition penalty. `generate` obeys them, and so do we, through the library's own processors; a
+search that draws adds its temperature and cuts, as the library's own too. They are applied a row at a time to the
+row's own tokens, so that neither padding nor neighbours have a say; a model without rules pays nothing.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,13 +38,21 @@ def start_ids(model: LanguageModel) -> tuple[int, ...]:
 
 
 class Rules:
-    """The rules of one model, for rows of any length."""
+    """The rules of one model and one search, for rows of any length."""
 
-    def __init__(self, network: PreTrainedModel, max_new_tokens: int):
+    def __init__(self, network: PreTrainedModel, max_new_tokens: int, settings: Mapping[str, Any]):
+        """Prepare.
+
+        Args:
+            network: Its generation config has rules of the model's own.
+            max_new_tokens: How many tokens a row may be given.
+            settings: What differs from that generation config, as `generate` would be told.
+        """
         self._network = network
         self._max_new_tokens = max_new_tokens
         self._config = copy.deepcopy(network.generation_config)
-        self._config.do_sample = False
+        for name, value in settings.items():
+            setattr(self._config, name, value)
         network._prepare_special_tokens(self._config, device=network.device)
 
     def for_row(self, prompt_length: int, encoder_ids: Sequence[int]) -> LogitsProcessorList:
