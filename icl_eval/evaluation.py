@@ -19,6 +19,7 @@ from icl_eval import provenance
 from icl_eval.errors import FingerprintMismatchError
 from icl_eval.metrics import Metric, score
 from icl_eval.models import LanguageModel, load_model
+from icl_eval.pages.run_page import write_run_page
 from icl_eval.preparation import Evaluation, Prepared, PreparedTask, TaskPlan, prepare
 from icl_eval.prompts import (
     EncodedPrompt,
@@ -53,7 +54,7 @@ class Progress(Protocol):
 
 
 def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> Report:
-    """Evaluate all tasks; write `samples_<task>.jsonl` and `report.json` into a folder, and return the report.
+    """Evaluate all tasks; write samples, `report.json` and `report.html` into a folder, and return the report.
 
     What the folder already holds of the same run is not computed again.
 
@@ -85,6 +86,7 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
         provenance=_provenance(evaluation, prepared),
     )
     write_report(report, folder / "report.json")
+    write_run_page(folder)
     return report
 
 

@@ -1,6 +1,6 @@
 """The terminal: tables on stdout, progress on stderr. The only place that prints results."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from icl_eval.numbers import counted, short
+from icl_eval.remarks import remarks
 from icl_eval.reports import MetricResult, Report
 
 
@@ -59,7 +61,7 @@ def print_report(report: Report, folder: Path) -> None:
     """Print one run's scores."""
     run = report.run
     table = Table(
-        title=f"{run.model} · {_counted(run.num_fewshot, 'demonstration')} · template {run.template}",
+        title=f"{run.model} · {counted(run.num_fewshot, 'demonstration')} · template {run.template}",
         title_justify="left",
     )
     for column in ("task", "n", "metric"):
@@ -72,9 +74,12 @@ def print_report(report: Report, folder: Path) -> None:
             table.add_row(*first, metric, *_numbers(found), end_section=row == len(result.metrics) - 1)
     console = open_console()
     console.print(table)
-    for line in _remarks(report):
+    for line in remarks(report):
         console.print(line, style="yellow", markup=False)
+    if report.timing.completion_tokens_per_second is None:
+        console.print("all completions were there already: nothing was decoded", style="yellow", markup=False)
     console.print(f"report: {_from_here(folder / 'report.json')}", markup=False, highlight=False)
+    console.print(f"page: {_from_here(folder / 'report.html')}", markup=False, highlight=False)
 
 
 def _numbers(found: MetricResult) -> tuple[str, str, str]:
@@ -82,30 +87,6 @@ def _numbers(found: MetricResult) -> tuple[str, str, str]:
     stderr = "" if found.stderr is None else f"{found.stderr:.3g}"
     interval = "" if found.ci95 is None else f"{short(found.ci95[0])} to {short(found.ci95[1])}"
     return f"{short(found.score)}{arrow}", stderr, interval
-
-
-def short(score: float) -> str:
-    """Return a score with as many digits as its scale calls for."""
-    return f"{score:.3f}" if abs(score) < 2 else f"{score:.1f}"
-
-
-def _remarks(report: Report) -> Iterable[str]:
-    """Yield what differs from what was asked, or makes a score hard to read."""
-    for name, result in report.results.items():
-        shots = result.counts.shots_effective
-        fewer = sum(count for number, count in shots.items() if int(number) < result.num_fewshot)
-        if fewer:
-            yield f"{name}: {fewer} of {result.n} prompts had room for fewer than {result.num_fewshot} demonstrations"
-        for metric, count in result.counts.unparsed.items():
-            if count:
-                yield f"{name}: {metric} found no number in {count} of {result.n} predictions"
-        cut = result.counts.finish_reasons.get("length", 0)
-        if cut > result.n / 4:
-            yield f"{name}: {cut} of {result.n} completions were cut at max_new_tokens"
-    if report.timing.completion_tokens_per_second is None:
-        yield "all completions were there already: nothing was decoded"
-    if not report.run.decoding["batch_invariant"]:
-        yield f"{report.run.decoding['dtype']}: completions can depend on batch_size; float32 is exact"
 
 
 def print_sweep(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -137,10 +118,6 @@ def _cell_score(cell: Mapping[str, Any], task: str, metric: str) -> str:
         return ""
     interval = "" if found["stderr"] is None else f" ±{found['stderr']:.2g}"
     return f"{short(found['score'])}{interval}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _from_here(path: Path) -> Path:

@@ -367,7 +367,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
             "completion_tokens", "finish_reason", "prompt_hash",
         ]  # fmt: skip
     assert [sample["example_id"] for sample in samples] == ["qa-test-001", "qa-test-002"]
-    assert outcome.out.endswith("\nreport: run/report.json\n")
+    assert outcome.out.endswith("\nreport: run/report.json\npage: run/report.html\n")
 
 
 def test_a_report_without_one_of_its_keys_is_not_valid(icl_eval, tmp_path):

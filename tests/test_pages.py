@@ -3,12 +3,26 @@ import hashlib
 import json
 import math
 import re
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pytest
+import test_reports
 from jinja2 import UndefinedError
+from test_records import FIRST, SECOND
 
 from icl_eval.pages import rendering
+from icl_eval.pages.run_page import write_run_page
+from icl_eval.pages.scales import metric_scale, nice_scale
+from icl_eval.reports import write_report
+
+REPORT = replace(
+    test_reports.REPORT,
+    run=replace(test_reports.REPORT.run, decoding={"search": "greedy", "dtype": "float32", "batch_invariant": True}),
+    provenance=replace(test_reports.REPORT.provenance, versions={"icl_eval": "0.1.0"}),
+)
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -46,6 +60,26 @@ class Parsed(HTMLParser):
     def handle_endtag(self, tag):
         while self._open and self.elements[self._open.pop()][0] != tag:
             pass
+
+    def text(self, tag):
+        """Return the text of the first element of a kind, without what is in its children."""
+        return next(text for (name, _), text in zip(self.elements, self.texts, strict=True) if name == tag)
+
+    def rows(self, section):
+        """Return the cells of the first table after the heading of that id, row by row."""
+        names = [(tag, attributes.get("id")) for tag, attributes in self.elements]
+        start = names.index(("h2", section))
+        rows = []
+        for (tag, _), text in list(zip(names, self.texts, strict=True))[start + 1 :]:
+            if rows and tag in ("h2", "p"):
+                break
+            if tag == "tr":
+                rows.append([])
+            elif tag in ("th", "td"):
+                rows[-1].append(text)
+            elif rows:
+                rows[-1][-1] += text
+        return [[cell.strip() for cell in row] for row in rows]
 
     def data(self, identifier):
         """Return what the data element of that id holds."""
@@ -113,3 +147,109 @@ def test_a_number_that_json_does_not_have_is_null():
 def test_a_name_that_a_page_does_not_get_is_an_error():
     with pytest.raises(UndefinedError, match="'missing' is undefined"):
         render("{% block main %}{{ missing }}{% endblock %}")
+
+
+def write_run(folder, *records, report=REPORT):
+    """Write what a run of one task leaves, and its page; return the page as a browser reads it."""
+    folder.mkdir(exist_ok=True)
+    write_report(report, folder / "report.json")
+    lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+    (folder / "samples_qa.jsonl").write_text(lines, encoding="utf-8")
+    write_run_page(folder)
+    return assert_self_contained((folder / "report.html").read_bytes().decode())
+
+
+def hostile_records():
+    """Return records with a hostile text in each of their fields."""
+    for number in range(len(HOSTILE)):
+        one, two, *_ = HOSTILE[number:] + HOSTILE
+        yield replace(
+            FIRST, example_id=one, doc={one: two}, targets=(one, two), encoder=one, decoder=two, completion=one,
+            demonstration_ids=(two,), prediction=two, metrics={one: None}, finish_reason=one, prompt_hash=two,
+        )  # fmt: skip
+
+
+def read_back(embedded):
+    """Return the records that a page holds, as `asdict` gives them."""
+    for record in embedded["records"]:
+        for side in ("encoder", "decoder"):
+            if record[side] is not None:
+                record[side] = "".join(embedded["lines"][number] for number in record[side])
+    return embedded["records"]
+
+
+def test_a_run_page_holds_every_record_whole(tmp_path):
+    records = [FIRST, SECOND, *hostile_records()]
+    page = write_run(tmp_path, *records)
+    assert page.data("tasks") == [{"name": "qa", "metrics": ["exact_match", "hub"], "data": "records-0"}]
+    assert read_back(page.data("records-0")) == json.loads(json.dumps([asdict(record) for record in records]))
+
+
+def test_hostile_text_adds_no_element_to_a_run_page(tmp_path):
+    harmless = write_run(tmp_path / "harmless", FIRST)
+    for text in HOSTILE:
+        run = replace(
+            REPORT.run, model=text, template=text, fingerprint=text, decoding={**REPORT.run.decoding, text: text}
+        )
+        provenance = replace(REPORT.provenance, weights=text, config={text: text}, host={text: [text]})
+        report = replace(REPORT, run=run, provenance=provenance)
+        page = write_run(tmp_path / "hostile", *hostile_records(), report=report)
+        assert page.elements == harmless.elements
+        assert page.text("h1") == text
+
+
+def test_a_run_page_shows_scores_with_their_intervals_and_a_dash_where_there_is_none(tmp_path):
+    page = write_run(tmp_path, FIRST)
+    assert page.rows("scores")[1:] == [
+        ["qa", "3", "exact_match", "0.333", "0.27", "0.000 to 1.000", ""],
+        ["", "", "hub ↓", "12.5", "–", "–", ""],
+    ]
+    labels = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
+    assert labels == [
+        "0.333, 95 % interval 0.000 to 1.000, on a scale from 0.0 to 1.0",
+        "12.5, on a scale from 0 to 15",
+    ]
+
+
+def test_a_page_grows_with_the_text_of_its_prompts_and_not_with_their_number(tmp_path):
+    block = "".join(f"Q: question {number}, which is as long as questions are?\nA: {number}\n\n" for number in range(8))
+    records = [replace(FIRST, example_id=str(number), decoder=f"{block}Q: {number}\nA:") for number in range(500)]
+    one = write_run(tmp_path, records[0])
+    many = write_run(tmp_path, *records)
+    assert one.elements == many.elements  # rows are made when they are looked at
+    assert (tmp_path / "report.html").stat().st_size < (tmp_path / "samples_qa.jsonl").stat().st_size
+    assert len(many.data("records-0")["lines"]) == len(set(block.splitlines())) + len(records) + 1
+
+
+def test_a_run_page_needs_no_drawing_library_and_no_model(tmp_path):
+    write_run(tmp_path, FIRST)
+    program = (
+        "import sys, pathlib; from icl_eval.pages.run_page import write_run_page; "
+        "write_run_page(pathlib.Path(sys.argv[1])); print(*{'matplotlib', 'torch', 'scipy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ((0.0, 1.0), ("0.0", "0.2", "0.4", "0.6", "0.8", "1.0")),
+        ((0.0, 100.0), ("0", "20", "40", "60", "80", "100")),
+        ((0.31, 0.47), ("0.30", "0.35", "0.40", "0.45", "0.50")),
+        ((-3.0, 12.5), ("-5", "0", "5", "10", "15")),
+        ((7.0, 7.0), ("6.4", "6.6", "6.8", "7.0", "7.2", "7.4", "7.6")),
+        ((), ("0.0", "0.2", "0.4", "0.6", "0.8", "1.0")),
+        ((math.nan, math.inf), ("0.0", "0.2", "0.4", "0.6", "0.8", "1.0")),
+    ],
+)
+def test_a_scale_ends_at_round_numbers(values, ticks):
+    assert nice_scale(values).ticks == ticks
+
+
+def test_a_metric_is_shown_on_its_whole_scale_unless_it_has_none():
+    assert metric_scale("exact_match", [0.3]).ticks[-1] == "1.0"
+    assert metric_scale("bleu", [0.3]).ticks[-1] == "100"
+    assert metric_scale("ter", [107.9]).high >= 107.9
+    scale = metric_scale("logprob", [-7.5])
+    assert (scale.high, scale.percent(scale.low), scale.percent(-7.5) < 50) == (0.0, 0.0, True)

@@ -7,7 +7,8 @@ from rich.table import Table
 from icl_eval.analysis.shot_curve import ShotCurve, ShotCurvePoint
 from icl_eval.analysis.sweep import SweepAnalysis
 from icl_eval.analysis.variance import QUESTIONS, CellScore, VarianceAnalysis
-from icl_eval.terminal import open_console, short
+from icl_eval.numbers import short
+from icl_eval.terminal import open_console
 
 
 def print_analysis(analysis: SweepAnalysis) -> None:

@@ -21,6 +21,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from icl_eval.numbers import counted, short
+
 # JSON means the same with these written as escapes, and HTML (or a script of old) finds nothing in it.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
@@ -52,6 +54,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     scripts = {name: _source(environment, name) for name in environment.list_templates(extensions=["js"])}
+    environment.filters |= {"counted": counted, "pretty": _pretty, "score": short}
     environment.globals |= {
         "data": _data,
         "policy": _policy(scripts.values()),
@@ -59,6 +62,10 @@ def _environment() -> Environment:
         "style": lambda name: Markup(f"<style>\n{_source(environment, name)}</style>\n"),
     }
     return environment
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _source(environment: Environment, name: str) -> str:

@@ -1,0 +1,11 @@
+"""Numbers: how scores and counts read, in the terminal, on pages and in exported tables."""
+
+
+def short(score: float) -> str:
+    """Return a score with the digits it deserves: three decimals, or one on a scale of 0 to 100."""
+    return f"{score:.3f}" if abs(score) < 2 else f"{score:.1f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun in the right form."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

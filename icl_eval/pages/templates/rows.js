@@ -1,0 +1,208 @@
+"use strict";
+
+/**
+ * A table of many rows, of which one page at a time is on the screen: to search, filter, sort and unfold.
+ *
+ * A column is `{title, value, text, number, wide}`: `value(row)` is what is sorted by (null comes last), `text(row)` what
+ * is shown (the formatted value where it is missing), `number` aligns to the right, `wide` leaves the column out on a
+ * narrow screen. A filter is an element with `accepts`, which returns a test of rows, or null where all pass.
+ */
+class RowTable {
+  static pageSize = 50;
+
+  constructor(place, { noun, rows, columns, filters = [], searchText, details }) {
+    Object.assign(this, { noun, rows, columns, filters, searchText, details });
+    this.texts = new Map(); // a row's text in small letters, made when it is first searched
+    this.order = { column: null, descending: false };
+    this.page = 0;
+    place.replaceChildren(this.makeControls(), this.makePager(), this.makeTable());
+    this.refresh();
+  }
+
+  makeControls() {
+    this.search = make("input", { type: "search", placeholder: "words or part of one" });
+    this.search.addEventListener("input", () => this.refresh());
+    for (const filter of this.filters) filter.addEventListener("input", () => this.refresh());
+    const label = make("label", { className: "search" }, "Search", this.search);
+    return make("div", { className: "controls" }, label, ...this.filters);
+  }
+
+  makePager() {
+    this.status = make("output", { "aria-live": "polite" });
+    const word = (text) => make("span", { className: "word" }, text);
+    this.previous = make("button", { type: "button", "aria-label": "previous page" }, "←", word(" previous"));
+    this.next = make("button", { type: "button", "aria-label": "next page" }, word("next "), "→");
+    this.place = make("span");
+    this.previous.addEventListener("click", () => this.turn(this.page - 1));
+    this.next.addEventListener("click", () => this.turn(this.page + 1));
+    return make("div", { className: "pager" }, this.status, this.previous, this.place, this.next);
+  }
+
+  makeTable() {
+    const heads = this.columns.map((column) => this.makeHead(column));
+    const toggle = make("th", { className: "toggle" }, make("span", { "aria-label": "details" }));
+    this.body = make("tbody");
+    this.body.addEventListener("click", (event) => this.clicked(event));
+    this.body.addEventListener("keydown", (event) => this.pressed(event));
+    return make("table", { className: "rows" }, make("thead", {}, make("tr", {}, toggle, ...heads)), this.body);
+  }
+
+  makeHead(column) {
+    const button = make("button", { type: "button" }, breakable(column.title));
+    column.head = make("th", { className: classes(column), "aria-sort": "none" }, button);
+    button.addEventListener("click", () => this.sortBy(column));
+    return column.head;
+  }
+
+  /** Sort by a column: first upwards, then downwards, then not at all. */
+  sortBy(column) {
+    if (this.order.column !== column) this.order = { column, descending: false };
+    else if (!this.order.descending) this.order.descending = true;
+    else this.order = { column: null, descending: false };
+    for (const other of this.columns) {
+      const sorted = other !== this.order.column ? "none" : this.order.descending ? "descending" : "ascending";
+      other.head.setAttribute("aria-sort", sorted);
+    }
+    this.refresh();
+  }
+
+  refresh() {
+    const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const tests = this.filters.map((filter) => filter.accepts()).filter(Boolean);
+    this.found = this.rows.filter((row) => tests.every((test) => test(row)) && this.holds(row, words));
+    this.sort();
+    this.turn(0);
+  }
+
+  holds(row, words) {
+    if (!words.length) return true;
+    if (!this.texts.has(row)) this.texts.set(row, this.searchText(row).join("\n").toLowerCase());
+    const text = this.texts.get(row);
+    return words.every((word) => text.includes(word));
+  }
+
+  sort() {
+    const { column, descending } = this.order;
+    if (!column) return;
+    const sign = descending ? -1 : 1;
+    const compare = column.number ? (a, b) => a - b : new Intl.Collator(undefined, { numeric: true }).compare;
+    const keyed = this.found.map((row) => ({ row, key: column.value(row) ?? null }));
+    keyed.sort((a, b) => {
+      if (a.key === null || b.key === null) return (a.key === null) - (b.key === null);
+      return sign * compare(a.key, b.key);
+    });
+    this.found = keyed.map(({ row }) => row);
+  }
+
+  /** Show a page of the rows that were found. */
+  turn(page) {
+    const pages = Math.max(1, Math.ceil(this.found.length / RowTable.pageSize));
+    this.page = Math.min(Math.max(page, 0), pages - 1);
+    const first = this.page * RowTable.pageSize;
+    this.shown = this.found.slice(first, first + RowTable.pageSize);
+    this.body.replaceChildren(...this.shown.map((row, index) => this.makeRow(row, index)));
+    if (!this.shown.length) {
+      const width = this.columns.length + 1;
+      this.body.append(make("tr", {}, make("td", { colSpan: width, className: "none" }, `no ${this.noun} matches`)));
+    }
+    const some = this.found.length === this.rows.length ? "" : `${this.found.length.toLocaleString("en")} of `;
+    this.status.textContent = `${some}${this.rows.length.toLocaleString("en")} ${this.noun}s`;
+    this.place.textContent = `page ${this.page + 1} of ${pages}`;
+    this.previous.disabled = this.page === 0;
+    this.next.disabled = this.page === pages - 1;
+  }
+
+  makeRow(row, index) {
+    const button = make("button", { type: "button", "aria-expanded": "false", "aria-label": "details" }, "▸");
+    const cells = this.columns.map((column) => make("td", { className: classes(column) }, this.makeCell(column, row)));
+    const element = make("tr", {}, make("td", { className: "toggle" }, button), ...cells);
+    element.dataset.index = index;
+    return element;
+  }
+
+  makeCell(column, row) {
+    if (column.number) return column.text ? column.text(row) : formatted(column.value(row));
+    const text = (column.text ?? column.value)(row);
+    return make("div", { className: "clamp" }, visible(text.slice(0, 300)));
+  }
+
+  clicked(event) {
+    const element = event.target.closest("tr[data-index]");
+    const selecting = String(getSelection()).length > 0; // whoever copies text does not want it to move
+    if (element && (event.target.closest("button") || !selecting)) this.unfold(element);
+  }
+
+  /** Move from row to row with the arrow keys. */
+  pressed(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step || !event.target.matches(".toggle button")) return;
+    const buttons = [...this.body.querySelectorAll(".toggle button")];
+    buttons[buttons.indexOf(event.target) + step]?.focus();
+    event.preventDefault();
+  }
+
+  unfold(element) {
+    const button = element.querySelector(".toggle button");
+    const open = element.classList.toggle("open");
+    button.setAttribute("aria-expanded", String(open));
+    button.textContent = open ? "▾" : "▸";
+    if (!open) return element.nextElementSibling.remove();
+    const content = this.details(this.shown[Number(element.dataset.index)]);
+    element.after(make("tr", { className: "details" }, make("td", { colSpan: this.columns.length + 1 }, content)));
+  }
+}
+
+/** Return a name that may be broken after its underscores. */
+function breakable(name) {
+  return name.replaceAll("_", "_\u200b");
+}
+
+function classes(column) {
+  return [column.number ? "number" : "", column.wide ? "wide" : ""].join(" ").trim();
+}
+
+/** Return a filter that lets the user choose one of some values of a row. */
+function makeChoice(title, values, valueOf) {
+  const select = make("select", {}, make("option", { value: "" }, "any"));
+  values.forEach((value, index) => select.append(make("option", { value: String(index) }, value)));
+  const filter = make("label", {}, title, select);
+  filter.accepts = () => (select.value === "" ? null : (row) => valueOf(row) === values[Number(select.value)]);
+  return filter;
+}
+
+/** Return a filter for scores between two numbers; `metrics` are names, `scoreOf(row, name)` may be null. */
+function makeRange(metrics, scoreOf) {
+  const select = make("select", { "aria-label": "score" }, ...metrics.map((name) => make("option", { value: name }, name)));
+  const [low, high] = ["at least", "at most"].map((text) =>
+    make("input", { type: "number", step: "any", placeholder: text, "aria-label": text }));
+  const filter = make("label", {}, "Score", make("span", { className: "range" }, select, low, high));
+  filter.accepts = () => {
+    const from = low.value === "" ? -Infinity : Number(low.value);
+    const to = high.value === "" ? Infinity : Number(high.value);
+    if (from === -Infinity && to === Infinity) return null;
+    return (row) => {
+      const score = scoreOf(row, select.value) ?? null;
+      return score !== null && score >= from && score <= to;
+    };
+  };
+  return filter;
+}
+
+/** Return a heading with a text below it, as it is; null where there is none. */
+function makeText(title, text) {
+  if (text === null || text === undefined) return null;
+  const content = text === "" ? make("p", { className: "note" }, "(empty)") : make("pre", {}, visible(text));
+  return make("div", {}, make("h4", {}, title), content);
+}
+
+/** Return a question's fields in one line: its text alone where it has no other. */
+function questionText(doc) {
+  const entries = Object.entries(doc);
+  return entries.length === 1 ? entries[0][1] : entries.map(([name, text]) => `${name}: ${text}`).join("\n");
+}
+
+/** Return a list of names with what is to be said about each. */
+function makeFacts(entries) {
+  const items = entries.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, visible(String(text)))]);
+  return make("dl", { className: "facts" }, ...items);
+}

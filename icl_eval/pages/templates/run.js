@@ -1,0 +1,76 @@
+"use strict";
+
+/** Shows the records of a run's tasks, one task at a time. */
+(() => {
+  const tasks = readData("tasks");
+  const place = document.getElementById("rows");
+  const table = make("div");
+  const known = new Set([
+    "example_id", "doc", "targets", "encoder", "decoder", "completion", "prediction", "metrics", "prompt_tokens",
+    "completion_tokens", "finish_reason", "demonstration_ids", "shots_requested", "shots_effective",
+  ]);
+
+  function show(task) {
+    const { lines, records } = readData(task.data);
+    const reasons = [...new Set(records.map((record) => record.finish_reason))].sort();
+    const filters = [makeRange(task.metrics, (record, metric) => record.metrics[metric])];
+    if (reasons.length > 1) filters.push(makeChoice("Ended by", reasons, (record) => record.finish_reason));
+    new RowTable(table, {
+      noun: "question",
+      rows: records,
+      columns: columnsOf(task),
+      filters,
+      searchText: (record) => [
+        record.example_id, ...Object.values(record.doc), ...record.targets, record.completion, record.prediction,
+        ...record.demonstration_ids,
+      ],
+      details: (record) => detailsOf(record, (side) => record[side] && record[side].map((line) => lines[line]).join("")),
+    });
+  }
+
+  function columnsOf(task) {
+    return [
+      { title: "question", value: (record) => questionText(record.doc) },
+      { title: "references", wide: true, value: (record) => record.targets.join("\n") },
+      { title: "prediction", value: (record) => record.prediction },
+      ...task.metrics.map((metric, index) => ({
+        title: metric, number: true, wide: index > 0, value: (record) => record.metrics[metric],
+      })),
+    ];
+  }
+
+  function detailsOf(record, promptSide) {
+    const encoder = promptSide("encoder");
+    const other = Object.entries(record).filter(([name, value]) => !known.has(name) && value !== null);
+    const answer = make("div", {},
+      makeText("Completion", record.completion),
+      record.prediction === record.completion ? null : makeText("Prediction, which is scored", record.prediction),
+      ...record.targets.map((text, index) => makeText(`Reference ${record.targets.length > 1 ? index + 1 : ""}`, text)),
+      makeFacts([
+        ["id", record.example_id],
+        ...Object.entries(record.metrics).map(([name, score]) => [name, formatted(score)]),
+        ["demonstrations", demonstrationsOf(record)],
+        ["tokens", `${record.prompt_tokens} in the prompt, ${record.completion_tokens} generated, ended by ${record.finish_reason}`],
+        ...other.map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
+      ]),
+    );
+    const prompt = make("div", {},
+      makeText(encoder === null ? "Prompt" : "Prompt, encoder side", encoder === null ? promptSide("decoder") : encoder),
+      encoder === null ? null : makeText("Prompt, decoder side", promptSide("decoder")),
+      ...Object.entries(record.doc).map(([name, text]) => makeText(`Field ${name}`, text)),
+    );
+    return make("div", { className: "columns" }, prompt, answer);
+  }
+
+  function demonstrationsOf(record) {
+    const ids = record.demonstration_ids.join(", ") || "none";
+    return record.shots_effective === record.shots_requested
+      ? ids : `${ids} (${record.shots_effective} of ${record.shots_requested} fitted)`;
+  }
+
+  const select = make("select", {}, ...tasks.map((task, index) => make("option", { value: String(index) }, task.name)));
+  select.addEventListener("input", () => show(tasks[Number(select.value)]));
+  const chooser = make("div", { className: "controls" }, make("label", {}, "Task", select));
+  place.replaceChildren(...(tasks.length > 1 ? [chooser] : []), table);
+  show(tasks[0]);
+})();
