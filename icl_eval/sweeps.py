@@ -37,7 +37,7 @@ def write_failure(folder: Path, error: Exception) -> None:
 
 
 class SweepReport(Callback):
-    """Writes `sweep.json` and prints the table when a sweep ends; tells the shell about failed cells."""
+    """Writes `sweep.json` and `sweep.html` and prints the table when a sweep ends; tells of failed cells."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Forget earlier failures: a cell of this sweep gets another chance, one of another sweep is not ours."""
@@ -47,6 +47,7 @@ class SweepReport(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Gather all cells of the sweep's folder."""
         from icl_eval.analysis.printing import print_analysis
+        from icl_eval.pages.sweep_page import write_sweep_page
         from icl_eval.terminal import print_sweep
 
         folder = Path(config.hydra.sweep.dir)
@@ -54,6 +55,7 @@ class SweepReport(Callback):
         print_sweep(cells, folder)
         analysis = _analyse(folder, cells)
         write_json({"schema_version": 1, "cells": cells, "analysis": asdict(analysis)}, folder / "sweep.json")
+        write_sweep_page(folder)
         print_analysis(analysis)
         failed = [cell for cell in cells if "error" in cell]
         if failed:

@@ -108,6 +108,7 @@ def print_sweep(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
     console = open_console()
     console.print(table)
     console.print(f"sweep: {_from_here(folder / 'sweep.json')}", markup=False, highlight=False)
+    console.print(f"page: {_from_here(folder / 'sweep.html')}", markup=False, highlight=False)
 
 
 def _cell_score(cell: Mapping[str, Any], task: str, metric: str) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from icl_eval.pages.embedding import embed_records
 from icl_eval.pages.rendering import render_page, write_page
 from icl_eval.pages.scales import Scale, metric_scale
-from icl_eval.records import read_records
 from icl_eval.remarks import remarks
-from icl_eval.reports import MetricResult, Report, read_report
+from icl_eval.reports import MetricResult, Report
+from icl_eval.runs import read_run
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ def write_run_page(folder: Path) -> None:
     """Write the `report.html` of a finished run from what its folder holds.
 
     Raises:
-        DataError: When a line of the folder's samples is not a record.
+        DataError: When records are missing, or a line is not a record.
     """
-    report = read_report(folder / "report.json")
-    records = {task: embed_records(read_records(folder / f"samples_{task}.jsonl")) for task in report.results}
-    write_page(render_run_page(report, records), folder / "report.html")
+    run = read_run(folder)
+    records = {task: embed_records(run.records(task)) for task in run.report.results}
+    write_page(render_run_page(run.report, records), folder / "report.html")
 
 
 def render_run_page(report: Report, records: dict[str, Any]) -> str:

@@ -1,0 +1,159 @@
+"""The page of a sweep, `sweep.html`: its cells' scores, what they say together, and any two of them side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import TypeAdapter, ValidationError
+
+from icl_eval.analysis import SweepAnalysis
+from icl_eval.analysis.designs import varying_options
+from icl_eval.errors import DataError, IclEvalError
+from icl_eval.pages.answers import gather_answers
+from icl_eval.pages.charts import FRAME, curve_charts, variance_segments
+from icl_eval.pages.rendering import render_page, write_page
+from icl_eval.pages.scales import Scale, nice_scale
+from icl_eval.reports import MetricResult, RunInfo, TaskResult
+from icl_eval.runs import read_run
+
+
+@dataclass(frozen=True)
+class CellError:
+    """Why a cell failed."""
+
+    error: str
+    message: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep: what it found, or why it failed."""
+
+    cell: str
+    overrides: tuple[str, ...]
+    run: RunInfo | None = None
+    results: Mapping[str, TaskResult] | None = None
+    error: CellError | None = None
+
+    @property
+    def link(self) -> str:
+        """Return where its own page is, from the sweep's."""
+        return f"{quote(self.cell, safe='')}/report.html"
+
+    def score(self, task: str, metric: str) -> MetricResult | None:
+        """Return one of its scores; None where it has none."""
+        result = (self.results or {}).get(task)
+        return result.metrics.get(metric) if result else None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What `sweep.json` holds."""
+
+    schema_version: int
+    cells: tuple[Cell, ...]
+    analysis: SweepAnalysis
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one task over all cells."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    scale: Scale
+
+    def format(self, score: float) -> str:
+        """Return a score with as many digits as the others of its column."""
+        return f"{score:.{3 if self.scale.high <= 2 else 1}f}"
+
+
+_SWEEP = TypeAdapter(Sweep)
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read a `sweep.json`.
+
+    Raises:
+        DataError: When it is none, or was written by another version.
+    """
+    try:
+        return _SWEEP.validate_json(path.read_bytes())
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise DataError(f"{path}: not a sweep of this version ({found}); the same command writes it again") from None
+
+
+def write_sweep_page(folder: Path) -> None:
+    """Write a sweep's `sweep.html` from `sweep.json` and the records of its cells."""
+    sweep = read_sweep(folder / "sweep.json")
+    labels = label_cells(sweep.cells)
+    finished = {label: folder / cell.cell for label, cell in zip(labels, sweep.cells, strict=True) if cell.results}
+    notes = list(sweep.analysis.notes)
+    try:
+        answers = gather_answers({label: read_run(path) for label, path in finished.items()})
+    except IclEvalError as error:
+        answers = gather_answers({})
+        notes.append(f"no answers side by side: {error}")
+    write_page(render_sweep_page(folder.name, sweep, labels, answers, notes), folder / "sweep.html")
+
+
+def render_sweep_page(
+    name: str, sweep: Sweep, labels: Sequence[str], answers: Mapping[str, Any], notes: Sequence[str]
+) -> str:
+    """Return the page of a sweep.
+
+    Args:
+        name: What the sweep is called.
+        sweep: Its cells and their analysis.
+        labels: What a reader calls each cell.
+        answers: The cells' answers, as `gather_answers` returns them.
+        notes: What could not be shown, and why.
+    """
+    return render_page(
+        "sweep.html.j2",
+        name=name,
+        cells=list(zip(labels, sweep.cells, strict=True)),
+        shared=_shared_overrides(sweep.cells),
+        columns=score_columns(sweep.cells),
+        curves=curve_charts(sweep.analysis.shot_curves),
+        frame=FRAME,
+        spreads=[(found, variance_segments(found)) for found in sweep.analysis.variance],
+        notes=notes,
+        answers=answers,
+    )
+
+
+def label_cells(cells: Sequence[Cell]) -> list[str]:
+    """Return what sets each cell apart from the others; its folder's name where nothing does."""
+    varying = varying_options([cell.overrides for cell in cells])
+    labels = [" ".join(f"{key}={value}" for key, value in options.items()) for options in varying]
+    alone = [label and labels.count(label) == 1 for label in labels]
+    return [label if is_alone else cell.cell for label, is_alone, cell in zip(labels, alone, cells, strict=True)]
+
+
+def score_columns(cells: Sequence[Cell]) -> list[Column]:
+    """Return a column for each metric of each task, on a scale that holds all cells' scores and intervals."""
+    found: dict[tuple[str, str], list[MetricResult]] = {}
+    for cell in cells:
+        for task, result in (cell.results or {}).items():
+            for metric, score in result.metrics.items():
+                found.setdefault((task, metric), []).append(score)
+    return [
+        Column(task, metric, scores[0].higher_is_better, nice_scale(end for score in scores for end in _ends(score)))
+        for (task, metric), scores in found.items()
+    ]
+
+
+def _ends(score: MetricResult) -> tuple[float, ...]:
+    return score.score, *(score.ci95 or ())
+
+
+def _shared_overrides(cells: Sequence[Cell]) -> list[str]:
+    first = cells[0].overrides if cells else ()
+    return [override for override in first if all(override in cell.overrides for cell in cells)]

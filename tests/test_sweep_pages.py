@@ -1,0 +1,206 @@
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import test_reports
+from parsed_pages import HOSTILE, assert_self_contained
+from test_records import FIRST
+
+from icl_eval.analysis import CellScore, Component, ShotCurve, ShotCurvePoint, SweepAnalysis, VarianceAnalysis
+from icl_eval.errors import DataError
+from icl_eval.pages.answers import gather_answers
+from icl_eval.pages.charts import curve_charts, variance_segments
+from icl_eval.pages.sweep_page import read_sweep, write_sweep_page
+from icl_eval.reports import write_json, write_report
+from icl_eval.runs import read_run
+
+NOTHING = SweepAnalysis((), (), ())
+
+
+def record(number, prediction, score, **changes):
+    question = {"example_id": f"q{number}", "doc": {"question": f"{number}?"}, "targets": (str(number),)}
+    answer = {"completion": f" {prediction}", "prediction": prediction, "metrics": {"exact_match": score, "hub": None}}
+    return replace(FIRST, **(question | answer | changes))
+
+
+def write_run(folder, *records):
+    """Write what a run of one task leaves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result = replace(test_reports.REPORT.results["qa"], n=len(records))
+    report = replace(test_reports.REPORT, results={"qa": result})
+    write_report(report, folder / "report.json")
+    lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+    (folder / "samples_qa.jsonl").write_text(lines, encoding="utf-8")
+    return read_run(folder)
+
+
+def write_sweep(folder, cells, analysis=NOTHING):
+    """Write a sweep of runs, or of failures, by their overrides; return its page as a browser reads it."""
+    entries = []
+    for number, (overrides, records) in enumerate(cells):
+        entry = {"cell": f"cell {number}#?", "overrides": overrides}
+        if isinstance(records, str):
+            entry["error"] = {"error": "ConfigError", "message": records, "exit_code": 2}
+        else:
+            report = asdict(write_run(folder / entry["cell"], *records).report)
+            entry |= {"run": report["run"], "results": report["results"]}
+        entries.append(entry)
+    write_json({"schema_version": 1, "cells": entries, "analysis": asdict(analysis)}, folder / "sweep.json")
+    write_sweep_page(folder)
+    return assert_self_contained((folder / "sweep.html").read_bytes().decode())
+
+
+def curve(*points, conditions=(), **changes):
+    points = tuple(ShotCurvePoint(number, scores, mean, None, ci95, 0.05) for number, scores, mean, ci95 in points)
+    return replace(ShotCurve("qa", "exact_match", True, dict(conditions), ("seed",), 24, points), **changes)
+
+
+CURVE = curve(
+    (0, {"": 0.0}, 0.0, None),
+    (1, {"seed=0": 0.4, "seed=1": 0.6}, 0.5, (0.3, 0.7)),
+    (8, {"seed=0": 0.8, "seed=1": 0.8}, 0.8, (0.7, 0.9)),
+)
+COMPONENTS = (
+    Component(("seed",), 0.01, 0.25, 0.01, 0.04),
+    Component(("template",), 0.0, 0.0, -0.001, 0.6),
+    Component(("seed", "template"), 0.01, 0.25, 0.01, 0.5),
+    Component(("questions",), 0.01, 0.25, 0.01, None),
+    Component(("seed", "questions"), 0.01, 0.25, 0.01, None),
+)
+VARIANCE = VarianceAnalysis(
+    task="qa", metric="exact_match", higher_is_better=True, conditions={"control": "none"},
+    factors={"seed": ("0", "1"), "template": ("a", "b")}, n=24, mean=0.5, stdev=0.1,
+    worst=CellScore({"seed": "0", "template": "a"}, 0.4), best=CellScore({"seed": "1", "template": "b"}, 0.6),
+    test_set_stderr=0.05, components=COMPONENTS, level_means={"seed": {"0": 0.45, "1": 0.55}},
+)  # fmt: skip
+
+
+def test_a_sweep_page_shows_every_cell_by_what_sets_it_apart(tmp_path):
+    cells = [
+        (["limit=2", "num_fewshot=0"], [record(1, "1", 1.0), record(2, "x", 0.0)]),
+        (["limit=2", "num_fewshot=99"], "the pool is too small"),
+    ]
+    page = write_sweep(tmp_path, cells)
+    assert page.rows("scores")[1:] == [
+        ["num_fewshot=0", "0.333 0.000 to 1.000", "12.5"],
+        ["num_fewshot=99", "failed: the pool is too small"],
+    ]
+    links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    assert links == ["cell%200%23%3F/report.html"]
+    assert page.data("answers-data")["runs"] == ["num_fewshot=0"]
+
+
+def test_a_score_that_a_cell_does_not_have_is_a_dash(tmp_path):
+    page = write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)]), (["seed=1"], [record(1, "1", 1.0)])])
+    assert "–" not in str(page.rows("scores"))
+    sweep = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    del sweep["cells"][1]["results"]["qa"]["metrics"]["hub"]
+    write_json(sweep, tmp_path / "sweep.json")
+    write_sweep_page(tmp_path)
+    page = assert_self_contained((tmp_path / "sweep.html").read_bytes().decode())
+    assert page.rows("scores")[2] == ["seed=1", "0.333 0.000 to 1.000", "–"]
+
+
+def test_hostile_text_adds_no_element_to_a_sweep_page(tmp_path):
+    def write(name, text):
+        analysis = SweepAnalysis(
+            (replace(CURVE, conditions={text: text}, metric=text), replace(CURVE, metric=text)),
+            (replace(VARIANCE, conditions={text: text}, level_means={text: {text: 0.5}}),),
+            (text,),
+        )
+        hostile = {"example_id": text, "doc": {text: text}, "targets": (text,), "completion": text, "prediction": text}
+        cells = [([f"a={text}"], [replace(FIRST, **hostile)]), (["a=b"], text)]
+        return write_sweep(tmp_path / name, cells, analysis)
+
+    harmless = write("harmless", "harmless")
+    for text in HOSTILE:
+        page = write("hostile", text)
+        assert [tag for tag, _ in page.elements] == [tag for tag, _ in harmless.elements]
+        assert page.data("answers-data")["tasks"][0]["questions"] == [
+            {"id": text, "doc": {text: text}, "targets": [text]}
+        ]
+        assert f"failed: {text}" in page.texts
+
+
+def test_a_sweep_whose_records_are_gone_still_has_its_scores(tmp_path):
+    write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)])])
+    next(tmp_path.glob("*/samples_qa.jsonl")).unlink()
+    write_sweep_page(tmp_path)
+    page = assert_self_contained((tmp_path / "sweep.html").read_bytes().decode())
+    assert page.rows("scores")[1][0] == "cell 0#?"
+    assert page.data("answers-data") == {"runs": [], "tasks": []}
+    assert any(text.startswith("no answers side by side: ") for text in page.texts)
+
+
+def test_a_file_that_is_no_sweep_is_named(tmp_path):
+    (tmp_path / "sweep.json").write_text('{"schema_version": 1, "cells": []}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"sweep\.json: not a sweep of this version \(analysis: Field required\)"):
+        read_sweep(tmp_path / "sweep.json")
+
+
+def test_answers_are_aligned_by_what_was_asked(tmp_path):
+    runs = {
+        "a": write_run(tmp_path / "a", record(1, "1", 1.0), record(2, "x", 0.0)),
+        "b": write_run(tmp_path / "b", record(2, "2", 1.0), record(1, "x", 0.0)),
+        "c": write_run(tmp_path / "c", record(1, "1", 1.0, doc={"question": "another one?"})),
+    }
+    task = gather_answers(runs)["tasks"][0]
+    assert [(question["id"], question["doc"]["question"]) for question in task["questions"]] == [
+        ("q1", "1?"), ("q2", "2?"), ("q1", "another one?"),
+    ]  # fmt: skip
+    read = [[answer and [task["texts"][answer[1]], *answer[2:]] for answer in answers] for answers in task["answers"]]
+    assert read == [
+        [["1", 1.0, None], ["x", 0.0, None], None],
+        [["x", 0.0, None], ["2", 1.0, None], None],
+        [None, None, ["1", 1.0, None]],
+    ]
+    assert [task["texts"][answer[0]] for answer in task["answers"][0][:2]] == [" 1", " x"]
+    assert task["metrics"] == [{"name": "exact_match", "higher": True}, {"name": "hub", "higher": False}]
+    assert task["scores"][0] == [[pytest.approx(1 / 3), 0.0, 1.0], [12.5, None, None]]
+    assert task["left_out"] == 0
+
+
+def test_a_page_says_how_many_questions_it_leaves_out(tmp_path):
+    runs = {name: write_run(tmp_path / name, *(record(number, "x", 0.0) for number in range(10))) for name in "ab"}
+    task = gather_answers(runs, max_answers=8)["tasks"][0]
+    assert [len(task["questions"]), *map(len, task["answers"]), task["left_out"]] == [4, 4, 4, 6]
+
+
+def test_a_shot_curve_goes_through_the_means_with_a_band_where_there_are_several_draws():
+    chart, other = curve_charts([CURVE, replace(CURVE, metric="token_f1")])
+    assert (chart.metric, other.metric) == ("exact_match", "token_f1")
+    (line,) = chart.lines
+    assert [tick for _, tick in chart.x_ticks] == ["0", "1", "8"]
+    height = {float(tick): y for y, tick in chart.y_ticks}
+    assert [mark.x for mark in line.marks] == [x for x, _ in chart.x_ticks]
+    assert line.marks[0].y == height[0.0]
+    assert line.marks[2].y == height[0.8]
+    assert [mark.draws != () for mark in line.marks] == [False, True, True]
+    corners = [tuple(map(float, corner.split(","))) for corner in line.band.split()]
+    assert [x for x, _ in corners] == [line.marks[index].x for index in (1, 2, 2, 1)]
+    assert corners[1][1] < line.marks[2].y < corners[2][1]
+
+
+def test_curves_of_one_metric_share_a_chart_and_are_told_apart():
+    names = [f"m{number}" for number in range(8)]
+    (chart,) = curve_charts([replace(CURVE, conditions={"model": name}) for name in names])
+    assert [line.label for line in chart.lines] == [f"model={name}" for name in names]
+    assert len({(line.colour, line.dashed) for line in chart.lines}) == 8
+
+
+def test_the_shares_of_a_variance_fill_its_bar():
+    segments = variance_segments(VARIANCE)
+    assert [(segment.label, segment.x, segment.width) for segment in segments] == [
+        ("seed", 0.0, 25.0), ("template", 25.0, 0.0), ("seed × template", 25.0, 25.0), ("test set", 50.0, 50.0),
+    ]  # fmt: skip
+    assert [segment.colour for segment in segments] == [1, 2, 3, 0]
+
+
+def test_a_sweep_page_shows_what_was_analysed(tmp_path):
+    page = write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)])], SweepAnalysis((CURVE,), (VARIANCE,), ("why",)))
+    assert "qa · exact_match · control=none" in page.texts
+    assert "0.500 ± 0.1 (mean and standard deviation of the cells’ scores)" in [text.strip() for text in page.texts]
+    assert "why" in page.texts
+    labels = [attributes["aria-label"] for _, attributes in page.elements if "aria-label" in attributes]
+    assert "seed 25 %, template 0 %, seed × template 25 %, test set 50 %" in labels
+    assert "exact_match on qa over the number of demonstrations" in labels
