@@ -47,6 +47,9 @@ def test_a_sweep_leaves_a_folder_for_each_cell_and_one_table_of_what_single_runs
         samples = [path / "samples_qa.jsonl" for path in (tmp_path / single, tmp_path / "sweep" / cell["cell"])]
         assert samples[0].read_bytes() == samples[1].read_bytes()
     assert len({cell["results"]["qa"]["counts"]["prompt_tokens"] for cell in cells}) == 3
+    pages = [tmp_path / "sweep" / "sweep.html", *(tmp_path / "sweep" / cell["cell"] / "report.html" for cell in cells)]
+    assert all(page.is_file() for page in pages)
+    assert "page: sweep/sweep.html\n" in outcome.out
 
 
 def test_the_table_of_a_sweep_names_each_cell_by_what_sets_it_apart(sweep):
