@@ -4,7 +4,7 @@ import math
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from icl_eval.config import (
     typed_config,
     unknown_key,
 )
-from icl_eval.demonstrations import DemonstrationSelector, build_selection
+from icl_eval.demonstrations import DemonstrationSelector, Order, build_selection
 from icl_eval.errors import ConfigError
 from icl_eval.postprocessing import Strip
 from icl_eval.preparation import Evaluation, TaskPlan
@@ -50,16 +50,21 @@ def build_evaluation(cfg: DictConfig, choices: Mapping[str, Any], search_path: S
     """
     config = typed_config(cfg, RunConfig)
     _check_ranges(config)
-    selector = build(config.demonstrations, "demonstrations", {"seed": config.seed})
+    model = build_model_spec(config.model)
+    selector = build(config.demonstrations, "demonstrations", {"model": model, "device": config.device})
+    order: Order = build(config.order, "order")
+    order.require_sense(selector)
     plans = tuple(_build_plan(name, task, config, selector, search_path) for name, task in config.task.items())
     return Evaluation(
         plans=plans,
-        model=build_model_spec(config.model),
+        model=model,
         dtype=config.dtype,
         device=config.device,
         template=_build_template(config.template, str(choices.get("template"))),
         chat=config.template.chat,
         placement=build(config.placement, "placement") if config.placement else None,
+        selector=selector,
+        order=order,
         num_fewshot=config.num_fewshot,
         seed=config.seed,
         batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
@@ -79,7 +84,8 @@ def build(config: Mapping[str, Any], key: str, optional: Mapping[str, Any] | Non
     """Build the object that a `_target_` names, with the other keys as its arguments.
 
     Args:
-        config: `_target_`, a class inside `icl_eval`, and its arguments.
+        config: `_target_`, a class inside `icl_eval`, and its arguments. An argument that is a dataclass of ours is
+            built from a mapping of its fields.
         key: Where the configuration stands, for messages.
         optional: Arguments that are given where the class takes them.
 
@@ -95,13 +101,20 @@ def build(config: Mapping[str, Any], key: str, optional: Mapping[str, Any] | Non
         built_class = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}._target_: {target!r} does not exist ({error})") from None
+    return _construct(built_class, arguments, key, optional or {})
+
+
+def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: Mapping[str, Any]) -> Any:
     hints = typing.get_type_hints(built_class.__init__)
     hints.pop("return", None)
     for name, value in arguments.items():
         if name not in hints:
             raise ConfigError(unknown_key(f"{key}.{name}", [f"{key}.{hint}" for hint in hints]))
-        arguments[name] = _checked(f"{key}.{name}", value, hints[name])
-    arguments |= {name: value for name, value in (optional or {}).items() if name in hints}
+        if is_dataclass(hints[name]) and isinstance(value, Mapping):
+            arguments[name] = _construct(hints[name], dict(value), f"{key}.{name}", optional)
+        else:
+            arguments[name] = _checked(f"{key}.{name}", value, hints[name])
+    arguments |= {name: value for name, value in optional.items() if name in hints}
     try:
         return built_class(**arguments)
     except TypeError as error:
@@ -176,11 +189,13 @@ def _build_plan(
         raise ConfigError(f"{key}.stop: {_EMPTY_STOP}")
     examples = _limited(task.examples, run.limit)
     select = build_selection(task, selector, run.num_fewshot, config.match_field)
-    selected = {example.id: select(example) for example in examples}  # now, so that a pool too small is said at once
+    if selector.encoder is None:
+        selected = {example.id: select(example) for example in examples}  # a pool too small is said at once
+        select = lambda example: selected[example.id]  # noqa: E731
     return TaskPlan(
         task=task,
         examples=examples,
-        select=lambda example: selected[example.id],
+        select=select,
         stop=tuple(stop),
         max_new_tokens=max_new_tokens,
         postprocess=build(postprocessing, "postprocessing") if postprocessing else Strip(),
@@ -210,6 +225,7 @@ def _identity(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any]:
     options = asdict(config)
     for key in ("model", "batch_size", "prefix_cache_mb", "device", "metrics", "postprocessing"):
         del options[key]
+    options["demonstrations"].pop("encoder", None)
     for plan in plans:
         task = options["task"][plan.task.name]
         for key in ("pool", "test", "metrics", "postprocessing"):

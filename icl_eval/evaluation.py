@@ -6,6 +6,7 @@ Prompts of all tasks are built and checked before any weight is loaded, so that 
 said at once.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from icl_eval import provenance
 from icl_eval.errors import FingerprintMismatchError
+from icl_eval.linting import lint_leaks
 from icl_eval.metrics import Metric, score
 from icl_eval.models import LanguageModel, load_model
 from icl_eval.pages.run_page import write_run_page
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from icl_eval.decoding import Completion
 
 
+logger = logging.getLogger(__name__)
+
+
 class Progress(Protocol):
     """Is told how far a run is."""
 
@@ -65,7 +70,8 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
     stopwatch = Stopwatch()
     with stopwatch.stage("prompts"):
         prepared = prepare(evaluation)
-    identity = {**evaluation.identity, "weights": prepared.card.identity}
+        _warn_of_leaks(prepared)
+    identity = {**evaluation.identity, **_content_identities(evaluation, prepared)}
     with ExitStack() as stack:
         stack.enter_context(_exclusive(folder))
         provenance.require_same_identity(folder / "fingerprint.json", identity)
@@ -88,6 +94,19 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
     write_report(report, folder / "report.json")
     write_run_page(folder)
     return report
+
+
+def _warn_of_leaks(prepared: Prepared) -> None:
+    for task in prepared.tasks:
+        for sentence in lint_leaks(task):
+            logger.warning("%s: %s", task.plan.task.name, sentence)
+
+
+def _content_identities(evaluation: Evaluation, prepared: Prepared) -> dict[str, str]:
+    """Return what the weights are, wherever they lie: the model's, and those of an encoder of its own."""
+    encoder = evaluation.selector.encoder
+    identities = {"weights": prepared.card.identity}
+    return identities if encoder is None else identities | {"encoder_weights": encoder.identify()}
 
 
 def _exclusive(folder: Path) -> AbstractContextManager[Any]:
@@ -166,6 +185,7 @@ def _record(
         completion_tokens=len(completion.token_ids),
         finish_reason=completion.finish_reason,
         prompt_hash=prompt.hash,
+        demonstrations=prompt.demonstrations,
     )
 
 
@@ -212,6 +232,8 @@ def _run_info(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> R
         template=evaluation.template.name,
         placement=prepared.placement.name,
         num_fewshot=evaluation.num_fewshot,
+        demonstrations=evaluation.selector.name,
+        order=evaluation.order.name,
         seed=evaluation.seed,
         decoding={
             "search": "greedy",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from icl_eval.demonstrations.leaks import find_near_duplicates
 from icl_eval.preparation import PreparedTask
 from icl_eval.tasks import Example
 
@@ -18,11 +19,22 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
     if with_unknown:
         yield f"{with_unknown} of {len(prompts)} prompts contain the unknown token: the vocabulary lacks a character"
     yield from _lint_rows((*plan.task.pool, *plan.examples), plan.stop, tokenizer)
+    yield from lint_leaks(prepared)
     too_long = [
         example.id for example in plan.examples if _num_tokens(tokenizer, example.references[0]) > plan.max_new_tokens
     ]
     if too_long:
         yield f"{_some(too_long)}: the first reference is longer than max_new_tokens={plan.max_new_tokens}"
+
+
+def lint_leaks(prepared: PreparedTask) -> Iterator[str]:
+    """Yield one sentence where questions have near-copies in the pool that their demonstrations come from."""
+    if not any(prompt.prompt.demonstrations for prompt in prepared.prompts):
+        return
+    found = find_near_duplicates(prepared.plan.examples, prepared.plan.task.pool)
+    if found:
+        pairs = [f"{pair.question_id} and {pair.candidate_id} ({pair.similarity:.2f})" for pair in found]
+        yield f"{_some(pairs)}: question and pool read nearly the same, and one may show the other's answer"
 
 
 def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any) -> Iterator[str]:

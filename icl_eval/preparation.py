@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from icl_eval.demonstrations import Demonstration, DemonstrationSelector, Order
 from icl_eval.errors import ConfigError
 from icl_eval.metrics import Metric
 from icl_eval.models import ModelCard, read_card
@@ -33,8 +34,8 @@ class TaskPlan:
     task: Task
     examples: tuple[Example, ...]
     """The examples to evaluate, after any limit."""
-    select: Callable[[Example], tuple[Example, ...]]
-    """From a question to its demonstrations."""
+    select: Callable[[Example], tuple[Demonstration, ...]]
+    """From a question to its demonstrations, the most wanted first."""
     stop: tuple[str, ...]
     max_new_tokens: int
     postprocess: Postprocessor
@@ -55,6 +56,8 @@ class Evaluation:
     """Whether the template's wording becomes turns of a conversation."""
     placement: Placement | None
     """None for what the model's architecture calls for."""
+    selector: DemonstrationSelector
+    order: Order
     num_fewshot: int
     seed: int
     batch_size: int | None
@@ -100,6 +103,7 @@ def prepare(evaluation: Evaluation) -> Prepared:
         builder = PromptBuilder(
             task=plan.task,
             select=plan.select,
+            order=evaluation.order,
             template=template,
             placement=placement,
             encode=lambda prompt: encode_prompt(card.tokenizer, prompt),

@@ -15,8 +15,11 @@ def print_preview(evaluation: Evaluation) -> None:
     Raises:
         UserError: When the evaluation itself would refuse.
     """
-    prepared = prepare(evaluation)
     console = Console()
+    if evaluation.selector.encoder is not None:
+        sentence = f"demonstrations={evaluation.selector.name}: weights are loaded to embed questions and pool"
+        console.print(sentence, markup=False, highlight=False)
+    prepared = prepare(evaluation)
     for task in prepared.tasks:
         _print_task(console, prepared, task)
 

@@ -13,12 +13,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from icl_eval.demonstrations import Demonstration, Order
 from icl_eval.errors import PromptTooLongError
 from icl_eval.tasks import Example, Task
 from icl_eval.templates import Blocks, Template
 
 Overflow = Literal["stop", "drop"]
 """What to do with a prompt that does not fit: stop the run, or drop whole demonstrations."""
+
+
+@dataclass(frozen=True)
+class ShownDemonstration:
+    """A demonstration as a prompt shows it."""
+
+    id: str
+    target: str
+    similarity: float | None
+    """To the question, where the strategy measures one."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,13 @@ class Prompt:
     """Text for the encoder; None for a decoder-only model."""
     decoder: str | None
     """Text that the decoder goes on from; None where that is the start token alone."""
-    demonstration_ids: tuple[str, ...] = ()
+    demonstrations: tuple[ShownDemonstration, ...] = ()
+    """In the order of the text."""
+
+    @property
+    def demonstration_ids(self) -> tuple[str, ...]:
+        """The demonstrations' ids, in the order of the text."""
+        return tuple(shown.id for shown in self.demonstrations)
 
     @property
     def hash(self) -> str:
@@ -125,7 +142,7 @@ class Context:
         excess = self.excess(encoded)
         if excess:
             remedy = "shorten it or lower max_new_tokens"
-            if encoded.prompt.demonstration_ids:
+            if encoded.prompt.demonstrations:
                 remedy = "lower num_fewshot or max_new_tokens, or set overflow=drop to leave demonstrations out"
             raise PromptTooLongError(
                 f"{where}a prompt of {encoded.num_tokens} tokens, with {self.max_new_tokens} new ones to come, is "
@@ -138,7 +155,8 @@ class PromptBuilder:
     """Builds the prompts of a task's questions."""
 
     task: Task
-    select: Callable[[Example], tuple[Example, ...]]
+    select: Callable[[Example], tuple[Demonstration, ...]]
+    order: Order
     template: Template
     placement: Placement
     encode: Callable[[Prompt], EncodedPrompt]
@@ -156,15 +174,21 @@ class PromptBuilder:
             PromptTooLongError: When it does not fit, and (unless `overflow` is "stop") not even without
                 demonstrations.
         """
-        demonstrations = self.select(example)
-        encoded = self._encode(example, demonstrations)
-        while self.overflow == "drop" and demonstrations and self.context.excess(encoded):
-            demonstrations = demonstrations[:-1]  # ranked: the least wanted is last
-            encoded = self._encode(example, demonstrations)
+        selected = self.select(example)
+        encoded = self._encode(example, selected)
+        while self.overflow == "drop" and selected and self.context.excess(encoded):
+            selected = selected[:-1]  # ranked: the least wanted is last
+            encoded = self._encode(example, selected)
         self.context.require_fit(encoded, f"task '{self.task.name}', question {example.id!r}: ")
         return encoded
 
-    def _encode(self, example: Example, demonstrations: Sequence[Example]) -> EncodedPrompt:
-        encoder, decoder = self.placement.place(self.template.render(self.task, demonstrations, example))
-        shown = tuple(demonstration.id for demonstration in demonstrations)
-        return self.encode(Prompt(example.id, encoder, decoder, shown))
+    def _encode(self, example: Example, selected: Sequence[Demonstration]) -> EncodedPrompt:
+        arranged = self.order.arrange(selected)
+        blocks = self.template.render(self.task, [demonstration.example for demonstration in arranged], example)
+        encoder, decoder = self.placement.place(blocks)
+        return self.encode(Prompt(example.id, encoder, decoder, tuple(map(_shown, arranged))))
+
+
+def _shown(demonstration: Demonstration) -> ShownDemonstration:
+    example = demonstration.example
+    return ShownDemonstration(example.id, example.references[0], demonstration.similarity)

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
+from icl_eval.prompts import ShownDemonstration
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Record:
     decoder: str | None
     """The prompt's two sides, as text."""
     demonstration_ids: tuple[str, ...]
+    """In the order of the prompt."""
     shots_requested: int
     shots_effective: int
     """How many demonstrations were in the prompt; fewer than requested where they did not fit."""
@@ -42,6 +44,8 @@ class Record:
     """Tokens generated, a final end-of-sequence token included."""
     finish_reason: str
     prompt_hash: str
+    demonstrations: tuple[ShownDemonstration, ...] = ()
+    """What was shown, in the order of the prompt."""
 
 
 _RECORD = TypeAdapter(Record)

@@ -350,6 +350,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
     assert list(report) == ["schema_version", "run", "results", "timing", "provenance"]
     assert list(report["run"]) == [
         "model", "architecture", "template", "placement", "num_fewshot", "seed", "decoding", "fingerprint",
+        "demonstrations", "order",
     ]  # fmt: skip
     assert list(report["results"]["qa"]) == ["n", "num_fewshot", "metrics", "counts"]
     assert list(report["results"]["qa"]["metrics"]) == ["exact_match", "token_f1"]
@@ -364,7 +365,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
         assert list(sample) == [
             "example_id", "doc", "targets", "encoder", "decoder", "demonstration_ids", "shots_requested",
             "shots_effective", "completion", "prediction", "metrics", "prompt_tokens",
-            "completion_tokens", "finish_reason", "prompt_hash",
+            "completion_tokens", "finish_reason", "prompt_hash", "demonstrations",
         ]  # fmt: skip
     assert [sample["example_id"] for sample in samples] == ["qa-test-001", "qa-test-002"]
     assert outcome.out.endswith("\nreport: run/report.json\npage: run/report.html\n")

@@ -1,12 +1,40 @@
+import math
+
+import numpy as np
 import pytest
 
 from icl_eval.building import build_evaluation
-from icl_eval.demonstrations import FirstDemonstrations, FixedDemonstrations, RandomDemonstrations, build_selection
+from icl_eval.demonstrations import (
+    AsSelectedOrder,
+    BalancedDemonstrations,
+    Bm25Demonstrations,
+    Demonstration,
+    DiverseDemonstrations,
+    FirstDemonstrations,
+    FixedDemonstrations,
+    MostRelevantLastOrder,
+    NearestDemonstrations,
+    RandomDemonstrations,
+    RandomOrder,
+    ReversedOrder,
+    build_selection,
+)
 from icl_eval.errors import ConfigError
 from icl_eval.tasks import Example, Task
 
+
+class LetterCounts:
+    """An encoder that needs no network: how often each of a few characters is in a text."""
+
+    def embed(self, examples):
+        texts = [" ".join(example.inputs.values()) for example in examples]
+        counts = np.array([[text.count(letter) for letter in "Poltse 012345678"] for text in texts], np.float32)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
 POOL = tuple(
-    Example(f"pool-{n}", {"question": f"Pool {n}?", "kind": "odd" if n % 2 else "even"}, ("x",)) for n in range(9)
+    Example(f"pool-{n}", {"question": f"Pool {n}{n % 4}?", "kind": "odd" if n % 2 else "even"}, ("ab"[n % 2],))
+    for n in range(9)
 )
 QUESTIONS = tuple(Example(f"test-{n}", {"question": f"Test {n}?", "kind": "odd"}, ("x",)) for n in range(6))
 SELECTORS = {
@@ -14,6 +42,10 @@ SELECTORS = {
     "random": RandomDemonstrations(seed=3),
     "per question": RandomDemonstrations(seed=3, per_question=True),
     "fixed": FixedDemonstrations([f"pool-{n}" for n in (8, 2, 5, 0, 7, 4)]),
+    "balanced": BalancedDemonstrations(seed=3),
+    "bm25": Bm25Demonstrations(seed=3),
+    "nearest": NearestDemonstrations(seed=3, encoder=LetterCounts()),
+    "diverse": DiverseDemonstrations(seed=3, encoder=LetterCounts()),
 }
 every_strategy = pytest.mark.parametrize("selector", SELECTORS.values(), ids=SELECTORS)
 
@@ -23,7 +55,7 @@ def task_of(pool):
 
 
 def ids(demonstrations):
-    return [demonstration.id for demonstration in demonstrations]
+    return [demonstration.example.id for demonstration in demonstrations]
 
 
 def selected(selector, num_fewshot, questions=QUESTIONS, pool=POOL, **options):
@@ -41,7 +73,7 @@ def test_demonstrations_depend_on_neither_the_order_of_evaluation_nor_the_limit(
         assert selected(selector, 4, questions=[question]) == {question.id: everything[question.id]}
 
 
-@pytest.mark.parametrize("name", ["random", "per question", "fixed"])
+@pytest.mark.parametrize("name", sorted(set(SELECTORS) - {"first"}))
 def test_demonstrations_do_not_depend_on_the_order_of_the_pool(name):
     assert selected(SELECTORS[name], 4, pool=POOL[::-1]) == selected(SELECTORS[name], 4)
 
@@ -53,8 +85,8 @@ def test_the_sets_of_fewer_demonstrations_are_the_beginnings_of_larger_ones(sele
         assert selected(selector, num_fewshot) == {question: shown[:num_fewshot] for question, shown in largest.items()}
 
 
-@pytest.mark.parametrize("name", ["random", "per question"])
-def test_a_draw_keeps_its_order_when_a_candidate_leaves_the_pool(name):
+@pytest.mark.parametrize("name", ["random", "per question", "nearest"])
+def test_a_ranking_keeps_its_order_when_a_candidate_leaves_the_pool(name):
     for question, shown in selected(SELECTORS[name], 9).items():
         without = selected(SELECTORS[name], 8, pool=[candidate for candidate in POOL if candidate.id != "pool-4"])
         assert without[question] == [demonstration for demonstration in shown if demonstration != "pool-4"]
@@ -96,31 +128,208 @@ def test_every_candidate_is_drawn_about_equally_often():
 def test_law_6_a_question_never_sees_a_copy_of_itself(selector, copy):
     question = Example("test-0", {"question": "Où est le café ?", "kind": "odd"}, ("x",))
     pool = [
-        Example(candidate.id, {"question": copy, "kind": "odd"}, ("x",)) if n == 2 else candidate
+        Example(candidate.id, {"question": copy, "kind": "odd"}, candidate.references) if n == 2 else candidate
         for n, candidate in enumerate(POOL)
     ]
-    num_fewshot = 5
-    shown = selected(selector, num_fewshot, questions=[question], pool=pool)["test-0"]
-    expected = selected(selector, num_fewshot + 1, questions=[question])["test-0"]
-    assert shown == [demonstration for demonstration in expected if demonstration != "pool-2"][:num_fewshot]
+    shown = selected(selector, 5, questions=[question], pool=pool)["test-0"]
+    assert len(shown) == 5
+    assert "pool-2" not in shown
 
 
 @every_strategy
 def test_law_6_a_question_never_sees_itself(selector):
-    reworded = [Example(candidate.id, {"question": "Reworded?", "kind": "odd"}, ("x",)) for candidate in POOL]
+    reworded = [Example(candidate.id, {"question": "Reworded?", "kind": "odd"}, ("a",)) for candidate in POOL]
     for questions in (POOL, reworded):
         for question, shown in selected(selector, 5, questions=questions).items():
             assert question not in shown
 
 
 def test_an_example_that_differs_in_one_field_is_not_a_copy():
-    question = Example("test-0", {"question": "Pool 0?", "kind": "odd"}, ("x",))
+    question = Example("test-0", {"question": "Pool 00?", "kind": "odd"}, ("x",))
     assert selected(FirstDemonstrations(), 1, questions=[question]) == {"test-0": ["pool-0"]}
 
 
 def test_a_match_field_keeps_demonstrations_of_the_questions_kind():
     assert selected(FirstDemonstrations(), 3, match_field="kind")["test-0"] == ["pool-1", "pool-3", "pool-5"]
     assert selected(SELECTORS["fixed"], 2, match_field="kind")["test-0"] == ["pool-5", "pool-7"]
+
+
+# Each strategy on cases that can be worked out by hand
+
+
+def examples(texts, references=None):
+    return [
+        Example(f"pool-{n}", {"question": text}, ((references or "x" * len(texts))[n], "another right answer"))
+        for n, text in enumerate(texts)
+    ]
+
+
+def ranked(selector, question, pool, num_fewshot=None):
+    """The ids and the similarities of a question's demonstrations."""
+    select = build_selection(task_of(pool), selector, len(pool) if num_fewshot is None else num_fewshot)
+    shown = select(Example("test-0", {"question": question}, ("x",)))
+    return ids(shown), [demonstration.similarity for demonstration in shown]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_balanced_takes_one_of_each_label_in_turn_and_stops_when_it_cannot_go_on(seed):
+    labels = "xxxxyyyyzz"
+    shown, _ = ranked(BalancedDemonstrations(seed), "?", examples([f"p{n}" for n in range(10)], labels), 6)
+    turns = [labels[int(name[-1])] for name in shown]
+    assert sorted(turns[:3]) == sorted(turns[3:]) == ["x", "y", "z"]
+    assert turns[:3] == turns[3:]
+    with pytest.raises(ConfigError, match=r"has only [678] demonstrations"):
+        ranked(BalancedDemonstrations(seed), "?", examples([f"p{n}" for n in range(10)], labels), 9)
+
+
+def test_balanced_draws_labels_and_examples_by_seed():
+    pool = examples([f"p{n}" for n in range(12)], "xxxxyyyyzzzz")
+    draws = {tuple(ranked(BalancedDemonstrations(seed), "?", pool, 3)[0]) for seed in range(150)}
+    assert len(draws) > 100
+    assert {draw[0] for draw in draws} == {candidate.id for candidate in pool}
+
+
+def test_balanced_keeps_its_balance_when_a_question_may_not_see_a_candidate():
+    pool = examples(["a", "b", "c", "d"], "xyxy")
+    for question in "abcd":
+        shown, _ = ranked(BalancedDemonstrations(0), question, pool, 2)
+        assert sorted("xyxy"[int(name[-1])] for name in shown) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [
+        ("xxxx", "has 1 distinct answers in 4 rows; at least 2 labels are needed"),
+        ("xyz?", "has 4 distinct answers in 4 rows, which is no set of labels (at least 2 rows for each)"),
+    ],
+)
+def test_balanced_refuses_answers_that_are_no_labels(references, message):
+    with pytest.raises(ConfigError) as error:
+        ranked(BalancedDemonstrations(0), "?", examples("abcd", references))
+    assert str(error.value) == f"demonstrations=balanced: the pool of task 'numbers' {message}"
+
+
+def test_bm25_ranks_by_its_formula_and_counts_every_word():
+    texts = ["The cat sat", "the  A cat, a CAT!", "a dog", "Straße"]
+    documents = [["the", "cat", "sat"], ["the", "a", "cat", "a", "cat"], ["a", "dog"], ["strasse"]]
+    mean_length = sum(map(len, documents)) / 4
+
+    def score(document):
+        total = 0.0
+        for word in ("a", "cat", "strasse"):
+            containing = sum(word in other for other in documents)
+            rarity = math.log(1 + (4 - containing + 0.5) / (containing + 0.5))
+            count = document.count(word)
+            total += rarity * count / (count + 1.5 * (1 - 0.75 + 0.75 * len(document) / mean_length))
+        return total
+
+    scores = {f"pool-{n}": score(document) for n, document in enumerate(documents)}
+    shown, similarities = ranked(Bm25Demonstrations(0), "A cat, strasse? unheard", examples(texts))
+    assert shown == sorted(scores, key=scores.__getitem__, reverse=True)
+    assert similarities == pytest.approx([scores[name] for name in shown], abs=2e-6)
+
+
+@pytest.mark.parametrize("strategy", [Bm25Demonstrations, NearestDemonstrations, DiverseDemonstrations])
+def test_ties_are_broken_as_random_draws(strategy):
+    pool = examples([f"o{'.' * n}" for n in range(8)])  # nothing that any of the strategies looks at tells them apart
+    encoder = {} if strategy is Bm25Demonstrations else {"encoder": LetterCounts()}
+    for seed in (0, 1):
+        drawn, _ = ranked(RandomDemonstrations(seed), "o?", pool)
+        assert ranked(strategy(seed, **encoder), "o?", pool)[0] == drawn
+
+
+@pytest.mark.parametrize("question", ["?!", "unheard"])
+def test_bm25_ranks_at_random_where_no_word_is_shared(question):
+    pool = examples(["one", "two", "...", "four"])[: 4 if question == "unheard" else 2]
+    assert ranked(Bm25Demonstrations(5), question, pool) == (
+        ranked(RandomDemonstrations(5), question, pool)[0],
+        [0.0] * len(pool),
+    )
+
+
+class Angles:
+    """An encoder whose texts are angles, in degrees."""
+
+    def embed(self, examples):
+        angles = np.radians([float(example.inputs["question"]) for example in examples])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_nearest_ranks_by_cosine():
+    shown, similarities = ranked(NearestDemonstrations(0, Angles()), "0", examples(["60", "180", "10", "-20", "90"]))
+    assert shown == ["pool-2", "pool-3", "pool-0", "pool-4", "pool-1"]
+    assert similarities == [0.984808, 0.939693, 0.5, -0.0 + 0.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("relevance", "order"),
+    [
+        (1.0, [0, 1, 2, 3]),  # cosines to the question: 0.996, 0.985, 0.940, 0.866
+        # Twice the marginal relevance. Second: 10° 0.985 − 0.996, −20° 0.940 − 0.906, −30° 0.866 − 0.819.
+        # Third: 10° 0.985 − 0.996, −20° 0.940 − 0.985.
+        (0.5, [0, 3, 1, 2]),
+    ],
+)
+def test_diverse_is_maximal_marginal_relevance(relevance, order):
+    pool = examples(["5", "10", "-20", "-30"])
+    shown, similarities = ranked(DiverseDemonstrations(0, Angles(), relevance), "0", pool)
+    assert shown == [f"pool-{n}" for n in order]
+    assert similarities == [[0.996195, 0.984808, 0.939693, 0.866025][n] for n in order]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_relevance_the_first_is_drawn_and_the_second_far_from_it(seed):
+    pool = examples(["0", "10", "80", "90"])
+    shown, _ = ranked(DiverseDemonstrations(seed, Angles(), 0.0), "45", pool)
+    assert shown[0] == ranked(RandomDemonstrations(seed), "45", pool)[0][0]
+    assert shown[1] == ("pool-0" if shown[0] in ("pool-2", "pool-3") else "pool-3")
+
+
+def test_a_copy_of_the_question_does_not_steer_a_diverse_choice():
+    pool = examples(["5", "0", "-20", "30"])
+    selector = DiverseDemonstrations(0, Angles())
+    without = [candidate for candidate in pool if candidate.id != "pool-1"]
+    assert ranked(selector, "0", pool, 3) == ranked(selector, "0", without, 3)
+
+
+def test_a_relevance_out_of_range_is_refused():
+    with pytest.raises(ConfigError) as error:
+        DiverseDemonstrations(0, Angles(), 1.5)
+    assert str(error.value) == "demonstrations.relevance=1.5: must be between 0 and 1"
+
+
+# Order
+
+
+SELECTED = [Demonstration(example, similarity) for example, similarity in zip(POOL, (3, 5, 1, 5), strict=False)]
+
+
+def test_each_order_arranges_as_it_says():
+    assert ids(AsSelectedOrder().arrange(SELECTED)) == ["pool-0", "pool-1", "pool-2", "pool-3"]
+    assert ids(ReversedOrder().arrange(SELECTED)) == ["pool-3", "pool-2", "pool-1", "pool-0"]
+    assert ids(MostRelevantLastOrder().arrange(SELECTED)) == ["pool-2", "pool-0", "pool-3", "pool-1"]
+    assert ids(RandomOrder(1).arrange(SELECTED)) == ["pool-3", "pool-1", "pool-0", "pool-2"]
+
+
+def test_a_random_order_draws_every_order_of_any_selection_about_equally_often():
+    orders = [tuple(ids(RandomOrder(seed).arrange(SELECTED[:3]))) for seed in range(600)]
+    assert all(60 < orders.count(order) < 140 for order in set(orders))
+    assert len(set(orders)) == 6
+    selected_alike = [build_selection(task_of(POOL), RandomDemonstrations(seed), 3)(QUESTIONS[0]) for seed in range(60)]
+    unchanged = [RandomOrder(seed).arrange(shown) == shown for seed, shown in enumerate(selected_alike)]
+    assert 0 < sum(unchanged) < 30  # the order is no second copy of the draw that selected
+
+
+def test_the_most_relevant_is_last_only_where_relevance_is_measured():
+    order = MostRelevantLastOrder()
+    for name in ("bm25", "nearest", "diverse"):
+        order.require_sense(SELECTORS[name])
+    with pytest.raises(ConfigError) as error:
+        order.require_sense(SELECTORS["balanced"])
+    assert str(error.value) == (
+        "order=most_relevant_last: demonstrations=balanced measures no relevance; bm25, nearest and diverse do "
+        "(order=reversed puts the first selected last)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,25 +339,35 @@ def test_a_match_field_keeps_demonstrations_of_the_questions_kind():
             FirstDemonstrations(),
             10,
             None,
-            "num_fewshot=10: task 'numbers' has only 9 demonstrations for question 'test-0' (a pool of 9)",
+            "num_fewshot=10: task 'numbers' has only 9 demonstrations for question 'test-0' "
+            "(demonstrations=first, a pool of 9)",
         ),
         (
             RandomDemonstrations(0),
             5,
             "kind",
-            "num_fewshot=5: task 'numbers' has only 4 demonstrations for question 'test-0' (a pool of 9)",
+            "num_fewshot=5: task 'numbers' has only 4 demonstrations for question 'test-0' "
+            "(demonstrations=random, a pool of 9)",
         ),
         (
             FixedDemonstrations(["pool-1"]),
             2,
             None,
-            "num_fewshot=2: task 'numbers' has only 1 demonstrations for question 'test-0' (a pool of 9)",
+            "num_fewshot=2: task 'numbers' has only 1 demonstrations for question 'test-0' "
+            "(demonstrations=fixed, a pool of 9)",
         ),
         (
             FixedDemonstrations(["pool-1", "pool-99"]),
             1,
             None,
             "demonstrations.ids: 'pool-99' is not in the pool of task 'numbers' (it holds 9, such as 'pool-0')",
+        ),
+        (
+            BalancedDemonstrations(3),
+            9,
+            None,
+            "num_fewshot=9: task 'numbers' has only 8 demonstrations for question 'test-0' "
+            "(demonstrations=balanced, a pool of 9)",
         ),
         (FixedDemonstrations(["pool-1", "pool-1"]), 1, None, "demonstrations.ids: an id is given twice"),
         (
@@ -171,6 +390,8 @@ def test_what_cannot_be_drawn_is_said_in_one_sentence(selector, num_fewshot, mat
         (["demonstrations=first"], ["qa-pool-001", "qa-pool-002"]),
         (["demonstrations=fixed", "demonstrations.ids=[qa-pool-040,qa-pool-007]"], ["qa-pool-040", "qa-pool-007"]),
         (["demonstrations=random", "seed=1"], ["qa-pool-012", "qa-pool-028"]),
+        (["demonstrations=random", "demonstrations.seed=1"], ["qa-pool-012", "qa-pool-028"]),
+        (["demonstrations=bm25"], ["qa-pool-017", "qa-pool-022"]),
         (["demonstrations=random", "seed=1", "demonstrations.per_question=true"], ["qa-pool-037", "qa-pool-021"]),
     ],
 )

@@ -73,6 +73,7 @@ JUDGED, COUNTED = "hydra.run.dir={judged}", "hydra.run.dir={counted}"
 ROWS = "task.qa.pool={path: {rows}, name: a, split: train}"
 TEST_ROWS = "task.qa.test={path: {rows}, name: a, split: train}"
 KINDS = ("task.qa.pool.path={rows}/a/train.jsonl", "task.qa.test.path={rows}/a/test.jsonl", "+task.qa.fields.kind=kind")
+TWO = ("num_fewshot=2", "overflow=drop")
 
 # key: (what is observed, overrides before, overrides that change it)
 CHANGES = {
@@ -109,6 +110,15 @@ CHANGES = {
     "template.chat": (prompts, ["model.source={chatty}"], ["template.chat=true"]),
     "placement": (prompts, ["model.source={t5}"], ["placement=split"]),
     "demonstrations": (prompts, [], ["demonstrations=first"]),
+    "demonstrations.seed": (prompts, [], ["demonstrations.seed=1"]),
+    "demonstrations.relevance": (prompts, ["demonstrations=diverse", *TWO], ["demonstrations.relevance=0"]),
+    "demonstrations.encoder.source": (prompts, ["demonstrations=nearest"], ["demonstrations.encoder.source={bert}"]),
+    "demonstrations.encoder.revision": (
+        prompts, ["demonstrations=nearest", "demonstrations.encoder.source=tiny/gpt2"],
+        ["demonstrations.encoder.revision=old"],
+    ),
+    "order": (prompts, [*TWO], ["order=reversed"]),
+    "order.seed": (prompts, ["order=random", *TWO], ["order.seed=1"]),
     "demonstrations.per_question": (prompts, [], ["demonstrations.per_question=true"]),
     "demonstrations.ids": (
         prompts, ["demonstrations=fixed", "demonstrations.ids=[qa-pool-001]"], ["demonstrations.ids=[qa-pool-002]"],
@@ -227,7 +237,7 @@ COMPLETIONS = {
 }
 
 
-PLACES = ("other", "fresh", "as_fresh", "chatty", "pickled", "own_code", "rows", "judged", "counted")
+PLACES = ("bert", "other", "fresh", "as_fresh", "chatty", "pickled", "own_code", "rows", "judged", "counted")
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +249,7 @@ def places(tmp_path_factory, gpt2, t5):
     for name in ("fresh", "as_fresh"):  # the same, loaded apart
         tiny_models.save_gpt2(places[name])
     tiny_models.save_gpt2(places["chatty"], chat_template=tiny_models.CHAT_TEMPLATE)
+    tiny_models.save_bert(places["bert"])
     save_pickled(places["pickled"])
     save_own_code(places["own_code"])
     save_rows(places["rows"])

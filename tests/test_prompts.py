@@ -7,6 +7,13 @@ from tiny_models import train_bpe
 from tokenizers import processors
 
 from icl_eval.building import build_evaluation
+from icl_eval.demonstrations import (
+    AsSelectedOrder,
+    Demonstration,
+    MostRelevantLastOrder,
+    RandomOrder,
+    ReversedOrder,
+)
 from icl_eval.errors import PromptTooLongError
 from icl_eval.prompts import (
     Context,
@@ -15,6 +22,7 @@ from icl_eval.prompts import (
     EncoderPlacement,
     Prompt,
     PromptBuilder,
+    ShownDemonstration,
     SplitPlacement,
 )
 from icl_eval.tasks import Example, Task
@@ -40,7 +48,11 @@ def every_task():
 
 
 def rendered(evaluation, plan, example):
-    return evaluation.template.render(plan.task, plan.select(example), example)
+    return evaluation.template.render(plan.task, selected(plan, example), example)
+
+
+def selected(plan, example):
+    return [demonstration.example for demonstration in plan.select(example)]
 
 
 # Golden texts
@@ -158,12 +170,13 @@ def test_law_10_no_turn_of_a_chat_ends_in_a_space(num_fewshot, evaluation):
     chat = ChatTemplate(built.template, turn_lines)
     for plan in built.plans:
         for example in plan.examples:
-            for message in chat.render(plan.task, plan.select(example), example).messages:
+            for message in chat.render(plan.task, selected(plan, example), example).messages:
                 assert message["content"] == message["content"].strip()
 
 
 # Law 11: a token a word, a model of a few positions
 
+AS_SELECTED = AsSelectedOrder()
 TEMPLATE = TextTemplate("Do .", "{{ question }} :", " {{ answer }}", None, " ", False)
 POOL = tuple(Example(f"pool-{n}", {"question": "a b"}, ("c",)) for n in range(3))  # 4 words each with the colon
 QUESTION = Example("test-0", {"question": "what is it ?"}, ("x",))  # 5 words with the colon
@@ -174,10 +187,11 @@ def words(prompt):
     return EncodedPrompt(prompt, encoder, decoder)
 
 
-def build(max_length, overflow, placement=PLACEMENTS[0], demonstrations=POOL):
+def build(max_length, overflow, placement=PLACEMENTS[0], demonstrations=POOL, order=AS_SELECTED):
     task = Task("words", "", {}, POOL, (QUESTION,), "")
+    ranked = tuple(Demonstration(example, 1 / n) for n, example in enumerate(demonstrations, start=1))
     context = Context(max_length, max_new_tokens=3)
-    return PromptBuilder(task, lambda example: demonstrations, TEMPLATE, placement, words, context, overflow).build(
+    return PromptBuilder(task, lambda example: ranked, order, TEMPLATE, placement, words, context, overflow).build(
         QUESTION
     )
 
@@ -202,6 +216,20 @@ def test_law_11_whole_demonstrations_are_dropped_the_least_wanted_first(placemen
     blocks = TEMPLATE.render(Task("words", "", {}, (), (), ""), POOL[:shown], QUESTION)
     assert (built.prompt.encoder, built.prompt.decoder) == placement.place(blocks)
     assert built.prompt.demonstration_ids == ("pool-0", "pool-1", "pool-2")[:shown]
+
+
+@pytest.mark.parametrize("order", [ReversedOrder(), MostRelevantLastOrder(), RandomOrder(seed=1)])
+def test_law_11_the_least_wanted_is_dropped_first_whatever_the_order(order):
+    whole, cut = (build(max_length, "drop", order=order).prompt for max_length in (22, 18))
+    assert [shown.id for shown in whole.demonstrations if shown.id != "pool-2"] == list(cut.demonstration_ids)
+    assert whole.demonstration_ids != ("pool-0", "pool-1", "pool-2")
+
+
+def test_a_prompt_says_what_it_shows_in_the_order_of_its_text():
+    pool = [Example(f"pool-{n}", {"question": f"a {n}"}, (f"c{n}", "other")) for n in range(2)]
+    prompt = build(None, "stop", demonstrations=pool, order=ReversedOrder()).prompt
+    assert prompt.decoder == "Do . a 1 : c1 a 0 : c0 what is it ? :"
+    assert prompt.demonstrations == (ShownDemonstration("pool-1", "c1", 0.5), ShownDemonstration("pool-0", "c0", 1.0))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +292,7 @@ def test_a_chat_prompt_begins_with_one_bos_token_whoever_writes_it(adds_bos, wri
     built = evaluation("task=[qa]", "template=chat", "num_fewshot=1", "demonstrations=first")
     [plan] = built.plans
     chat = ChatTemplate(built.template, chat_renderer(tokenizer))
-    text = chat.render(plan.task, plan.select(plan.examples[0]), plan.examples[0]).everything()
+    text = chat.render(plan.task, selected(plan, plan.examples[0]), plan.examples[0]).everything()
     encoded = encode_prompt(tokenizer, Prompt("qa-test-001", None, text))
 
     expected = (

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from icl_eval.errors import DataError
+from icl_eval.prompts import ShownDemonstration
 from icl_eval.records import Record, RecordLog, read_records
 
 FIRST = Record(
@@ -21,6 +22,7 @@ FIRST = Record(
     completion_tokens=3,
     finish_reason="eos",
     prompt_hash="0123456789abcdef",
+    demonstrations=(ShownDemonstration("qa-pool-007", "Rom", 0.25),),
 )
 SECOND = dataclasses.replace(FIRST, example_id="qa-test-002", encoder="Q", decoder=None, metrics={})
 LINE = (
@@ -28,7 +30,8 @@ LINE = (
     '"decoder": "Q: Où ?\\nA:", "demonstration_ids": ["qa-pool-007"], "shots_requested": 2, "shots_effective": 1, '
     '"completion": " Paris\u2028\\r\\n\u0085😀", "prediction": "Paris", '
     '"metrics": {"exact_match": 1.0, "numeric_strict": null}, "prompt_tokens": 9, "completion_tokens": 3, '
-    '"finish_reason": "eos", "prompt_hash": "0123456789abcdef"}\n'
+    '"finish_reason": "eos", "prompt_hash": "0123456789abcdef", '
+    '"demonstrations": [{"id": "qa-pool-007", "target": "Rom", "similarity": 0.25}]}\n'
 )
 
 
@@ -131,3 +134,9 @@ def test_reading_does_not_mend(path):
     with pytest.raises(DataError, match=":2: not a record"):
         read_records(path)
     assert path.read_text(encoding="utf-8") == LINE + LINE[:30]
+
+
+def test_a_record_of_before_demonstrations_were_shown_in_full_still_reads(tmp_path):
+    path = tmp_path / "samples_qa.jsonl"
+    path.write_text(LINE.replace(LINE[LINE.index(', "demonstrations"') : -2], ""), encoding="utf-8")
+    assert read_records(path) == [dataclasses.replace(FIRST, demonstrations=())]

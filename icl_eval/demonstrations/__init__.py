@@ -1,0 +1,45 @@
+"""Demonstrations: which examples of the pool a question gets to see, and in which order.
+
+    pool ── leak guard, strategy ──▶ ranked ── first num_fewshot ──▶ selected ── order ──▶ as the prompt shows them
+
+Every strategy is a pure function of question, pool, number and seed, never of a running random generator:
+batch size, order of evaluation, `limit` and resuming cannot change a prompt. Sets are nested: the first four
+of eight selected demonstrations are the four that `num_fewshot=4` gives.
+"""
+
+from icl_eval.demonstrations.balanced import BalancedDemonstrations
+from icl_eval.demonstrations.bm25 import Bm25Demonstrations
+from icl_eval.demonstrations.diverse import DiverseDemonstrations
+from icl_eval.demonstrations.first import FirstDemonstrations
+from icl_eval.demonstrations.fixed import FixedDemonstrations
+from icl_eval.demonstrations.nearest import NearestDemonstrations
+from icl_eval.demonstrations.ordering import (
+    AsSelectedOrder,
+    MostRelevantLastOrder,
+    Order,
+    RandomOrder,
+    ReversedOrder,
+)
+from icl_eval.demonstrations.random import RandomDemonstrations
+from icl_eval.demonstrations.ranking import Allowed, Demonstration, DemonstrationSelector, Ranking
+from icl_eval.demonstrations.selection import build_selection
+
+__all__ = [
+    "Allowed",
+    "AsSelectedOrder",
+    "BalancedDemonstrations",
+    "Bm25Demonstrations",
+    "Demonstration",
+    "DemonstrationSelector",
+    "DiverseDemonstrations",
+    "FirstDemonstrations",
+    "FixedDemonstrations",
+    "MostRelevantLastOrder",
+    "NearestDemonstrations",
+    "Order",
+    "RandomDemonstrations",
+    "RandomOrder",
+    "Ranking",
+    "ReversedOrder",
+    "build_selection",
+]

@@ -1,0 +1,64 @@
+"""The strategy `diverse`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, rounded, tie_breaks
+from icl_eval.embedding import Encoder
+from icl_eval.errors import ConfigError
+from icl_eval.tasks import Example, Task
+
+
+@dataclass(frozen=True)
+class DiverseDemonstrations:
+    """Candidates that are near to the question and far from each other.
+
+    Maximal marginal relevance (Carbonell and Goldstein, 1998, https://doi.org/10.1145/290941.291025): the next
+    one is argmax over c of  relevance · cos(c, question) − (1 − relevance) · max over chosen s of cos(c, s).
+    Choosing is greedy, so that sets are nested.
+    """
+
+    seed: int
+    """Of the draw that breaks ties."""
+    encoder: Encoder
+    relevance: float = 0.5
+    """The formula's lambda, 0 to 1: 1 ranks as `nearest` does, 0 looks at nothing but diversity."""
+
+    name = "diverse"
+    measures_similarity = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.relevance <= 1:
+            raise ConfigError(f"demonstrations.relevance={self.relevance}: must be between 0 and 1")
+
+    def ranking(self, task: Task) -> Ranking:
+        """Return the greedy ranking; nothing is embedded before the first question is ranked."""
+        embed_pool = cache(lambda: self.encoder.embed(task.pool))  # [pool, size]
+        ties = tie_breaks(task.pool, self.seed)
+
+        def rank(question: Example, allowed: Allowed) -> Iterator[Demonstration]:
+            rows = [row for row, candidate in enumerate(task.pool) if allowed(candidate)]
+            vectors = embed_pool()[rows]  # [candidates, size]
+            cosines = rounded(vectors @ self.encoder.embed([question])[0])  # [candidates]
+            for chosen in self._choose(vectors, cosines, ties[rows]):
+                yield Demonstration(task.pool[rows[chosen]], float(cosines[chosen]))
+
+        return rank
+
+    def _choose(
+        self, vectors: npt.NDArray[np.float32], cosines: npt.NDArray[np.float64], ties: npt.NDArray[np.int64]
+    ) -> Iterator[int]:
+        """Yield rows of the candidates in the order in which they are chosen."""
+        redundancy = np.zeros(len(cosines))  # to the first choice nothing is redundant
+        left = np.ones(len(cosines), bool)
+        for step in range(len(cosines)):
+            marginal = rounded(self.relevance * cosines - (1 - self.relevance) * redundancy)
+            chosen = int(np.lexsort((ties, -marginal, ~left))[0])
+            yield chosen
+            left[chosen] = False
+            similar = rounded(vectors @ vectors[chosen])
+            redundancy = np.maximum(redundancy, similar) if step else similar

@@ -1,0 +1,32 @@
+"""The strategy `fixed`."""
+
+from dataclasses import dataclass
+
+from icl_eval.demonstrations.ranking import Demonstration, Ranking
+from icl_eval.errors import ConfigError
+from icl_eval.tasks import Task
+
+
+@dataclass(frozen=True)
+class FixedDemonstrations:
+    """The demonstrations that the user names, in the order given."""
+
+    ids: list[str]
+
+    name = "fixed"
+    measures_similarity = False
+    encoder = None
+
+    def ranking(self, task: Task) -> Ranking:
+        """Return the candidates with the given ids for every question; raises ConfigError for an unknown one."""
+        by_id = {candidate.id: candidate for candidate in task.pool}
+        for demonstration_id in self.ids:
+            if demonstration_id not in by_id:
+                raise ConfigError(
+                    f"demonstrations.ids: {demonstration_id!r} is not in the pool of task '{task.name}' "
+                    f"(it holds {len(by_id)}, such as {task.pool[0].id!r})"
+                )
+        if len(set(self.ids)) < len(self.ids):
+            raise ConfigError("demonstrations.ids: an id is given twice")
+        chosen = [by_id[demonstration_id] for demonstration_id in self.ids]
+        return lambda question, allowed: map(Demonstration, filter(allowed, chosen))

@@ -1,0 +1,30 @@
+"""The strategy `random`."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from icl_eval.demonstrations.ranking import Demonstration, Ranking, draw
+from icl_eval.tasks import Example, Task
+
+
+@dataclass(frozen=True)
+class RandomDemonstrations:
+    """A seeded shuffle of the pool: one for the whole run, or one for each question."""
+
+    seed: int
+    per_question: bool = False
+    """Draw anew for each question. Without it all questions of a task share their demonstrations."""
+
+    name = "random"
+    measures_similarity = False
+    encoder = None
+
+    def ranking(self, task: Task) -> Ranking:
+        """Return the pool ordered by a draw over seed, question and candidate."""
+        if self.per_question:
+            return lambda question, allowed: map(Demonstration, self._shuffled(filter(allowed, task.pool), question.id))
+        shuffled = self._shuffled(task.pool, "")
+        return lambda question, allowed: map(Demonstration, filter(allowed, shuffled))
+
+    def _shuffled(self, candidates: Iterable[Example], question_id: str) -> Sequence[Example]:
+        return sorted(candidates, key=lambda candidate: draw(self.seed, question_id, candidate.id))

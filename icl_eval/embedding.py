@@ -1,0 +1,140 @@
+"""Embedding: examples as unit vectors, whose products say how alike they are.
+
+A text's vector is the mean of a network's last hidden states over the text's tokens. Each text goes through the
+network alone: its vector depends on nothing else, and two runs that share a text share its vector.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from icl_eval.errors import ConfigError, UserError
+from icl_eval.models import choose_device, load_model, read_max_length
+from icl_eval.tasks import Example
+from icl_eval.weights import ModelSpec, resolve_weights
+from icl_eval.weights.quiet import quiet_transformers
+
+FloatArray = npt.NDArray[np.float32]
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+_NO_LIMIT = 1_000_000
+"""Of tokens, for relative positions; a tokenizer without a limit has 1e30, which its backend cannot take."""
+
+_vectors: dict[tuple[str, str], dict[str, FloatArray]] = {}
+"""By identity of the weights and device, and by text: what this process has embedded already."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Turns examples into vectors, in float32 whatever the dtype of the run."""
+
+    model: ModelSpec
+    """The evaluated model, whose own states are taken unless `source` names another."""
+    device: str
+    source: str | None = None
+    """Any encoder or decoder, given like `model.source`; a sentence-transformers folder (one with a modules.json)
+    goes through that package."""
+    revision: str | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Where the encoder's weights come from."""
+        return self.model if self.source is None else ModelSpec(self.source, self.revision)
+
+    def identify(self) -> str:
+        """Return what the weights are; see `Weights.identify`."""
+        return self._resolved(lambda: resolve_weights(self.spec, descriptions_only=True).identify())
+
+    def embed(self, examples: Sequence[Example]) -> FloatArray:
+        """Return one unit vector for each example, over all its input fields, [examples, size].
+
+        A text longer than the network can hold counts with its beginning.
+
+        Raises:
+            UserError: When the weights cannot be had.
+        """
+        texts = ["\n".join(example.inputs.values()) for example in examples]
+        device = choose_device(self.device)
+        known = _vectors.setdefault((self.identify(), device), {})
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if missing:
+            embed_text = self._resolved(lambda: self._load(device))
+            if not known:
+                logger.info("loaded %s to embed questions and pool", self.spec.source)
+            for text in missing:
+                vector = embed_text(text)
+                known[text] = vector / np.linalg.norm(vector)
+        return np.stack([known[text] for text in texts])
+
+    def _load(self, device: str) -> Callable[[str], FloatArray]:
+        if self.source is None:
+            model = load_model(self.model, "float32", device)
+            return lambda text: _mean_state(model.network, model.tokenizer, text)
+        return _load_encoder(self.spec, device)
+
+    def _resolved(self, step: Callable[[], Result]) -> Result:
+        """Do a step that needs the weights; say where the source stands when they cannot be had."""
+        try:
+            return step()
+        except UserError as error:
+            if self.source is None:
+                raise
+            raise type(error)(f"demonstrations.encoder: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _load_encoder(spec: ModelSpec, device: str) -> Callable[[str], FloatArray]:
+    folder = resolve_weights(spec).folder
+    if (folder / "modules.json").is_file():
+        return _load_sentence_transformer(folder, device)
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            network, found = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+    except Exception as error:  # transformers raises nearly anything
+        raise ConfigError(f"{spec.source} cannot be loaded ({' '.join(str(error).split())})") from error
+    # A pooler is no part of the hidden states, and many checkpoints come without one.
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ConfigError(f"{spec.source} lacks {len(missing)} of its weights, such as {missing[0]}")
+    network = network.to(device).eval().requires_grad_(False)
+    return lambda text: _mean_state(network, tokenizer, text)
+
+
+def _load_sentence_transformer(folder: Path, device: str) -> Callable[[str], FloatArray]:
+    # Its first module knows how long a text may be, and its others how to pool: nothing of it is repeated here.
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise ConfigError(
+            f"{folder} is a sentence-transformers model (it has a modules.json): pip install 'icl-eval[retrieval]'"
+        ) from None
+    encoder = SentenceTransformer(str(folder), device=device, local_files_only=True)
+    return lambda text: np.asarray(encoder.encode(text, show_progress_bar=False), np.float32)
+
+
+def _mean_state(network: Any, tokenizer: Any, text: str) -> FloatArray:
+    """Return the mean of the last hidden states over a text's tokens, [size]."""
+    import torch
+
+    body = network.get_encoder() if network.config.is_encoder_decoder else network.base_model
+    limit = min(read_max_length(network.config) or _NO_LIMIT, tokenizer.model_max_length)
+    ids = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")["input_ids"]  # [1, tokens]
+    with torch.inference_mode():
+        states = body(input_ids=ids.to(network.device)).last_hidden_state  # [1, tokens, size]
+    mean: FloatArray = states[0].mean(0).cpu().numpy()
+    return mean

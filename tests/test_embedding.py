@@ -1,0 +1,101 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny_models
+
+from icl_eval import embedding
+from icl_eval.embedding import Encoder
+from icl_eval.errors import ConfigError, ModelUnavailableError
+from icl_eval.tasks import Example
+from icl_eval.weights import ModelSpec
+
+TEXTS = ("The house is small.", "12 + 30", "The house is small and old.", "café")
+
+
+@pytest.fixture(autouse=True)
+def nothing_embedded_yet(monkeypatch):
+    monkeypatch.setattr(embedding, "_vectors", {})
+
+
+def examples(*texts):
+    return [Example(f"pool-{n}", {"question": text, "hint": "why?"}, ("x",)) for n, text in enumerate(texts)]
+
+
+def mean_state(folder, text, auto_class):
+    """The definition, from the library's parts."""
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    network = getattr(__import__("transformers"), auto_class).from_pretrained(folder).eval()
+    with torch.inference_mode():
+        states = network(**tokenizer(text, return_tensors="pt")).last_hidden_state
+    mean = states[0].mean(0).numpy()
+    return mean / np.linalg.norm(mean)
+
+
+@pytest.mark.parametrize(
+    ("model", "auto_class"), [("gpt2", "GPT2Model"), ("t5", "T5EncoderModel"), ("bert", "BertModel")]
+)
+def test_a_vector_is_the_mean_of_the_last_hidden_states(model, auto_class, gpt2, t5, tmp_path):
+    folders = {"gpt2": gpt2, "t5": t5, "bert": tiny_models.save_bert(tmp_path / "bert")}
+    own = Encoder(ModelSpec(str(folders[model])), "cpu")
+    other = Encoder(ModelSpec(str(gpt2)), "cpu", source=str(folders[model]))
+    for encoder in (own, other) if model != "bert" else (other,):
+        vectors = encoder.embed(examples(*TEXTS))
+        for text, vector in zip(TEXTS, vectors, strict=True):
+            assert vector == pytest.approx(mean_state(folders[model], f"{text}\nwhy?", auto_class), abs=1e-5)
+
+
+def test_a_vector_does_not_depend_on_its_company(gpt2, monkeypatch):
+    encoder = Encoder(ModelSpec(str(gpt2)), "cpu")
+    together = encoder.embed(examples(*TEXTS))
+    monkeypatch.setattr(embedding, "_vectors", {})
+    alone = [encoder.embed(examples(text))[0] for text in TEXTS[::-1]][::-1]
+    assert [vector.tobytes() for vector in together] == [vector.tobytes() for vector in alone]
+
+
+def test_a_text_is_embedded_once_and_one_that_is_too_long_by_its_beginning(gpt2, monkeypatch):
+    encoder, long = Encoder(ModelSpec(str(gpt2)), "cpu"), "one two three " * 200
+    first = encoder.embed(examples(long, *TEXTS, *TEXTS))
+    assert np.linalg.norm(first, axis=1) == pytest.approx(np.ones(9), abs=1e-6)
+    monkeypatch.setattr(embedding, "load_model", None)
+    assert encoder.embed(examples(long, *TEXTS, *TEXTS)).tobytes() == first.tobytes()
+    assert first[1:5].tobytes() == first[5:].tobytes()
+
+
+def test_an_encoder_that_cannot_be_had_is_named_by_its_key(gpt2, tmp_path):
+    missing = Encoder(ModelSpec(str(gpt2)), "cpu", source="./nowhere")
+    with pytest.raises(ModelUnavailableError, match=r"^demonstrations\.encoder: .*nowhere does not exist"):
+        missing.embed(examples("a"))
+    incomplete = tiny_models.save_bert(tmp_path / "bert")
+    config = json.loads((incomplete / "config.json").read_text())
+    (incomplete / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    with pytest.raises(ConfigError, match=r"^demonstrations\.encoder: .*bert lacks 16 of its weights, such as encoder"):
+        Encoder(ModelSpec(str(gpt2)), "cpu", source=str(incomplete)).embed(examples("a"))
+
+
+def test_a_sentence_transformers_folder_asks_for_its_package(gpt2, tmp_path, monkeypatch):
+    folder = tmp_path / "sentences"
+    shutil.copytree(gpt2, folder)
+    (folder / "modules.json").write_text("[]")
+    monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
+    with pytest.raises(ConfigError, match=r"it has a modules\.json\): pip install 'icl-eval\[retrieval\]'$"):
+        Encoder(ModelSpec(str(gpt2)), "cpu", source=str(folder)).embed(examples("a"))
+
+
+def test_a_preview_says_that_it_loads_weights_and_a_run_records_what_was_retrieved(icl_eval_command, gpt2, tmp_path):
+    options = [f"model.source={gpt2}", "task=[qa]", "demonstrations=nearest", "limit=2", "num_fewshot=2"]
+    preview = icl_eval_command("preview", *options).out
+    assert preview.startswith("demonstrations=nearest: weights are loaded to embed questions and pool\n")
+    assert icl_eval_command(*options, "max_new_tokens=2", "hydra.run.dir=run").exit_code == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (report["run"]["demonstrations"], report["run"]["order"]) == ("nearest", "as_selected")
+    for line in (tmp_path / "run" / "samples_qa.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        nearer, farther = record["demonstrations"]
+        assert [nearer["id"], farther["id"]] == record["demonstration_ids"]
+        assert 1 > nearer["similarity"] >= farther["similarity"]
+        assert record["decoder"].index(nearer["target"]) < record["decoder"].index(farther["target"])
