@@ -69,15 +69,15 @@ class RunInfo:
     template: str
     placement: str
     num_fewshot: int
+    demonstrations: str
+    """The strategy that chose them."""
+    order: str
+    """How prompts arrange them."""
     seed: int
     decoding: Mapping[str, Any]
     """Search, dtype and, by task, stop strings and the number of new tokens."""
     fingerprint: str
     """Digest of everything that decides the records: options, data, weights."""
-    demonstrations: str | None = None
-    """The strategy that chose them; null in reports older than this field."""
-    order: str | None = None
-    """In which prompts show them; null in reports older than this field."""
 
 
 @dataclass(frozen=True)
