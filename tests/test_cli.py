@@ -82,7 +82,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (
             ["demonstrations.per_questoin=true"],
             "unknown key 'demonstrations.per_questoin'; did you mean 'demonstrations.per_question'? "
-            "(known: demonstrations.per_question)",
+            "(known: demonstrations.per_question, demonstrations.seed)",
         ),
         (["metrics.chrf.beta=3"], "unknown key 'metrics.chrf' (known: none)"),
         # names
