@@ -22,7 +22,7 @@ from icl_eval.config import (
     typed_config,
     unknown_key,
 )
-from icl_eval.demonstrations import DemonstrationSelector, Order, build_selection
+from icl_eval.demonstrations import Choice, InstructionOnly, build_shown
 from icl_eval.errors import ConfigError
 from icl_eval.postprocessing import Strip
 from icl_eval.preparation import Evaluation, TaskPlan
@@ -50,22 +50,21 @@ def build_evaluation(cfg: DictConfig, choices: Mapping[str, Any], search_path: S
     """
     config = typed_config(cfg, RunConfig)
     _check_ranges(config)
-    model = build_model_spec(config.model)
-    selector = build(config.demonstrations, "demonstrations", {"model": model, "device": config.device})
-    order: Order = build(config.order, "order")
-    order.require_sense(selector)
-    plans = tuple(_build_plan(name, task, config, selector, search_path) for name, task in config.task.items())
+    choice = _build_choice(config)
+    plans = tuple(_build_plan(name, task, config, choice, search_path) for name, task in config.task.items())
+    template = _build_template(config.template, str(choices.get("template")))
+    if isinstance(choice.control, InstructionOnly):
+        for plan in plans:
+            _require_instruction(plan, template)
     return Evaluation(
         plans=plans,
-        model=model,
+        model=build_model_spec(config.model),
         dtype=config.dtype,
         device=config.device,
-        template=_build_template(config.template, str(choices.get("template"))),
+        template=template,
         chat=config.template.chat,
         placement=build(config.placement, "placement") if config.placement else None,
-        selector=selector,
-        order=order,
-        num_fewshot=config.num_fewshot,
+        choice=choice,
         seed=config.seed,
         batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
         prefix_cache_mb=config.prefix_cache_mb,
@@ -159,11 +158,34 @@ def check_model_options(config: ModelOptions) -> None:
         raise ConfigError(f"decoding.stop: {_EMPTY_STOP}")
 
 
+def _build_choice(config: RunConfig) -> Choice:
+    known = {"model": build_model_spec(config.model), "device": config.device}
+    choice = Choice(
+        selector=build(config.demonstrations, "demonstrations", known),
+        control=build(config.control, "control"),
+        order=build(config.order, "order"),
+        num_fewshot=config.num_fewshot,
+    )
+    choice.require_sense()
+    return choice
+
+
+def _require_instruction(plan: TaskPlan, template: TextTemplate) -> None:
+    """Refuse `instruction_only` where a prompt would not even have that."""
+    example = plan.examples[0]
+    blocks = template.render(plan.task, (), example)
+    instruction = example.inputs.get("instruction", plan.task.instruction)
+    if not blocks.instruction and not (instruction and instruction in blocks.question):
+        raise ConfigError(
+            f"control=instruction_only: template '{template.name}' shows no instruction for task '{plan.task.name}'"
+        )
+
+
 def _build_plan(
     name: str,
     config: TaskConfig,
     run: RunConfig,
-    selector: DemonstrationSelector,
+    choice: Choice,
     search_path: Sequence[Path],
 ) -> TaskPlan:
     key = f"task.{name}"
@@ -188,8 +210,8 @@ def _build_plan(
     if "" in stop:
         raise ConfigError(f"{key}.stop: {_EMPTY_STOP}")
     examples = _limited(task.examples, run.limit)
-    select = build_selection(task, selector, run.num_fewshot, config.match_field)
-    if selector.encoder is None:
+    select = build_shown(task, choice, config.match_field)
+    if choice.selector.encoder is None:
         selected = {example.id: select(example) for example in examples}  # a pool too small is said at once
         select = lambda example: selected[example.id]  # noqa: E731
     return TaskPlan(

@@ -93,6 +93,7 @@ class RunConfig(ModelOptions):
     placement: dict[str, Any] | None = None
     demonstrations: dict[str, Any] = field(default_factory=dict)
     order: dict[str, Any] = field(default_factory=dict)
+    control: dict[str, Any] = field(default_factory=dict)
     postprocessing: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     num_fewshot: int = 4

@@ -104,7 +104,7 @@ def _warn_of_leaks(prepared: Prepared) -> None:
 
 def _content_identities(evaluation: Evaluation, prepared: Prepared) -> dict[str, str]:
     """Return what the weights are, wherever they lie: the model's, and those of an encoder of its own."""
-    encoder = evaluation.selector.encoder
+    encoder = evaluation.choice.selector.encoder
     identities = {"weights": prepared.card.identity}
     return identities if encoder is None else identities | {"encoder_weights": encoder.identify()}
 
@@ -176,7 +176,7 @@ def _record(
         encoder=prompt.encoder,
         decoder=prompt.decoder,
         demonstration_ids=prompt.demonstration_ids,
-        shots_requested=evaluation.num_fewshot,
+        shots_requested=evaluation.choice.num_shown,
         shots_effective=len(prompt.demonstration_ids),
         completion=completion.text,
         prediction=plan.postprocess(completion.text),
@@ -201,7 +201,7 @@ def _score_task(evaluation: Evaluation, task: PreparedTask, log: RecordLog, metr
     )
     return TaskResult(
         n=len(records),
-        num_fewshot=evaluation.num_fewshot,
+        num_fewshot=evaluation.choice.num_shown,
         metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
         counts=_counts(task, records, {s.metric: s.unparsed for s in scores if s.unparsed is not None}),
     )
@@ -231,9 +231,10 @@ def _run_info(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> R
         architecture=prepared.card.architecture,
         template=evaluation.template.name,
         placement=prepared.placement.name,
-        num_fewshot=evaluation.num_fewshot,
-        demonstrations=evaluation.selector.name,
-        order=evaluation.order.name,
+        num_fewshot=evaluation.choice.num_fewshot,
+        demonstrations=evaluation.choice.selector.name,
+        order=evaluation.choice.order.name,
+        control=evaluation.choice.control.name,
         seed=evaluation.seed,
         decoding={
             "search": "greedy",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from icl_eval.demonstrations import Demonstration, DemonstrationSelector, Order
+from icl_eval.demonstrations import Choice, Selection
 from icl_eval.errors import ConfigError
 from icl_eval.metrics import Metric
 from icl_eval.models import ModelCard, read_card
@@ -34,8 +34,7 @@ class TaskPlan:
     task: Task
     examples: tuple[Example, ...]
     """The examples to evaluate, after any limit."""
-    select: Callable[[Example], tuple[Demonstration, ...]]
-    """From a question to its demonstrations, the most wanted first."""
+    select: Selection
     stop: tuple[str, ...]
     max_new_tokens: int
     postprocess: Postprocessor
@@ -56,9 +55,7 @@ class Evaluation:
     """Whether the template's wording becomes turns of a conversation."""
     placement: Placement | None
     """None for what the model's architecture calls for."""
-    selector: DemonstrationSelector
-    order: Order
-    num_fewshot: int
+    choice: Choice
     seed: int
     batch_size: int | None
     """None for what fits."""
@@ -103,7 +100,7 @@ def prepare(evaluation: Evaluation) -> Prepared:
         builder = PromptBuilder(
             task=plan.task,
             select=plan.select,
-            order=evaluation.order,
+            order=evaluation.choice.order,
             template=template,
             placement=placement,
             encode=lambda prompt: encode_prompt(card.tokenizer, prompt),

@@ -16,8 +16,9 @@ def print_preview(evaluation: Evaluation) -> None:
         UserError: When the evaluation itself would refuse.
     """
     console = Console()
-    if evaluation.selector.encoder is not None:
-        sentence = f"demonstrations={evaluation.selector.name}: weights are loaded to embed questions and pool"
+    selector = evaluation.choice.selector
+    if selector.encoder is not None:
+        sentence = f"demonstrations={selector.name}: weights are loaded to embed questions and pool"
         console.print(sentence, markup=False, highlight=False)
     prepared = prepare(evaluation)
     for task in prepared.tasks:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from icl_eval.demonstrations import Demonstration, Order
+from icl_eval.demonstrations import Demonstration, Order, Selection
 from icl_eval.errors import PromptTooLongError
 from icl_eval.tasks import Example, Task
 from icl_eval.templates import Blocks, Template
@@ -27,7 +27,8 @@ class ShownDemonstration:
     """A demonstration as a prompt shows it."""
 
     id: str
-    target: str
+    target: str | None
+    """As it is shown, which under a control is not the right one; None where it is withheld."""
     similarity: float | None
     """To the question, where the strategy measures one."""
 
@@ -155,7 +156,7 @@ class PromptBuilder:
     """Builds the prompts of a task's questions."""
 
     task: Task
-    select: Callable[[Example], tuple[Demonstration, ...]]
+    select: Selection
     order: Order
     template: Template
     placement: Placement
@@ -191,4 +192,4 @@ class PromptBuilder:
 
 def _shown(demonstration: Demonstration) -> ShownDemonstration:
     example = demonstration.example
-    return ShownDemonstration(example.id, example.references[0], demonstration.similarity)
+    return ShownDemonstration(example.id, next(iter(example.references), None), demonstration.similarity)

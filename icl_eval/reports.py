@@ -56,6 +56,7 @@ class TaskResult:
     n: int
     """How many examples were scored."""
     num_fewshot: int
+    """How many demonstrations a prompt was to show: those asked for, without what a control takes away."""
     metrics: Mapping[str, MetricResult]
     counts: Counts
 
@@ -73,6 +74,8 @@ class RunInfo:
     """The strategy that chose them."""
     order: str
     """How prompts arrange them."""
+    control: str
+    """What was taken away from them; `none` for nothing."""
     seed: int
     decoding: Mapping[str, Any]
     """Search, dtype and, by task, stop strings and the number of new tokens."""

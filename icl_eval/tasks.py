@@ -30,7 +30,8 @@ class Example:
     inputs: Mapping[str, str]
     """What a template can show, by field name; by convention the main text is `question`."""
     references: tuple[str, ...]
-    """All right answers; the first is the one shown when the example is a demonstration."""
+    """All right answers; the first is the one shown when the example is a demonstration. None of them where a
+    demonstration is to be shown without its answer."""
 
 
 @dataclass(frozen=True)

@@ -134,10 +134,17 @@ class TextTemplate:
         return question.strip(), answer.strip()
 
     def _demonstration(self, task: Task, shown: Example) -> str:
+        if not shown.references:
+            return self._without_answer(task, shown).rstrip(" ")
         answer = shown.references[0]
         if self.demonstration is not None:
             return self._part("demonstration", task, shown, answer=answer)
         return self._part("question", task, shown) + self._part("answer", task, shown, answer=answer)
+
+    def _without_answer(self, task: Task, shown: Example) -> str:
+        if self.demonstration is not None:
+            return self._part("demonstration", task, shown, answer="")
+        return self._part("question", task, shown)
 
     def _part(self, part: str, task: Task, example: Example, **more: str) -> str:
         known: Mapping[str, Any] = {
@@ -197,6 +204,10 @@ class ChatTemplate:
         """Render one prompt's turns; the last is the user's."""
         turns = []
         for shown in demonstrations:
+            if not shown.references:
+                raise ConfigError(
+                    "control=no_targets: in a conversation every question has an answer; take a template without 'chat'"
+                )
             question, answer = self.wording.turn(task, shown)
             turns += [("user", question), ("assistant", answer)]
         blocks = self.wording.render(task, (), example)

@@ -1,6 +1,6 @@
 """The terminal: tables on stdout, progress on stderr. The only place that prints results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from icl_eval.numbers import counted, short
 from icl_eval.remarks import remarks
-from icl_eval.reports import MetricResult, Report
+from icl_eval.reports import MetricResult, Report, RunInfo
 
 
 class EvaluationProgress:
@@ -61,7 +61,7 @@ def print_report(report: Report, folder: Path) -> None:
     """Print one run's scores."""
     run = report.run
     table = Table(
-        title=f"{run.model} · {counted(run.num_fewshot, 'demonstration')} · template {run.template}",
+        title=" · ".join(_title(run)),
         title_justify="left",
     )
     for column in ("task", "n", "metric"):
@@ -80,6 +80,14 @@ def print_report(report: Report, folder: Path) -> None:
         console.print("all completions were there already: nothing was decoded", style="yellow", markup=False)
     console.print(f"report: {_from_here(folder / 'report.json')}", markup=False, highlight=False)
     console.print(f"page: {_from_here(folder / 'report.html')}", markup=False, highlight=False)
+
+
+def _title(run: RunInfo) -> Iterable[str]:
+    yield run.model
+    yield counted(run.num_fewshot, "demonstration")
+    if run.control != "none":
+        yield f"control {run.control}"
+    yield f"template {run.template}"
 
 
 def _numbers(found: MetricResult) -> tuple[str, str, str]:

@@ -117,6 +117,8 @@ CHANGES = {
         prompts, ["demonstrations=nearest", "demonstrations.encoder.source=tiny/gpt2"],
         ["demonstrations.encoder.revision=old"],
     ),
+    "control": (prompts, [*TWO], ["control=no_targets"]),
+    "control.seed": (prompts, ["control=unrelated_inputs"], ["control.seed=1"]),
     "order": (prompts, [*TWO], ["order=reversed"]),
     "order.seed": (prompts, ["order=random", *TWO], ["order.seed=1"]),
     "demonstrations.per_question": (prompts, [], ["demonstrations.per_question=true"]),

@@ -29,6 +29,7 @@ REPORT = Report(
         num_fewshot=2,
         demonstrations="random",
         order="as_selected",
+        control="none",
         seed=0,
         decoding={"search": "greedy", "tasks": {"qa": {"stop": ["\n"], "max_new_tokens": 16}}},
         fingerprint="0123456789abcdef",

@@ -1,6 +1,6 @@
 """Demonstrations: which examples of the pool a question gets to see, and in which order.
 
-    pool ── leak guard, strategy ──▶ ranked ── first num_fewshot ──▶ selected ── order ──▶ as the prompt shows them
+    pool ── leak guard, strategy ──▶ ranked ── first num_fewshot ──▶ selected ── control ──▶ changed ── order ──▶ shown
 
 Every strategy is a pure function of question, pool, number and seed, never of a running random generator:
 batch size, order of evaluation, `limit` and resuming cannot change a prompt. Sets are nested: the first four
@@ -9,6 +9,17 @@ of eight selected demonstrations are the four that `num_fewshot=4` gives.
 
 from icl_eval.demonstrations.balanced import BalancedDemonstrations
 from icl_eval.demonstrations.bm25 import Bm25Demonstrations
+from icl_eval.demonstrations.controls import (
+    Change,
+    Control,
+    FlippedLabels,
+    InstructionOnly,
+    NoControl,
+    NoTargets,
+    RandomTargets,
+    ShuffledTargets,
+    UnrelatedInputs,
+)
 from icl_eval.demonstrations.diverse import DiverseDemonstrations
 from icl_eval.demonstrations.first import FirstDemonstrations
 from icl_eval.demonstrations.fixed import FixedDemonstrations
@@ -22,24 +33,36 @@ from icl_eval.demonstrations.ordering import (
 )
 from icl_eval.demonstrations.random import RandomDemonstrations
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, DemonstrationSelector, Ranking
-from icl_eval.demonstrations.selection import build_selection
+from icl_eval.demonstrations.selection import Choice, Selection, build_selection, build_shown
 
 __all__ = [
     "Allowed",
     "AsSelectedOrder",
     "BalancedDemonstrations",
     "Bm25Demonstrations",
+    "Change",
+    "Choice",
+    "Control",
     "Demonstration",
     "DemonstrationSelector",
     "DiverseDemonstrations",
     "FirstDemonstrations",
     "FixedDemonstrations",
+    "FlippedLabels",
+    "InstructionOnly",
     "MostRelevantLastOrder",
     "NearestDemonstrations",
+    "NoControl",
+    "NoTargets",
     "Order",
     "RandomDemonstrations",
     "RandomOrder",
+    "RandomTargets",
     "Ranking",
     "ReversedOrder",
+    "Selection",
+    "ShuffledTargets",
+    "UnrelatedInputs",
     "build_selection",
+    "build_shown",
 ]

@@ -28,9 +28,12 @@ _ROWS_AT_ONCE = 256
 
 def normalised_text(example: Example) -> str:
     """Return all input fields, a line each, with the differences taken out that no reader would see."""
-    return "\n".join(
-        " ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in example.inputs.values()
-    )
+    return "\n".join(map(normalise, example.inputs.values()))
+
+
+def normalise(text: str) -> str:
+    """Return a text after Unicode normalisation (NFKC), case folding and squeezing of white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def build_guard(task: Task, match_field: str | None) -> Callable[[Example], Allowed]:
