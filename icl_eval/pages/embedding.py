@@ -39,4 +39,5 @@ def embed_records(records: Sequence[Record]) -> dict[str, Any]:
 
 def _embed(record: Record, names: Sequence[str], table: TextTable) -> Mapping[str, Any]:
     values = {name: getattr(record, name) for name in names}  # not `asdict`, which copies: 20 times slower
-    return values | {"encoder": table.lines(record.encoder), "decoder": table.lines(record.decoder)}
+    sides = {"encoder": table.lines(record.encoder), "decoder": table.lines(record.decoder)}
+    return values | sides | {"demonstrations": [vars(shown) for shown in record.demonstrations]}
