@@ -121,7 +121,8 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["num_fewshot=-1"], "num_fewshot=-1: must be 0 or more"),
         (
             ["num_fewshot=41"],
-            f"num_fewshot=41: task 'qa' has only 40 demonstrations for question '{QUESTION}' (a pool of 40)",
+            f"num_fewshot=41: task 'qa' has only 40 demonstrations for question '{QUESTION}' "
+            "(demonstrations=random, a pool of 40)",
         ),
         (["limit=0"], "limit=0: must be a number of examples (1 or more) or a fraction between 0 and 1"),
         (["limit=-1"], "limit=-1: must be a number of examples (1 or more) or a fraction between 0 and 1"),

@@ -191,7 +191,7 @@ def test_law_2_batch_size_order_and_limit_change_no_record(model, evaluate, reor
 
 CONFIGURATIONS = {
     "num_fewshot=2": "num_fewshot: 1 there, 2 now",
-    "seed=1": "seed: 0 there, 1 now",
+    "seed=1": "demonstrations.seed: 0 there, 1 now; seed: 0 there, 1 now",
     "limit=4": "limit: 3 there, 4 now",
     "dtype=float64": "dtype: 'float32' there, 'float64' now",
     "decoding.stop=[x]": "decoding.stop: None there, ['x'] now",

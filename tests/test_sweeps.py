@@ -77,7 +77,10 @@ def test_a_sweep_loads_a_model_once(sweep, gpt2, tmp_path, monkeypatch):
 def test_a_cell_that_fails_is_reported_and_the_others_finish(sweep, tmp_path):
     outcome = sweep("num_fewshot=0,41,1")
 
-    sentence = "num_fewshot=41: task 'qa' has only 40 demonstrations for question 'qa-test-001' (a pool of 40)"
+    sentence = (
+        "num_fewshot=41: task 'qa' has only 40 demonstrations for question 'qa-test-001' "
+        "(demonstrations=random, a pool of 40)"
+    )
     cells = {shots(cell): cell for cell in read_cells(tmp_path)}
     failed = cells["num_fewshot=41"]
     assert outcome.exit_code == 2
