@@ -45,6 +45,7 @@ DECODER_ONLY = {
         hf.Gemma3TextConfig,
         GROUPED | {"head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
     ),
+    "mpt": (hf.MptConfig, {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
     "stablelm": (hf.StableLmConfig, GROUPED),
     "gptj": (hf.GPTJConfig, {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}),
     "mamba": (hf.MambaConfig, {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),

@@ -17,8 +17,9 @@ from icl_eval.models import LanguageModel
 from icl_eval.weights.quiet import quiet_transformers
 
 _TRIAL = 6
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Greatest difference of logits, relative to the greatest logit, that rounding explains."""
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Greatest difference of logits, relative to the greatest logit, that rounding explains. Some networks compute
+a part in float32 whatever they are loaded in, so float64 is given room for that."""
 
 
 @dataclass(frozen=True)
