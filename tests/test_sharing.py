@@ -93,6 +93,13 @@ def test_the_least_recently_used_prefixes_are_let_go():
     assert computed == [(1,), (2,), (3,), (2,)]
 
 
+def test_a_window_counts_as_the_whole_that_it_keeps_in_memory():
+    cache = DynamicCache()
+    cache.update(torch.zeros(1, 1, 100, 1), torch.zeros(1, 1, 100, 1), 0)
+    cache.layers[0].keys = cache.layers[0].keys[:, :, -10:]
+    assert count_bytes(cache) == 800
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_kernel_agrees_with_its_formula(dtype, masked):

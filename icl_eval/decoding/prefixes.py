@@ -75,8 +75,9 @@ def is_plain(cache: Cache) -> bool:
 
 
 def count_bytes(cache: Cache) -> int:
-    """Return how much memory a cache's tensors take."""
-    return sum(tensor.nbytes for tensor in _tensors(cache))
+    """Return how much memory a cache holds: a sliding window may be a view of the whole that it was cut from."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in _tensors(cache)}
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 def _tensors(cache: Cache) -> Iterator[torch.Tensor]:
