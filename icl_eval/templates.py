@@ -48,6 +48,9 @@ class Template(Protocol):
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> Blocks:
         """Render one prompt's parts."""
 
+    def continuation(self, task: Task, example: Example, answer: str) -> str:
+        """Return what follows a prompt that is answered, as it follows the question of a demonstration."""
+
 
 @dataclass(frozen=True)
 class TextBlocks:
@@ -126,6 +129,11 @@ class TextTemplate:
             separator=self.separator,
             question_first=self.question_first,
         )
+
+    def continuation(self, task: Task, example: Example, answer: str) -> str:
+        """Return an answer with the white space before it, the spaces that the question has lost included."""
+        question = self._part("question", task, example)
+        return question[len(question.rstrip(" ")) :] + self._part("answer", task, example, answer=answer)
 
     def turn(self, task: Task, example: Example) -> tuple[str, str]:
         """Return the question and the answer of a demonstration, apart and without outer white space."""
@@ -216,3 +224,7 @@ class ChatTemplate:
             turns[0] = ("user", blocks.instruction + self.wording.separator + turns[0][1])
         messages = tuple({"role": role, "content": content} for role, content in turns)
         return ChatBlocks(messages, self.apply_chat_template)
+
+    def continuation(self, task: Task, example: Example, answer: str) -> str:
+        """Return an answer as the assistant's turn holds it."""
+        return self.wording.continuation(task, example, answer).strip()

@@ -1,7 +1,11 @@
 """Tokenization: prompts to token ids, whole, so that no token boundary depends on how a text was put together."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from icl_eval.continuations import Continuations
 from icl_eval.errors import ConfigError
 from icl_eval.prompts import EncodedPrompt, Prompt
 from icl_eval.templates import ApplyChatTemplate
@@ -22,10 +26,35 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> Encod
         decoder_ids = _open_ended(tokenizer, prompt.decoder or "")
         return EncodedPrompt(prompt, (), decoder_ids)
     encoder_ids = tuple(tokenizer(prompt.encoder, verbose=False)["input_ids"])
-    text = prompt.decoder or ""
+    return EncodedPrompt(prompt, encoder_ids, _target_ids(tokenizer, prompt.decoder or ""))
+
+
+def encode_continuations(
+    tokenizer: "PreTrainedTokenizerBase", encoded: EncodedPrompt, texts: Sequence[str]
+) -> Continuations:
+    """Turn texts that could follow a prompt into token ids; see `icl_eval.continuations`.
+
+    A text may come out empty, where its tokens are a beginning of the prompt's.
+    """
+    prompt = encoded.prompt
+    whole = []
+    for text in texts:
+        if prompt.encoder is None:
+            whole.append(_open_ended(tokenizer, (prompt.decoder or "") + text))
+        else:
+            # a decoder that begins with its start token gets no space before its first word
+            whole.append(_target_ids(tokenizer, text.strip() if prompt.decoder is None else prompt.decoder + text))
+    together = zip(encoded.decoder_ids, *whole, strict=False)
+    length = sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, together))
+    shared = encoded.decoder_ids[:length]
+    if prompt.encoder is None and not shared:
+        shared = (_first_id(tokenizer),)
+    return Continuations(replace(encoded, decoder_ids=shared), tuple(ids[length:] for ids in whole))
+
+
+def _target_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     # text_target: some families (Marian) have a vocabulary for each side
-    plain = tokenizer(text_target=text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
-    return EncodedPrompt(prompt, encoder_ids, tuple(plain))
+    return tuple(tokenizer(text_target=text, add_special_tokens=False, verbose=False)["input_ids"]) if text else ()
 
 
 def _open_ended(tokenizer: Any, text: str) -> tuple[int, ...]:
@@ -37,13 +66,15 @@ def _open_ended(tokenizer: Any, text: str) -> tuple[int, ...]:
         plain = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
         if ids[-1 - len(plain) : -1] == plain:  # it stands behind the text and is no part of it
             ids = ids[:-1]
-    if not ids:
-        # An empty prompt: generation begins at the beginning of a sequence.
-        start = bos if bos is not None else eos
-        if start is None:
-            raise ConfigError("an empty prompt, and the tokenizer has no beginning-of-sequence token")
-        ids = [start]
-    return tuple(ids)
+    return tuple(ids or [_first_id(tokenizer)])
+
+
+def _first_id(tokenizer: Any) -> int:
+    """Return what an empty prompt is: the beginning of a sequence."""
+    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise ConfigError("an empty prompt, and the tokenizer has no beginning-of-sequence token")
 
 
 def chat_renderer(tokenizer: "PreTrainedTokenizerBase") -> ApplyChatTemplate:

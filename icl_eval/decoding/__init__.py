@@ -9,6 +9,12 @@ To follow a token from logits to screen, read in this order:
     stopping         stop strings in a stream of text
     rules            what a model's generation config and a search demand of logits
 
+from a prompt to the probability of what could follow it:
+
+    likelihood       which texts are run together
+    branches         running texts after prompts
+    trees            what the texts of one prompt share
+
 and for how it is made fast:
 
     sharing          which prompts begin alike, and which beginnings are worth computing once
@@ -23,5 +29,6 @@ and for how it is made fast:
 
 from icl_eval.decoding.completions import Completion, FinishReason, Token
 from icl_eval.decoding.greedy import GreedyDecoder
+from icl_eval.decoding.likelihood import LikelihoodScorer
 
-__all__ = ["Completion", "FinishReason", "GreedyDecoder", "Token"]
+__all__ = ["Completion", "FinishReason", "GreedyDecoder", "LikelihoodScorer", "Token"]

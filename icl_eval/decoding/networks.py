@@ -23,11 +23,24 @@ def run(
     encoder_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Append equally many tokens to each row of a cache and return the logits after them, [rows, vocabulary]."""
+    return run_columns(network, ids, cache, encoded, encoder_mask, count=1)[:, -1]
+
+
+def run_columns(
+    network: PreTrainedModel,
+    ids: Sequence[Sequence[int]],
+    cache: Cache,
+    encoded: torch.Tensor | None,
+    encoder_mask: torch.Tensor | None,
+    count: int,
+) -> torch.Tensor:
+    """Do the same and return the logits after each of the last `count` tokens, [rows, count, vocabulary]."""
     input_ids = torch.tensor([list(row) for row in ids], device=network.device)
     if encoded is None:
-        return last_logits(network, input_ids=input_ids, past_key_values=cache)
-    return last_logits(
+        return logits_of_columns(network, count, input_ids=input_ids, past_key_values=cache)
+    return logits_of_columns(
         network,
+        count,
         decoder_input_ids=input_ids,
         past_key_values=cache,
         encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
@@ -66,11 +79,17 @@ def new_cache(network: PreTrainedModel) -> Cache:
     return DynamicCache(config=network.config)
 
 
-@torch.inference_mode()
 def last_logits(network: PreTrainedModel, **inputs: Any) -> torch.Tensor:
     """Run a network and return the logits of the last column, [rows, vocabulary]."""
-    logits: torch.Tensor = network(use_cache=True, **_logits_option(type(network).forward), **inputs).logits
-    return logits[:, -1]
+    return logits_of_columns(network, 1, **inputs)[:, -1]
+
+
+@torch.inference_mode()
+def logits_of_columns(network: PreTrainedModel, count: int, **inputs: Any) -> torch.Tensor:
+    """Run a network and return the logits of the last columns, [rows, count, vocabulary]."""
+    option = {"logits_to_keep": torch.arange(-count, 0)} if _chooses_logits(type(network).forward) else {}
+    logits: torch.Tensor = network(use_cache=True, **option, **inputs).logits
+    return logits[:, -count:]
 
 
 def chunks(lengths: Sequence[int]) -> Iterator[slice]:
@@ -84,14 +103,13 @@ def chunks(lengths: Sequence[int]) -> Iterator[slice]:
 
 
 @lru_cache
-def _logits_option(forward: Callable[..., Any]) -> dict[str, torch.Tensor]:
-    """Return the option that saves a network from computing logits that nobody reads, where it has one.
+def _chooses_logits(forward: Callable[..., Any]) -> bool:
+    """Return whether a network has the option that saves it from computing logits that nobody reads.
 
-    As an index, since a slice of the last position is not contiguous, and a product with it copies the weight for
-    every row (torch 2.13).
+    It is given an index, since a slice of the last position is not contiguous, and a product with it copies the
+    weight for every row (torch 2.13).
     """
-    takes_it = "logits_to_keep" in inspect.signature(forward).parameters
-    return {"logits_to_keep": torch.tensor([-1])} if takes_it else {}
+    return "logits_to_keep" in inspect.signature(forward).parameters
 
 
 def _lengths_mask(rows: Sequence[Ids], device: torch.device) -> torch.Tensor | None:

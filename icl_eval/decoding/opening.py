@@ -49,7 +49,7 @@ def open_session(
     if prefix_ids:
         key = Key(encoder_ids, prefix_ids)
         prefix = capabilities.prefixes.get(
-            key, lambda start, ids: _extend(network, start, ids, encoded), room.prefix_bytes
+            key, lambda start, ids: extend(network, start, ids, encoded), room.prefix_bytes
         )
     if capabilities.split:
         longest_own = max(len(row.history) for row in rows) - len(prefix_ids)
@@ -58,7 +58,8 @@ def open_session(
     return Opened(UniformSession(network, prefix, encoded), len(prefix_ids))
 
 
-def _extend(network: PreTrainedModel, start: Cache | None, ids: Ids, encoded: torch.Tensor | None) -> Cache:
+def extend(network: PreTrainedModel, start: Cache | None, ids: Ids, encoded: torch.Tensor | None) -> Cache:
+    """Append ids to the cache of a prefix, None for an empty one; it may be changed."""
     cache = new_cache(network) if start is None else start
     for begin in range(0, len(ids), MAX_PREFILL_TOKENS):
         run(network, [ids[begin : begin + MAX_PREFILL_TOKENS]], cache, encoded)

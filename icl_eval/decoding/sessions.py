@@ -77,7 +77,7 @@ class SplitSession:
         # Room for one more generation than a row needs, so that columns seldom have to be shifted.
         self._num_columns = longest_own + 2 * max_new_tokens
         num_layers = network.config.get_text_config(decoder=True).num_hidden_layers
-        self._cache = SlotCache(num_rows, self._num_columns, num_layers, _layers(prefix))
+        self._cache = SlotCache(num_rows, self._num_columns, num_layers, layers_of(prefix))
         self._longest_own = longest_own
         self._firsts: list[int] = []  # by row, the column of its first own token
         self._end = longest_own  # columns before it are taken
@@ -204,7 +204,8 @@ class UniformSession:
         return run(self._network, ids, self._cache, self._encoded, self._mask)
 
 
-def _layers(prefix: Cache | None) -> list[LayerKeysValues]:
+def layers_of(prefix: Cache | None) -> list[LayerKeysValues]:
+    """Return keys and values by layer; none without a prefix."""
     if prefix is None:
         return []
     assert is_plain(prefix)

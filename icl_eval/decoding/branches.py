@@ -1,0 +1,257 @@
+"""Branches: the two ways to run texts after their prompts, as there are two kinds of session (see `sessions`).
+
+TreeBranches    networks with split attention: a prompt and the tree of its texts are one row, run in one pass, in
+                which a token sees only what stands before it in its own texts
+
+    columns     0 1 2 3 │ 4 5 6      prompts end in the same column; `.` is padding
+    row 0       . a b c │ x y .
+    row 1       a b c d │ x y z
+
+ForkedBranches  every other network: prompts of equal length are run together, and what the network remembers of
+                them is copied for each text; the padding behind a text is seen by nothing that counts
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from math import ceil
+from typing import Protocol, TypeVar
+
+import torch
+from transformers import Cache, PreTrainedModel
+
+from icl_eval.decoding.networks import (
+    MAX_PREFILL_TOKENS,
+    chunks,
+    encode,
+    logits_of_columns,
+    new_cache,
+    run,
+    run_columns,
+)
+from icl_eval.decoding.sessions import layers_of
+from icl_eval.decoding.sharing import Ids
+from icl_eval.decoding.split_attention import SlotCache
+from icl_eval.decoding.trees import ROOT, Tree, build_tree
+
+_LOGITS_BYTES = 256_000_000
+"""What the logits of one forward pass may take: where the vocabulary is large, they fill the memory."""
+_COPIES_BYTES = 512_000_000
+"""What the copies for the texts of one forward pass may take."""
+
+Item = TypeVar("Item")
+
+LogProbs = tuple[tuple[float, ...], ...]
+"""For each text of a prompt, the natural logarithm of the probability of each of its tokens."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt, without the prefix that it shares with its neighbours, and its texts."""
+
+    number: int
+    """Which of the prompts it is."""
+    encoder_ids: Ids
+    """Empty for a decoder-only network, and where the encoder's states are shared."""
+    own_ids: Ids
+    """Decoder tokens after the prefix; at least one."""
+    texts: tuple[Ids, ...]
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The texts' tokens, each once."""
+        return build_tree(self.texts)
+
+
+class Branches(Protocol):
+    """A way to run texts after prompts that share a prefix."""
+
+    def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+        """Put rows together that are run in one pass; a function of the rows alone."""
+
+    def run(self, rows: Sequence[Row]) -> list[LogProbs]:
+        """Return the log-probabilities of each row's texts."""
+
+
+class TreeBranches:
+    """Texts as trees, beside a prefix that is attended to in place."""
+
+    def __init__(self, network: PreTrainedModel, prefix: Cache | None):
+        """Begin with the plain cache of a prefix; None for none."""
+        self._network = network
+        self._prefix = layers_of(prefix)
+        self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
+
+    def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+        """Put rows of similar size together."""
+        per_column = logits_cost(self._network)
+
+        def cost(row: Row) -> int:
+            nodes = len(row.tree.ids)
+            return max(len(row.own_ids) + nodes, ceil(per_column * (1 + nodes)))
+
+        yield from _cut(sorted(rows, key=lambda row: (-cost(row), row.number)), cost)
+
+    @torch.inference_mode()
+    def run(self, rows: Sequence[Row]) -> list[LogProbs]:
+        """Return the log-probabilities of each row's texts."""
+        context = max(len(row.own_ids) for row in rows)
+        nodes = max(len(row.tree.ids) for row in rows)
+        width, device = context + nodes, self._network.device
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        positions = torch.zeros_like(ids)
+        seen = torch.eye(width, dtype=torch.bool).repeat(
+            len(rows), 1, 1
+        )  # padding sees itself: no softmax over nothing
+        for number, row in enumerate(rows):
+            first, end = context - len(row.own_ids), context + len(row.tree.ids)
+            own_end = self._prefix_length + len(row.own_ids)
+            ids[number, first:end] = torch.tensor([*row.own_ids, *row.tree.ids])
+            depths = [own_end + depth for depth in row.tree.depths]
+            positions[number, first:end] = torch.tensor([*range(self._prefix_length, own_end), *depths])
+            seen[number, first:context, first:context] = torch.ones(len(row.own_ids), len(row.own_ids)).tril().bool()
+            seen[number, context:end, first:context] = True
+            seen[number, context:end, context:end] = row.tree.seen()
+        cache = self._slots(seen.to(device))
+        logits = logits_of_columns(
+            self._network,
+            1 + nodes,
+            input_ids=ids.to(device),
+            position_ids=positions.to(device),
+            past_key_values=cache,
+        )  # [rows, 1 + nodes, vocabulary]
+        return [_pick_tree(logits[number], row) for number, row in enumerate(rows)]
+
+    def _slots(self, seen: torch.Tensor) -> SlotCache:
+        """Return slots for one pass over all columns, with what each may see, [rows, columns, columns]."""
+        num_rows, width, _ = seen.shape
+        num_layers = self._network.config.get_text_config(decoder=True).num_hidden_layers
+        cache = SlotCache(num_rows, width, num_layers, self._prefix)
+        slots = cache.slots
+        slots.rows, slots.first, slots.begin, slots.end = slice(0, num_rows), 0, 0, width
+        mask = torch.zeros(seen.shape, dtype=self._network.dtype, device=seen.device)
+        slots.mask = mask.masked_fill_(~seen, float("-inf"))[:, None]  # [rows, 1, columns, columns]
+        return cache
+
+
+class ForkedBranches:
+    """Texts as rows of their own, each with a copy of what the network remembers of its prompt."""
+
+    def __init__(
+        self, network: PreTrainedModel, prefix: Cache | None, encoded: torch.Tensor | None, bytes_per_token: int
+    ):
+        """Begin with a prefix.
+
+        Args:
+            network: Any network.
+            prefix: The cache of the shared prefix; None for none.
+            encoded: The encoder's states, [1, tokens, size], where all rows share them.
+            bytes_per_token: Memory of what the network remembers of one token.
+        """
+        self._network = network
+        self._prefix = prefix
+        self._encoded = encoded
+        self._num_shared = (0 if prefix is None else prefix.get_seq_length()) + (
+            0 if encoded is None else encoded.shape[1]
+        )
+        self._copying = bytes_per_token * MAX_PREFILL_TOKENS / _COPIES_BYTES
+
+    def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+        """Put rows of equal length together."""
+        by_length = sorted(rows, key=lambda row: (-len(row.own_ids), -len(row.encoder_ids), row.number))
+        for _, same in groupby(by_length, key=lambda row: len(row.own_ids)):
+            yield from _cut(list(same), lambda row: self._cost(row, len(row.own_ids), 1))
+
+    @torch.inference_mode()
+    def run(self, rows: Sequence[Row]) -> list[LogProbs]:
+        """Return the log-probabilities of each row's texts."""
+        memory = self._run_prompts(rows)
+        found: dict[tuple[int, Ids], tuple[float, ...]] = {}
+        for number, row in enumerate(rows):
+            for text in row.texts:
+                found[number, text] = _pick(memory.logits[number, None], [0], text[:1])
+        # One row for texts that differ in their last token only.
+        ends: defaultdict[tuple[int, Ids], list[Ids]] = defaultdict(list)
+        for number, text in found:
+            if len(text) > 1:
+                ends[number, text[:-1]].append(text)
+        lines = sorted(ends, key=lambda line: (-len(line[1]), line))
+        for some in _cut(lines, lambda line: self._cost(rows[line[0]], len(line[1]), len(line[1]))):
+            for (number, begun), logits in zip(some, self._run_lines(memory, some), strict=True):
+                for text in ends[number, begun]:
+                    found[number, text] += _pick(logits, range(len(begun)), text[1:])
+        return [tuple(found[number, text] for text in row.texts) for number, row in enumerate(rows)]
+
+    def _run_prompts(self, rows: Sequence[Row]) -> "_Memory":
+        if self._prefix is None:
+            cache = new_cache(self._network)
+        else:
+            cache = _copy_rows(self._prefix, [0] * len(rows), self._network.device)
+        encoded, mask = None, None
+        if rows[0].encoder_ids:
+            encoded, mask = encode(self._network, [row.encoder_ids for row in rows])
+        elif self._encoded is not None:
+            encoded = self._encoded.expand(len(rows), -1, -1)
+        logits = run(self._network, [row.own_ids for row in rows], cache, encoded, mask)
+        return _Memory(cache, encoded, mask, logits)
+
+    def _run_lines(self, memory: "_Memory", lines: Sequence[tuple[int, Ids]]) -> torch.Tensor:
+        """Run the beginnings of texts and return the logits after each token, [lines, tokens, vocabulary]."""
+        sources = [number for number, _ in lines]
+        width = max(len(begun) for _, begun in lines)
+        padded = [[*begun, *[0] * (width - len(begun))] for _, begun in lines]
+        cache = _copy_rows(memory.cache, sources, self._network.device)
+        encoded = None if memory.encoded is None else memory.encoded[sources]
+        mask = None if memory.encoder_mask is None else memory.encoder_mask[sources]
+        return run_columns(self._network, padded, cache, encoded, mask, count=width)
+
+    def _cost(self, row: Row, num_run: int, num_logits: int) -> int:
+        num_kept = self._num_shared + len(row.encoder_ids) + len(row.own_ids) + num_run
+        return ceil(max(num_run, self._copying * num_kept, logits_cost(self._network) * num_logits))
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What is known after the prompts."""
+
+    cache: Cache
+    encoded: torch.Tensor | None
+    encoder_mask: torch.Tensor | None
+    logits: torch.Tensor  # [rows, vocabulary]
+
+
+def logits_cost(network: PreTrainedModel) -> float:
+    """Return how many tokens to run cost as much as the logits of one, so that both can be counted together."""
+    size: int = network.get_input_embeddings().num_embeddings
+    per_token: int = size * network.dtype.itemsize
+    return per_token * MAX_PREFILL_TOKENS / _LOGITS_BYTES
+
+
+def _cut(items: Sequence[Item], cost: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Cut into neighbours that a forward pass has room for."""
+    for chunk in chunks([cost(item) for item in items]):
+        yield list(items[chunk])
+
+
+def _pick_tree(logits: torch.Tensor, row: Row) -> LogProbs:
+    """Return the log-probabilities of a row's texts, from logits [1 + places, vocabulary] after the root and them."""
+    paths = zip(row.tree.paths, row.texts, strict=True)
+    return tuple(_pick(logits, [place - ROOT for place in path], text) for path, text in paths)
+
+
+def _copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache:
+    copied = copy.deepcopy(cache)
+    copied.reorder_cache(torch.tensor(rows, device=device))
+    return copied
+
+
+def _pick(logits: torch.Tensor, columns: Sequence[int], text: Ids) -> tuple[float, ...]:
+    """Return the log-probability of each token of a text, from logits [columns, vocabulary] and its token's columns."""
+    chosen = logits[list(columns)]  # [tokens, vocabulary]
+    if chosen.dtype != torch.float64:
+        chosen = chosen.float()
+    values = chosen.gather(1, torch.tensor(text, device=logits.device)[:, None])[:, 0] - chosen.logsumexp(-1)
+    return tuple(values.tolist())

@@ -1,0 +1,119 @@
+"""Likelihood: the log-probability of every token of texts that could follow a prompt.
+
+What prompts share (their demonstrations, an encoder's input) is run once for all of them, and a prompt once for all of
+its texts; `branches` has the two ways to run the texts.
+
+A number is the same whatever is run beside it, up to rounding. It is the same to the last bit when the same prompts are
+asked about with the same batch size: a batch is run whole, also where only some of it is wanted, and nothing is taken
+over from earlier runs.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+
+from transformers import Cache
+
+from icl_eval.continuations import Continuations
+from icl_eval.decoding.branches import Branches, ForkedBranches, LogProbs, Row, TreeBranches
+from icl_eval.decoding.capabilities import capabilities_of
+from icl_eval.decoding.memory import is_out_of_memory
+from icl_eval.decoding.networks import encode
+from icl_eval.decoding.opening import extend
+from icl_eval.decoding.rules import start_ids
+from icl_eval.decoding.sharing import Group, Ids, plan_groups
+from icl_eval.errors import IclEvalError
+from icl_eval.models import LanguageModel
+from icl_eval.prompts import EncodedPrompt, Prompt
+
+
+class LikelihoodScorer:
+    """Computes log-probabilities under a model's network; the rules of its generation config have no part in them."""
+
+    def __init__(self, model: LanguageModel, batch_size: int | None = None):
+        """Prepare to score.
+
+        Args:
+            model: Whose probabilities are asked for.
+            batch_size: How many prompts are run together at most; None for what one forward pass should have.
+
+        Raises:
+            ConfigError: When the network gives other logits with a key/value cache than without one.
+        """
+        self._model = model
+        self._batch_size = batch_size
+        self._capabilities = capabilities_of(model)
+        self._start_ids = start_ids(model)
+        forced = model.network.generation_config.forced_bos_token_id if self._start_ids else None
+        self._forced_ids: Ids = () if forced is None else (int(forced),)
+
+    def score(
+        self, asked: Sequence[Continuations], wanted: Collection[int] | None = None
+    ) -> Iterator[tuple[int, LogProbs]]:
+        """Yield the log-probabilities of each prompt's texts, with the prompt's number.
+
+        A decoder that begins with its start token alone goes on with the token that the generation config forces
+        (BART's first, the language of M2M-100), where it forces one: answers are generated after it, too.
+
+        Args:
+            asked: Prompts, each with texts of at least one token.
+            wanted: The numbers of the prompts that are needed; None for all.
+
+        Raises:
+            IclEvalError: When there is not enough memory for a single prompt.
+        """
+        needed = set(range(len(asked)) if wanted is None else wanted)
+        contexts = [
+            EncodedPrompt(Prompt(str(number), None, None), each.context.encoder_ids, each.context.decoder_ids)
+            for number, each in enumerate(asked)
+        ]
+        for group in plan_groups(contexts):
+            if not needed.isdisjoint(int(prompt.prompt.example_id) for prompt in group.prompts):
+                yield from self._score_group(group, asked, needed)
+
+    def _score_group(
+        self, group: Group, asked: Sequence[Continuations], needed: Collection[int]
+    ) -> Iterator[tuple[int, LogProbs]]:
+        histories = [self._history(prompt.decoder_ids) for prompt in group.prompts]
+        encoder_ids = group.prompts[0].encoder_ids if group.shares_encoder else ()
+        prefix_ids = histories[0][: len(self._start_ids) + len(group.prefix)]
+        if not (group.prefix or encoder_ids) or any(len(history) <= len(prefix_ids) for history in histories):
+            prefix_ids = ()
+        rows = [
+            Row(
+                number := int(prompt.prompt.example_id),
+                () if encoder_ids else prompt.encoder_ids,
+                history[len(prefix_ids) :],
+                asked[number].texts,
+            )
+            for prompt, history in zip(group.prompts, histories, strict=True)
+        ]
+        branches = self._open(encoder_ids, prefix_ids)
+        for together in branches.batches(rows):
+            size = self._batch_size or len(together)
+            for begin in range(0, len(together), size):
+                batch = together[begin : begin + size]
+                if any(row.number in needed for row in batch):
+                    found = self._run(branches, batch)
+                    yield from zip([row.number for row in batch], found, strict=True)
+
+    def _open(self, encoder_ids: Ids, prefix_ids: Ids) -> Branches:
+        network = self._model.network
+        encoded = encode(network, [encoder_ids])[0] if encoder_ids else None
+        prefix: Cache | None = extend(network, None, prefix_ids, encoded) if prefix_ids else None
+        if self._capabilities.split:
+            return TreeBranches(network, prefix)
+        return ForkedBranches(network, prefix, encoded, self._capabilities.bytes_per_token)
+
+    def _run(self, branches: Branches, batch: Sequence[Row]) -> list[LogProbs]:
+        """Run a batch, in halves where memory runs out."""
+        try:
+            return branches.run(batch)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        if len(batch) == 1:
+            raise IclEvalError(f"not enough memory for one prompt on {self._model.device}")
+        half = len(batch) // 2
+        return self._run(branches, batch[:half]) + self._run(branches, batch[half:])
+
+    def _history(self, decoder_ids: Ids) -> Ids:
+        return self._start_ids + (decoder_ids or self._forced_ids)

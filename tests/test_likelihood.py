@@ -1,0 +1,155 @@
+import random
+
+import pytest
+import torch
+from architectures import DECODER_ONLY, ENCODER_DECODER, VOCABULARY, build
+
+from icl_eval.continuations import Continuations
+from icl_eval.decoding import LikelihoodScorer, branches
+from icl_eval.decoding.branches import ForkedBranches, TreeBranches
+from icl_eval.decoding.rules import start_ids
+from icl_eval.decoding.trees import ROOT, build_tree
+from icl_eval.errors import IclEvalError
+from icl_eval.prompts import EncodedPrompt, Prompt
+
+
+def make_questions(model, seed=0, count=10):
+    """Questions after shared demonstrations, one after nothing, one of a single token, and a copy.
+
+    Their texts are uneven; some begin alike, and one is a prefix of another.
+    """
+    draw = random.Random(seed)
+
+    def ids(length):
+        return tuple(draw.randrange(10, VOCABULARY) for _ in range(length))
+
+    prefix, shared_input, label = ids(20), ids(9), ids(3)
+    contexts = [prefix + ids(draw.randint(1, 9)) for _ in range(count - 3)] + [ids(1), ids(25)]
+    contexts.append(contexts[0])
+    asked = []
+    for number, context in enumerate(contexts):
+        encoder_ids = ()
+        if model.architecture == "encoder-decoder":
+            encoder_ids = ids(draw.randint(1, 30)) if number % 2 else shared_input
+            context = () if number % 5 == 4 else context
+        texts = (ids(1), label, label + ids(4), label[:2], label[:2] + ids(1), ids(draw.randint(2, 6)))
+        asked.append(Continuations(EncodedPrompt(Prompt("", None, None), encoder_ids, context), texts))
+    return asked
+
+
+def plain_log_probs(model, each, forced=()):
+    """One forward pass of the library's network for each text, without a cache."""
+    start = start_ids(model)
+    context = (*start, *(each.context.decoder_ids or forced))
+    found = []
+    for text in each.texts:
+        ids = torch.tensor([[*context, *text]])
+        inputs = {"input_ids": ids}
+        if each.context.encoder_ids:
+            inputs = {"input_ids": torch.tensor([each.context.encoder_ids]), "decoder_input_ids": ids}
+        logits = model.network(**inputs, use_cache=False).logits[0, len(context) - 1 : -1]
+        found.append(logits.log_softmax(-1)[range(len(text)), list(text)].tolist())
+    return found
+
+
+def assert_as_plain(model, asked, tolerance, forced=(), **options):
+    expected = [plain_log_probs(model, each, forced) for each in asked]
+    found = dict(LikelihoodScorer(model, **options).score(asked))
+    assert sorted(found) == list(range(len(asked)))
+    for number, texts in enumerate(expected):
+        for text, values in enumerate(texts):
+            assert found[number][text] == pytest.approx(values, abs=tolerance, rel=tolerance / 10), (number, text)
+
+
+IN_FLOAT32 = ("gemma2", "gptj")
+"""Networks whose attention the library computes in float32, whatever their dtype."""
+
+
+@pytest.mark.parametrize("name", [*(n for n in DECODER_ONLY if n != "mamba"), *ENCODER_DECODER])
+def test_likelihoods_are_those_of_a_plain_forward_pass_on_every_architecture(name):
+    model = build(name)
+    asked = make_questions(model)
+    for batch_size in (None, 3):
+        assert_as_plain(model, asked, 1e-6 if name in IN_FLOAT32 else 1e-9, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral_sliding", "t5", "bart"])
+def test_likelihoods_in_float32_are_as_exact_as_float32(name):
+    model = build(name, seed=1, dtype=torch.float32)
+    assert_as_plain(model, make_questions(model, seed=2), 2e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "bart"])
+def test_what_does_not_fit_in_one_pass_is_cut(name, monkeypatch):
+    model = build(name)
+    passes = []
+    for kind in (TreeBranches, ForkedBranches):
+        run = kind.run
+        monkeypatch.setattr(kind, "run", lambda self, rows, run=run: passes.append(len(rows)) or run(self, rows))
+    monkeypatch.setattr(branches, "_LOGITS_BYTES", 8 * VOCABULARY * 8)  # the logits of eight tokens
+    assert_as_plain(model, make_questions(model), 1e-9)
+    assert 1 <= max(passes) < 5
+
+
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_when_memory_runs_out_a_batch_is_run_in_halves(name, monkeypatch):
+    model = build(name)
+    for kind in (TreeBranches, ForkedBranches):
+        monkeypatch.setattr(kind, "run", out_of_memory_above(2, kind.run))
+    assert_as_plain(model, make_questions(model), 1e-9)
+
+    for kind in (TreeBranches, ForkedBranches):
+        monkeypatch.setattr(kind, "run", out_of_memory_above(0, kind.run))
+    with pytest.raises(IclEvalError, match=r"^not enough memory for one prompt on cpu$"):
+        list(LikelihoodScorer(model).score(make_questions(model)))
+
+
+def out_of_memory_above(most, run):
+    def run_out(self, rows):
+        if len(rows) > most:
+            raise torch.OutOfMemoryError
+        return run(self, rows)
+
+    return run_out
+
+
+def test_a_forced_first_token_precedes_an_answer_in_a_decoder_of_its_own():
+    model = build("bart")
+    model.network.generation_config.forced_bos_token_id = 7
+    asked = make_questions(model)
+    assert any(not each.context.decoder_ids for each in asked)
+    assert_as_plain(model, asked, 1e-9, forced=(7,))
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5"])
+def test_law_3_what_is_computed_again_comes_out_the_same_to_the_last_bit(name):
+    model = build(name, dtype=torch.float32)
+    asked = make_questions(model, count=12)
+    whole = dict(LikelihoodScorer(model, batch_size=4).score(asked))
+    again = dict(LikelihoodScorer(model, batch_size=4).score(asked, wanted={3, 10}))
+    assert {3, 10} <= set(again) < set(whole)
+    assert again == {number: whole[number] for number in again}
+    assert list(LikelihoodScorer(model).score(asked, wanted=())) == []
+
+
+def test_shared_tokens_are_run_once():
+    model = build("llama")
+    asked = make_questions(model, count=10)
+    fed = []
+    model.network.register_forward_pre_hook(
+        lambda network, arguments, options: fed.append(options["input_ids"].numel()), with_kwargs=True
+    )
+    list(LikelihoodScorer(model).score(asked[:7]))  # questions after 20 shared tokens
+    trees = [build_tree(each.texts) for each in asked[:7]]
+    own = [len(each.context.decoder_ids) - 20 for each in asked[:7]]
+    trial = fed[:-2]
+    assert fed[len(trial) :] == [20, 7 * (max(own) + max(len(tree.ids) for tree in trees))]
+
+
+def test_a_tree_holds_each_token_once_and_no_last_ones():
+    tree = build_tree([(5, 6, 7), (5, 6, 8), (9,), (5,), (9, 5, 6), (5, 6, 7)])
+    assert tree.ids == (5, 6, 9, 5)
+    assert tree.parents == (ROOT, 0, ROOT, 2)
+    assert tree.paths == ((ROOT, 0, 1), (ROOT, 0, 1), (ROOT,), (ROOT,), (ROOT, 2, 3), (ROOT, 0, 1))
+    assert tree.depths == [0, 1, 0, 1]
+    assert tree.seen().int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
