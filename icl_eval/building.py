@@ -36,19 +36,25 @@ OVERFLOWS = ("stop", "drop")
 _EMPTY_STOP = "an empty stop string would end every completion before it begins"
 
 
-def build_evaluation(cfg: DictConfig, choices: Mapping[str, Any], search_path: Sequence[Path]) -> Evaluation:
+def build_evaluation(
+    cfg: DictConfig,
+    choices: Mapping[str, Any],
+    search_path: Sequence[Path],
+    schema: type[RunConfig] = RunConfig,
+) -> Evaluation:
     """Turn a composed configuration into an evaluation; reads the tasks' data.
 
     Args:
-        cfg: What Hydra composed from `RunConfig`.
+        cfg: What Hydra composed from the schema.
         choices: Which option was chosen for each config group.
         search_path: Folders in which relative data files are looked for.
+        schema: `RunConfig`, or that of a command which takes more keys.
 
     Raises:
         ConfigError: When an option is unknown, of the wrong type, out of range or at odds with another.
         DataError: When a task's data is not what the task expects.
     """
-    config = typed_config(cfg, RunConfig)
+    config = typed_config(cfg, schema)
     _check_ranges(config)
     choice = _build_choice(config)
     plans = tuple(_build_plan(name, task, config, choice, search_path) for name, task in config.task.items())

@@ -4,6 +4,7 @@
     icl-eval -m key=a,b …               a sweep: one run for each combination
     icl-eval preview [key=value …]      show prompts, without loading weights
     icl-eval stream prompt="…"          show one completion while it is made
+    icl-eval trace prompt="…"           show everything that happens to one prompt, or to a task's question
     icl-eval doctor [key=value …]       does the model give the same tokens however it is run?
 
 A user's mistake is one line on stderr and exit code 2; a run that fails exits with 1.
@@ -11,6 +12,7 @@ A user's mistake is one line on stderr and exit code 2; a run that fails exits w
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,11 +77,28 @@ def stream(cfg: DictConfig) -> None:
     stream_completion(typed_config(cfg, StreamConfig))
 
 
+def trace(cfg: DictConfig) -> None:
+    """Show everything that happens to one prompt."""
+    from icl_eval.config import TraceConfig, typed_config
+    from icl_eval.tracing.command import run_trace
+    from icl_eval.tracing.subjects import free_subject, question_subject
+
+    config = typed_config(cfg, TraceConfig)
+    if config.runners_up < 0:
+        raise ConfigError(f"runners_up={config.runners_up}: must be 0 or more")
+    if config.prompt is None:
+        subject = question_subject(_build_evaluation(cfg, TraceConfig), config.example)
+    else:
+        subject = free_subject(config, config.prompt, _given_keys())
+    run_trace(subject, config.runners_up, Path(HydraConfig.get().runtime.output_dir))
+
+
 COMMANDS = {
     "evaluate": Command("evaluate", evaluate),
     "preview": Command("preview", preview),
     "doctor": Command("doctor", doctor),
     "stream": Command("stream", stream),
+    "trace": Command("trace", trace),
 }
 
 
@@ -148,13 +167,20 @@ def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> fl
     return None
 
 
-def _build_evaluation(cfg: DictConfig) -> Any:
+def _build_evaluation(cfg: DictConfig, schema: Any = None) -> Any:
     from icl_eval.building import build_evaluation
+    from icl_eval.config import RunConfig
 
     runtime = HydraConfig.get().runtime
     own = ("hydra", "main", "schema")
     added = [Path(source.path) for source in runtime.config_sources if source.provider not in own]
-    return build_evaluation(cfg, runtime.choices, [Path.cwd(), *added])
+    return build_evaluation(cfg, runtime.choices, [Path.cwd(), *added], schema or RunConfig)
+
+
+def _given_keys() -> list[str]:
+    """Return the first name of every key that the user has set."""
+    overrides = HydraConfig.get().overrides.task
+    return [re.split("[=.@]", override.lstrip("+~"))[0] for override in overrides]
 
 
 def _reject_stray_words(command: Command, arguments: Sequence[str]) -> None:

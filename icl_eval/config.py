@@ -111,11 +111,21 @@ class StreamConfig(ModelOptions):
     prompt: str = MISSING
 
 
+@dataclass
+class TraceConfig(RunConfig):
+    """What `icl-eval trace` can be told."""
+
+    prompt: str | None = None
+    example: str | None = None
+    runners_up: int = 5
+
+
 def register_schemas() -> None:
     """Make the schemas known to Hydra."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     store.store(name="stream_schema", node=StreamConfig)
+    store.store(name="trace_schema", node=TraceConfig)
 
 
 def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:

@@ -73,6 +73,7 @@ class PreparedTask:
 
     plan: TaskPlan
     prompts: tuple[EncodedPrompt, ...]
+    builder: PromptBuilder
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def prepare(evaluation: Evaluation) -> Prepared:
             context=Context(card.max_length, plan.max_new_tokens),
             overflow=evaluation.overflow,
         )
-        return PreparedTask(plan, tuple(builder.build_all(plan.examples)))
+        return PreparedTask(plan, tuple(builder.build_all(plan.examples)), builder)
 
     return Prepared(card, placement, tuple(map(prepare_task, evaluation.plans)))
 

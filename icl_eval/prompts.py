@@ -183,6 +183,17 @@ class PromptBuilder:
         self.context.require_fit(encoded, f"task '{self.task.name}', question {example.id!r}: ")
         return encoded
 
+    def shown(self, encoded: EncodedPrompt, example: Example) -> list[Example]:
+        """Return the demonstrations that a question's prompt shows, in its order."""
+        by_id = {demonstration.example.id: demonstration.example for demonstration in self.select(example)}
+        return [by_id[demonstration_id] for demonstration_id in encoded.prompt.demonstration_ids]
+
+    def build_without(self, encoded: EncodedPrompt, example: Example, demonstration_id: str) -> EncodedPrompt:
+        """Build a question's prompt again with one demonstration left out and the others in their order."""
+        kept = [shown for shown in self.shown(encoded, example) if shown.id != demonstration_id]
+        encoder, decoder = self.placement.place(self.template.render(self.task, kept, example))
+        return self.encode(Prompt(example.id, encoder, decoder))
+
     def _encode(self, example: Example, selected: Sequence[Demonstration]) -> EncodedPrompt:
         arranged = self.order.arrange(selected)
         blocks = self.template.render(self.task, [demonstration.example for demonstration in arranged], example)

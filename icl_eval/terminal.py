@@ -78,8 +78,8 @@ def print_report(report: Report, folder: Path) -> None:
         console.print(line, style="yellow", markup=False)
     if report.timing.completion_tokens_per_second is None:
         console.print("all completions were there already: nothing was decoded", style="yellow", markup=False)
-    console.print(f"report: {_from_here(folder / 'report.json')}", markup=False, highlight=False)
-    console.print(f"page: {_from_here(folder / 'report.html')}", markup=False, highlight=False)
+    console.print(f"report: {from_here(folder / 'report.json')}", markup=False, highlight=False)
+    console.print(f"page: {from_here(folder / 'report.html')}", markup=False, highlight=False)
 
 
 def _title(run: RunInfo) -> Iterable[str]:
@@ -115,8 +115,8 @@ def print_sweep(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
         table.add_row(own or cell["cell"], *(_cell_score(cell, task, metric) for task, metric in columns))
     console = open_console()
     console.print(table)
-    console.print(f"sweep: {_from_here(folder / 'sweep.json')}", markup=False, highlight=False)
-    console.print(f"page: {_from_here(folder / 'sweep.html')}", markup=False, highlight=False)
+    console.print(f"sweep: {from_here(folder / 'sweep.json')}", markup=False, highlight=False)
+    console.print(f"page: {from_here(folder / 'sweep.html')}", markup=False, highlight=False)
 
 
 def _cell_score(cell: Mapping[str, Any], task: str, metric: str) -> str:
@@ -129,7 +129,8 @@ def _cell_score(cell: Mapping[str, Any], task: str, metric: str) -> str:
     return f"{short(found['score'])}{interval}"
 
 
-def _from_here(path: Path) -> Path:
+def from_here(path: Path) -> Path:
+    """Return a path as the user would write it."""
     absolute = path.absolute()
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 

@@ -15,7 +15,7 @@ import pytest
 import tiny_models
 from omegaconf import OmegaConf
 
-from icl_eval.config import RunConfig, StreamConfig
+from icl_eval.config import RunConfig, StreamConfig, TraceConfig
 from icl_eval.hydra_setup import conf_dir
 
 STREAM = ("model.source={gpt2}", "prompt='Question: is the sky blue?'", "max_new_tokens=12", "device=cpu")
@@ -188,6 +188,13 @@ CHANGES = {
     "overflow": (refused, ["num_fewshot=8"], ["overflow=drop"]),
 }  # fmt: skip
 
+# The keys of `trace` alone: overrides that change what it shows.
+TRACE_CHANGES = {
+    "prompt": (["prompt='The house is small.'"], ["prompt='The house is big.'"]),
+    "example": (["task=qa", "num_fewshot=0"], ["task=qa", "num_fewshot=0", "example=qa-test-002"]),
+    "runners_up": (["task=qa", "num_fewshot=0"], ["task=qa", "num_fewshot=0", "runners_up=2"]),
+}
+
 
 def walk(schema, prefix=""):
     """Yield the name of every key below a schema; `*` stands for a name that the user chooses."""
@@ -224,6 +231,7 @@ def flatten(value, names=()):
 def test_every_key_has_a_row_in_the_table():
     assert set(walk(RunConfig)) == set(CHANGES)
     assert set(walk(StreamConfig)) - set(CHANGES) == {"prompt"}
+    assert set(walk(TraceConfig)) - set(CHANGES) == set(TRACE_CHANGES)
 
 
 # From a completion to the right answer, for each folder whose records are written by hand.
@@ -418,3 +426,17 @@ def test_law_9_every_key_changes_a_stream(key, icl_eval_command, places):
         return outcome.exit_code, outcome.out
 
     assert shown(before) != shown([*before, *change])
+
+
+@pytest.mark.parametrize("key", TRACE_CHANGES)
+def test_law_9_every_key_of_a_trace_changes_what_it_shows(key, icl_eval_command, places, tmp_path):
+    def shown(overrides):
+        model = ("model.source={gpt2}", "max_new_tokens=3", "device=cpu", "hydra.run.dir=run")
+        outcome = icl_eval_command("trace", *(fill(override, places) for override in [*model, *overrides]))
+        content = json.loads((tmp_path / "run" / "trace.json").read_text(encoding="utf-8"))
+        return outcome.exit_code, outcome.out, content["written"], content["steps"]
+
+    first, second = map(shown, TRACE_CHANGES[key])
+    assert first[0] == second[0] == 0
+    assert first[1:3] != second[1:3]
+    assert first[3] != second[3]

@@ -22,7 +22,7 @@ def lint(tokenizer=BYTES, prompts=("Q: a\nA:",), examples=(), pool=(), stop=("\n
     task = Task("words", "", {}, candidates, tests, "")
     plan = TaskPlan(task, tests, lambda example: (), stop, 8, Strip(), list)
     encoded = tuple(encode_prompt(tokenizer, Prompt("q", encoder, text)) for text in prompts)
-    return list(lint_task(PreparedTask(plan, encoded), tokenizer))
+    return list(lint_task(PreparedTask(plan, encoded, builder=None), tokenizer))
 
 
 STOPPED = "the first reference contains a stop string, so it can never be generated whole"
@@ -74,5 +74,5 @@ def test_what_is_probably_not_meant_is_said(task, sentences):
 def test_the_shipped_rows_are_clean(compose):
     tasks = "translation,translation_en_fr,commonsense,math,qa,dialogue,story,showcase"
     for plan in build_evaluation(compose(f"task=[{tasks}]"), {}, []).plans:
-        sentences = list(lint_task(PreparedTask(plan, ()), BYTES))
+        sentences = list(lint_task(PreparedTask(plan, (), builder=None), BYTES))
         assert not [sentence for sentence in sentences if "max_new_tokens" not in sentence]  # BYTES needs more of them

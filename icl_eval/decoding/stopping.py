@@ -19,6 +19,8 @@ class StopFilter:
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False
+        self.found: str | None = None
+        """The stop string that appeared."""
 
     def feed(self, text: str) -> str:
         """Take more text and return what can be shown now."""
@@ -27,7 +29,8 @@ class StopFilter:
         if found:
             self.stopped = True
             self._held = ""
-            _, place = min(found)  # the first to be complete, so that it does not matter where tokens end
+            end, place = min(found)  # the first to be complete, so that it does not matter where tokens end
+            self.found = text[place:end]
             return text[:place]
         keep = self._possible_beginning(text)
         self._held = text[len(text) - keep :]

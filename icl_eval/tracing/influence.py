@@ -1,0 +1,84 @@
+"""Influence: how much each demonstration mattered, by leaving it out and looking at the answer's likelihood again.
+
+The prompt without a demonstration is rendered by the template anew, so that no separator stays behind. The answer's
+tokens are the same in both; a change of its log-likelihood is therefore the demonstration's doing (and that of its
+place: every other one moves up).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from icl_eval.continuations import Continuations
+from icl_eval.decoding.likelihood import LikelihoodScorer
+from icl_eval.models import LanguageModel
+from icl_eval.prompts import EncodedPrompt
+from icl_eval.tokenization import encode_continuations
+from icl_eval.tracing.subjects import Question
+from icl_eval.tracing.traces import Influence
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """Natural logarithms of the probabilities that a model gives to two answers, each the sum over its tokens."""
+
+    generated: float
+    reference: float | None
+
+
+class AnswerScorer:
+    """Tells how likely a model finds two fixed answers after different prompts."""
+
+    def __init__(self, model: LanguageModel, generated_ids: Sequence[int], reference: str | None):
+        """Prepare to score.
+
+        Args:
+            model: Whose probabilities are asked for.
+            generated_ids: All tokens that were generated.
+            reference: The right answer as it follows the prompt; None for none.
+        """
+        self._model = model
+        self._scorer = LikelihoodScorer(model)
+        self._generated_ids = tuple(generated_ids)
+        self._reference = reference
+
+    def score(self, prompt: EncodedPrompt) -> Likelihoods:
+        """Return how likely the answers are after a prompt.
+
+        A first token that the model's generation config forces (BART's) says nothing of the answer and is not counted.
+        """
+        forced = forces_first(self._model, prompt)
+        generated = self._sum(Continuations(prompt, (self._generated_ids[forced:],)))
+        if self._reference is None:
+            return Likelihoods(generated, None)
+        reference = encode_continuations(self._model.tokenizer, prompt, [self._reference])
+        return Likelihoods(generated, self._sum(reference))
+
+    def _sum(self, asked: Continuations) -> float:
+        if not asked.longest:
+            return 0.0
+        ((_, (log_probabilities,)),) = self._scorer.score([asked])
+        return math.fsum(log_probabilities)
+
+
+def forces_first(model: LanguageModel, prompt: EncodedPrompt) -> bool:
+    """Return whether the generation config forces the first token after a prompt, whatever the model thinks."""
+    begins = model.architecture == "encoder-decoder" and not prompt.decoder_ids
+    return begins and model.network.generation_config.forced_bos_token_id is not None
+
+
+def measure_influences(scorer: AnswerScorer, question: Question, prompt: EncodedPrompt) -> Iterator[Influence]:
+    """Yield the influence of each demonstration of a question's prompt, in the prompt's order."""
+    whole = scorer.score(prompt)
+    for shown in question.builder.shown(prompt, question.example):
+        without = scorer.score(question.builder.build_without(prompt, question.example, shown.id))
+        reference = None
+        if whole.reference is not None and without.reference is not None:
+            reference = whole.reference - without.reference
+        yield Influence(
+            demonstration_id=shown.id,
+            question=" · ".join(shown.inputs.values()),
+            answer=next(iter(shown.references), None),
+            generated=whole.generated - without.generated,
+            reference=reference,
+        )

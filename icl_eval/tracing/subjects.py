@@ -1,0 +1,117 @@
+"""Subjects: what a trace follows, a prompt as the user wrote it or one question of a task with its demonstrations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from icl_eval.building import build_model_spec, check_model_options
+from icl_eval.config import ModelOptions, TraceConfig
+from icl_eval.errors import ConfigError
+from icl_eval.models import LanguageModel, load_model
+from icl_eval.postprocessing import Postprocessor
+from icl_eval.preparation import Evaluation, TaskPlan, prepare
+from icl_eval.prompts import Context, EncodedPrompt, Prompt, PromptBuilder
+from icl_eval.searches import Greedy, Sample
+from icl_eval.streaming import DEFAULT_MAX_NEW_TOKENS
+from icl_eval.tasks import Example
+from icl_eval.tokenization import encode_prompt
+from icl_eval.tracing.tracer import Limits
+
+_OF_A_PROMPT = {"prompt", "runners_up", *(field.name for field in fields(ModelOptions))}
+"""The keys that mean something for a prompt without a task."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of a task, and how its prompt came about."""
+
+    example: Example
+    builder: PromptBuilder
+    template: str
+    placement: str
+    postprocess: Postprocessor
+
+    @property
+    def answer(self) -> str:
+        """The first reference, as it follows the prompt."""
+        builder = self.builder
+        return builder.template.continuation(builder.task, self.example, self.example.references[0])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be followed."""
+
+    model: LanguageModel
+    prompt: EncodedPrompt
+    limits: Limits
+    search: Greedy | Sample
+    question: Question | None
+    """None for a prompt of the user's own."""
+
+    @property
+    def written(self) -> dict[str, str]:
+        """What the user wrote, by field."""
+        if self.question:
+            return dict(self.question.example.inputs)
+        return {"prompt": self.prompt.prompt.encoder or self.prompt.prompt.decoder or ""}
+
+
+def free_subject(config: TraceConfig, text: str, given: Sequence[str]) -> Subject:
+    """Return the subject of a prompt: read by the encoder, or gone on from by a decoder-only model.
+
+    Args:
+        config: The command's options.
+        text: The prompt.
+        given: The names of the keys that the user has set.
+
+    Raises:
+        UserError: When an option is impossible, means nothing without a task, or the prompt does not fit.
+    """
+    for key in given:
+        if key not in _OF_A_PROMPT:
+            raise ConfigError(
+                f"{key}: means nothing for a prompt of your own, which no template and no demonstration goes with; "
+                f"leave out {key}, or leave out prompt to follow a question of a task"
+            )
+    check_model_options(config)
+    model = load_model(build_model_spec(config.model), config.dtype, config.device)
+    has_encoder = model.architecture == "encoder-decoder"
+    encoded = encode_prompt(
+        model.tokenizer, Prompt("prompt", encoder=text if has_encoder else None, decoder=None if has_encoder else text)
+    )
+    max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+    Context(model.max_length, max_new_tokens).require_fit(encoded)
+    return Subject(model, encoded, Limits(max_new_tokens, tuple(config.decoding.stop or ())), Greedy(), None)
+
+
+def question_subject(evaluation: Evaluation, example_id: str | None) -> Subject:
+    """Return the subject of one question of an evaluation's only task.
+
+    Raises:
+        UserError: When there are more tasks, no such question, or the evaluation itself would refuse.
+    """
+    if len(evaluation.plans) != 1:
+        names = ", ".join(plan.task.name for plan in evaluation.plans)
+        raise ConfigError(
+            f"trace: one question is followed; give prompt=…, or one task, such as "
+            f"task={evaluation.plans[0].task.name} (there are: {names})"
+        )
+    plan = evaluation.plans[0]
+    example = _find(plan, example_id)
+    prepared = prepare(replace(evaluation, plans=(replace(plan, examples=(example,)),)))
+    task = prepared.tasks[0]
+    model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
+    question = Question(example, task.builder, evaluation.template.name, prepared.placement.name, plan.postprocess)
+    return Subject(model, task.prompts[0], Limits(plan.max_new_tokens, plan.stop), Greedy(), question)
+
+
+def _find(plan: TaskPlan, example_id: str | None) -> Example:
+    if example_id is None:
+        return plan.examples[0]
+    for example in plan.examples:
+        if example.id == example_id:
+            return example
+    raise ConfigError(
+        f"example={example_id}: task '{plan.task.name}' has no such question "
+        f"(it has {len(plan.examples)}, such as {plan.examples[0].id!r})"
+    )

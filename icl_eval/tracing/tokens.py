@@ -1,0 +1,51 @@
+"""Tokens: what each id of a prompt is, and whether the text holds it."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from icl_eval.decoding.rules import start_ids
+from icl_eval.models import LanguageModel
+from icl_eval.prompts import EncodedPrompt
+from icl_eval.tracing.traces import InputToken, TokenInfo
+
+
+def describe_token(tokenizer: PreTrainedTokenizerBase, token_id: int) -> TokenInfo:
+    """Return what a tokenizer knows of a token; a network's vocabulary may be larger than the tokenizer's."""
+    piece = tokenizer.convert_ids_to_tokens(token_id)
+    if piece is None:
+        return TokenInfo(token_id, "", "")
+    text = tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return TokenInfo(token_id, str(piece), str(text))
+
+
+def describe_inputs(
+    model: LanguageModel, prompt: EncodedPrompt
+) -> tuple[tuple[InputToken, ...], tuple[InputToken, ...]]:
+    """Return the tokens of the encoder and of the decoder, the start token included."""
+    start = start_ids(model)
+    text, target = prompt.prompt.encoder, prompt.prompt.decoder
+    if model.architecture == "decoder-only":
+        return (), _tokens(model.tokenizer, prompt.decoder_ids, _plain(model.tokenizer, text=target))
+    encoder = _tokens(model.tokenizer, prompt.encoder_ids, _plain(model.tokenizer, text=text))
+    return encoder, _tokens(model.tokenizer, (*start, *prompt.decoder_ids), prompt.decoder_ids)
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, text: str | None) -> Sequence[int]:
+    """Return the ids of the text alone."""
+    ids: list[int] = tokenizer(text or "", add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], plain: Sequence[int]) -> tuple[InputToken, ...]:
+    """Describe ids; those around the text's own ids were added."""
+    places = range(len(ids) - len(plain) + 1)
+    begin = next((place for place in places if list(ids[place : place + len(plain)]) == list(plain)), None)
+    if begin is None:  # a tokenizer that changes the text's own ids when it adds some
+        added = [token_id in tokenizer.all_special_ids for token_id in ids]
+    else:
+        added = [not begin <= place < begin + len(plain) for place in range(len(ids))]
+    return tuple(
+        InputToken(describe_token(tokenizer, token_id), was_added)
+        for token_id, was_added in zip(ids, added, strict=True)
+    )
