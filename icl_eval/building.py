@@ -75,6 +75,7 @@ def build_evaluation(
         batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
         prefix_cache_mb=config.prefix_cache_mb,
         overflow=typing.cast("typing.Any", config.overflow),
+        likelihood=build(config.likelihood, "likelihood") if config.likelihood else None,
         identity=_identity(config, plans),
         config=typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
     )
@@ -134,7 +135,7 @@ def _checked(key: str, value: Any, hint: Any) -> Any:
 
 
 def _check_ranges(config: RunConfig) -> None:
-    check_model_options(config)
+    check_model_options(config, least_new_tokens=_least_new_tokens(config))
     if not config.task:
         raise ConfigError("task: at least one is needed (task=qa, or task=[qa,math])")
     if config.num_fewshot < 0:
@@ -150,16 +151,20 @@ def _check_ranges(config: RunConfig) -> None:
         raise ConfigError(f"limit={limit}: must be a number of examples (1 or more) or a fraction between 0 and 1")
 
 
-def check_model_options(config: ModelOptions) -> None:
+def check_model_options(config: ModelOptions, least_new_tokens: int = 1) -> None:
     """Check what a type cannot say about the options that all commands with a model share.
+
+    Args:
+        config: The options.
+        least_new_tokens: How many new tokens must be asked for at least.
 
     Raises:
         ConfigError: When one is out of range.
     """
     if config.dtype not in DTYPES:
         raise ConfigError(f"dtype={config.dtype}: must be one of {', '.join(DTYPES)}")
-    if config.max_new_tokens is not None and config.max_new_tokens < 1:
-        raise ConfigError(f"max_new_tokens={config.max_new_tokens}: must be 1 or more")
+    if config.max_new_tokens is not None and config.max_new_tokens < least_new_tokens:
+        raise ConfigError(f"max_new_tokens={config.max_new_tokens}: must be {least_new_tokens} or more")
     if "" in (config.decoding.stop or []):
         raise ConfigError(f"decoding.stop: {_EMPTY_STOP}")
 
@@ -205,14 +210,14 @@ def _build_plan(
         test=_data_source(config.test, search_path),
         fields=config.fields,
     )
+    max_new_tokens = _max_new_tokens(key, config, run)
     metrics, metrics_key = (run.metrics, "metrics") if run.metrics else (config.metrics, f"{key}.metrics")
-    if not metrics:
+    if not max_new_tokens:
+        metrics = {}  # there are no predictions
+    elif not metrics:
         raise ConfigError(f"{metrics_key}: at least one metric is needed")
     postprocessing = run.postprocessing or config.postprocessing
     stop = config.stop if run.decoding.stop is None else run.decoding.stop
-    max_new_tokens = config.max_new_tokens if run.max_new_tokens is None else run.max_new_tokens
-    if max_new_tokens < 1:
-        raise ConfigError(f"{key}.max_new_tokens={max_new_tokens}: must be 1 or more")
     if "" in stop:
         raise ConfigError(f"{key}.stop: {_EMPTY_STOP}")
     examples = _limited(task.examples, run.limit)
@@ -231,6 +236,22 @@ def _build_plan(
             build(metric, f"{metrics_key}.{metric_name}") for metric_name, metric in metrics.items()
         ],
     )
+
+
+def _max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
+    """Return how many tokens a task's completions may have; 0 where answers are only scored by their likelihood."""
+    max_new_tokens = config.max_new_tokens if run.max_new_tokens is None else run.max_new_tokens
+    if max_new_tokens < _least_new_tokens(run):
+        raise ConfigError(f"{key}.max_new_tokens={max_new_tokens}: must be {_least_new_tokens(run)} or more")
+    pointless = {"metrics": run.metrics, "postprocessing": run.postprocessing, "decoding.stop": run.decoding.stop}
+    for name, value in pointless.items():
+        if not max_new_tokens and value:
+            raise ConfigError(f"{name}: it is of no use with max_new_tokens=0, which decodes nothing ({key})")
+    return max_new_tokens
+
+
+def _least_new_tokens(config: RunConfig) -> int:
+    return 0 if config.likelihood else 1
 
 
 def _data_source(config: DataConfig, search_path: Sequence[Path]) -> DataSource:

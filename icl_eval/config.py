@@ -96,6 +96,7 @@ class RunConfig(ModelOptions):
     control: dict[str, Any] = field(default_factory=dict)
     postprocessing: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    likelihood: dict[str, Any] | None = None
     num_fewshot: int = 4
     limit: int | float | None = None
     seed: int = 0

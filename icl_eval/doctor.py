@@ -15,6 +15,7 @@ from rich.table import Table
 from icl_eval.decoding import Completion, GreedyDecoder
 from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.rules import start_ids
+from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel, load_model
 from icl_eval.preparation import Evaluation, PreparedTask, prepare
 from icl_eval.prompts import EncodedPrompt
@@ -55,6 +56,8 @@ def print_diagnosis(evaluation: Evaluation) -> None:
         UserError: When the evaluation itself would refuse.
     """
     task = prepare(evaluation).tasks[0]
+    if not task.plan.max_new_tokens:
+        raise ConfigError("max_new_tokens=0: tokens are compared, so some must be decoded")
     other = evaluation.dtype if evaluation.dtype != _REFERENCE else _FASTER
     model = load_model(evaluation.model, _REFERENCE, evaluation.device)
     reference = _generate(model, task)  # before our decoder gives the network its own attention

@@ -18,8 +18,11 @@ from filelock import FileLock, Timeout
 
 from icl_eval import provenance
 from icl_eval.errors import FingerprintMismatchError
+from icl_eval.likelihood import score_answers
 from icl_eval.linting import lint_leaks
 from icl_eval.metrics import Metric, score
+from icl_eval.metrics.likelihood import likelihood_metrics
+from icl_eval.metrics.scoring import score_statistics
 from icl_eval.models import LanguageModel, load_model
 from icl_eval.pages.run_page import write_run_page
 from icl_eval.preparation import Evaluation, Prepared, PreparedTask, TaskPlan, prepare
@@ -79,6 +82,7 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
         with stopwatch.stage("metrics"):
             metrics = [task.plan.build_metrics() for task in prepared.tasks]
         _decode_missing(evaluation, prepared, logs, stopwatch, progress)
+        _add_likelihoods(evaluation, prepared, logs, stopwatch, progress)
         with stopwatch.stage("scoring"):
             results = {
                 task.plan.task.name: _score_task(evaluation, task, log, task_metrics)
@@ -141,6 +145,10 @@ def _decode_missing(
         progress.begin(name, len(task.prompts), len(task.prompts) - len(missing))
         if not missing:
             continue
+        if not task.plan.max_new_tokens:
+            for record in _undecoded(evaluation, task, missing):
+                log.append(record)
+            continue
         with stopwatch.stage("model"):
             model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
         with stopwatch.stage("decoding"):
@@ -163,6 +171,33 @@ def _decode(
         if isinstance(event, Completion):
             example, prompt = examples[event.example_id], prompts[event.example_id]
             yield _record(evaluation, plan, example, prompt, event)
+
+
+def _undecoded(evaluation: Evaluation, task: PreparedTask, missing: Sequence[EncodedPrompt]) -> Iterator[Record]:
+    from icl_eval.decoding import Completion  # imports torch
+
+    examples = {example.id: example for example in task.plan.examples}
+    for prompt in missing:
+        example = examples[prompt.prompt.example_id]
+        yield _record(evaluation, task.plan, example, prompt, Completion(example.id, "", (), "undecoded"))
+
+
+def _add_likelihoods(
+    evaluation: Evaluation, prepared: Prepared, logs: Sequence[RecordLog], stopwatch: Stopwatch, progress: Progress
+) -> None:
+    """Complete the records that no earlier run has given their likelihoods."""
+    for task, log in zip(prepared.tasks, logs, strict=True):
+        missing = [each.example_id for each in task.answers if log.records[each.example_id].likelihood is None]
+        if not missing:
+            continue
+        name = f"{task.plan.task.name}: likelihood"
+        progress.begin(name, len(task.answers), len(task.answers) - len(missing))
+        with stopwatch.stage("model"):
+            model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
+        with stopwatch.stage("likelihood"):
+            for example_id, found in score_answers(model, task.answers, missing, evaluation.batch_size):
+                log.append(replace(log.records[example_id], likelihood=found))
+                progress.advance(name)
 
 
 def _record(
@@ -195,6 +230,10 @@ def _score_task(evaluation: Evaluation, task: PreparedTask, log: RecordLog, metr
     predictions = [task.plan.postprocess(record.completion) for record in records]
     references = [record.targets for record in records]
     scores = [score(metric, predictions, references, evaluation.seed) for metric in metrics]
+    scores += [
+        score_statistics(found.name, found.higher_is_better, found.statistics, evaluation.seed)
+        for found in likelihood_metrics(records)
+    ]
     log.finish(
         replace(record, prediction=prediction, metrics={s.metric: s.per_example[row] for s in scores})
         for row, (record, prediction) in enumerate(zip(records, predictions, strict=True))

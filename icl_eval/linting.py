@@ -21,7 +21,9 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
     yield from _lint_rows((*plan.task.pool, *plan.examples), plan.stop, tokenizer)
     yield from lint_leaks(prepared)
     too_long = [
-        example.id for example in plan.examples if _num_tokens(tokenizer, example.references[0]) > plan.max_new_tokens
+        example.id
+        for example in plan.examples
+        if 0 < plan.max_new_tokens < _num_tokens(tokenizer, example.references[0])
     ]
     if too_long:
         yield f"{_some(too_long)}: the first reference is longer than max_new_tokens={plan.max_new_tokens}"

@@ -14,6 +14,7 @@ from icl_eval.building import build
 from icl_eval.errors import DataError
 from icl_eval.intervals import FloatArray, pseudo_values
 from icl_eval.metrics import Metric, Statistics
+from icl_eval.metrics.likelihood import likelihood_metrics
 from icl_eval.metrics.scoring import check_corpus
 from icl_eval.records import Record
 from icl_eval.runs import Run
@@ -66,16 +67,23 @@ def measure(run: Run, tasks: tuple[str, ...] | None = None) -> list[Measurement]
 def _measure_task(run: Run, task: str) -> list[Measurement]:
     records = sorted(run.records(task), key=lambda record: record.example_id)
     ids = tuple(record.example_id for record in records)
-    found = []
-    for metric in _build_metrics(run.report.provenance.config, task):
-        statistics = _compute(metric, records)
-        expected = run.report.results[task].metrics[metric.name].score
-        if not np.isclose(statistics.value, expected, rtol=1e-9, atol=1e-9):
+    scores = run.report.results[task].metrics
+    found = [
+        Measurement(task, metric.name, metric.higher_is_better, ids, _compute(metric, records))
+        for metric in _build_metrics(run.report.provenance.config, task)
+        if metric.name in scores  # without completions there are none of them
+    ]
+    found += [
+        Measurement(task, metric.name, metric.higher_is_better, ids, metric.statistics)
+        for metric in likelihood_metrics(records)
+    ]
+    for measurement in found:
+        expected = scores[measurement.metric].score
+        if not np.isclose(measurement.score, expected, rtol=1e-9, atol=1e-9):
             raise DataError(
-                f"{run.folder}: the records of task '{task}' give {metric.name}={statistics.value:.6g}, the report "
-                f"says {expected:.6g}; score them again by running the same command"
+                f"{run.folder}: the records of task '{task}' give {measurement.metric}={measurement.score:.6g}, the "
+                f"report says {expected:.6g}; score them again by running the same command"
             )
-        found.append(Measurement(task, metric.name, metric.higher_is_better, ids, statistics))
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from icl_eval.demonstrations import Choice, Selection
 from icl_eval.errors import ConfigError
+from icl_eval.likelihood import AnswerBuilder, Answers, AskedLikelihood
 from icl_eval.metrics import Metric
 from icl_eval.models import ModelCard, read_card
 from icl_eval.postprocessing import Postprocessor
@@ -37,6 +38,7 @@ class TaskPlan:
     select: Selection
     stop: tuple[str, ...]
     max_new_tokens: int
+    """0 where nothing is decoded."""
     postprocess: Postprocessor
     build_metrics: Callable[[], Sequence[Metric]]
     """Builds the metrics; late, because importing `evaluate` takes seconds."""
@@ -61,6 +63,8 @@ class Evaluation:
     """None for what fits."""
     prefix_cache_mb: int
     overflow: Overflow
+    likelihood: AskedLikelihood | None
+    """Which answers are scored by their likelihood; None for none."""
     identity: Mapping[str, Any]
     """The options that decide the records, by name."""
     config: Mapping[str, Any]
@@ -74,6 +78,8 @@ class PreparedTask:
     plan: TaskPlan
     prompts: tuple[EncodedPrompt, ...]
     builder: PromptBuilder
+    answers: tuple[Answers, ...] = ()
+    """What is scored by its likelihood, a part for each prompt; empty where that is not asked for."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,11 @@ def prepare(evaluation: Evaluation) -> Prepared:
             context=Context(card.max_length, plan.max_new_tokens),
             overflow=evaluation.overflow,
         )
-        return PreparedTask(plan, tuple(builder.build_all(plan.examples)), builder)
+        prompts = tuple(builder.build_all(plan.examples))
+        if evaluation.likelihood is None:
+            return PreparedTask(plan, prompts, builder)
+        answers = AnswerBuilder(evaluation.likelihood, builder, card.tokenizer)
+        return PreparedTask(plan, prompts, builder, tuple(map(answers.build, plan.examples, prompts)))
 
     return Prepared(card, placement, tuple(map(prepare_task, evaluation.plans)))
 

@@ -10,11 +10,11 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from icl_eval.demonstrations import Demonstration, Order, Selection
-from icl_eval.errors import PromptTooLongError
+from icl_eval.errors import ConfigError, PromptTooLongError
 from icl_eval.tasks import Example, Task
 from icl_eval.templates import Blocks, Template
 
@@ -192,6 +192,22 @@ class PromptBuilder:
         """Build a question's prompt again with one demonstration left out and the others in their order."""
         kept = [shown for shown in self.shown(encoded, example) if shown.id != demonstration_id]
         encoder, decoder = self.placement.place(self.template.render(self.task, kept, example))
+        return self.encode(Prompt(example.id, encoder, decoder))
+
+    def build_content_free(self, example: Example, built: EncodedPrompt, text: str) -> EncodedPrompt:
+        """Build a question's prompt again, with a text that says nothing in place of the question.
+
+        Raises:
+            ConfigError: When the task's examples have no field `question`.
+        """
+        if "question" not in example.inputs:
+            known = ", ".join(sorted(example.inputs))
+            raise ConfigError(
+                f"likelihood.content_free={text}: it takes the place of the field 'question', which task "
+                f"'{self.task.name}' does not have (it has: {known}); set it to null"
+            )
+        blank = replace(example, inputs={**example.inputs, "question": text})
+        encoder, decoder = self.placement.place(self.template.render(self.task, self.shown(built, example), blank))
         return self.encode(Prompt(example.id, encoder, decoder))
 
     def _encode(self, example: Example, selected: Sequence[Demonstration]) -> EncodedPrompt:

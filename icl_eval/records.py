@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
+from icl_eval.likelihood import QuestionLikelihood
 from icl_eval.prompts import ShownDemonstration
 
 
@@ -43,9 +44,12 @@ class Record:
     completion_tokens: int
     """Tokens generated, a final end-of-sequence token included."""
     finish_reason: str
+    """`eos`, `stop` or `length`; `undecoded` where no completion was asked for."""
     prompt_hash: str
     demonstrations: tuple[ShownDemonstration, ...] = ()
     """What was shown, in the order of the prompt."""
+    likelihood: QuestionLikelihood | None = None
+    """What the model finds of answers that it is given, where that was asked for."""
 
 
 _RECORD = TypeAdapter(Record)

@@ -18,7 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.rows import DataSource, Row, hash_rows, read_rows
 
-RESERVED_FIELDS = ("id", "references")
+RESERVED_FIELDS = ("id", "references", "choices")
 """Fields with a meaning of their own; every other field is an input that templates can show."""
 
 
@@ -32,6 +32,8 @@ class Example:
     references: tuple[str, ...]
     """All right answers; the first is the one shown when the example is a demonstration. None of them where a
     demonstration is to be shown without its answer."""
+    choices: tuple[str, ...] = ()
+    """Answers to choose from, at least one of them right; empty where the task names none."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,21 @@ class FieldMapping:
             raise DataError(f"{row.where}: {self._describe('references')} is {_kind(references)}, {_WANTED}")
         for reference in references:
             self._require_text(row, "references", reference)
-        return Example(self._id(row, default_id), inputs, tuple(dict.fromkeys(references)))
+        choices = self._choices(row, references) if "choices" in self._expressions else ()
+        return Example(self._id(row, default_id), inputs, tuple(dict.fromkeys(references)), choices)
+
+    def _choices(self, row: Row, references: Sequence[str]) -> tuple[str, ...]:
+        choices = self._value(row, "choices")
+        where = f"{row.where}: {self._describe('choices')}"
+        if not isinstance(choices, list | tuple) or len(choices) < 2:
+            raise DataError(f"{where} is {_kind(choices)}, but must be a list of two or more texts")
+        for choice in choices:
+            self._require_text(row, "choices", choice)
+            if choices.count(choice) > 1:
+                raise DataError(f"{where} holds {choice!r} twice")
+        if not set(choices) & set(references):
+            raise DataError(f"{where} holds no reference: {list(choices)} has none of {list(references)}")
+        return tuple(choices)
 
     def _id(self, row: Row, default_id: str) -> str:
         if self._fields.get("id", "id") == "id" and "id" not in row.values:
@@ -138,12 +154,13 @@ def load_task(
         ConfigError: When a field's expression is not one.
     """
     mapping = FieldMapping(fields)
+    shown = FieldMapping({name: expression for name, expression in fields.items() if name != "choices"})
     pool_rows, test_rows = read_rows(pool), read_rows(test)
     return Task(
         name=name,
         instruction=instruction,
         labels=labels,
-        pool=_examples(mapping, pool_rows, "pool"),
+        pool=_examples(shown, pool_rows, "pool"),
         examples=_examples(mapping, test_rows, "test"),
         content_hash=hash_rows(pool_rows + test_rows),
     )

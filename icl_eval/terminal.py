@@ -76,7 +76,8 @@ def print_report(report: Report, folder: Path) -> None:
     console.print(table)
     for line in remarks(report):
         console.print(line, style="yellow", markup=False)
-    if report.timing.completion_tokens_per_second is None:
+    decoding = any(result.counts.completion_tokens for result in report.results.values())
+    if decoding and report.timing.completion_tokens_per_second is None:
         console.print("all completions were there already: nothing was decoded", style="yellow", markup=False)
     console.print(f"report: {from_here(folder / 'report.json')}", markup=False, highlight=False)
     console.print(f"page: {from_here(folder / 'report.html')}", markup=False, highlight=False)

@@ -102,6 +102,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
             f"postprocessing=nope: there is no such postprocessing (known: {known('postprocessing')})",
         ),
         (["experiment=nope"], f"experiment=nope: there is no such experiment (known: {known('experiment')})"),
+        (["likelihood=nope"], f"likelihood=nope: there is no such likelihood (known: {known('likelihood')})"),
         (["dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
         (["overflow=cut"], "overflow=cut: must be one of stop, drop"),
         (["model.source=/nowhere/tiny"], "model.source=/nowhere/tiny does not exist (looked in {cwd})"),
@@ -129,6 +130,11 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["limit=1.5"], "limit=1.5: must be a number of examples (1 or more) or a fraction between 0 and 1"),
         (["batch_size=0"], "batch_size=0: must be auto, or 1 or more"),
         (["max_new_tokens=0"], "max_new_tokens=0: must be 1 or more"),
+        (["likelihood=references", "max_new_tokens=-1"], "max_new_tokens=-1: must be 0 or more"),
+        (
+            ["likelihood=choices", "likelihood.content_free=3"],
+            "likelihood.content_free=3: Input should be a valid string",
+        ),
         (["task=[]"], "task: at least one is needed (task=qa, or task=[qa,math])"),
         (["task=null"], "Config group override must be a string or a list. Got NoneType (given: {given})"),
         (["placement.x=1"], "Unexpected type for root: NoneType (given: {given})"),
@@ -161,6 +167,15 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
             f"task 'qa', question '{QUESTION}': a prompt of 550 tokens, with 4 new ones to come, is 298 too long "
             "for the model's 256 positions; lower num_fewshot or max_new_tokens, or set overflow=drop to leave "
             "demonstrations out",
+        ),
+        (
+            ["likelihood=choices"],
+            "likelihood=choices: task 'qa' has no choices (they are an expression in its fields.choices); take "
+            "likelihood=references, or other tasks",
+        ),
+        (
+            ["likelihood=references", "max_new_tokens=0", "metrics=[chrf]"],
+            "metrics: it is of no use with max_new_tokens=0, which decodes nothing (task.qa)",
         ),
         # words
         (["evaluat"], f"'evaluat': {UNKNOWN_COMMAND}"),
@@ -366,7 +381,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
         assert list(sample) == [
             "example_id", "doc", "targets", "encoder", "decoder", "demonstration_ids", "shots_requested",
             "shots_effective", "completion", "prediction", "metrics", "prompt_tokens",
-            "completion_tokens", "finish_reason", "prompt_hash", "demonstrations",
+            "completion_tokens", "finish_reason", "prompt_hash", "demonstrations", "likelihood",
         ]  # fmt: skip
     assert [sample["example_id"] for sample in samples] == ["qa-test-001", "qa-test-002"]
     assert outcome.out.endswith("\nreport: run/report.json\npage: run/report.html\n")

@@ -57,10 +57,11 @@ def test_rows_have_their_fields_in_order_numbered_ids_and_clean_text(task):
         rows = read(task, split)
         assert [row["id"] for row in rows] == [f"{task}-{split}-{n:03}" for n in range(1, len(rows) + 1)]
         for row in rows:
-            assert list(row) == ["id", *["instruction"] * (task == "showcase"), "question", "references"]
+            choices = ["choices"] * (task == "commonsense" and split == "test")
+            assert list(row) == ["id", *["instruction"] * (task == "showcase"), "question", "references", *choices]
             assert row["references"]
             assert len(set(row["references"])) == len(row["references"])
-            for text in (row["question"], *row["references"]):
+            for text in (row["question"], *row["references"], *row.get("choices", ())):
                 assert text.strip()
                 assert text == text.strip() or row["id"] == "showcase-test-007"  # a prompt of old that ends in a space
                 assert not re.search(r"  |\t|\r|\ufffd", text)
@@ -97,6 +98,19 @@ def test_no_first_reference_contains_a_stop_string_of_its_task(compose):
     for plan in build_evaluation(compose(f"task=[{','.join(TASKS)}]"), {}, []).plans:
         for example in (*plan.task.pool, *plan.examples):
             assert not any(stop in example.references[0] for stop in plan.stop)
+
+
+def test_of_the_choices_the_first_reference_alone_is_right_and_its_place_tells_nothing():
+    places = []
+    for row in read("commonsense", "test"):
+        references = {reference.casefold() for reference in row["references"]}
+        assert [choice for choice in row["choices"] if choice.casefold() in references] == row["references"][:1]
+        if len(row["choices"]) == 4:
+            places.append(row["choices"].index(row["references"][0]))
+        else:
+            assert len(row["choices"]) == 2
+    assert len(places) == 51
+    assert all(8 <= places.count(place) <= 20 for place in range(4))
 
 
 def test_references_of_math_are_numbers_and_right_by_their_own_metric():

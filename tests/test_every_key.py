@@ -53,6 +53,10 @@ def predictions(observed):
     return [record["prediction"] for record in observed.records]
 
 
+def likelihoods(observed):
+    return [record["likelihood"] for record in observed.records]
+
+
 def scores(observed):
     return {name: found["score"] for name, found in observed.report["results"]["qa"]["metrics"].items()}
 
@@ -175,6 +179,11 @@ CHANGES = {
     "metrics.hub.higher_is_better": (
         direction, [JUDGED, "metrics=[hub]", "metrics.hub.name={script}", "metrics.hub.key=share"],
         ["metrics.hub.higher_is_better=false"],
+    ),
+    "likelihood": (likelihoods, [], ["likelihood=references"]),
+    "likelihood.content_free": (
+        likelihoods, ["likelihood=choices", "+task.qa.fields.choices='[references[0], question]'"],
+        ["likelihood.content_free=nothing"],
     ),
     "num_fewshot": (prompts, [], ["num_fewshot=0"]),
     "limit": (questions, [], ["limit=0.5"]),

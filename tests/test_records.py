@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from icl_eval.errors import DataError
+from icl_eval.likelihood import AnswerLikelihood, QuestionLikelihood
 from icl_eval.prompts import ShownDemonstration
 from icl_eval.records import Record, RecordLog, read_records
 
@@ -24,14 +25,22 @@ FIRST = Record(
     prompt_hash="0123456789abcdef",
     demonstrations=(ShownDemonstration("qa-pool-007", "Rom", 0.25),),
 )
-SECOND = dataclasses.replace(FIRST, example_id="qa-test-002", encoder="Q", decoder=None, metrics={})
+PARIS = AnswerLikelihood("Paris", -1.0 / 3, 2, 5, None)
+SECOND = dataclasses.replace(
+    FIRST,
+    example_id="qa-test-002",
+    encoder="Q",
+    decoder=None,
+    metrics={},
+    likelihood=QuestionLikelihood((PARIS,), (PARIS, dataclasses.replace(PARIS, calibrated=0.1)), "N/A"),
+)
 LINE = (
     '{"example_id": "qa-test-001", "doc": {"question": "Où ?"}, "targets": ["Paris", "à Paris"], "encoder": null, '
     '"decoder": "Q: Où ?\\nA:", "demonstration_ids": ["qa-pool-007"], "shots_requested": 2, "shots_effective": 1, '
     '"completion": " Paris\u2028\\r\\n\u0085😀", "prediction": "Paris", '
     '"metrics": {"exact_match": 1.0, "numeric_strict": null}, "prompt_tokens": 9, "completion_tokens": 3, '
     '"finish_reason": "eos", "prompt_hash": "0123456789abcdef", '
-    '"demonstrations": [{"id": "qa-pool-007", "target": "Rom", "similarity": 0.25}]}\n'
+    '"demonstrations": [{"id": "qa-pool-007", "target": "Rom", "similarity": 0.25}], "likelihood": null}\n'
 )
 
 
@@ -46,6 +55,11 @@ def write(path, *records):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "samples_qa.jsonl"
+
+
+def test_a_record_from_before_there_were_likelihoods_reads(path):
+    path.write_text(LINE.replace(', "likelihood": null', ""), encoding="utf-8")
+    assert read_records(path) == [FIRST]
 
 
 def test_a_record_is_one_line_that_reads_back(path):

@@ -110,6 +110,45 @@ def test_an_expression_that_is_none_is_a_config_error():
         FieldMapping({"question": "question"})
 
 
+CHOOSING = FieldMapping({"question": "question", "references": "references", "choices": "choices"})
+
+
+def test_choices_are_a_list_and_may_be_the_same_for_every_row():
+    row = Row("here:1", {"question": "q", "references": ["a", "x"], "choices": ["b", "a"]})
+    assert CHOOSING.example(row, "0").choices == ("b", "a")
+    labels = FieldMapping({"question": "question", "references": "references", "choices": "['yes', 'no', 'a']"})
+    assert labels.example(row, "0").choices == ("yes", "no", "a")
+    assert labels.example(row, "0").inputs == {"question": "q"}
+
+
+@pytest.mark.parametrize(
+    ("choices", "reason"),
+    [
+        ("a", "is a str, but must be a list of two or more texts"),
+        (["a"], "is a list, but must be a list of two or more texts"),
+        (["a", 1], "is a number, but must be text (references: text or a list of texts)"),
+        (["a", " "], "is empty"),
+        (["a", "b", "a"], "holds 'a' twice"),
+        (["A", "b"], "holds no reference: ['A', 'b'] has none of ['a']"),
+    ],
+)
+def test_choices_that_are_none_are_one_line_with_the_reason(choices, reason):
+    row = Row("here:1", {"question": "q", "references": "a", "choices": choices})
+    with pytest.raises(DataError) as error:
+        CHOOSING.example(row, "0")
+    assert str(error.value) == f"here:1: field 'choices' {reason}"
+
+
+def test_demonstrations_need_no_choices(tmp_path):
+    pool, test = tmp_path / "pool.jsonl", tmp_path / "test.jsonl"
+    pool.write_text('{"question": "q", "references": "a"}')
+    test.write_text('{"question": "r", "references": "a", "choices": ["a", "b"]}')
+    fields = {"question": "question", "references": "references", "choices": "choices"}
+    sources = {"pool": DataSource(str(pool)), "test": DataSource(str(test))}
+    task = load_task("t", instruction="", labels={}, fields=fields, **sources)
+    assert (task.pool[0].choices, task.examples[0].choices) == ((), ("a", "b"))
+
+
 def test_expressions_run_in_a_sandbox():
     mapping = FieldMapping({"question": "question.__class__.__mro__|string", "references": "references"})
     with pytest.raises(DataError, match="access to attribute '__class__' of 'str' object is unsafe"):

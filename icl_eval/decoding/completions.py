@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["eos", "stop", "length"]
-"""The model ended its text; a stop string appeared; `max_new_tokens` were generated."""
+FinishReason = Literal["eos", "stop", "length", "undecoded"]
+"""The model ended its text; a stop string appeared; `max_new_tokens` were generated, or none were to be."""
 
 
 @dataclass(frozen=True)

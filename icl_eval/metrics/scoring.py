@@ -75,16 +75,23 @@ def score(
     """
     check_corpus(metric.name, predictions, references)
     statistics = metric.per_example(predictions, references)
+    return score_statistics(metric.name, metric.higher_is_better, statistics, seed, num_resamples)
+
+
+def score_statistics(
+    name: str, higher_is_better: bool, statistics: Statistics, seed: int, num_resamples: int = 1000
+) -> Score:
+    """Turn what was found in a corpus into a score, with the spread of it by bootstrap."""
     interval = None
-    if statistics.score_sums is not None and len(predictions) > 1:
+    if statistics.score_sums is not None and len(statistics.per_example) > 1:
         interval = bootstrap(statistics.rows, statistics.score_sums, seed, num_resamples)
     return Score(
-        metric=metric.name,
+        metric=name,
         value=statistics.value,
         stderr=interval.stderr if interval else None,
         ci95=(interval.low, interval.high) if interval else None,
         signature=statistics.signature,
-        higher_is_better=metric.higher_is_better,
+        higher_is_better=higher_is_better,
         unparsed=statistics.unparsed,
         per_example=statistics.per_example,
     )

@@ -5,7 +5,7 @@ is stored once, and a prompt is a list of numbers of lines.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from icl_eval.records import Record
@@ -40,4 +40,6 @@ def embed_records(records: Sequence[Record]) -> dict[str, Any]:
 def _embed(record: Record, names: Sequence[str], table: TextTable) -> Mapping[str, Any]:
     values = {name: getattr(record, name) for name in names}  # not `asdict`, which copies: 20 times slower
     sides = {"encoder": table.lines(record.encoder), "decoder": table.lines(record.decoder)}
-    return values | sides | {"demonstrations": [vars(shown) for shown in record.demonstrations]}
+    likelihood = None if record.likelihood is None else asdict(record.likelihood)
+    shown = [vars(shown) for shown in record.demonstrations]
+    return values | sides | {"demonstrations": shown, "likelihood": likelihood}

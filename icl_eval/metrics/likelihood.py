@@ -1,0 +1,91 @@
+"""Scores of likelihoods: how often the right choice is the most probable, and how probable the references are.
+
+In the words of lm-evaluation-harness, `choice_accuracy` is `acc`, and `choice_accuracy_per_byte` is `acc_norm`, which
+divides by characters where this divides by bytes (Gao et al., https://github.com/EleutherAI/lm-evaluation-harness).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from icl_eval.intervals import FloatArray
+from icl_eval.likelihood import AnswerLikelihood
+from icl_eval.metrics.means import format_signature, mean_statistics
+from icl_eval.metrics.scoring import Statistics
+from icl_eval.records import Record
+
+
+@dataclass(frozen=True)
+class LikelihoodMetric:
+    """What one score says, with its statistics."""
+
+    name: str
+    higher_is_better: bool
+    statistics: Statistics
+
+
+def likelihood_metrics(records: Sequence[Record]) -> Iterator[LikelihoodMetric]:
+    """Yield the scores of a task whose records hold likelihoods; nothing for others.
+
+    References are represented by their first, which is the one that demonstrations show. The rank of the right
+    answer is that of the most probable right choice; a wrong choice that is as probable comes before it.
+    """
+    found = [record.likelihood for record in records if record.likelihood is not None]
+    if not found:
+        return
+    first = [likelihood.references[0] for likelihood in found]
+    yield _mean("reference_logprob", True, [reference.logprob for reference in first], answer="first")
+    yield LikelihoodMetric("reference_perplexity", False, _perplexity(first))
+    if not found[0].choices:
+        return
+    ranks = [_rank(record, lambda choice: choice.logprob) for record in records]
+    yield _mean("reference_rank", False, [float(rank) for rank in ranks], norm="none", ties="wrong")
+    for suffix, norm, value in _NORMALIZATIONS:
+        if suffix == "_calibrated" and found[0].content_free is None:
+            continue
+        norm = norm or f"content_free:{found[0].content_free!r}"
+        hits = [float(_rank(record, value) == 1) for record in records]
+        yield _mean(f"choice_accuracy{suffix}", True, hits, norm=norm, ties="wrong")
+
+
+def _calibrated(choice: AnswerLikelihood) -> float:
+    assert choice.calibrated is not None
+    return choice.calibrated
+
+
+_NORMALIZATIONS: tuple[tuple[str, str, Callable[[AnswerLikelihood], float]], ...] = (
+    ("", "none", lambda choice: choice.logprob),
+    ("_per_token", "tokens", lambda choice: choice.logprob / choice.tokens),
+    ("_per_byte", "bytes", lambda choice: choice.logprob / choice.bytes),
+    ("_calibrated", "", _calibrated),
+)
+
+
+def _rank(record: Record, value: Callable[[AnswerLikelihood], float]) -> int:
+    """Return the place of the best right choice, 1 for the first."""
+    assert record.likelihood is not None
+    right = [value(choice) for choice in record.likelihood.choices if choice.text in record.targets]
+    wrong = [value(choice) for choice in record.likelihood.choices if choice.text not in record.targets]
+    return 1 + sum(other >= max(right) for other in wrong)
+
+
+def _mean(name: str, higher_is_better: bool, values: Sequence[float], **options: str) -> LikelihoodMetric:
+    return LikelihoodMetric(name, higher_is_better, mean_statistics(values, format_signature(name, **options)))
+
+
+def _perplexity(answers: Sequence[AnswerLikelihood]) -> Statistics:
+    """Return exp(-sum of log-probabilities / sum of tokens), over all tokens of all answers."""
+    rows = np.array([[answer.logprob, answer.tokens] for answer in answers], dtype=np.float64)
+    return Statistics(
+        value=float(_perplexities(rows.sum(axis=0))),
+        rows=rows,
+        score_sums=_perplexities,
+        per_example=tuple(float(value) for value in _perplexities(rows)),
+        signature=format_signature("reference_perplexity", answer="first", per="token"),
+    )
+
+
+def _perplexities(sums: FloatArray) -> FloatArray:
+    perplexities: FloatArray = np.exp(-sums[..., 0] / sums[..., 1])
+    return perplexities

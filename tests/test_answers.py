@@ -1,0 +1,205 @@
+import math
+from dataclasses import replace
+
+import pytest
+import tiny_models
+
+from icl_eval.continuations import Continuations
+from icl_eval.demonstrations import AsSelectedOrder, Demonstration
+from icl_eval.errors import ConfigError, DataError, PromptTooLongError
+from icl_eval.likelihood import (
+    AnswerBuilder,
+    AnswerLikelihood,
+    Answers,
+    ChoiceLikelihood,
+    QuestionLikelihood,
+    ReferenceLikelihood,
+)
+from icl_eval.metrics.likelihood import likelihood_metrics
+from icl_eval.metrics.scoring import score_statistics
+from icl_eval.prompts import (
+    Context,
+    DecoderPlacement,
+    EncodedPrompt,
+    EncoderPlacement,
+    Prompt,
+    PromptBuilder,
+    SplitPlacement,
+)
+from icl_eval.records import Record
+from icl_eval.tasks import Example, Task
+from icl_eval.templates import ChatTemplate, TextTemplate
+from icl_eval.tokenization import encode_continuations, encode_prompt
+
+BPE, UNIGRAM = tiny_models.train_bpe(), tiny_models.train_unigram()
+SHOWN = Example("d1", {"question": "is the sky blue?"}, ("yes",))
+ASKED = Example("q1", {"question": "is the house small?"}, ("no", "no, it is not"), ("yes", "no"))
+TASK = Task("sky", "Answer.", {"question": "Q", "answer": "A"}, (SHOWN,), (ASKED,), "")
+TEMPLATE = TextTemplate("{{ instruction }}", "Q: {{ question }}\nA: ", "{{ answer }}", None, "\n\n", False)
+
+
+def prompt_builder(tokenizer=BPE, placement=None, template=TEMPLATE, max_length=None):
+    return PromptBuilder(
+        task=TASK,
+        select=lambda example: (Demonstration(SHOWN),),
+        order=AsSelectedOrder(),
+        template=template,
+        placement=placement or DecoderPlacement(),
+        encode=lambda prompt: encode_prompt(tokenizer, prompt),
+        context=Context(max_length, 4),
+        overflow="stop",
+    )
+
+
+def build(asked, example=ASKED, tokenizer=BPE, **options):
+    builder = prompt_builder(tokenizer, **options)
+    return AnswerBuilder(asked, builder, tokenizer).build(example, builder.build(example))
+
+
+def read(tokenizer, continuations):
+    """What the context and each text say."""
+    return [tokenizer.decode(ids) for ids in (continuations.context.decoder_ids, *continuations.texts)]
+
+
+def test_an_answer_reads_as_in_a_demonstration_with_the_space_that_its_question_has_lost():
+    answers = build(ReferenceLikelihood())
+    assert answers.texts == ("no", "no, it is not")
+    assert read(BPE, answers.after_question) == [
+        "Answer.\n\nQ: is the sky blue?\nA: yes\n\nQ: is the house small?\nA:",
+        " no",
+        " no, it is not",
+    ]
+    assert (answers.choices, answers.after_nothing) == ((), None)
+
+
+def test_choices_are_calibrated_after_the_same_prompt_with_another_question():
+    answers = build(ChoiceLikelihood("N/A"))
+    assert answers.texts == ("no", "no, it is not", "yes")
+    assert read(BPE, answers.after_nothing) == [
+        "Answer.\n\nQ: is the sky blue?\nA: yes\n\nQ: N/A\nA:",
+        " yes",
+        " no",
+    ]
+    assert build(ChoiceLikelihood(None)).after_nothing is None
+
+
+def test_a_decoder_of_its_own_begins_with_the_answer_itself():
+    answers = build(ReferenceLikelihood(), tokenizer=UNIGRAM, placement=EncoderPlacement())
+    assert answers.after_question.context.decoder_ids == ()
+    assert answers.after_question.texts == tuple(
+        tuple(UNIGRAM(text, add_special_tokens=False)["input_ids"]) for text in ("no", "no, it is not")
+    )
+
+
+def test_with_split_placement_the_answer_follows_the_question_in_the_decoder():
+    answers = build(ReferenceLikelihood(), tokenizer=UNIGRAM, placement=SplitPlacement())
+    text = "Q: is the sky blue?\nA: yes\n\nQ: is the house small?\nA: no"
+    context, first = answers.after_question.context.decoder_ids, answers.after_question.texts[0]
+    assert context + first == tuple(UNIGRAM(text, add_special_tokens=False)["input_ids"])
+
+
+def test_in_a_chat_the_answer_is_all_of_the_assistants_turn():
+    template = ChatTemplate(TEMPLATE, lambda messages: messages[-1]["content"] + "<|assistant|>")
+    assert read(BPE, build(ReferenceLikelihood(), template=template).after_question)[1:] == ["no", "no, it is not"]
+
+
+def test_where_prompt_and_text_merge_the_context_ends_before_for_all_texts():
+    prompt = Prompt("q", None, "Answer: y")
+    encoded = encode_prompt(BPE, prompt)
+    found = encode_continuations(BPE, encoded, ["es", "o"])
+    assert read(BPE, found) == ["Answer:", " yes", " yo"]
+    assert encoded.decoder_ids[: len(found.context.decoder_ids)] == found.context.decoder_ids
+    for text, ids in zip(("Answer: yes", "Answer: yo"), found.texts, strict=True):
+        assert found.context.decoder_ids + ids == tuple(BPE(text)["input_ids"])
+
+
+@pytest.mark.parametrize("text", ["", "y"])
+def test_a_text_that_leaves_no_context_follows_the_beginning_of_a_sequence(text):
+    found = encode_continuations(BPE, encode_prompt(BPE, Prompt("q", None, text)), ["es" if text else "yes"])
+    assert found.context.decoder_ids == (BPE.bos_token_id,)
+    assert found.texts == (tuple(BPE("yes")["input_ids"]),)
+
+
+def test_what_cannot_be_scored_is_one_sentence():
+    with pytest.raises(ConfigError, match=r"^likelihood=choices: task 'sky' has no choices \(they are an expression"):
+        build(ChoiceLikelihood("N/A"), replace(ASKED, choices=()))
+    asked, shown = replace(ASKED, inputs={"text": "x"}), replace(SHOWN, inputs={"text": "x"})
+    builder = prompt_builder(template=replace(TEMPLATE, question="{{ text }}"))
+    builder = replace(builder, select=lambda example: (Demonstration(shown),))
+    with pytest.raises(ConfigError, match=r"content_free=N/A: it takes the place of the field 'question', which task"):
+        AnswerBuilder(ChoiceLikelihood("N/A"), builder, BPE).build(asked, builder.build(asked))
+    length = len(build(ReferenceLikelihood()).after_question.context.decoder_ids)
+    with pytest.raises(PromptTooLongError, match=r"^task 'sky', question 'q1': prompt and longest answer are 2 tokens"):
+        build(ReferenceLikelihood(), replace(ASKED, references=("yes yes yes yes yes yes",)), max_length=length + 4)
+    with pytest.raises(DataError, match=r"^task 'sky', question 'q1': the answer ' ' adds no token to the prompt$"):
+        build(ReferenceLikelihood(), replace(ASKED, references=(" ",)), tokenizer=UNIGRAM, placement=EncoderPlacement())
+
+
+def test_what_is_found_adds_up_tokens_and_takes_off_what_nothing_gives():
+    prompt = EncodedPrompt(Prompt("q", None, None), (), (1,))
+    asked = Answers("q", ("né",), ("oui", "né"), Continuations(prompt, ()), "N/A", Continuations(prompt, ()))
+    found = asked.found(((-1.0, -0.5), (-3.0,)), ((-3.5,), (-0.25, -0.25)))
+    assert found == QuestionLikelihood(
+        references=(AnswerLikelihood("né", -1.5, 2, 3, None),),
+        choices=(AnswerLikelihood("oui", -3.0, 1, 3, 0.5), AnswerLikelihood("né", -1.5, 2, 3, -1.0)),
+        content_free="N/A",
+    )
+
+
+def record(number, references, choices=(), content_free="N/A"):
+    likelihood = QuestionLikelihood(
+        tuple(AnswerLikelihood(*answer, None) for answer in references),
+        tuple(AnswerLikelihood(*answer) for answer in choices),
+        content_free,
+    )
+    targets = tuple(answer[0] for answer in references)
+    sizes = {"prompt_tokens": 9, "completion_tokens": 0, "shots_requested": 0, "shots_effective": 0}
+    return Record(
+        f"q{number}", {}, targets, None, "", (), completion="", prediction="", metrics={}, finish_reason="undecoded",
+        prompt_hash="", likelihood=likelihood, **sizes,
+    )  # fmt: skip
+
+
+RECORDS = [
+    # raw: right first; per token: wrong first (-0.75 < -0.5); per byte: right; calibrated: right
+    record(1, [("yes", -1.5, 2, 3), ("yeah", -9.0, 1, 4)], [("yes", -1.5, 2, 3, 0.5), ("no", -2.0, 4, 2, 0.0)]),
+    # raw: third; per token: second; per byte: first; calibrated: a tie, which counts as wrong
+    record(2, [("abcdef", -4.0, 4, 6)], [("a", -1.0, 1, 1, 1.0), ("bc", -2.0, 1, 2, 2.0), ("abcdef", -4.0, 4, 6, 2.0)]),
+    # two right choices, of which the better one counts
+    record(
+        3, [("x", -3.0, 3, 1), ("y", -1.0, 1, 1)],
+        [("x", -3.0, 3, 1, -9.0), ("y", -1.0, 1, 1, 0.0), ("z", -2.0, 1, 1, -1.0)],
+    ),
+]  # fmt: skip
+
+
+def test_scores_are_those_computed_by_hand():
+    values = {metric.name: metric.statistics.value for metric in likelihood_metrics(RECORDS)}
+    assert values == pytest.approx(
+        {
+            "reference_logprob": -8.5 / 3,
+            "reference_perplexity": math.exp(8.5 / 9),
+            "reference_rank": (1 + 3 + 1) / 3,
+            "choice_accuracy": 2 / 3,
+            "choice_accuracy_per_token": 1 / 3,
+            "choice_accuracy_per_byte": 1.0,
+            "choice_accuracy_calibrated": 2 / 3,
+        }
+    )
+
+
+def test_each_score_has_a_recipe_an_interval_and_a_value_a_question():
+    for metric in likelihood_metrics(RECORDS):
+        found = score_statistics(metric.name, metric.higher_is_better, metric.statistics, seed=0)
+        assert found.signature.startswith(f"{metric.name}|")
+        assert found.ci95[0] <= found.value <= found.ci95[1]
+        assert len(found.per_example) == 3
+        assert found.higher_is_better == (metric.name not in ("reference_rank", "reference_perplexity"))
+
+
+def test_references_alone_have_no_ranks_and_other_records_no_likelihoods():
+    alone = [replace(each, likelihood=replace(each.likelihood, choices=())) for each in RECORDS]
+    assert [metric.name for metric in likelihood_metrics(alone)] == ["reference_logprob", "reference_perplexity"]
+    assert list(likelihood_metrics([replace(each, likelihood=None) for each in RECORDS])) == []
+    plain = [replace(each, likelihood=replace(each.likelihood, content_free=None)) for each in RECORDS]
+    assert "choice_accuracy_calibrated" not in {metric.name for metric in likelihood_metrics(plain)}
