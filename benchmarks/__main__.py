@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from benchmarks.floor import floor_seconds, measure_rates
 from benchmarks.machine import machine_facts
 from benchmarks.rounds import run_rounds
-from benchmarks.systems import FAMILIES, build_systems
+from benchmarks.systems import FAMILIES, PACKAGES, build_systems
 from benchmarks.tables import Outcome, render_machine, render_outcome
 from benchmarks.workloads import WORKLOADS, Workload
 from icl_eval.models import load_model
@@ -29,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is asked for, and print tables as they are ready."""
     options = _parse(arguments)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    if "lm-eval" in options.systems and not find_spec("lm_eval"):
-        _tell("lm-eval is not installed and left out: pip install -c constraints.txt -e '.[benchmark]'")
+    for family, package in PACKAGES.items():
+        if family in options.systems and not find_spec(package):
+            _tell(f"{family} is not installed and left out (benchmarks/README.md says how to install it)")
     model = load_model(_model_spec(options.model), options.dtype, "cpu")
     facts = {**machine_facts(), "dtype": options.dtype}
     print(render_machine(facts), flush=True)

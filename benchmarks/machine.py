@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("torch", "transformers", "lm-eval", "icl-eval")
+_PACKAGES = ("torch", "transformers", "lm-eval", "llama-cpp-python", "ctranslate2", "icl-eval")
 _BUSY = (0, 1, 2, 5, 6, 7)
 """Columns of /proc/stat: user, nice, system, irq, softirq, and stolen by other virtual machines."""
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
+from benchmarks.answers import Answer
 from benchmarks.machine import CpuClock, foreign_share
-from benchmarks.systems import Answer, System
+from benchmarks.systems import System
 from benchmarks.workloads import Workload
 
 _WARM_UP_QUESTIONS = 2

@@ -1,12 +1,14 @@
 """Systems: what answers the prompts of a workload. All of them run the same network object in the same process."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
 
+from benchmarks.answers import Answer, cut_text
+from benchmarks.native import CTranslate2, LlamaCpp
 from benchmarks.workloads import Workload
 from icl_eval.decoding import Completion, GreedyDecoder
 from icl_eval.decoding.linears import restore_linears
@@ -15,17 +17,11 @@ from icl_eval.prompts import EncodedPrompt
 
 BATCH_SIZES = (16, 32)
 """For systems that have to be told one. Every size gets a row: the reader sees which is better."""
-FAMILIES = ("icl_eval", "generate", "lm-eval", "naive")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a system wrote after one prompt."""
-
-    text: str
-    """Everything before the stop string or the end of the sequence."""
-    num_tokens: int | None
-    """How many tokens were generated, the stop string's or the end-of-sequence token included; None if not told."""
+NATIVE_BATCH_SIZES = (32, 64)
+"""For systems that share a prefix, which makes larger batches pay."""
+PACKAGES = {"lm-eval": "lm_eval", "llama.cpp": "llama_cpp", "CTranslate2": "ctranslate2"}
+"""By family, the package that has to be installed."""
+FAMILIES = ("icl_eval", "generate", *PACKAGES, "naive")
 
 
 class System(Protocol):
@@ -48,8 +44,15 @@ def build_systems(families: Sequence[str], workload: Workload) -> list[System]:
     systems: list[System] = [IclEval()]  # always, since the others are compared with it
     if "generate" in families:
         systems += [Generate(1), *map(Generate, BATCH_SIZES)]
-    if "lm-eval" in families and workload.model.architecture == "decoder-only" and find_spec("lm_eval"):
-        systems += [LmEval(workload, size) for size in BATCH_SIZES]
+    model = workload.model
+    if model.architecture == "decoder-only":
+        present = [family for family in families if find_spec(PACKAGES.get(family, "icl_eval"))]
+        if "lm-eval" in present:
+            systems += [LmEval(workload, size) for size in BATCH_SIZES]
+        if "llama.cpp" in present and model.network.config.model_type == "llama":
+            systems += [LlamaCpp(workload, size) for size in NATIVE_BATCH_SIZES]
+        if "CTranslate2" in present and model.dtype == "float32":
+            systems += [CTranslate2(workload, size) for size in NATIVE_BATCH_SIZES]
     if "naive" in families:
         systems.append(Naive())
     return systems
@@ -116,7 +119,7 @@ class Generate:
             pad_token_id=_pad_id(model),
         )
         for ids in out[:, begin:].tolist():
-            yield Answer(_text(workload, ids), None)
+            yield Answer(cut_text(workload, ids), None)
 
 
 class LmEval:
@@ -170,7 +173,7 @@ class Naive:
             text = model.tokenizer.decode(generated)
             if generated[-1] in ends or any(stop in text for stop in workload.stop):
                 break
-        return Answer(_text(workload, generated), len(generated))
+        return Answer(cut_text(workload, generated), len(generated))
 
 
 def _model_inputs(model: LanguageModel, prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
@@ -199,11 +202,3 @@ def _pad_id(model: LanguageModel) -> int:
         return int(config.pad_token_id)
     eos = config.eos_token_id
     return int(eos[0] if isinstance(eos, list) else eos or 0)
-
-
-def _text(workload: Workload, ids: Sequence[int]) -> str:
-    tokenizer = workload.model.tokenizer
-    text = str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-    for stop in workload.stop:
-        text = text.split(stop)[0]
-    return text

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+import torch
 
 
 @pytest.fixture
@@ -32,6 +33,19 @@ def test_every_system_gets_a_row_and_writes_the_same_text(benchmark_command, tmp
         "generate, batch 32": "1.000 of 2",
         "naive loop": "1.000 of 2",
     }
+
+
+def test_an_exported_network_is_read_back_with_the_same_weights(benchmark_command, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from benchmarks.gguf_export import write_gguf
+
+    network = AutoModelForCausalLM.from_pretrained(tiny_models.save_llama(tmp_path / "tiny"))
+    write_gguf(network, tmp_path / "tiny.gguf")
+
+    read = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf").state_dict()
+    for name, weight in network.state_dict().items():
+        assert torch.equal(read[name], weight), name
 
 
 def test_the_floor_counts_what_prompts_share_once(benchmark_command):
