@@ -176,6 +176,7 @@ def _build_choice(config: RunConfig) -> Choice:
         control=build(config.control, "control"),
         order=build(config.order, "order"),
         num_fewshot=config.num_fewshot,
+        leave_out=config.leave_out,
     )
     choice.require_sense()
     return choice

@@ -94,6 +94,7 @@ class RunConfig(ModelOptions):
     demonstrations: dict[str, Any] = field(default_factory=dict)
     order: dict[str, Any] = field(default_factory=dict)
     control: dict[str, Any] = field(default_factory=dict)
+    leave_out: int | None = None
     postprocessing: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     likelihood: dict[str, Any] | None = None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from filelock import FileLock, Timeout
 
 from icl_eval import provenance
+from icl_eval.behaviour import measure_behaviour
 from icl_eval.errors import FingerprintMismatchError
 from icl_eval.likelihood import score_answers
 from icl_eval.linting import lint_leaks
@@ -234,15 +235,17 @@ def _score_task(evaluation: Evaluation, task: PreparedTask, log: RecordLog, metr
         score_statistics(found.name, found.higher_is_better, found.statistics, evaluation.seed)
         for found in likelihood_metrics(records)
     ]
-    log.finish(
+    scored = [
         replace(record, prediction=prediction, metrics={s.metric: s.per_example[row] for s in scores})
         for row, (record, prediction) in enumerate(zip(records, predictions, strict=True))
-    )
+    ]
+    log.finish(scored)
     return TaskResult(
         n=len(records),
         num_fewshot=evaluation.choice.num_shown,
         metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
         counts=_counts(task, records, {s.metric: s.unparsed for s in scores if s.unparsed is not None}),
+        behaviour=measure_behaviour(scored) if task.plan.max_new_tokens else None,
     )
 
 
@@ -274,6 +277,7 @@ def _run_info(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> R
         demonstrations=evaluation.choice.selector.name,
         order=evaluation.choice.order.name,
         control=evaluation.choice.control.name,
+        leave_out=evaluation.choice.leave_out,
         seed=evaluation.seed,
         decoding={
             "search": "greedy",

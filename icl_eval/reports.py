@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from icl_eval.behaviour import Behaviour
 from icl_eval.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -56,9 +57,12 @@ class TaskResult:
     n: int
     """How many examples were scored."""
     num_fewshot: int
-    """How many demonstrations a prompt was to show: those asked for, without what a control takes away."""
+    """How many demonstrations a prompt was to show: those asked for, without those that a control
+    or `leave_out` takes away."""
     metrics: Mapping[str, MetricResult]
     counts: Counts
+    behaviour: Behaviour | None
+    """How outputs agree with demonstrations; null where no prompt shows a target."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class RunInfo:
     """How prompts arrange them."""
     control: str
     """What was taken away from them; `none` for nothing."""
+    leave_out: int | None
+    """The rank, from 1, of the one that was selected and not shown."""
     seed: int
     decoding: Mapping[str, Any]
     """Search, dtype and, by task, stop strings and the number of new tokens."""

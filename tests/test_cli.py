@@ -366,9 +366,9 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
     assert list(report) == ["schema_version", "run", "results", "timing", "provenance"]
     assert list(report["run"]) == [
         "model", "architecture", "template", "placement", "num_fewshot", "demonstrations", "order", "control",
-        "seed", "decoding", "fingerprint",
+        "leave_out", "seed", "decoding", "fingerprint",
     ]  # fmt: skip
-    assert list(report["results"]["qa"]) == ["n", "num_fewshot", "metrics", "counts"]
+    assert list(report["results"]["qa"]) == ["n", "num_fewshot", "metrics", "counts", "behaviour"]
     assert list(report["results"]["qa"]["metrics"]) == ["exact_match", "token_f1"]
     assert list(report["results"]["qa"]["metrics"]["token_f1"]) == [
         "score", "stderr", "ci95", "signature", "higher_is_better",

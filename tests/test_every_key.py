@@ -123,6 +123,7 @@ CHANGES = {
     ),
     "control": (prompts, [*TWO], ["control=no_targets"]),
     "control.seed": (prompts, ["control=unrelated_inputs"], ["control.seed=1"]),
+    "leave_out": (prompts, [*TWO], ["leave_out=1"]),
     "order": (prompts, [*TWO], ["order=reversed"]),
     "order.seed": (prompts, ["order=random", *TWO], ["order.seed=1"]),
     "demonstrations.per_question": (prompts, [], ["demonstrations.per_question=true"]),

@@ -5,6 +5,7 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
+from icl_eval.behaviour import Agreement, Behaviour
 from icl_eval.reports import (
     SCHEMA_VERSION,
     Counts,
@@ -30,6 +31,7 @@ REPORT = Report(
         demonstrations="random",
         order="as_selected",
         control="none",
+        leave_out=None,
         seed=0,
         decoding={"search": "greedy", "tasks": {"qa": {"stop": ["\n"], "max_new_tokens": 16}}},
         fingerprint="0123456789abcdef",
@@ -43,6 +45,7 @@ REPORT = Report(
                 "hub": MetricResult(12.5, None, None, "hub|name:perplexity", False),
             },
             counts=Counts(120, 80, 31, {"eos": 1, "stop": 2}, {"exact_match": 0}, {"2": 3}),
+            behaviour=Behaviour(Agreement(3, 1 / 3, 0.0), None, Agreement(3, 1 / 3, 2 / 3)),
         )
     },
     timing=Timing({"prompts": 0.1, "decoding": 0.2}, None),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
+from icl_eval.analysis.influence_tables import behaviour_table, influence_table
 from icl_eval.analysis.shot_curve import ShotCurve, ShotCurvePoint
 from icl_eval.analysis.sweep import SweepAnalysis
 from icl_eval.analysis.variance import QUESTIONS, CellScore, VarianceAnalysis
@@ -21,6 +22,9 @@ def print_analysis(analysis: SweepAnalysis) -> None:
     spread = [found for found in analysis.variance if "num_fewshot" not in found.conditions]
     if spread:
         console.print(_variance_table(spread))
+    if analysis.influence:
+        console.print(influence_table(analysis.influence))
+        console.print(behaviour_table(analysis.influence))
     for note in analysis.notes:
         console.print(note, style="yellow", markup=False)
 

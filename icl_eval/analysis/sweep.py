@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval.analysis.designs import SweepCell, varying_options
+from icl_eval.analysis.influence import InfluenceAnalysis, influence_analyses
 from icl_eval.analysis.shot_curve import ShotCurve, shot_curves
 from icl_eval.analysis.variance import VarianceAnalysis, variance_analyses
 from icl_eval.measurements import measure
@@ -23,6 +24,8 @@ class SweepAnalysis:
     """Where seeds, orders or wordings vary."""
     notes: tuple[str, ...]
     """What could not be analysed, and why."""
+    influence: tuple[InfluenceAnalysis, ...] = ()
+    """Where `leave_out` varies."""
 
 
 def analyse_sweep(folder: Path, cells: Sequence[Mapping[str, Any]]) -> SweepAnalysis:
@@ -46,7 +49,9 @@ def analyse_sweep(folder: Path, cells: Sequence[Mapping[str, Any]]) -> SweepAnal
         found, unfit = variance_analyses(members)
         variance += found
         notes += unfit
-    return SweepAnalysis(tuple(curves), tuple(variance), tuple(dict.fromkeys(notes)))
+    influence, unfit = influence_analyses(folder, cells)
+    notes += unfit
+    return SweepAnalysis(tuple(curves), tuple(variance), tuple(dict.fromkeys(notes)), tuple(influence))
 
 
 def _by_metric(folder: Path, cells: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[SweepCell]]:

@@ -24,11 +24,15 @@ class Choice:
     order: Order
     num_fewshot: int
     """How many demonstrations are selected for a question."""
+    leave_out: int | None = None
+    """The rank, from 1, of the one that is not shown; the others stay as they are."""
 
     @property
     def num_shown(self) -> int:
         """How many of them a prompt is to show."""
-        return 0 if isinstance(self.control, InstructionOnly) else self.num_fewshot
+        if isinstance(self.control, InstructionOnly):
+            return 0
+        return self.num_fewshot if self.leave_out is None else self.num_fewshot - 1
 
     def require_sense(self) -> None:
         """Raise ConfigError when the parts of the choice contradict each other."""
@@ -38,17 +42,33 @@ class Choice:
                 f"control={self.control.name}: num_fewshot={self.num_fewshot}, but at least "
                 f"{self.control.min_fewshot} are needed for it to mean anything"
             )
+        if self.leave_out is not None and not 1 <= self.leave_out <= self.num_fewshot:
+            raise ConfigError(
+                f"leave_out={self.leave_out}: must be the rank of a demonstration, 1 to num_fewshot={self.num_fewshot}"
+            )
+        if self.leave_out is not None and isinstance(self.control, InstructionOnly):
+            raise ConfigError(f"leave_out={self.leave_out}: control=instruction_only shows no demonstration anyway")
 
 
 def build_shown(task: Task, choice: Choice, match_field: str | None = None) -> Selection:
-    """Return the function from a question to what its prompt shows: the selection, as the control changes it.
+    """Return the function from a question to what its prompt shows.
+
+    That is the selection as the control changes it, less the one that is left out.
 
     Raises:
         ConfigError: As `build_selection` does, and when the control makes no sense for the task.
     """
     select = build_selection(task, choice.selector, choice.num_fewshot, match_field)
     change = choice.control.bind(task, match_field)
-    return lambda question: change(select(question))
+    if choice.leave_out is None:
+        return lambda question: change(select(question))
+    place = choice.leave_out - 1
+
+    def all_but_one(question: Example) -> tuple[Demonstration, ...]:
+        shown = change(select(question))  # first, so that the others stay as the control changes them
+        return shown[:place] + shown[place + 1 :]
+
+    return all_but_one
 
 
 def build_selection(

@@ -1,0 +1,189 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.stats
+from test_records import FIRST
+
+from icl_eval.analysis.influence import Answers, Effect, influences
+from icl_eval.behaviour import Agreement, Behaviour, measure_behaviour
+from icl_eval.building import build_evaluation
+from icl_eval.errors import ConfigError
+from icl_eval.prompts import ShownDemonstration
+
+# Behaviour
+
+
+def record(shown, prediction, *targets):
+    demonstrations = tuple(ShownDemonstration(f"pool-{n}", target, None) for n, target in enumerate(shown))
+    return replace(FIRST, demonstrations=demonstrations, prediction=prediction, targets=targets or ("truth",))
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([], None),
+        ([record([], "a")], None),
+        ([record([None, None], "a")], None),
+        (
+            [
+                record(["a", "b", "a"], "b"),
+                record(["a", "b", "b"], " B\n", "c", "A"),
+                record(["a", "b", "a"], "c", "a"),
+            ],
+            Behaviour(Agreement(3, 2 / 3, 2 / 3), Agreement(3, 1 / 3, 1 / 3), Agreement(3, 1 / 3, 1 / 3)),
+        ),
+        # no majority: each once, or as many of one as of another
+        ([record(["a", "b"], "b")], Behaviour(Agreement(1, 1, 0), None, Agreement(1, 1, 0))),
+        (
+            [record(["a", "b", "a", "b"], "a"), record(["a", "a"], "x", "a"), record([], "a")],
+            Behaviour(Agreement(2, 1 / 2, 1 / 2), Agreement(1, 0, 1), Agreement(2, 0, 1 / 2)),
+        ),
+    ],
+)
+def test_behaviour_is_how_often_outputs_and_truths_are_what_was_shown(records, expected):
+    assert measure_behaviour(records) == expected
+
+
+# Influence
+
+
+def shown(*ids):
+    return tuple(ShownDemonstration(name, f"target of {name}", None) for name in ids)
+
+
+def answers(demonstrations, **values):
+    questions = [f"q{n}" for n in range(len(next(iter(values.values()))))]
+    return Answers(
+        dict.fromkeys(questions, demonstrations),
+        {name: dict(zip(questions, found, strict=True)) for name, found in values.items()},
+    )
+
+
+def test_a_planted_influence_is_found_for_the_demonstration_and_the_questions_it_was_planted_on():
+    whole = answers(shown("a", "b", "c"), exact_match=[1, 1, 0, 1, 0])
+    without = [
+        answers(shown("b", "c"), exact_match=[0, 0, 0, 1, 0]),  # without a, the first two are wrong
+        answers(shown("a", "c"), exact_match=[1, 1, 0, 1, 0]),
+        answers(shown("a", "b"), exact_match=[1, 0, 1, 1, 1]),
+    ]
+    helpful, idle, harmful = influences(whole, without)
+    assert [found.id for found in (helpful, idle, harmful)] == ["a", "b", "c"]
+    assert helpful.target == "target of a"
+    interval = scipy.stats.t.interval(0.95, 4, 0.4, np.std([1, 1, 0, 0, 0], ddof=1) / 5**0.5)
+    assert helpful.effects["exact_match"] == Effect(5, 0.4, pytest.approx(interval), {"q0": 1, "q1": 1}, {})
+    assert idle.effects["exact_match"] == Effect(5, 0.0, (0.0, 0.0), {}, {})
+    assert harmful.effects["exact_match"].mean == pytest.approx(-0.2)
+    assert harmful.effects["exact_match"].helped == {"q1": 1}
+    assert harmful.effects["exact_match"].hurt == {"q2": -1, "q4": -1}
+
+
+def test_questions_are_listed_by_how_much_they_are_helped_or_hurt():
+    whole = answers(shown("a", "b"), chrf=[10.0, 20.0, 30.0, 40.0, 5.0])
+    [found] = influences(whole, [answers(shown("b"), chrf=[9.0, 15.0, 31.0, 50.0, 5.0])])
+    assert list(found.effects["chrf"].helped.items()) == [("q1", 5.0), ("q0", 1.0)]
+    assert list(found.effects["chrf"].hurt.items()) == [("q3", -10.0), ("q2", -1.0)]
+
+
+def test_what_is_left_out_is_read_from_the_records_of_each_question():
+    whole = Answers(
+        {"q0": shown("a", "b"), "q1": shown("b", "c"), "q2": shown("a")},  # the last had no room for two
+        {"f1": {"q0": 1.0, "q1": 1.0, "q2": 1.0}},
+    )
+    without_second = Answers(
+        {"q0": shown("a"), "q1": shown("b"), "q2": shown("a")}, {"f1": dict.fromkeys(whole.shown, 0.5)}
+    )
+    b, c = influences(whole, [without_second])
+    assert (b.id, b.effects["f1"]) == ("b", Effect(1, 0.5, None, {"q0": 0.5}, {}))
+    assert (c.id, c.effects["f1"]) == ("c", Effect(1, 0.5, None, {"q1": 0.5}, {}))
+
+
+# Leaving out
+
+
+def demonstrations(compose, *overrides):
+    [plan] = build_evaluation(compose("task=[qa]", "num_fewshot=4", *overrides), {}, []).plans
+    return [
+        (demonstration.example.id, demonstration.example.references[0])
+        for demonstration in plan.select(plan.examples[0])
+    ]
+
+
+@pytest.mark.parametrize("control", ["none", "shuffled_targets"])
+def test_the_others_stay_as_they_are_when_one_is_left_out(control, compose):
+    whole = demonstrations(compose, f"control={control}")
+    for rank in range(1, 5):
+        left = demonstrations(compose, f"control={control}", f"leave_out={rank}")
+        assert left == whole[: rank - 1] + whole[rank:]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["leave_out=5"], "leave_out=5: must be the rank of a demonstration, 1 to num_fewshot=4"),
+        (["leave_out=0"], "leave_out=0: must be the rank of a demonstration, 1 to num_fewshot=4"),
+        (
+            ["leave_out=1", "control=instruction_only"],
+            "leave_out=1: control=instruction_only shows no demonstration anyway",
+        ),
+    ],
+)
+def test_what_cannot_be_left_out_is_refused(overrides, message, compose):
+    with pytest.raises(ConfigError) as error:
+        demonstrations(compose, *overrides)
+    assert str(error.value) == message
+
+
+# A sweep, with a model that is a script
+
+
+def answer_as_shown(decoder, prompts, **options):
+    """Complete each prompt by the target of its first demonstration, if that is of some use."""
+    from icl_eval.decoding import Completion
+
+    for prompt in prompts:
+        targets = [
+            line.removeprefix("Answer: ") for line in prompt.prompt.decoder.split("\n") if line.startswith("Answer: ")
+        ]
+        said = targets[0] if "Zeus" in targets else targets[-1]
+        yield Completion(prompt.prompt.example_id, said, (1,), "stop")
+
+
+def test_the_influence_experiment_finds_what_a_scripted_model_does(icl_eval_command, gpt2, tmp_path, monkeypatch):
+    from icl_eval.decoding import GreedyDecoder
+
+    monkeypatch.setattr(GreedyDecoder, "stream", answer_as_shown)
+    (tmp_path / "test.csv").write_text("question,references\nwhere?,Zeus\nwho?,Napoleon Bonaparte\nwhat?,Zeus\n")
+    options = [
+        "task=[qa]",
+        "demonstrations=first",
+        "task.qa.test.path=./test.csv",
+        "leave_out=null,1,2",
+        "num_fewshot=2",
+    ]
+    outcome = icl_eval_command(
+        "experiment=influence", f"model.source={gpt2}", *options, "metrics=[exact_match]", "hydra.sweep.dir=sweep"
+    )
+    assert outcome.exit_code == 0
+    sweep = json.loads((tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8"))
+    [analysis] = sweep["analysis"]["influence"]
+    effects = {found["target"]: found["effects"]["exact_match"] for found in analysis["demonstrations"]}
+    assert effects["Zeus"]["helped"] == {"test-0": 1.0, "test-2": 1.0}
+    assert effects["Zeus"]["hurt"] == {"test-1": -1.0}
+    assert effects["Zeus"]["mean"] == pytest.approx(1 / 3)
+    assert (effects["Napoleon Bonaparte"]["helped"], effects["Napoleon Bonaparte"]["hurt"]) == ({}, {})
+    always, once = {"n": 3, "output": 1.0, "truth": 1.0}, {"n": 3, "output": 0.0, "truth": pytest.approx(1 / 3)}
+    assert analysis["behaviour"] == {"copied": always, "majority": None, "last": once}
+    cells = {cell["run"]["leave_out"]: cell for cell in sweep["cells"]}
+    assert set(cells) == {None, 1, 2}
+    assert cells[None]["results"]["qa"]["behaviour"] == analysis["behaviour"]
+    assert (cells[None]["results"]["qa"]["num_fewshot"], cells[1]["results"]["qa"]["num_fewshot"]) == (2, 1)
+    assert "room for fewer" not in outcome.out
+    [line] = [line for line in outcome.out.splitlines() if "│ qa-pool-001" in line]
+    assert [cell.strip() for cell in line.split("│")[2:6]] == [
+        "qa-pool-001",
+        "Zeus",
+        "+0.333 (-2.535 to +3.202)",
+        "2 / 1",
+    ]
