@@ -96,7 +96,7 @@ def curve_charts(curves: Sequence[ShotCurve]) -> list[CurveChart]:
 
 def _curve_chart(curves: Sequence[ShotCurve]) -> CurveChart:
     numbers = sorted({point.num_fewshot for curve in curves for point in curve.points})
-    scale = nice_scale(height for curve in curves for point in curve.points for height in extent(point))
+    scale = _curve_scale([point for curve in curves for point in curve.points])
     steps = max(1, len(numbers) - 1)
     # Numbers of demonstrations stand at equal distances: 0, 1, 2, 4, 8 is how they are usually chosen.
     places = {number: FRAME.x(index / steps) for index, number in enumerate(numbers)}
@@ -111,13 +111,19 @@ def _curve_chart(curves: Sequence[ShotCurve]) -> CurveChart:
     )
 
 
-def extent(point: ShotCurvePoint) -> list[float]:
-    """Return every height that a point of a curve needs."""
-    whisker = test_set_interval(point)
-    return [point.mean, *point.scores.values(), *(point.ci95 or ()), *(whisker or ())]
+def _curve_scale(points: Sequence[ShotCurvePoint]) -> Scale:
+    """Return a scale for scores and intervals, which ends at zero where only an interval goes below it."""
+    heights = [height for point in points for height in _extent(point)]
+    if all(score >= 0 for point in points for score in point.scores.values()):
+        heights = [max(0.0, height) for height in heights]
+    return nice_scale(heights)
 
 
-def test_set_interval(point: ShotCurvePoint) -> tuple[float, float] | None:
+def _extent(point: ShotCurvePoint) -> list[float]:
+    return [point.mean, *point.scores.values(), *(point.ci95 or ()), *(_test_set_interval(point) or ())]
+
+
+def _test_set_interval(point: ShotCurvePoint) -> tuple[float, float] | None:
     """Return the 95 % interval of a mean over another sample of questions (1.96 standard errors)."""
     if point.test_set_stderr is None:
         return None
@@ -140,7 +146,7 @@ def _line(curve: ShotCurve, number: int, scale: Scale, places: Mapping[int, floa
 
 
 def _mark(point: ShotCurvePoint, scale: Scale, x: float) -> Mark:
-    whisker = test_set_interval(point)
+    whisker = _test_set_interval(point)
     interval = f", 95 % interval {point.ci95[0]:.3g} to {point.ci95[1]:.3g} over draws" if point.ci95 else ""
     test_set = f", ± {point.test_set_stderr:.2g} for the test set" if point.test_set_stderr is not None else ""
     return Mark(

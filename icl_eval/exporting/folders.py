@@ -1,0 +1,38 @@
+"""Folders: what is exported from a run's or a sweep's folder, and where it goes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from icl_eval.errors import DataError
+from icl_eval.exporting.contents import run_tables, sweep_tables
+from icl_eval.exporting.figures import write_figures
+from icl_eval.exporting.tables import FORMATS, PaperTable
+from icl_eval.pages.sweep_page import read_sweep
+from icl_eval.runs import read_run
+
+
+def export_folder(folder: Path) -> list[Path]:
+    """Write `tables/` into a run's folder, `tables/` and `figures/` into a sweep's; return the files.
+
+    Raises:
+        DataError: When the folder is neither.
+    """
+    if (folder / "sweep.json").exists():
+        sweep = read_sweep(folder / "sweep.json")
+        (folder / "figures").mkdir(exist_ok=True)
+        return [*_write_tables(sweep_tables(sweep), folder / "tables"), *write_figures(sweep, folder / "figures")]
+    if (folder / "report.json").exists():
+        return _write_tables(run_tables(read_run(folder).report), folder / "tables")
+    found = "neither a run (report.json) nor a sweep (sweep.json) in it" if folder.is_dir() else "no such folder"
+    raise DataError(f"{folder}: {found}")
+
+
+def _write_tables(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    written = []
+    for table in tables:
+        for extension, convert in FORMATS.items():
+            path = folder / f"{table.name}.{extension}"
+            path.write_text(convert(table), encoding="utf-8", newline="")
+            written.append(path)
+    return written

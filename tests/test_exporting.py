@@ -1,0 +1,148 @@
+import csv
+import io
+import re
+from dataclasses import asdict, replace
+from xml.etree import ElementTree
+
+import pytest
+import test_reports
+from parsed_pages import HOSTILE
+from test_sweep_pages import CURVE, VARIANCE
+
+from icl_eval.analysis import SweepAnalysis
+from icl_eval.errors import DataError
+from icl_eval.exporting import export_folder
+from icl_eval.exporting.tables import PaperTable, to_csv, to_latex, to_markdown
+from icl_eval.reports import write_json, write_report
+
+TABLE = PaperTable(
+    "scores",
+    ("task", "exact_match", "ter ↓"),
+    (("a|b & 50 %", 0.453125, 12), ("[x]", None, 107.94), ("two\nlines, \u202eone", -1.0, 0)),
+)
+
+
+def test_a_table_in_markdown_is_aligned_and_says_where_a_number_is_missing():
+    assert to_markdown(TABLE) == (
+        "| task           | exact\\_match | ter ↓ |\n"
+        "| :------------- | -----------: | ----: |\n"
+        "| a\\|b \\& 50 %   |        0.453 |    12 |\n"
+        "| \\[x\\]          |            – | 107.9 |\n"
+        "| two lines, one |       -1.000 |     0 |\n"
+    )
+
+
+def test_a_table_in_latex_is_a_tabular_in_which_text_is_no_command():
+    assert to_latex(TABLE) == (
+        "% \\usepackage{booktabs,textcomp}\n"
+        "\\begin{tabular}{lrr}\n"
+        "\\toprule\n"
+        "task & exact\\_match & ter $\\downarrow$ \\\\\n"
+        "\\midrule\n"
+        "a\\textbar{}b \\& 50 \\% & 0.453 & 12 \\\\\n"
+        "{[}x{]} & -- & 107.9 \\\\\n"
+        "two lines, one & -1.000 & 0 \\\\\n"
+        "\\bottomrule\n"
+        "\\end{tabular}\n"
+    )
+
+
+def test_a_table_in_csv_holds_numbers_and_texts_as_they_are():
+    rows = list(csv.reader(io.StringIO(to_csv(TABLE), newline="")))
+    assert rows == [
+        ["task", "exact_match", "ter ↓"],
+        ["a|b & 50 %", "0.453125", "12"],
+        ["[x]", "", "107.94"],
+        ["two\nlines, \u202eone", "-1.0", "0"],
+    ]
+
+
+def test_a_spreadsheet_finds_no_formula_in_a_text():
+    table = PaperTable("t", ("=1+1",), (("=cmd()",), ("@x",), ("-1",), ("-x",), ("a=1",), (-1.5,)))
+    assert to_csv(table).splitlines() == ["'=1+1", "'=cmd()", "'@x", "-1", "'-x", "a=1", "-1.5"]
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "\\input{/etc/passwd}", "a & b \\\\ c", "~^{}", "`x`*y*"])
+def test_hostile_text_stays_in_its_cell(text):
+    table = PaperTable("t", (text, "b"), ((text, 1), (text, 2)))
+    lines = to_markdown(table).splitlines()
+    assert [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines] == [3, 3, 3, 3]
+    assert not re.search(r"(?<!\\)[<>`*_]", lines[0])
+    latex = to_latex(table).splitlines()
+    assert len(latex) == 9
+    for line in (latex[3], latex[5], latex[6]):
+        content = line.removesuffix(r" \\")
+        assert len(re.findall(r"(?<!\\)&", content)) == 1
+        commands = set(re.findall(r"\\[a-zA-Z]+|\\.", content))
+        assert all(re.fullmatch(r"\\(text[a-z]+|[{}&%$#_])", command) for command in commands)
+    assert [row[1] for row in csv.reader(io.StringIO(to_csv(table), newline=""))] == ["b", "1", "2"]
+
+
+def write_sweep(folder, analysis):
+    report = asdict(test_reports.REPORT)
+    cells = [
+        {"cell": "a", "overrides": ["num_fewshot=0"], "run": report["run"], "results": report["results"]},
+        {"cell": "b", "overrides": ["num_fewshot=1"], "error": {"error": "E", "message": "no", "exit_code": 1}},
+    ]
+    write_json({"schema_version": 1, "cells": cells, "analysis": asdict(analysis)}, folder / "sweep.json")
+
+
+def test_a_run_is_exported_as_tables(tmp_path):
+    write_report(test_reports.REPORT, tmp_path / "report.json")
+    written = export_folder(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in written] == [
+        f"tables/{name}.{extension}" for name in ("scores", "signatures") for extension in ("md", "tex", "csv")
+    ]
+    assert (tmp_path / "tables" / "scores.csv").read_text(encoding="utf-8").splitlines() == [
+        "task,n,metric,score,stderr,ci95 low,ci95 high",
+        "qa,3,exact_match,0.3333333333333333,0.27,0.0,1.0",
+        "qa,3,hub,12.5,,,",
+    ]
+
+
+def test_a_sweep_is_exported_as_tables_and_figures(tmp_path):
+    write_sweep(tmp_path, SweepAnalysis((CURVE,), (VARIANCE,), ()))
+    written = [str(path.relative_to(tmp_path)) for path in export_folder(tmp_path)]
+    assert [name for name in written if not name.endswith((".md", ".tex"))] == [
+        "tables/scores.csv",
+        "tables/cells.csv",
+        "tables/shot_curves.csv",
+        "tables/variance.csv",
+        "figures/shot_curve_qa_exact_match.svg",
+        "figures/variance.svg",
+    ]
+    tables = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in tmp_path.glob("tables/*.csv")}
+    assert tables["cells"] == [
+        "cell,qa exact_match,qa hub ↓",
+        "num_fewshot=0,0.333 ± 0.27,12.5",
+        "num_fewshot=1,failed,failed",
+    ]
+    assert tables["shot_curves"][2] == "qa,exact_match,1,2,0.5,0.3,0.7,0.4,0.6,0.05"
+    assert tables["variance"][1] == "qa,exact_match,none,seed,0.1,0.25,0.04"
+
+
+def test_a_figure_is_the_same_bytes_each_time_and_holds_no_hostile_text(tmp_path):
+    def draw(text):
+        analysis = SweepAnalysis(
+            (replace(CURVE, metric=text, conditions={text: text}), replace(CURVE, metric=text)),
+            (replace(VARIANCE, metric=text, conditions={text: text}),),
+            (),
+        )
+        write_sweep(tmp_path, analysis)
+        return {path.name: path.read_bytes() for path in export_folder(tmp_path) if path.suffix == ".svg"}
+
+    text = "</script><script>alert(1)</script> --> $\\frac{1}{0}$ \x00\u202e/../x"
+    first = draw(text)
+    assert len(first) == 2
+    assert draw(text) == first
+    for content in first.values():
+        tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(content).iter()}
+        assert "path" in tags
+        assert not tags & {"script", "text", "image", "foreignObject", "date"}
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"neither a run \(report\.json\) nor a sweep \(sweep\.json\) in it"):
+        export_folder(tmp_path)
+    with pytest.raises(DataError, match="no such folder"):
+        export_folder(tmp_path / "missing")
