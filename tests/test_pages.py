@@ -13,6 +13,7 @@ from test_records import FIRST, SECOND
 from icl_eval.pages import rendering
 from icl_eval.pages.run_page import write_run_page
 from icl_eval.pages.scales import metric_scale, nice_scale
+from icl_eval.prompts import ShownDemonstration
 from icl_eval.reports import write_report
 
 REPORT = replace(
@@ -72,18 +73,27 @@ def hostile_records():
     """Return records with a hostile text in each of their fields."""
     for number in range(len(HOSTILE)):
         one, two, *_ = HOSTILE[number:] + HOSTILE
+        shown = ShownDemonstration(one, two, None)
+        demonstrations = (shown, replace(shown, target=None, similarity=0.5))
         yield replace(
             FIRST, example_id=one, doc={one: two}, targets=(one, two), encoder=one, decoder=two, completion=one,
-            demonstration_ids=(two,), prediction=two, metrics={one: None}, finish_reason=one, prompt_hash=two,
+            demonstration_ids=(two,), demonstrations=demonstrations, prediction=two, metrics={one: None},
+            finish_reason=one, prompt_hash=two,
         )  # fmt: skip
 
 
 def read_back(embedded):
     """Return the records that a page holds, as `asdict` gives them."""
+    lines = embedded["lines"]
     for record in embedded["records"]:
         for side in ("encoder", "decoder"):
             if record[side] is not None:
-                record[side] = "".join(embedded["lines"][number] for number in record[side])
+                record[side] = "".join(lines[number] for number in record[side])
+        record["demonstration_ids"] = [lines[number] for number in record["demonstration_ids"]]
+        record["demonstrations"] = [
+            {"id": lines[shown], "target": target if target is None else lines[target], "similarity": similarity}
+            for shown, target, similarity in record["demonstrations"]
+        ]
     return embedded["records"]
 
 
@@ -127,7 +137,9 @@ def test_a_page_grows_with_the_text_of_its_prompts_and_not_with_their_number(tmp
     many = write_run(tmp_path, *records)
     assert one.elements == many.elements  # rows are made when they are looked at
     assert (tmp_path / "report.html").stat().st_size < (tmp_path / "samples_qa.jsonl").stat().st_size
-    assert len(many.data("records-0")["lines"]) == len(set(block.splitlines())) + len(records) + 1
+    assert len(many.data("records-0")["lines"]) == len(set(block.splitlines())) + len(records) + len(
+        ["A:", "qa-pool-007", "Rom"]
+    )
 
 
 def test_a_run_page_needs_no_drawing_library_and_no_model(tmp_path):

@@ -1,13 +1,14 @@
 """Embedding: records in the form in which a page holds them, so that ten thousand of them stay a few megabytes.
 
 Prompts repeat one another: line for line, a task has little more text than its pool and its questions. So each line
-is stored once, and a prompt is a list of numbers of lines.
+is stored once, and a prompt is a list of numbers of lines; so are the demonstrations in it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from icl_eval.prompts import ShownDemonstration
 from icl_eval.records import Record
 
 
@@ -31,7 +32,11 @@ class TextTable:
 
 
 def embed_records(records: Sequence[Record]) -> dict[str, Any]:
-    """Return `{"lines": […], "records": […]}`: records as in their file, with prompts as numbers of lines."""
+    """Return `{"lines": […], "records": […]}`: records as in their file, with numbers of lines for what repeats.
+
+    A prompt's side is a list of numbers, the id of a demonstration is one, and a demonstration is the numbers of its id
+    and target with its similarity.
+    """
     table = TextTable()
     names = [field.name for field in fields(Record)]
     return {"records": [_embed(record, names, table) for record in records], "lines": table.texts}
@@ -39,7 +44,15 @@ def embed_records(records: Sequence[Record]) -> dict[str, Any]:
 
 def _embed(record: Record, names: Sequence[str], table: TextTable) -> Mapping[str, Any]:
     values = {name: getattr(record, name) for name in names}  # not `asdict`, which copies: 20 times slower
-    sides = {"encoder": table.lines(record.encoder), "decoder": table.lines(record.decoder)}
-    likelihood = None if record.likelihood is None else asdict(record.likelihood)
-    shown = [vars(shown) for shown in record.demonstrations]
-    return values | sides | {"demonstrations": shown, "likelihood": likelihood}
+    return values | {
+        "encoder": table.lines(record.encoder),
+        "decoder": table.lines(record.decoder),
+        "demonstration_ids": [table.number(example_id) for example_id in record.demonstration_ids],
+        "demonstrations": [_embed_demonstration(shown, table) for shown in record.demonstrations],
+        "likelihood": None if record.likelihood is None else asdict(record.likelihood),
+    }
+
+
+def _embed_demonstration(shown: ShownDemonstration, table: TextTable) -> list[float | None]:
+    target = None if shown.target is None else table.number(shown.target)
+    return [table.number(shown.id), target, shown.similarity]

@@ -7,7 +7,7 @@
   const table = make("div");
   const known = new Set([
     "example_id", "doc", "targets", "encoder", "decoder", "completion", "prediction", "metrics", "prompt_tokens",
-    "completion_tokens", "finish_reason", "demonstration_ids", "shots_requested", "shots_effective",
+    "completion_tokens", "finish_reason", "demonstration_ids", "demonstrations", "shots_requested", "shots_effective",
   ]);
 
   function show(task) {
@@ -22,9 +22,9 @@
       filters,
       searchText: (record) => [
         record.example_id, ...Object.values(record.doc), ...record.targets, record.completion, record.prediction,
-        ...record.demonstration_ids,
+        ...record.demonstration_ids.map((id) => lines[id]),
       ],
-      details: (record) => detailsOf(record, (side) => record[side] && record[side].map((line) => lines[line]).join("")),
+      details: (record) => detailsOf(record, lines),
     });
   }
 
@@ -39,7 +39,8 @@
     ];
   }
 
-  function detailsOf(record, promptSide) {
+  function detailsOf(record, lines) {
+    const promptSide = (side) => record[side] && record[side].map((line) => lines[line]).join("");
     const encoder = promptSide("encoder");
     const other = Object.entries(record).filter(([name, value]) => !known.has(name) && value !== null);
     const answer = make("div", {},
@@ -49,7 +50,7 @@
       makeFacts([
         ["id", record.example_id],
         ...Object.entries(record.metrics).map(([name, score]) => [name, formatted(score)]),
-        ["demonstrations", demonstrationsOf(record)],
+        ["demonstrations", demonstrationsOf(record, lines)],
         ["tokens", `${record.prompt_tokens} in the prompt, ${record.completion_tokens} generated, ended by ${record.finish_reason}`],
         ...other.map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
       ]),
@@ -62,10 +63,14 @@
     return make("div", { className: "columns" }, prompt, answer);
   }
 
-  function demonstrationsOf(record) {
-    const ids = record.demonstration_ids.join(", ") || "none";
-    return record.shots_effective === record.shots_requested
-      ? ids : `${ids} (${record.shots_effective} of ${record.shots_requested} fitted)`;
+  /** Return a line for each demonstration: its id, what it showed as the answer, how similar it is to the question. */
+  function demonstrationsOf(record, lines) {
+    const shown = record.demonstrations.map(([id, target, similarity]) =>
+      `${lines[id]}: ${target === null ? "no answer" : lines[target]}${similarity === null ? "" : ` (similarity ${formatted(similarity)})`}`);
+    const all = shown.length ? shown : record.demonstration_ids.map((id) => lines[id]);
+    const fitted = `${record.shots_effective} of ${record.shots_requested} fitted`;
+    if (record.shots_effective !== record.shots_requested) all.push(fitted);
+    return all.join("\n") || "none";
   }
 
   const select = make("select", {}, ...tasks.map((task, index) => make("option", { value: String(index) }, task.name)));
