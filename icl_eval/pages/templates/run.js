@@ -8,6 +8,7 @@
   const known = new Set([
     "example_id", "doc", "targets", "encoder", "decoder", "completion", "prediction", "metrics", "prompt_tokens",
     "completion_tokens", "finish_reason", "demonstration_ids", "demonstrations", "shots_requested", "shots_effective",
+    "likelihood",
   ]);
 
   function show(task) {
@@ -55,12 +56,25 @@
         ...other.map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
       ]),
     );
+    if (record.likelihood) answer.append(makeLikelihood(record.likelihood));
     const prompt = make("div", {},
       makeText(encoder === null ? "Prompt" : "Prompt, encoder side", encoder === null ? promptSide("decoder") : encoder),
       encoder === null ? null : makeText("Prompt, decoder side", promptSide("decoder")),
       ...Object.entries(record.doc).map(([name, text]) => makeText(`Field ${name}`, text)),
     );
     return make("div", { className: "columns" }, prompt, answer);
+  }
+
+  /** Return a table of the answers whose probability was computed. */
+  function makeLikelihood({ references, choices }) {
+    const head = ["answer", "log-likelihood", "tokens", "calibrated"].map((title, index) =>
+      make("th", { className: index ? "number" : "" }, title));
+    const row = (kind) => (found) => make("tr", {},
+      make("td", {}, make("span", { className: "quiet" }, `${kind} `), visible(found.text)),
+      ...[formatted(found.logprob), String(found.tokens), formatted(found.calibrated)].map((text) =>
+        make("td", { className: "number" }, text)));
+    const body = make("tbody", {}, ...references.map(row("reference")), ...choices.map(row("choice")));
+    return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...head)), body));
   }
 
   /** Return a line for each demonstration: its id, what it showed as the answer, how similar it is to the question. */
