@@ -9,3 +9,13 @@ def short(score: float) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun in the right form."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def probability(p_value: float) -> str:
+    """Return a p-value with three decimals, or what there is of one that is smaller."""
+    return f"{p_value:.3f}" if p_value >= 0.001 else f"{p_value:.1g}"
+
+
+def signed(difference: float) -> str:
+    """Return a difference as a score with its sign."""
+    return ("+" if difference > 0 else "") + short(difference)

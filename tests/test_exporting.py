@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 import test_reports
 from parsed_pages import HOSTILE
-from test_sweep_pages import CURVE, VARIANCE
+from test_sweep_pages import CURVE, INFLUENCE, VARIANCE
 
 from icl_eval.analysis import SweepAnalysis
 from icl_eval.errors import DataError
@@ -101,13 +101,14 @@ def test_a_run_is_exported_as_tables(tmp_path):
 
 
 def test_a_sweep_is_exported_as_tables_and_figures(tmp_path):
-    write_sweep(tmp_path, SweepAnalysis((CURVE,), (VARIANCE,), ()))
+    write_sweep(tmp_path, SweepAnalysis((CURVE,), (VARIANCE,), (), (INFLUENCE,)))
     written = [str(path.relative_to(tmp_path)) for path in export_folder(tmp_path)]
     assert [name for name in written if not name.endswith((".md", ".tex"))] == [
         "tables/scores.csv",
         "tables/cells.csv",
         "tables/shot_curves.csv",
         "tables/variance.csv",
+        "tables/influence.csv",
         "figures/shot_curve_qa_exact_match.svg",
         "figures/variance.svg",
     ]
@@ -118,6 +119,10 @@ def test_a_sweep_is_exported_as_tables_and_figures(tmp_path):
         "num_fewshot=1,failed,failed",
     ]
     assert tables["shot_curves"][2] == "qa,exact_match,1,2,0.5,0.3,0.7,0.4,0.6,0.05"
+    assert tables["influence"][1:] == [
+        "qa,none,pool-1,exact_match,24,0.25,-0.25,0.75,2,0",
+        "qa,none,pool-2,logprob,24,-2.5,,,0,1",
+    ]
     assert tables["variance"][1] == "qa,exact_match,none,seed,0.1,0.25,0.04"
 
 

@@ -7,6 +7,7 @@ from parsed_pages import HOSTILE, assert_self_contained
 from test_records import FIRST
 
 from icl_eval.analysis import CellScore, Component, ShotCurve, ShotCurvePoint, SweepAnalysis, VarianceAnalysis
+from icl_eval.analysis.influence import Effect, Influence, InfluenceAnalysis
 from icl_eval.errors import DataError
 from icl_eval.pages.answers import gather_answers
 from icl_eval.pages.charts import curve_charts, variance_segments
@@ -75,6 +76,27 @@ VARIANCE = VarianceAnalysis(
 )  # fmt: skip
 
 
+INFLUENCE = InfluenceAnalysis(
+    task="qa",
+    conditions={"control": "none"},
+    demonstrations=(
+        Influence("pool-1", "Paris", {"exact_match": Effect(24, 0.25, (-0.25, 0.75), {"q1": 1.0, "q2": 1.0}, {})}),
+        Influence("pool-2", None, {"logprob": Effect(24, -2.5, None, {}, {"q1": -2.5})}),
+    ),
+    behaviour=None,
+)
+
+
+def test_a_sweep_page_shows_what_each_demonstration_adds(tmp_path):
+    analysis = SweepAnalysis((), (), (), (INFLUENCE,))
+    page = write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)])], analysis)
+    assert page.rows("influence") == [
+        ["demonstration", "answer", "exact_match-0.4 to 0.8", "logprob-2.5 to 0.0"],
+        ["pool-1", "Paris", "+0.250 2 helped, 0 hurt of 24", "–"],
+        ["pool-2", "–", "–", "−2.5 0 helped, 1 hurt of 24"],
+    ]
+
+
 def test_a_sweep_page_shows_every_cell_by_what_sets_it_apart(tmp_path):
     cells = [
         (["limit=2", "num_fewshot=0"], [record(1, "1", 1.0), record(2, "x", 0.0)]),
@@ -107,6 +129,13 @@ def test_hostile_text_adds_no_element_to_a_sweep_page(tmp_path):
             (replace(CURVE, conditions={text: text}, metric=text), replace(CURVE, metric=text)),
             (replace(VARIANCE, conditions={text: text}, level_means={text: {text: 0.5}}),),
             (text,),
+            (
+                replace(
+                    INFLUENCE,
+                    conditions={text: text},
+                    demonstrations=(replace(INFLUENCE.demonstrations[0], id=text, target=text),),
+                ),
+            ),
         )
         hostile = {"example_id": text, "doc": {text: text}, "targets": (text,), "completion": text, "prediction": text}
         cells = [([f"a={text}"], [replace(FIRST, **hostile)]), (["a=b"], text)]

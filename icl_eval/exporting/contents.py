@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from icl_eval.analysis import ShotCurve, VarianceAnalysis
+from icl_eval.analysis.influence import InfluenceAnalysis
 from icl_eval.exporting.tables import Cell, PaperTable
 from icl_eval.numbers import short
 from icl_eval.pages.sweep_page import Sweep, label_cells, score_columns
@@ -37,6 +38,8 @@ def sweep_tables(sweep: Sweep) -> list[PaperTable]:
         tables.append(_curve_table(sweep.analysis.shot_curves))
     if sweep.analysis.variance:
         tables.append(_variance_table(sweep.analysis.variance))
+    if sweep.analysis.influence:
+        tables.append(_influence_table(sweep.analysis.influence))
     return tables
 
 
@@ -88,6 +91,19 @@ def _variance_table(analyses: Sequence[VarianceAnalysis]) -> PaperTable:
         for component in found.components
     ]
     return PaperTable("variance", ("task", "metric", *conditions, "component", "stdev", "share", "p"), tuple(rows))
+
+
+def _influence_table(analyses: Sequence[InfluenceAnalysis]) -> PaperTable:
+    conditions = list(dict.fromkeys(key for found in analyses for key in found.conditions))
+    rows: list[tuple[Cell, ...]] = []
+    for found in analyses:
+        for demonstration in found.demonstrations:
+            for measure, effect in demonstration.effects.items():
+                identity = (found.task, *(found.conditions.get(key) for key in conditions), demonstration.id, measure)
+                counts = (len(effect.helped), len(effect.hurt))
+                rows.append((*identity, effect.n, effect.mean, *(effect.ci95 or (None, None)), *counts))
+    numbers = ("n", "mean effect", "ci95 low", "ci95 high", "helped", "hurt")
+    return PaperTable("influence", ("task", *conditions, "demonstration", "measure", *numbers), tuple(rows))
 
 
 def _conditions(found: Sequence[ShotCurve | VarianceAnalysis]) -> list[str]:

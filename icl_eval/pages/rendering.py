@@ -14,14 +14,14 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from icl_eval.numbers import counted, short
+from icl_eval.numbers import counted, probability, short, signed
 
 # JSON means the same with these written as escapes, and HTML (or a script of old) finds nothing in it.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
@@ -54,7 +54,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     scripts = {name: _source(environment, name) for name in environment.list_templates(extensions=["js"])}
-    environment.filters |= {"counted": counted, "pretty": _pretty, "score": short}
+    environment.filters |= {
+        "counted": counted,
+        "probability": probability,
+        "pretty": _pretty,
+        "score": _typeset(short),
+        "signed": _typeset(signed),
+    }
     environment.globals |= {
         "data": _data,
         "policy": _policy(scripts.values()),
@@ -62,6 +68,11 @@ def _environment() -> Environment:
         "style": lambda name: Markup(f"<style>\n{_source(environment, name)}</style>\n"),
     }
     return environment
+
+
+def _typeset(show: Callable[[float], str]) -> Callable[[float], str]:
+    """Return a way to show numbers with a minus sign in place of a hyphen."""
+    return lambda number: show(number).replace("-", "−")
 
 
 def _pretty(value: Any) -> str:

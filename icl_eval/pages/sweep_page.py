@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.analysis import SweepAnalysis
 from icl_eval.analysis.designs import varying_options
+from icl_eval.analysis.influence import InfluenceAnalysis
 from icl_eval.errors import DataError, IclEvalError
 from icl_eval.pages.answers import gather_answers
 from icl_eval.pages.charts import FRAME, curve_charts, variance_segments
@@ -126,6 +127,7 @@ def render_sweep_page(
         curves=curve_charts(sweep.analysis.shot_curves),
         frame=FRAME,
         spreads=[(found, variance_segments(found)) for found in spreads],
+        influences=[(found, _influence_scales(found)) for found in sweep.analysis.influence],
         notes=notes,
         answers=answers,
     )
@@ -150,6 +152,15 @@ def score_columns(cells: Sequence[Cell]) -> list[Column]:
         Column(task, metric, scores[0].higher_is_better, nice_scale(end for score in scores for end in _ends(score)))
         for (task, metric), scores in found.items()
     ]
+
+
+def _influence_scales(found: InfluenceAnalysis) -> dict[str, Scale]:
+    """Return a scale for each measure, which holds zero and every demonstration's effect."""
+    effects: dict[str, list[float]] = {}
+    for demonstration in found.demonstrations:
+        for measure, effect in demonstration.effects.items():
+            effects.setdefault(measure, [0.0]).extend((effect.mean, *(effect.ci95 or ())))
+    return {measure: nice_scale(values) for measure, values in effects.items()}
 
 
 def _ends(score: MetricResult) -> tuple[float, ...]:

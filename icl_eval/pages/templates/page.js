@@ -28,5 +28,5 @@ function visible(text) {
 /** Return a number with as many digits as a score deserves; a dash for one that is missing. */
 function formatted(number) {
   if (number === null || number === undefined) return "–";
-  return Math.abs(number) < 2 ? number.toFixed(3) : number.toFixed(1);
+  return (Math.abs(number) < 2 ? number.toFixed(3) : number.toFixed(1)).replace("-", "−");
 }
