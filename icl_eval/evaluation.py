@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -104,7 +105,13 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
 def _warn_of_leaks(prepared: Prepared) -> None:
     for task in prepared.tasks:
         for sentence in lint_leaks(task):
-            logger.warning("%s: %s", task.plan.task.name, sentence)
+            _warn_once(f"{task.plan.task.name}: {sentence}")
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    """Warn, but not again for each cell of a sweep."""
+    logger.warning(sentence)
 
 
 def _content_identities(evaluation: Evaluation, prepared: Prepared) -> dict[str, str]:
