@@ -5,7 +5,7 @@ ARGS ?=
 # The weights are downloaded once into the user's cache; everything else stays in this folder.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format benchmark clean help
+.PHONY: demo test check format benchmark train clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -29,6 +29,9 @@ format: $(INSTALLED)  ## format the code
 benchmark: $(INSTALLED)  ## compare speed with other ways to decode (make benchmark ARGS="--workloads k1 --sample 16")
 	$(VENV)/bin/pip install -q -c constraints.txt -e '.[benchmark]'
 	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+train: $(INSTALLED)  ## train a small T5 to learn in context (make train ARGS="--output mine --seed 1")
+	$(VENV)/bin/torchrun --nproc-per-node 2 -m training train $(ARGS)
 
 clean:  ## remove the virtual environment and caches, not the outputs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

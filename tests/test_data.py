@@ -48,7 +48,8 @@ def overlap(first, second):
 
 
 def test_the_folders_are_the_tasks_that_are_tested_here():
-    assert sorted(folder.name for folder in DATA.iterdir() if folder.is_dir()) == list(TASKS)
+    elsewhere = {"induction"}  # see tests/test_training.py
+    assert {folder.name for folder in DATA.iterdir() if folder.is_dir()} == {*TASKS, *elsewhere}
 
 
 @every_task

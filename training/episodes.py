@@ -1,0 +1,30 @@
+"""Episodes: demonstrations and questions of one rule."""
+
+from dataclasses import dataclass
+from random import Random
+
+from training.families import FAMILIES, Pair, Rule
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Some demonstrations, and questions that they answer."""
+
+    family: str
+    demonstrations: tuple[Pair, ...]
+    questions: tuple[Pair, ...]
+
+
+def draw_episode(rng: Random, family: str, level: int, num_demonstrations: int, num_questions: int) -> Episode:
+    """Draw an episode for training: a rule, and pairs by it."""
+    pairs = draw_pairs(rng, FAMILIES[family].draw_rule(rng, level), num_demonstrations + num_questions)
+    return Episode(family, tuple(pairs[:num_demonstrations]), tuple(pairs[num_demonstrations:]))
+
+
+def draw_pairs(rng: Random, rule: Rule, count: int) -> list[Pair]:
+    """Draw pairs that differ; where three times as many draws do not find enough, some are repeated."""
+    drawn = [rule.draw_pair(rng) for _ in range(3 * count)]
+    different = list(dict.fromkeys(drawn))
+    pairs = (different + drawn)[:count]
+    rng.shuffle(pairs)
+    return pairs

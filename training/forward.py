@@ -1,0 +1,54 @@
+"""The forward pass of a batch: each answer of an episode sees all demonstrations and its own question alone."""
+
+from typing import Any
+
+import torch
+
+from training.batches import Batch
+
+_MASKED = -1e9
+
+
+def logits_of(model: Any, batch: Batch, own_question: bool = False) -> torch.Tensor:
+    """Return the logits of all decoder positions, `[batch, decoder_seq, vocabulary]`.
+
+    Args:
+        model: A T5 with eager attention, which takes masks as they are.
+        batch: Episodes.
+        own_question: Show the decoder no demonstrations, only what the encoder made of its question.
+    """
+    encoded = model.encoder(input_ids=batch.encoder_ids, attention_mask=(batch.encoder_groups >= 0).long())
+    output = model(
+        encoder_outputs=encoded,
+        attention_mask=_additive(_cross_mask(batch, own_question)),
+        decoder_input_ids=batch.decoder_ids,
+        decoder_attention_mask=_additive(_causal_mask(batch)),
+        use_cache=False,
+    )
+    logits: torch.Tensor = output.logits
+    return logits
+
+
+def loss_of(model: Any, batch: Batch, own_question: bool = False) -> torch.Tensor:
+    """Return the mean cross-entropy of the answers' tokens, in nats."""
+    logits = logits_of(model, batch, own_question).float()
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+
+
+def _cross_mask(batch: Batch, own_question: bool) -> torch.Tensor:
+    """Which of the encoder's tokens a decoder's token sees, `[batch, decoder_seq, encoder_seq]`."""
+    encoder, decoder = batch.encoder_groups[:, None, :], batch.decoder_groups[:, :, None]
+    own = (encoder > 0) & (encoder == decoder)
+    return own if own_question else own | (encoder == 0)
+
+
+def _causal_mask(batch: Batch) -> torch.Tensor:
+    """Which of the decoder's earlier tokens a token sees: those of its own answer, `[batch, seq, seq]`."""
+    groups = batch.decoder_groups
+    length = groups.shape[1]
+    return (groups[:, :, None] == groups[:, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def _additive(mask: torch.Tensor) -> torch.Tensor:
+    """Turn a mask into what is added to attention scores, the same for every head: `[batch, 1, from, to]`."""
+    return (~mask[:, None]).float() * _MASKED

@@ -1,0 +1,63 @@
+"""Wordings: an episode's text, taken from `icl_eval`'s own templates so that the two cannot drift apart.
+
+Rendering a template takes ten times as long as everything else about an episode, so each is rendered once, with a
+mark for the question and one for the answer, and what stands around the marks is kept.
+"""
+
+from dataclasses import dataclass
+
+from omegaconf import OmegaConf
+
+from icl_eval.hydra_setup import conf_dir
+from icl_eval.tasks import Example, Task
+from icl_eval.templates import TextTemplate
+from training.families import FAMILIES, Pair
+
+LABELS = {"question": "Input", "answer": "Output"}
+"""What the tasks call their two sides."""
+TEMPLATES = ("labelled", "plain")
+"""The templates of `conf/template/` that training uses."""
+_QUESTION, _ANSWER = "\x00", "\x01"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How one template words the episodes of one family."""
+
+    instruction: str
+    before_question: str
+    after_question: str
+    before_answer: str
+    separator: str
+
+    def question(self, pair: Pair) -> str:
+        """Return the question, up to where the answer begins."""
+        return self.before_question + pair.question + self.after_question
+
+    def answer(self, pair: Pair) -> str:
+        """Return the answer, with the white space before it."""
+        return self.before_answer + pair.answer
+
+
+def load_wordings(template: str) -> dict[str, Wording]:
+    """Load a template of `conf/template/` as the wordings of all families."""
+    config = OmegaConf.load(conf_dir() / f"template/{template}.yaml")
+    parts = TextTemplate(
+        instruction=config.get("instruction", ""),
+        question=config.question,
+        answer=config.answer,
+        demonstration=None,
+        separator=config.separator,
+        question_first=False,
+        name=template,
+    )
+    return {family: _wording(parts, family) for family in FAMILIES}
+
+
+def _wording(template: TextTemplate, family: str) -> Wording:
+    task = Task(family, FAMILIES[family].instruction, LABELS, (), (), content_hash="")
+    marked = Example("", {"question": _QUESTION}, (_ANSWER,))
+    blocks = template.render(task, (marked,), marked)
+    before, after = blocks.question.split(_QUESTION)
+    before_answer = blocks.demonstrations[0].removeprefix(blocks.question).removesuffix(_ANSWER)
+    return Wording(blocks.instruction, before, after, before_answer, blocks.separator)
