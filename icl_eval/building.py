@@ -301,4 +301,5 @@ def _build_template(config: TemplateConfig, name: str) -> TextTemplate:
         separator=config.separator,
         question_first=config.question_first,
         name=name,
+        variant=config.variant,
     )

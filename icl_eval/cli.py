@@ -6,6 +6,8 @@
     icl-eval stream prompt="…"          show one completion while it is made
     icl-eval trace prompt="…"           show everything that happens to one prompt, or to a task's question
     icl-eval doctor [key=value …]       does the model give the same tokens however it is run?
+    icl-eval compare RUN_A RUN_B …      do finished runs differ by more than chance?
+    icl-eval list [FOLDER …]            the runs in some folders, with their scores
 
 A user's mistake is one line on stderr and exit code 2; a run that fails exits with 1.
 """
@@ -41,6 +43,8 @@ class Command:
 
     config_name: str
     run: Callable[[DictConfig], None]
+    folders_key: str | None = None
+    """The key that takes the words which are folders; None where all words are options."""
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -93,12 +97,30 @@ def trace(cfg: DictConfig) -> None:
     run_trace(subject, config.runners_up, Path(HydraConfig.get().runtime.output_dir))
 
 
+def compare(cfg: DictConfig) -> None:
+    """Compare finished runs with the first of them."""
+    from icl_eval.comparing import compare_folders
+    from icl_eval.config import CompareConfig, typed_config
+
+    compare_folders(typed_config(cfg, CompareConfig))
+
+
+def list_runs(cfg: DictConfig) -> None:
+    """Show the runs in some folders."""
+    from icl_eval.config import ListConfig, typed_config
+    from icl_eval.listing import print_runs
+
+    print_runs([Path(folder) for folder in typed_config(cfg, ListConfig).folders])
+
+
 COMMANDS = {
     "evaluate": Command("evaluate", evaluate),
     "preview": Command("preview", preview),
     "doctor": Command("doctor", doctor),
     "stream": Command("stream", stream),
     "trace": Command("trace", trace),
+    "compare": Command("compare", compare, folders_key="runs"),
+    "list": Command("list", list_runs, folders_key="folders"),
 }
 
 
@@ -107,7 +129,27 @@ def main() -> None:
     arguments = sys.argv[1:]
     name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "evaluate"
     arguments.sort(key=lambda word: word not in _SWEEP_FLAGS)  # argparse takes overrides on one side of a flag only
-    sys.exit(_run(COMMANDS[name], arguments))
+    command = COMMANDS[name]
+    if command.folders_key is not None:
+        arguments = _gather_folders(command.folders_key, arguments)
+    sys.exit(_run(command, arguments))
+
+
+def _gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with those that are folders made one option, so that the others keep Hydra's grammar.
+
+    A run's folder may well have a `=` in its name, but there is no option with a `/` before it.
+    """
+    folders = [
+        word
+        for word in arguments
+        if not word.startswith("-") and (Path(word).is_dir() or "/" in word.partition("=")[0] or "=" not in word)
+    ]
+    others = [word for word in arguments if word not in folders]
+    if not folders:
+        return others
+    quoted = ",".join("'" + folder.replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
+    return [*others, f"{key}=[{quoted}]"]
 
 
 def _run(command: Command, arguments: list[str]) -> int:

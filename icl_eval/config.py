@@ -63,6 +63,7 @@ class TemplateConfig:
     demonstration: str | None = None
     separator: str = "\n\n"
     question_first: bool = False
+    variant: int | None = None
     chat: bool = False
 
 
@@ -122,12 +123,31 @@ class TraceConfig(RunConfig):
     runners_up: int = 5
 
 
+@dataclass
+class CompareConfig:
+    """What `icl-eval compare` can be told."""
+
+    runs: list[str] = field(default_factory=list)
+    output: str | None = None
+    seed: int = 0
+    num_resamples: int = 10_000
+
+
+@dataclass
+class ListConfig:
+    """What `icl-eval list` can be told."""
+
+    folders: list[str] = field(default_factory=list)
+
+
 def register_schemas() -> None:
     """Make the schemas known to Hydra."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     store.store(name="stream_schema", node=StreamConfig)
     store.store(name="trace_schema", node=TraceConfig)
+    store.store(name="compare_schema", node=CompareConfig)
+    store.store(name="list_schema", node=ListConfig)
 
 
 def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jinja2
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from icl_eval.errors import ConfigError
+from icl_eval.styles import Style, draw_style
 from icl_eval.tasks import Example, Task
 
 ApplyChatTemplate = Callable[[list[dict[str, str]]], str]
@@ -85,8 +87,9 @@ class TextTemplate:
     """Wording as Jinja texts.
 
     They see the row's fields, `instruction` and `labels` (the task's; a row's own field of that name comes
-    first) and, in `answer` and `demonstration`, the first reference as `answer`. A name that does not exist
-    is an error. What a row contains is inserted as it is and never expanded.
+    first) and, in `answer` and `demonstration`, the first reference as `answer`; of a template with variants also
+    the drawn `style`. A name that does not exist is an error. What a row contains is inserted as it is and never
+    expanded.
     """
 
     instruction: str
@@ -103,15 +106,27 @@ class TextTemplate:
     """In an encoder, the question precedes the demonstrations. A decoder goes on from the question, so
     there it is always last."""
     name: str = "template"
+    variant: int | None = None
+    """Which form the texts' `style` has; None for a template without variants."""
     _compiled: dict[str, jinja2.Template] = field(init=False, repr=False, default_factory=dict)
+    _style: dict[str, Style] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        texts = {"instruction": self.instruction, "question": self.question, "answer": self.answer}
-        for part, text in (texts | {"demonstration": self.demonstration or ""}).items():
+        used: set[str] = set()
+        for part in ("instruction", "question", "answer", "demonstration", "separator"):
+            text = getattr(self, part) or ""
             try:
+                used |= find_undeclared_variables(_ENVIRONMENT.parse(text))
                 self._compiled[part] = _ENVIRONMENT.from_string(text)
             except jinja2.TemplateError as error:
                 raise ConfigError(f"template.{part}: {error} (in {text!r})") from None
+        if self.variant is not None:
+            if "style" not in used:
+                raise ConfigError(
+                    f"template.variant={self.variant}: template '{self.name}' has no variants, since none of its "
+                    "texts uses 'style'; template=varied has"
+                )
+            self._style["style"] = draw_style(self.variant)
 
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> TextBlocks:
         """Render one prompt's parts.
@@ -126,7 +141,7 @@ class TextTemplate:
             instruction=self._part("instruction", task, example),
             demonstrations=tuple(self._demonstration(task, shown) for shown in demonstrations),
             question=self._part("question", task, example).rstrip(" "),
-            separator=self.separator,
+            separator=self._part("separator", task, example),
             question_first=self.question_first,
         )
 
@@ -158,6 +173,7 @@ class TextTemplate:
         known: Mapping[str, Any] = {
             "instruction": task.instruction,
             "labels": task.labels,
+            **self._style,
             **example.inputs,
             **more,
         }
@@ -221,7 +237,7 @@ class ChatTemplate:
         blocks = self.wording.render(task, (), example)
         turns.append(("user", blocks.question.strip()))
         if blocks.instruction:
-            turns[0] = ("user", blocks.instruction + self.wording.separator + turns[0][1])
+            turns[0] = ("user", blocks.instruction + blocks.separator + turns[0][1])
         messages = tuple({"role": role, "content": content} for role, content in turns)
         return ChatBlocks(messages, self.apply_chat_template)
 

@@ -111,6 +111,7 @@ CHANGES = {
     "template.demonstration": (prompts, [], ["template.demonstration='{{ question }}={{ answer }}'"]),
     "template.separator": (prompts, [], ["template.separator='--'"]),
     "template.question_first": (prompts, ["model.source={t5}"], ["template.question_first=true"]),
+    "template.variant": (prompts, ["template=varied"], ["template.variant=3"]),
     "template.chat": (prompts, ["model.source={chatty}"], ["template.chat=true"]),
     "placement": (prompts, ["model.source={t5}"], ["placement=split"]),
     "demonstrations": (prompts, [], ["demonstrations=first"]),

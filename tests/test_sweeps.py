@@ -159,7 +159,27 @@ def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
 
 def test_an_experiment_can_be_a_sweep(icl_eval_command, gpt2, tmp_path):
     outcome = icl_eval_command(
-        "experiment=shot_curve", f"model.source={gpt2}", *QUICK, "overflow=drop", "hydra.sweep.dir=sweep"
+        "experiment=shot_curve", f"model.source={gpt2}", *QUICK, "overflow=drop", "seed=0,1", "hydra.sweep.dir=sweep"
     )
     assert outcome.exit_code == 0
-    assert [shots(cell) for cell in read_cells(tmp_path)] == [f"num_fewshot={number}" for number in (0, 1, 2, 4, 8)]
+    numbers = [f"num_fewshot={number}" for number in (0, 1, 2, 4, 8)]
+    assert sorted(shots(cell) for cell in read_cells(tmp_path)) == sorted(numbers * 2)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "overrides", "factors"),
+    [
+        ("variance", ["template.variant=0,1", "seed=0,1"], {"template.variant": ["0", "1"], "seed": ["0", "1"]}),
+        ("templates", ["template.variant=0,2"], {"template.variant": ["0", "2"]}),
+    ],
+)
+def test_an_experiment_says_where_the_variance_comes_from(
+    experiment, overrides, factors, icl_eval_command, gpt2, tmp_path
+):
+    outcome = icl_eval_command(
+        f"experiment={experiment}", f"model.source={gpt2}", *QUICK, "num_fewshot=1", *overrides, "hydra.sweep.dir=sweep"
+    )
+    assert outcome.exit_code == 0
+    analysis = read_sweep(tmp_path)["analysis"]
+    assert [found["factors"] for found in analysis["variance"]] == [factors] * 2
+    assert "where the variance of a score comes from" in outcome.out

@@ -1,0 +1,96 @@
+"""Comparing: the command `icl-eval compare`, from the folders that a user names to a table and `compare.json`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from icl_eval.comparison import Comparison, Difference, compare_runs
+from icl_eval.config import CompareConfig
+from icl_eval.errors import ConfigError
+from icl_eval.reports import write_json
+from icl_eval.runs import REPORT_FILE, Run, read_run
+from icl_eval.sweeps import gather_cells
+from icl_eval.terminal import from_here, open_console, short
+
+_MIN_RESAMPLES = 100
+
+
+def compare_folders(config: CompareConfig) -> None:
+    """Compare runs, print the table and write `compare.json`.
+
+    Raises:
+        ConfigError: When there are fewer than two runs, or an option is out of range.
+        DataError: When a folder holds no finished run, or runs cannot be compared.
+    """
+    if config.num_resamples < _MIN_RESAMPLES:
+        raise ConfigError(f"num_resamples={config.num_resamples}: must be {_MIN_RESAMPLES} or more")
+    runs = _runs([Path(folder) for folder in config.runs])
+    if len(runs) < 2:
+        raise ConfigError(f"compare: two or more runs are needed, found {len(runs)} (icl-eval compare RUN_A RUN_B)")
+    comparison = compare_runs(runs, config.seed, config.num_resamples)
+    path = Path(config.output) if config.output else runs[0].folder.parent / "compare.json"
+    write_json(asdict(comparison), path)
+    _print(comparison, path)
+
+
+def _runs(folders: Sequence[Path]) -> list[Run]:
+    """Read the runs, each once, a sweep's folder standing for its finished cells."""
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        is_sweep = folder.is_dir() and not (folder / REPORT_FILE).exists()
+        cells = [folder / cell["cell"] for cell in gather_cells(folder) if "results" in cell] if is_sweep else []
+        for path in cells or [folder]:
+            found.setdefault(path.resolve(), path)
+    return [read_run(path) for path in found.values()]
+
+
+def _print(comparison: Comparison, path: Path) -> None:
+    console = open_console()
+    console.print(f"baseline: {from_here(Path(comparison.baseline))}", markup=False, highlight=False)
+    console.print(_table(comparison))
+    for name in comparison.left_out:
+        console.print(f"{name}: not in all of the runs, and not compared", style="yellow", markup=False)
+    console.print(f"comparison: {from_here(path)}", markup=False, highlight=False)
+
+
+def _table(comparison: Comparison) -> Table:
+    num_tests = sum(found.p_value is not None for found in comparison.differences)
+    table = Table(title=f"differences from the baseline; p adjusted for {num_tests} tests (Holm)", title_justify="left")
+    for column in ("run", "task", "metric"):
+        table.add_column(column, overflow="fold")
+    for column in ("baseline", "score", "difference", "95 % interval", "p", "adjusted p", "better", "worse"):
+        table.add_column(column, justify="right")
+    previous = None
+    for found in comparison.differences:
+        name = "" if found.run == previous else Path(found.run).name
+        previous = found.run
+        table.add_row(Text(name), found.task, found.metric, *_numbers(found))  # a folder's name may look like markup
+    return table
+
+
+def _numbers(found: Difference) -> list[str]:
+    arrow = "" if found.higher_is_better else " ↓"
+    interval = "" if found.ci95 is None else f"{_signed(found.ci95[0])} to {_signed(found.ci95[1])}"
+    return [
+        short(found.baseline_score) + arrow,
+        short(found.score) + arrow,
+        _signed(found.difference),
+        interval,
+        _probability(found.p_value),
+        _probability(found.p_adjusted),
+        str(len(found.better)),
+        str(len(found.worse)),
+    ]
+
+
+def _signed(difference: float) -> str:
+    return ("+" if difference > 0 else "") + short(difference)
+
+
+def _probability(p_value: float | None) -> str:
+    if p_value is None:
+        return ""
+    return f"{p_value:.3f}" if p_value >= 0.001 else f"{p_value:.1g}"

@@ -1,0 +1,197 @@
+"""Comparison: finished runs against a baseline, question by question, from their records alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from icl_eval.errors import DataError
+from icl_eval.intervals import FloatArray, Interval
+from icl_eval.measurements import Measurement, measure
+from icl_eval.runs import Run
+from icl_eval.significance import (
+    Paired,
+    approximate_randomisation,
+    bootstrap_difference,
+    holm,
+    mcnemar,
+    sign_flip,
+)
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one run differs from the baseline in one metric of one task."""
+
+    run: str
+    task: str
+    metric: str
+    higher_is_better: bool
+    n: int
+    baseline_score: float
+    score: float
+    difference: float
+    """`score` minus `baseline_score`."""
+    ci95: tuple[float, float] | None
+    """Percentile interval of the paired bootstrap over questions; None for a metric whose statistics do not add up."""
+    test: str | None
+    """`mcnemar` (exact) where every question is right or wrong, `sign_flip` where it has a value, and
+    `approximate_randomisation` for a score of the whole corpus; None where there is no interval either."""
+    p_value: float | None
+    """Two-sided."""
+    p_adjusted: float | None
+    """After Holm, for all tests of the comparison."""
+    better: tuple[str, ...]
+    """Ids of the questions with a better value of their own than in the baseline; where a question is right or wrong,
+    those that became right."""
+    worse: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare.json` holds."""
+
+    schema_version: int
+    baseline: str
+    runs: tuple[str, ...]
+    seed: int
+    num_resamples: int
+    left_out: tuple[str, ...]
+    """Tasks, and metrics such as `qa: token_f1`, that not all of the runs have."""
+    differences: tuple[Difference, ...]
+
+
+def compare_runs(runs: Sequence[Run], seed: int = 0, num_resamples: int = 10_000) -> Comparison:
+    """Compare runs with the first of them.
+
+    Args:
+        runs: Two or more, about the same data and questions.
+        seed: Of everything that is drawn.
+        num_resamples: How many corpora are drawn for an interval, how many exchanges for a test.
+
+    Raises:
+        DataError: When runs cannot be compared: other data, other questions, another metric; or records are missing.
+    """
+    baseline, *others = runs
+    tasks = tuple(task for task in baseline.report.results if all(task in run.report.results for run in others))
+    if not tasks:
+        raise DataError(f"{baseline.folder}: no task that the others have too; there is nothing to compare")
+    for other in others:
+        for task in tasks:
+            _require_same_questions(baseline, other, task)
+    known = {(found.task, found.metric): found for found in measure(baseline, tasks)}
+    differences = [
+        _compare(str(other.folder), known[found.task, found.metric], found, seed, num_resamples)
+        for other in others
+        for found in measure(other, tasks)
+        if (found.task, found.metric) in known
+    ]
+    return Comparison(
+        schema_version=SCHEMA_VERSION,
+        baseline=str(baseline.folder),
+        runs=tuple(str(other.folder) for other in others),
+        seed=seed,
+        num_resamples=num_resamples,
+        left_out=_left_out(runs, tasks),
+        differences=_adjusted(differences),
+    )
+
+
+def _left_out(runs: Sequence[Run], tasks: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of what only some of the runs have."""
+    everything = dict.fromkeys(task for run in runs for task in run.report.results)
+    missing = [task for task in everything if task not in tasks]
+    for task in tasks:
+        scored = [run.report.results[task].metrics for run in runs]
+        every_metric = dict.fromkeys(name for metrics in scored for name in metrics)
+        missing += [f"{task}: {name}" for name in every_metric if not all(name in metrics for metrics in scored)]
+    return tuple(missing)
+
+
+def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
+    data = [run.report.provenance.datasets[task] for run in (baseline, other)]
+    if data[0] != data[1]:
+        raise DataError(f"{other.folder}: task '{task}' has other data than in {baseline.folder}")
+    ids = [{record.example_id for record in run.records(task)} for run in (baseline, other)]
+    if differing := sorted(ids[0] ^ ids[1]):
+        raise DataError(
+            f"{other.folder}: task '{task}' has other questions than in {baseline.folder}: "
+            f"{len(ids[1])} and {len(ids[0])}, and {differing[0]!r} is only in one of them"
+        )
+    metrics = [run.report.results[task].metrics for run in (baseline, other)]
+    for name in metrics[0].keys() & metrics[1].keys():
+        if metrics[0][name].signature != metrics[1][name].signature:
+            raise DataError(
+                f"{other.folder}: {name} of task '{task}' has other options than in {baseline.folder}: "
+                f"{metrics[1][name].signature} and {metrics[0][name].signature}"
+            )
+
+
+def _compare(name: str, baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Difference:
+    test, p_value = _test(baseline, other, seed, num_resamples)
+    interval = _interval(baseline, other, seed, num_resamples)
+    better, worse = _flipped(baseline, other)
+    return Difference(
+        run=name,
+        task=other.task,
+        metric=other.metric,
+        higher_is_better=other.higher_is_better,
+        n=len(other.example_ids),
+        baseline_score=baseline.score,
+        score=other.score,
+        difference=other.score - baseline.score,
+        ci95=(interval.low, interval.high) if interval else None,
+        test=test,
+        p_value=p_value,
+        p_adjusted=None,
+        better=better,
+        worse=worse,
+    )
+
+
+def _paired(baseline: Measurement, other: Measurement) -> Paired | None:
+    score_sums = other.statistics.score_sums
+    if score_sums is None or len(other.example_ids) < 2:
+        return None
+    return Paired(baseline.statistics.rows, other.statistics.rows, score_sums)
+
+
+def _interval(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Interval | None:
+    paired = _paired(baseline, other)
+    return bootstrap_difference(paired, seed, num_resamples) if paired else None
+
+
+def _test(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> tuple[str | None, float | None]:
+    if other.statistics.is_mean:
+        before, after = _own_values(baseline), _own_values(other)
+        if set(np.unique([before, after])) <= {0.0, 1.0}:
+            return "mcnemar", mcnemar(int((after > before).sum()), int((after < before).sum()))
+        return "sign_flip", sign_flip(after - before, seed, num_resamples)
+    paired = _paired(baseline, other)
+    if paired is None:
+        return None, None
+    return "approximate_randomisation", approximate_randomisation(paired, seed, num_resamples)
+
+
+def _own_values(measurement: Measurement) -> FloatArray:
+    return np.array(measurement.statistics.per_example, dtype=np.float64)
+
+
+def _flipped(baseline: Measurement, other: Measurement) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the ids of the questions that became better, and of those that became worse."""
+    better: list[str] = []
+    worse: list[str] = []
+    pairs = zip(baseline.statistics.per_example, other.statistics.per_example, strict=True)
+    for example_id, (before, after) in zip(other.example_ids, pairs, strict=True):
+        if before is None or after is None or before == after:
+            continue
+        (better if (after > before) == other.higher_is_better else worse).append(example_id)
+    return tuple(better), tuple(worse)
+
+
+def _adjusted(differences: Sequence[Difference]) -> tuple[Difference, ...]:
+    p_values = [found.p_value for found in differences if found.p_value is not None]
+    adjusted = iter(holm(p_values))
+    return tuple(found if found.p_value is None else replace(found, p_adjusted=next(adjusted)) for found in differences)

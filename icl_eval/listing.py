@@ -1,0 +1,82 @@
+"""Listing: the command `icl-eval list`, a table of the runs in some folders."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from rich.table import Table
+from rich.text import Text
+
+from icl_eval.errors import DataError
+from icl_eval.runs import REPORT_FILE, Run, read_run
+from icl_eval.terminal import from_here, open_console, short
+
+_MARKS = (REPORT_FILE, "error.json", "fingerprint.json")
+"""What a run leaves at its end, when it fails, and at its beginning."""
+
+
+def print_runs(roots: Sequence[Path]) -> None:
+    """Print a row for each task of each run in some folders and below them.
+
+    Raises:
+        DataError: When a folder does not exist or holds no run.
+    """
+    folders = _run_folders(roots)
+    if not folders:
+        raise DataError(f"{', '.join(map(str, roots))}: no run in it")
+    table = Table(title=_counted(folders), title_justify="left")
+    for column in ("run", "model", "task"):
+        table.add_column(column, overflow="fold")
+    for column in ("k", "seed"):
+        table.add_column(column, justify="right")
+    for column in ("placement", "template", "metric"):
+        table.add_column(column)
+    table.add_column("score", justify="right")
+    table.add_column("state")
+    for folder in folders:
+        for row in _finished(read_run(folder)) if (folder / REPORT_FILE).exists() else [_unfinished(folder)]:
+            table.add_row(*map(Text, (str(from_here(folder)), *row)))  # a folder's name may look like markup
+    open_console().print(table)
+
+
+def _run_folders(roots: Sequence[Path]) -> list[Path]:
+    for root in roots:
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder")
+    return sorted({path.parent for root in roots for mark in _MARKS for path in root.rglob(mark)})
+
+
+def _counted(folders: Sequence[Path]) -> str:
+    finished = sum((folder / REPORT_FILE).exists() for folder in folders)
+    return f"{len(folders)} runs, {finished} of them finished"
+
+
+def _finished(run: Run) -> list[list[str]]:
+    """Return a row a task, with the task's first metric."""
+    info = run.report.run
+    rows = []
+    for task, result in run.report.results.items():
+        metric, found = next(iter(result.metrics.items()))
+        arrow = "" if found.higher_is_better else " ↓"
+        options = [str(info.num_fewshot), str(info.seed), info.placement, info.template]
+        rows.append([info.model, task, *options, metric, short(found.score) + arrow, f"finished, n={result.n}"])
+    return rows
+
+
+def _unfinished(folder: Path) -> list[str]:
+    """Return the row of a run without a report; what its model would have made of the defaults is not known yet."""
+    path = folder / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path) if path.exists() else OmegaConf.create()
+    known = {key: OmegaConf.select(config, key, default="") for key in ("model.source", "num_fewshot", "seed")}
+    model, shots, seed = map(str, known.values())
+    tasks = ", ".join(OmegaConf.select(config, "task", default={}))
+    return [Path(model).name, tasks, shots, seed, "", "", "", "", _state(folder)]
+
+
+def _state(folder: Path) -> str:
+    error = folder / "error.json"
+    if error.exists():
+        return f"failed: {json.loads(error.read_text(encoding='utf-8'))['message']}"
+    done = sum(path.read_bytes().count(b"\n") for path in folder.glob("samples_*.jsonl"))
+    return f"unfinished, {done} records"

@@ -1,0 +1,179 @@
+import json
+import shutil
+
+import pytest
+import scipy.stats
+
+import icl_eval
+from icl_eval.comparison import compare_runs
+from icl_eval.errors import DataError
+from icl_eval.hydra_setup import conf_dir
+from icl_eval.runs import find_runs, read_run
+
+QUICK = ("task=qa", "limit=6", "max_new_tokens=4", "num_fewshot=1")
+RIGHT = {"one": "110010", "other": "111101"}  # of each question, whether the run of this name has it right
+
+
+@pytest.fixture
+def evaluate(icl_eval_command, gpt2, tmp_path):
+    """Evaluate the tiny decoder-only model into a folder of this name, and return it."""
+
+    def evaluate(name, *overrides):
+        outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, *overrides, f"hydra.run.dir='{name}'")
+        assert (outcome.exit_code, outcome.err) == (0, "")
+        return tmp_path / name
+
+    return evaluate
+
+
+@pytest.fixture
+def judged(evaluate):
+    """Return the folders of two runs whose completions were written by hand, and scored."""
+    return [judge(evaluate, name) for name in RIGHT]
+
+
+def judge(evaluate, name, *overrides):
+    """Evaluate, put the right answer or one with more words into the records, and score them again."""
+    path = evaluate(name, *overrides) / "samples_qa.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for record, hit in zip(records, RIGHT[name], strict=True):
+        record["completion"] = record["targets"][0] + ("" if hit == "1" else " or so")
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return evaluate(name, *overrides)
+
+
+def test_a_comparison_says_by_how_much_how_sure_and_which_questions_flipped(judged, icl_eval_command, tmp_path):
+    outcome = icl_eval_command("compare", "one", "other", "num_resamples=500")
+
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    found = json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))
+    exact = next(one for one in found["differences"] if one["metric"] == "exact_match")
+    assert (exact["baseline_score"], exact["score"], exact["difference"]) == pytest.approx((3 / 6, 5 / 6, 2 / 6))
+    assert exact["better"] == ["qa-test-003", "qa-test-004", "qa-test-006"]
+    assert exact["worse"] == ["qa-test-005"]
+    assert (exact["test"], exact["p_value"]) == ("mcnemar", scipy.stats.binomtest(3, 4).pvalue)
+    assert exact["p_adjusted"] == 1.0
+    assert exact["ci95"][0] < exact["difference"] < exact["ci95"][1]
+    row = next(line for line in outcome.out.splitlines() if "exact_match" in line)
+    shown = [part.strip() for part in row.split("│")[1:7]]
+    assert shown == ["other", "qa", "exact_match", "0.500", "0.833", "+0.333"]
+    assert outcome.out.endswith("comparison: compare.json\n")
+
+
+@pytest.mark.parametrize(("metrics", "test"), [("chrf", "approximate_randomisation"), ("token_f1", "sign_flip")])
+def test_the_test_is_the_one_that_the_metric_calls_for(metrics, test, evaluate):
+    runs = [read_run(judge(evaluate, name, f"metrics=[{metrics}]")) for name in RIGHT]
+    (found,) = compare_runs(runs, num_resamples=200).differences
+    assert (found.baseline_score, found.score) == tuple(run.report.results["qa"].metrics[metrics].score for run in runs)
+    assert found.test == test
+    assert 0 < found.p_value <= 1
+
+
+def test_a_sweep_stands_for_its_cells_and_the_first_run_named_is_the_baseline(icl_eval_command, gpt2, tmp_path):
+    icl_eval_command(f"model.source={gpt2}", *QUICK[:3], "-m", "num_fewshot=0,1,2", "hydra.sweep.dir=sweep")
+    cells = {
+        str(cell["run"]["num_fewshot"]): cell["cell"] for cell in read_json(tmp_path / "sweep/sweep.json")["cells"]
+    }
+
+    outcome = icl_eval_command("compare", f"sweep/{cells['1']}", "sweep", "num_resamples=100", "output=found.json")
+
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    found = read_json(tmp_path / "found.json")
+    assert found["baseline"] == f"sweep/{cells['1']}"
+    assert found["runs"] == [f"sweep/{cells['0']}", f"sweep/{cells['2']}"]
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+REFUSED = {
+    "limit=5": "other: task 'qa' has other questions than in one: 5 and 6, and 'qa-test-006' is only in one of them",
+    "task=math": "one: no task that the others have too; there is nothing to compare",
+    "task.qa.metrics.exact_match.ignore_case=false": "other: exact_match of task 'qa' has other options than in one: ",
+    "task.qa.test.path=rows.jsonl": "other: task 'qa' has other data than in one",
+}
+
+
+def test_runs_that_cannot_be_compared_are_refused_in_one_line(evaluate, icl_eval_command, tmp_path):
+    rows = (conf_dir().parent / "data" / "qa" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows[:6]), encoding="utf-8")
+    evaluate("one")
+    for override, sentence in REFUSED.items():
+        shutil.rmtree(tmp_path / "other", ignore_errors=True)
+        evaluate("other", override)
+        outcome = icl_eval_command("compare", "one", "other", "num_resamples=100")
+        assert outcome.exit_code == 2
+        assert outcome.err.startswith(f"icl-eval: {sentence}")
+        assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "compare: two or more runs are needed, found 0 (icl-eval compare RUN_A RUN_B)"),
+        (["nowhere", "there/k=1"], "nowhere: no such folder"),
+        (["."], ".: no finished run in it (report.json is missing)"),
+        ([".", "num_resample=3"], "unknown key 'num_resample'; did you mean 'num_resamples'? "),
+        (["num_resamples=10"], "num_resamples=10: must be 100 or more"),
+        (["-m", "."], "-m: only evaluations can be swept"),
+    ],
+)
+def test_a_mistake_in_a_comparison_is_one_line(words, sentence, icl_eval_command):
+    outcome = icl_eval_command("compare", *words)
+    assert outcome.exit_code == 2
+    assert outcome.err.startswith(f"icl-eval: {sentence}")
+    assert outcome.err.count("\n") == 1
+
+
+def test_records_that_are_not_those_of_the_report_are_refused(evaluate):
+    folder = evaluate("one")
+    path = folder / "samples_qa.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records[0]["prediction"] = records[0]["targets"][0]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    with pytest.raises(DataError) as refused:
+        compare_runs([read_run(folder), read_run(folder)])
+    assert str(refused.value).startswith(
+        f"{folder}: the records of task 'qa' give exact_match=0.166667, the report says 0"
+    )
+
+
+def test_runs_are_found_again_as_a_frame_with_a_row_a_score(evaluate, tmp_path):
+    evaluate("outputs/a", "seed=0")
+    evaluate("outputs/b/c", "seed=1", "template.separator='--'")
+
+    frame = icl_eval.load_runs("outputs")
+
+    assert list(frame["run"]) == ["outputs/a"] * 2 + ["outputs/b/c"] * 2
+    assert list(frame["metric"]) == ["exact_match", "token_f1"] * 2
+    assert list(frame["seed"]) == [0, 0, 1, 1]
+    assert list(frame["template.separator"]) == ["\n\n", "\n\n", "--", "--"]
+    assert "template.question" not in frame
+    for row in frame.itertuples():
+        found = read_run(tmp_path / row.run).report.results["qa"].metrics[row.metric]
+        assert (row.score, row.stderr, row.ci_low, row.ci_high) == (found.score, found.stderr, *found.ci95)
+    assert len(find_runs(tmp_path)) == 2
+
+
+def test_records_are_found_again_as_a_frame_with_a_row_a_question(evaluate):
+    evaluate("outputs/a")
+    frame = icl_eval.load_records()
+    assert list(frame["example_id"]) == [f"qa-test-00{number}" for number in range(1, 7)]
+    assert frame["metrics.token_f1"].mean() == icl_eval.load_runs().set_index("metric")["score"]["token_f1"]
+
+
+def test_the_list_of_runs_shows_scores_and_what_is_not_finished(evaluate, icl_eval_command, tmp_path):
+    (finished, started) = (evaluate("outputs/k=1"), evaluate("outputs/k=2", "num_fewshot=2"))
+    (started / "report.json").unlink()
+    outcome = icl_eval_command("list")
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    rows = [[part.strip() for part in line.split("│")[1:-1]] for line in outcome.out.splitlines() if "outputs/" in line]
+    score = read_run(finished).report.results["qa"].metrics["exact_match"].score
+    shared = ["tiny-gpt2", "qa"]
+    found = ["decoder", "labelled", "exact_match", f"{score:.3f}", "finished, n=6"]
+    assert rows == [
+        ["outputs/k=1", *shared, "1", "0", *found],
+        ["outputs/k=2", *shared, "2", "0", "", "", "", "", "unfinished, 6 records"],
+    ]
+    assert icl_eval_command("list", "nowhere").err == "icl-eval: nowhere: no such folder\n"

@@ -1,0 +1,153 @@
+import statistics
+from itertools import product
+
+import numpy as np
+import pytest
+import sacrebleu
+import scipy.stats
+from sacrebleu.significance import PairedTest
+
+from icl_eval.metrics import BLEU
+from icl_eval.metrics.means import mean_statistics
+from icl_eval.significance import (
+    Paired,
+    approximate_randomisation,
+    bootstrap_difference,
+    holm,
+    mcnemar,
+    sign_flip,
+)
+
+WORDS = [f"word{number}" for number in range(20)]
+
+
+def corpora(seed, num_examples=80):
+    """Return references and two systems' outputs, of which the second has more words wrong."""
+    generator = np.random.default_rng(seed)
+    references = [list(generator.choice(WORDS, 12)) for _ in range(num_examples)]
+
+    def worsened(share):
+        return [
+            " ".join(str(generator.choice(WORDS)) if generator.random() < share else word for word in words)
+            for words in references
+        ]
+
+    return [" ".join(words) for words in references], worsened(0.3), worsened(0.36)
+
+
+def bleu_pair(references, first, second):
+    metric = BLEU()
+    one, other = (metric.per_example(outputs, [[text] for text in references]) for outputs in (first, second))
+    return Paired(one.rows, other.rows, other.score_sums)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return corpora(2)
+
+
+def sacrebleu_test(texts, kind, num_samples):
+    references, first, second = texts
+    systems = [("baseline", first), ("other", second)]
+    scorer = sacrebleu.BLEU(references=[references])
+    _, found = PairedTest(systems, {"BLEU": scorer}, references=None, test_type=kind, n_samples=num_samples)()
+    return found["BLEU"]
+
+
+def test_approximate_randomisation_agrees_with_sacrebleu(texts):
+    baseline, other = sacrebleu_test(texts, "ar", 2000)
+    paired = bleu_pair(*texts)
+    assert 0.005 < other.p_value < 0.5
+    found = approximate_randomisation(paired, seed=0, num_resamples=2000)
+    # Two estimates of one share, each of 2,000 draws: four standard errors of their difference apart at most.
+    assert abs(found - other.p_value) < 4 * (2 * other.p_value * (1 - other.p_value) / 2000) ** 0.5
+    assert paired.difference(paired.baseline.sum(axis=0), paired.other.sum(axis=0)) == pytest.approx(
+        other.score - baseline.score
+    )
+
+
+def test_the_interval_of_a_difference_is_sacrebleu_on_resampled_corpora(texts):
+    references, first, second = texts
+    paired = bleu_pair(*texts)
+    order = np.lexsort(np.hstack([paired.baseline, paired.other]).T)
+    generator = np.random.default_rng(5)
+    by_hand = []
+    for _ in range(40):
+        drawn = order[generator.integers(80, size=80)]
+        answers = [[references[i] for i in drawn]]
+        scores = [
+            sacrebleu.BLEU().corpus_score([outputs[i] for i in drawn], answers).score for outputs in (first, second)
+        ]
+        by_hand.append(scores[1] - scores[0])
+    interval = bootstrap_difference(paired, seed=5, num_resamples=40)
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(by_hand, [2.5, 97.5])))
+    assert interval.stderr == pytest.approx(statistics.stdev(by_hand))
+
+
+def test_the_order_of_the_questions_changes_neither_interval_nor_p_value(texts):
+    paired = bleu_pair(*texts)
+    turned = Paired(paired.baseline[::-1], paired.other[::-1], paired.score_sums)
+    for compute in (bootstrap_difference, approximate_randomisation):
+        assert compute(turned, seed=1, num_resamples=200) == compute(paired, seed=1, num_resamples=200)
+
+
+def test_few_sign_flips_are_all_tried():
+    differences = np.array([0.5, -0.25, 0.75, 0.0, 1.0, 0.25])
+    sums = [abs(np.dot(signs, differences)) for signs in product([1, -1], repeat=6)]
+    expected = np.mean([total >= abs(differences.sum()) for total in sums])
+    assert sign_flip(differences, seed=0, num_resamples=1000) == pytest.approx(expected)
+
+
+def test_many_sign_flips_are_drawn_and_agree_with_the_normal_limit():
+    differences = np.random.default_rng(0).normal(0.02, 0.1, 200)
+    z = differences.sum() / (differences**2).sum() ** 0.5
+    expected = 2 * scipy.stats.norm.sf(abs(z))
+    assert sign_flip(differences, seed=0, num_resamples=10_000) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "expected"),
+    [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 0.0625), (6, 1, 0.125), (10, 2, 0.03857421875), (3, 3, 1.0)],
+)
+def test_mcnemar_is_the_exact_binomial_one(gained, lost, expected):
+    assert mcnemar(gained, lost) == pytest.approx(expected)
+    assert mcnemar(lost, gained) == pytest.approx(expected)
+
+
+def test_holm_is_the_textbook_one_and_never_out_of_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_tests_of_systems_that_are_alike_call_a_difference_in_about_five_of_a_hundred_times():
+    generator = np.random.default_rng(4)
+    called = dict.fromkeys(("mcnemar", "sign_flip", "approximate_randomisation"), 0)
+    for seed in range(200):
+        right = generator.random((2, 60)) < generator.random(60)  # alike, question by question
+        graded = np.where(right, generator.random((2, 60)), 0.0)
+        rows = [mean_statistics(values, "") for values in graded]
+        paired = Paired(rows[0].rows, rows[1].rows, rows[1].score_sums)
+        p_values = {
+            "mcnemar": mcnemar(int((right[1] > right[0]).sum()), int((right[1] < right[0]).sum())),
+            "sign_flip": sign_flip(graded[1] - graded[0], seed, 200),
+            "approximate_randomisation": approximate_randomisation(paired, seed, 200),
+        }
+        for name, p_value in p_values.items():
+            called[name] += p_value <= 0.05
+    # 200 tosses at 0.05: 2 to 20 with probability 0.999. An exact test of counts stays below its level.
+    assert 2 <= called["sign_flip"] <= 20
+    assert 2 <= called["approximate_randomisation"] <= 20
+    assert called["mcnemar"] <= 20
+
+
+def test_about_95_of_100_intervals_cover_the_true_difference():
+    generator = np.random.default_rng(6)
+    covered = 0
+    for seed in range(300):
+        hard = generator.random(80)
+        values = [(generator.random(80) < hard**power).astype(float) for power in (1, 2)]
+        one, other = (mean_statistics(list(value), "") for value in values)
+        interval = bootstrap_difference(Paired(one.rows, other.rows, other.score_sums), seed, 300)
+        covered += interval.low <= 1 / 3 - 1 / 2 <= interval.high
+    assert 273 <= covered <= 297
