@@ -10,10 +10,11 @@ from rich.text import Text
 from icl_eval.comparison import Comparison, Difference, compare_runs
 from icl_eval.config import CompareConfig
 from icl_eval.errors import ConfigError
+from icl_eval.numbers import short
 from icl_eval.reports import write_json
 from icl_eval.runs import REPORT_FILE, Run, read_run
 from icl_eval.sweeps import gather_cells
-from icl_eval.terminal import from_here, open_console, short
+from icl_eval.terminal import from_here, open_console
 
 _MIN_RESAMPLES = 100
 

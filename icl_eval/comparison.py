@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from icl_eval.errors import DataError
-from icl_eval.intervals import FloatArray, Interval
 from icl_eval.measurements import Measurement, measure
 from icl_eval.runs import Run
 from icl_eval.significance import (
@@ -15,6 +14,7 @@ from icl_eval.significance import (
     bootstrap_difference,
     holm,
     mcnemar,
+    share_difference_interval,
     sign_flip,
 )
 
@@ -35,7 +35,8 @@ class Difference:
     difference: float
     """`score` minus `baseline_score`."""
     ci95: tuple[float, float] | None
-    """Percentile interval of the paired bootstrap over questions; None for a metric whose statistics do not add up."""
+    """Over questions: Bonett and Price's where every question is right or wrong, else percentiles of the paired
+    bootstrap; None for a metric whose statistics do not add up."""
     test: str | None
     """`mcnemar` (exact) where every question is right or wrong, `sign_flip` where it has a value, and
     `approximate_randomisation` for a score of the whole corpus; None where there is no interval either."""
@@ -130,8 +131,7 @@ def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
 
 
 def _compare(name: str, baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Difference:
-    test, p_value = _test(baseline, other, seed, num_resamples)
-    interval = _interval(baseline, other, seed, num_resamples)
+    tested = _test(baseline, other, seed, num_resamples)
     better, worse = _flipped(baseline, other)
     return Difference(
         run=name,
@@ -142,41 +142,40 @@ def _compare(name: str, baseline: Measurement, other: Measurement, seed: int, nu
         baseline_score=baseline.score,
         score=other.score,
         difference=other.score - baseline.score,
-        ci95=(interval.low, interval.high) if interval else None,
-        test=test,
-        p_value=p_value,
+        ci95=tested.ci95,
+        test=tested.test,
+        p_value=tested.p_value,
         p_adjusted=None,
         better=better,
         worse=worse,
     )
 
 
-def _paired(baseline: Measurement, other: Measurement) -> Paired | None:
-    score_sums = other.statistics.score_sums
-    if score_sums is None or len(other.example_ids) < 2:
-        return None
-    return Paired(baseline.statistics.rows, other.statistics.rows, score_sums)
+@dataclass(frozen=True)
+class _Tested:
+    """How sure a difference is."""
+
+    test: str | None
+    p_value: float | None
+    ci95: tuple[float, float] | None
 
 
-def _interval(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Interval | None:
-    paired = _paired(baseline, other)
-    return bootstrap_difference(paired, seed, num_resamples) if paired else None
-
-
-def _test(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> tuple[str | None, float | None]:
-    if other.statistics.is_mean:
-        before, after = _own_values(baseline), _own_values(other)
-        if set(np.unique([before, after])) <= {0.0, 1.0}:
-            return "mcnemar", mcnemar(int((after > before).sum()), int((after < before).sum()))
-        return "sign_flip", sign_flip(after - before, seed, num_resamples)
-    paired = _paired(baseline, other)
-    if paired is None:
-        return None, None
-    return "approximate_randomisation", approximate_randomisation(paired, seed, num_resamples)
-
-
-def _own_values(measurement: Measurement) -> FloatArray:
-    return np.array(measurement.statistics.per_example, dtype=np.float64)
+def _test(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> _Tested:
+    before, after = baseline.statistics, other.statistics
+    num_examples = len(other.example_ids)
+    if before.is_share and after.is_share:
+        pairs = list(zip(before.per_example, after.per_example, strict=True))
+        gained, lost = pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0))
+        return _Tested("mcnemar", mcnemar(gained, lost), share_difference_interval(gained, lost, num_examples))
+    if after.score_sums is None or num_examples < 2:
+        return _Tested(None, None, None)
+    paired = Paired(before.rows, after.rows, after.score_sums)
+    interval = bootstrap_difference(paired, seed, num_resamples)
+    ends = (interval.low, interval.high)
+    if after.is_mean:
+        differences = np.array(after.per_example, np.float64) - np.array(before.per_example, np.float64)
+        return _Tested("sign_flip", sign_flip(differences, seed, num_resamples), ends)
+    return _Tested("approximate_randomisation", approximate_randomisation(paired, seed, num_resamples), ends)
 
 
 def _flipped(baseline: Measurement, other: Measurement) -> tuple[tuple[str, ...], tuple[str, ...]]:

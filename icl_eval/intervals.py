@@ -1,8 +1,9 @@
-"""Bootstrap intervals of corpus scores: how far a score would move with another draw of questions.
+"""Intervals of corpus scores: how far a score would move with another draw of questions.
 
 A corpus score such as BLEU is no mean of sentence scores, but it is a function of a sum: each example gives
 a row of counts, the rows add up, and the total becomes the score. So a resampled corpus is a resampled
-sum of rows, and no text is looked at twice (Koehn, 2004, https://aclanthology.org/W04-3250).
+sum of rows, and no text is looked at twice (Koehn, 2004, https://aclanthology.org/W04-3250). A share of right
+answers has an interval of its own, which also holds where resampling sees nothing to vary: near 0 and 1.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
+NORMAL_QUANTILE = 1.959963984540054
+"""The 97.5th percentile of the normal distribution."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -21,9 +25,9 @@ class Interval:
     stderr: float
     """Standard deviation of the resampled scores."""
     low: float
-    """Their 2.5th percentile."""
+    """Lower end of the 95 % interval."""
     high: float
-    """Their 97.5th percentile."""
+    """Upper end."""
 
 
 def bootstrap(
@@ -31,8 +35,7 @@ def bootstrap(
 ) -> Interval:
     """Return the 95 % percentile interval of a corpus score, and its standard error.
 
-    A score at the end of its scale in every example (all right, or all wrong) has an interval of width zero:
-    resampling shows no case that the examples do not show.
+    Where all examples are alike the interval has no width: resampling shows no case that the examples do not show.
 
     Args:
         rows: one row of statistics an example, `[num_examples, num_statistics]`.
@@ -43,6 +46,18 @@ def bootstrap(
     scores = score_sums(resampled_sums(rows, seed, num_resamples))  # [num_resamples]
     low, high = np.percentile(scores, [2.5, 97.5])
     return Interval(stderr=float(scores.std(ddof=1)), low=float(low), high=float(high))
+
+
+def share_interval(share: float, num_examples: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a share of right answers (Wilson, 1927, https://doi.org/10.2307/2276774).
+
+    Unlike the bootstrap it keeps its level for small and extreme shares (Brown, Cai and DasGupta, 2001,
+    https://doi.org/10.1214/ss/1009213286): none of 64 right is 0 to 0.057, and not 0 to 0.
+    """
+    squared = NORMAL_QUANTILE**2 / num_examples
+    center = (share + squared / 2) / (1 + squared)
+    reach = NORMAL_QUANTILE * ((share * (1 - share) + squared / 4) / num_examples) ** 0.5 / (1 + squared)
+    return max(0.0, center - reach), min(1.0, center + reach)
 
 
 def resampled_sums(rows: FloatArray, seed: int, num_resamples: int) -> FloatArray:

@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_eval.errors import DataError
+from icl_eval.numbers import short
 from icl_eval.runs import REPORT_FILE, Run, read_run
-from icl_eval.terminal import from_here, open_console, short
+from icl_eval.terminal import from_here, open_console
 
 _MARKS = (REPORT_FILE, "error.json", "fingerprint.json")
 """What a run leaves at its end, when it fails, and at its beginning."""

@@ -27,7 +27,7 @@ class MetricResult:
     stderr: float | None
     """Standard error over test examples (bootstrap); null where a metric gives no per-example statistics."""
     ci95: tuple[float, float] | None
-    """Percentile bootstrap interval over test examples."""
+    """Over test examples: Wilson's interval for a share of right answers, else the bootstrap's percentiles."""
     signature: str
     """Every option that changes the number."""
     higher_is_better: bool

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.intervals import FloatArray, Interval, resampled_sums
+from icl_eval.intervals import NORMAL_QUANTILE, FloatArray, Interval, resampled_sums
 
 _CELLS_AT_ONCE = 4_000_000
 
@@ -41,6 +41,18 @@ def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> Inter
     differences = paired.difference(sums[:, :width], sums[:, width:])
     low, high = np.percentile(differences, [2.5, 97.5])
     return Interval(stderr=float(differences.std(ddof=1)), low=float(low), high=float(high))
+
+
+def share_difference_interval(num_gained: int, num_lost: int, num_examples: int) -> tuple[float, float]:
+    """Return the 95 % interval of a difference between two shares of right answers to the same questions.
+
+    Bonett and Price's (2012, https://doi.org/10.3102/1076998611411915): Wald's with one question more gained and one
+    more lost, which keeps its level for few questions and for few that flip, where resampling does not.
+    """
+    gained, lost = (num_gained + 1) / (num_examples + 2), (num_lost + 1) / (num_examples + 2)
+    difference = gained - lost
+    reach = NORMAL_QUANTILE * ((gained + lost - difference**2) / (num_examples + 2)) ** 0.5
+    return max(-1.0, difference - reach), min(1.0, difference + reach)
 
 
 def approximate_randomisation(paired: Paired, seed: int, num_resamples: int) -> float:

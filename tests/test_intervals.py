@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import sacrebleu
+import scipy.stats
 
-from icl_eval.intervals import Interval, bootstrap, resampled_sums
-from icl_eval.metrics import BLEU
+from icl_eval.intervals import Interval, bootstrap, resampled_sums, share_interval
+from icl_eval.metrics import BLEU, ExactMatch, TokenF1, score
 
 PREDICTIONS = [
     "the cat sat on the mat in the hall",
@@ -75,6 +76,27 @@ def test_about_95_of_100_intervals_cover_the_true_value():
         interval = bootstrap(column_of(generator.random(100) < 0.6), mean, seed, num_resamples=200)
         covered += interval.low <= 0.6 <= interval.high
     assert 180 <= covered <= 198
+
+
+@pytest.mark.parametrize("true_share", [0.02, 0.1, 0.5, 0.95])
+def test_intervals_of_shares_keep_their_level_also_near_the_ends_of_the_scale(true_share):
+    hits = np.arange(65)
+    ends = np.array([share_interval(hit / 64, 64) for hit in hits])
+    covers = (ends[:, 0] <= true_share) & (true_share <= ends[:, 1])
+    assert 0.92 <= scipy.stats.binom.pmf(hits, 64, true_share)[covers].sum() <= 0.98  # exact, not simulated
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    for hits in (0, 3, 20):
+        expected = scipy.stats.binomtest(hits, 20).proportion_ci(method="wilson")
+        assert share_interval(hits / 20, 20) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_a_score_that_is_a_share_has_the_interval_of_one():
+    found = score(ExactMatch(), ["a", "b", "c", "d"], [["a"], ["x"], ["x"], ["x"]], seed=0)
+    assert found.ci95 == share_interval(0.25, 4)
+    graded = score(TokenF1(), ["a b", "b", "c", "d"], [["b c"], ["x"], ["x"], ["x"]], seed=0)
+    assert graded.ci95[0] == 0.0
 
 
 def test_equal_examples_leave_no_spread():

@@ -15,6 +15,7 @@ from icl_eval.significance import (
     bootstrap_difference,
     holm,
     mcnemar,
+    share_difference_interval,
     sign_flip,
 )
 
@@ -139,6 +140,20 @@ def test_tests_of_systems_that_are_alike_call_a_difference_in_about_five_of_a_hu
     assert 2 <= called["sign_flip"] <= 20
     assert 2 <= called["approximate_randomisation"] <= 20
     assert called["mcnemar"] <= 20
+
+
+@pytest.mark.parametrize(("gains", "losses"), [(0.02, 0.02), (0.2, 0.05), (0.3, 0.3)])
+def test_intervals_of_differences_of_shares_keep_their_level(gains, losses):
+    drawn = np.random.default_rng(7).multinomial(64, [gains, losses, 1 - gains - losses], size=1000)
+    ends = np.array([share_difference_interval(gained, lost, 64) for gained, lost, _ in drawn])
+    covered = ((ends[:, 0] <= gains - losses) & (gains - losses <= ends[:, 1])).mean()
+    assert covered >= 0.935
+    assert covered <= 0.97 or gains == 0.02  # with one or two questions that flip it errs on the safe side
+
+
+def test_the_interval_of_a_difference_without_a_flip_has_a_width():
+    low, high = share_difference_interval(0, 0, 64)
+    assert (low, high) == pytest.approx((-0.0420, 0.0420), abs=0.0001)
 
 
 def test_about_95_of_100_intervals_cover_the_true_difference():

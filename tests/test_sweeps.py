@@ -1,8 +1,14 @@
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import sys
 
 import pytest
+
+from icl_eval import cli
+from icl_eval.records import RecordLog
 
 QUICK = ("task=qa", "limit=3", "max_new_tokens=4")
 
@@ -155,6 +161,39 @@ def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
     by_seed = [one for one in analysis["variance"] if one["metric"] == "token_f1"]
     assert [one["conditions"] for one in by_seed] == [{"num_fewshot": "1"}, {"num_fewshot": "2"}]
     assert "shot curves" in outcome.out
+
+
+def sweep_and_be_killed(arguments, num_records):
+    """Start a sweep that is killed when it has this many records; in a process of its own."""
+    append = RecordLog.append
+    left = iter(range(num_records))
+
+    def append_and_die(log, record):
+        append(log, record)
+        next(left)
+        if left.__length_hint__() == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    RecordLog.append = append_and_die
+    sys.argv = ["icl-eval", *arguments]
+    cli.main()
+
+
+def test_a_sweep_killed_within_a_cell_goes_on_from_there_and_finds_the_same(sweep, gpt2, decoded, tmp_path):
+    arguments = (f"model.source={gpt2}", *QUICK, "-m", "num_fewshot=0,1,2", "hydra.sweep.dir=sweep")
+    process = multiprocessing.get_context("spawn").Process(target=sweep_and_be_killed, args=(arguments, 5))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "sweep" / "sweep.json").exists()
+
+    assert sweep("num_fewshot=0,1,2").exit_code == 0
+    resumed = read_sweep(tmp_path)
+    assert len(decoded) == 4  # one question of the second cell, three of the third
+
+    shutil.rmtree(tmp_path / "sweep")
+    assert sweep("num_fewshot=0,1,2").exit_code == 0
+    assert read_sweep(tmp_path) == resumed
 
 
 def test_an_experiment_can_be_a_sweep(icl_eval_command, gpt2, tmp_path):

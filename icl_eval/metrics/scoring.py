@@ -1,15 +1,16 @@
 """The way from predictions and references to a `Score`: what a metric has to offer, and what it gets for it.
 
-A metric only extracts statistics. The value is the one its library computes; the interval is the same
-bootstrap for every metric, because statistics of examples add up (see `icl_eval.intervals`).
+A metric only extracts statistics. The value is the one its library computes; the standard error is the same
+bootstrap for every metric, because statistics of examples add up, and the interval is the bootstrap's too unless the
+value is a share of right answers (see `icl_eval.intervals`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from icl_eval.errors import DataError
-from icl_eval.intervals import FloatArray, bootstrap
+from icl_eval.intervals import FloatArray, Interval, bootstrap, share_interval
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Statistics:
     """Predictions in which nothing to compare was found; None where any text can be compared."""
     is_mean: bool = False
     """Whether `value` is the plain mean of `per_example`."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether `value` is a share of examples that are right, each of them being right or wrong."""
+        return self.is_mean and set(self.per_example) <= {0.0, 1.0}
 
 
 class Metric(Protocol):
@@ -68,7 +74,7 @@ def score(
     seed: int,
     num_resamples: int = 1000,
 ) -> Score:
-    """Score a corpus and estimate the spread of its score by bootstrap.
+    """Score a corpus and estimate the spread of its score over examples.
 
     Raises:
         DataError: there is nothing to score, or an example lacks its prediction or its references.
@@ -81,10 +87,8 @@ def score(
 def score_statistics(
     name: str, higher_is_better: bool, statistics: Statistics, seed: int, num_resamples: int = 1000
 ) -> Score:
-    """Turn what was found in a corpus into a score, with the spread of it by bootstrap."""
-    interval = None
-    if statistics.score_sums is not None and len(statistics.per_example) > 1:
-        interval = bootstrap(statistics.rows, statistics.score_sums, seed, num_resamples)
+    """Turn what was found in a corpus into a score, with the spread of it over examples."""
+    interval = _interval(statistics, len(statistics.per_example), seed, num_resamples)
     return Score(
         metric=name,
         value=statistics.value,
@@ -95,6 +99,16 @@ def score_statistics(
         unparsed=statistics.unparsed,
         per_example=statistics.per_example,
     )
+
+
+def _interval(statistics: Statistics, num_examples: int, seed: int, num_resamples: int) -> Interval | None:
+    if statistics.score_sums is None or num_examples < 2:
+        return None
+    interval = bootstrap(statistics.rows, statistics.score_sums, seed, num_resamples)
+    if not statistics.is_share:
+        return interval
+    low, high = share_interval(statistics.value, num_examples)
+    return replace(interval, low=low, high=high)
 
 
 def check_corpus(name: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
