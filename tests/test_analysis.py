@@ -67,6 +67,21 @@ def test_variances_are_estimated_without_bias():
         assert abs(estimates.mean() - truth) < 4 * estimates.std() / 400**0.5, factors
 
 
+def test_orders_are_drawn_within_draws_of_demonstrations():
+    orders = np.array([[0.1, -0.1], [0.3, -0.3], [-0.2, 0.2]])  # of each draw of demonstrations
+    values = 0.5 + orders[:, :, None] + np.linspace(-0.2, 0.2, 10)
+
+    ((analysis,), _) = variance_analyses(crossed(values, "demonstrations__seed", "order__seed"))
+
+    found = by_factors(analysis.components)
+    assert found.keys() == {("demonstrations.seed",), ("order.seed",), ("questions",)} | {
+        (factor, "questions") for factor in ("demonstrations.seed", "order.seed")
+    }
+    assert found[("order.seed",)].variance == pytest.approx(orders.var(axis=1, ddof=1).mean())
+    assert found[("demonstrations.seed",)].variance == 0.0
+    assert found[("order.seed",)].p_value < 1e-9
+
+
 def test_two_levels_are_told_apart_as_by_a_paired_t_test():
     generator = np.random.default_rng(1)
     values = generator.random((2, 30))

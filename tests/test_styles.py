@@ -12,11 +12,13 @@ TASK = Task("math", "Add.", {"question": "Problem", "answer": "Answer"}, POOL, (
 @pytest.fixture
 def varied(compose):
     """Return a shipped template in some variant, as the function that renders one prompt with it."""
+    texts = {}
 
     def render(variant, name="varied", task=TASK):
-        texts = compose(f"template={name}").template
-        parts = {part: texts[part] for part in ("instruction", "question", "answer", "separator")}
-        template = TextTemplate(**parts, demonstration=None, question_first=False, name=name, variant=variant)
+        if name not in texts:
+            composed = compose(f"template={name}").template
+            texts[name] = {part: composed[part] for part in ("instruction", "question", "answer", "separator")}
+        template = TextTemplate(**texts[name], demonstration=None, question_first=False, name=name, variant=variant)
         return template.render(task, task.pool, Example("q", {"question": "3 + 3?"}, ("6",))).everything()
 
     return render
@@ -33,9 +35,10 @@ def test_a_variant_is_the_same_everywhere(varied):
     assert varied(17) == "Add.\nq: 2 + 2? a: 4\nq: 3 + 3? a:"
 
 
-def test_no_two_variants_read_alike_and_every_one_shows_the_same_content(varied):
-    rendered = [varied(variant) for variant in range(4950)]
-    assert len(set(rendered)) == 4950
+def test_no_two_variants_read_alike_and_each_shows_the_same_content(varied):
+    assert len({draw_style(variant) for variant in range(4950)}) == 4950
+    rendered = [varied(variant) for variant in range(500)]
+    assert len(set(rendered)) == 500
     for text in rendered:
         assert text.index("2 + 2?") < text.index("4") < text.index("3 + 3?")
         assert not text.endswith(" ")

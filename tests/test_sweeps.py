@@ -198,7 +198,12 @@ def test_a_sweep_killed_within_a_cell_goes_on_from_there_and_finds_the_same(swee
 
 def test_an_experiment_can_be_a_sweep(icl_eval_command, gpt2, tmp_path):
     outcome = icl_eval_command(
-        "experiment=shot_curve", f"model.source={gpt2}", *QUICK, "overflow=drop", "seed=0,1", "hydra.sweep.dir=sweep"
+        "experiment=shot_curve",
+        f"model.source={gpt2}",
+        *QUICK,
+        "overflow=drop",
+        "demonstrations.seed=0,1",
+        "hydra.sweep.dir=sweep",
     )
     assert outcome.exit_code == 0
     numbers = [f"num_fewshot={number}" for number in (0, 1, 2, 4, 8)]
@@ -208,7 +213,11 @@ def test_an_experiment_can_be_a_sweep(icl_eval_command, gpt2, tmp_path):
 @pytest.mark.parametrize(
     ("experiment", "overrides", "factors"),
     [
-        ("variance", ["template.variant=0,1", "seed=0,1"], {"template.variant": ["0", "1"], "seed": ["0", "1"]}),
+        (
+            "variance",
+            ["template.variant=0", "demonstrations.seed=0,1", "order.seed=0,1"],
+            {"demonstrations.seed": ["0", "1"], "order.seed": ["0", "1"]},
+        ),
         ("templates", ["template.variant=0,2"], {"template.variant": ["0", "2"]}),
     ],
 )
@@ -216,7 +225,7 @@ def test_an_experiment_says_where_the_variance_comes_from(
     experiment, overrides, factors, icl_eval_command, gpt2, tmp_path
 ):
     outcome = icl_eval_command(
-        f"experiment={experiment}", f"model.source={gpt2}", *QUICK, "num_fewshot=1", *overrides, "hydra.sweep.dir=sweep"
+        f"experiment={experiment}", f"model.source={gpt2}", *QUICK, "num_fewshot=2", *overrides, "hydra.sweep.dir=sweep"
     )
     assert outcome.exit_code == 0
     analysis = read_sweep(tmp_path)["analysis"]

@@ -8,13 +8,14 @@ Options fall into three kinds, and each analysis looks at them in its own way:
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from icl_eval.measurements import Measurement
 
-_DRAWN = ("seed", "demonstrations.seed", "order.seed")
 _INCIDENTAL = ("order", "template")
+_ORDER_SEED = "order.seed"
+_SELECTION_SEEDS = ("demonstrations.seed", "seed")
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,22 @@ class SweepCell:
 
 def is_drawn(option: str) -> bool:
     """Return whether an option is a seed."""
-    return option in _DRAWN
+    return option == "seed" or option.endswith(".seed")
 
 
 def is_incidental(option: str) -> bool:
     """Return whether an option is a seed, an order, or any part of the wording."""
     return is_drawn(option) or option in _INCIDENTAL or option.startswith("template.")
+
+
+def nesting(options: Collection[str]) -> tuple[str, str] | None:
+    """Return the option whose draws are made anew within each draw of another one, and that one; None for none.
+
+    The second random order of one draw of demonstrations has nothing to do with that of another draw: they hold
+    other demonstrations.
+    """
+    hosts = [option for option in _SELECTION_SEEDS if option in options]
+    return (_ORDER_SEED, hosts[0]) if _ORDER_SEED in options and hosts else None
 
 
 def varying_options(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:

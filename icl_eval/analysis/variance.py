@@ -3,19 +3,20 @@
 Every level of every factor (seed, order, template …) meets every other and the same questions, so a question's
 value is a sum of effects: one for each set of factors, and one for each such set together with the question. Their
 variances are estimated by setting mean squares to their expectations, factors and questions taken as random draws
-(balanced crossed random-effects design: Searle, Casella and McCulloch, 1992, Variance Components, chapter 4; in
-generalizability theory a G study, Brennan, 2001). A score is a mean over n questions, so effects that involve the
-question count by one n-th: they are the sampling error of the test set.
+(balanced crossed random-effects design: Searle, Casella and McCulloch, 1992, Variance Components, chapter 4; an
+order is nested in the demonstrations that it orders; in generalizability theory a G study, Brennan, 2001). A score
+is a mean over n questions, so effects that involve the question count by one n-th: they are the sampling error of
+the test set.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from math import prod
 
 import numpy as np
 
-from icl_eval.analysis.designs import SweepCell, is_incidental, split
+from icl_eval.analysis.designs import SweepCell, is_incidental, nesting, split
 from icl_eval.intervals import FloatArray
 
 QUESTIONS = "questions"
@@ -27,7 +28,8 @@ class Component:
 
     factors: tuple[str, ...]
     """`("seed",)`; `("seed", "template")` for what only their combination explains; with `questions` among them,
-    what another sample of questions would change."""
+    what another sample of questions would change. Orders are drawn within draws of demonstrations, so what depends on
+    both is the order's."""
     variance: float
     """In squared units of the score; an estimate below zero counts as 0."""
     share: float
@@ -140,38 +142,58 @@ def _analyse(
         worst=CellScore(ranked[0].options, ranked[0].measurement.score),
         best=CellScore(ranked[-1].options, ranked[-1].measurement.score),
         test_set_stderr=float((values.var(axis=-1, ddof=1).mean() / values.shape[-1]) ** 0.5),
-        components=variance_components(values, tuple(factors)),
+        components=variance_components(values, tuple(factors), nesting(factors)),
         level_means={
             factor: dict(zip(levels, means[factor].tolist(), strict=True)) for factor, levels in factors.items()
         },
     )
 
 
-def variance_components(values: FloatArray, factors: Sequence[str]) -> tuple[Component, ...]:
+def variance_components(
+    values: FloatArray, factors: Sequence[str], nested: tuple[str, str] | None = None
+) -> tuple[Component, ...]:
     """Return the components of the variance of a score, which is a mean over the questions.
 
     Args:
         values: One value a combination and question, `[levels of the first factor, …, num_questions]`.
         factors: The names of all axes but the last.
+        nested: A factor whose levels are drawn anew within each level of another one, and that other one. What
+            depends on both is then an effect of the first alone.
     """
     names = [*factors, QUESTIONS]
+    effects = {axes: _effect(values, axes) for axes in _subsets(range(values.ndim))}
+    estimates = {axes: _estimate(effects, axes, values.shape) for axes in effects}
+    pools = _pools(effects, [names.index(factor) for factor in nested] if nested else [])
     last = len(factors)
-    squares = {axes: _mean_square(values, axes) for axes in _subsets(range(values.ndim))}
-    estimates = {
-        axes: _estimate(squares, axes, values.shape) / (values.shape[-1] if last in axes else 1) for axes in squares
+    pooled = {
+        axes: sum(estimates[member] for member in members) / (values.shape[-1] if last in axes else 1)
+        for axes, members in pools.items()
     }
-    total = sum(max(estimate, 0.0) for estimate in estimates.values())
-    ordered = sorted(estimates, key=lambda axes: (last in axes, len(axes), axes))
+    total = sum(max(estimate, 0.0) for estimate in pooled.values())
     return tuple(
         Component(
             factors=tuple(names[axis] for axis in axes),
-            variance=max(estimates[axes], 0.0),
-            share=max(estimates[axes], 0.0) / total if total else 0.0,
-            estimate=estimates[axes],
-            p_value=None if last in axes else _p_value(squares, axes, values.shape),
+            variance=max(pooled[axes], 0.0),
+            share=max(pooled[axes], 0.0) / total if total else 0.0,
+            estimate=pooled[axes],
+            p_value=None if last in axes else _p_value(effects, pools[axes], last),
         )
-        for axes in ordered
+        for axes in sorted(pooled, key=lambda axes: (last in axes, len(axes), axes))
     )
+
+
+@dataclass(frozen=True)
+class _Effect:
+    """What a set of axes explains beyond its parts."""
+
+    squares: float
+    """Sum of squares."""
+    degrees: int
+    """Degrees of freedom."""
+
+    @property
+    def mean_square(self) -> float:
+        return self.squares / self.degrees
 
 
 def _subsets(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -179,31 +201,40 @@ def _subsets(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
     return chain.from_iterable(combinations(axes, size) for size in range(1, len(axes) + 1))
 
 
-def _mean_square(values: FloatArray, axes: tuple[int, ...]) -> float:
-    """Return the mean square of what a set of axes explains beyond its parts."""
+def _effect(values: FloatArray, axes: tuple[int, ...]) -> _Effect:
     effect = values.mean(axis=tuple(axis for axis in range(values.ndim) if axis not in axes), keepdims=True)
     for axis in axes:
         effect = effect - effect.mean(axis=axis, keepdims=True)
     repetitions = values.size / effect.size
-    return float(repetitions * (effect**2).sum() / _degrees(values.shape, axes))
+    return _Effect(float(repetitions * (effect**2).sum()), prod(values.shape[axis] - 1 for axis in axes))
 
 
-def _degrees(shape: Sequence[int], axes: tuple[int, ...]) -> int:
-    return prod(shape[axis] - 1 for axis in axes)
-
-
-def _estimate(squares: Mapping[tuple[int, ...], float], axes: tuple[int, ...], shape: Sequence[int]) -> float:
+def _estimate(effects: Mapping[tuple[int, ...], _Effect], axes: tuple[int, ...], shape: Sequence[int]) -> float:
     """Solve for one variance: an expected mean square is the sum over all sets that hold its axes."""
-    holding = [other for other in squares if set(axes) <= set(other)]
-    signed = sum(squares[other] * (1 if (len(other) - len(axes)) % 2 == 0 else -1) for other in holding)
+    holding = [other for other in effects if set(axes) <= set(other)]
+    signs = {other: 1 if (len(other) - len(axes)) % 2 == 0 else -1 for other in holding}
+    signed = sum(sign * effects[other].mean_square for other, sign in signs.items())
     return signed / prod(length for axis, length in enumerate(shape) if axis not in axes)
 
 
-def _p_value(squares: Mapping[tuple[int, ...], float], axes: tuple[int, ...], shape: Sequence[int]) -> float:
+def _pools(effects: Iterable[tuple[int, ...]], nested: Sequence[int]) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
+    """Return which sets of axes count as one effect: those with a nested axis, with and without its host."""
+    pools: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for axes in effects:
+        own = axes
+        if nested and set(nested) <= set(axes):
+            own = tuple(axis for axis in axes if axis != nested[1])
+        pools.setdefault(own, []).append(axes)
+    return pools
+
+
+def _p_value(effects: Mapping[tuple[int, ...], _Effect], pool: Sequence[tuple[int, ...]], last: int) -> float:
     from scipy.special import fdtrc
 
-    with_questions = (*axes, len(shape) - 1)
-    if squares[with_questions] == 0.0:  # all questions react alike
-        return 1.0 if squares[axes] == 0.0 else 0.0
-    ratio = squares[axes] / squares[with_questions]
-    return float(fdtrc(_degrees(shape, axes), _degrees(shape, with_questions), ratio))
+    alone = [effects[axes] for axes in pool]
+    with_questions = [effects[(*axes, last)] for axes in pool]
+    degrees, noise_degrees = (sum(effect.degrees for effect in group) for group in (alone, with_questions))
+    squares, noise = (sum(effect.squares for effect in group) for group in (alone, with_questions))
+    if noise == 0.0:  # all questions react alike
+        return 1.0 if squares == 0.0 else 0.0
+    return float(fdtrc(degrees, noise_degrees, (squares / degrees) / (noise / noise_degrees)))
