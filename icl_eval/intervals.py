@@ -57,7 +57,7 @@ def share_interval(share: float, num_examples: int) -> tuple[float, float]:
     squared = NORMAL_QUANTILE**2 / num_examples
     center = (share + squared / 2) / (1 + squared)
     reach = NORMAL_QUANTILE * ((share * (1 - share) + squared / 4) / num_examples) ** 0.5 / (1 + squared)
-    return max(0.0, center - reach), min(1.0, center + reach)
+    return min(share, max(0.0, center - reach)), max(share, min(1.0, center + reach))  # whatever rounding does
 
 
 def resampled_sums(rows: FloatArray, seed: int, num_resamples: int) -> FloatArray:

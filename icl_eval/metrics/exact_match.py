@@ -51,7 +51,7 @@ class ExactMatch(LocalMetric):
             self._normalize(prediction) in {self._normalize(answer) for answer in answers}
             for prediction, answers in zip(predictions, references, strict=True)
         ]
-        return mean_statistics([float(hit) for hit in hits], self._signature())
+        return mean_statistics([float(hit) for hit in hits], self._signature(), is_share=True)
 
     def _normalize(self, text: str) -> str:
         for pattern in self._patterns:

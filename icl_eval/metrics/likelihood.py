@@ -46,7 +46,8 @@ def likelihood_metrics(records: Sequence[Record]) -> Iterator[LikelihoodMetric]:
             continue
         norm = norm or f"content_free:{found[0].content_free!r}"
         hits = [float(_rank(record, value) == 1) for record in records]
-        yield _mean(f"choice_accuracy{suffix}", True, hits, norm=norm, ties="wrong")
+        signature = format_signature(f"choice_accuracy{suffix}", norm=norm, ties="wrong")
+        yield LikelihoodMetric(f"choice_accuracy{suffix}", True, mean_statistics(hits, signature, is_share=True))
 
 
 def _calibrated(choice: AnswerLikelihood) -> float:

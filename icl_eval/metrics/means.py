@@ -10,7 +10,9 @@ from icl_eval.intervals import FloatArray
 from icl_eval.metrics.scoring import Statistics
 
 
-def mean_statistics(values: Sequence[float], signature: str, unparsed: int | None = None) -> Statistics:
+def mean_statistics(
+    values: Sequence[float], signature: str, unparsed: int | None = None, is_share: bool = False
+) -> Statistics:
     """Return the statistics of a mean: each example adds its value and a one."""
     return Statistics(
         value=fsum(values) / len(values),  # fsum rounds once, so the order of the examples cannot matter
@@ -20,6 +22,7 @@ def mean_statistics(values: Sequence[float], signature: str, unparsed: int | Non
         signature=signature,
         unparsed=unparsed,
         is_mean=True,
+        is_share=is_share,
     )
 
 

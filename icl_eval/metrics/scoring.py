@@ -31,11 +31,8 @@ class Statistics:
     """Predictions in which nothing to compare was found; None where any text can be compared."""
     is_mean: bool = False
     """Whether `value` is the plain mean of `per_example`."""
-
-    @property
-    def is_share(self) -> bool:
-        """Whether `value` is a share of examples that are right, each of them being right or wrong."""
-        return self.is_mean and set(self.per_example) <= {0.0, 1.0}
+    is_share: bool = False
+    """Whether it is, moreover, a share of right answers: each example is 1 or 0."""
 
 
 class Metric(Protocol):
