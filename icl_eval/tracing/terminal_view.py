@@ -17,6 +17,7 @@ from icl_eval.tracing.wording import (
     describe_probability,
     describe_shape,
     visible,
+    visible_lines,
 )
 
 _MOST_TOKENS = 120
@@ -35,11 +36,13 @@ def print_trace(trace: Trace, console: Console) -> None:
 def _parts(trace: Trace) -> Iterator[RenderableType]:
     yield _heading("Text in")
     for name, text in trace.written.items():
-        yield Panel(Text(text), title=Text(f"{name}, as it was written"), title_align="left")
+        yield Panel(Text(visible_lines(text)), title=Text(f"{name}, as it was written"), title_align="left")
     for name, side in _sides(trace):
         if side.text is not None and list(trace.written.values()) != [side.text]:
             how = f"template {trace.template}, placement {trace.placement}" if trace.template else "task prefix"
-            yield Panel(Text(side.text), title=Text(f"as the {name} is given it: {how}"), title_align="left")
+            yield Panel(
+                Text(visible_lines(side.text)), title=Text(f"as the {name} is given it: {how}"), title_align="left"
+            )
     for name, side in _sides(trace):
         yield _heading(f"Tokens in, {name}: {len(side.tokens)}")
         yield _tokens(side.tokens)
@@ -128,11 +131,11 @@ def _runners_up(candidates: Sequence[Candidate]) -> Text:
 
 
 def _outcome(trace: Trace) -> Iterator[RenderableType]:
-    yield Panel(Text(trace.completion), title="put together again", title_align="left")
+    yield Panel(Text(visible_lines(trace.completion)), title="put together again", title_align="left")
     if trace.prediction != trace.completion:
-        yield Panel(Text(trace.prediction), title="after postprocessing", title_align="left")
+        yield Panel(Text(visible_lines(trace.prediction)), title="after postprocessing", title_align="left")
     if trace.reference is not None:
-        yield Panel(Text(trace.reference), title="the first reference", title_align="left")
+        yield Panel(Text(visible_lines(trace.reference)), title="the first reference", title_align="left")
     yield Text(f"log-likelihood of the generated answer: {trace.generated_log_likelihood:.3f} nats")
     if trace.reference_log_likelihood is not None:
         yield Text(f"log-likelihood of the first reference: {trace.reference_log_likelihood:.3f} nats")

@@ -15,6 +15,11 @@ def visible(text: str) -> str:
     return text.translate(_PICTURES)
 
 
+def visible_lines(text: str) -> str:
+    """Return the same, with lines left as lines."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 def describe_label(token: TokenInfo) -> str:
     """Return what stands for a token among others."""
     return visible(token.text or token.piece) or f"<{token.id}>"
