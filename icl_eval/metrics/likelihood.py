@@ -72,7 +72,9 @@ def _rank(record: Record, value: Callable[[AnswerLikelihood], float]) -> int:
 
 
 def _mean(name: str, higher_is_better: bool, values: Sequence[float], **options: str) -> LikelihoodMetric:
-    return LikelihoodMetric(name, higher_is_better, mean_statistics(values, format_signature(name, **options)))
+    is_share = name.startswith("choice_accuracy")
+    statistics = mean_statistics(values, format_signature(name, **options), is_share=is_share)
+    return LikelihoodMetric(name, higher_is_better, statistics)
 
 
 def _perplexity(answers: Sequence[AnswerLikelihood]) -> Statistics:
