@@ -8,6 +8,7 @@
     icl-eval doctor [key=value …]       does the model give the same tokens however it is run?
     icl-eval compare RUN_A RUN_B …      do finished runs differ by more than chance?
     icl-eval list [FOLDER …]            the runs in some folders, with their scores
+    icl-eval export FOLDER …            figures and tables of runs and sweeps, for a paper
 
 A user's mistake is one line on stderr and exit code 2; a run that fails exits with 1.
 """
@@ -113,6 +114,14 @@ def list_runs(cfg: DictConfig) -> None:
     print_runs([Path(folder) for folder in typed_config(cfg, ListConfig).folders])
 
 
+def export(cfg: DictConfig) -> None:
+    """Write the figures and tables of runs and sweeps."""
+    from icl_eval.config import ExportConfig, typed_config
+    from icl_eval.exporting import export_folders
+
+    export_folders([Path(folder) for folder in typed_config(cfg, ExportConfig).folders])
+
+
 COMMANDS = {
     "evaluate": Command("evaluate", evaluate),
     "preview": Command("preview", preview),
@@ -121,6 +130,7 @@ COMMANDS = {
     "trace": Command("trace", trace),
     "compare": Command("compare", compare, folders_key="runs"),
     "list": Command("list", list_runs, folders_key="folders"),
+    "export": Command("export", export, folders_key="folders"),
 }
 
 

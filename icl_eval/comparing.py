@@ -1,4 +1,4 @@
-"""Comparing: the command `icl-eval compare`, from the folders that a user names to a table and `compare.json`."""
+"""Comparing: the command `icl-eval compare`, from the folders that a user names to a table, a JSON file and a page."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +10,8 @@ from rich.text import Text
 from icl_eval.comparison import Comparison, Difference, compare_runs
 from icl_eval.config import CompareConfig
 from icl_eval.errors import ConfigError
-from icl_eval.numbers import short
+from icl_eval.numbers import probability, short, signed
+from icl_eval.pages.comparison_page import write_comparison_page
 from icl_eval.reports import write_json
 from icl_eval.runs import REPORT_FILE, Run, read_run
 from icl_eval.sweeps import gather_cells
@@ -20,7 +21,7 @@ _MIN_RESAMPLES = 100
 
 
 def compare_folders(config: CompareConfig) -> None:
-    """Compare runs, print the table and write `compare.json`.
+    """Compare runs, print the table and write `compare.json` and `compare.html`.
 
     Raises:
         ConfigError: When there are fewer than two runs, or an option is out of range.
@@ -34,7 +35,9 @@ def compare_folders(config: CompareConfig) -> None:
     comparison = compare_runs(runs, config.seed, config.num_resamples)
     path = Path(config.output) if config.output else runs[0].folder.parent / "compare.json"
     write_json(asdict(comparison), path)
-    _print(comparison, path)
+    page = path.with_name(path.name.removesuffix(".json") + ".html")
+    write_comparison_page(comparison, runs, page)
+    _print(comparison, path, page)
 
 
 def _runs(folders: Sequence[Path]) -> list[Run]:
@@ -48,13 +51,14 @@ def _runs(folders: Sequence[Path]) -> list[Run]:
     return [read_run(path) for path in found.values()]
 
 
-def _print(comparison: Comparison, path: Path) -> None:
+def _print(comparison: Comparison, path: Path, page: Path) -> None:
     console = open_console()
     console.print(f"baseline: {from_here(Path(comparison.baseline))}", markup=False, highlight=False)
     console.print(_table(comparison))
     for name in comparison.left_out:
         console.print(f"{name}: not in all of the runs, and not compared", style="yellow", markup=False)
     console.print(f"comparison: {from_here(path)}", markup=False, highlight=False)
+    console.print(f"page: {from_here(page)}", markup=False, highlight=False)
 
 
 def _table(comparison: Comparison) -> Table:
@@ -74,24 +78,14 @@ def _table(comparison: Comparison) -> Table:
 
 def _numbers(found: Difference) -> list[str]:
     arrow = "" if found.higher_is_better else " ↓"
-    interval = "" if found.ci95 is None else f"{_signed(found.ci95[0])} to {_signed(found.ci95[1])}"
+    interval = "" if found.ci95 is None else f"{signed(found.ci95[0])} to {signed(found.ci95[1])}"
     return [
         short(found.baseline_score) + arrow,
         short(found.score) + arrow,
-        _signed(found.difference),
+        signed(found.difference),
         interval,
-        _probability(found.p_value),
-        _probability(found.p_adjusted),
+        "" if found.p_value is None else probability(found.p_value),
+        "" if found.p_adjusted is None else probability(found.p_adjusted),
         str(len(found.better)),
         str(len(found.worse)),
     ]
-
-
-def _signed(difference: float) -> str:
-    return ("+" if difference > 0 else "") + short(difference)
-
-
-def _probability(p_value: float | None) -> str:
-    if p_value is None:
-        return ""
-    return f"{p_value:.3f}" if p_value >= 0.001 else f"{p_value:.1g}"

@@ -140,6 +140,13 @@ class ListConfig:
     folders: list[str] = field(default_factory=list)
 
 
+@dataclass
+class ExportConfig:
+    """What `icl-eval export` can be told."""
+
+    folders: list[str] = field(default_factory=list)
+
+
 def register_schemas() -> None:
     """Make the schemas known to Hydra."""
     store = ConfigStore.instance()
@@ -148,6 +155,7 @@ def register_schemas() -> None:
     store.store(name="trace_schema", node=TraceConfig)
     store.store(name="compare_schema", node=CompareConfig)
     store.store(name="list_schema", node=ListConfig)
+    store.store(name="export_schema", node=ExportConfig)
 
 
 def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:

@@ -57,7 +57,7 @@ def test_a_comparison_says_by_how_much_how_sure_and_which_questions_flipped(judg
     row = next(line for line in outcome.out.splitlines() if "exact_match" in line)
     shown = [part.strip() for part in row.split("│")[1:7]]
     assert shown == ["other", "qa", "exact_match", "0.500", "0.833", "+0.333"]
-    assert outcome.out.endswith("comparison: compare.json\n")
+    assert outcome.out.endswith("comparison: compare.json\npage: compare.html\n")
 
 
 @pytest.mark.parametrize(("metrics", "test"), [("chrf", "approximate_randomisation"), ("token_f1", "sign_flip")])

@@ -151,3 +151,27 @@ def test_a_folder_without_results_is_named(tmp_path):
         export_folder(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         export_folder(tmp_path / "missing")
+
+
+def test_the_command_exports_every_folder_and_names_its_files(icl_eval_command, tmp_path):
+    (tmp_path / "num_fewshot=1").mkdir()
+    write_report(test_reports.REPORT, tmp_path / "num_fewshot=1" / "report.json")
+    outcome = icl_eval_command("export", "num_fewshot=1")
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    assert outcome.out.splitlines()[0] == "num_fewshot=1/tables/scores.md"
+    assert all((tmp_path / line).is_file() for line in outcome.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "export: a run or a sweep is needed (icl-eval export FOLDER)"),
+        (["./none"], "none: no such folder"),
+        (["folders=3"], "folders"),
+    ],
+)
+def test_the_command_says_what_it_cannot_export(words, sentence, icl_eval_command):
+    outcome = icl_eval_command("export", *words)
+    assert outcome.exit_code == 2
+    assert sentence in outcome.err
+    assert outcome.err.count("\n") == 1

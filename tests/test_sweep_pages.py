@@ -8,9 +8,11 @@ from test_records import FIRST
 
 from icl_eval.analysis import CellScore, Component, ShotCurve, ShotCurvePoint, SweepAnalysis, VarianceAnalysis
 from icl_eval.analysis.influence import Effect, Influence, InfluenceAnalysis
+from icl_eval.comparison import Comparison, Difference
 from icl_eval.errors import DataError
 from icl_eval.pages.answers import gather_answers
 from icl_eval.pages.charts import curve_charts, variance_segments
+from icl_eval.pages.comparison_page import write_comparison_page
 from icl_eval.pages.sweep_page import read_sweep, write_sweep_page
 from icl_eval.reports import write_json, write_report
 from icl_eval.runs import read_run
@@ -233,3 +235,45 @@ def test_a_sweep_page_shows_what_was_analysed(tmp_path):
     labels = [attributes["aria-label"] for _, attributes in page.elements if "aria-label" in attributes]
     assert "seed 25 %, template 0 %, seed × template 25 %, test set 50 %" in labels
     assert "exact_match on qa over the number of demonstrations" in labels
+
+
+def difference(run, **changes):
+    found = Difference(
+        run=run, task="qa", metric="exact_match", higher_is_better=True, n=2, baseline_score=0.5, score=0.0,
+        difference=-0.5, ci95=(-0.75, 0.25), test="mcnemar", p_value=0.25, p_adjusted=0.0004, better=("q1",), worse=(),
+    )  # fmt: skip
+    return replace(found, **changes)
+
+
+def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_side(tmp_path):
+    runs = [write_run(tmp_path / name, record(1, "1", 1.0), record(2, "2", 1.0)) for name in ("one/a", "b", "two/a")]
+    found = [
+        difference(str(runs[1].folder)),
+        difference(str(runs[2].folder), ci95=None, test=None, p_value=None, p_adjusted=None),
+    ]
+    names = tuple(str(run.folder) for run in runs)
+    comparison = Comparison(1, names[0], names[1:], 0, 1000, ("math",), tuple(found))
+
+    write_comparison_page(comparison, runs, tmp_path / "compare.html")
+
+    page = assert_self_contained((tmp_path / "compare.html").read_bytes().decode())
+    assert page.rows("differences")[1:] == [
+        [
+            "b",
+            "qa",
+            "2",
+            "exact_match",
+            "0.500",
+            "0.000",
+            "-0.500",
+            "-0.750 to +0.250",
+            "",
+            "0.250",
+            "0.0004",
+            "1",
+            "0",
+        ],
+        [names[2], "qa", "2", "exact_match", "0.500", "0.000", "-0.500", "–", "", "–", "–", "1", "0"],
+    ]
+    assert page.data("answers-data")["runs"] == [names[0], "b", names[2]]
+    assert "math: not in all of the runs, and not compared" in page.texts

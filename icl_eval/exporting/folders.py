@@ -3,12 +3,28 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from icl_eval.errors import DataError
+from icl_eval.errors import ConfigError, DataError
 from icl_eval.exporting.contents import run_tables, sweep_tables
 from icl_eval.exporting.figures import write_figures
 from icl_eval.exporting.tables import FORMATS, PaperTable
 from icl_eval.pages.sweep_page import read_sweep
 from icl_eval.runs import read_run
+from icl_eval.terminal import from_here, open_console
+
+
+def export_folders(folders: Sequence[Path]) -> None:
+    """Export folders and print the files.
+
+    Raises:
+        ConfigError: When there is none.
+        DataError: When one of them is neither a run's nor a sweep's.
+    """
+    if not folders:
+        raise ConfigError("export: a run or a sweep is needed (icl-eval export FOLDER)")
+    console = open_console()
+    for folder in folders:
+        for path in export_folder(folder):
+            console.print(str(from_here(path)), markup=False, highlight=False, soft_wrap=True)
 
 
 def export_folder(folder: Path) -> list[Path]:
