@@ -22,11 +22,13 @@ from icl_eval.config import (
     typed_config,
     unknown_key,
 )
+from icl_eval.conventions import Asked
 from icl_eval.demonstrations import Choice, InstructionOnly, build_shown
 from icl_eval.errors import ConfigError
 from icl_eval.postprocessing import Strip
 from icl_eval.preparation import Evaluation, TaskPlan
 from icl_eval.rows import DataSource
+from icl_eval.searches import Search
 from icl_eval.tasks import Example, load_task
 from icl_eval.templates import TextTemplate
 from icl_eval.weights import ModelSpec
@@ -57,6 +59,9 @@ def build_evaluation(
     config = typed_config(cfg, schema)
     _check_ranges(config)
     choice = _build_choice(config)
+    search = build_search(config.decoding)
+    if not search.shares_prefixes and config.batch_size not in ("auto", 1):
+        raise ConfigError(f"batch_size={config.batch_size}: decoding={search.name} takes one prompt at a time")
     plans = tuple(_build_plan(name, task, config, choice, search_path) for name, task in config.task.items())
     template = _build_template(config.template, str(choices.get("template")))
     if isinstance(choice.control, InstructionOnly):
@@ -67,16 +72,18 @@ def build_evaluation(
         model=build_model_spec(config.model),
         dtype=config.dtype,
         device=config.device,
+        conventions=asked_conventions(config),
         template=template,
         chat=config.template.chat,
         placement=build(config.placement, "placement") if config.placement else None,
         choice=choice,
+        search=search,
         seed=config.seed,
         batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
         prefix_cache_mb=config.prefix_cache_mb,
         overflow=typing.cast("typing.Any", config.overflow),
         likelihood=build(config.likelihood, "likelihood") if config.likelihood else None,
-        identity=_identity(config, plans),
+        identity=_identity(config, plans, search),
         config=typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
     )
 
@@ -84,6 +91,17 @@ def build_evaluation(
 def build_model_spec(config: ModelConfig) -> ModelSpec:
     """Turn the model's options into a specification."""
     return ModelSpec(config.source, config.revision, config.trust_remote_code, config.allow_pickle)
+
+
+def asked_conventions(config: ModelOptions) -> Asked:
+    """Return which of the model's conventions the options ask for."""
+    return Asked(config.task_prefix, config.model.source_language, config.model.target_language)
+
+
+def build_search(config: Mapping[str, Any]) -> Search:
+    """Turn the options of `decoding` into a search; raises ConfigError."""
+    search: Search = build(config, "decoding")
+    return search
 
 
 def build(config: Mapping[str, Any], key: str, optional: Mapping[str, Any] | None = None) -> Any:
@@ -165,8 +183,6 @@ def check_model_options(config: ModelOptions, least_new_tokens: int = 1) -> None
         raise ConfigError(f"dtype={config.dtype}: must be one of {', '.join(DTYPES)}")
     if config.max_new_tokens is not None and config.max_new_tokens < least_new_tokens:
         raise ConfigError(f"max_new_tokens={config.max_new_tokens}: must be {least_new_tokens} or more")
-    if "" in (config.decoding.stop or []):
-        raise ConfigError(f"decoding.stop: {_EMPTY_STOP}")
 
 
 def _build_choice(config: RunConfig) -> Choice:
@@ -218,7 +234,7 @@ def _build_plan(
     elif not metrics:
         raise ConfigError(f"{metrics_key}: at least one metric is needed")
     postprocessing = run.postprocessing or config.postprocessing
-    stop = config.stop if run.decoding.stop is None else run.decoding.stop
+    stop = config.stop if run.decoding.get("stop") is None else run.decoding["stop"]
     if "" in stop:
         raise ConfigError(f"{key}.stop: {_EMPTY_STOP}")
     examples = _limited(task.examples, run.limit)
@@ -267,15 +283,18 @@ def _limited(examples: tuple[Example, ...], limit: int | float | None) -> tuple[
     return examples[:limit]
 
 
-def _identity(config: RunConfig, plans: Sequence[TaskPlan]) -> dict[str, Any]:
+def _identity(config: RunConfig, plans: Sequence[TaskPlan], search: Search) -> dict[str, Any]:
     """Return what decides a run's records, flat.
 
     Left out are where data and weights are stored (what they hold counts), how fast to go, and how to score.
     """
     options = asdict(config)
+    languages = {key: options["model"][key] for key in ("source_language", "target_language")}
     for key in ("model", "batch_size", "prefix_cache_mb", "device", "metrics", "postprocessing"):
         del options[key]
     options["demonstrations"].pop("encoder", None)
+    options["model"] = languages
+    options["decoding"] = {"search": search.name, "stop": search.stop, **search.recipe}
     for plan in plans:
         task = options["task"][plan.task.name]
         for key in ("pool", "test", "metrics", "postprocessing"):

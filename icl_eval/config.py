@@ -45,12 +45,14 @@ class TaskConfig:
 
 @dataclass
 class ModelConfig:
-    """Where a model's weights come from; see `icl_eval.weights.ModelSpec`."""
+    """Where a model's weights come from, see `icl_eval.weights.ModelSpec`; the languages that a translator takes."""
 
     source: str = MISSING
     revision: str | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    source_language: str | None = None
+    target_language: str | None = None
 
 
 @dataclass
@@ -68,18 +70,12 @@ class TemplateConfig:
 
 
 @dataclass
-class DecodingConfig:
-    """How completions are searched for, where the tasks' own settings are not wanted."""
-
-    stop: list[str] | None = None
-
-
-@dataclass
 class ModelOptions:
     """What every command that loads a model can be told."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    task_prefix: str | None = None
+    decoding: dict[str, Any] = field(default_factory=dict)
     max_new_tokens: int | None = None
     device: str = "auto"
     dtype: str = "float32"
@@ -111,7 +107,7 @@ class RunConfig(ModelOptions):
 class StreamConfig(ModelOptions):
     """What `icl-eval stream` can be told."""
 
-    prompt: str = MISSING
+    prompt: Any = MISSING  # a text, or a list of texts
 
 
 @dataclass

@@ -7,6 +7,7 @@ after it with it. The table shows for this model how often that happens, and whe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,11 +15,11 @@ from rich.table import Table
 
 from icl_eval.decoding import Completion, GreedyDecoder
 from icl_eval.decoding.capabilities import capabilities_of
-from icl_eval.decoding.rules import start_ids
+from icl_eval.decoding.library import LibraryDecoder, library_inputs
 from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel, load_model
 from icl_eval.preparation import Evaluation, PreparedTask, prepare
-from icl_eval.prompts import EncodedPrompt
+from icl_eval.searches import Greedy
 
 Tokens = Mapping[str, tuple[int, ...]]
 """Generated ids, by example."""
@@ -53,19 +54,22 @@ def print_diagnosis(evaluation: Evaluation) -> None:
     """Run the prompts of the first task in several ways and print how often they agree.
 
     Raises:
-        UserError: When the evaluation itself would refuse.
+        UserError: When the evaluation itself would refuse, or is not of greedy search.
     """
-    task = prepare(evaluation).tasks[0]
+    if evaluation.search.name != "greedy":
+        raise ConfigError(f"decoding={evaluation.search.name}: what the doctor compares is greedy search")
+    prepared = prepare(evaluation)
+    task, settings = prepared.tasks[0], prepared.conventions.settings
     if not task.plan.max_new_tokens:
         raise ConfigError("max_new_tokens=0: tokens are compared, so some must be decoded")
     other = evaluation.dtype if evaluation.dtype != _REFERENCE else _FASTER
     model = load_model(evaluation.model, _REFERENCE, evaluation.device)
-    reference = _generate(model, task)  # before our decoder gives the network its own attention
+    reference = _generate(model, task, settings)  # before our decoder gives the network its own attention
     comparisons = []
     batched = {}
     for dtype in (_REFERENCE, other):
         model = load_model(evaluation.model, dtype, evaluation.device)
-        alone, batched[dtype] = _decode(model, task, 1), _decode(model, task, None)
+        alone, batched[dtype] = _decode(model, task, settings, 1), _decode(model, task, settings, None)
         if dtype == _REFERENCE:
             ended = {name: ids[: len(alone[name])] for name, ids in reference.items()}  # it knows no stop strings
             comparisons.append(compare(f"{dtype}: the library's generate, ours alone", ended, alone))
@@ -93,27 +97,16 @@ def _print(comparisons: Sequence[Comparison], title: str, split: bool) -> None:
     console.print(f"A prefix shared by many prompts {how}.", highlight=False)
 
 
-def _decode(model: LanguageModel, task: PreparedTask, batch_size: int | None) -> Tokens:
-    decoder = GreedyDecoder(model, task.plan.max_new_tokens, task.plan.stop, batch_size)
+def _decode(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any], batch_size: int | None) -> Tokens:
+    decoder = GreedyDecoder(model, task.plan.max_new_tokens, task.plan.stop, batch_size, settings=settings)
     events = decoder.stream(task.prompts)
     return {event.example_id: event.token_ids for event in events if isinstance(event, Completion)}
 
 
-def _generate(model: LanguageModel, task: PreparedTask) -> Tokens:
+def _generate(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any]) -> Tokens:
     """Run the library's own greedy search, one prompt at a time."""
-    tokens = {}
-    for prompt in task.prompts:
-        inputs = _inputs(model, prompt, ())
-        context = inputs["decoder_input_ids" if prompt.encoder_ids else "input_ids"].shape[1]
-        generated = model.network.generate(
-            **inputs,
-            attention_mask=torch.ones_like(inputs["input_ids"]),
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=task.plan.max_new_tokens,
-        )
-        tokens[prompt.prompt.example_id] = tuple(generated[0, context:].tolist())
-    return tokens
+    decoder = LibraryDecoder(model, {**Greedy().settings, **settings}, task.plan.max_new_tokens)
+    return {prompt.prompt.example_id: decoder.generate(prompt) for prompt in task.prompts}
 
 
 def _without_cache(model: LanguageModel, task: PreparedTask, chosen: Tokens) -> Tokens:
@@ -122,17 +115,9 @@ def _without_cache(model: LanguageModel, task: PreparedTask, chosen: Tokens) -> 
     for prompt in task.prompts:
         ids = chosen[prompt.prompt.example_id]
         with torch.inference_mode():
-            logits = model.network(**_inputs(model, prompt, ids[:-1]), use_cache=False).logits
+            logits = model.network(**library_inputs(model, prompt, ids[:-1]), use_cache=False).logits
         tokens[prompt.prompt.example_id] = tuple(logits[0, -len(ids) :].float().max(-1).indices.tolist())
     return tokens
-
-
-def _inputs(model: LanguageModel, prompt: EncodedPrompt, generated: Sequence[int]) -> dict[str, torch.Tensor]:
-    decoder_ids = torch.tensor([[*start_ids(model), *prompt.decoder_ids, *generated]], device=model.network.device)
-    if not prompt.encoder_ids:
-        return {"input_ids": decoder_ids}
-    encoder_ids = torch.tensor([prompt.encoder_ids], device=model.network.device)
-    return {"input_ids": encoder_ids, "decoder_input_ids": decoder_ids}
 
 
 def _first_difference(first: Sequence[int], second: Sequence[int]) -> int:

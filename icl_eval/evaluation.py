@@ -160,21 +160,33 @@ def _decode_missing(
         with stopwatch.stage("model"):
             model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
         with stopwatch.stage("decoding"):
-            for record in _decode(evaluation, task, missing, model):
+            for record in _decode(evaluation, task, missing, model, prepared.conventions.settings):
                 log.append(record)
                 stopwatch.count("decoding", record.completion_tokens)
                 progress.advance(name)
 
 
 def _decode(
-    evaluation: Evaluation, task: PreparedTask, missing: Sequence[EncodedPrompt], model: LanguageModel
+    evaluation: Evaluation,
+    task: PreparedTask,
+    missing: Sequence[EncodedPrompt],
+    model: LanguageModel,
+    settings: Mapping[str, Any],
 ) -> Iterator[Record]:
-    from icl_eval.decoding import Completion, GreedyDecoder  # imports torch
+    from icl_eval.decoding import Completion, build_decoder  # imports torch
 
     plan = task.plan
     examples = {example.id: example for example in plan.examples}
     prompts = {prompt.prompt.example_id: prompt for prompt in missing}
-    decoder = GreedyDecoder(model, plan.max_new_tokens, plan.stop, evaluation.batch_size, evaluation.prefix_cache_mb)
+    decoder = build_decoder(
+        model,
+        evaluation.search,
+        plan.max_new_tokens,
+        plan.stop,
+        evaluation.batch_size,
+        evaluation.prefix_cache_mb,
+        settings,
+    )
     for event in decoder.stream(missing, among=task.prompts):
         if isinstance(event, Completion):
             example, prompt = examples[event.example_id], prompts[event.example_id]
@@ -251,18 +263,21 @@ def _score_task(evaluation: Evaluation, task: PreparedTask, log: RecordLog, metr
         n=len(records),
         num_fewshot=evaluation.choice.num_shown,
         metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
-        counts=_counts(task, records, {s.metric: s.unparsed for s in scores if s.unparsed is not None}),
+        counts=_counts(evaluation, task, records, {s.metric: s.unparsed for s in scores if s.unparsed is not None}),
         behaviour=measure_behaviour(scored) if task.plan.max_new_tokens else None,
     )
 
 
-def _counts(task: PreparedTask, records: Sequence[Record], unparsed: Mapping[str, int]) -> Counts:
+def _counts(
+    evaluation: Evaluation, task: PreparedTask, records: Sequence[Record], unparsed: Mapping[str, int]
+) -> Counts:
     from icl_eval.decoding.sharing import count_reused, plan_groups  # imports torch
 
+    groups = plan_groups(task.prompts) if evaluation.search.shares_prefixes else []
     shots = Counter(record.shots_effective for record in records)
     return Counts(
         prompt_tokens=sum(record.prompt_tokens for record in records),
-        prefix_tokens_reused=sum(count_reused(plan_groups(task.prompts)).values()),
+        prefix_tokens_reused=sum(count_reused(groups).values()),
         completion_tokens=sum(record.completion_tokens for record in records),
         finish_reasons=dict(sorted(Counter(record.finish_reason for record in records).items())),
         unparsed=unparsed,
@@ -280,6 +295,7 @@ def _run_info(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> R
         architecture=prepared.card.architecture,
         template=evaluation.template.name,
         placement=prepared.placement.name,
+        conventions=prepared.conventions.describe(),
         num_fewshot=evaluation.choice.num_fewshot,
         demonstrations=evaluation.choice.selector.name,
         order=evaluation.choice.order.name,
@@ -287,9 +303,10 @@ def _run_info(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> R
         leave_out=evaluation.choice.leave_out,
         seed=evaluation.seed,
         decoding={
-            "search": "greedy",
+            "search": evaluation.search.name,
+            "options": dict(evaluation.search.recipe),
             "dtype": evaluation.dtype,
-            "batch_invariant": evaluation.dtype in ("float32", "float64"),
+            "batch_invariant": evaluation.dtype in ("float32", "float64") or evaluation.search.name == "generate",
             "tasks": tasks,
         },
         fingerprint=fingerprint,

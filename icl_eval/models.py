@@ -8,7 +8,7 @@ import gc
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,10 @@ class ModelCard:
     architecture: Architecture
     max_length: int | None
     """Number of positions that each side of the model has; None without a hard limit (relative positions)."""
+    task_prefixes: Mapping[str, str]
+    """What opens the prompts of the tasks that the model was trained on, by task; from `task_specific_params`."""
+    first_id: int | None
+    """The token that the model's generation config forces to be the first; None for any."""
 
     @property
     def name(self) -> str:
@@ -102,7 +106,10 @@ def read_card(spec: ModelSpec) -> ModelCard:
     architecture = read_architecture(config, weights.name)
     with _reading(weights, "the tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_local(spec))
-    return ModelCard(weights, tokenizer, architecture, read_max_length(config))
+    prefixes = read_task_prefixes(config)
+    return ModelCard(
+        weights, tokenizer, architecture, read_max_length(config), prefixes, _read_first_id(weights, config)
+    )
 
 
 def read_architecture(config: "PreTrainedConfig", name: str) -> Architecture:
@@ -123,6 +130,24 @@ def read_max_length(config: "PreTrainedConfig") -> int | None:
     """Tell from a configuration how many positions a model has; None if its positions are relative."""
     length = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
     return None if length is None else int(length)
+
+
+def read_task_prefixes(config: "PreTrainedConfig") -> dict[str, str]:
+    """Tell from a configuration what opens the prompts of the tasks that it has parameters for."""
+    params = getattr(config, "task_specific_params", None) or {}
+    return {task: options["prefix"] for task, options in params.items() if options.get("prefix")}
+
+
+def _read_first_id(weights: Weights, config: "PreTrainedConfig") -> int | None:
+    from transformers import GenerationConfig
+
+    with _reading(weights, "generation_config.json"):
+        try:
+            generation = GenerationConfig.from_pretrained(weights.folder, local_files_only=True)
+        except OSError:  # there is none: older models have it in config.json
+            generation = GenerationConfig.from_model_config(config)
+    first_id: int | None = generation.forced_bos_token_id
+    return first_id
 
 
 def choose_device(name: str) -> str:

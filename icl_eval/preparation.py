@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from icl_eval.conventions import Asked, Conventions, find_conventions
 from icl_eval.demonstrations import Choice, Selection
 from icl_eval.errors import ConfigError
 from icl_eval.likelihood import AnswerBuilder, Answers, AskedLikelihood
@@ -22,9 +23,10 @@ from icl_eval.prompts import (
     Placement,
     PromptBuilder,
 )
+from icl_eval.searches import Search
 from icl_eval.tasks import Example, Task
 from icl_eval.templates import ChatTemplate, Template, TextTemplate
-from icl_eval.tokenization import chat_renderer, encode_prompt
+from icl_eval.tokenization import chat_renderer
 from icl_eval.weights import ModelSpec
 
 
@@ -52,11 +54,13 @@ class Evaluation:
     model: ModelSpec
     dtype: str
     device: str
+    conventions: Asked
     template: TextTemplate
     chat: bool
     """Whether the template's wording becomes turns of a conversation."""
     placement: Placement | None
     """None for what the model's architecture calls for."""
+    search: Search
     choice: Choice
     seed: int
     batch_size: int | None
@@ -87,6 +91,7 @@ class Prepared:
     """Everything that can be known without weights."""
 
     card: ModelCard
+    conventions: Conventions
     placement: Placement
     tasks: tuple[PreparedTask, ...]
 
@@ -98,9 +103,12 @@ def prepare(evaluation: Evaluation) -> Prepared:
         UserError: When an option does not go with the model, a template with the data, or a prompt does not fit.
     """
     card = read_card(evaluation.model)
+    conventions = find_conventions(card, evaluation.conventions)
     placement = _placement(evaluation.placement, card)
     template: Template = evaluation.template
     if evaluation.chat:
+        if conventions.opening:
+            raise ConfigError(f"template=chat: a conversation cannot begin with {conventions.opening!r}")
         template = ChatTemplate(evaluation.template, chat_renderer(card.tokenizer))
 
     def prepare_task(plan: TaskPlan) -> PreparedTask:
@@ -110,7 +118,7 @@ def prepare(evaluation: Evaluation) -> Prepared:
             order=evaluation.choice.order,
             template=template,
             placement=placement,
-            encode=lambda prompt: encode_prompt(card.tokenizer, prompt),
+            encode=conventions.encode,
             context=Context(card.max_length, plan.max_new_tokens),
             overflow=evaluation.overflow,
         )
@@ -120,7 +128,7 @@ def prepare(evaluation: Evaluation) -> Prepared:
         answers = AnswerBuilder(evaluation.likelihood, builder, card.tokenizer)
         return PreparedTask(plan, prompts, builder, tuple(map(answers.build, plan.examples, prompts)))
 
-    return Prepared(card, placement, tuple(map(prepare_task, evaluation.plans)))
+    return Prepared(card, conventions, placement, tuple(map(prepare_task, evaluation.plans)))
 
 
 def _placement(asked: Placement | None, card: ModelCard) -> Placement:

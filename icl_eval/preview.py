@@ -21,6 +21,8 @@ def print_preview(evaluation: Evaluation) -> None:
         sentence = f"demonstrations={selector.name}: weights are loaded to embed questions and pool"
         console.print(sentence, markup=False, highlight=False)
     prepared = prepare(evaluation)
+    if told := prepared.conventions.summary():
+        console.print(f"conventions: {told}", markup=False, highlight=False, soft_wrap=True)
     for task in prepared.tasks:
         _print_task(console, prepared, task)
 

@@ -73,6 +73,8 @@ class RunInfo:
     architecture: str
     template: str
     placement: str
+    conventions: Mapping[str, str]
+    """What was asked of the model's own conventions: task prefix, languages, and the text that opens prompts."""
     num_fewshot: int
     demonstrations: str
     """The strategy that chose them."""

@@ -36,6 +36,10 @@ class Search(Protocol):
     def settings(self) -> Mapping[str, Any]:
         """What differs from the model's own generation config, in the words of the library's `generate`."""
 
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """The options that decide what is found, for the report."""
+
 
 @dataclass(frozen=True)
 class Greedy:
@@ -52,6 +56,11 @@ class Greedy:
     def settings(self) -> Mapping[str, Any]:
         """Nothing is drawn."""
         return {"do_sample": False, "num_beams": 1}
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Nothing that can be set."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,11 @@ class Sample:
         cuts = {"temperature": self.temperature, "top_k": self.top_k or 0, "top_p": self.top_p or 1.0}
         return {"do_sample": True, "num_beams": 1, **cuts}
 
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Everything but the stop strings."""
+        return {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+
 
 @dataclass(frozen=True)
 class Generate:
@@ -105,11 +119,17 @@ class Generate:
             if option not in known:
                 own = " (a run has its own key for that, or decides it)" if option in OWN_OPTIONS else ""
                 raise ConfigError(f"decoding.options.{option}: no option of generate{own}; known: {', '.join(known)}")
+        _check_together(self.settings)
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """The options that are set."""
         return {name: value for name, value in self.options.items() if value is not None}
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """The options that are set, and the seed where something is drawn."""
+        return {**self.settings, "seed": self.seed}
 
 
 def known_options() -> list[str]:
@@ -117,6 +137,20 @@ def known_options() -> list[str]:
     from transformers import GenerationConfig  # takes half a second, and no torch
 
     return sorted(name for name in GenerationConfig().to_dict() if name[0] != "_" and name not in OWN_OPTIONS)
+
+
+def _check_together(options: Mapping[str, Any]) -> None:
+    """Let the library say which options are out of range or would be passed over beside the others."""
+    from transformers import GenerationConfig
+
+    from icl_eval.weights.quiet import quiet_transformers
+
+    try:
+        with quiet_transformers(reports=False):
+            GenerationConfig(**options).validate(strict=True)
+    except (TypeError, ValueError) as error:
+        reason = str(error).split("\n- ")[-1].splitlines()[0]
+        raise ConfigError(f"decoding.options: {reason}") from None
 
 
 def _check_stop(stop: Sequence[str] | None) -> None:

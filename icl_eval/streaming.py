@@ -1,20 +1,22 @@
-"""Streaming: one completion of a plain prompt, shown token by token."""
+"""Streaming: completions of plain prompts, one after the other, shown token by token."""
 
 import sys
 import time
+from typing import Any
 
-from icl_eval.building import build_model_spec, check_model_options
+from icl_eval.building import asked_conventions, build_model_spec, build_search, check_model_options
 from icl_eval.config import StreamConfig
-from icl_eval.decoding import Completion, GreedyDecoder
-from icl_eval.models import load_model
-from icl_eval.prompts import Context, EncodedPrompt, Prompt
-from icl_eval.tokenization import encode_prompt
+from icl_eval.conventions import find_conventions
+from icl_eval.decoding import Completion, Decoder, build_decoder
+from icl_eval.errors import ConfigError
+from icl_eval.models import load_model, read_card
+from icl_eval.prompts import Context, EncodedPrompt
 
 DEFAULT_MAX_NEW_TOKENS = 50
 
 
 def stream_completion(config: StreamConfig) -> None:
-    """Load the model and print the completion on stdout while it is made, then a summary on stderr.
+    """Load the model and print each prompt's completion on stdout while it is made, then a summary on stderr.
 
     An encoder-decoder model reads the prompt in its encoder, a decoder-only model goes on from it.
 
@@ -22,21 +24,33 @@ def stream_completion(config: StreamConfig) -> None:
         UserError: When an option is impossible or the prompt does not fit.
     """
     check_model_options(config)
+    search = build_search(config.decoding)
     max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
-    model = load_model(build_model_spec(config.model), config.dtype, config.device)
-    has_encoder = model.architecture == "encoder-decoder"
-    prompt = Prompt(
-        "prompt",
-        encoder=config.prompt if has_encoder else None,
-        decoder=None if has_encoder else config.prompt,
-    )
-    encoded = encode_prompt(model.tokenizer, prompt)
-    Context(model.max_length, max_new_tokens).require_fit(encoded)
-    decoder = GreedyDecoder(model, max_new_tokens, config.decoding.stop or ())
-    _show(decoder, encoded)
+    texts = _texts(config.prompt)
+    spec = build_model_spec(config.model)
+    conventions = find_conventions(read_card(spec), asked_conventions(config))
+    names = [f"prompt {number}" for number in range(1, len(texts) + 1)]
+    prompts = [conventions.encode_text(name, text) for name, text in zip(names, texts, strict=True)]
+    for prompt in prompts:
+        where = f"{prompt.prompt.example_id}: " if len(prompts) > 1 else ""
+        Context(conventions.card.max_length, max_new_tokens).require_fit(prompt, where)
+    model = load_model(spec, config.dtype, config.device)
+    decoder = build_decoder(model, search, max_new_tokens, search.stop or (), settings=conventions.settings)
+    for text, prompt in zip(texts, prompts, strict=True):
+        if len(prompts) > 1:
+            print(f"{prompt.prompt.example_id}: {text}", file=sys.stderr, flush=True)
+        _show(decoder, prompt)
 
 
-def _show(decoder: GreedyDecoder, encoded: EncodedPrompt) -> None:
+def _texts(prompt: Any) -> list[str]:
+    """Return the texts that a user gave: one, or a list of them. A number is taken for the text it is."""
+    texts = prompt if isinstance(prompt, list) else [prompt]
+    if not texts or not all(isinstance(text, str | int | float) and not isinstance(text, bool) for text in texts):
+        raise ConfigError(f"prompt={prompt}: must be a text, or a list of texts")
+    return [str(text) for text in texts]
+
+
+def _show(decoder: Decoder, encoded: EncodedPrompt) -> None:
     start = time.perf_counter()
     for event in decoder.stream([encoded]):
         if isinstance(event, Completion):

@@ -365,8 +365,8 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
     jsonschema.validate(report, report_schema())
     assert list(report) == ["schema_version", "run", "results", "timing", "provenance"]
     assert list(report["run"]) == [
-        "model", "architecture", "template", "placement", "num_fewshot", "demonstrations", "order", "control",
-        "leave_out", "seed", "decoding", "fingerprint",
+        "model", "architecture", "template", "placement", "conventions", "num_fewshot", "demonstrations", "order",
+        "control", "leave_out", "seed", "decoding", "fingerprint",
     ]  # fmt: skip
     assert list(report["results"]["qa"]) == ["n", "num_fewshot", "metrics", "counts", "behaviour"]
     assert list(report["results"]["qa"]["metrics"]) == ["exact_match", "token_f1"]

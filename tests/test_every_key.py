@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+import translators
 from omegaconf import OmegaConf
 
 from icl_eval.config import RunConfig, StreamConfig, TraceConfig
@@ -79,13 +80,41 @@ TEST_ROWS = "task.qa.test={path: {rows}, name: a, split: train}"
 KINDS = ("task.qa.pool.path={rows}/a/train.jsonl", "task.qa.test.path={rows}/a/test.jsonl", "+task.qa.fields.kind=kind")
 TWO = ("num_fewshot=2", "overflow=drop")
 
+DRAWN = ("decoding=generate", "decoding.options.num_beams=1", "decoding.options.do_sample=true")
+LONG_OR_SHORT = ("model.source={endings}", "decoding=generate", "max_new_tokens=20")
+
 # key: (what is observed, overrides before, overrides that change it)
 CHANGES = {
     "model.source": (completions, [], ["model.source={other}"]),
     "model.revision": (completions, ["model.source=tiny/gpt2"], ["model.revision=old"]),
     "model.trust_remote_code": (refused, ["model.source={own_code}"], ["model.trust_remote_code=true"]),
+    "model.source_language": (refused, ["model.source={t5}"], ["model.source_language=en_XX"]),
+    "model.target_language": (prompts, ["model.source={marian}"], ["model.target_language=fra"]),
+    "task_prefix": (prompts, ["model.source={prefixed}"], ["task_prefix=translation_en_to_fr"]),
     "model.allow_pickle": (refused, ["model.source={pickled}"], ["model.allow_pickle=true"]),
+    "decoding": (completions, [], ["decoding=sample"]),
     "decoding.stop": (completions, [], ["decoding.stop=[{letter}]"]),
+    "decoding.temperature": (completions, ["decoding=sample"], ["decoding.temperature=0.1"]),
+    "decoding.top_k": (completions, ["decoding=sample"], ["decoding.top_k=2"]),
+    "decoding.top_p": (completions, ["decoding=sample"], ["decoding.top_p=0.1"]),
+    "decoding.seed": (completions, ["decoding=sample"], ["decoding.seed=1"]),
+    "decoding.options.num_beams": (completions, ["decoding=generate"], ["decoding.options.num_beams=1"]),
+    "decoding.options.length_penalty": (
+        completions, [*LONG_OR_SHORT, "decoding.options.length_penalty=-9.0"], ["decoding.options.length_penalty=4.0"],
+    ),
+    "decoding.options.early_stopping": (
+        completions, [*LONG_OR_SHORT, "decoding.options.length_penalty=4.0"], ["decoding.options.early_stopping=true"],
+    ),
+    "decoding.options.no_repeat_ngram_size": (
+        completions, ["decoding=generate"], ["decoding.options.no_repeat_ngram_size=1"],
+    ),
+    "decoding.options.repetition_penalty": (
+        completions, ["decoding=generate"], ["decoding.options.repetition_penalty=3.0"],
+    ),
+    "decoding.options.do_sample": (completions, ["decoding=generate"], ["decoding.options.do_sample=true"]),
+    "decoding.options.temperature": (completions, [*DRAWN], ["decoding.options.temperature=0.1"]),
+    "decoding.options.top_k": (completions, [*DRAWN], ["decoding.options.top_k=2"]),
+    "decoding.options.top_p": (completions, [*DRAWN], ["decoding.options.top_p=0.1"]),
     "max_new_tokens": (completions, [], ["max_new_tokens=3"]),
     "device": (refused, [], ["device=cuda:99"]),
     "dtype": (completions, ["max_new_tokens=40"], ["dtype=bfloat16"]),
@@ -258,7 +287,20 @@ COMPLETIONS = {
 }
 
 
-PLACES = ("bert", "other", "fresh", "as_fresh", "chatty", "pickled", "own_code", "rows", "judged", "counted")
+PLACES = (
+    "prefixed",
+    "bert",
+    "other",
+    "fresh",
+    "as_fresh",
+    "endings",
+    "chatty",
+    "pickled",
+    "own_code",
+    "rows",
+    "judged",
+    "counted",
+)
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +313,10 @@ def places(tmp_path_factory, gpt2, t5):
         tiny_models.save_gpt2(places[name])
     tiny_models.save_gpt2(places["chatty"], chat_template=tiny_models.CHAT_TEMPLATE)
     tiny_models.save_bert(places["bert"])
+    translators.save_prefixed_t5(places["prefixed"])
+    translators.save_marian(places["marian"])
+    tiny_models.save_gpt2(places["endings"])
+    (places["endings"] / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(1, 380, 3))}))
     save_pickled(places["pickled"])
     save_own_code(places["own_code"])
     save_rows(places["rows"])

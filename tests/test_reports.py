@@ -27,6 +27,7 @@ REPORT = Report(
         architecture="decoder-only",
         template="labelled",
         placement="decoder",
+        conventions={},
         num_fewshot=2,
         demonstrations="random",
         order="as_selected",

@@ -25,10 +25,24 @@ and for how it is made fast:
     opening          the right session for a group of prompts
     capabilities     what a network can do, found by trying it
     memory           how many rows fit
+
+and for what the stream does not do:
+
+    library          `generate` itself, with whatever options
+    decoders         which of the two a search asks for
 """
 
 from icl_eval.decoding.completions import Completion, FinishReason, Token
+from icl_eval.decoding.decoders import Decoder, build_decoder
 from icl_eval.decoding.greedy import GreedyDecoder
 from icl_eval.decoding.likelihood import LikelihoodScorer
 
-__all__ = ["Completion", "FinishReason", "GreedyDecoder", "LikelihoodScorer", "Token"]
+__all__ = [
+    "Completion",
+    "Decoder",
+    "FinishReason",
+    "GreedyDecoder",
+    "LikelihoodScorer",
+    "Token",
+    "build_decoder",
+]

@@ -6,7 +6,9 @@ prompts ─▶ groups that share a prefix ─▶ session.join ─▶ choose ─�
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -44,6 +46,7 @@ class GreedyDecoder:
         batch_size: int | None = None,
         prefix_cache_mb: int = 1000,
         search: Greedy | Sample | None = None,
+        settings: Mapping[str, Any] = MappingProxyType({}),
     ):
         """Prepare to decode.
 
@@ -54,6 +57,7 @@ class GreedyDecoder:
             batch_size: How many rows are decoded together; None for what fits.
             prefix_cache_mb: How many megabytes of prefixes to keep for later prompts.
             search: How a token is chosen; None for greedily. Its stop strings are for the caller to pass on.
+            settings: What else differs from the model's generation config, as `generate` would be told.
 
         Raises:
             ConfigError: When the model cannot be decoded token by token.
@@ -65,7 +69,7 @@ class GreedyDecoder:
         self._prefix_bytes = prefix_cache_mb * _MEGABYTE
         self._capabilities = capabilities_of(model)
         search = search or Greedy()
-        self._rules = Rules(model.network, max_new_tokens, search.settings)
+        self._rules = Rules(model.network, max_new_tokens, {**search.settings, **settings})
         self._pick = build_pick(search)
         self._end_ids = end_ids(model.network)
         self._start_ids = start_ids(model)

@@ -1,0 +1,144 @@
+"""Conventions: what a model's own files ask of a prompt, besides its words: a task's prefix, languages, a first token.
+
+They are found in the model's config, generation config and tokenizer, and never by the model's name:
+
+| found                                        | so                                                                   |
+|----------------------------------------------|----------------------------------------------------------------------|
+| `task_specific_params` with a `prefix` (T5)  | `task_prefix=NAME` opens the prompt with it                          |
+| a tokenizer with `src_lang` (mBART, M2M-100) | `model.source_language` marks the encoder's text, the token of       |
+|                                              | `model.target_language` is the first that is generated               |
+| `>>code<<` in the vocabulary (Marian)        | `model.target_language` opens the encoder's text                     |
+| `forced_bos_token_id` (BART)                 | that token is the first that is generated                            |
+
+Where the decoder is given text to go on from (`placement=split`), the first token stands before that text, since
+`generate` forces it only upon an empty one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from icl_eval.errors import ConfigError
+from icl_eval.prompts import EncodedPrompt, Prompt
+from icl_eval.tokenization import encode_prompt
+
+if TYPE_CHECKING:
+    from icl_eval.models import ModelCard
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which conventions a user asks for."""
+
+    task_prefix: str | None = None
+    source_language: str | None = None
+    target_language: str | None = None
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What goes around the words of a model's prompts."""
+
+    card: "ModelCard"
+    asked: Asked
+    opening: str
+    """What the prompt's text begins with: the encoder's, or the decoder's of a decoder-only model."""
+    first_id: int | None
+    """The token that every completion of an encoder-decoder model begins with; None for any."""
+    target_id: int | None
+    """The same, where it is the target language that asks for it."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What `generate` has to be told."""
+        return {} if self.target_id is None else {"forced_bos_token_id": self.target_id}
+
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        """Turn a prompt into token ids, with all that the conventions add; its texts say what opens them."""
+        if prompt.encoder is None:
+            opened = replace(prompt, decoder=self.opening + (prompt.decoder or ""))
+        else:
+            opened = replace(prompt, encoder=self.opening + prompt.encoder)
+        encoded = encode_prompt(self.card.tokenizer, opened)
+        if self.first_id is None or prompt.encoder is None or not encoded.decoder_ids:
+            return encoded
+        return replace(encoded, decoder_ids=(self.first_id, *encoded.decoder_ids))
+
+    def encode_text(self, example_id: str, text: str) -> EncodedPrompt:
+        """Turn a text into the prompt of its own: for the encoder where there is one, else to go on from."""
+        has_encoder = self.card.architecture == "encoder-decoder"
+        return self.encode(Prompt(example_id, text if has_encoder else None, None if has_encoder else text))
+
+    def describe(self) -> dict[str, str]:
+        """Return what is asked for, for the report: names, and the prefix's text."""
+        named = {
+            "task_prefix": self.asked.task_prefix,
+            "source_language": self.asked.source_language,
+            "target_language": self.asked.target_language,
+            "opening": self.opening or None,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    def summary(self) -> str:
+        """Return the same in one line, with the token that every answer is made to begin with; empty for nothing."""
+        told = ", ".join(f"{name} {value}" for name, value in self.describe().items() if name != "opening")
+        if self.target_id is None:
+            return told
+        return f"{told}; every answer begins with {self.card.tokenizer.convert_ids_to_tokens(self.target_id)}"
+
+
+def find_conventions(card: "ModelCard", asked: Asked) -> Conventions:
+    """Find what a model's files ask of a prompt; sets the languages of the card's tokenizer.
+
+    Raises:
+        ConfigError: When something asked for does not exist; the sentence lists what does.
+    """
+    opening, target_id = "", None
+    if asked.task_prefix is not None:
+        opening = _choose(f"task_prefix={asked.task_prefix}", asked.task_prefix, card.task_prefixes, card.name)
+    tokenizer: Any = card.tokenizer
+    if hasattr(tokenizer, "src_lang"):
+        target_id = _set_languages(card, asked)
+    else:
+        if asked.source_language is not None:
+            message = f"model.source_language={asked.source_language}"
+            raise ConfigError(f"{message}: the tokenizer of {card.name} does not mark the language of its input")
+        if asked.target_language is not None:
+            codes = {token[2:-2]: token for token in tokenizer.get_vocab() if token[:2] + token[-2:] == ">><<"}
+            message = f"model.target_language={asked.target_language}"
+            opening = f"{_choose(message, asked.target_language, codes, card.name)} {opening}"
+    first_id = card.first_id if target_id is None else target_id
+    return Conventions(card, asked, opening, first_id, target_id)
+
+
+def _set_languages(card: "ModelCard", asked: Asked) -> int | None:
+    """Tell the tokenizer which languages go in and out; return the id of the target's token."""
+    tokenizer: Any = card.tokenizer
+    known = _language_ids(tokenizer)
+    if asked.source_language is not None:
+        _choose(f"model.source_language={asked.source_language}", asked.source_language, known, card.name)
+        tokenizer.src_lang = asked.source_language
+    if asked.target_language is None:
+        tokenizer.tgt_lang = tokenizer.tgt_lang or tokenizer.src_lang  # some tokenize no target's text without one
+        return None
+    target_id: int = _choose(f"model.target_language={asked.target_language}", asked.target_language, known, card.name)
+    tokenizer.tgt_lang = asked.target_language
+    return target_id
+
+
+def _language_ids(tokenizer: Any) -> dict[str, int]:
+    """Return the codes that the tokenizer takes for languages, with the ids of their tokens."""
+    if hasattr(tokenizer, "get_lang_id"):  # its codes are not its tokens
+        return {code: tokenizer.get_lang_id(code) for code in tokenizer.lang_code_to_token}
+    if hasattr(tokenizer, "lang_code_to_id"):
+        return dict(tokenizer.lang_code_to_id)
+    named = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token, tokenizer.sep_token}
+    named |= {tokenizer.cls_token, tokenizer.mask_token}
+    return {code: tokenizer.convert_tokens_to_ids(code) for code in tokenizer.all_special_tokens if code not in named}
+
+
+def _choose(message: str, name: str, known: Mapping[str, Any], model: str) -> Any:
+    if name not in known:
+        names = ", ".join(sorted(known)) or "none"
+        raise ConfigError(f"{message}: {model} has no such thing (it has: {names})")
+    return known[name]

@@ -1,0 +1,41 @@
+"""Decoders: the one that a search asks for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from icl_eval.decoding.completions import Completion, Token
+from icl_eval.decoding.greedy import GreedyDecoder
+from icl_eval.decoding.library import LibraryDecoder
+from icl_eval.models import LanguageModel
+from icl_eval.prompts import EncodedPrompt
+from icl_eval.searches import Generate, Greedy, Sample, Search
+
+
+class Decoder(Protocol):
+    """Completes prompts."""
+
+    def stream(
+        self, prompts: Sequence[EncodedPrompt], among: Sequence[EncodedPrompt] | None = None
+    ) -> Iterator[Token | Completion]:
+        """Yield the tokens of each prompt and then its completion; `among` is the set that sharing is planned on."""
+
+
+def build_decoder(
+    model: LanguageModel,
+    search: Search,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
+    batch_size: int | None = None,
+    prefix_cache_mb: int = 1000,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Decoder:
+    """Return a decoder that finds completions as `search` says; see `GreedyDecoder` for the arguments.
+
+    Raises:
+        ConfigError: When the model cannot be decoded token by token, and has to be.
+    """
+    if isinstance(search, Generate):
+        return LibraryDecoder(model, {**search.settings, **settings}, max_new_tokens, stop, search.seed)
+    assert isinstance(search, Greedy | Sample)
+    return GreedyDecoder(model, max_new_tokens, stop, batch_size, prefix_cache_mb, search, settings)

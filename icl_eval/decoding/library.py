@@ -1,0 +1,106 @@
+"""The library's own `generate`, for what our stream does not do: beams, contrastive search, whatever else it can.
+
+A prompt is generated alone, so that neither padding nor neighbours have a say, and its tokens then go the way of every
+other completion: the end of a sequence, stop strings and pieces of text are found as in the stream.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import LogitsProcessorList
+
+from icl_eval.decoding.completions import Completion, Token
+from icl_eval.decoding.detokenization import Detokenizer
+from icl_eval.decoding.hypotheses import Hypothesis
+from icl_eval.decoding.rules import end_ids, start_ids
+from icl_eval.decoding.sharing import Ids
+from icl_eval.decoding.stopping import StopFilter
+from icl_eval.errors import ConfigError
+from icl_eval.models import LanguageModel
+from icl_eval.prompts import EncodedPrompt
+from icl_eval.weights.quiet import quiet_transformers
+
+
+class LibraryDecoder:
+    """Decodes prompts with `generate`, one at a time."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        settings: Mapping[str, Any],
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ):
+        """Prepare to decode.
+
+        Args:
+            model: What to decode with.
+            settings: What `generate` is told, besides what the model's own generation config says.
+            max_new_tokens: How many tokens a completion may have.
+            stop: Texts that end a completion and are not a part of it.
+            seed: Of what is drawn, if the settings ask for `do_sample`.
+        """
+        self._model = model
+        self._stop = tuple(stop)
+        self._seed = seed
+        self._config = copy.deepcopy(model.network.generation_config)
+        for name, value in {**settings, "max_length": None, "max_new_tokens": max_new_tokens}.items():
+            setattr(self._config, name, value)
+        self._start_ids = start_ids(model)
+
+    def stream(
+        self, prompts: Sequence[EncodedPrompt], among: Sequence[EncodedPrompt] | None = None
+    ) -> Iterator[Token | Completion]:
+        """Yield the tokens and the completion of each prompt, when it is finished."""
+        for prompt in prompts:
+            yield from self._replay(prompt, self.generate(prompt))
+
+    def generate(self, prompt: EncodedPrompt) -> Ids:
+        """Return what `generate` appends to a prompt, stop strings not minded.
+
+        Raises:
+            ConfigError: When the library refuses its options.
+        """
+        inputs = library_inputs(self._model, prompt)
+        context = len(self._start_ids) + len(prompt.decoder_ids)
+        with quiet_transformers(reports=False), torch.random.fork_rng(_accelerators(self._model)):
+            torch.manual_seed(_seed_of(self._seed, prompt.prompt.example_id))
+            try:
+                ids = self._model.network.generate(**inputs, generation_config=self._config)
+            except (ImportError, NotImplementedError, TypeError, ValueError) as error:
+                raise ConfigError(f"decoding.options: generate refuses them: {error}") from error
+        return tuple(ids[0, context:].tolist())
+
+    def _replay(self, prompt: EncodedPrompt, token_ids: Ids) -> Iterator[Token | Completion]:
+        detokenizer = Detokenizer(self._model.tokenizer, prompt.decoder_ids)
+        row = Hypothesis(prompt, self._start_ids, LogitsProcessorList(), detokenizer, StopFilter(self._stop))
+        for token_id in token_ids:
+            # Beam search may end before max_new_tokens and without an end of sequence: that is its length, then.
+            yield row.append(token_id, end_ids(self._model.network), len(token_ids))
+            if row.finish_reason:
+                break
+        yield row.completion()
+
+
+def library_inputs(model: LanguageModel, prompt: EncodedPrompt, generated: Ids = ()) -> dict[str, torch.Tensor]:
+    """Return a prompt, and what has been generated for it, as inputs of a network or of `generate`."""
+    device = model.network.device
+    decoder_ids = torch.tensor([[*start_ids(model), *prompt.decoder_ids, *generated]], device=device)
+    inputs = {"input_ids": decoder_ids}
+    if prompt.encoder_ids:
+        inputs = {"input_ids": torch.tensor([prompt.encoder_ids], device=device), "decoder_input_ids": decoder_ids}
+    return inputs | {"attention_mask": torch.ones_like(inputs["input_ids"])}
+
+
+def _accelerators(model: LanguageModel) -> list[torch.device]:
+    return [model.network.device] if model.network.device.type == "cuda" else []
+
+
+def _seed_of(seed: int, example_id: str) -> int:
+    digest = hashlib.sha256(json.dumps([seed, example_id]).encode()).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)
