@@ -5,6 +5,7 @@
     icl-eval preview [key=value …]      show prompts, without loading weights
     icl-eval stream prompt="…"          show one completion while it is made
     icl-eval trace prompt="…"           show everything that happens to one prompt, or to a task's question
+    icl-eval tour [prompt="…"]          the ways of generating, side by side, and what each costs
     icl-eval doctor [key=value …]       does the model give the same tokens however it is run?
     icl-eval compare RUN_A RUN_B …      do finished runs differ by more than chance?
     icl-eval list [FOLDER …]            the runs in some folders, with their scores
@@ -98,6 +99,17 @@ def trace(cfg: DictConfig) -> None:
     run_trace(subject, config.runners_up, Path(HydraConfig.get().runtime.output_dir))
 
 
+def tour(cfg: DictConfig) -> None:
+    """Generate one prompt in every way there is, side by side."""
+    from icl_eval.config import TourConfig, typed_config
+    from icl_eval.touring.page import print_tour
+    from icl_eval.touring.tours import take_tour
+
+    config = typed_config(cfg, TourConfig)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    print_tour(take_tour(config, folder), folder)
+
+
 def compare(cfg: DictConfig) -> None:
     """Compare finished runs with the first of them."""
     from icl_eval.comparing import compare_folders
@@ -128,6 +140,7 @@ COMMANDS = {
     "doctor": Command("doctor", doctor),
     "stream": Command("stream", stream),
     "trace": Command("trace", trace),
+    "tour": Command("tour", tour),
     "compare": Command("compare", compare, folders_key="runs"),
     "list": Command("list", list_runs, folders_key="folders"),
     "export": Command("export", export, folders_key="folders"),

@@ -120,6 +120,14 @@ class TraceConfig(RunConfig):
 
 
 @dataclass
+class TourConfig(ModelOptions):
+    """What `icl-eval tour` can be told."""
+
+    prompt: str = MISSING
+    num_return_sequences: int = 3
+
+
+@dataclass
 class CompareConfig:
     """What `icl-eval compare` can be told."""
 
@@ -149,6 +157,7 @@ def register_schemas() -> None:
     store.store(name="run_schema", node=RunConfig)
     store.store(name="stream_schema", node=StreamConfig)
     store.store(name="trace_schema", node=TraceConfig)
+    store.store(name="tour_schema", node=TourConfig)
     store.store(name="compare_schema", node=CompareConfig)
     store.store(name="list_schema", node=ListConfig)
     store.store(name="export_schema", node=ExportConfig)

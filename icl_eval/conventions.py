@@ -67,7 +67,7 @@ class Conventions:
     def encode_text(self, example_id: str, text: str) -> EncodedPrompt:
         """Turn a text into the prompt of its own: for the encoder where there is one, else to go on from."""
         has_encoder = self.card.architecture == "encoder-decoder"
-        return self.encode(Prompt(example_id, text if has_encoder else None, None if has_encoder else text))
+        return self.encode(Prompt(example_id, text, None) if has_encoder else Prompt(example_id, None, text))
 
     def describe(self) -> dict[str, str]:
         """Return what is asked for, for the report: names, and the prefix's text."""

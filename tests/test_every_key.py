@@ -89,7 +89,7 @@ CHANGES = {
     "model.revision": (completions, ["model.source=tiny/gpt2"], ["model.revision=old"]),
     "model.trust_remote_code": (refused, ["model.source={own_code}"], ["model.trust_remote_code=true"]),
     "model.source_language": (refused, ["model.source={t5}"], ["model.source_language=en_XX"]),
-    "model.target_language": (prompts, ["model.source={marian}"], ["model.target_language=fra"]),
+    "model.target_language": (completions, ["model.source={mbart}"], ["model.target_language=fr_XX"]),
     "task_prefix": (prompts, ["model.source={prefixed}"], ["task_prefix=translation_en_to_fr"]),
     "model.allow_pickle": (refused, ["model.source={pickled}"], ["model.allow_pickle=true"]),
     "decoding": (completions, [], ["decoding=sample"]),
@@ -290,6 +290,7 @@ COMPLETIONS = {
 PLACES = (
     "prefixed",
     "bert",
+    "mbart",
     "other",
     "fresh",
     "as_fresh",
@@ -314,7 +315,7 @@ def places(tmp_path_factory, gpt2, t5):
     tiny_models.save_gpt2(places["chatty"], chat_template=tiny_models.CHAT_TEMPLATE)
     tiny_models.save_bert(places["bert"])
     translators.save_prefixed_t5(places["prefixed"])
-    translators.save_marian(places["marian"])
+    translators.save_mbart(places["mbart"])
     tiny_models.save_gpt2(places["endings"])
     (places["endings"] / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(1, 380, 3))}))
     save_pickled(places["pickled"])

@@ -73,6 +73,29 @@ def test_law_7_the_seven_showcase_prompts_equal_their_golden_texts(template, pla
     assert [{"encoder": encoder, "decoder": decoder} for encoder, decoder in placed] == golden
 
 
+@pytest.mark.parametrize(
+    ("form", "encoder", "decoder"),
+    [
+        (NOTEBOOK_FORMS[0], "{P}: {Q}. Example: {FSQ}? {FSA}", None),
+        (NOTEBOOK_FORMS[1], "{P}: ", "{FSQ}? {FSA}</s>{Q}? "),
+        (NOTEBOOK_FORMS[2], None, "{P}: {FSQ}\n\nAnswer: {FSA}\n\n {P}: {Q}\n\nAnswer: "),
+    ],
+)
+def test_the_notebook_forms_are_what_a_person_would_paste_together(form, encoder, decoder, evaluation):
+    """Except for spaces at the end, which belong to the answer."""
+    template, placement = form
+    overrides = (f"template={template}", f"placement={placement}", "num_fewshot=1", "demonstrations=first")
+    built = evaluation("task=[showcase]", *overrides)
+    [plan] = built.plans
+    assert (plan.stop, len(plan.examples)) == (("\n",), 7)
+    for example in plan.examples:
+        [shown] = plan.select(example)
+        parts = {"P": example.inputs["instruction"], "Q": example.inputs["question"]}
+        parts |= {"FSQ": shown.inputs["question"], "FSA": shown.references[0]}
+        expected = [text and text.format(**parts).rstrip(" ") for text in (encoder, decoder)]
+        assert list(built.placement.place(rendered(built, plan, example))) == expected
+
+
 def test_the_showcase_experiment_is_the_phi_form(evaluation):
     built = evaluation("experiment=showcase", "placement=decoder")
     [plan] = built.plans

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from transformers import LogitsProcessorList
+from transformers.generation.streamers import BaseStreamer
 
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.detokenization import Detokenizer
@@ -60,8 +61,12 @@ class LibraryDecoder:
         for prompt in prompts:
             yield from self._replay(prompt, self.generate(prompt))
 
-    def generate(self, prompt: EncodedPrompt) -> Ids:
+    def generate(self, prompt: EncodedPrompt, streamer: BaseStreamer | None = None) -> Ids:
         """Return what `generate` appends to a prompt, stop strings not minded.
+
+        Args:
+            prompt: What is to be completed.
+            streamer: Is told of every token, where the search has no beams.
 
         Raises:
             ConfigError: When the library refuses its options.
@@ -71,7 +76,7 @@ class LibraryDecoder:
         with quiet_transformers(reports=False), torch.random.fork_rng(_accelerators(self._model)):
             torch.manual_seed(_seed_of(self._seed, prompt.prompt.example_id))
             try:
-                ids = self._model.network.generate(**inputs, generation_config=self._config)
+                ids = self._model.network.generate(**inputs, generation_config=self._config, streamer=streamer)
             except (ImportError, NotImplementedError, TypeError, ValueError) as error:
                 raise ConfigError(f"decoding.options: generate refuses them: {error}") from error
         return tuple(ids[0, context:].tolist())

@@ -1,0 +1,53 @@
+"""Meters: what generating costs, measured at the network itself."""
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a way of generating was when a new token was there."""
+
+    seconds: float
+    """Since it began."""
+    fed: int
+    """Tokens that encoder and decoder had been given by then, counted each time they were."""
+
+
+class Meter:
+    """Counts the tokens that go into a network while it is open."""
+
+    def __init__(self, network: PreTrainedModel):
+        self._network = network
+        self._hooks: list[Any] = []
+        self._begin = 0.0
+        self.fed = 0
+        self.marks: list[Mark] = []
+
+    def mark(self) -> None:
+        """Note that a new token is there."""
+        self.marks.append(Mark(time.perf_counter() - self._begin, self.fed))
+
+    def __enter__(self) -> Self:
+        modules = [self._network]
+        if self._network.config.is_encoder_decoder:
+            modules.append(self._network.get_encoder())
+        self._hooks = [module.register_forward_pre_hook(self._count, with_kwargs=True) for module in modules]
+        self._begin = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _count(self, module: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        """Count what goes into a module; of a network with an encoder, what its decoder gets."""
+        of_decoder = module is self._network and self._network.config.is_encoder_decoder
+        ids = inputs["decoder_input_ids" if of_decoder else "input_ids"]
+        self.fed += int(ids.numel())
