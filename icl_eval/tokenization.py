@@ -37,13 +37,15 @@ def encode_continuations(
     A text may come out empty, where its tokens are a beginning of the prompt's.
     """
     prompt = encoded.prompt
+    added = encoded.decoder_ids[: len(encoded.decoder_ids) - len(_target_ids(tokenizer, prompt.decoder or ""))]
     whole = []
     for text in texts:
         if prompt.encoder is None:
             whole.append(_open_ended(tokenizer, (prompt.decoder or "") + text))
         else:
             # a decoder that begins with its start token gets no space before its first word
-            whole.append(_target_ids(tokenizer, text.strip() if prompt.decoder is None else prompt.decoder + text))
+            target = text.strip() if prompt.decoder is None else prompt.decoder + text
+            whole.append(added + _target_ids(tokenizer, target))  # what was added: a language's token
     together = zip(encoded.decoder_ids, *whole, strict=False)
     length = sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, together))
     shared = encoded.decoder_ids[:length]

@@ -193,3 +193,25 @@ def test_stops_and_limits_of_an_encoder_decoder_run_are_about_what_is_generated_
         assert "Question:" in text
         assert free["prompt_tokens"] > 40
         assert (free["completion_tokens"], free["finish_reason"]) == (5, "length")
+
+
+@pytest.mark.parametrize("name", ["prefixed_t5", "mbart", "m2m_100", "marian"])
+def test_a_trace_follows_what_a_stream_shows(name, folders, icl_eval_command, tmp_path):
+    model = (f"model.source={folders[name]}", *OVERRIDES[name], f'prompt="{TEXTS[0]}"', "max_new_tokens=6")
+    streamed = icl_eval_command("stream", *model)
+    assert icl_eval_command("trace", *model, "hydra.run.dir=run").exit_code == 0
+    trace = json.loads((tmp_path / "run" / "trace.json").read_text(encoding="utf-8"))
+    assert trace["completion"] + "\n" == streamed.out
+    assert trace["written"] == {"prompt": TEXTS[0]}
+    assert trace["encoder"]["text"] == OPENINGS.get(name, "") + TEXTS[0]
+
+
+def test_a_continuation_in_the_decoder_follows_the_language_and_the_prompt(folders):
+    from icl_eval.tokenization import encode_continuations
+
+    found = conventions(folders["mbart"], None, "de_DE", "fr_XX")
+    encoded = found.encode(Prompt("q", "The house", "La maison est"))
+    continued = encode_continuations(found.card.tokenizer, encoded, [" petite", " verte"])
+    assert continued.context.decoder_ids[0] == found.target_id
+    assert continued.context.decoder_ids == encoded.decoder_ids
+    assert found.card.tokenizer.decode(continued.texts[0]).strip() == "petite"

@@ -16,9 +16,9 @@ def follow(subject: Subject, num_runners_up: int) -> Trace:
         ConfigError: When the model cannot be decoded token by token.
     """
     model, prompt, question = subject.model, subject.prompt, subject.question
-    decoded = Tracer(model, subject.limits, subject.search, num_runners_up).trace(prompt)
+    decoded = Tracer(model, subject.limits, subject.search, num_runners_up, subject.settings).trace(prompt)
     completion = decoded.completion
-    scorer = AnswerScorer(model, completion.token_ids, question.answer if question else None)
+    scorer = AnswerScorer(model, completion.token_ids, question.answer if question else None, subject.settings)
     return Trace(
         model=model.name,
         architecture=model.architecture,
@@ -40,7 +40,7 @@ def follow(subject: Subject, num_runners_up: int) -> Trace:
         prediction=question.postprocess(completion.text) if question else completion.text,
         reference=question.example.references[0] if question else None,
         generated_log_likelihood=math.fsum(
-            step.choice.log_probability for step in decoded.steps[forces_first(model, prompt) :]
+            step.choice.log_probability for step in decoded.steps[forces_first(model, prompt, subject.settings) :]
         ),
         reference_log_likelihood=scorer.score(prompt).reference,
         influences=tuple(measure_influences(scorer, question, prompt)) if question else (),

@@ -6,8 +6,9 @@ place: every other one moves up).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from icl_eval.continuations import Continuations
 from icl_eval.decoding.likelihood import LikelihoodScorer
@@ -29,25 +30,29 @@ class Likelihoods:
 class AnswerScorer:
     """Tells how likely a model finds two fixed answers after different prompts."""
 
-    def __init__(self, model: LanguageModel, generated_ids: Sequence[int], reference: str | None):
+    def __init__(
+        self, model: LanguageModel, generated_ids: Sequence[int], reference: str | None, settings: Mapping[str, Any]
+    ):
         """Prepare to score.
 
         Args:
             model: Whose probabilities are asked for.
             generated_ids: All tokens that were generated.
             reference: The right answer as it follows the prompt; None for none.
+            settings: What `generate` would be told, besides the model's generation config.
         """
         self._model = model
         self._scorer = LikelihoodScorer(model)
         self._generated_ids = tuple(generated_ids)
         self._reference = reference
+        self._settings = settings
 
     def score(self, prompt: EncodedPrompt) -> Likelihoods:
         """Return how likely the answers are after a prompt.
 
         A first token that the model's generation config forces (BART's) says nothing of the answer and is not counted.
         """
-        forced = forces_first(self._model, prompt)
+        forced = forces_first(self._model, prompt, self._settings)
         generated = self._sum(Continuations(prompt, (self._generated_ids[forced:],)))
         if self._reference is None:
             return Likelihoods(generated, None)
@@ -61,10 +66,11 @@ class AnswerScorer:
         return math.fsum(log_probabilities)
 
 
-def forces_first(model: LanguageModel, prompt: EncodedPrompt) -> bool:
-    """Return whether the generation config forces the first token after a prompt, whatever the model thinks."""
+def forces_first(model: LanguageModel, prompt: EncodedPrompt, settings: Mapping[str, Any]) -> bool:
+    """Return whether the first token after a prompt is forced, whatever the model thinks."""
     begins = model.architecture == "encoder-decoder" and not prompt.decoder_ids
-    return begins and model.network.generation_config.forced_bos_token_id is not None
+    first_id = settings.get("forced_bos_token_id", model.network.generation_config.forced_bos_token_id)
+    return begins and first_id is not None
 
 
 def measure_influences(scorer: AnswerScorer, question: Question, prompt: EncodedPrompt) -> Iterator[Influence]:

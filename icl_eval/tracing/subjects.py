@@ -1,19 +1,20 @@
 """Subjects: what a trace follows, a prompt as the user wrote it or one question of a task with its demonstrations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from icl_eval.building import build_model_spec, check_model_options
+from icl_eval.building import asked_conventions, build_model_spec, build_search, check_model_options
 from icl_eval.config import ModelOptions, TraceConfig
+from icl_eval.conventions import find_conventions
 from icl_eval.errors import ConfigError
-from icl_eval.models import LanguageModel, load_model
+from icl_eval.models import LanguageModel, load_model, read_card
 from icl_eval.postprocessing import Postprocessor
 from icl_eval.preparation import Evaluation, TaskPlan, prepare
-from icl_eval.prompts import Context, EncodedPrompt, Prompt, PromptBuilder
-from icl_eval.searches import Greedy, Sample
+from icl_eval.prompts import Context, EncodedPrompt, PromptBuilder
+from icl_eval.searches import Greedy, Sample, Search
 from icl_eval.streaming import DEFAULT_MAX_NEW_TOKENS
 from icl_eval.tasks import Example
-from icl_eval.tokenization import encode_prompt
 from icl_eval.tracing.tracer import Limits
 
 _OF_A_PROMPT = {"prompt", "runners_up", *(field.name for field in fields(ModelOptions))}
@@ -45,15 +46,19 @@ class Subject:
     prompt: EncodedPrompt
     limits: Limits
     search: Greedy | Sample
+    settings: Mapping[str, Any]
+    """What else `generate` would be told."""
     question: Question | None
     """None for a prompt of the user's own."""
+    text: str = ""
+    """That prompt, before a task prefix opens it."""
 
     @property
     def written(self) -> dict[str, str]:
         """What the user wrote, by field."""
         if self.question:
             return dict(self.question.example.inputs)
-        return {"prompt": self.prompt.prompt.encoder or self.prompt.prompt.decoder or ""}
+        return {"prompt": self.text}
 
 
 def free_subject(config: TraceConfig, text: str, given: Sequence[str]) -> Subject:
@@ -74,14 +79,15 @@ def free_subject(config: TraceConfig, text: str, given: Sequence[str]) -> Subjec
                 f"leave out {key}, or leave out prompt to follow a question of a task"
             )
     check_model_options(config)
-    model = load_model(build_model_spec(config.model), config.dtype, config.device)
-    has_encoder = model.architecture == "encoder-decoder"
-    encoded = encode_prompt(
-        model.tokenizer, Prompt("prompt", encoder=text if has_encoder else None, decoder=None if has_encoder else text)
-    )
+    search = _by_token(build_search(config.decoding))
+    spec = build_model_spec(config.model)
+    conventions = find_conventions(read_card(spec), asked_conventions(config))
+    encoded = conventions.encode_text("prompt", text)
     max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
-    Context(model.max_length, max_new_tokens).require_fit(encoded)
-    return Subject(model, encoded, Limits(max_new_tokens, tuple(config.decoding.stop or ())), Greedy(), None)
+    Context(conventions.card.max_length, max_new_tokens).require_fit(encoded)
+    model = load_model(spec, config.dtype, config.device)
+    limits = Limits(max_new_tokens, tuple(search.stop or ()))
+    return Subject(model, encoded, limits, search, conventions.settings, None, text)
 
 
 def question_subject(evaluation: Evaluation, example_id: str | None) -> Subject:
@@ -96,13 +102,21 @@ def question_subject(evaluation: Evaluation, example_id: str | None) -> Subject:
             f"trace: one question is followed; give prompt=…, or one task, such as "
             f"task={evaluation.plans[0].task.name} (there are: {names})"
         )
+    search = _by_token(evaluation.search)
     plan = evaluation.plans[0]
     example = _find(plan, example_id)
     prepared = prepare(replace(evaluation, plans=(replace(plan, examples=(example,)),)))
     task = prepared.tasks[0]
     model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
     question = Question(example, task.builder, evaluation.template.name, prepared.placement.name, plan.postprocess)
-    return Subject(model, task.prompts[0], Limits(plan.max_new_tokens, plan.stop), Greedy(), question)
+    limits = Limits(plan.max_new_tokens, plan.stop)
+    return Subject(model, task.prompts[0], limits, search, prepared.conventions.settings, question)
+
+
+def _by_token(search: Search) -> Greedy | Sample:
+    if not isinstance(search, Greedy | Sample):
+        raise ConfigError(f"decoding={search.name}: a trace follows one token at a time; use greedy or sample")
+    return search
 
 
 def _find(plan: TaskPlan, example_id: str | None) -> Example:

@@ -5,9 +5,10 @@ that pass's logits; the token is chosen under the model's rules, and found in te
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -54,7 +55,14 @@ class Decoded:
 class Tracer:
     """Decodes single prompts with a model, one visible step after the other."""
 
-    def __init__(self, model: LanguageModel, limits: Limits, search: Greedy | Sample, num_runners_up: int):
+    def __init__(
+        self,
+        model: LanguageModel,
+        limits: Limits,
+        search: Greedy | Sample,
+        num_runners_up: int,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ):
         """Prepare to trace.
 
         Args:
@@ -62,6 +70,7 @@ class Tracer:
             limits: Where a completion ends at the latest.
             search: How a token is chosen.
             num_runners_up: How many of the tokens that were not chosen each step tells of.
+            settings: What else differs from the model's generation config, as `generate` would be told.
 
         Raises:
             ConfigError: When the model cannot be decoded token by token.
@@ -70,7 +79,7 @@ class Tracer:
         self._model = model
         self._limits = limits
         self._num_runners_up = num_runners_up
-        self._rules = Rules(model.network, limits.max_new_tokens, search.settings)
+        self._rules = Rules(model.network, limits.max_new_tokens, {**search.settings, **settings})
         self._pick = build_pick(search)
         self._end_ids = end_ids(model.network)
 
