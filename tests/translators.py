@@ -97,7 +97,7 @@ def save_marian(folder: Path) -> Path:
     pad = vocabulary["<pad>"]
     ids = {"eos_token_id": 0, "forced_eos_token_id": 0, "pad_token_id": pad, "decoder_start_token_id": pad}
     config = MarianConfig(vocab_size=len(tokenizer), **_SIZES, **ids, bad_words_ids=[[pad]])
-    return tiny_models._save(folder, 0, lambda: MarianMTModel(config), tokenizer)
+    return tiny_models._save(folder, 3, lambda: MarianMTModel(config), tokenizer)
 
 
 def _pieces(folder: Path) -> list[tuple[str, float]]:
