@@ -260,7 +260,11 @@ def _max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
     max_new_tokens = config.max_new_tokens if run.max_new_tokens is None else run.max_new_tokens
     if max_new_tokens < _least_new_tokens(run):
         raise ConfigError(f"{key}.max_new_tokens={max_new_tokens}: must be {_least_new_tokens(run)} or more")
-    pointless = {"metrics": run.metrics, "postprocessing": run.postprocessing, "decoding.stop": run.decoding.stop}
+    pointless = {
+        "metrics": run.metrics,
+        "postprocessing": run.postprocessing,
+        "decoding.stop": run.decoding.get("stop"),
+    }
     for name, value in pointless.items():
         if not max_new_tokens and value:
             raise ConfigError(f"{name}: it is of no use with max_new_tokens=0, which decodes nothing ({key})")
