@@ -89,7 +89,7 @@ def test_the_notebook_forms_are_what_a_person_would_paste_together(form, encoder
     [plan] = built.plans
     assert (plan.stop, len(plan.examples)) == (("\n",), 7)
     for example in plan.examples:
-        [shown] = plan.select(example)
+        [shown] = selected(plan, example)
         parts = {"P": example.inputs["instruction"], "Q": example.inputs["question"]}
         parts |= {"FSQ": shown.inputs["question"], "FSA": shown.references[0]}
         expected = [text and text.format(**parts).rstrip(" ") for text in (encoder, decoder)]
