@@ -67,6 +67,15 @@ def test_approximate_randomisation_agrees_with_sacrebleu(texts):
     )
 
 
+def test_approximate_randomisation_is_close_to_trying_every_exchange():
+    values = np.random.default_rng(16).random((2, 10)) + np.array([[0.0], [0.15]])
+    one, other = (mean_statistics(list(value), "") for value in values)
+    paired = Paired(one.rows, other.rows, other.score_sums)
+    exact = sign_flip(values[1] - values[0], seed=0, num_resamples=1024)
+    assert 0.1 < exact < 0.5
+    assert approximate_randomisation(paired, seed=0, num_resamples=20_000) == pytest.approx(exact, abs=0.012)
+
+
 def test_the_interval_of_a_difference_is_sacrebleu_on_resampled_corpora(texts):
     references, first, second = texts
     paired = bleu_pair(*texts)
