@@ -22,7 +22,7 @@ def influence_table(analyses: Sequence[InfluenceAnalysis]) -> Table:
         title_justify="left",
     )
     for column in ("task", "demonstration", "target"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "demonstration")  # an id cut short cannot be looked up
     for name in measures:
         table.add_column(name, justify="right")
         table.add_column("helps / hurts", justify="right")
