@@ -66,12 +66,12 @@ def _variance_table(analyses: Sequence[VarianceAnalysis]) -> Table:
         table.add_column(column)
     factors = list(dict.fromkeys(factor for found in analyses for factor in found.factors))
     for column in ("mean", "over cells ±", "test set ±", *factors):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     if len(factors) > 1:
         table.add_column("together", justify="right")
     table.add_column("test set", justify="right")
-    table.add_column("worst")
-    table.add_column("best")
+    for column in ("worst", "best"):
+        table.add_column(column, overflow="fold")
     for found in analyses:
         numbers = [short(found.mean), f"{found.stdev:.2g}", f"{found.test_set_stderr:.2g}"]
         ends = [escape(_named(cell)) for cell in (found.worst, found.best)]
