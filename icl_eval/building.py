@@ -245,6 +245,7 @@ def _build_plan(
     return TaskPlan(
         task=task,
         examples=examples,
+        match_field=config.match_field,
         select=select,
         stop=tuple(stop),
         max_new_tokens=max_new_tokens,

@@ -33,7 +33,8 @@ def lint_leaks(prepared: PreparedTask) -> Iterator[str]:
     """Yield one sentence where questions have near-copies in the pool that their demonstrations come from."""
     if not any(prompt.prompt.demonstrations for prompt in prepared.prompts):
         return
-    found = find_near_duplicates(prepared.plan.examples, prepared.plan.task.pool)
+    plan = prepared.plan
+    found = find_near_duplicates(plan.examples, plan.task.pool, plan.match_field)
     if found:
         pairs = [f"{pair.question_id} and {pair.candidate_id} ({pair.similarity:.2f})" for pair in found]
         yield f"{_some(pairs)}: question and pool read nearly the same, and one may show the other's answer"

@@ -37,6 +37,8 @@ class TaskPlan:
     task: Task
     examples: tuple[Example, ...]
     """The examples to evaluate, after any limit."""
+    match_field: str | None
+    """Where given, a question only sees demonstrations that share its value of this input field."""
     select: Selection
     stop: tuple[str, ...]
     max_new_tokens: int

@@ -30,6 +30,13 @@ def test_a_candidate_that_is_the_question_itself_is_no_near_duplicate():
     assert find_near_duplicates([question], examples("pool", f"{SENTENCE}!")) == []
 
 
+def test_candidates_that_match_no_question_are_no_leak():
+    question = Example("test-0", {"question": SENTENCE, "rule": "a"}, ("x",))
+    pool = [Example(f"pool-{rule}", {"question": f"{SENTENCE}!", "rule": rule}, ("x",)) for rule in "ab"]
+    assert [pair.candidate_id for pair in find_near_duplicates([question], pool, "rule")] == ["pool-a"]
+    assert [pair.candidate_id for pair in find_near_duplicates([question], pool)] == ["pool-a", "pool-b"]
+
+
 def test_all_pairs_are_compared_whatever_their_number():
     texts = [f"{n:04} {SENTENCE[n % 40 :]} {n * 7919}" for n in range(700)]
     found = find_near_duplicates(examples("test", *texts), examples("pool", *(f"{text}?" for text in texts[::-1])))

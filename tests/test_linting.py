@@ -20,7 +20,7 @@ def lint(tokenizer=BYTES, prompts=("Q: a\nA:",), examples=(), pool=(), stop=("\n
         for split, rows in (("test", examples), ("pool", pool))
     )
     task = Task("words", "", {}, candidates, tests, "")
-    plan = TaskPlan(task, tests, lambda example: (), stop, 8, Strip(), list)
+    plan = TaskPlan(task, tests, None, lambda example: (), stop, 8, Strip(), list)
     encoded = tuple(encode_prompt(tokenizer, Prompt("q", encoder, text)) for text in prompts)
     return list(lint_task(PreparedTask(plan, encoded, builder=None), tokenizer))
 

@@ -81,8 +81,12 @@ class NearDuplicate:
     """Jaccard index of the two texts' character 5-grams."""
 
 
-def find_near_duplicates(questions: Sequence[Example], pool: Sequence[Example]) -> list[NearDuplicate]:
+def find_near_duplicates(
+    questions: Sequence[Example], pool: Sequence[Example], match_field: str | None = None
+) -> list[NearDuplicate]:
     """Return pairs that are nearly the same but no copies, in the order of questions and pool.
+
+    Where demonstrations are matched by a field, candidates that a question could never be shown do not count.
 
     All pairs are compared, through one sparse product of shingles (Broder, 1997): two thousand questions with two
     thousand candidates take about a second.
@@ -91,7 +95,9 @@ def find_near_duplicates(questions: Sequence[Example], pool: Sequence[Example]) 
     return [
         NearDuplicate(questions[row].id, pool[column].id, round(similarity, 3))
         for row, column, similarity in _similar_pairs(asked, offered)
-        if questions[row].id != pool[column].id and asked[row] != offered[column]
+        if questions[row].id != pool[column].id
+        and asked[row] != offered[column]
+        and (match_field is None or questions[row].inputs[match_field] == pool[column].inputs[match_field])
     ]
 
 
