@@ -15,7 +15,7 @@ from icl_eval.pages.comparison_page import write_comparison_page
 from icl_eval.reports import write_json
 from icl_eval.runs import REPORT_FILE, Run, read_run
 from icl_eval.sweeps import gather_cells
-from icl_eval.terminal import from_here, open_console
+from icl_eval.terminal import open_console, print_path
 
 _MIN_RESAMPLES = 100
 
@@ -53,12 +53,12 @@ def _runs(folders: Sequence[Path]) -> list[Run]:
 
 def _print(comparison: Comparison, path: Path, page: Path) -> None:
     console = open_console()
-    console.print(f"baseline: {from_here(Path(comparison.baseline))}", markup=False, highlight=False)
+    print_path(console, "baseline", Path(comparison.baseline))
     console.print(_table(comparison))
     for name in comparison.left_out:
         console.print(f"{name}: not in all of the runs, and not compared", style="yellow", markup=False)
-    console.print(f"comparison: {from_here(path)}", markup=False, highlight=False)
-    console.print(f"page: {from_here(page)}", markup=False, highlight=False)
+    print_path(console, "comparison", path)
+    print_path(console, "page", page)
 
 
 def _table(comparison: Comparison) -> Table:

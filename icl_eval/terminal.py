@@ -79,8 +79,8 @@ def print_report(report: Report, folder: Path) -> None:
     decoding = any(result.counts.completion_tokens for result in report.results.values())
     if decoding and report.timing.completion_tokens_per_second is None:
         console.print("all completions were there already: nothing was decoded", style="yellow", markup=False)
-    console.print(f"report: {from_here(folder / 'report.json')}", markup=False, highlight=False)
-    console.print(f"page: {from_here(folder / 'report.html')}", markup=False, highlight=False)
+    print_path(console, "report", folder / "report.json")
+    print_path(console, "page", folder / "report.html")
 
 
 def _title(run: RunInfo) -> Iterable[str]:
@@ -116,8 +116,8 @@ def print_sweep(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
         table.add_row(own or cell["cell"], *(_cell_score(cell, task, metric) for task, metric in columns))
     console = open_console()
     console.print(table)
-    console.print(f"sweep: {from_here(folder / 'sweep.json')}", markup=False, highlight=False)
-    console.print(f"page: {from_here(folder / 'sweep.html')}", markup=False, highlight=False)
+    print_path(console, "sweep", folder / "sweep.json")
+    print_path(console, "page", folder / "sweep.html")
 
 
 def _cell_score(cell: Mapping[str, Any], task: str, metric: str) -> str:
@@ -134,6 +134,11 @@ def from_here(path: Path) -> Path:
     """Return a path as the user would write it."""
     absolute = path.absolute()
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+def print_path(console: Console, name: str, path: Path) -> None:
+    """Print where something is, never folded: it is there to be copied."""
+    console.print(f"{name}: {from_here(path)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def open_console() -> Console:

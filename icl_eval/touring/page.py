@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_eval.decoding.rules import start_ids
-from icl_eval.terminal import from_here, open_console
+from icl_eval.terminal import open_console, print_path
 from icl_eval.touring.tours import Tour
 from icl_eval.touring.ways import Way
 
@@ -35,7 +35,7 @@ def print_tour(tour: Tour, folder: Path) -> None:
             _line(console, "seconds", _stages(way))
     _print_table(console, tour)
     for name in ("tour.json", "cost.svg"):
-        console.print(f"{name.partition('.')[0]}: {from_here(folder / name)}", markup=False, highlight=False)
+        print_path(console, name.partition(".")[0], folder / name)
 
 
 def _print_draws(console: Console, tour: Tour) -> None:

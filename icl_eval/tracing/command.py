@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from icl_eval.pages import write_page
-from icl_eval.terminal import from_here, open_console
+from icl_eval.terminal import open_console, print_path
 from icl_eval.tracing.following import follow
 from icl_eval.tracing.page import render_trace
 from icl_eval.tracing.subjects import Subject
@@ -23,4 +23,4 @@ def run_trace(subject: Subject, num_runners_up: int, folder: Path) -> None:
     write_trace(trace, folder / "trace.json")
     write_page(render_trace(trace), folder / "trace.html")
     for name in ("trace.json", "trace.html"):
-        console.print(f"trace: {from_here(folder / name)}", markup=False, highlight=False, soft_wrap=True)
+        print_path(console, "trace", folder / name)
