@@ -210,12 +210,15 @@ def _add_likelihoods(
         missing = [each.example_id for each in task.answers if log.records[each.example_id].likelihood is None]
         if not missing:
             continue
+        from icl_eval.decoding import LikelihoodScorer  # imports torch
+
         name = f"{task.plan.task.name}: likelihood"
         progress.begin(name, len(task.answers), len(task.answers) - len(missing))
         with stopwatch.stage("model"):
             model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
         with stopwatch.stage("likelihood"):
-            for example_id, found in score_answers(model, task.answers, missing, evaluation.batch_size):
+            scorer = LikelihoodScorer(model, evaluation.batch_size, prepared.conventions.settings)
+            for example_id, found in score_answers(scorer, task.answers, missing):
                 log.append(replace(log.records[example_id], likelihood=found))
                 progress.advance(name)
 

@@ -29,8 +29,8 @@ from icl_eval.tokenization import encode_continuations
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from icl_eval.decoding import LikelihoodScorer
     from icl_eval.decoding.branches import LogProbs
-    from icl_eval.models import LanguageModel
 
 
 class AskedLikelihood(Protocol):
@@ -171,18 +171,15 @@ class AnswerBuilder:
 
 
 def score_answers(
-    model: "LanguageModel", answers: Sequence[Answers], wanted: Collection[str], batch_size: int | None
+    scorer: "LikelihoodScorer", answers: Sequence[Answers], wanted: Collection[str]
 ) -> Iterator[tuple[str, QuestionLikelihood]]:
     """Yield what is found for the wanted questions, with their ids.
 
     Args:
-        model: Whose probabilities are asked for.
+        scorer: Computes log-probabilities.
         answers: Those of all of a task's questions: what is run together depends on them all.
         wanted: The ids of the questions that no earlier run has left.
-        batch_size: How many prompts are run together at most; None for what one forward pass should have.
     """
-    from icl_eval.decoding import LikelihoodScorer  # imports torch
-
     asked, places = _each_once(answers)
     needing: defaultdict[int, list[Answers]] = defaultdict(list)
     for each in answers:
@@ -190,7 +187,7 @@ def score_answers(
             for place in set(places[each.example_id]):
                 needing[place].append(each)
     found: dict[int, LogProbs] = {}
-    for place, logprobs in LikelihoodScorer(model, batch_size).score(asked, needing):
+    for place, logprobs in scorer.score(asked, needing):
         found[place] = logprobs
         for each in needing[place]:
             if found.keys() >= set(places[each.example_id]):

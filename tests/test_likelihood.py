@@ -119,6 +119,7 @@ def test_a_forced_first_token_precedes_an_answer_in_a_decoder_of_its_own():
     asked = make_questions(model)
     assert any(not each.context.decoder_ids for each in asked)
     assert_as_plain(model, asked, 1e-9, forced=(7,))
+    assert_as_plain(model, asked, 1e-9, forced=(8,), settings={"forced_bos_token_id": 8})
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5"])

@@ -8,7 +8,9 @@ asked about with the same batch size: a batch is run whole, also where only some
 over from earlier runs.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from transformers import Cache
 
@@ -28,12 +30,18 @@ from icl_eval.prompts import EncodedPrompt, Prompt
 class LikelihoodScorer:
     """Computes log-probabilities under a model's network; the rules of its generation config have no part in them."""
 
-    def __init__(self, model: LanguageModel, batch_size: int | None = None):
+    def __init__(
+        self,
+        model: LanguageModel,
+        batch_size: int | None = None,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ):
         """Prepare to score.
 
         Args:
             model: Whose probabilities are asked for.
             batch_size: How many prompts are run together at most; None for what one forward pass should have.
+            settings: What else differs from the model's generation config, as `generate` would be told.
 
         Raises:
             ConfigError: When the network gives other logits with a key/value cache than without one.
@@ -42,16 +50,16 @@ class LikelihoodScorer:
         self._batch_size = batch_size
         self._capabilities = capabilities_of(model)
         self._start_ids = start_ids(model)
-        forced = model.network.generation_config.forced_bos_token_id if self._start_ids else None
-        self._forced_ids: Ids = () if forced is None else (int(forced),)
+        forced = settings.get("forced_bos_token_id", model.network.generation_config.forced_bos_token_id)
+        self._forced_ids: Ids = (int(forced),) if self._start_ids and forced is not None else ()
 
     def score(
         self, asked: Sequence[Continuations], wanted: Collection[int] | None = None
     ) -> Iterator[tuple[int, LogProbs]]:
         """Yield the log-probabilities of each prompt's texts, with the prompt's number.
 
-        A decoder that begins with its start token alone goes on with the token that the generation config forces
-        (BART's first, the language of M2M-100), where it forces one: answers are generated after it, too.
+        A decoder that begins with its start token alone goes on with the token that the generation config or the
+        settings force (BART's first, the language of M2M-100), where they do: answers are generated after it, too.
 
         Args:
             asked: Prompts, each with texts of at least one token.

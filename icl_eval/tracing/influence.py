@@ -42,7 +42,7 @@ class AnswerScorer:
             settings: What `generate` would be told, besides the model's generation config.
         """
         self._model = model
-        self._scorer = LikelihoodScorer(model)
+        self._scorer = LikelihoodScorer(model, settings=settings)
         self._generated_ids = tuple(generated_ids)
         self._reference = reference
         self._settings = settings
