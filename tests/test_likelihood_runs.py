@@ -48,13 +48,13 @@ def log_prob(folder, encoder, decoder, answer):
     """By the library alone: the answer's tokens are those behind the prompt's."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if encoder is None:
-        network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
         ids, prompt = (tokenizer(text, return_tensors="pt")["input_ids"] for text in (decoder + answer, decoder))
         assert ids[0, : prompt.shape[1]].equal(prompt[0])
         logits = network(ids).logits[0, prompt.shape[1] - 1 : -1]
         answer_ids = ids[0, prompt.shape[1] :]
     else:
-        network = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
+        network = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float64)
         whole = tokenizer((decoder or "") + answer, add_special_tokens=False)["input_ids"]
         length = len(tokenizer(decoder or "", add_special_tokens=False)["input_ids"])
         encoder_ids = tokenizer(encoder, return_tensors="pt")["input_ids"]
@@ -71,7 +71,7 @@ def log_prob(folder, encoder, decoder, answer):
 )
 def test_a_record_holds_the_log_probabilities_that_the_library_gives(model, placement, run, request):
     folder = request.getfixturevalue(model)
-    report, records = run("run", *CHOICES, f"model.source={folder}", f"placement={placement}")
+    report, records = run("run", *CHOICES, f"model.source={folder}", f"placement={placement}", "dtype=float64")
 
     assert [record["completion"] for record in records] == [""] * 9
     for record in records:
@@ -82,10 +82,10 @@ def test_a_record_holds_the_log_probabilities_that_the_library_gives(model, plac
         blank = [text and text.replace(question, "N/A") for text in (record["encoder"], record["decoder"])]
         for answer in (*likelihood["references"], *likelihood["choices"]):
             expected = log_prob(folder, record["encoder"], record["decoder"], answer["text"])
-            assert (answer["logprob"], answer["tokens"]) == (pytest.approx(expected[0], rel=1e-4), expected[1])
+            assert (answer["logprob"], answer["tokens"]) == (pytest.approx(expected[0], rel=1e-6), expected[1])
         for choice in likelihood["choices"]:
             calibrated = choice["logprob"] - log_prob(folder, *blank, choice["text"])[0]
-            assert choice["calibrated"] == pytest.approx(calibrated, rel=1e-4, abs=1e-3)
+            assert choice["calibrated"] == pytest.approx(calibrated, rel=1e-6, abs=1e-6)
     found = report["results"]["sky"]
     assert found["counts"]["finish_reasons"] == {"undecoded": 9}
     assert list(found["metrics"]) == [
@@ -147,10 +147,10 @@ def test_law_4_likelihoods_are_scored_again_without_the_model(run, gpt2, monkeyp
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_law_2_batch_size_and_limit_change_likelihoods_by_rounding_alone(batch_size, run, t5):
-    options = (*CHOICES, f"model.source={t5}")
+    options = (*CHOICES, f"model.source={t5}", "dtype=float64")
     whole = run("whole", *options)[1]
     some = run("some", *options, f"batch_size={batch_size}", "limit=5")[1]
     for record, expected in zip(some, whole, strict=False):
         for answer, other in zip(record["likelihood"]["choices"], expected["likelihood"]["choices"], strict=True):
-            assert answer["logprob"] == pytest.approx(other["logprob"], rel=1e-5)
-            assert answer["calibrated"] == pytest.approx(other["calibrated"], rel=1e-5, abs=1e-3)
+            assert answer["logprob"] == pytest.approx(other["logprob"], rel=1e-9)
+            assert answer["calibrated"] == pytest.approx(other["calibrated"], rel=1e-9, abs=1e-9)
