@@ -4,11 +4,11 @@ from transformers import LogitsProcessorList
 
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
-from icl_eval.decoding.stopping import StopFilter
+from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.prompts import EncodedPrompt, Prompt
 
 TOKENIZER = train_bpe()
-EOS = TOKENIZER.eos_token_id
+EOS, BOS = TOKENIZER.eos_token_id, TOKENIZER.bos_token_id
 ENDS = {EOS, TOKENIZER.pad_token_id}  # some models have several
 
 
@@ -19,7 +19,9 @@ def encode(text):
 def begin(stop=(), prompt="Q: a b\nA:", start_ids=()):
     encoded = EncodedPrompt(Prompt("q", None, prompt), (), tuple(encode(prompt)))
     detokenizer = Detokenizer(TOKENIZER, encoded.decoder_ids)
-    return Hypothesis(encoded, start_ids, LogitsProcessorList(), detokenizer, StopFilter(stop))
+    return Hypothesis(
+        encoded, start_ids, LogitsProcessorList(), detokenizer, StopFilter(stop, special_stops(TOKENIZER, stop))
+    )
 
 
 def complete(hypothesis, ids, max_new_tokens=100):
@@ -47,6 +49,9 @@ def complete(hypothesis, ids, max_new_tokens=100):
         (["\n\n"], [*encode("x\n"), EOS], 100, ["x", "", "\n"], "eos"),  # what was held back is no stop string
         (["\n\n"], encode("x\ny"), 2, ["x", "\n"], "length"),
         (["xyz"], encode("xy"), 2, ["", "xy"], "length"),
+        ([TOKENIZER.bos_token], [*encode("x"), BOS, *encode("y")], 100, ["x", ""], "stop"),  # no text shows that token
+        ([TOKENIZER.bos_token, "\n\n"], [*encode("x\n"), BOS], 100, ["x", "", "\n"], "stop"),
+        ([], [*encode("x"), BOS, EOS], 100, ["x", "", ""], "eos"),
         ([], encode("x😀"), 3, ["x", "", "\ufffd"], "length"),  # in the middle of a character
         ([], [*encode("x😀")[:3], EOS], 100, ["x", "", "", "\ufffd"], "eos"),
         ([], encode("x😀"), 5, ["x", "", "", "", "😀"], "length"),

@@ -22,7 +22,7 @@ from icl_eval.decoding.opening import Opened, Room, open_session
 from icl_eval.decoding.rules import Rules, end_ids, start_ids
 from icl_eval.decoding.sessions import Joining
 from icl_eval.decoding.sharing import Group, plan_groups
-from icl_eval.decoding.stopping import StopFilter
+from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.errors import IclEvalError
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
@@ -65,6 +65,7 @@ class GreedyDecoder:
         self._model = model
         self._max_new_tokens = max_new_tokens
         self._stop = tuple(stop)
+        self._special_stops = special_stops(model.tokenizer, stop)
         self._batch_size = batch_size
         self._prefix_bytes = prefix_cache_mb * _MEGABYTE
         self._capabilities = capabilities_of(model)
@@ -100,7 +101,7 @@ class GreedyDecoder:
             self._start_ids,
             self._rules.for_row(prompt_length, prompt.encoder_ids),
             Detokenizer(self._model.tokenizer, prompt.decoder_ids),
-            StopFilter(self._stop),
+            StopFilter(self._stop, self._special_stops),
         )
 
     def _decode(self, group: Group, hypotheses: Sequence[Hypothesis]) -> Iterator[Token | Completion]:

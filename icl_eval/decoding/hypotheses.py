@@ -58,14 +58,15 @@ class Hypothesis:
         """Take the next token, note whether it is the last, and return it with the text it lets be shown."""
         self.token_ids.append(token_id)
         ended = token_id in end_ids
-        text = "" if ended else self._stop_filter.feed(self._detokenizer.feed(token_id))
+        told = not ended and self._stop_filter.stops_at(token_id)
+        text = "" if ended or told else self._stop_filter.feed(self._detokenizer.feed(token_id))
         if ended:
             self.finish_reason = "eos"
-        elif self._stop_filter.stopped:
+        elif told or self._stop_filter.stopped:
             self.finish_reason = "stop"
         elif len(self.token_ids) == max_new_tokens:
             self.finish_reason = "length"
-        if self.finish_reason in ("eos", "length"):
+        if told or self.finish_reason in ("eos", "length"):
             text += self._stop_filter.feed(self._detokenizer.flush())
             if self._stop_filter.stopped:  # by an unfinished character that waited until now
                 self.finish_reason = "stop"

@@ -19,7 +19,7 @@ from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.rules import end_ids, start_ids
 from icl_eval.decoding.sharing import Ids
-from icl_eval.decoding.stopping import StopFilter
+from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
@@ -48,6 +48,7 @@ class LibraryDecoder:
         """
         self._model = model
         self._stop = tuple(stop)
+        self._special_stops = special_stops(model.tokenizer, stop)
         self._seed = seed
         self._config = copy.deepcopy(model.network.generation_config)
         for name, value in {**settings, "max_length": None, "max_new_tokens": max_new_tokens}.items():
@@ -83,7 +84,9 @@ class LibraryDecoder:
 
     def _replay(self, prompt: EncodedPrompt, token_ids: Ids) -> Iterator[Token | Completion]:
         detokenizer = Detokenizer(self._model.tokenizer, prompt.decoder_ids)
-        row = Hypothesis(prompt, self._start_ids, LogitsProcessorList(), detokenizer, StopFilter(self._stop))
+        row = Hypothesis(
+            prompt, self._start_ids, LogitsProcessorList(), detokenizer, StopFilter(self._stop, self._special_stops)
+        )
         for token_id in token_ids:
             # Beam search may end before max_new_tokens and without an end of sequence: that is its length, then.
             yield row.append(token_id, end_ids(self._model.network), len(token_ids))

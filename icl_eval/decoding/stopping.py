@@ -1,6 +1,16 @@
 """Stop strings in a stream of text: nothing of one is ever let through, wherever token boundaries fall."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def special_stops(tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> dict[int, str]:
+    """Return, by id, the stop strings that are special tokens (T5's `<extra_id_1>`): no text ever shows those."""
+    special = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+    return {token_id: token for token_id, token in special if token in stop}
 
 
 class StopFilter:
@@ -15,12 +25,24 @@ class StopFilter:
     True
     """
 
-    def __init__(self, stop: Sequence[str]):
+    def __init__(self, stop: Sequence[str], special: Mapping[int, str] | None = None):
+        """Begin with nothing seen.
+
+        Args:
+            stop: Texts to stop at.
+            special: Those of them that are special tokens, by id; see `special_stops`.
+        """
         self._stop = tuple(stop)
+        self._special = special or {}
         self._held = ""
         self.stopped = False
         self.found: str | None = None
         """The stop string that appeared."""
+
+    def stops_at(self, token_id: int) -> bool:
+        """Note and return whether a token is a special one to stop at; the text before it is still to be fed."""
+        self.found = self._special.get(token_id)
+        return self.found is not None
 
     def feed(self, text: str) -> str:
         """Take more text and return what can be shown now."""

@@ -26,7 +26,7 @@ from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.library import LibraryDecoder, library_inputs
 from icl_eval.decoding.networks import encode, new_cache, run
 from icl_eval.decoding.rules import Rules, end_ids, start_ids
-from icl_eval.decoding.stopping import StopFilter
+from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt, Prompt
 from icl_eval.searches import Greedy
@@ -56,7 +56,8 @@ class Subject:
         """Return a completion of which nothing is generated yet."""
         detokenizer = Detokenizer(self.model.tokenizer, prompt.decoder_ids)
         own_rules = LogitsProcessorList() if rules is None else rules
-        return Hypothesis(prompt, start_ids(self.model), own_rules, detokenizer, StopFilter(self.stop))
+        stops = StopFilter(self.stop, special_stops(self.model.tokenizer, self.stop))
+        return Hypothesis(prompt, start_ids(self.model), own_rules, detokenizer, stops)
 
     def rules(self, prompt: EncodedPrompt) -> LogitsProcessorList:
         """Return what the model demands of the tokens after a prompt."""

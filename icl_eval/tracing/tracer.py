@@ -21,7 +21,7 @@ from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.networks import encode, new_cache, run
 from icl_eval.decoding.rules import Rules, apply_rules, end_ids, start_ids
-from icl_eval.decoding.stopping import StopFilter
+from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
 from icl_eval.searches import Greedy, Sample
@@ -115,7 +115,7 @@ class Tracer:
     def _begin(self, prompt: EncodedPrompt) -> tuple[Hypothesis, StopFilter]:
         start = start_ids(self._model)
         rules = self._rules.for_row(len(start) + len(prompt.decoder_ids), prompt.encoder_ids)
-        stops = StopFilter(self._limits.stop)
+        stops = StopFilter(self._limits.stop, special_stops(self._model.tokenizer, self._limits.stop))
         return Hypothesis(prompt, start, rules, Detokenizer(self._model.tokenizer, prompt.decoder_ids), stops), stops
 
     def _steps(self, row: Hypothesis, cache: Cache, encoded: torch.Tensor | None) -> Iterator[Step]:
