@@ -15,8 +15,10 @@ from typing import ClassVar
 
 import pytest
 import tiny_models
+from omegaconf import OmegaConf
 
 from icl_eval.errors import ConfigError, ModelUnavailableError
+from icl_eval.hydra_setup import register_resolvers
 from icl_eval.weights import ModelSpec, resolve_weights
 from icl_eval.weights.cache import cache_folder, cached
 from icl_eval.weights.folders import sha256_of
@@ -83,11 +85,11 @@ def test_a_path_that_does_not_exist_is_never_looked_for_on_the_hub(source: str) 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in MODELS.glob("*.yaml")))
 def test_every_model_that_is_shipped_has_a_source(name: str) -> None:
-    import yaml
-
-    config = yaml.safe_load((MODELS / name).read_text())
+    register_resolvers()
+    config = OmegaConf.to_object(OmegaConf.load(MODELS / name))
     assert list(config) == ["source", "revision", "trust_remote_code", "allow_pickle"]
-    assert ModelSpec(**config).kind in ("hub", "pypi")
+    spec = ModelSpec(**config)
+    assert spec.kind in ("hub", "pypi") or spec.path.is_dir()  # on the hub, in a wheel, or in this package
     assert not config["trust_remote_code"]
     assert not config["allow_pickle"]
 
