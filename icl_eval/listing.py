@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_eval.errors import DataError
-from icl_eval.numbers import short
+from icl_eval.numbers import counted, short
 from icl_eval.runs import REPORT_FILE, Run, read_run
 from icl_eval.terminal import from_here, open_console
 
@@ -50,7 +50,7 @@ def _run_folders(roots: Sequence[Path]) -> list[Path]:
 
 def _counted(folders: Sequence[Path]) -> str:
     finished = sum((folder / REPORT_FILE).exists() for folder in folders)
-    return f"{len(folders)} runs, {finished} of them finished"
+    return f"{counted(len(folders), 'run')}, {finished} finished"
 
 
 def _finished(run: Run) -> list[list[str]]:

@@ -37,6 +37,12 @@ def test_candidates_that_match_no_question_are_no_leak():
     assert [pair.candidate_id for pair in find_near_duplicates([question], pool)] == ["pool-a", "pool-b"]
 
 
+def test_what_demonstrations_are_matched_by_makes_no_near_duplicates():
+    questions = [Example("test-0", {"question": "27", "rule": SENTENCE}, ("x",))]
+    pool = [Example("pool-0", {"question": "31", "rule": SENTENCE}, ("x",))]
+    assert find_near_duplicates(questions, pool, "rule") == []
+
+
 def test_all_pairs_are_compared_whatever_their_number():
     texts = [f"{n:04} {SENTENCE[n % 40 :]} {n * 7919}" for n in range(700)]
     found = find_near_duplicates(examples("test", *texts), examples("pool", *(f"{text}?" for text in texts[::-1])))

@@ -26,9 +26,9 @@ _SHINGLE = 5
 _ROWS_AT_ONCE = 256
 
 
-def normalised_text(example: Example) -> str:
-    """Return all input fields, a line each, with the differences taken out that no reader would see."""
-    return "\n".join(map(normalise, example.inputs.values()))
+def normalised_text(example: Example, without: str | None = None) -> str:
+    """Return all input fields but one, a line each, with the differences taken out that no reader would see."""
+    return "\n".join(normalise(text) for field, text in example.inputs.items() if field != without)
 
 
 def normalise(text: str) -> str:
@@ -86,12 +86,15 @@ def find_near_duplicates(
 ) -> list[NearDuplicate]:
     """Return pairs that are nearly the same but no copies, in the order of questions and pool.
 
-    Where demonstrations are matched by a field, candidates that a question could never be shown do not count.
+    Where demonstrations are matched by a field, candidates that a question could never be shown do not count, nor does
+    what the field itself says, which is the same by intention.
 
     All pairs are compared, through one sparse product of shingles (Broder, 1997): two thousand questions with two
     thousand candidates take about a second.
     """
-    asked, offered = (tuple(map(normalised_text, examples)) for examples in (questions, pool))
+    asked, offered = (
+        tuple(normalised_text(example, match_field) for example in examples) for examples in (questions, pool)
+    )
     return [
         NearDuplicate(questions[row].id, pool[column].id, round(similarity, 3))
         for row, column, similarity in _similar_pairs(asked, offered)
