@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -138,6 +140,17 @@ def test_about_95_of_100_bands_cover_the_mean_over_all_seeds():
         low, high = shot_curves(cells)[0].points[0].ci95
         covered += low <= 0.6 <= high
     assert 273 <= covered <= 297
+
+
+def test_a_band_of_shares_stays_between_0_and_1():
+    def share(values, **options):
+        measured = cell(values, **options)
+        return replace(
+            measured, measurement=replace(measured.measurement, statistics=mean_statistics(values, "", is_share=True))
+        )
+
+    cells = [share(values, num_fewshot=k, seed=seed) for k in (0, 1) for seed, values in enumerate(([1, 1], [1, 0]))]
+    assert shot_curves(cells)[0].points[0].ci95 == (0.0, 1.0)
 
 
 def test_one_draw_has_no_band():

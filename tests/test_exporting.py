@@ -12,6 +12,7 @@ from test_sweep_pages import CURVE, INFLUENCE, VARIANCE
 from icl_eval.analysis import SweepAnalysis
 from icl_eval.errors import DataError
 from icl_eval.exporting import export_folder
+from icl_eval.exporting.figures import draw_influences
 from icl_eval.exporting.tables import PaperTable, to_csv, to_latex, to_markdown
 from icl_eval.reports import write_json, write_report
 
@@ -111,6 +112,8 @@ def test_a_sweep_is_exported_as_tables_and_figures(tmp_path):
         "tables/influence.csv",
         "figures/shot_curve_qa_exact_match.svg",
         "figures/variance.svg",
+        "figures/influence_qa_exact_match_control_none.svg",
+        "figures/influence_qa_logprob_control_none.svg",
     ]
     tables = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in tmp_path.glob("tables/*.csv")}
     assert tables["cells"] == [
@@ -132,13 +135,14 @@ def test_a_figure_is_the_same_bytes_each_time_and_holds_no_hostile_text(tmp_path
             (replace(CURVE, metric=text, conditions={text: text}), replace(CURVE, metric=text)),
             (replace(VARIANCE, metric=text, conditions={text: text}),),
             (),
+            (replace(INFLUENCE, task=text, conditions={text: text}),),
         )
         write_sweep(tmp_path, analysis)
         return {path.name: path.read_bytes() for path in export_folder(tmp_path) if path.suffix == ".svg"}
 
     text = "</script><script>alert(1)</script> --> $\\frac{1}{0}$ \x00\u202e/../x"
     first = draw(text)
-    assert len(first) == 2
+    assert len(first) == 4
     assert draw(text) == first
     for content in first.values():
         tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(content).iter()}
@@ -175,3 +179,9 @@ def test_the_command_says_what_it_cannot_export(words, sentence, icl_eval_comman
     assert outcome.exit_code == 2
     assert sentence in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_an_influence_is_drawn_where_it_is_with_its_interval():
+    (axes,) = draw_influences(INFLUENCE, "exact_match").axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[-0.25, 0.75], [0.25], [0, 0]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["pool-1"]

@@ -82,6 +82,8 @@ def _point(number: int, cells: Sequence[SweepCell]) -> ShotCurvePoint:
     if stdev is not None:
         reach = student_quantile(count - 1) * stdev / count**0.5
         interval = (mean - reach, mean + reach)
+        if cells[0].measurement.statistics.is_share:
+            interval = (max(0.0, interval[0]), min(1.0, interval[1]))
     return ShotCurvePoint(number, _by_draw(cells), mean, stdev, interval, _test_set_stderr(cells))
 
 

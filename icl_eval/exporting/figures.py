@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from icl_eval.analysis import ShotCurve, VarianceAnalysis
+from icl_eval.analysis import InfluenceAnalysis, ShotCurve, VarianceAnalysis
 from icl_eval.exporting.tables import one_line
 from icl_eval.pages.charts import TEST_SET, variance_segments
 
@@ -54,6 +54,10 @@ def _figures(sweep: "Sweep") -> "Iterator[tuple[str, Figure]]":
         yield f"shot_curve_{task}_{metric}", draw_curves(group)
     if sweep.analysis.variance:
         yield "variance", draw_shares(sweep.analysis.variance)
+    for found in sweep.analysis.influence:
+        for measure in dict.fromkeys(measure for shown in found.demonstrations for measure in shown.effects):
+            name = "_".join(["influence", found.task, measure, *map("=".join, found.conditions.items())])
+            yield name, draw_influences(found, measure)
 
 
 def draw_curves(curves: Sequence[ShotCurve]) -> "Figure":
@@ -104,6 +108,22 @@ def draw_shares(analyses: Sequence[VarianceAnalysis]) -> "Figure":
     axes.legend(
         handles, [one_line(label) for label in colours], loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=7
     )
+    return figure
+
+
+def draw_influences(found: InfluenceAnalysis, measure: str) -> "Figure":
+    """Draw what each demonstration adds to one measure, with its interval, a row a demonstration."""
+    shown = [each for each in found.demonstrations if measure in each.effects]
+    figure, axes = _open(height=0.6 + 0.2 * len(shown))
+    for row, each in enumerate(shown):
+        effect = each.effects[measure]
+        low, high = effect.ci95 or (effect.mean, effect.mean)
+        axes.plot((low, high), (row, row), color=_COLOURS[1], linewidth=1.2)
+        axes.plot(effect.mean, row, "o", color=_COLOURS[1], markersize=3)
+    axes.axvline(0, color=_COLOURS[0], linewidth=0.8)
+    axes.set_yticks(range(len(shown)), [one_line(each.id) for each in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel(one_line(f"{measure} added to {found.task}"))
     return figure
 
 
