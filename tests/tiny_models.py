@@ -4,7 +4,9 @@ Weights are seeded, in float32, and large enough that greedy completions are not
 """
 
 import json
+import math
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,23 +96,19 @@ def train_bpe(single_special: bool = False, chat_template: str | None = None) ->
 
 
 def train_unigram() -> Any:
-    """Train a T5 tokenizer: pad = 0, eos = 1 behind every text, no bos; any whitespace becomes one space."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    """Make a T5 tokenizer: pad = 0, eos = 1 behind every text, no bos; any whitespace becomes one space.
+
+    Its pieces are the corpus' words and all characters, the more frequent the likelier: the library's trainer finds
+    other pieces in every process.
+    """
     from transformers import T5Tokenizer
 
-    backend = Tokenizer(models.Unigram())
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<pad>", "</s>", "<unk>"]
-    trainer = trainers.UnigramTrainer(
-        vocab_size=300,
-        special_tokens=special,
-        unk_token="<unk>",
-        initial_alphabet=[chr(code) for code in range(33, 127)],
-        show_progress=False,
-    )
-    backend.train_from_iterator(CORPUS * 2, trainer)
-    vocabulary = json.loads(backend.to_str())["model"]["vocab"]
-    return T5Tokenizer(vocab=[tuple(entry) for entry in vocabulary], extra_ids=10)
+    words = Counter(f"\u2581{word}" for text in CORPUS for word in text.split())
+    characters = {"\u2581", *map(chr, range(33, 127)), *"".join(words)}
+    pieces = [(word, math.log(count) - 5.0) for word, count in words.items() if word not in characters]
+    pieces += [(character, -8.0) for character in sorted(characters)]
+    special = [(token, 0.0) for token in ("<pad>", "</s>", "<unk>")]
+    return T5Tokenizer(vocab=[*special, *pieces], extra_ids=10)
 
 
 def write_gguf(path: Path, seed: int = 0, pre_tokenizer: str = "smollm") -> Path:
