@@ -17,6 +17,7 @@ from gguf import GGMLQuantizationType
 from benchmarks.answers import Answer, cut_text
 from benchmarks.gguf_export import write_gguf
 from benchmarks.workloads import Workload
+from icl_eval.decoding.rules import end_ids
 from icl_eval.decoding.sharing import common_length
 
 Ids = Sequence[int]
@@ -157,13 +158,8 @@ def _shared_length(prompts: Sequence[Ids]) -> int:
     return min(shortest - 1, *(common_length(prompts[0], ids) for ids in prompts))
 
 
-def _end_ids(workload: Workload) -> list[int]:
-    ends = workload.model.network.generation_config.eos_token_id
-    return ends if isinstance(ends, list) else [ends]
-
-
 def _is_finished(workload: Workload, ids: Ids) -> bool:
-    if len(ids) == workload.max_new_tokens or ids[-1] in _end_ids(workload):
+    if len(ids) == workload.max_new_tokens or ids[-1] in end_ids(workload.model.network):
         return True
     text = workload.model.tokenizer.decode(ids[-_LAST_TOKENS:])
     return any(stop in text for stop in workload.stop)
@@ -172,7 +168,7 @@ def _is_finished(workload: Workload, ids: Ids) -> bool:
 def _end_tokens(workload: Workload) -> list[str]:
     """Return the end-of-sequence tokens, and the stop strings that are single tokens: it knows no other stops."""
     tokenizer = workload.model.tokenizer
-    ids = _end_ids(workload)
+    ids = sorted(end_ids(workload.model.network))
     for stop in workload.stop:
         encoded = tokenizer(stop, add_special_tokens=False)["input_ids"]
         ids += encoded if len(encoded) == 1 else []

@@ -20,7 +20,7 @@ from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.memory import is_out_of_memory
 from icl_eval.decoding.networks import encode
 from icl_eval.decoding.opening import extend
-from icl_eval.decoding.rules import start_ids
+from icl_eval.decoding.rules import forced_ids, start_ids
 from icl_eval.decoding.sharing import Group, Ids, plan_groups
 from icl_eval.errors import IclEvalError
 from icl_eval.models import LanguageModel
@@ -50,8 +50,7 @@ class LikelihoodScorer:
         self._batch_size = batch_size
         self._capabilities = capabilities_of(model)
         self._start_ids = start_ids(model)
-        forced = settings.get("forced_bos_token_id", model.network.generation_config.forced_bos_token_id)
-        self._forced_ids: Ids = (int(forced),) if self._start_ids and forced is not None else ()
+        self._forced_ids = forced_ids(model, settings)
 
     def score(
         self, asked: Sequence[Continuations], wanted: Collection[int] | None = None

@@ -37,6 +37,17 @@ def start_ids(model: LanguageModel) -> tuple[int, ...]:
     raise ConfigError("the model's config has neither decoder_start_token_id nor bos_token_id")
 
 
+def forced_ids(model: LanguageModel, settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the token that a decoder which begins with its start token alone is made to go on with, if there is one.
+
+    Args:
+        model: Its generation config may force one.
+        settings: What differs from that config, as `generate` would be told.
+    """
+    forced = settings.get("forced_bos_token_id", model.network.generation_config.forced_bos_token_id)
+    return () if model.architecture == "decoder-only" or forced is None else (int(forced),)
+
+
 class Rules:
     """The rules of one model and one search, for rows of any length."""
 

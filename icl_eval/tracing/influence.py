@@ -12,6 +12,7 @@ from typing import Any
 
 from icl_eval.continuations import Continuations
 from icl_eval.decoding.likelihood import LikelihoodScorer
+from icl_eval.decoding.rules import forced_ids
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
 from icl_eval.tokenization import encode_continuations
@@ -68,9 +69,7 @@ class AnswerScorer:
 
 def forces_first(model: LanguageModel, prompt: EncodedPrompt, settings: Mapping[str, Any]) -> bool:
     """Return whether the first token after a prompt is forced, whatever the model thinks."""
-    begins = model.architecture == "encoder-decoder" and not prompt.decoder_ids
-    first_id = settings.get("forced_bos_token_id", model.network.generation_config.forced_bos_token_id)
-    return begins and first_id is not None
+    return not prompt.decoder_ids and bool(forced_ids(model, settings))
 
 
 def measure_influences(scorer: AnswerScorer, question: Question, prompt: EncodedPrompt) -> Iterator[Influence]:
