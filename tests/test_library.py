@@ -54,6 +54,17 @@ def test_without_options_generate_and_the_stream_say_the_same():
     assert library_decode(model, prompts, {"num_beams": 1, "do_sample": False}) == decode(model, prompts)
 
 
+def test_a_network_that_our_decoder_refuses_is_decoded_by_the_library():
+    model = build("mamba")
+    prompts = make_prompts(model, count=6)
+
+    found = library_decode(model, prompts, {})
+
+    for prompt in prompts:
+        expected = model.network.generate(**library_inputs(model, prompt), do_sample=False, max_new_tokens=NEW_TOKENS)
+        assert found[prompt.prompt.example_id].token_ids == tuple(expected[0, len(prompt.decoder_ids) :].tolist())
+
+
 def test_what_generate_draws_depends_on_seed_and_question_and_on_no_neighbour():
     model = build("llama", dtype=torch.float32)
     prompts = make_prompts(model, count=6)

@@ -59,7 +59,10 @@ def _try(model: LanguageModel) -> Capabilities:
     bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
     pieces = UniformSession(network, prefix, encoded).join([Joining((), ids[_TRIAL // 2 :])])
     if not _agree(whole, pieces):
-        raise ConfigError(f"{model.name} cannot be decoded token by token: with its cache it gives other logits")
+        raise ConfigError(
+            f"{model.name} cannot be decoded token by token: with its cache it gives other logits "
+            "(decoding=generate leaves it to the library, one prompt at a time)"
+        )
     split = model.architecture == "decoder-only" and is_plain(prefix) and _can_split(network, ids, whole)
     return Capabilities(split, bytes_per_token, PrefixStore())
 

@@ -1,0 +1,14 @@
+"""Building: from a composed configuration to the objects that do the work. Hydra ends here."""
+
+from icl_eval.building.evaluations import build_evaluation
+from icl_eval.building.instances import build
+from icl_eval.building.options import asked_conventions, build_model_spec, build_search, check_model_options
+
+__all__ = [
+    "asked_conventions",
+    "build",
+    "build_evaluation",
+    "build_model_spec",
+    "build_search",
+    "check_model_options",
+]

@@ -1,0 +1,105 @@
+"""Evaluations: everything that a run needs, from a composed configuration."""
+
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from icl_eval.building.identities import identity_of
+from icl_eval.building.instances import build
+from icl_eval.building.options import asked_conventions, build_model_spec, build_search, check_ranges
+from icl_eval.building.plans import build_plan
+from icl_eval.config import RunConfig, TemplateConfig, typed_config
+from icl_eval.demonstrations import Choice, InstructionOnly
+from icl_eval.errors import ConfigError
+from icl_eval.preparation import Evaluation, TaskPlan
+from icl_eval.templates import TextTemplate
+
+
+def build_evaluation(
+    cfg: DictConfig,
+    choices: Mapping[str, Any],
+    search_path: Sequence[Path],
+    schema: type[RunConfig] = RunConfig,
+) -> Evaluation:
+    """Turn a composed configuration into an evaluation; reads the tasks' data.
+
+    Args:
+        cfg: What Hydra composed from the schema.
+        choices: Which option was chosen for each config group.
+        search_path: Folders in which relative data files are looked for.
+        schema: `RunConfig`, or that of a command which takes more keys.
+
+    Raises:
+        ConfigError: When an option is unknown, of the wrong type, out of range or at odds with another.
+        DataError: When a task's data is not what the task expects.
+    """
+    config = typed_config(cfg, schema)
+    check_ranges(config)
+    choice = _build_choice(config)
+    search = build_search(config.decoding)
+    if not search.shares_prefixes and config.batch_size not in ("auto", 1):
+        raise ConfigError(f"batch_size={config.batch_size}: decoding={search.name} takes one prompt at a time")
+    plans = tuple(build_plan(name, task, config, choice, search_path) for name, task in config.task.items())
+    template = _build_template(config.template, str(choices.get("template")))
+    if isinstance(choice.control, InstructionOnly):
+        for plan in plans:
+            _require_instruction(plan, template)
+    return Evaluation(
+        plans=plans,
+        model=build_model_spec(config.model),
+        dtype=config.dtype,
+        device=config.device,
+        conventions=asked_conventions(config),
+        template=template,
+        chat=config.template.chat,
+        placement=build(config.placement, "placement") if config.placement else None,
+        choice=choice,
+        search=search,
+        seed=config.seed,
+        batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
+        prefix_cache_mb=config.prefix_cache_mb,
+        overflow=typing.cast("typing.Any", config.overflow),
+        likelihood=build(config.likelihood, "likelihood") if config.likelihood else None,
+        identity=identity_of(config, plans, search),
+        config=typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
+    )
+
+
+def _build_choice(config: RunConfig) -> Choice:
+    known = {"model": build_model_spec(config.model), "device": config.device}
+    choice = Choice(
+        selector=build(config.demonstrations, "demonstrations", known),
+        control=build(config.control, "control"),
+        order=build(config.order, "order"),
+        num_fewshot=config.num_fewshot,
+        leave_out=config.leave_out,
+    )
+    choice.require_sense()
+    return choice
+
+
+def _require_instruction(plan: TaskPlan, template: TextTemplate) -> None:
+    """Refuse `instruction_only` where a prompt would not even have that."""
+    example = plan.examples[0]
+    blocks = template.render(plan.task, (), example)
+    instruction = example.inputs.get("instruction", plan.task.instruction)
+    if not blocks.instruction and not (instruction and instruction in blocks.question):
+        raise ConfigError(
+            f"control=instruction_only: template '{template.name}' shows no instruction for task '{plan.task.name}'"
+        )
+
+
+def _build_template(config: TemplateConfig, name: str) -> TextTemplate:
+    return TextTemplate(
+        instruction=config.instruction,
+        question=config.question,
+        answer=config.answer,
+        demonstration=config.demonstration,
+        separator=config.separator,
+        question_first=config.question_first,
+        name=name,
+        variant=config.variant,
+    )

@@ -1,0 +1,94 @@
+"""Plans: a task with its data, and how it is asked and scored."""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from icl_eval.building.instances import build
+from icl_eval.building.options import least_new_tokens_of
+from icl_eval.config import DataConfig, RunConfig, TaskConfig
+from icl_eval.demonstrations import Choice, build_shown
+from icl_eval.errors import ConfigError
+from icl_eval.postprocessing import Strip
+from icl_eval.preparation import TaskPlan
+from icl_eval.rows import DataSource
+from icl_eval.tasks import Example, load_task
+
+_EMPTY_STOP = "an empty stop string would end every completion before it begins"
+
+
+def build_plan(
+    name: str,
+    config: TaskConfig,
+    run: RunConfig,
+    choice: Choice,
+    search_path: Sequence[Path],
+) -> TaskPlan:
+    """Load a task's data and build what asks and scores it; raises ConfigError and DataError."""
+    key = f"task.{name}"
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ConfigError(f"{key}: a task's name becomes a file name; use letters, digits, '_', '-' and '.'")
+    task = load_task(
+        name,
+        instruction=config.instruction,
+        labels=config.labels,
+        pool=_data_source(config.pool, search_path),
+        test=_data_source(config.test, search_path),
+        fields=config.fields,
+    )
+    max_new_tokens = _max_new_tokens(key, config, run)
+    metrics, metrics_key = (run.metrics, "metrics") if run.metrics else (config.metrics, f"{key}.metrics")
+    if not max_new_tokens:
+        metrics = {}  # there are no predictions
+    elif not metrics:
+        raise ConfigError(f"{metrics_key}: at least one metric is needed")
+    postprocessing = run.postprocessing or config.postprocessing
+    stop = config.stop if run.decoding.get("stop") is None else run.decoding["stop"]
+    if "" in stop:
+        raise ConfigError(f"{key}.stop: {_EMPTY_STOP}")
+    examples = _limited(task.examples, run.limit)
+    select = build_shown(task, choice, config.match_field)
+    if choice.selector.encoder is None:
+        selected = {example.id: select(example) for example in examples}  # a pool too small is said at once
+        select = lambda example: selected[example.id]  # noqa: E731
+    return TaskPlan(
+        task=task,
+        examples=examples,
+        match_field=config.match_field,
+        select=select,
+        stop=tuple(stop),
+        max_new_tokens=max_new_tokens,
+        postprocess=build(postprocessing, "postprocessing") if postprocessing else Strip(),
+        build_metrics=lambda: [
+            build(metric, f"{metrics_key}.{metric_name}") for metric_name, metric in metrics.items()
+        ],
+    )
+
+
+def _max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
+    """Return how many tokens a task's completions may have; 0 where answers are only scored by their likelihood."""
+    max_new_tokens = config.max_new_tokens if run.max_new_tokens is None else run.max_new_tokens
+    if max_new_tokens < least_new_tokens_of(run):
+        raise ConfigError(f"{key}.max_new_tokens={max_new_tokens}: must be {least_new_tokens_of(run)} or more")
+    pointless = {
+        "metrics": run.metrics,
+        "postprocessing": run.postprocessing,
+        "decoding.stop": run.decoding.get("stop"),
+    }
+    for name, value in pointless.items():
+        if not max_new_tokens and value:
+            raise ConfigError(f"{name}: it is of no use with max_new_tokens=0, which decodes nothing ({key})")
+    return max_new_tokens
+
+
+def _data_source(config: DataConfig, search_path: Sequence[Path]) -> DataSource:
+    """Return the source, with a relative path completed by the first folder that holds it."""
+    path = next((str(folder / config.path) for folder in search_path if (folder / config.path).exists()), None)
+    return DataSource(path or config.path, config.name, config.split)
+
+
+def _limited(examples: tuple[Example, ...], limit: int | float | None) -> tuple[Example, ...]:
+    if isinstance(limit, float):
+        limit = math.ceil(limit * len(examples))
+    return examples[:limit]
