@@ -20,6 +20,14 @@ BART = {
     "max_position_embeddings": 128,
 }
 T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+WINDOWED = GROUPED | {"vocab_size": VOCABULARY, "head_dim": 8, "sliding_window": 8}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0, 3.0, 4.0, 5.0],
+    "original_max_position_embeddings": 45,
+}
 
 DECODER_ONLY = {
     "gpt2": (hf.GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}),
@@ -36,6 +44,16 @@ DECODER_ONLY = {
     ),
     "phi": (hf.PhiConfig, SIZE),
     "phi3": (hf.Phi3Config, GROUPED | {"pad_token_id": 0}),
+    "phi3_longrope": (
+        hf.Phi3Config,
+        GROUPED
+        | {
+            "pad_token_id": 0,
+            "max_position_embeddings": 256,
+            "original_max_position_embeddings": 45,
+            "rope_parameters": LONGROPE,
+        },
+    ),
     "llama": (hf.LlamaConfig, GROUPED),
     "mistral_sliding": (hf.MistralConfig, GROUPED | {"sliding_window": 8}),
     "qwen2": (hf.Qwen2Config, GROUPED),
@@ -59,6 +77,7 @@ ENCODER_DECODER = {
     "pegasus": (hf.PegasusConfig, BART),
     "marian": (hf.MarianConfig, BART | {"pad_token_id": 1, "decoder_start_token_id": 1}),
     "m2m_100": (hf.M2M100Config, BART),
+    "t5gemma": (hf.T5GemmaConfig, {"encoder": WINDOWED, "decoder": WINDOWED}),
 }
 
 

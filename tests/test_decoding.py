@@ -103,6 +103,21 @@ def test_a_network_that_cannot_go_on_from_its_cache_is_refused_in_one_line():
         GreedyDecoder(build("mamba"), NEW_TOKENS)
 
 
+def test_positions_that_turn_differently_beyond_some_length_are_decoded_below_it_and_refused_beyond():
+    model = build("phi3_longrope")
+    limit = model.network.config.original_max_position_embeddings
+    fits = EncodedPrompt(Prompt("fits", None, None), (), tuple(range(50, 50 + limit - NEW_TOKENS + 1)))
+    assert_as_generate(model, [*make_prompts(model), fits])
+    longer = EncodedPrompt(Prompt("longer", None, None), (), (*fits.decoder_ids, 7))
+    message = (
+        "phi3_longrope turns its positions differently beyond 45 tokens, and prompt and completion may have 46: its "
+        "cache cannot be shared across that (decoding=generate leaves it to the library, one prompt at a time; or "
+        "fewer demonstrations)"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        next(GreedyDecoder(model, NEW_TOKENS).stream([fits, longer]))
+
+
 RULES = [
     {"eos_token_id": [17, 42, 77, 101, 133, 158, 190]},
     {"min_length": 28, "eos_token_id": list(range(10, 120))},

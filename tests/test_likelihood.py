@@ -9,7 +9,7 @@ from icl_eval.decoding import LikelihoodScorer, branches
 from icl_eval.decoding.branches import ForkedBranches, TreeBranches
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.trees import ROOT, build_tree
-from icl_eval.errors import IclEvalError
+from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.prompts import EncodedPrompt, Prompt
 
 
@@ -61,7 +61,7 @@ def assert_as_plain(model, asked, tolerance, forced=(), **options):
             assert found[number][text] == pytest.approx(values, abs=tolerance, rel=tolerance / 10), (number, text)
 
 
-IN_FLOAT32 = ("gemma2", "gptj", "mpt")
+IN_FLOAT32 = ("gemma2", "gptj", "mpt", "t5gemma")
 """Networks whose attention the library computes in float32, whatever their dtype."""
 
 
@@ -111,6 +111,15 @@ def out_of_memory_above(most, run):
         return run(self, rows)
 
     return run_out
+
+
+def test_texts_that_cross_a_change_of_positions_are_refused():
+    context = EncodedPrompt(Prompt("", None, None), (), tuple(range(50, 90)))
+    scorer = LikelihoodScorer(build("phi3_longrope"))
+    fits, longer = (Continuations(context, (tuple(range(100, end)),)) for end in (106, 107))
+    assert len(list(scorer.score([fits]))) == 1
+    with pytest.raises(ConfigError, match=r"^phi3_longrope turns its positions differently beyond 45 tokens"):
+        next(scorer.score([fits, longer]))
 
 
 def test_a_forced_first_token_precedes_an_answer_in_a_decoder_of_its_own():

@@ -116,6 +116,20 @@ def test_the_kernel_agrees_with_its_formula(dtype, masked):
         torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 1e-2), (torch.float64, 1e-12)]
+)
+def test_the_formula_neither_overflows_nor_rounds_before_it_is_done(dtype, tolerance):
+    torch.manual_seed(0)
+    query, key = (40 + torch.randn(1, 1, length, 64).to(dtype) for length in (2, 5))
+    value = torch.randn(1, 1, 5, 64).to(dtype)
+    expected, log_denominator = attend_plainly(query.double(), key.double(), value.double(), None, None)
+    torch.testing.assert_close(expected, (query.double() @ key.double().mT / 8).softmax(-1) @ value.double())
+    found, found_denominator = attend_plainly(query, key, value, None, None)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
+    torch.testing.assert_close(found_denominator.double(), log_denominator, rtol=1e-5, atol=0)
+
+
 def test_later_prompts_begin_with_what_earlier_ones_left(monkeypatch):
     from icl_eval.decoding import Completion, GreedyDecoder, opening
 

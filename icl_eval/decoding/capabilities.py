@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from icl_eval.decoding import split_attention
 from icl_eval.decoding.linears import speed_up_linears
-from icl_eval.decoding.networks import encode, new_cache, run
+from icl_eval.decoding.networks import encode, new_cache, rope_switches_at, run
 from icl_eval.decoding.prefixes import PrefixStore, count_bytes, is_plain
 from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
 from icl_eval.decoding.sharing import Ids
@@ -46,6 +46,21 @@ def capabilities_of(model: LanguageModel) -> Capabilities:
         with quiet_transformers(reports=False):
             _KNOWN[model] = _try(model)
     return _KNOWN[model]
+
+
+def check_length(model: LanguageModel, num_tokens: int) -> None:
+    """Refuse rows of more tokens than a cache can serve, which few networks have a limit for.
+
+    Raises:
+        ConfigError: When the network computes the keys of longer rows anew, and shorter ones beside them otherwise.
+    """
+    limit = rope_switches_at(model.network.config)
+    if limit is not None and num_tokens > limit:
+        raise ConfigError(
+            f"{model.name} turns its positions differently beyond {limit} tokens, and prompt and completion may have "
+            f"{num_tokens}: its cache cannot be shared across that (decoding=generate leaves it to the library, one "
+            "prompt at a time; or fewer demonstrations)"
+        )
 
 
 def _try(model: LanguageModel) -> Capabilities:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from icl_eval.decoding.capabilities import capabilities_of
+from icl_eval.decoding.capabilities import capabilities_of, check_length
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.detokenization import Detokenizer
@@ -87,8 +87,12 @@ class GreedyDecoder:
             among: The set that sharing is planned on, where the prompts are what is left of it.
 
         Raises:
+            ConfigError: When a prompt and its completion are longer than the model's cache can serve.
             IclEvalError: When there is not enough memory for a single prompt.
         """
+        longest = max((len(prompt.decoder_ids) for prompt in prompts), default=0)
+        # the last token that is chosen is not fed
+        check_length(self._model, len(self._start_ids) + longest + self._max_new_tokens - 1)
         wanted = {prompt.prompt.example_id for prompt in prompts}
         for group in plan_groups(among or prompts):
             hypotheses = [self._begin(prompt) for prompt in group.prompts if prompt.prompt.example_id in wanted]

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from icl_eval.decoding.sharing import Ids
@@ -63,11 +63,14 @@ def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor,
         States [rows, tokens, size], and which of them are tokens [rows, tokens] (None for all).
     """
     states = []
-    for chunk in chunks([len(row) for row in rows]):
+    encoder = network.get_encoder()
+    # Where a window holds nothing but padding there is a softmax over nothing, and what is not a number spreads.
+    pads = getattr(encoder.config, "sliding_window", None) is None
+    for chunk in chunks([len(row) for row in rows], pads):
         ids = rows[chunk]
         width = max(map(len, ids))
         input_ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], device=network.device)
-        output = network.get_encoder()(input_ids=input_ids, attention_mask=_lengths_mask(ids, network.device))
+        output = encoder(input_ids=input_ids, attention_mask=_lengths_mask(ids, network.device))
         states += list(output.last_hidden_state)
     return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), _lengths_mask(rows, network.device)
 
@@ -75,8 +78,21 @@ def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor,
 def new_cache(network: PreTrainedModel) -> Cache:
     """Return an empty cache of the kind that the network's layers need."""
     if network.config.is_encoder_decoder:
-        return EncoderDecoderCache(DynamicCache(config=network.config), DynamicCache(config=network.config))
+        # The decoder's windows are not for what it reads of the encoder.
+        return EncoderDecoderCache(DynamicCache(config=network.config), DynamicCache())
     return DynamicCache(config=network.config)
+
+
+def rope_switches_at(config: PreTrainedConfig) -> int | None:
+    """Return beyond how many tokens all positions of a pass turn by other angles (`longrope`); None for never."""
+    parameters = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    by_layer_type = [each for each in parameters.values() if isinstance(each, dict)]
+    limits = [
+        int(each["original_max_position_embeddings"])
+        for each in (parameters, *by_layer_type)
+        if each.get("rope_type") == "longrope"
+    ]
+    return min(limits, default=None)
 
 
 def last_logits(network: PreTrainedModel, **inputs: Any) -> torch.Tensor:
@@ -92,12 +108,18 @@ def logits_of_columns(network: PreTrainedModel, count: int, **inputs: Any) -> to
     return logits[:, -count:]
 
 
-def chunks(lengths: Sequence[int]) -> Iterator[slice]:
-    """Cut rows of these lengths into neighbours whose padded size is at most MAX_PREFILL_TOKENS, or single rows."""
+def chunks(lengths: Sequence[int], pads: bool = True) -> Iterator[slice]:
+    """Cut rows of these lengths into neighbours whose padded size is at most MAX_PREFILL_TOKENS, or single rows.
+
+    Args:
+        lengths: How many tokens each row has.
+        pads: Whether rows of different lengths may be together.
+    """
     begin = 0
     for end in range(1, len(lengths) + 1):
         width = max(lengths[begin : end + 1])
-        if end == len(lengths) or (end + 1 - begin) * width > MAX_PREFILL_TOKENS:
+        full = end == len(lengths) or (end + 1 - begin) * width > MAX_PREFILL_TOKENS
+        if full or not (pads or lengths[end] == lengths[begin]):
             yield slice(begin, end)
             begin = end
 

@@ -156,12 +156,13 @@ def attend_plainly(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Do what `attend` does, by its formula."""
-    scores = (query @ key.transpose(-1, -2)).float() * (query.shape[-1] ** -0.5 if scale is None else scale)
+    wide = torch.promote_types(query.dtype, torch.float32)  # in float16 the products overflow, in bfloat16 they round
+    scores = query.to(wide) @ key.to(wide).transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if mask is not None:
         scores = scores + mask
     log_denominator = scores.logsumexp(-1)
     weights = (scores - log_denominator[..., None]).exp()
-    return weights.to(value.dtype) @ value, log_denominator
+    return (weights @ value.to(wide)).to(value.dtype), log_denominator
 
 
 def split_attention_forward(
