@@ -16,6 +16,7 @@ from rich.table import Table
 from icl_eval.decoding import Completion, GreedyDecoder
 from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.library import LibraryDecoder, library_inputs
+from icl_eval.decoding.rules import Rules, apply_rules, start_ids
 from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel, load_model
 from icl_eval.preparation import Evaluation, PreparedTask, prepare
@@ -73,7 +74,7 @@ def print_diagnosis(evaluation: Evaluation) -> None:
         if dtype == _REFERENCE:
             ended = {name: ids[: len(alone[name])] for name, ids in reference.items()}  # it knows no stop strings
             comparisons.append(compare(f"{dtype}: the library's generate, ours alone", ended, alone))
-        without = _without_cache(model, task, batched[dtype])
+        without = _without_cache(model, task, settings, batched[dtype])
         comparisons.append(compare(f"{dtype}: alone, batched", alone, batched[dtype]))
         comparisons.append(compare(f"{dtype}: with cache, without", batched[dtype], without))
     name = f"{_REFERENCE} batched, {other} batched"
@@ -109,14 +110,19 @@ def _generate(model: LanguageModel, task: PreparedTask, settings: Mapping[str, A
     return {prompt.prompt.example_id: decoder.generate(prompt) for prompt in task.prompts}
 
 
-def _without_cache(model: LanguageModel, task: PreparedTask, chosen: Tokens) -> Tokens:
+def _without_cache(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any], chosen: Tokens) -> Tokens:
     """Return what one forward pass over prompt and completion would choose at each position of the completion."""
+    rules = Rules(model.network, task.plan.max_new_tokens, {**Greedy().settings, **settings})
     tokens = {}
     for prompt in task.prompts:
         ids = chosen[prompt.prompt.example_id]
         with torch.inference_mode():
-            logits = model.network(**library_inputs(model, prompt, ids[:-1]), use_cache=False).logits
-        tokens[prompt.prompt.example_id] = tuple(logits[0, -len(ids) :].float().max(-1).indices.tolist())
+            logits = model.network(**library_inputs(model, prompt, ids[:-1]), use_cache=False).logits[0, -len(ids) :]
+        context = (*start_ids(model), *prompt.decoder_ids)
+        row_rules = rules.for_row(len(context), prompt.encoder_ids or prompt.decoder_ids)
+        histories = [(*context, *ids[:place]) for place in range(len(ids))]
+        ruled = apply_rules([row_rules] * len(ids), histories, logits.float())
+        tokens[prompt.prompt.example_id] = tuple(ruled.max(-1).indices.tolist())
     return tokens
 
 

@@ -6,6 +6,7 @@ import torch
 from architectures import DECODER_ONLY, ENCODER_DECODER, VOCABULARY, build
 
 from icl_eval.decoding import Completion, GreedyDecoder, Token
+from icl_eval.decoding import capabilities as capabilities_module
 from icl_eval.decoding import greedy as greedy_module
 from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.rules import start_ids
@@ -103,6 +104,25 @@ def test_a_network_that_cannot_go_on_from_its_cache_is_refused_in_one_line():
         GreedyDecoder(build("mamba"), NEW_TOKENS)
 
 
+def test_a_network_that_fails_when_it_is_tried_is_refused_in_one_line_and_left_as_it_was(monkeypatch):
+    def fail(*arguments):
+        raise error
+
+    model = build("t5", dtype=torch.float32)
+    monkeypatch.setattr(capabilities_module, "run", fail)
+    error = AttributeError("no router_logits")
+    message = (
+        "t5 cannot be decoded token by token: its network fails (AttributeError) "
+        "(decoding=generate leaves it to the library, one prompt at a time)"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        GreedyDecoder(model, NEW_TOKENS)
+    assert not any("forward" in vars(module) for module in model.network.modules())
+    error = torch.OutOfMemoryError("no memory left")
+    with pytest.raises(torch.OutOfMemoryError):
+        GreedyDecoder(model, NEW_TOKENS)
+
+
 def test_positions_that_turn_differently_beyond_some_length_are_decoded_below_it_and_refused_beyond():
     model = build("phi3_longrope")
     limit = model.network.config.original_max_position_embeddings
@@ -126,6 +146,7 @@ RULES = [
     {"forced_bos_token_id": 7, "forced_eos_token_id": 9},
     {"repetition_penalty": 1.7},
     {"no_repeat_ngram_size": 2, "bad_words_ids": [[11], [12, 13]]},
+    {"encoder_repetition_penalty": 3.0, "encoder_no_repeat_ngram_size": 1},
 ]
 
 

@@ -1,5 +1,12 @@
-from icl_eval.decoding import greedy
+from types import SimpleNamespace
+
+import torch
+from architectures import build
+
+from icl_eval import doctor
+from icl_eval.decoding import Completion, GreedyDecoder, greedy
 from icl_eval.doctor import compare
+from icl_eval.prompts import EncodedPrompt, Prompt
 
 
 def test_ways_are_compared_token_by_token():
@@ -8,6 +15,17 @@ def test_ways_are_compared_token_by_token():
     found = compare("one, other", first, second)
     assert (found.same, found.total, found.first_difference) == (1, 3, "token 2 of c")
     assert compare("same", first, first).first_difference == ""
+
+
+def test_what_a_generation_config_demands_is_no_difference():
+    model = build("bart", dtype=torch.float32)
+    model.network.generation_config.forced_bos_token_id = 7
+    prompts = [EncodedPrompt(Prompt(f"p{n}", None, None), tuple(range(20, 25 + n)), ()) for n in range(3)]
+    task = SimpleNamespace(prompts=prompts, plan=SimpleNamespace(max_new_tokens=5))
+    settings = {"suppress_tokens": list(range(100, 200))}
+    events = GreedyDecoder(model, 5, settings=settings).stream(prompts)
+    chosen = {event.example_id: event.token_ids for event in events if isinstance(event, Completion)}
+    assert doctor._without_cache(model, task, settings, chosen) == chosen
 
 
 def test_a_sound_model_agrees_with_itself_and_an_unsound_one_is_found_out(icl_eval_command, gpt2, monkeypatch):

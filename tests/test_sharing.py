@@ -72,10 +72,10 @@ def test_a_prefix_is_completed_from_the_longest_one_that_is_kept():
         cache.update(states, states, 0)
         return cache
 
-    for ids in ((1, 2, 3, 4), (1, 2, 3, 4, 5), (1, 2, 9), (1, 2, 3, 4), (7,)):
+    for ids in ((1, 2, 3, 4), (1, 2, 3, 4, 5), (1, 2, 9), (1, 2, 3, 4), (7,), (1, 2, 3)):
         cache = store.get(Key((), ids), extend, max_bytes=10_000)
         assert cache.layers[0].keys.flatten().tolist() == list(ids)
-    assert computed == [(1, 2, 3, 4), (5,), (9,), (7,)]
+    assert computed == [(1, 2, 3, 4), (5,), (9,), (7,), ()], "a longer one holds its own beginning"
 
 
 def test_the_least_recently_used_prefixes_are_let_go():
@@ -91,6 +91,11 @@ def test_the_least_recently_used_prefixes_are_let_go():
     for first in (1, 2, 1, 3, 1, 2):
         store.get(Key((), (first,)), extend, max_bytes=1600)
     assert computed == [(1,), (2,), (3,), (2,)]
+
+    store, computed = PrefixStore(), []
+    for ids in ((1,), (2,), (1, 5), (1,), (2,)):  # what another one begins from is used, too
+        store.get(Key((), ids), extend, max_bytes=1600)
+    assert computed == [(1,), (2,), (5,), (2,)]
 
 
 def test_a_window_counts_as_the_whole_that_it_keeps_in_memory():

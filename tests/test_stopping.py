@@ -1,8 +1,10 @@
 import random
 
 import pytest
+from tiny_models import train_bpe
+from transformers import AddedToken
 
-from icl_eval.decoding.stopping import StopFilter
+from icl_eval.decoding.stopping import StopFilter, special_stops
 
 
 def pieces(stop, texts):
@@ -74,3 +76,14 @@ def expected_of(stop, text):
         if complete:
             return text[: end - max(map(len, complete))], True
     return text, False
+
+
+def test_special_tokens_to_stop_at_are_those_that_no_text_shows():
+    tokenizer = train_bpe()
+    tokenizer.add_tokens([AddedToken("<|eot|>", special=True), AddedToken("<shown>", special=False)])
+    eot = tokenizer.convert_tokens_to_ids("<|eot|>")
+    assert "<|eot|>" not in tokenizer.all_special_tokens
+    assert special_stops(tokenizer, ["<|eot|>", "<shown>", tokenizer.eos_token, "A"]) == {
+        eot: "<|eot|>",
+        tokenizer.eos_token_id: tokenizer.eos_token,
+    }

@@ -7,7 +7,8 @@ import torch
 from transformers import PreTrainedModel
 
 from icl_eval.decoding import split_attention
-from icl_eval.decoding.linears import speed_up_linears
+from icl_eval.decoding.linears import restore_linears, speed_up_linears
+from icl_eval.decoding.memory import is_out_of_memory
 from icl_eval.decoding.networks import encode, new_cache, rope_switches_at, run
 from icl_eval.decoding.prefixes import PrefixStore, count_bytes, is_plain
 from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
@@ -40,7 +41,7 @@ def capabilities_of(model: LanguageModel) -> Capabilities:
     """Return what a model can do; the first call for a model tries it.
 
     Raises:
-        ConfigError: When the network gives other logits with a key/value cache than without one.
+        ConfigError: When the network fails, or gives other logits with a key/value cache than without one.
     """
     if model not in _KNOWN:
         with quiet_transformers(reports=False):
@@ -64,8 +65,25 @@ def check_length(model: LanguageModel, num_tokens: int) -> None:
 
 
 def _try(model: LanguageModel) -> Capabilities:
+    speed_up_linears(model.network)
+    try:
+        return _run_trial(model)
+    except Exception as error:  # a network of a kind that we do not know can raise anything
+        restore_linears(model.network)
+        if isinstance(error, ConfigError) or is_out_of_memory(error):
+            raise
+        raise _refusal(model, f"its network fails ({type(error).__name__})") from error
+
+
+def _refusal(model: LanguageModel, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{model.name} cannot be decoded token by token: {reason} "
+        "(decoding=generate leaves it to the library, one prompt at a time)"
+    )
+
+
+def _run_trial(model: LanguageModel) -> Capabilities:
     network = model.network
-    speed_up_linears(network)
     ids = _ids(network, _TRIAL)
     encoded = encode(network, [ids])[0] if model.architecture == "encoder-decoder" else None
     whole = run(network, [ids], new_cache(network), encoded)
@@ -74,10 +92,7 @@ def _try(model: LanguageModel) -> Capabilities:
     bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
     pieces = UniformSession(network, prefix, encoded).join([Joining((), ids[_TRIAL // 2 :])])
     if not _agree(whole, pieces):
-        raise ConfigError(
-            f"{model.name} cannot be decoded token by token: with its cache it gives other logits "
-            "(decoding=generate leaves it to the library, one prompt at a time)"
-        )
+        raise _refusal(model, "with its cache it gives other logits")
     split = model.architecture == "decoder-only" and is_plain(prefix) and _can_split(network, ids, whole)
     return Capabilities(split, bytes_per_token, PrefixStore())
 

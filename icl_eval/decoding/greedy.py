@@ -103,7 +103,7 @@ class GreedyDecoder:
         return Hypothesis(
             prompt,
             self._start_ids,
-            self._rules.for_row(prompt_length, prompt.encoder_ids),
+            self._rules.for_row(prompt_length, prompt.encoder_ids or prompt.decoder_ids),
             Detokenizer(self._model.tokenizer, prompt.decoder_ids),
             StopFilter(self._stop, self._special_stops),
         )

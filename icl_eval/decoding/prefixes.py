@@ -52,17 +52,20 @@ class PrefixStore:
 
     def _best_start(self, key: Key) -> tuple[Cache | None, int]:
         """Return a copy of the longest beginning that is kept, and its length."""
-        best, best_length = None, 0
+        best: Key | None = None
+        best_length = 0
         for other, cache in self._kept.items():
             if other.encoder_ids != key.encoder_ids:
                 continue
             length = common_length(other.decoder_ids, key.decoder_ids)
             usable = length == len(other.decoder_ids) or is_plain(cache)
-            if usable and best_length < length < len(key.decoder_ids):
-                best, best_length = cache, length
+            if usable and best_length < length:
+                best, best_length = other, length
         if best is None:
             return None, 0
-        return (_beginning(best, best_length) if is_plain(best) else copy.deepcopy(best)), best_length
+        self._kept.move_to_end(best)
+        kept = self._kept[best]
+        return (_beginning(kept, best_length) if is_plain(kept) else copy.deepcopy(kept)), best_length
 
     def _let_go(self, max_bytes: int) -> None:
         while self._kept and sum(map(count_bytes, self._kept.values())) > max_bytes:

@@ -66,20 +66,20 @@ class Rules:
             setattr(self._config, name, value)
         network._prepare_special_tokens(self._config, device=network.device)
 
-    def for_row(self, prompt_length: int, encoder_ids: Sequence[int]) -> LogitsProcessorList:
+    def for_row(self, prompt_length: int, input_ids: Sequence[int]) -> LogitsProcessorList:
         """Return the processors of a row, in the order in which `generate` applies them; often none.
 
         Args:
             prompt_length: Tokens of the decoder before the first new one, the start token included.
-            encoder_ids: Tokens of the encoder; empty for a decoder-only model.
+            input_ids: What `generate` would be given: the encoder's tokens, or the prompt of a decoder-only model.
         """
         self._config.max_length = prompt_length + self._max_new_tokens
-        encoder_input_ids = torch.tensor([list(encoder_ids)]) if encoder_ids else None
+        device = self._network.device
         return self._network._get_logits_processor(
             self._config,
             input_ids_seq_length=prompt_length,
-            encoder_input_ids=encoder_input_ids,
-            device=self._network.device,
+            encoder_input_ids=torch.tensor([list(input_ids)], device=device) if input_ids else None,
+            device=device,
         )
 
 

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 def special_stops(tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> dict[int, str]:
     """Return, by id, the stop strings that are special tokens (T5's `<extra_id_1>`): no text ever shows those."""
-    special = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
-    return {token_id: token for token_id, token in special if token in stop}
+    added = tokenizer.added_tokens_decoder.items()  # Llama 3's `<|eot_id|>` is not among its `all_special_tokens`
+    return {token_id: token.content for token_id, token in added if token.special and token.content in stop}
 
 
 class StopFilter:
