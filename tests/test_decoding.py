@@ -8,7 +8,11 @@ from architectures import DECODER_ONLY, ENCODER_DECODER, VOCABULARY, build
 from icl_eval.decoding import Completion, GreedyDecoder, Token
 from icl_eval.decoding import capabilities as capabilities_module
 from icl_eval.decoding import greedy as greedy_module
+from icl_eval.decoding import memory as memory_module
+from icl_eval.decoding import opening as opening_module
+from icl_eval.decoding import sessions as sessions_module
 from icl_eval.decoding.capabilities import capabilities_of
+from icl_eval.decoding.memory import MAX_ROWS, automatic_batch_size
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.sessions import SplitSession
 from icl_eval.errors import ConfigError, IclEvalError
@@ -160,6 +164,19 @@ def test_the_generation_configs_rules_are_obeyed(name, rules):
     assert_as_generate(model, make_prompts(model, seed=4, count=8), batch_size=3)
 
 
+def test_long_prompts_are_run_in_pieces(monkeypatch):
+    model, widths = build("llama"), []
+    prompts = make_prompts(model)
+    capabilities_of(model)
+    model.network.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    monkeypatch.setattr(sessions_module, "MAX_PREFILL_TOKENS", 7)
+    decoded = decode(model, prompts)
+    assert max(widths) == 7
+    assert decoded == decode(build("llama"), prompts)
+
+
 def test_finished_rows_make_room_and_columns_are_shifted(monkeypatch):
     model = build("llama")
     model.network.generation_config.eos_token_id = list(range(10, 60))  # rows end at different steps
@@ -173,6 +190,23 @@ def test_finished_rows_make_room_and_columns_are_shifted(monkeypatch):
     assert max(joins) == 4
     assert len(joins) > 15
     assert shifts
+
+
+@pytest.mark.parametrize("name", ["mistral_sliding", "t5"])
+def test_what_a_group_begins_with_is_computed_once_where_it_has_many_sessions(name, monkeypatch):
+    model, encoded, extended = build(name), [], []
+    is_seq2seq = model.architecture == "encoder-decoder"
+    shared = tuple(range(50, 70))
+    prompts = [
+        EncodedPrompt(Prompt(f"p{number}", None, None), shared if is_seq2seq else (), (*shared, 10 + number))
+        for number in range(6)
+    ]
+    capabilities_of(model)
+    encode, extend = opening_module.encode, opening_module.extend
+    monkeypatch.setattr(opening_module, "encode", lambda *inputs: encoded.append(1) or encode(*inputs))
+    monkeypatch.setattr(opening_module, "extend", lambda *inputs: extended.append(1) or extend(*inputs))
+    assert_as_generate(model, prompts, batch_size=2, prefix_cache_mb=0)
+    assert (len(encoded), len(extended)) == (int(is_seq2seq), 1)
 
 
 @pytest.mark.parametrize("name", ["llama", "t5"])
@@ -207,6 +241,15 @@ def test_one_prompt_that_does_not_fit_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr(greedy_module, "open_session", run_out)
     with pytest.raises(IclEvalError, match=r"^not enough memory for one prompt on cpu$"):
         list(GreedyDecoder(model, 2).stream(make_prompts(model)[:1]))
+
+
+def test_where_free_memory_cannot_be_told_as_many_rows_as_pay_are_decoded_together(monkeypatch):
+    monkeypatch.setattr(memory_module, "free_bytes", lambda device: 0)
+    assert automatic_batch_size(5, 1000, "cpu") == 5
+    assert automatic_batch_size(100, 1000, "cpu") == MAX_ROWS
+    monkeypatch.setattr(memory_module, "free_bytes", lambda device: 12_000)
+    assert automatic_batch_size(5, 1000, "cpu") == 3
+    assert automatic_batch_size(5, 5000, "cpu") == 1
 
 
 def text_prompts(model, texts):

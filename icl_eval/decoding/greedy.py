@@ -18,7 +18,7 @@ from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.memory import automatic_batch_size, is_out_of_memory
-from icl_eval.decoding.opening import Opened, Room, open_session
+from icl_eval.decoding.opening import Beginning, Opened, Room, begin_group, open_session
 from icl_eval.decoding.rules import Rules, end_ids, start_ids
 from icl_eval.decoding.sessions import Joining
 from icl_eval.decoding.sharing import Group, plan_groups
@@ -115,10 +115,14 @@ class GreedyDecoder:
         """
         waiting = deque(sorted(hypotheses, key=_size, reverse=True))
         num_rows = self._batch_size or self._automatic_batch_size(group, waiting)
+        beginning: Beginning | None = None
         while waiting:
             rows: list[Hypothesis] = []
             try:
-                yield from self._decode_session(group, waiting, rows, num_rows)
+                beginning = beginning or begin_group(
+                    self._model.network, self._capabilities, group, waiting, self._prefix_bytes
+                )
+                yield from self._decode_session(beginning, waiting, rows, num_rows)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -136,11 +140,11 @@ class GreedyDecoder:
         return automatic_batch_size(len(waiting), bytes_per_row, self._model.device)
 
     def _decode_session(
-        self, group: Group, waiting: deque[Hypothesis], rows: list[Hypothesis], num_rows: int
+        self, beginning: Beginning, waiting: deque[Hypothesis], rows: list[Hypothesis], num_rows: int
     ) -> Iterator[Token | Completion]:
         """Decode in one session: until nothing waits or, where rows cannot join later, until it is empty."""
-        room = Room(min(num_rows, len(waiting)), self._max_new_tokens, self._prefix_bytes)
-        opened = open_session(self._model.network, self._capabilities, group, list(waiting), room)
+        room = Room(min(num_rows, len(waiting)), self._max_new_tokens)
+        opened = open_session(self._model.network, self._capabilities, beginning, waiting, room)
         session = opened.session
         while True:
             free = room.num_rows - len(rows)

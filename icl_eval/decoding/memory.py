@@ -13,10 +13,14 @@ _SHARE_OF_FREE = 4
 
 
 def automatic_batch_size(num_prompts: int, bytes_per_row: int, device: str) -> int:
-    """Return how many rows to decode together."""
-    most = MAX_ROWS if num_prompts < MANY_PROMPTS else 2 * MAX_ROWS
-    fitting = free_bytes(device) // _SHARE_OF_FREE // max(1, bytes_per_row)
-    return max(1, min(num_prompts, most, fitting))
+    """Return how many rows to decode together.
+
+    Where free memory cannot be told, as many as pay: when memory runs out, they become fewer.
+    """
+    most = min(num_prompts, MAX_ROWS if num_prompts < MANY_PROMPTS else 2 * MAX_ROWS)
+    free = free_bytes(device)
+    fitting = free // _SHARE_OF_FREE // max(1, bytes_per_row) if free else most
+    return max(1, min(most, fitting))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

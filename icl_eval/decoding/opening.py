@@ -15,13 +15,22 @@ from icl_eval.decoding.sharing import Group, Ids
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """What all rows of a group begin with; it serves every session of the group, whatever else is kept."""
+
+    length: int
+    """Tokens of the decoder that the prefix holds."""
+    prefix: Cache | None
+    encoded: torch.Tensor | None
+    """The encoder's states, [1, tokens, size], where all rows share them."""
+
+
+@dataclass(frozen=True)
 class Room:
     """What a session has to have room for."""
 
     num_rows: int
     max_new_tokens: int
-    prefix_bytes: int
-    """How much memory prefixes may keep for later sessions."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +41,18 @@ class Opened:
     prefix_length: int
 
 
-def open_session(
-    network: PreTrainedModel,
-    capabilities: Capabilities,
-    group: Group,
-    rows: Sequence[Hypothesis],
-    room: Room,
-) -> Opened:
-    """Return a session for rows of a group; their shared prefix is computed, or taken from what was kept."""
+def begin_group(
+    network: PreTrainedModel, capabilities: Capabilities, group: Group, rows: Sequence[Hypothesis], prefix_bytes: int
+) -> Beginning:
+    """Return what the rows of a group begin with, computed or taken from what was kept.
+
+    Args:
+        network: What to compute it with.
+        capabilities: What the network can do, and what it has kept.
+        group: The group.
+        rows: All its rows that are still to be decoded.
+        prefix_bytes: How much memory prefixes may keep for later groups.
+    """
     encoder_ids = rows[0].encoder_ids if group.shares_encoder else ()
     encoded = encode(network, [encoder_ids])[0] if encoder_ids else None
     prefix_ids = rows[0].history[: len(rows[0].start_ids) + len(group.prefix)]
@@ -48,14 +61,19 @@ def open_session(
     prefix = None
     if prefix_ids:
         key = Key(encoder_ids, prefix_ids)
-        prefix = capabilities.prefixes.get(
-            key, lambda start, ids: extend(network, start, ids, encoded), room.prefix_bytes
-        )
+        prefix = capabilities.prefixes.get(key, lambda start, ids: extend(network, start, ids, encoded), prefix_bytes)
+    return Beginning(len(prefix_ids), prefix, encoded)
+
+
+def open_session(
+    network: PreTrainedModel, capabilities: Capabilities, beginning: Beginning, rows: Sequence[Hypothesis], room: Room
+) -> Opened:
+    """Return a session for rows of a group, after what they begin with."""
     if capabilities.split:
-        longest_own = max(len(row.history) for row in rows) - len(prefix_ids)
-        split = SplitSession(network, prefix, room.num_rows, longest_own, room.max_new_tokens)
-        return Opened(split, len(prefix_ids))
-    return Opened(UniformSession(network, prefix, encoded), len(prefix_ids))
+        longest_own = max(len(row.history) for row in rows) - beginning.length
+        split = SplitSession(network, beginning.prefix, room.num_rows, longest_own, room.max_new_tokens)
+        return Opened(split, beginning.length)
+    return Opened(UniformSession(network, beginning.prefix, beginning.encoded), beginning.length)
 
 
 def extend(network: PreTrainedModel, start: Cache | None, ids: Ids, encoded: torch.Tensor | None) -> Cache:

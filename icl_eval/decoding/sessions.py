@@ -23,7 +23,7 @@ from typing import Protocol
 import torch
 from transformers import Cache, PreTrainedModel
 
-from icl_eval.decoding.networks import chunks, encode, last_logits, new_cache, run
+from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, chunks, encode, last_logits, new_cache, run
 from icl_eval.decoding.prefixes import is_plain
 from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.split_attention import LayerKeysValues, SlotCache
@@ -112,7 +112,12 @@ class SplitSession:
         padded = [[0] * (width - len(row.own_ids)) + list(row.own_ids) for row in rows]
         columns = [list(column) for column in zip(*padded, strict=True)]
         first = self._end - width
-        return self._forward(columns, slice(begin, begin + len(rows)), first, first)
+        for start in range(
+            0, width, MAX_PREFILL_TOKENS
+        ):  # the mask of a pass has a line of columns for each of its own
+            piece = columns[start : start + MAX_PREFILL_TOKENS]
+            logits = self._forward(piece, slice(begin, begin + len(rows)), first, first + start)
+        return logits
 
     def _forward(self, columns: Sequence[Sequence[int]], rows: slice, first: int, begin: int) -> torch.Tensor:
         """Write columns of tokens, [columns][rows], that attend to the columns from `first` on."""

@@ -9,8 +9,15 @@ if TYPE_CHECKING:
 
 def special_stops(tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> dict[int, str]:
     """Return, by id, the stop strings that are special tokens (T5's `<extra_id_1>`): no text ever shows those."""
-    added = tokenizer.added_tokens_decoder.items()  # Llama 3's `<|eot_id|>` is not among its `all_special_tokens`
-    return {token_id: token.content for token_id, token in added if token.special and token.content in stop}
+    # Not by `all_special_tokens`, which lacks what was merely added as one (Llama 3's `<|eot_id|>`).
+    ids = {text: tokenizer.convert_tokens_to_ids(text) for text in stop}
+    return {
+        token_id: text
+        for text, token_id in ids.items()
+        if token_id is not None
+        and tokenizer.decode([token_id]) == text
+        and not tokenizer.decode([token_id], skip_special_tokens=True)
+    }
 
 
 class StopFilter:
