@@ -62,6 +62,15 @@ def test_a_shared_encoder_input_counts_as_reused():
     assert count_reused(plan_groups(prompts)) == {"a": 0, "b": 4, "c": 0}
 
 
+def test_between_groups_with_an_encoder_only_whole_prefixes_count_as_reused():
+    family = [prompt(f"x{n}", [*SHORT, *LONG, n], [1, 2, 3]) for n in range(4)]
+    other = [prompt(f"y{n}", [*SHORT, 9 + n], [1, 2, 3]) for n in range(2)]
+    groups = plan_groups([*family, *other])
+    assert [len(group.prefix) for group in groups] == [416, 16]
+    assert count_reused(groups) == {"x0": 0, "x1": 419, "x2": 419, "x3": 419, "y0": 0, "y1": 19}
+    assert count_reused(groups[::-1]) == {"y0": 0, "y1": 19, "x0": 16, "x1": 419, "x2": 419, "x3": 419}
+
+
 def test_a_prefix_is_completed_from_the_longest_one_that_is_kept():
     store, computed = PrefixStore(), []
 

@@ -54,7 +54,8 @@ def count_reused(groups: Sequence[Group]) -> dict[str, int]:
     """Return for each prompt how many of its tokens another prompt's computation serves.
 
     The first prompt that has a prefix pays for it, the others reuse it; so prompt tokens minus reused tokens is what
-    has to be computed when nothing is left over from earlier runs.
+    has to be computed when nothing is left over from earlier runs. Networks with sliding windows compute more: what a
+    prefix has in common with another one counts as reused, and their caches are no use where only a part is common.
     """
     reused = {}
     paid: set[tuple[Ids, Ids]] = set()
@@ -76,9 +77,15 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def _longest_paid(paid: set[tuple[Ids, Ids]], key: tuple[Ids, Ids]) -> int:
+    """Return how many tokens of a prefix those before it have in common with it; no encoder runs for two groups."""
     encoder_ids, prefix = key
-    lengths = [common_length(prefix, other) for encoder, other in paid if encoder == encoder_ids]
-    return max(lengths, default=0) + (len(encoder_ids) if lengths else 0)
+    longest = 0
+    for other_encoder_ids, other in paid:
+        length = common_length(prefix, other)
+        usable = not encoder_ids or length == len(other)  # the cache beside an encoder cannot be cut
+        if other_encoder_ids == encoder_ids and usable:
+            longest = max(longest, length)
+    return longest
 
 
 def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> Iterator[Group]:
