@@ -62,7 +62,7 @@ class Conventions:
         encoded = encode_prompt(self.card.tokenizer, opened)
         if self.first_id is None or prompt.encoder is None or not encoded.decoder_ids:
             return encoded
-        return replace(encoded, decoder_ids=(self.first_id, *encoded.decoder_ids))
+        return replace(encoded, decoder_ids=(self.first_id, *encoded.decoder_ids), num_added=1)
 
     def encode_text(self, example_id: str, text: str) -> EncodedPrompt:
         """Turn a text into the prompt of its own: for the encoder where there is one, else to go on from."""

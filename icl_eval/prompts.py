@@ -63,6 +63,8 @@ class EncodedPrompt:
     prompt: Prompt
     encoder_ids: tuple[int, ...]
     decoder_ids: tuple[int, ...]
+    num_added: int = 0
+    """How many ids open the decoder's text that are no part of it: a first token that the model asks for."""
 
     @property
     def num_tokens(self) -> int:

@@ -21,11 +21,16 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> Encod
     decoder-only model's text gets them too, but never a second beginning-of-sequence token, which chat templates
     already write, and never an end-of-sequence token, after which there is nothing to go on from. The decoder of
     an encoder-decoder model gets its text alone: the start token is the model's to add.
+
+    Raises:
+        ConfigError: When there is nothing for a side to begin with.
     """
     if prompt.encoder is None:
         decoder_ids = _open_ended(tokenizer, prompt.decoder or "")
         return EncodedPrompt(prompt, (), decoder_ids)
     encoder_ids = tuple(tokenizer(prompt.encoder, verbose=False)["input_ids"])
+    if not encoder_ids:
+        raise ConfigError("an empty text for the encoder, and the tokenizer adds no token for it to read")
     return EncodedPrompt(prompt, encoder_ids, _target_ids(tokenizer, prompt.decoder or ""))
 
 
@@ -37,7 +42,6 @@ def encode_continuations(
     A text may come out empty, where its tokens are a beginning of the prompt's.
     """
     prompt = encoded.prompt
-    added = encoded.decoder_ids[: len(encoded.decoder_ids) - len(_target_ids(tokenizer, prompt.decoder or ""))]
     whole = []
     for text in texts:
         if prompt.encoder is None:
@@ -45,13 +49,29 @@ def encode_continuations(
         else:
             # a decoder that begins with its start token gets no space before its first word
             target = text.strip() if prompt.decoder is None else prompt.decoder + text
-            whole.append(added + _target_ids(tokenizer, target))  # what was added: a language's token
+            whole.append(encoded.decoder_ids[: encoded.num_added] + _target_ids(tokenizer, target))
     together = zip(encoded.decoder_ids, *whole, strict=False)
     length = sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, together))
     shared = encoded.decoder_ids[:length]
     if prompt.encoder is None and not shared:
         shared = (_first_id(tokenizer),)
     return Continuations(replace(encoded, decoder_ids=shared), tuple(ids[length:] for ids in whole))
+
+
+def pieces_of(tokenizer: Any, ids: Sequence[int], from_encoder: bool = False) -> list[str]:
+    """Return what the vocabulary calls tokens; empty for those that only the network, with a larger one, has.
+
+    Args:
+        tokenizer: Of some families (Marian) it may have a vocabulary for each side.
+        ids: The tokens.
+        from_encoder: Whether they are the encoder's.
+    """
+    if from_encoder and getattr(tokenizer, "separate_vocabs", False):
+        names = {token_id: piece for piece, token_id in tokenizer.get_vocab().items()}
+        found = [names.get(token_id) for token_id in ids]
+    else:
+        found = tokenizer.convert_ids_to_tokens(list(ids))
+    return [str(piece or "") for piece in found]
 
 
 def _target_ids(tokenizer: Any, text: str) -> tuple[int, ...]:

@@ -206,6 +206,46 @@ def test_a_trace_follows_what_a_stream_shows(name, folders, icl_eval_command, tm
     assert trace["encoder"]["text"] == OPENINGS.get(name, "") + TEXTS[0]
 
 
+def test_a_trace_finds_an_answer_as_likely_as_the_network_does_after_the_language(folders, icl_eval_command, tmp_path):
+    model, tokenizer, told = by_hand("m2m_100", folders["m2m_100"])
+    asked = (f"model.source={folders['m2m_100']}", *OVERRIDES["m2m_100"], "task=qa", "num_fewshot=1")
+    assert icl_eval_command("trace", *asked, "max_new_tokens=2", "hydra.run.dir=run").exit_code == 0
+    trace = json.loads((tmp_path / "run" / "trace.json").read_text(encoding="utf-8"))
+
+    answer = tokenizer(text_target=trace["reference"], add_special_tokens=False)["input_ids"]
+    context = [model.network.generation_config.decoder_start_token_id, told["forced_bos_token_id"]]
+    encoder_ids = tokenizer(trace["encoder"]["text"], return_tensors="pt")["input_ids"]
+    logits = model.network(encoder_ids, decoder_input_ids=torch.tensor([context + answer])).logits[0, 1:-1]
+    expected = logits.log_softmax(-1)[range(len(answer)), answer].sum()
+    assert trace["reference_log_likelihood"] == pytest.approx(float(expected), abs=1e-3)
+    assert len(trace["influences"]) == 1
+
+
+def test_a_trace_shows_the_first_token_before_text_in_the_decoder_as_added(folders, icl_eval_command, tmp_path):
+    asked = (f"model.source={folders['bart']}", "task=qa", "num_fewshot=1", "placement=split", "max_new_tokens=1")
+    assert icl_eval_command("trace", *asked, "hydra.run.dir=run").exit_code == 0
+    trace = json.loads((tmp_path / "run" / "trace.json").read_text(encoding="utf-8"))
+    tokens = trace["decoder"]["tokens"]
+    assert [each["token"]["piece"] for each in tokens if each["added"]] == ["</s>", "<s>"]
+    assert [each["added"] for each in tokens[:3]] == [True, True, False]
+
+
+def test_trace_and_tour_show_the_encoders_tokens_of_a_vocabulary_for_each_side(icl_eval_command, tmp_path):
+    folder = translators.save_marian(tmp_path / "model", separate_vocabularies=True)
+    asked = (f"model.source={folder}", "prompt='The house'", "max_new_tokens=2", "hydra.run.dir=run")
+    tokenizer = read_card(ModelSpec(str(folder))).tokenizer
+    expected = [*tokenizer.tokenize("The house"), "</s>"]
+    for command in ("trace", "tour"):
+        assert icl_eval_command(command, *asked).exit_code == 0
+    trace = json.loads((tmp_path / "run" / "trace.json").read_text(encoding="utf-8"))
+    tokens = [each["token"] for each in trace["encoder"]["tokens"]]
+    assert [token["piece"] for token in tokens] == expected
+    assert "".join(token["text"] for token in tokens) == "Thehouse</s>"
+    assert [each["token"]["piece"] for each in trace["decoder"]["tokens"]] == ["<pad>"]
+    tour = json.loads((tmp_path / "run" / "tour.json").read_text(encoding="utf-8"))
+    assert {side: each["tokens"] for side, each in tour["input"].items()} == {"encoder": expected, "decoder": ["<pad>"]}
+
+
 def test_a_continuation_in_the_decoder_follows_the_language_and_the_prompt(folders):
     from icl_eval.tokenization import encode_continuations
 

@@ -66,6 +66,12 @@ def test_an_empty_prompt_needs_a_token_to_begin_with():
     assert str(error.value) == "an empty prompt, and the tokenizer has no beginning-of-sequence token"
 
 
+def test_an_encoder_needs_a_token_to_read():
+    with pytest.raises(ConfigError) as error:
+        encode_prompt(train_bpe(), Prompt("q", "", "a b"))
+    assert str(error.value) == "an empty text for the encoder, and the tokenizer adds no token for it to read"
+
+
 @pytest.mark.parametrize(
     ("encoder", "decoder", "expected"),
     [

@@ -85,18 +85,27 @@ def save_m2m_100(folder: Path) -> Path:
     return tiny_models._save(folder, 0, lambda: M2M100ForConditionalGeneration(config), tokenizer)
 
 
-def save_marian(folder: Path) -> Path:
-    """Save a multilingual Marian: the target language is asked for in the text (`>>fra<< Hello`)."""
+def save_marian(folder: Path, separate_vocabularies: bool = False) -> Path:
+    """Save a multilingual Marian: the target language is asked for in the text (`>>fra<< Hello`).
+
+    With separate vocabularies, a piece has another id in the decoder than in the encoder, as in opus-mt-tc-big models.
+    """
     from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
     tokens = ["</s>", "<unk>", ">>fra<<", ">>deu<<", *(piece for piece, _ in _pieces(folder)), "<pad>"]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     spm = str(folder / "trained.model")
-    tokenizer = MarianTokenizer(spm, spm, str(folder / "vocab.json"), source_lang="en", target_lang="fr")
+    languages = {"source_lang": "en", "target_lang": "fr"}
+    target: dict[str, Any] = {}
+    if separate_vocabularies:
+        ids = {token: vocabulary[other] for token, other in zip(tokens[2:-1], tokens[-2:1:-1], strict=True)}
+        (folder / "target_vocab.json").write_text(json.dumps(vocabulary | ids))
+        target = {"target_vocab_file": str(folder / "target_vocab.json"), "separate_vocabs": True}
+    tokenizer = MarianTokenizer(spm, spm, str(folder / "vocab.json"), **languages, **target)
     pad = vocabulary["<pad>"]
-    ids = {"eos_token_id": 0, "forced_eos_token_id": 0, "pad_token_id": pad, "decoder_start_token_id": pad}
-    config = MarianConfig(vocab_size=len(tokenizer), **_SIZES, **ids, bad_words_ids=[[pad]])
+    special = {"eos_token_id": 0, "forced_eos_token_id": 0, "pad_token_id": pad, "decoder_start_token_id": pad}
+    config = MarianConfig(vocab_size=len(tokenizer), **_SIZES, **special, bad_words_ids=[[pad]])
     return tiny_models._save(folder, 3, lambda: MarianMTModel(config), tokenizer)
 
 

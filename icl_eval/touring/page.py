@@ -9,6 +9,7 @@ from rich.text import Text
 
 from icl_eval.decoding.rules import start_ids
 from icl_eval.terminal import open_console, print_path
+from icl_eval.tokenization import pieces_of
 from icl_eval.touring.tours import Tour
 from icl_eval.touring.ways import Way
 
@@ -51,13 +52,18 @@ def _print_stages(console: Console, tour: Tour) -> None:
     way = tour.ways[0]
     tokenizer = tour.subject.model.tokenizer
     _heading(console, way)
-    sides = (("to the encoder", tour.prompt.encoder_ids),) if tour.prompt.encoder_ids else ()
+    if encoder_ids := tour.prompt.encoder_ids:
+        _print_tokens(console, "to the encoder", encoder_ids, pieces_of(tokenizer, encoder_ids, from_encoder=True))
     begin = (*start_ids(tour.subject.model), *tour.prompt.decoder_ids)
-    for side, ids in (*sides, ("to the decoder", begin), ("out of it", way.token_ids)):
-        _line(console, side, " ".join(map(str, ids)))
-        _line(console, "", " | ".join(tokenizer.convert_ids_to_tokens(list(ids))))
+    for side, ids in (("to the decoder", begin), ("out of it", way.token_ids)):
+        _print_tokens(console, side, ids, pieces_of(tokenizer, ids))
     _line(console, "text", way.text)
     _line(console, "seconds", _stages(way))
+
+
+def _print_tokens(console: Console, name: str, ids: Sequence[int], pieces: Sequence[str]) -> None:
+    _line(console, name, " ".join(map(str, ids)))
+    _line(console, "", " | ".join(pieces))
 
 
 def _print_table(console: Console, tour: Tour) -> None:

@@ -1,7 +1,7 @@
 """Tours: one prompt through every way of generating; what was found is written to `tour.json` and `cost.svg`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.rules import start_ids
 from icl_eval.errors import ConfigError
 from icl_eval.models import load_model, read_card
-from icl_eval.prompts import Context, EncodedPrompt, Prompt
+from icl_eval.prompts import Context, EncodedPrompt
 from icl_eval.reports import write_json
 from icl_eval.searches import Sample
+from icl_eval.tokenization import pieces_of
 from icl_eval.touring.plotting import plot_costs
 from icl_eval.touring.ways import (
     Subject,
@@ -89,7 +90,7 @@ def describe(tour: Tour) -> dict[str, Any]:
         "max_new_tokens": tour.subject.max_new_tokens,
         "stop": list(tour.subject.stop),
         "input": {
-            side: {"ids": list(ids), "tokens": tokenizer.convert_ids_to_tokens(list(ids))}
+            side: {"ids": list(ids), "tokens": pieces_of(tokenizer, ids, from_encoder=side == "encoder")}
             for side, ids in sides.items()
         },
         "sampling": dict(tour.search.recipe),
@@ -123,11 +124,7 @@ def _go_all_ways(subject: Subject) -> tuple[Way, ...]:
 def _draw(subject: Subject, prompt: EncodedPrompt, search: Sample, count: int) -> tuple[Completion, ...]:
     """Draw continuations; each is a question of its own to the decoder, with draws of its own."""
     prompts: Sequence[EncodedPrompt] = [
-        EncodedPrompt(
-            Prompt(f"continuation {number}", prompt.prompt.encoder, prompt.prompt.decoder),
-            prompt.encoder_ids,
-            prompt.decoder_ids,
-        )
+        replace(prompt, prompt=replace(prompt.prompt, example_id=f"continuation {number}"))
         for number in range(1, count + 1)
     ]
     decoder = GreedyDecoder(

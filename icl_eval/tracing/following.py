@@ -18,7 +18,7 @@ def follow(subject: Subject, num_runners_up: int) -> Trace:
     model, prompt, question = subject.model, subject.prompt, subject.question
     decoded = Tracer(model, subject.limits, subject.search, num_runners_up, subject.settings).trace(prompt)
     completion = decoded.completion
-    scorer = AnswerScorer(model, completion.token_ids, question.answer if question else None, subject.settings)
+    scorer = AnswerScorer(model, completion.token_ids, question, subject.settings)
     return Trace(
         model=model.name,
         architecture=model.architecture,

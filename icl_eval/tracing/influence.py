@@ -15,7 +15,6 @@ from icl_eval.decoding.likelihood import LikelihoodScorer
 from icl_eval.decoding.rules import forced_ids
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
-from icl_eval.tokenization import encode_continuations
 from icl_eval.tracing.subjects import Question
 from icl_eval.tracing.traces import Influence
 
@@ -32,20 +31,24 @@ class AnswerScorer:
     """Tells how likely a model finds two fixed answers after different prompts."""
 
     def __init__(
-        self, model: LanguageModel, generated_ids: Sequence[int], reference: str | None, settings: Mapping[str, Any]
+        self,
+        model: LanguageModel,
+        generated_ids: Sequence[int],
+        question: Question | None,
+        settings: Mapping[str, Any],
     ):
         """Prepare to score.
 
         Args:
             model: Whose probabilities are asked for.
             generated_ids: All tokens that were generated.
-            reference: The right answer as it follows the prompt; None for none.
+            question: Has the right answer; None for none.
             settings: What `generate` would be told, besides the model's generation config.
         """
         self._model = model
         self._scorer = LikelihoodScorer(model, settings=settings)
         self._generated_ids = tuple(generated_ids)
-        self._reference = reference
+        self._question = question
         self._settings = settings
 
     def score(self, prompt: EncodedPrompt) -> Likelihoods:
@@ -55,10 +58,9 @@ class AnswerScorer:
         """
         forced = forces_first(self._model, prompt, self._settings)
         generated = self._sum(Continuations(prompt, (self._generated_ids[forced:],)))
-        if self._reference is None:
+        if self._question is None:
             return Likelihoods(generated, None)
-        reference = encode_continuations(self._model.tokenizer, prompt, [self._reference])
-        return Likelihoods(generated, self._sum(reference))
+        return Likelihoods(generated, self._sum(self._question.encode_answer(prompt)))
 
     def _sum(self, asked: Continuations) -> float:
         if not asked.longest:

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from icl_eval.building import asked_conventions, build_model_spec, build_search, check_model_options
 from icl_eval.config import ModelOptions, TraceConfig
+from icl_eval.continuations import Continuations
 from icl_eval.conventions import find_conventions
 from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel, load_model, read_card
@@ -15,6 +18,7 @@ from icl_eval.prompts import Context, EncodedPrompt, PromptBuilder
 from icl_eval.searches import Greedy, Sample, Search
 from icl_eval.streaming import DEFAULT_MAX_NEW_TOKENS
 from icl_eval.tasks import Example
+from icl_eval.tokenization import encode_continuations
 from icl_eval.tracing.tracer import Limits
 
 _OF_A_PROMPT = {"prompt", "runners_up", *(field.name for field in fields(ModelOptions))}
@@ -27,15 +31,17 @@ class Question:
 
     example: Example
     builder: PromptBuilder
+    tokenizer: PreTrainedTokenizerBase
+    """The one that the prompt was encoded with, which knows its languages."""
     template: str
     placement: str
     postprocess: Postprocessor
 
-    @property
-    def answer(self) -> str:
-        """The first reference, as it follows the prompt."""
-        builder = self.builder
-        return builder.template.continuation(builder.task, self.example, self.example.references[0])
+    def encode_answer(self, prompt: EncodedPrompt) -> Continuations:
+        """Return the tokens of the first reference as it follows a prompt."""
+        template, task = self.builder.template, self.builder.task
+        answer = template.continuation(task, self.example, self.example.references[0])
+        return encode_continuations(self.tokenizer, prompt, [answer])
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,14 @@ def question_subject(evaluation: Evaluation, example_id: str | None) -> Subject:
     prepared = prepare(replace(evaluation, plans=(replace(plan, examples=(example,)),)))
     task = prepared.tasks[0]
     model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
-    question = Question(example, task.builder, evaluation.template.name, prepared.placement.name, plan.postprocess)
+    question = Question(
+        example,
+        task.builder,
+        prepared.card.tokenizer,
+        evaluation.template.name,
+        prepared.placement.name,
+        plan.postprocess,
+    )
     limits = Limits(plan.max_new_tokens, plan.stop)
     return Subject(model, task.prompts[0], limits, search, prepared.conventions.settings, question)
 

@@ -26,7 +26,7 @@ from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
 from icl_eval.searches import Greedy, Sample
 from icl_eval.tracing.caches import describe_cache
-from icl_eval.tracing.tokens import describe_inputs, describe_token
+from icl_eval.tracing.tokens import describe_inputs, describe_tokens
 from icl_eval.tracing.traces import Candidate, Choice, Shape, Side, Step
 
 
@@ -143,7 +143,7 @@ class Tracer:
         )
 
     def _candidate(self, log_probabilities: torch.Tensor, token_id: int) -> Candidate:
-        token = describe_token(self._model.tokenizer, token_id)
+        (token,) = describe_tokens(self._model.tokenizer, [token_id])
         return Candidate(token, float(log_probabilities[token_id].exp()))
 
 
