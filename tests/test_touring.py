@@ -3,6 +3,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+import tiny_models
 import torch
 import translators
 
@@ -28,9 +29,9 @@ def tour(icl_eval_command, tmp_path):
     return tour
 
 
-def subject(folder, max_new_tokens=10, stop=(), asked=()):
+def subject(folder, max_new_tokens=10, stop=(), asked=(), text=TEXT):
     spec = ModelSpec(str(folder))
-    return Subject(load_model(spec), find_conventions(read_card(spec), Asked(*asked)), TEXT, max_new_tokens, stop)
+    return Subject(load_model(spec), find_conventions(read_card(spec), Asked(*asked)), text, max_new_tokens, stop)
 
 
 def generate(subject):
@@ -88,6 +89,28 @@ def test_where_text_tokenised_again_has_other_tokens_the_tour_says_where(gpt2):
     assert way.remark == ("tokenised again, the text after token 2 has other tokens: 'a' | 'n' became 'an'")
 
 
+def test_one_by_one_a_forced_first_token_comes_once(tmp_path):
+    folder = translators.save_bart(tmp_path)
+    for text in ("The answer is", "Hello World!"):
+        seen = subject(folder, text=text)
+        way = generate_one_by_one(seen)
+        assert (way.token_ids, way.remark) == (generate(seen), "")
+        assert way.token_ids.count(0) == 1
+
+
+def test_one_by_one_a_text_that_outgrows_the_positions_ends_there(gpt2, monkeypatch):
+    monkeypatch.setattr("icl_eval.touring.ways._piece", lambda subject, ids, token_id: " a b c")
+    seen = subject(gpt2, text=" a" * 100, max_new_tokens=25)
+    grows = [len(seen.conventions.encode_text("p", seen.text + " a b c" * times).decoder_ids) for times in range(25)]
+    expected = sum(length < 256 for length in grows)
+    assert 1 < expected < 25
+
+    way = generate_one_by_one(seen)
+    assert len(way.token_ids) == len(way.marks) == expected
+    assert way.text == seen.model.tokenizer.decode(way.token_ids)
+    assert way.remark.endswith("; those no longer fit the model's positions, and the text ends there")
+
+
 @pytest.mark.parametrize("name", ["gpt2", "t5"])
 def test_a_stop_string_ends_every_way_at_the_same_place(name, request):
     folder = request.getfixturevalue(name)
@@ -136,6 +159,21 @@ def test_a_tour_of_an_encoder_decoder_model_takes_its_task_prefix_and_runs_the_e
     fed = {way["name"]: way["tokens_fed"] for way in left["ways"]}
     assert fed["by hand"] == fed["stream"] == len(left["input"]["encoder"]["ids"]) + 5
     assert fed["one by one"] > 4 * len(left["input"]["encoder"]["ids"])
+
+
+def test_tokens_that_only_the_network_has_are_shown_without_a_name(tour, tmp_path):
+    import transformers
+
+    folder = tiny_models.save_t5(tmp_path / "t5")
+    network = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
+    size = len(transformers.AutoTokenizer.from_pretrained(folder))
+    network.resize_token_embeddings(size + 8, mean_resizing=False)
+    network.generation_config.suppress_tokens = list(range(size))
+    network.save_pretrained(folder)
+    out, left = tour("run", f"model.source={folder}", "max_new_tokens=2", "num_return_sequences=0", "prompt=yes")
+    ids = left["ways"][0]["token_ids"]
+    assert all(token_id >= size for token_id in ids)
+    assert f"out of it       {' '.join(map(str, ids))}\n{' | ':>21}\n" in out
 
 
 @pytest.mark.parametrize(

@@ -67,12 +67,21 @@ class Hypothesis:
         elif len(self.token_ids) == max_new_tokens:
             self.finish_reason = "length"
         if told or self.finish_reason in ("eos", "length"):
-            text += self._stop_filter.feed(self._detokenizer.flush())
-            if self._stop_filter.stopped:  # by an unfinished character that waited until now
-                self.finish_reason = "stop"
-            text += self._stop_filter.flush()
+            text += self._flush()
         self._pieces.append(text)
         return Token(self.example_id, token_id, text)
+
+    def end(self) -> None:
+        """Take no more tokens."""
+        self.finish_reason = "length"
+        self._pieces.append(self._flush())
+
+    def _flush(self) -> str:
+        """Return the text that was waiting for more."""
+        text = self._stop_filter.feed(self._detokenizer.flush())
+        if self._stop_filter.stopped:  # by an unfinished character that waited until now
+            self.finish_reason = "stop"
+        return text + self._stop_filter.flush()
 
     def completion(self) -> Completion:
         """Return the finished completion."""

@@ -12,7 +12,7 @@ The model's own rules (forced tokens, penalties) and stop strings hold in all of
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,8 +28,9 @@ from icl_eval.decoding.networks import encode, new_cache, run
 from icl_eval.decoding.rules import Rules, end_ids, start_ids
 from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.models import LanguageModel
-from icl_eval.prompts import EncodedPrompt, Prompt
+from icl_eval.prompts import Context, EncodedPrompt, Prompt
 from icl_eval.searches import Greedy
+from icl_eval.tokenization import pieces_of
 from icl_eval.touring.meters import Mark, Meter
 
 
@@ -51,6 +52,10 @@ class Subject:
     def encode(self) -> EncodedPrompt:
         """Tokenise the text, with what the model's conventions add."""
         return self.conventions.encode_text("prompt", self.text)
+
+    def context(self, max_new_tokens: int) -> Context:
+        """Return how much the model can hold beside so many new tokens."""
+        return Context(self.conventions.card.max_length, max_new_tokens)
 
     def begin(self, prompt: EncodedPrompt, rules: LogitsProcessorList | None = None) -> Hypothesis:
         """Return a completion of which nothing is generated yet."""
@@ -127,15 +132,20 @@ def generate_one_by_one(subject: Subject) -> Way:
     with Meter(subject.model.network) as meter, torch.inference_mode():
         begin = time.perf_counter()
         while not row.finish_reason:
-            again = _encode_written(subject, written)
+            again = _encode_written(subject, written, begun=bool(row.token_ids))
             if not remark and again.decoder_ids != (*prompt.decoder_ids, *row.token_ids):
                 remark = _other_tokens(subject, (*prompt.decoder_ids, *row.token_ids), again.decoder_ids, row)
+            if subject.context(max_new_tokens=1).excess(again):
+                remark += "; those no longer fit the model's positions, and the text ends there"
+                row.end()
+                break
             inputs = library_inputs(subject.model, again)
             logits = subject.model.network(**inputs, use_cache=False).logits[:, -1].float()  # [1, vocabulary]
             history = torch.tensor([[*row.start_ids, *again.decoder_ids]], device=logits.device)
             token_id = int(rules(history, logits).argmax())
             subject.append(row, token_id)
-            written += _piece(subject, again.decoder_ids, token_id)
+            if again.decoder_ids or token_id != subject.conventions.first_id:  # which the model asks for by itself
+                written += _piece(subject, again.decoder_ids, token_id)
             meter.mark()
         seconds = time.perf_counter() - begin
     return Way("one by one", row.completion().text, tuple(row.token_ids), tuple(meter.marks), seconds, remark=remark)
@@ -196,11 +206,15 @@ class _Marker(BaseStreamer):  # type: ignore[misc]  # transformers is untyped fo
         """Nothing more comes."""
 
 
-def _encode_written(subject: Subject, written: str) -> EncodedPrompt:
-    """Tokenise everything that is there as text, as if nobody had seen its tokens."""
+def _encode_written(subject: Subject, written: str, begun: bool) -> EncodedPrompt:
+    """Tokenise everything that is there as text, as if nobody had seen its tokens; begun is what has any of them."""
+    conventions = subject.conventions
     if subject.model.architecture == "decoder-only":
-        return subject.conventions.encode_text("prompt", subject.text + written)
-    return subject.conventions.encode(Prompt("prompt", subject.text, written or None))
+        return conventions.encode_text("prompt", subject.text + written)
+    encoded = conventions.encode(Prompt("prompt", subject.text, written or None))
+    if begun and not encoded.decoder_ids and conventions.first_id is not None:
+        return replace(encoded, decoder_ids=(conventions.first_id,), num_added=1)
+    return encoded
 
 
 def _piece(subject: Subject, ids: tuple[int, ...], token_id: int) -> str:
@@ -216,6 +230,6 @@ def _other_tokens(subject: Subject, chosen: tuple[int, ...], again: tuple[int, .
     """Say how a text's tokens differ from those that it was made of."""
     place = next((n for n, (one, other) in enumerate(zip(chosen, again, strict=False)) if one != other), None)
     place = min(len(chosen), len(again)) if place is None else place
-    tokens = [subject.model.tokenizer.convert_ids_to_tokens(list(ids[place : place + 4])) for ids in (chosen, again)]
+    tokens = [pieces_of(subject.model.tokenizer, ids[place : place + 4]) for ids in (chosen, again)]
     shown = [" | ".join(map(repr, some)) or "nothing" for some in tokens]
     return f"tokenised again, the text after token {len(row.token_ids)} has other tokens: {shown[0]} became {shown[1]}"
