@@ -21,6 +21,10 @@ OWN_OPTIONS = (
 """What a generation config can hold and a run decides by keys of its own, or not at all."""
 
 
+_LEAST_TEMPERATURE = 1e-30
+"""Logits divided by less come near the largest float32, 3.4e38."""
+
+
 class Search(Protocol):
     """How a completion is found."""
 
@@ -83,6 +87,9 @@ class Sample:
         _check_stop(self.stop)
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"decoding.temperature={self.temperature}: must be more than 0 (greedy: decoding=greedy)")
+        if self.temperature < _LEAST_TEMPERATURE:
+            least = f"must be {_LEAST_TEMPERATURE} or more, so that float32 holds the logits divided by it"
+            raise ConfigError(f"decoding.temperature={self.temperature}: {least} (greedy: decoding=greedy)")
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"decoding.top_k={self.top_k}: must be 1 or more, or null for all tokens")
         if self.top_p is not None and not 0 < self.top_p <= 1:

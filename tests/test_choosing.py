@@ -108,7 +108,7 @@ def test_another_seed_and_another_question_with_the_same_prompt_are_drawn_apart(
     assert decode(model, prompts, search=Sample(seed=1)) == other
 
 
-@pytest.mark.parametrize("search", [Sample(top_k=1), Sample(temperature=1e-6), Sample(top_p=1e-9)], ids=str)
+@pytest.mark.parametrize("search", [Sample(top_k=1), Sample(temperature=1e-30), Sample(top_p=1e-9)], ids=str)
 def test_a_distribution_of_one_token_is_greedy_search(search):
     model = build("gpt2")
     prompts = make_prompts(model, count=6)
@@ -132,6 +132,11 @@ def test_variates_depend_on_seed_example_and_place_alone():
     [
         ({"temperature": 0.0}, "decoding.temperature=0.0: must be more than 0 (greedy: decoding=greedy)"),
         ({"temperature": float("nan")}, "decoding.temperature=nan: must be more than 0 (greedy: decoding=greedy)"),
+        (
+            {"temperature": 1e-40},
+            "decoding.temperature=1e-40: must be 1e-30 or more, so that float32 holds the logits divided by it "
+            "(greedy: decoding=greedy)",
+        ),
         ({"top_k": 0}, "decoding.top_k=0: must be 1 or more, or null for all tokens"),
         ({"top_p": 0.0}, "decoding.top_p=0.0: must be more than 0 and at most 1, or null for all tokens"),
         ({"top_p": 1.5}, "decoding.top_p=1.5: must be more than 0 and at most 1, or null for all tokens"),

@@ -54,6 +54,27 @@ def test_without_options_generate_and_the_stream_say_the_same():
     assert library_decode(model, prompts, {"num_beams": 1, "do_sample": False}) == decode(model, prompts)
 
 
+def test_what_a_models_generation_config_says_of_a_runs_own_options_is_passed_over():
+    model = build("gpt2")
+    prompts = make_prompts(model, count=6)[:2]
+    options = {"num_beams": 3}
+    expected = library_decode(model, prompts, options)
+    config = model.network.generation_config
+    config.return_dict_in_generate, config.num_return_sequences = True, 3
+    assert library_decode(model, prompts, options) == expected
+
+
+def test_memory_that_runs_out_in_generate_is_not_blamed_on_its_options(monkeypatch):
+    model = build("gpt2")
+
+    def generate(**told):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(model.network, "generate", generate)
+    with pytest.raises(torch.OutOfMemoryError):
+        library_decode(model, make_prompts(model)[:1], {})
+
+
 def test_a_network_that_our_decoder_refuses_is_decoded_by_the_library():
     model = build("mamba")
     prompts = make_prompts(model, count=6)
@@ -109,6 +130,14 @@ def test_a_stop_string_ends_a_completion_of_generate_as_it_does_in_the_stream():
             "decoding.options: generate refuses them: `temperature` (=0.0) has to be a strictly positive float, "
             "otherwise your next token scores will be invalid. If you're looking for greedy decoding strategies, "
             "set `do_sample=False`.",
+        ),
+        (
+            {"do_sample": True, "temperature": 1e-40},
+            "decoding.options: generate refuses them: probability tensor contains either `inf`, `nan` or element < 0",
+        ),
+        (
+            {"num_beams": 1, "forced_eos_token_id": 999},
+            "decoding.options: generate refuses them: index 999 is out of bounds for dimension 0 with size 200",
         ),
     ],
 )

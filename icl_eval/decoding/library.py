@@ -17,6 +17,7 @@ from transformers.generation.streamers import BaseStreamer
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
+from icl_eval.decoding.memory import is_out_of_memory
 from icl_eval.decoding.rules import end_ids, start_ids
 from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.stopping import StopFilter, special_stops
@@ -51,7 +52,8 @@ class LibraryDecoder:
         self._special_stops = special_stops(model.tokenizer, stop)
         self._seed = seed
         self._config = copy.deepcopy(model.network.generation_config)
-        for name, value in {**settings, "max_length": None, "max_new_tokens": max_new_tokens}.items():
+        own = {"max_length": None, "max_new_tokens": max_new_tokens, "num_return_sequences": 1}
+        for name, value in {**settings, **own, "return_dict_in_generate": False}.items():
             setattr(self._config, name, value)
         self._start_ids = start_ids(model)
 
@@ -78,7 +80,9 @@ class LibraryDecoder:
             torch.manual_seed(_seed_of(self._seed, prompt.prompt.example_id))
             try:
                 ids = self._model.network.generate(**inputs, generation_config=self._config, streamer=streamer)
-            except (ImportError, NotImplementedError, TypeError, ValueError) as error:
+            except (ImportError, IndexError, RuntimeError, TypeError, ValueError) as error:
+                if is_out_of_memory(error):
+                    raise
                 raise ConfigError(f"decoding.options: generate refuses them: {error}") from error
         return tuple(ids[0, context:].tolist())
 
