@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import ConfigError
-from icl_eval.prompts import EncodedPrompt, Prompt
+from icl_eval.prompts import Context, EncodedPrompt, Prompt
 from icl_eval.tokenization import encode_prompt
 
 if TYPE_CHECKING:
@@ -68,6 +68,10 @@ class Conventions:
         """Turn a text into the prompt of its own: for the encoder where there is one, else to go on from."""
         has_encoder = self.card.architecture == "encoder-decoder"
         return self.encode(Prompt(example_id, text, None) if has_encoder else Prompt(example_id, None, text))
+
+    def context(self, max_new_tokens: int) -> Context:
+        """Return how much the model can hold, so many new tokens among it."""
+        return Context(self.card.max_length, max_new_tokens, self.card.max_encoder_length)
 
     def describe(self) -> dict[str, str]:
         """Return what is asked for, for the report: names, and the prefix's text."""

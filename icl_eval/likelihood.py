@@ -164,7 +164,7 @@ class AnswerBuilder:
         if excess := context.excess(found.context):
             raise PromptTooLongError(
                 f"{where}: prompt and longest answer are {excess} tokens too long for the model's "
-                f"{context.max_length} positions; lower num_fewshot, or set overflow=drop and max_new_tokens to "
+                f"{context.positions} positions; lower num_fewshot, or set overflow=drop and max_new_tokens to "
                 f"{context.max_new_tokens} or more"
             )
         return found

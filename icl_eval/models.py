@@ -39,6 +39,8 @@ class ModelCard:
     architecture: Architecture
     max_length: int | None
     """Number of positions that each side of the model has; None without a hard limit (relative positions)."""
+    max_encoder_length: int | None
+    """The same, of the encoder, where it has a number of its own (LED)."""
     task_prefixes: Mapping[str, str]
     """What opens the prompts of the tasks that the model was trained on, by task; from `task_specific_params`."""
     first_id: int | None
@@ -106,9 +108,14 @@ def read_card(spec: ModelSpec) -> ModelCard:
     architecture = read_architecture(config, weights.name)
     with _reading(weights, "the tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_local(spec))
-    prefixes = read_task_prefixes(config)
     return ModelCard(
-        weights, tokenizer, architecture, read_max_length(config), prefixes, _read_first_id(weights, config)
+        weights=weights,
+        tokenizer=tokenizer,
+        architecture=architecture,
+        max_length=read_max_length(config),
+        max_encoder_length=getattr(config, "max_encoder_position_embeddings", None),
+        task_prefixes=read_task_prefixes(config),
+        first_id=_read_first_id(weights, config),
     )
 
 
@@ -128,8 +135,12 @@ def read_architecture(config: "PreTrainedConfig", name: str) -> Architecture:
 
 def read_max_length(config: "PreTrainedConfig") -> int | None:
     """Tell from a configuration how many positions a model has; None if its positions are relative."""
-    length = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return None if length is None else int(length)
+    decoder = config.get_text_config(decoder=True)
+    for name in ("max_position_embeddings", "max_decoder_position_embeddings"):
+        length = getattr(decoder, name, None)
+        if length is not None:
+            return int(length)
+    return None
 
 
 def read_task_prefixes(config: "PreTrainedConfig") -> dict[str, str]:

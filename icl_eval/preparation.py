@@ -15,7 +15,6 @@ from icl_eval.metrics import Metric
 from icl_eval.models import ModelCard, read_card
 from icl_eval.postprocessing import Postprocessor
 from icl_eval.prompts import (
-    Context,
     DecoderPlacement,
     EncodedPrompt,
     EncoderPlacement,
@@ -121,7 +120,7 @@ def prepare(evaluation: Evaluation) -> Prepared:
             template=template,
             placement=placement,
             encode=conventions.encode,
-            context=Context(card.max_length, plan.max_new_tokens),
+            context=conventions.context(plan.max_new_tokens),
             overflow=evaluation.overflow,
         )
         prompts = tuple(builder.build_all(plan.examples))

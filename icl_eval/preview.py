@@ -31,7 +31,7 @@ def _print_task(console: Console, prepared: Prepared, task: PreparedTask) -> Non
     name = task.plan.task.name
     lengths = sorted(prompt.num_tokens for prompt in task.prompts)
     _print_prompt(console, name, task.prompts[0])
-    limit = "no limit" if prepared.card.max_length is None else f"the model holds {prepared.card.max_length}"
+    limit = "no limit" if prepared.card.max_length is None else f"the model holds {task.builder.context.positions}"
     console.print(
         f"{name}: {len(lengths)} prompts of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
         f"up to {task.plan.max_new_tokens} new tokens, stop at {list(task.plan.stop)}",

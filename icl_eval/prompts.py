@@ -131,6 +131,15 @@ class Context:
     """Positions of the model, on either side; None where there is no limit (relative positions)."""
     max_new_tokens: int
     """Positions of the decoder that are kept free for the completion."""
+    max_encoder_length: int | None = None
+    """Positions of the encoder; None for as many as the decoder has."""
+
+    @property
+    def positions(self) -> str:
+        """How many positions there are, in words."""
+        if self.max_encoder_length is None:
+            return f"{self.max_length}"
+        return f"{self.max_encoder_length} (encoder) and {self.max_length} (decoder)"
 
     def excess(self, encoded: EncodedPrompt) -> int:
         """Return by how many tokens a prompt is too long; 0 where it fits."""
@@ -138,7 +147,8 @@ class Context:
             return 0
         start_token = 1 if encoded.prompt.encoder is not None else 0
         decoder_length = len(encoded.decoder_ids) + start_token + self.max_new_tokens
-        return max(0, max(decoder_length, len(encoded.encoder_ids)) - self.max_length)
+        encoder_excess = len(encoded.encoder_ids) - (self.max_encoder_length or self.max_length)
+        return max(0, decoder_length - self.max_length, encoder_excess)
 
     def require_fit(self, encoded: EncodedPrompt, where: str = "") -> None:
         """Raise PromptTooLongError, with a sentence that begins with `where`, unless the prompt fits."""
@@ -149,7 +159,7 @@ class Context:
                 remedy = "lower num_fewshot or max_new_tokens, or set overflow=drop to leave demonstrations out"
             raise PromptTooLongError(
                 f"{where}a prompt of {encoded.num_tokens} tokens, with {self.max_new_tokens} new ones to come, is "
-                f"{excess} too long for the model's {self.max_length} positions; {remedy}"
+                f"{excess} too long for the model's {self.positions} positions; {remedy}"
             )
 
 

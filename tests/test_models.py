@@ -70,6 +70,16 @@ def test_what_a_model_is_is_read_from_its_configuration(
     assert model.network.config.is_encoder_decoder == (architecture == "encoder-decoder")
 
 
+def test_two_sides_may_have_different_numbers_of_positions(tmp_path: Path) -> None:
+    import transformers
+
+    positions = {"max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 32}
+    transformers.LEDConfig(**positions, attention_window=8).save_pretrained(tmp_path)
+    tiny_models.train_bpe().save_pretrained(tmp_path)
+    card = read_card(ModelSpec(str(tmp_path)))
+    assert (card.max_encoder_length, card.max_length) == (64, 32)
+
+
 def test_a_name_says_nothing(tmp_path: Path) -> None:
     folder = tiny_models.save_gpt2(tmp_path / "flan-t5-large")
     edit_config(folder, _name_or_path="google/flan-t5-large", relative_attention=True)

@@ -326,3 +326,16 @@ def test_a_chat_prompt_begins_with_one_bos_token_whoever_writes_it(adds_bos, wri
     assert text == "<|bos|>" * writes_bos + expected
     assert tokenizer.decode(encoded.decoder_ids) == "<|bos|>" * (adds_bos or writes_bos) + expected
     assert encoded.decoder_ids.count(tokenizer.bos_token_id) == int(adds_bos or writes_bos)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "excess"), [(8, 0, 0), (9, 0, 1), (0, 2, 0), (0, 4, 2), (10, 3, 2)]
+)  # the start token and three new ones leave 2 of the decoder's 6
+def test_each_side_may_have_positions_of_its_own(encoder, decoder, excess):
+    context = Context(6, max_new_tokens=3, max_encoder_length=8)
+    encoded = EncodedPrompt(Prompt("q", "x", None), (0,) * encoder, (0,) * decoder)
+    assert context.excess(encoded) == excess
+    if excess:
+        with pytest.raises(PromptTooLongError) as error:
+            context.require_fit(encoded)
+        assert f"is {excess} too long for the model's 8 (encoder) and 6 (decoder) positions; " in str(error.value)

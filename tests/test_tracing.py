@@ -241,6 +241,10 @@ def test_a_page_shows_foreign_text_as_text_and_points_every_token_to_its_numbers
         (["prompt=x", "num_fewshot=1"], "num_fewshot: means nothing for a prompt of your own, "),
         (["prompt=x", "example=1"], "example: means nothing for a prompt of your own, "),
         (["prompt=x", "+task.qa.stop=[x]"], "task: means nothing for a prompt of your own, "),
+        (
+            ["task=qa", "likelihood=choices", "max_new_tokens=0"],
+            "max_new_tokens=0: a trace follows new tokens; must be 1 or more",
+        ),
         (["prompt=x", "runners_up=-1"], "runners_up=-1: must be 0 or more"),
         (["promt=x"], "unknown key 'promt'; did you mean 'prompt'? (known: "),
         (["prompt=x", "max_new_tokens=300"], "a prompt of 1 tokens, with 300 new ones to come, is 45 too long "),

@@ -14,7 +14,7 @@ from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.rules import start_ids
 from icl_eval.errors import ConfigError
 from icl_eval.models import load_model, read_card
-from icl_eval.prompts import Context, EncodedPrompt
+from icl_eval.prompts import EncodedPrompt
 from icl_eval.reports import write_json
 from icl_eval.searches import Sample
 from icl_eval.tokenization import pieces_of
@@ -68,7 +68,7 @@ def take_tour(config: TourConfig, folder: Path) -> Tour:
     conventions = find_conventions(read_card(spec), asked_conventions(config))
     prompt = conventions.encode_text("prompt", config.prompt)
     max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
-    Context(conventions.card.max_length, max_new_tokens).require_fit(prompt)
+    conventions.context(max_new_tokens).require_fit(prompt)
     model = load_model(spec, config.dtype, config.device)
     subject = Subject(model, conventions, config.prompt, max_new_tokens, tuple(search.stop or ()))
     ways = _go_all_ways(subject)

@@ -28,7 +28,7 @@ from icl_eval.decoding.networks import encode, new_cache, run
 from icl_eval.decoding.rules import Rules, end_ids, start_ids
 from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.models import LanguageModel
-from icl_eval.prompts import Context, EncodedPrompt, Prompt
+from icl_eval.prompts import EncodedPrompt, Prompt
 from icl_eval.searches import Greedy
 from icl_eval.tokenization import pieces_of
 from icl_eval.touring.meters import Mark, Meter
@@ -52,10 +52,6 @@ class Subject:
     def encode(self) -> EncodedPrompt:
         """Tokenise the text, with what the model's conventions add."""
         return self.conventions.encode_text("prompt", self.text)
-
-    def context(self, max_new_tokens: int) -> Context:
-        """Return how much the model can hold beside so many new tokens."""
-        return Context(self.conventions.card.max_length, max_new_tokens)
 
     def begin(self, prompt: EncodedPrompt, rules: LogitsProcessorList | None = None) -> Hypothesis:
         """Return a completion of which nothing is generated yet."""
@@ -135,7 +131,7 @@ def generate_one_by_one(subject: Subject) -> Way:
             again = _encode_written(subject, written, begun=bool(row.token_ids))
             if not remark and again.decoder_ids != (*prompt.decoder_ids, *row.token_ids):
                 remark = _other_tokens(subject, (*prompt.decoder_ids, *row.token_ids), again.decoder_ids, row)
-            if subject.context(max_new_tokens=1).excess(again):
+            if subject.conventions.context(max_new_tokens=1).excess(again):
                 remark += "; those no longer fit the model's positions, and the text ends there"
                 row.end()
                 break

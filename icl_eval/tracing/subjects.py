@@ -14,7 +14,7 @@ from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel, load_model, read_card
 from icl_eval.postprocessing import Postprocessor
 from icl_eval.preparation import Evaluation, TaskPlan, prepare
-from icl_eval.prompts import Context, EncodedPrompt, PromptBuilder
+from icl_eval.prompts import EncodedPrompt, PromptBuilder
 from icl_eval.searches import Greedy, Sample, Search
 from icl_eval.streaming import DEFAULT_MAX_NEW_TOKENS
 from icl_eval.tasks import Example
@@ -90,7 +90,7 @@ def free_subject(config: TraceConfig, text: str, given: Sequence[str]) -> Subjec
     conventions = find_conventions(read_card(spec), asked_conventions(config))
     encoded = conventions.encode_text("prompt", text)
     max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
-    Context(conventions.card.max_length, max_new_tokens).require_fit(encoded)
+    conventions.context(max_new_tokens).require_fit(encoded)
     model = load_model(spec, config.dtype, config.device)
     limits = Limits(max_new_tokens, tuple(search.stop or ()))
     return Subject(model, encoded, limits, search, conventions.settings, None, text)
@@ -110,6 +110,8 @@ def question_subject(evaluation: Evaluation, example_id: str | None) -> Subject:
         )
     search = _by_token(evaluation.search)
     plan = evaluation.plans[0]
+    if plan.max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens={plan.max_new_tokens}: a trace follows new tokens; must be 1 or more")
     example = _find(plan, example_id)
     prepared = prepare(replace(evaluation, plans=(replace(plan, examples=(example,)),)))
     task = prepared.tasks[0]
