@@ -179,13 +179,13 @@ def _run(command: Command, arguments: list[str]) -> int:
     """Let Hydra compose and call the command; return the exit code."""
     register_schemas()
     hydra_setup.register_resolvers()
-    hydra_setup.set_command_name(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, and we say them in one line
     sys.argv = [sys.argv[0], *arguments]
     failures: list[Exception] = []
     decorate = hydra.main(version_base="1.3", config_path=str(hydra_setup.conf_dir()), config_name=command.config_name)
     try:
         _reject_stray_words(command, arguments)
+        hydra_setup.set_command_name(arguments)
         _compose(decorate(lambda cfg: _run_job(command, cfg, failures)), arguments)
         if failures:
             raise failures[0]
@@ -253,6 +253,9 @@ def _reject_stray_words(command: Command, arguments: Sequence[str]) -> None:
     if command is not COMMANDS["evaluate"] and set(_SWEEP_FLAGS) & set(arguments):
         raise ConfigError("-m: only evaluations can be swept")
     words = [argument for argument in arguments if argument not in _SWEEP_FLAGS]
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):  # how Python hands on other bytes
+            raise ConfigError(f"{word!r}: is not UTF-8")
     for previous, word in zip(["", *words], words, strict=False):
         if word.isidentifier() and not previous.startswith("-"):
             known = ", ".join(COMMANDS)

@@ -10,7 +10,7 @@ from icl_eval.conventions import find_conventions
 from icl_eval.decoding import Completion, Decoder, build_decoder
 from icl_eval.errors import ConfigError
 from icl_eval.models import load_model, read_card
-from icl_eval.prompts import Context, EncodedPrompt
+from icl_eval.prompts import EncodedPrompt
 
 DEFAULT_MAX_NEW_TOKENS = 50
 
@@ -31,9 +31,9 @@ def stream_completion(config: StreamConfig) -> None:
     conventions = find_conventions(read_card(spec), asked_conventions(config))
     names = [f"prompt {number}" for number in range(1, len(texts) + 1)]
     prompts = [conventions.encode_text(name, text) for name, text in zip(names, texts, strict=True)]
+    context = conventions.context(max_new_tokens)
     for prompt in prompts:
-        where = f"{prompt.prompt.example_id}: " if len(prompts) > 1 else ""
-        Context(conventions.card.max_length, max_new_tokens).require_fit(prompt, where)
+        context.require_fit(prompt, f"{prompt.prompt.example_id}: " if len(prompts) > 1 else "")
     model = load_model(spec, config.dtype, config.device)
     decoder = build_decoder(model, search, max_new_tokens, search.stop or (), settings=conventions.settings)
     for text, prompt in zip(texts, prompts, strict=True):
@@ -43,11 +43,18 @@ def stream_completion(config: StreamConfig) -> None:
 
 
 def _texts(prompt: Any) -> list[str]:
-    """Return the texts that a user gave: one, or a list of them. A number is taken for the text it is."""
-    texts = prompt if isinstance(prompt, list) else [prompt]
-    if not texts or not all(isinstance(text, str | int | float) and not isinstance(text, bool) for text in texts):
-        raise ConfigError(f"prompt={prompt}: must be a text, or a list of texts")
-    return [str(text) for text in texts]
+    """Return the texts that a user gave: one, or a list of them. A single number is taken for the text it is."""
+    if isinstance(prompt, list):
+        for text in prompt:
+            if not isinstance(text, str):  # Hydra reads 1_000 as 1000
+                raise ConfigError(
+                    f'prompt: {text!r} in the list is no text; quote such texts: prompt=\'["1_000","1.10"]\''
+                )
+        if prompt:
+            return prompt
+    elif isinstance(prompt, str | int | float) and not isinstance(prompt, bool):
+        return [str(prompt)]
+    raise ConfigError(f"prompt={prompt}: must be a text, or a list of texts")
 
 
 def _show(decoder: Decoder, encoded: EncodedPrompt) -> None:

@@ -250,6 +250,12 @@ def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
     [
         ([], "prompt: a value is needed (prompt=…)"),
         (["prompt=x", "num_fewshot=1"], f"unknown key 'num_fewshot' (known: {keys(StreamConfig)})"),
+        (
+            ["prompt=[a b,1_000]"],
+            'prompt: 1000 in the list is no text; quote such texts: prompt=\'["1_000","1.10"]\'',
+        ),
+        (["prompt=[]"], "prompt=[]: must be a text, or a list of texts"),
+        (["prompt=\udcff"], "'prompt=\\udcff': is not UTF-8"),
         (["prompt=x", "dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
         (
             ["prompt=x", "max_new_tokens=256"],
