@@ -108,7 +108,7 @@ def test_one_by_one_a_text_that_outgrows_the_positions_ends_there(gpt2, monkeypa
     way = generate_one_by_one(seen)
     assert len(way.token_ids) == len(way.marks) == expected
     assert way.text == seen.model.tokenizer.decode(way.token_ids)
-    assert way.remark.endswith("; those no longer fit the model's positions, and the text ends there")
+    assert way.remark.endswith(f"; after token {expected} they no longer fit the model's positions, and the text ends")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "t5"])

@@ -132,7 +132,9 @@ def generate_one_by_one(subject: Subject) -> Way:
             if not remark and again.decoder_ids != (*prompt.decoder_ids, *row.token_ids):
                 remark = _other_tokens(subject, (*prompt.decoder_ids, *row.token_ids), again.decoder_ids, row)
             if subject.conventions.context(max_new_tokens=1).excess(again):
-                remark += "; those no longer fit the model's positions, and the text ends there"
+                remark += (
+                    f"; after token {len(row.token_ids)} they no longer fit the model's positions, and the text ends"
+                )
                 row.end()
                 break
             inputs = library_inputs(subject.model, again)
@@ -203,7 +205,7 @@ class _Marker(BaseStreamer):  # type: ignore[misc]  # transformers is untyped fo
 
 
 def _encode_written(subject: Subject, written: str, begun: bool) -> EncodedPrompt:
-    """Tokenise everything that is there as text, as if nobody had seen its tokens; begun is what has any of them."""
+    """Tokenise everything that is there as text, as if nobody had seen its tokens; `begun` says whether there are any."""
     conventions = subject.conventions
     if subject.model.architecture == "decoder-only":
         return conventions.encode_text("prompt", subject.text + written)
