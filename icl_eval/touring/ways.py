@@ -205,7 +205,7 @@ class _Marker(BaseStreamer):  # type: ignore[misc]  # transformers is untyped fo
 
 
 def _encode_written(subject: Subject, written: str, begun: bool) -> EncodedPrompt:
-    """Tokenise everything that is there as text, as if nobody had seen its tokens; `begun` says whether there are any."""
+    """Tokenise all that is there as text, as if nobody had seen its tokens; `begun` says whether any are generated."""
     conventions = subject.conventions
     if subject.model.architecture == "decoder-only":
         return conventions.encode_text("prompt", subject.text + written)
