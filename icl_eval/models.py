@@ -136,7 +136,7 @@ def read_architecture(config: "PreTrainedConfig", name: str) -> Architecture:
 def read_max_length(config: "PreTrainedConfig") -> int | None:
     """Tell from a configuration how many positions a model has; None if its positions are relative."""
     decoder = config.get_text_config(decoder=True)
-    for name in ("max_position_embeddings", "max_decoder_position_embeddings"):
+    for name in ("max_position_embeddings", "max_decoder_position_embeddings", "max_seq_len"):
         length = getattr(decoder, name, None)
         if length is not None:
             return int(length)

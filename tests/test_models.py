@@ -80,6 +80,14 @@ def test_two_sides_may_have_different_numbers_of_positions(tmp_path: Path) -> No
     assert (card.max_encoder_length, card.max_length) == (64, 32)
 
 
+def test_positions_under_a_name_of_their_own_are_a_limit() -> None:
+    import transformers
+
+    config = transformers.MptConfig(max_seq_len=64)
+    assert not hasattr(config, "max_position_embeddings")
+    assert models.read_max_length(config) == 64
+
+
 def test_a_name_says_nothing(tmp_path: Path) -> None:
     folder = tiny_models.save_gpt2(tmp_path / "flan-t5-large")
     edit_config(folder, _name_or_path="google/flan-t5-large", relative_attention=True)
