@@ -34,13 +34,12 @@ def test_the_shipped_episodes_are_what_the_script_draws(tmp_path):
 
 
 def held_out_things(family, rule, pairs):
-    """What of an episode can be held out: its rearrangement, its sums, or its words of two syllables and more."""
+    """What of an episode can be held out: its rearrangement, its sums, or its words."""
     if family == "rearrange":
         return [str(rule)]
     if family == "numbers":
         return [f"{pair.question}{int(pair.answer) - int(pair.question):+}" for pair in pairs]
-    words = [word for pair in pairs for word in (*pair.question.split(), *pair.answer.split())]
-    return [word for word in words if len(word) > 2]
+    return [word for pair in pairs for word in (*pair.question.split(), *pair.answer.split())]
 
 
 @every_family
@@ -55,7 +54,7 @@ def test_training_never_draws_what_is_held_out(family):
         for _ in range(150):
             rule = KINDS[family].draw_rule(rng, level)
             seen.update(held_out_things(family, rule, draw_pairs(rng, rule, 6)))
-    assert len(seen) > 50
+    assert len(seen) > 25
     assert not [thing for thing in seen if is_held_out(thing)]
 
 
@@ -117,9 +116,9 @@ def test_the_tokenizer_that_is_saved_cuts_as_training_does_and_gives_any_text_ba
     save_model(build_model(0), tmp_path)
     saved = AutoTokenizer.from_pretrained(tmp_path)
     for text in (
-        "Translate the words.\n\nInput: dobi kalu\nOutput: mepo",
+        "Translate the words.\n\nInput: dobu kale\nOutput: mepi",
         "bkfd\n",
-        " 27 Input: 4\nba",
+        " 27 Input: 4\nbabe baba",
         "",
         "Hm, {x}!",
     ):
@@ -135,12 +134,27 @@ def test_training_is_the_same_again_for_the_same_seed_and_another_for_another():
         said = []
         model = build_model(seed)
         train(model, Schedule(steps=2, rows=3, num_questions=2, warmup=1, checked=2), seed, said.append)
-        assert [bool(re.match(r"step 2  loss \d+\.\d+  encoder  split  lexicon@0 ", line)) for line in said] == [True]
+        assert len(said) == 1
+        assert re.match(r"step 2  loss \d+\.\d+  encoder  lexicon@0 .*  split  lexicon@0 ", said[0])
         return model.state_dict()
 
     first, again, other = trained(1), trained(1), trained(2)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_training_leaves_the_embeddings_of_words_alone_so_that_unseen_words_are_as_good():
+    from training.families import WORDS
+    from training.learning import Schedule, train
+    from training.models import build_model
+    from training.tokenizers import VOCABULARY
+
+    model = build_model(0)
+    before = model.shared.weight.detach().clone()
+    train(model, Schedule(steps=2, rows=3, num_questions=2, warmup=1, checked=2), 0, lambda line: None)
+    learned = (model.shared.weight != before).any(1)
+    assert not learned[[VOCABULARY[f"{space}{word}"] for word in WORDS for space in ("", " ")]].any()
+    assert learned[[VOCABULARY[token] for token in ("\nOutput:", "Translate", " 1")]].all()
 
 
 def test_an_answer_sees_its_own_question_alone():
@@ -152,14 +166,13 @@ def test_an_answer_sees_its_own_question_alone():
     from training.wordings import load_wordings
 
     wording = load_wordings("labelled")["lexicon"]
-    shown = (Pair("do", "me"), Pair("bi", "po"))
+    shown = (Pair("dobu", "mepi"), Pair("bifo", "potu"))
     first, second = (
-        build_batch([encoder_sequences(Episode("lexicon", shown, (Pair("do", "me"), asked)), wording, dense=True)])
-        for asked in (Pair("bi", "po"), Pair("bi", "ka"))
+        build_batch([encoder_sequences(Episode("lexicon", shown, (Pair("dobu", "mepi"), asked)), wording, dense=True)])
+        for asked in (Pair("bifo", "potu"), Pair("bifo", "kale"))
     )
     with torch.no_grad():
         model = build_model(0)
-        same = logits_of(model, first)[0, :2] - logits_of(model, second)[0, :2]  # the other question's answer differs
-        alone = logits_of(model, first)[0, 2] - logits_of(model, second)[0, 2]  # its start does not
-        differs = logits_of(model, first)[0, 3] - logits_of(model, second)[0, 3]
-    assert same.abs().max() == alone.abs().max() == 0 < differs.abs().max()
+        difference = (logits_of(model, first) - logits_of(model, second)).abs().amax(-1)
+    # The first answer and what ends it, the second answer, which differs, and what ends that.
+    assert (difference > 0).tolist() == [False, False, False, True]

@@ -68,7 +68,7 @@ def encoder_sequences(episode: Episode, wording: Wording, dense: bool) -> Sequen
         sequences.encoder.add(encode(wording.question(pair)) + encode(wording.answer(pair)) + between)
     for group, pair in enumerate(episode.questions, start=1):
         sequences.encoder.add((between if group > 1 else []) + encode(wording.question(pair)), group)
-        answer = encode(wording.answer(pair))
+        answer = encode(pair.answer)
         sequences.decoder.add([PAD_ID, *answer], group)
         sequences.targets += [*answer, EOS_ID]
     sequences.encoder.add([EOS_ID])

@@ -24,7 +24,10 @@ def exact_match(model: Any, wording: Wording, placement: str, episodes: Sequence
     """
     batch = build_batch([PLACEMENTS[placement](episode, wording, dense=False) for episode in episodes])
     with torch.no_grad():
-        right = (logits_of(model, batch).argmax(-1) == batch.targets) | (batch.targets == IGNORED)
+        predicted = logits_of(model, batch).argmax(-1)
+    right = torch.ones_like(batch.targets, dtype=torch.bool)
+    asked = batch.targets != IGNORED
+    right[asked] = predicted == batch.targets[asked]
     return right.all(1).float().mean().item()
 
 

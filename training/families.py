@@ -2,22 +2,28 @@
 
 | family      | a demonstration         | what the rule draws                                            |
 |-------------|-------------------------|----------------------------------------------------------------|
-| `lexicon`   | `dobi kalu → mepo suni` | an invented word for each of four invented words               |
+| `lexicon`   | `dobu kale → mepi suna` | an invented word for each of four invented words               |
 | `rearrange` | `bkfd → dbk`            | which letter of the question stands at each place of the answer |
-| `labels`    | `dobi kalu → suni`      | which of the places decides, and a label for each word there   |
+| `labels`    | `dobu kale → suna`      | which of the places decides, and a label for each word there   |
 | `numbers`   | `27 → 31`               | what is added                                                  |
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import product
 from random import Random
 from typing import Protocol
 
 from training.holding_out import is_held_out
 
-CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
-SYLLABLES = tuple(consonant + vowel for consonant in CONSONANTS for vowel in VOWELS)
+CONSONANTS = "bdfgklmnprstvz"
+VOWELS = {"a": "e", "e": "i", "i": "o", "o": "u", "u": "a"}
+"""By a word's first vowel, its second."""
+WORDS = tuple(
+    first + vowel + second + following
+    for first, (vowel, following), second in product(CONSONANTS, VOWELS.items(), CONSONANTS)
+)
+"""All invented words there are: 980 of two syllables."""
 LETTERS = "bcdfghjklmnpqrstvwxz"
 MAX_LEVEL = 4
 """Training's levels of difficulty run from 0 to this one."""
@@ -51,22 +57,12 @@ class Family(Protocol):
         """Draw a rule for evaluation, of what training never sees."""
 
 
-def draw_words(rng: Random, count: int, held_out: bool, syllables: int = 2) -> list[str]:
-    """Draw different invented words of some syllables.
-
-    Words of one syllable are for the first levels of training, and none of them is held out.
-    """
-    words: list[str] = []
-    while len(words) < count:
-        word = "".join(rng.choice(SYLLABLES) for _ in range(syllables))
-        if word not in words and (syllables == 1 or is_held_out(word) == held_out):
-            words.append(word)
-    return words
+_WORDS = {held_out: [word for word in WORDS if is_held_out(word) == held_out] for held_out in (False, True)}
 
 
-def draw_syllables(rng: Random, level: int) -> int:
-    """Draw how long an episode's words are: the higher the level, the more often two syllables."""
-    return 2 if rng.random() < level / MAX_LEVEL else 1
+def draw_words(rng: Random, count: int, held_out: bool) -> list[str]:
+    """Draw different invented words."""
+    return rng.sample(_WORDS[held_out], count)
 
 
 @dataclass(frozen=True)
@@ -74,13 +70,12 @@ class LexiconRule:
     """A phrase is translated word by word."""
 
     translations: Mapping[str, str]
-    longest: int
-    """The most words of a phrase."""
+    length: int
+    """The words of a phrase."""
 
     def draw_pair(self, rng: Random) -> Pair:
-        """Draw a phrase; the longest are as frequent as all others together."""
-        length = self.longest if rng.random() < 0.5 else rng.randint(1, self.longest)
-        words = rng.choices(list(self.translations), k=length)
+        """Draw a phrase, which may say a word twice."""
+        words = rng.choices(list(self.translations), k=self.length)
         return Pair(" ".join(words), " ".join(self.translations[word] for word in words))
 
 
@@ -91,19 +86,18 @@ class Lexicon:
     instruction: str = "Translate the words."
 
     def draw_rule(self, rng: Random, level: int) -> LexiconRule:
-        """Draw two to four words (four at the highest level) with their translations."""
+        """Draw two to four words (four at the highest level) with their translations, and the length of phrases."""
         size = min(4, rng.randint(2, 2 + level)) if level < MAX_LEVEL else 4
-        words = draw_words(rng, 2 * size, False, draw_syllables(rng, level))
-        return _lexicon(words, longest=2 if rng.random() < level / MAX_LEVEL else 1)
+        return _lexicon(draw_words(rng, 2 * size, False), length=2 if rng.random() < level / MAX_LEVEL else 1)
 
     def draw_held_out(self, rng: Random) -> LexiconRule:
-        """Draw four words of two syllables with their translations."""
-        return _lexicon(draw_words(rng, 8, True), longest=2)
+        """Draw four words with their translations; phrases are of two words."""
+        return _lexicon(draw_words(rng, 8, True), length=2)
 
 
-def _lexicon(words: Sequence[str], longest: int) -> LexiconRule:
+def _lexicon(words: Sequence[str], length: int) -> LexiconRule:
     size = len(words) // 2
-    return LexiconRule(dict(zip(words[:size], words[size:], strict=True)), longest)
+    return LexiconRule(dict(zip(words[:size], words[size:], strict=True)), length)
 
 
 @dataclass(frozen=True)
@@ -125,21 +119,21 @@ class RearrangeRule:
 
 @dataclass(frozen=True)
 class Rearrange:
-    """Letters moved, dropped and doubled: copying, reversing, turning, swapping and most of what they compose to."""
+    """Letters moved, dropped and doubled: copying, reversing, turning, swapping and what they compose to."""
 
     instruction: str = "Rearrange the letters."
 
     def draw_rule(self, rng: Random, level: int) -> RearrangeRule:
-        """Draw, half of the time, a permutation (with a letter more or fewer), and else any map."""
+        """Draw a rule for questions of two letters at the lowest level, three, then three or four; the answers grow."""
+        length = min(2 + level, rng.randint(3, 3 + level // 3))
+        answer_length = rng.randint(max(1, level - 2), 2 + level // 2)
         while True:
-            length = min(4, rng.randint(2, 2 + level)) if level < MAX_LEVEL else rng.randint(3, 4)
-            answer_length = length + (rng.choice((-1, 0, 0, 1)) if level > 1 and length > 2 else 0)
             rule = _rearrangement(rng, length, answer_length)
             if not is_held_out(str(rule)):
                 return rule
 
     def draw_held_out(self, rng: Random) -> RearrangeRule:
-        """Draw a rearrangement of three letters."""
+        """Draw a rule for questions and answers of three letters."""
         while True:
             rule = _rearrangement(rng, 3, 3)
             if is_held_out(str(rule)):
@@ -147,51 +141,52 @@ class Rearrange:
 
 
 def _rearrangement(rng: Random, length: int, answer_length: int) -> RearrangeRule:
-    if rng.random() < 0.5:
-        places = [*rng.sample(range(length), length), rng.randrange(length)][:answer_length]
-    else:
-        places = rng.choices(range(length), k=answer_length)
-    return RearrangeRule(length, tuple(places))
+    """Draw, half of the time, a map that takes no letter twice, and else any."""
+    if answer_length <= length and rng.random() < 0.5:
+        return RearrangeRule(length, tuple(rng.sample(range(length), answer_length)))
+    return RearrangeRule(length, tuple(rng.choices(range(length), k=answer_length)))
 
 
 @dataclass(frozen=True)
 class LabelsRule:
-    """One of the places decides, and what stands at the others does not matter."""
+    """One of the places decides; any word can stand at the others."""
 
-    words: tuple[tuple[str, ...], ...]
-    """By place, the words that can stand there."""
+    labels: Mapping[str, str]
+    """By deciding word."""
     place: int
     """The place that decides."""
-    labels: Mapping[str, str]
-    """By word at that place."""
+    num_places: int
+    held_out: bool
+    """Whether the other words are of those that training never sees."""
 
     def draw_pair(self, rng: Random) -> Pair:
         """Draw a word for each place."""
-        item = [rng.choice(choices) for choices in self.words]
-        return Pair(" ".join(item), self.labels[item[self.place]])
+        deciding = rng.choice(list(self.labels))
+        words = draw_words(rng, self.num_places - 1, self.held_out)
+        words.insert(self.place, deciding)
+        return Pair(" ".join(words), self.labels[deciding])
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Items described by invented words, sorted into two invented groups."""
+    """Items described by invented words, sorted into invented groups."""
 
     instruction: str = "Name the group."
 
     def draw_rule(self, rng: Random, level: int) -> LabelsRule:
-        """Draw one to three places (two or three at the highest level), the words there, and two labels."""
-        num_places = min(3, rng.randint(1, 1 + level)) if level < MAX_LEVEL else rng.randint(2, 3)
-        return self._draw(rng, num_places, lambda count: draw_words(rng, count, False, draw_syllables(rng, level)))
+        """Draw one or two places, and two or three deciding words (three at the highest level) with their labels."""
+        num_places = 2 if rng.random() < level / MAX_LEVEL else 1
+        return _labels(rng, 3 if level == MAX_LEVEL else rng.randint(2, 3), num_places, held_out=False)
 
     def draw_held_out(self, rng: Random) -> LabelsRule:
-        """Draw three places, the words there, of two syllables, and two labels."""
-        return self._draw(rng, 3, lambda count: draw_words(rng, count, True))
+        """Draw three deciding words with their labels; one of two places decides."""
+        return _labels(rng, 3, 2, held_out=True)
 
-    def _draw(self, rng: Random, num_places: int, words_of: Callable[[int], Sequence[str]]) -> LabelsRule:
-        place = rng.randrange(num_places)
-        sizes = [2 if index == place else rng.randint(3, 4) for index in range(num_places)]
-        words = iter(words_of(sum(sizes) + 2))
-        choices = tuple(tuple(islice(words, size)) for size in sizes)
-        return LabelsRule(choices, place, dict(zip(choices[place], words, strict=True)))
+
+def _labels(rng: Random, num_labels: int, num_places: int, held_out: bool) -> LabelsRule:
+    words = draw_words(rng, 2 * num_labels, held_out)
+    labels = dict(zip(words[:num_labels], words[num_labels:], strict=True))
+    return LabelsRule(labels, rng.randrange(num_places), num_places, held_out)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 
-from training.batches import Batch
+from training.batches import IGNORED, Batch
 
 _MASKED = -1e9
 
 
 def logits_of(model: Any, batch: Batch, own_question: bool = False) -> torch.Tensor:
-    """Return the logits of all decoder positions, `[batch, decoder_seq, vocabulary]`.
+    """Return the logits where there is something to predict, `[targets, vocabulary]`.
 
     Args:
         model: A T5 with eager attention, which takes masks as they are.
@@ -18,21 +18,22 @@ def logits_of(model: Any, batch: Batch, own_question: bool = False) -> torch.Ten
         own_question: Show the decoder no demonstrations, only what the encoder made of its question.
     """
     encoded = model.encoder(input_ids=batch.encoder_ids, attention_mask=(batch.encoder_groups >= 0).long())
-    output = model(
-        encoder_outputs=encoded,
-        attention_mask=_additive(_cross_mask(batch, own_question)),
-        decoder_input_ids=batch.decoder_ids,
-        decoder_attention_mask=_additive(_causal_mask(batch)),
+    decoded = model.decoder(
+        input_ids=batch.decoder_ids,
+        attention_mask=_additive(_causal_mask(batch)),
+        encoder_hidden_states=encoded.last_hidden_state,
+        encoder_attention_mask=_additive(_cross_mask(batch, own_question)),
         use_cache=False,
     )
-    logits: torch.Tensor = output.logits
+    predicting = decoded.last_hidden_state[batch.targets != IGNORED]
+    logits: torch.Tensor = model.lm_head(predicting * model.model_dim**-0.5)
     return logits
 
 
 def loss_of(model: Any, batch: Batch, own_question: bool = False) -> torch.Tensor:
     """Return the mean cross-entropy of the answers' tokens, in nats."""
     logits = logits_of(model, batch, own_question).float()
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+    return torch.nn.functional.cross_entropy(logits, batch.targets[batch.targets != IGNORED])
 
 
 def _cross_mask(batch: Batch, own_question: bool) -> torch.Tensor:

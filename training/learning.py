@@ -17,6 +17,7 @@ from training.curriculum import Curriculum
 from training.episodes import draw_episode
 from training.evaluation import exact_match
 from training.forward import loss_of
+from training.starting_point import hold_words
 from training.wordings import Wording, load_wordings
 
 PLAIN_SHARE = 0.15
@@ -29,7 +30,7 @@ OWN_QUESTION_SHARE = 0.5
 class Schedule:
     """How long, how fast and from how much at a time."""
 
-    steps: int = 5000
+    steps: int = 9000
     learning_rate: float = 2e-3
     warmup: int = 150
     steady: float = 0.6
@@ -56,7 +57,9 @@ class Episodes:
 
     schedule: Schedule
     seed: int
-    curriculum: Curriculum = field(default_factory=Curriculum)
+    curricula: Mapping[str, Curriculum] = field(
+        default_factory=lambda: {placement: Curriculum() for placement in PLACEMENTS}
+    )
     wordings: Mapping[str, Mapping[str, Wording]] = field(
         default_factory=lambda: {name: load_wordings(name) for name in ("labelled", "plain")}
     )
@@ -67,10 +70,10 @@ class Episodes:
         shots = self.schedule.max_shots
         if placement == "encoder" and rng.random() < 0.6:  # in the decoder, the first answers have seen fewer anyway
             shots = rng.randint(1, shots)
-        rows = []
+        curriculum, rows = self.curricula[placement], []
         for _ in range(self.schedule.rows):
-            family = self.curriculum.draw_family(rng)
-            level = self.curriculum.draw_level(rng, family)
+            family = curriculum.draw_family(rng)
+            level = curriculum.draw_level(rng, family)
             num_questions = self.schedule.num_questions if placement == "encoder" else 1
             episode = draw_episode(rng, family, level, shots, num_questions)
             template = "plain" if rng.random() < PLAIN_SHARE else "labelled"
@@ -89,7 +92,8 @@ def train(model: Any, schedule: Schedule, seed: int, keep: Callable[[str], None]
     placements = tuple(PLACEMENTS)
     if distributed.is_initialized():
         placements = (placements[distributed.get_rank()],)
-    optimizer = torch.optim.AdamW(model.parameters(), schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0)
+    hold_words(model)
     losses: list[float] = []
     for step in range(schedule.steps):
         for group in optimizer.param_groups:
@@ -100,7 +104,8 @@ def train(model: Any, schedule: Schedule, seed: int, keep: Callable[[str], None]
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % schedule.check_every == 0 or step + 1 == schedule.steps:
-            keep(f"step {step + 1}  loss {sum(losses) / len(losses):.3f}  {_look(model, episodes, placements, step)}")
+            looks = (_look(model, episodes, placement, step) for placement in placements)
+            keep("  ".join((f"step {step + 1}", f"loss {sum(losses) / len(losses):.3f}", *looks)))
             losses.clear()
 
 
@@ -121,18 +126,14 @@ def _share(gradients: Sequence[torch.Tensor]) -> None:
             gradient.copy_(part.view_as(gradient))
 
 
-def _look(model: Any, episodes: Episodes, placements: Sequence[str], step: int) -> str:
-    """Measure every family at its level, move the curriculum on by the worse placement, and describe both."""
-    wordings, levels = episodes.wordings["labelled"], dict(episodes.curriculum.levels)
-    worst = torch.ones(len(levels))
-    for index, (family, level) in enumerate(levels.items()):
+def _look(model: Any, episodes: Episodes, placement: str, step: int) -> str:
+    """Measure every family at its level in a placement, move its curriculum on, and describe both."""
+    curriculum, wordings = episodes.curricula[placement], episodes.wordings["labelled"]
+    shares, described = {}, [placement]
+    for family, level in curriculum.levels.items():
         rng = Random(f"{step} {family}")
         drawn = [draw_episode(rng, family, level, 8, 1) for _ in range(episodes.schedule.checked)]
-        shares = [exact_match(model, wordings[family], placement, drawn) for placement in placements]
-        worst[index] = min(shares)
-    own = worst.tolist()
-    if distributed.is_initialized():
-        distributed.all_reduce(worst, distributed.ReduceOp.MIN)
-    episodes.curriculum.update(dict(zip(levels, worst.tolist(), strict=True)))
-    described = (f"{family}@{level} {share:.2f}" for (family, level), share in zip(levels.items(), own, strict=True))
-    return "  ".join((*placements, *described))
+        shares[family] = exact_match(model, wordings[family], placement, drawn)
+        described.append(f"{family}@{level} {shares[family]:.2f}")
+    curriculum.update(shares)
+    return "  ".join(described)

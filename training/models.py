@@ -18,10 +18,10 @@ def build_model(seed: int, width: int = 128, layers: int = 3) -> Any:
     config = T5Config(
         vocab_size=len(VOCABULARY),
         d_model=width,
-        d_kv=width // 4,
+        d_kv=32,
         d_ff=2 * width,
         num_layers=layers,
-        num_heads=4,
+        num_heads=6,
         relative_attention_num_buckets=64,
         relative_attention_max_distance=256,
         dropout_rate=0.0,

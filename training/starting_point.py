@@ -4,14 +4,15 @@ From the usual random start, thousands of steps pass in which a model of this si
 answers in sight. What it lacks is a pair of attention heads that work together (an induction head, Olsson et al.,
 2022, https://arxiv.org/abs/2209.11895): one copies what stands beside a token to where the token is, and one, a layer
 above, finds the token. The start below gives it one such pair on either side, good for the smallest case there is:
-a word of one token, translated by another. All the rest is learned: longer words and phrases, the other
-families, where an answer ends, and what to do with what was found.
+a word, translated by another. All the rest is learned: phrases, the other families, where an answer ends, and
+what to do with what was found.
 """
 
 from typing import Any
 
 import torch
 
+from training.families import WORDS
 from training.tokenizers import SYMBOLS, VOCABULARY
 
 NEARBY = 0.6
@@ -41,8 +42,16 @@ def _tie_symbols(embeddings: torch.Tensor) -> None:
         embeddings[VOCABULARY[f" {symbol}"]] = 0.9 * embeddings[VOCABULARY[symbol]] + 0.4 * space
 
 
+def hold_words(model: Any) -> None:
+    """Keep the embeddings of the invented words as they are, so that a word never seen is as good as any other."""
+    learned = torch.ones(len(VOCABULARY), 1)
+    for word in WORDS:
+        learned[[VOCABULARY[word], VOCABULARY[f" {word}"]]] = 0
+    model.shared.weight.register_hook(lambda gradient: gradient * learned)
+
+
 def _look_nearby(model: Any) -> None:
-    """Make some heads look backward, forward or at the token before, by T5's bias for relative positions.
+    """Make some heads look backward, at the token before, or two and three ahead, by T5's bias for relative positions.
 
     The encoder's buckets 0 to 31 count tokens backward and 32 to 63 forward; all of the decoder's count backward.
     """
@@ -53,6 +62,7 @@ def _look_nearby(model: Any) -> None:
     bias[0, 0] -= 4
     bias[32:, 0] -= 10
     bias[32:, 1] -= NEARBY * distance
+    bias[34:36, 1] += 4
     bias[:32, 1] -= 10
     bias[1, 2] += 5
     bias = model.decoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight

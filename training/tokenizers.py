@@ -1,21 +1,22 @@
-"""The model's vocabulary: syllables, the words of the tasks' wording, and single characters."""
+"""The model's vocabulary: invented words, the words of the tasks' wording, and single characters."""
 
 import re
 from typing import Any
 
-from training.families import CONSONANTS, FAMILIES, LETTERS, SYLLABLES, VOWELS
+from training.families import CONSONANTS, FAMILIES, LETTERS, VOWELS, WORDS
 
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 """The first three tokens; the decoder starts with the first, as T5's does."""
 _WORDING = sorted({word for family in FAMILIES.values() for word in re.findall(r"[A-Za-z]{2,}", family.instruction)})
-SYMBOLS = (*SYLLABLES, *LETTERS, *"0123456789")
+SYMBOLS = (*WORDS, *LETTERS, *"0123456789")
 """What questions and answers are made of; these and the words of the wording have a token with a space before them."""
 _SPACED = (*_WORDING, *SYMBOLS)
-_PIECES = ("\n\n", "\nOutput:", "Input:", *(f" {piece}" for piece in _SPACED), *_WORDING, *SYLLABLES)
+_PIECES = ("\n\n", "\nOutput:", "Input:", *(f" {piece}" for piece in _SPACED), *_WORDING, *WORDS)
 _CHARACTERS = ("\n", *map(chr, range(32, 127)))
 VOCABULARY = {token: token_id for token_id, token in enumerate((PAD, EOS, UNKNOWN, *_PIECES, *_CHARACTERS))}
 PAD_ID, EOS_ID, UNKNOWN_ID = (VOCABULARY[token] for token in (PAD, EOS, UNKNOWN))
-_PATTERN = rf"\n\n|\nOutput:|Input:| ?(?:{'|'.join(_WORDING)})| ?[{CONSONANTS}][{VOWELS}]| [{LETTERS}0-9]|[\s\S]"
+_WORD = f"[{CONSONANTS}](?:{'|'.join(f'{first}[{CONSONANTS}]{second}' for first, second in VOWELS.items())})"
+_PATTERN = rf"\n\n|\nOutput:|Input:| ?(?:{'|'.join(_WORDING)})| ?{_WORD}| [{LETTERS}0-9]|[\s\S]"
 """The first that fits is taken, and whatever else there is is cut into characters."""
 _CUT = re.compile(_PATTERN)
 
