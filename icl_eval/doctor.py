@@ -119,7 +119,7 @@ def _without_cache(model: LanguageModel, task: PreparedTask, settings: Mapping[s
         with torch.inference_mode():
             logits = model.network(**library_inputs(model, prompt, ids[:-1]), use_cache=False).logits[0, -len(ids) :]
         context = (*start_ids(model), *prompt.decoder_ids)
-        row_rules = rules.for_row(len(context), prompt.encoder_ids or prompt.decoder_ids)
+        row_rules = rules.for_row(context, prompt.encoder_ids)
         histories = [(*context, *ids[:place]) for place in range(len(ids))]
         ruled = apply_rules([row_rules] * len(ids), histories, logits.float())
         tokens[prompt.prompt.example_id] = tuple(ruled.max(-1).indices.tolist())

@@ -50,7 +50,7 @@ def test_the_distribution_that_is_drawn_from_is_that_of_generate(name, cuts):
         inputs = {"input_ids": torch.tensor([prompt.encoder_ids]), "decoder_input_ids": inputs["input_ids"]}
     with torch.inference_mode():
         logits = model.network(**inputs).logits[:, -1].float()
-    rules = Rules(model.network, 4, Sample(**cuts).settings).for_row(len(context), prompt.encoder_ids)
+    rules = Rules(model.network, 4, Sample(**cuts).settings).for_row(context, prompt.encoder_ids)
     ours = apply_rules([rules], [context], logits).softmax(-1)
 
     torch.manual_seed(0)
@@ -77,7 +77,7 @@ def test_what_is_drawn_by_many_questions_is_distributed_as_the_model_says():
 
     with torch.inference_mode():
         logits = model.network(input_ids=torch.tensor([ids])).logits[:, -1].float()
-    rules = Rules(model.network, 1, search.settings).for_row(len(ids), ())
+    rules = Rules(model.network, 1, search.settings).for_row(ids, ())
     expected = apply_rules([rules], [ids], logits)[0].softmax(-1)
 
     kept = expected.nonzero()[:, 0].tolist()

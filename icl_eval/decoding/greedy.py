@@ -99,11 +99,10 @@ class GreedyDecoder:
             yield from self._decode(group, hypotheses)
 
     def _begin(self, prompt: EncodedPrompt) -> Hypothesis:
-        prompt_length = len(self._start_ids) + len(prompt.decoder_ids)
         return Hypothesis(
             prompt,
             self._start_ids,
-            self._rules.for_row(prompt_length, prompt.encoder_ids or prompt.decoder_ids),
+            self._rules.for_row((*self._start_ids, *prompt.decoder_ids), prompt.encoder_ids),
             Detokenizer(self._model.tokenizer, prompt.decoder_ids),
             StopFilter(self._stop, self._special_stops),
         )

@@ -66,19 +66,20 @@ class Rules:
             setattr(self._config, name, value)
         network._prepare_special_tokens(self._config, device=network.device)
 
-    def for_row(self, prompt_length: int, input_ids: Sequence[int]) -> LogitsProcessorList:
+    def for_row(self, context: Sequence[int], encoder_ids: Sequence[int]) -> LogitsProcessorList:
         """Return the processors of a row, in the order in which `generate` applies them; often none.
 
         Args:
-            prompt_length: Tokens of the decoder before the first new one, the start token included.
-            input_ids: What `generate` would be given: the encoder's tokens, or the prompt of a decoder-only model.
+            context: The decoder's tokens before the first new one, the start token included.
+            encoder_ids: The encoder's tokens; none for a decoder-only model, whose prompt the rules for the input read.
         """
-        self._config.max_length = prompt_length + self._max_new_tokens
+        self._config.max_length = len(context) + self._max_new_tokens
+        read = encoder_ids or context
         device = self._network.device
         return self._network._get_logits_processor(
             self._config,
-            input_ids_seq_length=prompt_length,
-            encoder_input_ids=torch.tensor([list(input_ids)], device=device) if input_ids else None,
+            input_ids_seq_length=len(context),
+            encoder_input_ids=torch.tensor([list(read)], device=device) if read else None,
             device=device,
         )
 

@@ -62,7 +62,7 @@ class Subject:
 
     def rules(self, prompt: EncodedPrompt) -> LogitsProcessorList:
         """Return what the model demands of the tokens after a prompt."""
-        context = len(start_ids(self.model)) + len(prompt.decoder_ids)
+        context = (*start_ids(self.model), *prompt.decoder_ids)
         return Rules(self.model.network, self.max_new_tokens, self.settings).for_row(context, prompt.encoder_ids)
 
     def append(self, row: Hypothesis, token_id: int) -> None:

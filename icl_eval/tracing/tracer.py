@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import Cache, LogitsProcessorList, PreTrainedModel
 
-from icl_eval.decoding.capabilities import capabilities_of
+from icl_eval.decoding.capabilities import capabilities_of, check_length
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion
 from icl_eval.decoding.detokenization import Detokenizer
@@ -84,8 +84,10 @@ class Tracer:
         self._end_ids = end_ids(model.network)
 
     def trace(self, prompt: EncodedPrompt) -> Decoded:
-        """Decode a prompt."""
+        """Decode a prompt; raises ConfigError where the network's cache cannot serve its length."""
         network = self._model.network
+        most = len(start_ids(self._model)) + len(prompt.decoder_ids) + self._limits.max_new_tokens - 1
+        check_length(self._model, most)
         encoded, encoder_embeddings = self._encode(prompt)
         row, stops = self._begin(prompt)
         cache = new_cache(network)
@@ -114,7 +116,7 @@ class Tracer:
 
     def _begin(self, prompt: EncodedPrompt) -> tuple[Hypothesis, StopFilter]:
         start = start_ids(self._model)
-        rules = self._rules.for_row(len(start) + len(prompt.decoder_ids), prompt.encoder_ids)
+        rules = self._rules.for_row((*start, *prompt.decoder_ids), prompt.encoder_ids)
         stops = StopFilter(self._limits.stop, special_stops(self._model.tokenizer, self._limits.stop))
         return Hypothesis(prompt, start, rules, Detokenizer(self._model.tokenizer, prompt.decoder_ids), stops), stops
 
