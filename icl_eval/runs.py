@@ -1,11 +1,11 @@
 """Runs on disk: finding finished run folders again, and what each of them is made of."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from icl_eval.errors import DataError
+from icl_eval.flattening import flatten
 from icl_eval.records import Record, read_records
 from icl_eval.reports import Report, read_report
 
@@ -37,7 +37,7 @@ class Run:
     @property
     def options(self) -> dict[str, Any]:
         """The whole configuration, flat: `{"template.separator": …}`."""
-        return dict(_flat(self.report.provenance.config, ""))
+        return flatten(self.report.provenance.config)
 
 
 def read_run(folder: Path) -> Run:
@@ -62,11 +62,3 @@ def find_runs(root: Path) -> list[Run]:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     return [read_run(path.parent) for path in sorted(root.rglob(REPORT_FILE))]
-
-
-def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value

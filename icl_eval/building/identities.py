@@ -1,10 +1,11 @@
 """Identities: what decides a run's records, by which a folder's run is known again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from icl_eval.config import RunConfig
+from icl_eval.flattening import flatten
 from icl_eval.preparation import TaskPlan
 from icl_eval.searches import Search
 
@@ -26,12 +27,4 @@ def identity_of(config: RunConfig, plans: Sequence[TaskPlan], search: Search) ->
         for key in ("pool", "test", "metrics", "postprocessing"):
             del task[key]
         task["data"] = plan.task.content_hash
-    return dict(_flat(options, ""))
-
-
-def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
+    return flatten(options)
