@@ -23,6 +23,7 @@ from typing import Protocol
 import torch
 from transformers import Cache, PreTrainedModel
 
+from icl_eval.decoding.growing import grow_in_place
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, chunks, encode, last_logits, new_cache, run
 from icl_eval.decoding.prefixes import is_plain
 from icl_eval.decoding.sharing import Ids
@@ -112,9 +113,8 @@ class SplitSession:
         padded = [[0] * (width - len(row.own_ids)) + list(row.own_ids) for row in rows]
         columns = [list(column) for column in zip(*padded, strict=True)]
         first = self._end - width
-        for start in range(
-            0, width, MAX_PREFILL_TOKENS
-        ):  # the mask of a pass has a line of columns for each of its own
+        # In pieces, since the mask of a pass has a line of columns for each of its own.
+        for start in range(0, width, MAX_PREFILL_TOKENS):
             piece = columns[start : start + MAX_PREFILL_TOKENS]
             logits = self._forward(piece, slice(begin, begin + len(rows)), first, first + start)
         return logits
@@ -184,6 +184,7 @@ class UniformSession:
         else:
             self._cache = copy.deepcopy(self._prefix)
             self._cache.reorder_cache(torch.zeros(len(rows), dtype=torch.long, device=self._network.device))
+        grow_in_place(self._cache)
         if self._encoded is not None:
             self._encoded = self._encoded.expand(len(rows), -1, -1)
         elif rows[0].encoder_ids:

@@ -1,0 +1,60 @@
+"""Growing: keys and values that are appended to in place.
+
+The library's plain cache layer makes a new tensor of all keys at every step. With many rows that each hold a long
+prefix, copying costs more than attending. Here a layer has room for tokens to come, and a step writes only its own.
+"""
+
+import torch
+from transformers import Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import DynamicLayer
+
+_ROOM = 64
+"""How many tokens there is room for whenever a layer has to be copied."""
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no type hints here
+    """A plain layer, `[rows, heads, tokens, size]`, that is the beginning of a larger buffer."""
+
+    def __init__(self, layer: DynamicLayer):
+        """Take over what a plain layer holds."""
+        super().__init__()
+        if layer.is_initialized:
+            self.lazy_initialization(layer.keys, layer.values)
+            self.keys, self.values = layer.keys, layer.values
+        self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append keys and values, and return all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        begin = self.get_seq_length()
+        end = begin + key_states.shape[-2]
+        if self._buffers is None or self._buffers[0].shape[-2] < end:
+            self._buffers = _with_room(self.keys, key_states, begin), _with_room(self.values, value_states, begin)
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, begin:end] = states
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep some rows, as tensors of their own."""
+        super().reorder_cache(beam_idx)
+        self._buffers = None
+
+
+def _with_room(held: torch.Tensor, new: torch.Tensor, begin: int) -> torch.Tensor:
+    """Return a buffer that begins with what is held, with room for the new states and some more."""
+    rows, heads, count, size = new.shape
+    buffer = new.new_empty(rows, heads, begin + count + _ROOM, size)
+    if begin:
+        buffer[:, :, :begin] = held
+    return buffer
+
+
+def grow_in_place(cache: Cache) -> None:
+    """Let the plain layers of a cache grow in place; windows and an encoder's keys stay as they are."""
+    own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+    if isinstance(own, DynamicCache):
+        own.layers = [GrowingLayer(layer) if type(layer) is DynamicLayer else layer for layer in own.layers]
