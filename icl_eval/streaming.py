@@ -4,12 +4,11 @@ import sys
 import time
 from typing import Any
 
-from icl_eval.building import asked_conventions, build_model_spec, build_search, check_model_options
+from icl_eval.building import build_conventions, build_model_spec, build_search, check_model_options
 from icl_eval.config import StreamConfig
-from icl_eval.conventions import find_conventions
 from icl_eval.decoding import Completion, Decoder, build_decoder
 from icl_eval.errors import ConfigError
-from icl_eval.models import load_model, read_card
+from icl_eval.models import load_model
 from icl_eval.prompts import EncodedPrompt
 
 DEFAULT_MAX_NEW_TOKENS = 50
@@ -27,14 +26,13 @@ def stream_completion(config: StreamConfig) -> None:
     search = build_search(config.decoding)
     max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
     texts = _texts(config.prompt)
-    spec = build_model_spec(config.model)
-    conventions = find_conventions(read_card(spec), asked_conventions(config))
+    conventions = build_conventions(config)
     names = [f"prompt {number}" for number in range(1, len(texts) + 1)]
     prompts = [conventions.encode_text(name, text) for name, text in zip(names, texts, strict=True)]
     context = conventions.context(max_new_tokens)
     for prompt in prompts:
         context.require_fit(prompt, f"{prompt.prompt.example_id}: " if len(prompts) > 1 else "")
-    model = load_model(spec, config.dtype, config.device)
+    model = load_model(build_model_spec(config.model), config.dtype, config.device)
     decoder = build_decoder(model, search, max_new_tokens, search.stop or (), settings=conventions.settings)
     for text, prompt in zip(texts, prompts, strict=True):
         if len(prompts) > 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny_models
+from architectures import BART
 
 SENTENCES = (
     "Hello World! How's it going?",
@@ -22,18 +23,7 @@ PREFIXES = {
     "summarization": {"prefix": "summarize: ", "num_beams": 4},
     "question-answering": {"max_length": 20},
 }
-_SIZES = {
-    "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 48,
-    "decoder_ffn_dim": 48,
-    "max_position_embeddings": 512,
-    "init_std": 0.3,
-    "tie_word_embeddings": False,
-}
+_SIZES = BART | {"max_position_embeddings": 512, "init_std": 0.3, "tie_word_embeddings": False}
 
 
 def save_prefixed_t5(folder: Path) -> Path:

@@ -2,11 +2,11 @@
 
 from icl_eval.building.evaluations import build_evaluation
 from icl_eval.building.instances import build
-from icl_eval.building.options import asked_conventions, build_model_spec, build_search, check_model_options
+from icl_eval.building.options import build_conventions, build_model_spec, build_search, check_model_options
 
 __all__ = [
-    "asked_conventions",
     "build",
+    "build_conventions",
     "build_evaluation",
     "build_model_spec",
     "build_search",

@@ -5,8 +5,9 @@ from typing import Any
 
 from icl_eval.building.instances import build
 from icl_eval.config import ModelConfig, ModelOptions, RunConfig
-from icl_eval.conventions import Asked
+from icl_eval.conventions import Asked, Conventions, find_conventions
 from icl_eval.errors import ConfigError
+from icl_eval.models import read_card
 from icl_eval.searches import Search
 from icl_eval.weights import ModelSpec
 
@@ -22,6 +23,11 @@ def build_model_spec(config: ModelConfig) -> ModelSpec:
 def asked_conventions(config: ModelOptions) -> Asked:
     """Return which of the model's conventions the options ask for."""
     return Asked(config.task_prefix, config.model.source_language, config.model.target_language)
+
+
+def build_conventions(config: ModelOptions) -> Conventions:
+    """Read the model's card and return its conventions as the options ask for them; raises UserError."""
+    return find_conventions(read_card(build_model_spec(config.model)), asked_conventions(config))
 
 
 def build_search(config: Mapping[str, Any]) -> Search:

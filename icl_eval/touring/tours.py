@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval import provenance
-from icl_eval.building import asked_conventions, build_model_spec, build_search, check_model_options
+from icl_eval.building import build_conventions, build_model_spec, build_search, check_model_options
 from icl_eval.config import TourConfig
-from icl_eval.conventions import find_conventions
 from icl_eval.decoding import Completion, GreedyDecoder
 from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.rules import start_ids
 from icl_eval.errors import ConfigError
-from icl_eval.models import load_model, read_card
+from icl_eval.models import load_model
 from icl_eval.prompts import EncodedPrompt
 from icl_eval.reports import write_json
 from icl_eval.searches import Sample
@@ -64,12 +63,11 @@ def take_tour(config: TourConfig, folder: Path) -> Tour:
         )
     if config.num_return_sequences < 0:
         raise ConfigError(f"num_return_sequences={config.num_return_sequences}: must be 0 or more")
-    spec = build_model_spec(config.model)
-    conventions = find_conventions(read_card(spec), asked_conventions(config))
+    conventions = build_conventions(config)
     prompt = conventions.encode_text("prompt", config.prompt)
     max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
     conventions.context(max_new_tokens).require_fit(prompt)
-    model = load_model(spec, config.dtype, config.device)
+    model = load_model(build_model_spec(config.model), config.dtype, config.device)
     subject = Subject(model, conventions, config.prompt, max_new_tokens, tuple(search.stop or ()))
     ways = _go_all_ways(subject)
     tour = Tour(subject, prompt, search, _draw(subject, prompt, search, config.num_return_sequences), ways)

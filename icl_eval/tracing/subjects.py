@@ -6,12 +6,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from icl_eval.building import asked_conventions, build_model_spec, build_search, check_model_options
+from icl_eval.building import build_conventions, build_model_spec, build_search, check_model_options
 from icl_eval.config import ModelOptions, TraceConfig
 from icl_eval.continuations import Continuations
-from icl_eval.conventions import find_conventions
 from icl_eval.errors import ConfigError
-from icl_eval.models import LanguageModel, load_model, read_card
+from icl_eval.models import LanguageModel, load_model
 from icl_eval.postprocessing import Postprocessor
 from icl_eval.preparation import Evaluation, TaskPlan, prepare
 from icl_eval.prompts import EncodedPrompt, PromptBuilder
@@ -86,12 +85,11 @@ def free_subject(config: TraceConfig, text: str, given: Sequence[str]) -> Subjec
             )
     check_model_options(config)
     search = _by_token(build_search(config.decoding))
-    spec = build_model_spec(config.model)
-    conventions = find_conventions(read_card(spec), asked_conventions(config))
+    conventions = build_conventions(config)
     encoded = conventions.encode_text("prompt", text)
     max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
     conventions.context(max_new_tokens).require_fit(encoded)
-    model = load_model(spec, config.dtype, config.device)
+    model = load_model(build_model_spec(config.model), config.dtype, config.device)
     limits = Limits(max_new_tokens, tuple(search.stop or ()))
     return Subject(model, encoded, limits, search, conventions.settings, None, text)
 
