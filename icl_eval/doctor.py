@@ -80,7 +80,8 @@ def print_diagnosis(evaluation: Evaluation) -> None:
     name = f"{_REFERENCE} batched, {other} batched"
     comparisons.append(compare(name, batched[_REFERENCE], batched[other]))
     title = f"{model.name} on {len(task.prompts)} prompts of {task.plan.task.name}"
-    _print(comparisons, title, capabilities_of(model).split)
+    longest = max(len(prompt.decoder_ids) for prompt in task.prompts) + task.plan.max_new_tokens
+    _print(comparisons, title, capabilities_of(model).splits(longest))
 
 
 def _print(comparisons: Sequence[Comparison], title: str, split: bool) -> None:
@@ -94,7 +95,7 @@ def _print(comparisons: Sequence[Comparison], title: str, split: bool) -> None:
         )
     console = Console()
     console.print(table)
-    how = "is attended to in place" if split else "is copied for each row: the attention is of another kind"
+    how = "is attended to in place" if split else "is copied for each row, as a window or the kind of attention demands"
     console.print(f"A prefix shared by many prompts {how}.", highlight=False)
 
 

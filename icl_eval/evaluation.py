@@ -71,7 +71,7 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
         _add_likelihoods(evaluation, prepared, logs, stopwatch, progress)
         with stopwatch.stage("scoring"):
             results = {
-                task.plan.task.name: score_task(evaluation, task, log, task_metrics)
+                task.plan.task.name: score_task(evaluation, prepared.card, task, log, task_metrics)
                 for task, log, task_metrics in zip(prepared.tasks, logs, metrics, strict=True)
             }
     report = Report(

@@ -35,6 +35,7 @@ class ModelCard:
     """A model without its weights: enough to write and check prompts."""
 
     weights: Weights
+    config: "PreTrainedConfig"
     tokenizer: "PreTrainedTokenizerBase"
     architecture: Architecture
     max_length: int | None
@@ -110,6 +111,7 @@ def read_card(spec: ModelSpec) -> ModelCard:
         tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_local(spec))
     return ModelCard(
         weights=weights,
+        config=config,
         tokenizer=tokenizer,
         architecture=architecture,
         max_length=read_max_length(config),

@@ -9,12 +9,15 @@ from icl_eval.behaviour import measure_behaviour
 from icl_eval.metrics import Metric, score
 from icl_eval.metrics.likelihood import likelihood_metrics
 from icl_eval.metrics.scoring import score_statistics
+from icl_eval.models import ModelCard
 from icl_eval.preparation import Evaluation, Prepared, PreparedTask
 from icl_eval.records import Record, RecordLog
 from icl_eval.reports import Counts, MetricResult, Provenance, RunInfo, TaskResult
 
 
-def score_task(evaluation: Evaluation, task: PreparedTask, log: RecordLog, metrics: Sequence[Metric]) -> TaskResult:
+def score_task(
+    evaluation: Evaluation, card: ModelCard, task: PreparedTask, log: RecordLog, metrics: Sequence[Metric]
+) -> TaskResult:
     """Score a task's records, write them back in the order of the data set, and return the result."""
     records = [log.records[example.id] for example in task.plan.examples]
     predictions = [task.plan.postprocess(record.completion) for record in records]
@@ -33,26 +36,33 @@ def score_task(evaluation: Evaluation, task: PreparedTask, log: RecordLog, metri
         n=len(records),
         num_fewshot=evaluation.choice.num_shown,
         metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
-        counts=_counts(evaluation, task, records, {s.metric: s.unparsed for s in scores if s.unparsed is not None}),
+        counts=_count(
+            records,
+            prefix_tokens_reused=_count_reused(card, task) if evaluation.search.shares_prefixes else 0,
+            unparsed={s.metric: s.unparsed for s in scores if s.unparsed is not None},
+        ),
         behaviour=measure_behaviour(scored) if task.plan.max_new_tokens else None,
     )
 
 
-def _counts(
-    evaluation: Evaluation, task: PreparedTask, records: Sequence[Record], unparsed: Mapping[str, int]
-) -> Counts:
-    from icl_eval.decoding.sharing import count_reused, plan_groups  # imports torch
-
-    groups = plan_groups(task.prompts) if evaluation.search.shares_prefixes else []
+def _count(records: Sequence[Record], prefix_tokens_reused: int, unparsed: Mapping[str, int]) -> Counts:
     shots = Counter(record.shots_effective for record in records)
     return Counts(
         prompt_tokens=sum(record.prompt_tokens for record in records),
-        prefix_tokens_reused=sum(count_reused(groups).values()),
+        prefix_tokens_reused=prefix_tokens_reused,
         completion_tokens=sum(record.completion_tokens for record in records),
         finish_reasons=dict(sorted(Counter(record.finish_reason for record in records).items())),
         unparsed=unparsed,
         shots_effective={str(number): shots[number] for number in sorted(shots)},
     )
+
+
+def _count_reused(card: ModelCard, task: PreparedTask) -> int:
+    from icl_eval.decoding.networks import new_cache  # imports torch
+    from icl_eval.decoding.prefixes import longest_whole
+    from icl_eval.decoding.sharing import count_reused, plan_groups
+
+    return sum(count_reused(plan_groups(task.prompts), longest_whole(new_cache(card.config))).values())
 
 
 def describe_run(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> RunInfo:

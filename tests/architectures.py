@@ -55,6 +55,7 @@ DECODER_ONLY = {
         },
     ),
     "llama": (hf.LlamaConfig, GROUPED),
+    "mistral": (hf.MistralConfig, GROUPED | {"sliding_window": 45}),  # longer than the rows of most tests
     "mistral_sliding": (hf.MistralConfig, GROUPED | {"sliding_window": 8}),
     "qwen2": (hf.Qwen2Config, GROUPED),
     "qwen3": (hf.Qwen3Config, GROUPED | {"head_dim": 8}),

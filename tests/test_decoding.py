@@ -3,7 +3,8 @@ import re
 
 import pytest
 import torch
-from architectures import DECODER_ONLY, ENCODER_DECODER, VOCABULARY, build
+from architectures import DECODER_ONLY, ENCODER_DECODER, GROUPED, VOCABULARY, build
+from transformers import MistralConfig
 
 from icl_eval.decoding import Completion, GreedyDecoder, Token
 from icl_eval.decoding import capabilities as capabilities_module
@@ -91,12 +92,38 @@ def test_law_1_holds_in_float32(name):
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "opt", "phi", "phi3", "llama", "qwen2", "qwen3", "stablelm"])
 def test_plain_attention_is_split(name):
-    assert capabilities_of(build(name)).split
+    assert capabilities_of(build(name)).splits(10_000)
 
 
-@pytest.mark.parametrize("name", ["bloom", "falcon", "mistral_sliding", "gemma2", "gemma3", "gptj", "t5"])
+@pytest.mark.parametrize("name", ["bloom", "falcon", "gemma2", "gptj", "t5"])
 def test_what_split_attention_does_not_compute_is_not_split(name):
-    assert not capabilities_of(build(name)).split
+    assert not capabilities_of(build(name)).splits(1)
+
+
+@pytest.mark.parametrize("name", ["mistral_sliding", "gemma3"])
+def test_attention_is_split_as_long_as_no_window_is_reached(name):
+    assert capabilities_of(build(name)).splits(7)
+    assert not capabilities_of(build(name)).splits(8)
+
+
+def test_a_window_of_any_length_gives_the_tokens_of_generate(monkeypatch):
+    copying = set()
+    open_session = opening_module.open_session
+
+    def listen(*given):
+        opened = open_session(*given)
+        if not opened.session.pads:
+            copying.add(window)
+        return opened
+
+    monkeypatch.setattr(greedy_module, "open_session", listen)
+    for window in range(30, 48):
+        monkeypatch.setitem(DECODER_ONLY, "mistral", (MistralConfig, GROUPED | {"sliding_window": window}))
+        model = build("mistral")
+        prompts = make_prompts(model)
+        assert_as_generate(model, prompts, batch_size=5)
+    longest = max(len(prompt.decoder_ids) for prompt in prompts) + NEW_TOKENS
+    assert copying == set(range(30, longest + 1))
 
 
 def test_a_network_that_cannot_go_on_from_its_cache_is_refused_in_one_line():

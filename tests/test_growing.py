@@ -42,7 +42,7 @@ def test_what_a_growing_cache_holds_is_what_the_plain_one_holds_and_a_step_copie
 
 @pytest.mark.parametrize(("name", "plain"), [("t5", True), ("bloom", True), ("mistral_sliding", False)])
 def test_plain_layers_grow_in_place_and_windows_stay_as_they_are(name, plain):
-    cache = new_cache(build(name).network)
+    cache = new_cache(build(name).network.config)
     grow_in_place(cache)
     own = getattr(cache, "self_attention_cache", cache)
     assert {type(layer) is GrowingLayer for layer in own.layers} == {plain}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from architectures import build
-from transformers import DynamicCache
+from transformers import DynamicCache, MistralConfig
 
 from icl_eval.decoding.prefixes import Key, PrefixStore, count_bytes
 from icl_eval.decoding.sharing import MIN_PREFIX, count_reused, plan_groups
@@ -53,13 +53,16 @@ def test_encoders_share_only_with_equal_inputs():
 def test_reused_tokens_are_what_does_not_have_to_be_computed():
     prompts = [prompt("a", [*SHORT, *LONG, 1]), *(prompt(f"b{n}", [*SHORT, *LONG, 2, n]) for n in range(3))]
     prompts += [prompt("c", [*SHORT, 7, 8]), prompt("d", [*SHORT, 9])]
-    reused = count_reused(plan_groups(prompts))
-    assert reused == {"a": 0, "b0": 416, "b1": 416, "b2": 416, "c": 16, "d": 16}
+    reused = {"a": 0, "b0": 416, "b1": 416, "b2": 416, "c": 16, "d": 16}
+    assert count_reused(plan_groups(prompts), longest_whole=None) == reused
+    assert count_reused(plan_groups(prompts), longest_whole=416) == reused
+    windowed = count_reused(plan_groups(prompts), longest_whole=415)
+    assert windowed == reused | {"c": 0}, "the window no longer holds the beginning of a longer prefix"
 
 
 def test_a_shared_encoder_input_counts_as_reused():
     prompts = [prompt("a", [5, 6], [1, 2, 3]), prompt("b", [5, 7], [1, 2, 3]), prompt("c", [5], [9])]
-    assert count_reused(plan_groups(prompts)) == {"a": 0, "b": 4, "c": 0}
+    assert count_reused(plan_groups(prompts), longest_whole=0) == {"a": 0, "b": 4, "c": 0}
 
 
 def test_between_groups_with_an_encoder_only_whole_prefixes_count_as_reused():
@@ -67,24 +70,33 @@ def test_between_groups_with_an_encoder_only_whole_prefixes_count_as_reused():
     other = [prompt(f"y{n}", [*SHORT, 9 + n], [1, 2, 3]) for n in range(2)]
     groups = plan_groups([*family, *other])
     assert [len(group.prefix) for group in groups] == [416, 16]
-    assert count_reused(groups) == {"x0": 0, "x1": 419, "x2": 419, "x3": 419, "y0": 0, "y1": 19}
-    assert count_reused(groups[::-1]) == {"y0": 0, "y1": 19, "x0": 16, "x1": 419, "x2": 419, "x3": 419}
+    assert count_reused(groups, longest_whole=0) == {"x0": 0, "x1": 419, "x2": 419, "x3": 419, "y0": 0, "y1": 19}
+    assert count_reused(groups[::-1], longest_whole=0) == {"y0": 0, "y1": 19, "x0": 16, "x1": 419, "x2": 419, "x3": 419}
 
 
-def test_a_prefix_is_completed_from_the_longest_one_that_is_kept():
+@pytest.mark.parametrize(
+    ("window", "fed"),
+    [
+        (None, [(1, 2, 3, 4), (5,), (9,), (7,), ()]),  # a longer one holds its own beginning
+        (5, [(1, 2, 3, 4), (5,), (9,), (7,), ()]),
+        (4, [(1, 2, 3, 4), (5,), (1, 2, 9), (7,), (3,)]),  # the window has lost the first of four
+    ],
+)
+def test_a_prefix_is_completed_from_the_longest_one_that_is_kept(window, fed):
     store, computed = PrefixStore(), []
 
     def extend(start, ids):
         computed.append(ids)
-        cache = start or DynamicCache()
+        cache = start or DynamicCache(config=window and MistralConfig(num_hidden_layers=1, sliding_window=window))
         states = torch.tensor(ids, dtype=torch.float32)[None, None, :, None]
         cache.update(states, states, 0)
         return cache
 
     for ids in ((1, 2, 3, 4), (1, 2, 3, 4, 5), (1, 2, 9), (1, 2, 3, 4), (7,), (1, 2, 3)):
         cache = store.get(Key((), ids), extend, max_bytes=10_000)
-        assert cache.layers[0].keys.flatten().tolist() == list(ids)
-    assert computed == [(1, 2, 3, 4), (5,), (9,), (7,), ()], "a longer one holds its own beginning"
+        assert cache.layers[0].keys.flatten().tolist() == list(ids)[1 - window if window else None :]
+        assert cache.get_seq_length() == len(ids)
+    assert computed == fed
 
 
 def test_the_least_recently_used_prefixes_are_let_go():

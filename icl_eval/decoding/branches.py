@@ -80,7 +80,7 @@ class TreeBranches:
     """Texts as trees, beside a prefix that is attended to in place."""
 
     def __init__(self, network: PreTrainedModel, prefix: Cache | None):
-        """Begin with the plain cache of a prefix; None for none."""
+        """Begin with the cache of a prefix, whole; None for none."""
         self._network = network
         self._prefix = layers_of(prefix)
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
@@ -187,7 +187,7 @@ class ForkedBranches:
 
     def _run_prompts(self, rows: Sequence[Row]) -> "_Memory":
         if self._prefix is None:
-            cache = new_cache(self._network)
+            cache = new_cache(self._network.config)
         else:
             cache = _copy_rows(self._prefix, [0] * len(rows), self._network.device)
         encoded, mask = None, None

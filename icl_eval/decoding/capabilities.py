@@ -10,7 +10,7 @@ from icl_eval.decoding import split_attention
 from icl_eval.decoding.linears import restore_linears, speed_up_linears
 from icl_eval.decoding.memory import is_out_of_memory
 from icl_eval.decoding.networks import encode, new_cache, rope_switches_at, run
-from icl_eval.decoding.prefixes import PrefixStore, count_bytes, is_plain
+from icl_eval.decoding.prefixes import PrefixStore, count_bytes, longest_whole
 from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
 from icl_eval.decoding.sharing import Ids
 from icl_eval.errors import ConfigError
@@ -28,10 +28,16 @@ class Capabilities:
     """How a network can be run, and what it keeps from one run to the next."""
 
     split: bool
-    """Whether rows can attend to a shared prefix in place."""
+    """Whether rows can attend to a shared prefix in place, as long as no window is reached."""
+    longest_whole: int | None
+    """Up to how many tokens the cache keeps all of them; None for any number."""
     bytes_per_token: int
     """Memory of one token's keys and values in all layers."""
     prefixes: PrefixStore
+
+    def splits(self, num_tokens: int) -> bool:
+        """Return whether rows of at most so many tokens can attend to a shared prefix in place."""
+        return self.split and (self.longest_whole is None or num_tokens <= self.longest_whole)
 
 
 _KNOWN: "WeakKeyDictionary[LanguageModel, Capabilities]" = WeakKeyDictionary()
@@ -86,15 +92,16 @@ def _run_trial(model: LanguageModel) -> Capabilities:
     network = model.network
     ids = _ids(network, _TRIAL)
     encoded = encode(network, [ids])[0] if model.architecture == "encoder-decoder" else None
-    whole = run(network, [ids], new_cache(network), encoded)
-    prefix = new_cache(network)
+    whole = run(network, [ids], new_cache(network.config), encoded)
+    prefix = new_cache(network.config)
     run(network, [ids[: _TRIAL // 2]], prefix, encoded)
     bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
     pieces = UniformSession(network, prefix, encoded).join([Joining((), ids[_TRIAL // 2 :])])
     if not _agree(whole, pieces):
         raise _refusal(model, "with its cache it gives other logits")
-    split = model.architecture == "decoder-only" and is_plain(prefix) and _can_split(network, ids, whole)
-    return Capabilities(split, bytes_per_token, PrefixStore())
+    limit = longest_whole(prefix)
+    split = (limit is None or limit >= _TRIAL) and _can_split(network, ids, whole)
+    return Capabilities(split, limit, bytes_per_token, PrefixStore())
 
 
 def _can_split(network: PreTrainedModel, ids: Ids, whole: torch.Tensor) -> bool:
@@ -102,9 +109,9 @@ def _can_split(network: PreTrainedModel, ids: Ids, whole: torch.Tensor) -> bool:
     implementation = network.config._attn_implementation
     if implementation not in ("sdpa", split_attention.NAME):
         return False
-    prefix = new_cache(network)
+    prefix = new_cache(network.config)
     run(network, [ids[:2]], prefix, None)
-    shorter = run(network, [ids[:3]], new_cache(network), None)
+    shorter = run(network, [ids[:3]], new_cache(network.config), None)
     network.set_attn_implementation(split_attention.NAME)
     try:
         session = SplitSession(network, prefix, num_rows=2, longest_own=_TRIAL - 2, max_new_tokens=1)

@@ -133,8 +133,9 @@ class GreedyDecoder:
     def _automatic_batch_size(self, group: Group, waiting: Sequence[Hypothesis]) -> int:
         if not waiting:
             return 1
-        shared = len(group.prefix) if self._capabilities.split else 0
-        tokens = max(map(_size, waiting)) - shared + 2 * self._max_new_tokens
+        longest = max(map(_size, waiting))
+        shared = len(group.prefix) if self._capabilities.splits(longest + self._max_new_tokens) else 0
+        tokens = longest - shared + 2 * self._max_new_tokens
         bytes_per_row = tokens * self._capabilities.bytes_per_token
         return automatic_batch_size(len(waiting), bytes_per_row, self._model.device)
 

@@ -97,7 +97,7 @@ class LikelihoodScorer:
             )
             for prompt, history in zip(group.prompts, histories, strict=True)
         ]
-        branches = self._open(encoder_ids, prefix_ids)
+        branches = self._open(encoder_ids, prefix_ids, rows)
         for together in branches.batches(rows):
             size = self._batch_size or len(together)
             for begin in range(0, len(together), size):
@@ -106,11 +106,12 @@ class LikelihoodScorer:
                     found = self._run(branches, batch)
                     yield from zip([row.number for row in batch], found, strict=True)
 
-    def _open(self, encoder_ids: Ids, prefix_ids: Ids) -> Branches:
+    def _open(self, encoder_ids: Ids, prefix_ids: Ids, rows: Sequence[Row]) -> Branches:
         network = self._model.network
         encoded = encode(network, [encoder_ids])[0] if encoder_ids else None
         prefix: Cache | None = extend(network, None, prefix_ids, encoded) if prefix_ids else None
-        if self._capabilities.split:
+        longest_own = max(len(row.own_ids) for row in rows) + max(len(row.tree.ids) for row in rows)
+        if self._capabilities.splits(len(prefix_ids) + longest_own):
             return TreeBranches(network, prefix)
         return ForkedBranches(network, prefix, encoded, self._capabilities.bytes_per_token)
 

@@ -75,12 +75,12 @@ def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor,
     return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), _lengths_mask(rows, network.device)
 
 
-def new_cache(network: PreTrainedModel) -> Cache:
-    """Return an empty cache of the kind that the network's layers need."""
-    if network.config.is_encoder_decoder:
+def new_cache(config: PreTrainedConfig) -> Cache:
+    """Return an empty cache of the kind that a network's layers need."""
+    if config.is_encoder_decoder:
         # The decoder's windows are not for what it reads of the encoder.
-        return EncoderDecoderCache(DynamicCache(config=network.config), DynamicCache())
-    return DynamicCache(config=network.config)
+        return EncoderDecoderCache(DynamicCache(config=config), DynamicCache())
+    return DynamicCache(config=config)
 
 
 def rope_switches_at(config: PreTrainedConfig) -> int | None:

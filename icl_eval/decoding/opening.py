@@ -69,8 +69,9 @@ def open_session(
     network: PreTrainedModel, capabilities: Capabilities, beginning: Beginning, rows: Sequence[Hypothesis], room: Room
 ) -> Opened:
     """Return a session for rows of a group, after what they begin with."""
-    if capabilities.split:
-        longest_own = max(len(row.history) for row in rows) - beginning.length
+    longest = max(len(row.history) for row in rows)
+    if capabilities.splits(longest + room.max_new_tokens):
+        longest_own = longest - beginning.length
         split = SplitSession(network, beginning.prefix, room.num_rows, longest_own, room.max_new_tokens)
         return Opened(split, beginning.length)
     return Opened(UniformSession(network, beginning.prefix, beginning.encoded), beginning.length)
@@ -78,7 +79,7 @@ def open_session(
 
 def extend(network: PreTrainedModel, start: Cache | None, ids: Ids, encoded: torch.Tensor | None) -> Cache:
     """Append ids to the cache of a prefix, None for an empty one; it may be changed."""
-    cache = new_cache(network) if start is None else start
+    cache = new_cache(network.config) if start is None else start
     for begin in range(0, len(ids), MAX_PREFILL_TOKENS):
         run(network, [ids[begin : begin + MAX_PREFILL_TOKENS]], cache, encoded)
     return cache

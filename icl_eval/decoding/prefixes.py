@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from icl_eval.decoding.sharing import Ids, common_length
 
@@ -58,23 +58,41 @@ class PrefixStore:
             if other.encoder_ids != key.encoder_ids:
                 continue
             length = common_length(other.decoder_ids, key.decoder_ids)
-            usable = length == len(other.decoder_ids) or is_plain(cache)
+            usable = length == len(other.decoder_ids) or is_whole(cache)
             if usable and best_length < length:
                 best, best_length = other, length
         if best is None:
             return None, 0
         self._kept.move_to_end(best)
         kept = self._kept[best]
-        return (_beginning(kept, best_length) if is_plain(kept) else copy.deepcopy(kept)), best_length
+        return (_beginning(kept, best_length) if is_whole(kept) else copy.deepcopy(kept)), best_length
 
     def _let_go(self, max_bytes: int) -> None:
         while self._kept and sum(map(count_bytes, self._kept.values())) > max_bytes:
             self._kept.popitem(last=False)
 
 
-def is_plain(cache: Cache) -> bool:
-    """Return whether every layer holds all keys and values, so that a beginning can be cut off and shared."""
-    return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
+def longest_whole(cache: Cache) -> int | None:
+    """Return up to how many tokens every layer of a cache keeps all keys and values; None for any number.
+
+    Windows keep the last tokens, recurrent layers a state. A beginning can be cut off a cache that is whole, and its
+    tokens attended to in place.
+    """
+    if not isinstance(cache, DynamicCache):
+        return 0
+    limits = [_limit(layer) for layer in cache.layers if type(layer) is not DynamicLayer]
+    return min(limits, default=None)
+
+
+def is_whole(cache: Cache) -> bool:
+    """Return whether every layer holds all keys and values."""
+    limit = longest_whole(cache)
+    return limit is None or cache.get_seq_length() <= limit
+
+
+def _limit(layer: CacheLayerMixin) -> int:
+    """Return up to how many tokens a layer that does not keep everything does so."""
+    return layer.sliding_window - 1 if type(layer) is DynamicSlidingWindowLayer else 0
 
 
 def count_bytes(cache: Cache) -> int:
@@ -94,8 +112,10 @@ def _tensors(cache: Cache) -> Iterator[torch.Tensor]:
             yield from (member for member in members if isinstance(member, torch.Tensor))
 
 
-def _beginning(cache: Cache, length: int) -> DynamicCache:
-    beginning = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        beginning.update(layer.keys[:, :, :length], layer.values[:, :, :length], number)
+def _beginning(cache: Cache, length: int) -> Cache:
+    beginning = copy.copy(cache)
+    beginning.layers = [copy.copy(layer) for layer in cache.layers]
+    beginning.crop(length - cache.get_seq_length())
+    for layer in beginning.layers:  # a view would keep what was cut off
+        layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
     return beginning

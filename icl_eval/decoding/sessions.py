@@ -9,8 +9,8 @@ A session knows tensors and nothing of text, stopping or streaming:
 All rows of a session begin with the same prefix, which is in the cache before the first row joins. There are
 two ways to keep rows of different lengths apart:
 
-    SplitSession     decoder-only networks with plain full attention: rows are padded, join and leave at any time,
-                     and attend to the prefix in place (see `split_attention`)
+    SplitSession     decoder-only networks with plain attention, whose windows no row reaches: rows are padded, join
+                     and leave at any time, and attend to the prefix in place (see `split_attention`)
     UniformSession   every other network, encoder-decoder ones too: all rows have seen equally many tokens, so no
                      position, window or recurrent state is ever disturbed by padding
 """
@@ -25,7 +25,7 @@ from transformers import Cache, PreTrainedModel
 
 from icl_eval.decoding.growing import grow_in_place
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, chunks, encode, last_logits, new_cache, run
-from icl_eval.decoding.prefixes import is_plain
+from icl_eval.decoding.prefixes import is_whole
 from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.split_attention import LayerKeysValues, SlotCache
 
@@ -68,7 +68,7 @@ class SplitSession:
 
         Args:
             network: A decoder-only network whose attention is `split_attention`.
-            prefix: The plain cache of the shared prefix; None for no prefix.
+            prefix: The cache of the shared prefix, whole; None for no prefix.
             num_rows: How many rows may be there at once.
             longest_own: The most tokens that a row joins with.
             max_new_tokens: The most tokens that are appended to a row.
@@ -180,7 +180,7 @@ class UniformSession:
     def join(self, rows: Sequence[Joining]) -> torch.Tensor:
         """Add all rows, of one length, and return the logits after them, [rows, vocabulary]."""
         if self._prefix is None:
-            self._cache = new_cache(self._network)
+            self._cache = new_cache(self._network.config)
         else:
             self._cache = copy.deepcopy(self._prefix)
             self._cache.reorder_cache(torch.zeros(len(rows), dtype=torch.long, device=self._network.device))
@@ -214,5 +214,5 @@ def layers_of(prefix: Cache | None) -> list[LayerKeysValues]:
     """Return keys and values by layer; none without a prefix."""
     if prefix is None:
         return []
-    assert is_plain(prefix)
+    assert is_whole(prefix)
     return [(layer.keys, layer.values) for layer in prefix.layers]

@@ -50,12 +50,15 @@ def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[Group]:
     return groups
 
 
-def count_reused(groups: Sequence[Group]) -> dict[str, int]:
+def count_reused(groups: Sequence[Group], longest_whole: int | None) -> dict[str, int]:
     """Return for each prompt how many of its tokens another prompt's computation serves.
 
     The first prompt that has a prefix pays for it, the others reuse it; so prompt tokens minus reused tokens is what
-    has to be computed when nothing is left over from earlier runs. Networks with sliding windows compute more: what a
-    prefix has in common with another one counts as reused, and their caches are no use where only a part is common.
+    has to be computed when nothing is left over from earlier runs.
+
+    Args:
+        groups: All groups, in the order in which they are decoded.
+        longest_whole: Up to how many tokens a cache keeps all of them, so that a beginning of it is of use, too.
     """
     reused = {}
     paid: set[tuple[Ids, Ids]] = set()
@@ -66,7 +69,7 @@ def count_reused(groups: Sequence[Group]) -> dict[str, int]:
             if key in paid:
                 reused[prompt.prompt.example_id] = shared
             else:
-                reused[prompt.prompt.example_id] = _longest_paid(paid, key) if shared else 0
+                reused[prompt.prompt.example_id] = _longest_paid(paid, key, longest_whole) if shared else 0
                 paid.add(key)
     return reused
 
@@ -76,13 +79,13 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
-def _longest_paid(paid: set[tuple[Ids, Ids]], key: tuple[Ids, Ids]) -> int:
+def _longest_paid(paid: set[tuple[Ids, Ids]], key: tuple[Ids, Ids], longest_whole: int | None) -> int:
     """Return how many tokens of a prefix those before it have in common with it; no encoder runs for two groups."""
     encoder_ids, prefix = key
     longest = 0
     for other_encoder_ids, other in paid:
         length = common_length(prefix, other)
-        usable = not encoder_ids or length == len(other)  # the cache beside an encoder cannot be cut
+        usable = length == len(other) or longest_whole is None or len(other) <= longest_whole
         if other_encoder_ids == encoder_ids and usable:
             longest = max(longest, length)
     return longest

@@ -29,7 +29,7 @@ from transformers.masking_utils import sdpa_mask
 NAME = "icl_eval_split"
 """What the attention function is called in the library's registry."""
 
-_CHANGES_SCORES = ("softcap", "s_aux", "position_bias", "sliding_window")
+_CHANGES_SCORES = ("softcap", "s_aux", "position_bias")
 
 LayerKeysValues = tuple[torch.Tensor, torch.Tensor]
 """One layer's keys and values, each [1, key/value heads, tokens, head size]."""
@@ -42,6 +42,11 @@ class SplitKeys(NamedTuple):
     own_keys: torch.Tensor  # [rows, key/value heads, columns, head size]
     own_values: torch.Tensor
     mask: torch.Tensor | None  # added to scores of own keys, [rows, 1, queries, columns]
+
+    @property
+    def num_tokens(self) -> int:
+        """The length of the longest row."""
+        return self.own_keys.shape[2] + (0 if self.prefix is None else self.prefix[0].shape[2])
 
 
 @dataclass
@@ -201,6 +206,9 @@ def split_attention_forward(
     asked = [name for name in _CHANGES_SCORES if options.get(name) is not None]
     if asked:
         raise NotImplementedError(f"split attention knows nothing of {', '.join(asked)}")
+    window = options.get("sliding_window")
+    if window is not None and key.num_tokens > window:
+        raise NotImplementedError(f"split attention over {key.num_tokens} tokens knows nothing of a window of {window}")
     return _attend_in_two_parts(query, key, scaling).transpose(1, 2).contiguous(), None
 
 

@@ -157,7 +157,7 @@ def generate_by_hand(subject: Subject) -> Way:
         prompt = subject.encode()
         row = subject.begin(prompt, subject.rules(prompt))
         encoded = encode(network, [prompt.encoder_ids])[0] if prompt.encoder_ids else None
-        cache = new_cache(network)
+        cache = new_cache(network.config)
         logits = run(network, [row.history], cache, encoded)
         prefill = time.perf_counter() - begin
         while True:

@@ -90,7 +90,7 @@ class Tracer:
         check_length(self._model, most)
         encoded, encoder_embeddings = self._encode(prompt)
         row, stops = self._begin(prompt)
-        cache = new_cache(network)
+        cache = new_cache(network.config)
         with _watched_embeddings(_decoder_of(network)) as decoder_embeddings:
             steps = tuple(self._steps(row, cache, encoded))
         encoder_tokens, decoder_tokens = describe_inputs(self._model, prompt)
