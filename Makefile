@@ -14,7 +14,7 @@ demo: $(INSTALLED)  ## evaluate the default model on five tasks (make demo ARGS=
 	$(VENV)/bin/icl-eval $(ARGS)
 
 test: $(INSTALLED)  ## run the tests
-	$(VENV)/bin/python -m pytest -q $(ARGS)
+	$(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(INSTALLED)  ## format check, lint, types and tests: what CI runs
 	$(VENV)/bin/ruff format --check .
