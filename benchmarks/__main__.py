@@ -7,11 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from benchmarks.choosers import build_choosers
 from benchmarks.floor import floor_seconds, measure_rates
 from benchmarks.machine import machine_facts
 from benchmarks.rounds import run_rounds
@@ -36,11 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts = {**machine_facts(), "dtype": options.dtype}
     print(render_machine(facts), flush=True)
     outcomes = {}
-    for name in options.workloads:
+    for name, num_questions in product(options.workloads, options.questions):
         with quiet_transformers(reports=False):
-            outcome = _measure(WORKLOADS[name](model, options.questions), options)
+            outcome = _measure(WORKLOADS[name](model, num_questions, options.seed), options)
         print("\n" + render_outcome(outcome), flush=True)
-        outcomes[name] = outcome
+        outcomes[f"{name}, {num_questions} questions"] = outcome
     if options.json:
         report = {"machine": facts, "workloads": {name: _as_json(outcome) for name, outcome in outcomes.items()}}
         options.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -60,7 +62,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="besides icl_eval: " + ", ".join(FAMILIES[1:]),
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--questions", type=_count, default=64, help="of a workload that does not fix them itself")
+    parser.add_argument(
+        "--questions",
+        nargs="+",
+        type=_count,
+        default=[64],
+        metavar="N",
+        help="of each workload; with several numbers, each workload is run with each",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another one makes up other prompts")
     parser.add_argument(
         "--sample",
         type=_count,
@@ -84,7 +94,8 @@ def _model_spec(folder: str | None) -> ModelSpec:
 
 
 def _measure(workload: Workload, options: argparse.Namespace) -> Outcome:
-    systems = build_systems(options.systems, workload)
+    build = build_choosers if workload.choices else build_systems
+    systems = build(options.systems, workload)
     before = measure_rates(options.dtype)
     results = run_rounds(systems, workload, options.rounds, options.sample, _tell)
     rates = before.best(measure_rates(options.dtype))

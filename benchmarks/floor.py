@@ -1,6 +1,6 @@
 """Floor: the least time in which this machine could do a workload's work, and what that work is.
 
-    prefill      every distinct token of the prompts once, all at once
+    prefill      every distinct token of the prompts, and of choices after them, once, all at once
     each step    one token for each unfinished row, all rows together
 
 Either takes as long as its floating-point operations take at the rate of a large matrix product, or as long as
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Workload, encode_choices
 from icl_eval.decoding.sharing import common_length
 
 _TRIES = 7
@@ -143,18 +143,26 @@ def floor_seconds(workload: Workload, num_generated: Sequence[int], rates: Rates
     sizes = read_sizes(workload.model.network)
     start_ids = (0,) if workload.model.architecture == "encoder-decoder" else ()
     prompts = [(prompt.encoder_ids, (*start_ids, *prompt.decoder_ids)) for prompt in workload.prompts]
-    seconds = _prefill_seconds(prompts, sizes, rates)
+    choices = [
+        (each.context.encoder_ids, (*start_ids, *each.context.decoder_ids, *text[:-1]))
+        for each in encode_choices(workload).values()
+        for text in each.texts
+    ]
+    seconds = _prefill_seconds(prompts, choices, sizes, rates)
     for step in range(1, max(num_generated)):  # the first token of each answer comes out of the prefill
         unfinished = [prompt for prompt, count in zip(prompts, num_generated, strict=True) if count > step]
         seconds += _step_seconds(unfinished, step, sizes, rates)
     return seconds
 
 
-def _prefill_seconds(prompts: Sequence[tuple[Ids, Ids]], sizes: Sizes, rates: Rates) -> float:
-    tokens = count_tokens(prompts)
+def _prefill_seconds(
+    prompts: Sequence[tuple[Ids, Ids]], choices: Sequence[tuple[Ids, Ids]], sizes: Sizes, rates: Rates
+) -> float:
+    tokens = count_tokens([*prompts, *choices])
+    num_logits = len(prompts) + tokens.decoder - count_tokens(prompts).decoder
     weights = sizes.encoder_weights + sizes.decoder_weights + sizes.head_weights
     flops = 2 * sizes.encoder_weights * tokens.encoder + 2 * sizes.decoder_weights * tokens.decoder
-    flops += 2 * sizes.head_weights * len(prompts)
+    flops += 2 * sizes.head_weights * num_logits
     flops += sizes.attention_flops * (tokens.encoder_pairs + tokens.decoder_pairs)
     return rates.seconds(flops, weights * sizes.weight_bytes)
 

@@ -7,7 +7,8 @@ from benchmarks.floor import Rates
 from benchmarks.rounds import Result
 from benchmarks.workloads import Workload
 
-_REFERENCE = "generate, one by one"
+_REFERENCE = "one by one"
+"""How the name of the system ends whose texts are the right ones."""
 _HEADER = (
     "| system | seconds | range | ms a question | times icl_eval | same text as one by one | others' CPU |\n"
     "|---|---:|---:|---:|---:|---:|---:|"
@@ -36,10 +37,8 @@ def render_outcome(outcome: Outcome) -> str:
     workload, ours = outcome.workload, outcome.results[0]
     lengths = [prompt.num_tokens for prompt in workload.prompts]
     generated = sum(answer.num_tokens or 0 for answer in ours.answers)
-    about = (
-        f"{workload.model.name}, {len(lengths)} questions, prompts of {min(lengths)} to {max(lengths)} tokens, "
-        f"{generated} tokens generated."
-    )
+    asked = f"{generated} tokens generated" if workload.max_new_tokens else "answers chosen by their likelihood"
+    about = f"{workload.model.name}, prompts of {min(lengths)} to {max(lengths)} tokens, {asked}."
     floor = (
         f"Floor {outcome.floor:.2f} s, at {outcome.rates.flops / 1e9:.0f} GFLOP/s and "
         f"{outcome.rates.bytes_read / 1e9:.1f} GB/s; icl_eval takes {ours.median_seconds / outcome.floor:.1f} "
@@ -50,13 +49,15 @@ def render_outcome(outcome: Outcome) -> str:
     note = (
         ["", "\\* measured on the first questions only, their number in brackets; scaled by count."] if scaled else []
     )
-    return "\n".join([f"### {workload.name}", "", f"{about} {floor}", "", _HEADER, *rows, *note])
+    return "\n".join(
+        [f"### {workload.name}, {len(lengths)} questions", "", f"{about} {floor}", "", _HEADER, *rows, *note]
+    )
 
 
 def _row(result: Result, outcome: Outcome) -> str:
     total = len(outcome.workload.prompts)
     name = result.system if result.num_questions == total else f"{result.system} \\* ({result.num_questions})"
-    reference = next((other for other in outcome.results if other.system == _REFERENCE), None)
+    reference = next((other for other in outcome.results if other.system.endswith(_REFERENCE)), None)
     foreign = [share for share in result.foreign if share is not None]
     cells = (
         name,

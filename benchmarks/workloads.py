@@ -1,4 +1,4 @@
-"""Workloads: prompts in which everything is made up here from a seed, so that everybody measures the same.
+"""Workloads: prompts in which everything is made up here from a seed, so that everybody can measure the same.
 
 The questions are arithmetic word problems with worked answers. With SmolLM2's tokenizer a demonstration has about
 60 tokens, a question 26 to 31, and the answers that it writes end (at an empty line) at different lengths.
@@ -13,12 +13,13 @@ The questions are arithmetic word problems with worked answers. With SmolLM2's t
 """
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from icl_eval.continuations import Continuations
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt, Prompt
-from icl_eval.tokenization import encode_prompt
+from icl_eval.tokenization import encode_continuations, encode_prompt
 
 MAX_NEW_TOKENS = 48
 _INSTRUCTION = "Solve each problem step by step, then give the answer."
@@ -45,13 +46,15 @@ _T5_SHARED_TOKENS = 500
 
 @dataclass(frozen=True)
 class Workload:
-    """Prompts, and how far each is to be completed."""
+    """Prompts, and how far each is to be completed, or which answers to choose from."""
 
     name: str
     model: LanguageModel
     prompts: tuple[EncodedPrompt, ...]
     max_new_tokens: int
     stop: tuple[str, ...]
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By a prompt's id, the answers of which the most likely one is wanted; empty where text is to be generated."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,18 @@ class Problem:
 
     question: str
     answer: str
+    candidates: tuple[str, ...]
+    """The answer among those that the other kinds of problem would have."""
 
 
-def make_problems(seed: str, count: int) -> list[Problem]:
+def make_problems(what: str, seed: int, count: int) -> list[Problem]:
     """Return word problems; the same ones for the same seed, and the first ones whatever the count."""
-    chance = random.Random(seed)
+    chance = _chance(what, seed)
     return [_make_problem(chance) for _ in range(count)]
+
+
+def _chance(what: str, seed: int) -> random.Random:
+    return random.Random(f"{what}, seed {seed}" if seed else what)
 
 
 def _make_problem(chance: random.Random) -> Problem:
@@ -74,23 +83,48 @@ def _make_problem(chance: random.Random) -> Problem:
     sums = {"a_plus_b": a + b, "sum_left": a + b - c, "c_times_b": c * b, "product_more": c * b + a}
     values = {"a": a, "b": b, "c": c, **names, **sums, "c_times_a": c * a, "product_left": c * a - b}
     question, answer = chance.choice(_SHAPES)
-    return Problem(question.format(**values), answer.format(**values))
+    candidates = tuple(other.format(**values) for _, other in _SHAPES)
+    return Problem(question.format(**values), answer.format(**values), candidates)
 
 
-def word_problems(name: str, model: LanguageModel, num_demonstrations: int, num_questions: int) -> Workload:
+def word_problems(model: LanguageModel, num_demonstrations: int, num_questions: int, seed: int) -> Workload:
     """Return a workload in which all questions have the same demonstrations."""
-    shared = make_problems("demonstrations", num_demonstrations)
-    return _from_problems(name, model, [shared] * num_questions)
+    shared = make_problems("demonstrations", seed, num_demonstrations)
+    return _ask(
+        f"k{num_demonstrations}", model, [shared] * num_questions, make_problems("questions", seed, num_questions)
+    )
 
 
-def own_demonstrations(name: str, model: LanguageModel, num_demonstrations: int, num_questions: int) -> Workload:
+def own_demonstrations(model: LanguageModel, num_demonstrations: int, num_questions: int, seed: int) -> Workload:
     """Return a workload in which the questions have nothing but the instruction in common."""
-    own = [make_problems(f"demonstrations of {number}", num_demonstrations) for number in range(num_questions)]
-    return _from_problems(name, model, own)
+    own = [make_problems(f"demonstrations of {number}", seed, num_demonstrations) for number in range(num_questions)]
+    return _ask(f"own{num_demonstrations}", model, own, make_problems("questions", seed, num_questions))
 
 
-def _from_problems(name: str, model: LanguageModel, demonstrations: Sequence[Sequence[Problem]]) -> Workload:
-    questions = make_problems("questions", len(demonstrations))
+def word_choices(model: LanguageModel, num_demonstrations: int, num_questions: int, seed: int) -> Workload:
+    """Return `word_problems` with answers to choose from."""
+    questions = make_problems("questions", seed, num_questions)
+    workload = word_problems(model, num_demonstrations, num_questions, seed)
+    ids = [prompt.prompt.example_id for prompt in workload.prompts]
+    choices = [tuple(f" {text}" for text in question.candidates) for question in questions]
+    return replace(
+        workload,
+        name=f"choices{num_demonstrations}",
+        max_new_tokens=0,
+        choices=dict(zip(ids, choices, strict=True)),
+    )
+
+
+def encode_choices(workload: Workload) -> dict[str, Continuations]:
+    """Return the choices as token ids, by a prompt's id."""
+    asked = [(prompt, workload.choices[prompt.prompt.example_id]) for prompt in workload.prompts if workload.choices]
+    tokenizer = workload.model.tokenizer
+    return {prompt.prompt.example_id: encode_continuations(tokenizer, prompt, texts) for prompt, texts in asked}
+
+
+def _ask(
+    name: str, model: LanguageModel, demonstrations: Sequence[Sequence[Problem]], questions: Sequence[Problem]
+) -> Workload:
     prompts = []
     for number, (shown, asked) in enumerate(zip(demonstrations, questions, strict=True)):
         blocks = [f"Question: {problem.question}\nAnswer: {problem.answer}" for problem in shown]
@@ -99,9 +133,9 @@ def _from_problems(name: str, model: LanguageModel, demonstrations: Sequence[Seq
     return Workload(name, model, tuple(prompts), MAX_NEW_TOKENS, ("\n\n",))
 
 
-def t5_encoder(model: LanguageModel, num_questions: int) -> Workload:
+def t5_encoder(model: LanguageModel, num_questions: int, seed: int) -> Workload:
     """Return a workload for `random_t5`: encoder inputs of 135 to 540 tokens, nothing shared."""
-    chance = random.Random("t5-encoder")
+    chance = _chance("t5-encoder", seed)
     prompts = [
         EncodedPrompt(Prompt(str(number), "", None), _random_ids(chance, chance.randint(135, 540)), ())
         for number in range(num_questions)
@@ -109,9 +143,9 @@ def t5_encoder(model: LanguageModel, num_questions: int) -> Workload:
     return Workload("t5-encoder", random_t5(model), tuple(prompts), MAX_NEW_TOKENS, ())
 
 
-def t5_split(model: LanguageModel, num_questions: int) -> Workload:
+def t5_split(model: LanguageModel, num_questions: int, seed: int) -> Workload:
     """Return a workload for `random_t5`: one short encoder input, decoder prefixes that share 500 tokens."""
-    chance = random.Random("t5-split")
+    chance = _chance("t5-split", seed)
     instruction, shared = _random_ids(chance, _T5_INSTRUCTION_TOKENS), _random_ids(chance, _T5_SHARED_TOKENS)
     prompts = [
         EncodedPrompt(Prompt(str(number), "", ""), instruction, shared + _random_ids(chance, chance.randint(26, 35)))
@@ -146,15 +180,13 @@ def random_t5(model: LanguageModel) -> LanguageModel:
     )
 
 
-WORKLOADS: dict[str, Callable[[LanguageModel, int], Workload]] = {
-    "k8": lambda model, questions: word_problems("k8", model, 8, questions),
-    "k1": lambda model, questions: word_problems("k1", model, 1, questions),
-    "k16": lambda model, questions: word_problems("k16", model, 16, questions),
-    "own8": lambda model, questions: own_demonstrations("own8", model, 8, questions),
-    "k8-4q": lambda model, _: word_problems("k8-4q", model, 8, 4),
-    "k8-16q": lambda model, _: word_problems("k8-16q", model, 8, 16),
-    "k8-128q": lambda model, _: word_problems("k8-128q", model, 8, 128),
+WORKLOADS: dict[str, Callable[[LanguageModel, int, int], Workload]] = {
+    "k8": lambda model, questions, seed: word_problems(model, 8, questions, seed),
+    "k1": lambda model, questions, seed: word_problems(model, 1, questions, seed),
+    "k16": lambda model, questions, seed: word_problems(model, 16, questions, seed),
+    "own8": lambda model, questions, seed: own_demonstrations(model, 8, questions, seed),
+    "choices8": lambda model, questions, seed: word_choices(model, 8, questions, seed),
     "t5-encoder": t5_encoder,
     "t5-split": t5_split,
 }
-"""From a name to what builds the workload, for a model and a number of questions (which some fix themselves)."""
+"""From a name to what builds the workload, for a model, a number of questions and a seed."""

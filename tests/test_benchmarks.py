@@ -35,6 +35,29 @@ def test_every_system_gets_a_row_and_writes_the_same_text(benchmark_command, tmp
     }
 
 
+def test_every_chooser_gets_a_row_and_chooses_the_same(benchmark_command, tmp_path):
+    folder = tiny_models.save_llama(tmp_path / "tiny")
+
+    out = benchmark_command("--model", str(folder), "--workloads", "choices8", "--questions", "2", "6", "--rounds", "1",
+                            "--systems", "generate")  # fmt: skip
+
+    rows = [line.split(" | ")[0:6:5] for line in out.splitlines() if "| 0." in line or "| 1." in line]
+    assert rows == [
+        ["| icl_eval", "1.000 of 2"],
+        ["| forward pass, one by one", "reference"],
+        ["| icl_eval", "1.000 of 6"],
+        ["| forward pass, one by one", "reference"],
+    ]
+
+
+def test_another_seed_makes_up_other_prompts_and_more_questions_begin_with_the_fewer(benchmark_command):
+    from benchmarks.workloads import make_problems
+
+    few, more, others = (make_problems("questions", *asked) for asked in ((1, 3), (1, 5), (2, 3)))
+    assert more[:3] == few != others
+    assert all(problem.answer in problem.candidates for problem in more)
+
+
 def test_an_exported_network_is_read_back_with_the_same_weights(benchmark_command, tmp_path):
     from transformers import AutoModelForCausalLM
 
