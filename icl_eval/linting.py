@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from icl_eval.demonstrations.leaks import find_near_duplicates
+from icl_eval.numbers import listed
 from icl_eval.preparation import PreparedTask
 from icl_eval.tasks import Example
 
@@ -26,7 +27,7 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
         if 0 < plan.max_new_tokens < _num_tokens(tokenizer, example.references[0])
     ]
     if too_long:
-        yield f"{_some(too_long)}: the first reference is longer than max_new_tokens={plan.max_new_tokens}"
+        yield f"{listed(too_long)}: the first reference is longer than max_new_tokens={plan.max_new_tokens}"
 
 
 def lint_leaks(prepared: PreparedTask) -> Iterator[str]:
@@ -37,7 +38,7 @@ def lint_leaks(prepared: PreparedTask) -> Iterator[str]:
     found = find_near_duplicates(plan.examples, plan.task.pool, plan.match_field)
     if found:
         pairs = [f"{pair.question_id} and {pair.candidate_id} ({pair.similarity:.2f})" for pair in found]
-        yield f"{_some(pairs)}: question and pool read nearly the same, and one may show the other's answer"
+        yield f"{listed(pairs)}: question and pool read nearly the same, and one may show the other's answer"
 
 
 def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any) -> Iterator[str]:
@@ -48,15 +49,11 @@ def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any)
         if any(token in text for text in (*example.inputs.values(), *example.references) for token in special)
     ]
     if injected:
-        yield f"{_some(injected)}: the row's text contains a special token, which the model will take for one"
+        yield f"{listed(injected)}: the row's text contains a special token, which the model will take for one"
     stopped = [example.id for example in examples if any(s in example.references[0].strip() for s in stop)]
     if stopped:
-        yield f"{_some(stopped)}: the first reference contains a stop string, so it can never be generated whole"
+        yield f"{listed(stopped)}: the first reference contains a stop string, so it can never be generated whole"
 
 
 def _num_tokens(tokenizer: Any, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")

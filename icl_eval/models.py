@@ -8,13 +8,14 @@ import gc
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icl_eval.errors import ConfigError, ModelUnavailableError
+from icl_eval.numbers import listed
 from icl_eval.weights import ModelSpec, Weights, count_bytes, resolve_weights
 from icl_eval.weights.quiet import quiet_transformers
 
@@ -232,11 +233,11 @@ def _load_network(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> 
 def _check_found(name: str, found: dict[str, Any]) -> None:
     """Refuse weights that leave part of the network random, which transformers merely warns of."""
     if missing := sorted(found["missing_keys"]):
-        raise ModelUnavailableError(f"{name} lacks {len(missing)} of its weights: {_some(missing)}")
+        raise ModelUnavailableError(f"{name} lacks {len(missing)} of its weights: {listed(missing)}")
     if mismatched := sorted(key for key, *_ in found["mismatched_keys"]):
-        raise ModelUnavailableError(f"{name} has weights of other sizes than config.json says: {_some(mismatched)}")
+        raise ModelUnavailableError(f"{name} has weights of other sizes than config.json says: {listed(mismatched)}")
     if unexpected := sorted(found["unexpected_keys"]):
-        logger.warning("%s has weights that its network does not use: %s", name, _some(unexpected))
+        logger.warning("%s has weights that its network does not use: %s", name, listed(unexpected))
 
 
 def _is_causal(network: "PreTrainedModel") -> bool:
@@ -290,7 +291,3 @@ def _reading(weights: Weights, what: str, reports: bool = True) -> Iterator[None
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         message = f"{what} of {weights.name} cannot be read ({reason}): {weights.remedy}"
         raise ModelUnavailableError(message) from error
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

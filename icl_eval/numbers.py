@@ -1,4 +1,6 @@
-"""Numbers: how scores and counts read, in the terminal, on pages and in exported tables."""
+"""Numbers: how scores, counts and long lists read, in the terminal, on pages and in exported tables."""
+
+from collections.abc import Sequence
 
 
 def short(score: float) -> str:
@@ -9,6 +11,11 @@ def short(score: float) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun in the right form."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def probability(p_value: float) -> str:

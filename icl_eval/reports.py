@@ -23,11 +23,14 @@ class MetricResult:
     """One score and the recipe behind it."""
 
     score: float
-    """0 to 1 for exact match, F1 and numeric match; sacrebleu's scale (0 to 100) for BLEU, chrF and TER."""
+    """0 to 1 for exact match, F1, numeric match and accuracy; sacrebleu's scale (0 to 100) for BLEU, chrF and TER; nats
+    for log-probabilities; ranks from 1; perplexities."""
     stderr: float | None
-    """Standard error over test examples (bootstrap); null where a metric gives no per-example statistics."""
+    """Standard error over test examples (bootstrap); null for a single example, and where a metric gives no per-example
+    statistics."""
     ci95: tuple[float, float] | None
-    """Over test examples: Wilson's interval for a share of right answers, else the bootstrap's percentiles."""
+    """Over test examples: Wilson's interval for a share of right answers, else the bootstrap's percentiles; null where
+    `stderr` is."""
     signature: str
     """Every option that changes the number."""
     higher_is_better: bool
@@ -43,7 +46,7 @@ class Counts:
     """How many of them were served from the cache of a prefix shared with other prompts."""
     completion_tokens: int
     finish_reasons: Mapping[str, int]
-    """How many completions ended by `eos`, `stop` or `length`."""
+    """How many completions ended by `eos`, `stop` or `length`; `undecoded` where nothing was to be decoded."""
     unparsed: Mapping[str, int]
     """By metric, in how many predictions it found nothing that it could compare."""
     shots_effective: Mapping[str, int]
@@ -96,7 +99,7 @@ class Timing:
     """Seconds of this process; a resumed run counts only what it did itself."""
 
     seconds: Mapping[str, float]
-    """By stage: prompts, model, decoding, scoring."""
+    """By stage: prompts, metrics (importing them), model, decoding, likelihood, scoring."""
     completion_tokens_per_second: float | None
     """New tokens over decoding time; null where nothing was left to decode."""
 

@@ -1,4 +1,4 @@
-"""The terminal: tables on stdout, progress on stderr. The only place that prints results."""
+"""The terminal: tables of runs and sweeps on stdout, progress on stderr."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -5,6 +5,7 @@ To follow a token from logits to screen, read in this order:
     greedy           the stream: rows join, tokens are chosen, finished rows leave
     choosing         the next token of each row, from its logits: the most likely one, or a draw
     hypotheses       one completion while it is being decoded
+    completions      what the stream yields: tokens, and completions
     detokenization   token ids to text, never a part of a character
     stopping         stop strings in a stream of text
     rules            what a model's generation config and a search demand of logits
@@ -22,6 +23,8 @@ and for how it is made fast:
     sessions         rows in a network: join, step, keep
     networks         running one, whatever its architecture
     split_attention  attending to a shared prefix in place
+    growing          copies of a prefix that grow in place, where attention cannot be split
+    linears          matrix products on a processor
     opening          the right session for a group of prompts
     capabilities     what a network can do, found by trying it
     memory           how many rows fit

@@ -15,8 +15,6 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidi
 
 from icl_eval.decoding.sharing import Ids, common_length
 
-MEGABYTE = 1_000_000
-
 
 @dataclass(frozen=True)
 class Key:

@@ -2,11 +2,11 @@
 
 import math
 
+from icl_eval.numbers import counted
 from icl_eval.tracing.influence import AnswerScorer, forces_first, measure_influences
 from icl_eval.tracing.subjects import Subject
 from icl_eval.tracing.tracer import Decoded, Tracer
 from icl_eval.tracing.traces import Trace
-from icl_eval.tracing.wording import counted
 
 
 def follow(subject: Subject, num_runners_up: int) -> Trace:
@@ -52,4 +52,4 @@ def _ended_by(decoded: Decoded) -> str:
         return decoded.steps[-1].choice.chosen.token.piece
     if decoded.stop_string is not None:
         return decoded.stop_string
-    return counted(len(decoded.steps))
+    return counted(len(decoded.steps), "token")

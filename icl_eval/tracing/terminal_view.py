@@ -7,10 +7,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from icl_eval.numbers import counted
 from icl_eval.tracing.traces import Candidate, InputToken, Side, Step, Trace
 from icl_eval.tracing.wording import (
     count_cached,
-    counted,
     describe_end,
     describe_label,
     describe_layers,
@@ -50,7 +50,7 @@ def _parts(trace: Trace) -> Iterator[RenderableType]:
     yield _shapes(trace)
     yield _heading("Step by step")
     yield _steps(trace.steps)
-    yield Text(f"It ended after {counted(len(trace.steps))}: {visible(describe_end(trace))}.")
+    yield Text(f"It ended after {counted(len(trace.steps), 'token')}: {visible(describe_end(trace))}.")
     yield _heading("Text out")
     yield from _outcome(trace)
     if trace.influences:

@@ -1,5 +1,6 @@
 """Wording: how both pages put shapes, sizes, probabilities and invisible characters."""
 
+from icl_eval.numbers import counted
 from icl_eval.tracing.traces import CacheBlock, CacheState, Shape, TokenInfo, Trace
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "␡", 0x0A: "⏎", 0x09: "⇥"}
@@ -38,11 +39,6 @@ def describe_size(count: int) -> str:
     return f"{count} B"
 
 
-def counted(count: int) -> str:
-    """Return a number of tokens."""
-    return "1 token" if count == 1 else f"{count} tokens"
-
-
 def describe_layers(block: CacheBlock) -> str:
     """Return which layers a block is about."""
     layers = f"layer {block.first_layer}"
@@ -55,7 +51,7 @@ def describe_layers(block: CacheBlock) -> str:
 def count_cached(state: CacheState) -> str:
     """Return how many of the decoder's tokens a cache holds in its first layer, and its size."""
     keys = [block.shapes["keys"] for block in state.blocks if "keys" in block.shapes]
-    return f"{counted(keys[0][-2])}, {describe_size(state.bytes)}" if keys else describe_size(state.bytes)
+    return f"{counted(keys[0][-2], 'token')}, {describe_size(state.bytes)}" if keys else describe_size(state.bytes)
 
 
 def describe_probability(probability: float) -> str:
