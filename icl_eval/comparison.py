@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from icl_eval.errors import DataError
-from icl_eval.measurements import Measurement, measure
+from icl_eval.measurements import Measurement, gain, measure
 from icl_eval.runs import Run
 from icl_eval.significance import (
     Paired,
@@ -180,14 +180,9 @@ def _test(baseline: Measurement, other: Measurement, seed: int, num_resamples: i
 
 def _flipped(baseline: Measurement, other: Measurement) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the ids of the questions that became better, and of those that became worse."""
-    better: list[str] = []
-    worse: list[str] = []
-    pairs = zip(baseline.statistics.per_example, other.statistics.per_example, strict=True)
-    for example_id, (before, after) in zip(other.example_ids, pairs, strict=True):
-        if before is None or after is None or before == after:
-            continue
-        (better if (after > before) == other.higher_is_better else worse).append(example_id)
-    return tuple(better), tuple(worse)
+    before, after = baseline.own_values, other.own_values
+    gains = {question: gain(before[question], after[question]) for question in after}
+    return tuple(each for each in gains if gains[each] > 0), tuple(each for each in gains if gains[each] < 0)
 
 
 def _adjusted(differences: Sequence[Difference]) -> tuple[Difference, ...]:

@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
+ROUNDING = 1e-10
+"""Numbers that differ by less than this share of the largest are the same number."""
+
 NORMAL_QUANTILE = 1.959963984540054
 """The 97.5th percentile of the normal distribution."""
 
@@ -45,7 +48,22 @@ def bootstrap(
     """
     scores = score_sums(resampled_sums(rows, seed, num_resamples))  # [num_resamples]
     low, high = np.percentile(scores, [2.5, 97.5])
-    return Interval(stderr=float(scores.std(ddof=1)), low=float(low), high=float(high))
+    return Interval(stderr=spread(scores), low=float(low), high=float(high))
+
+
+def spread(values: FloatArray) -> float:
+    """Return the standard deviation (n - 1) of two or more values; exactly 0 where only rounding sets them apart.
+
+    The mean of equal numbers need not be that number once it is rounded, and what numpy finds around it is not 0.
+    """
+    return 0.0 if np.ptp(values) <= ROUNDING * np.abs(values).max() else float(values.std(ddof=1))
+
+
+def student_quantile(degrees: int) -> float:
+    """Return the 97.5th percentile of Student's t distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.975))
 
 
 def share_interval(share: float, num_examples: int) -> tuple[float, float]:

@@ -4,6 +4,7 @@ A report holds a metric's score; whoever compares runs, or asks where their spre
 behind it. They come from the records and from the options in the report, and never from a model.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,20 @@ class Measurement:
         if self.statistics.score_sums is None or len(self.example_ids) < 2:
             return None
         return pseudo_values(self.statistics.rows, self.statistics.score_sums)
+
+    @property
+    def own_values(self) -> dict[str, float | None]:
+        """The value of each question on its own, such as sentence BLEU, larger is better; None where it has none."""
+        sign = 1.0 if self.higher_is_better else -1.0
+        values = zip(self.example_ids, self.statistics.per_example, strict=True)
+        return {example_id: None if value is None else sign * value for example_id, value in values}
+
+
+def gain(before: float | None, after: float | None) -> float:
+    """Return by how much a question's own value rose; 0 without values, and where only rounding sets them apart."""
+    if before is None or after is None or math.isclose(before, after, rel_tol=1e-9, abs_tol=1e-9):
+        return 0.0
+    return after - before
 
 
 def measure(run: Run, tasks: tuple[str, ...] | None = None) -> list[Measurement]:

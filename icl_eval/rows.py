@@ -60,11 +60,13 @@ def read_rows(source: DataSource) -> list[Row]:
     return rows
 
 
-def hash_rows(rows: list[Row]) -> str:
-    """Return a digest of the rows' content that does not depend on where they are stored."""
+def hash_rows(*splits: list[Row]) -> str:
+    """Return a digest of what splits hold, and of where each ends, that does not depend on where they are stored."""
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(dict(row.values), sort_keys=True, default=str).encode())
+    for rows in splits:
+        digest.update(f"{len(rows)}\n".encode())
+        for row in rows:
+            digest.update(json.dumps(dict(row.values), sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.intervals import NORMAL_QUANTILE, FloatArray, Interval, resampled_sums
+from icl_eval.intervals import NORMAL_QUANTILE, FloatArray, Interval, resampled_sums, spread
 
 _CELLS_AT_ONCE = 4_000_000
 
@@ -40,7 +40,7 @@ def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> Inter
     sums = resampled_sums(np.hstack([paired.baseline, paired.other]), seed, num_resamples)
     differences = paired.difference(sums[:, :width], sums[:, width:])
     low, high = np.percentile(differences, [2.5, 97.5])
-    return Interval(stderr=float(differences.std(ddof=1)), low=float(low), high=float(high))
+    return Interval(stderr=spread(differences), low=float(low), high=float(high))
 
 
 def share_difference_interval(num_gained: int, num_lost: int, num_examples: int) -> tuple[float, float]:

@@ -162,7 +162,7 @@ def load_task(
         labels=labels,
         pool=_examples(shown, pool_rows, "pool"),
         examples=_examples(mapping, test_rows, "test"),
-        content_hash=hash_rows(pool_rows + test_rows),
+        content_hash=hash_rows(pool_rows, test_rows),
     )
 
 

@@ -100,6 +100,13 @@ def test_a_factor_without_effect_is_called_one_in_about_five_of_a_hundred_times(
     assert 8 <= called <= 34
 
 
+def test_rounding_is_no_component_and_proves_nothing():
+    values = np.zeros((3, 3, 1)) + np.array([0.1, 0.7, 0.3])  # three times 0.1, divided by three, is not 0.1
+    same, order, both, questions, *_ = variance_components(values, ("seed", "order"))
+    assert (same.p_value, order.p_value, both.p_value, questions.share) == (1.0, 1.0, 1.0, 1.0)
+    assert {component.share for component in variance_components(np.full((3, 3, 5), 0.1), ("seed", "order"))} == {0.0}
+
+
 def test_a_combination_that_is_missing_is_said_and_not_guessed():
     values = np.random.default_rng(0).random((2, 3, 5))
     analyses, notes = variance_analyses(crossed(values, "seed", "order")[:-1])

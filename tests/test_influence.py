@@ -1,16 +1,18 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import scipy.stats
 from test_records import FIRST
 
-from icl_eval.analysis.influence import Answers, Effect, influences
+from icl_eval.analysis.influence import Answers, Effect, Values, influences
 from icl_eval.behaviour import Agreement, Behaviour, measure_behaviour
 from icl_eval.building import build_evaluation
 from icl_eval.errors import ConfigError
+from icl_eval.measurements import Measurement
+from icl_eval.metrics import BLEU, CHRF, TER
 from icl_eval.prompts import ShownDemonstration
+from icl_eval.significance import share_difference_interval
 
 # Behaviour
 
@@ -53,11 +55,19 @@ def shown(*ids):
     return tuple(ShownDemonstration(name, f"target of {name}", None) for name in ids)
 
 
+def means(values, is_share=False):
+    """Return the values of a measure whose score is their mean."""
+    return Values(values, values, is_share)
+
+
 def answers(demonstrations, **values):
     questions = [f"q{n}" for n in range(len(next(iter(values.values()))))]
     return Answers(
         dict.fromkeys(questions, demonstrations),
-        {name: dict(zip(questions, found, strict=True)) for name, found in values.items()},
+        {
+            name: means(dict(zip(questions, found, strict=True)), is_share=name == "exact_match")
+            for name, found in values.items()
+        },
     )
 
 
@@ -71,9 +81,9 @@ def test_a_planted_influence_is_found_for_the_demonstration_and_the_questions_it
     helpful, idle, harmful = influences(whole, without)
     assert [found.id for found in (helpful, idle, harmful)] == ["a", "b", "c"]
     assert helpful.target == "target of a"
-    interval = scipy.stats.t.interval(0.95, 4, 0.4, np.std([1, 1, 0, 0, 0], ddof=1) / 5**0.5)
+    interval = share_difference_interval(2, 0, 5)
     assert helpful.effects["exact_match"] == Effect(5, 0.4, pytest.approx(interval), {"q0": 1, "q1": 1}, {})
-    assert idle.effects["exact_match"] == Effect(5, 0.0, (0.0, 0.0), {}, {})
+    assert idle.effects["exact_match"] == Effect(5, 0.0, share_difference_interval(0, 0, 5), {}, {})
     assert harmful.effects["exact_match"].mean == pytest.approx(-0.2)
     assert harmful.effects["exact_match"].helped == {"q1": 1}
     assert harmful.effects["exact_match"].hurt == {"q2": -1, "q4": -1}
@@ -84,15 +94,60 @@ def test_questions_are_listed_by_how_much_they_are_helped_or_hurt():
     [found] = influences(whole, [answers(shown("b"), chrf=[9.0, 15.0, 31.0, 50.0, 5.0])])
     assert list(found.effects["chrf"].helped.items()) == [("q1", 5.0), ("q0", 1.0)]
     assert list(found.effects["chrf"].hurt.items()) == [("q3", -10.0), ("q2", -1.0)]
+    interval = scipy.stats.t.interval(0.95, 4, -1.0, scipy.stats.sem([1, 5, -1, -10, 0]))
+    assert found.effects["chrf"].ci95 == pytest.approx(interval)
+
+
+def measured(metric, predictions, references):
+    ids = tuple(f"q{n}" for n in range(len(predictions)))
+    return Measurement("t", metric.name, metric.higher_is_better, ids, metric.per_example(predictions, references))
+
+
+@pytest.mark.parametrize("metric", [BLEU(), CHRF(), TER()], ids=lambda metric: metric.name)
+def test_one_output_that_differs_is_one_question_helped_whatever_the_corpus_score_does(metric):
+    references = [[f"the number {n} stands in line {n * n} of the old book"] for n in range(20)]
+    without = [f"a number {n} stood in line {n * n} of an old book" for n in range(20)]
+    whole = [references[0][0], *without[1:]]
+    cells = [measured(metric, said, references) for said in (whole, without)]
+    assert sum(cells[0].values != cells[1].values) == 20  # pseudo-values change for every question
+
+    [found] = influences(answers_of(shown("a", "b"), cells[0]), [answers_of(shown("b"), cells[1])])
+
+    effect = found.effects[metric.name]
+    assert (list(effect.helped), effect.hurt) == (["q0"], {})
+    sign = 1 if metric.higher_is_better else -1
+    assert effect.mean == pytest.approx(sign * (cells[0].score - cells[1].score))
+    [gained] = effect.helped.values()
+    assert gained == sign * (cells[0].statistics.per_example[0] - cells[1].statistics.per_example[0]) > 0
+
+
+def answers_of(demonstrations, measurement):
+    sign = 1 if measurement.higher_is_better else -1
+    parts = dict(zip(measurement.example_ids, sign * measurement.values, strict=True))
+    found = Values(parts, measurement.own_values, measurement.statistics.is_share)
+    return Answers(dict.fromkeys(measurement.example_ids, demonstrations), {measurement.metric: found})
+
+
+def test_rounding_helps_and_hurts_nobody():
+    whole = answers(shown("a", "b"), chrf=[0.1 + 0.2, 50.00000000000001])
+    [found] = influences(whole, [answers(shown("b"), chrf=[0.3, 50.0])])
+    assert (found.effects["chrf"].helped, found.effects["chrf"].hurt) == ({}, {})
+
+
+def test_a_demonstration_that_makes_room_for_another_one_is_not_what_differs():
+    whole = answers(shown("a", "b", "c"), f1=[1.0])  # of four, d did not fit
+    without = [answers(shown(*ids), f1=[0.0]) for ids in ("bcd", "acd", "abd", "abc", "ab")]
+    [found] = influences(whole, without)
+    assert (found.id, found.effects["f1"]) == ("c", Effect(1, 1.0, None, {"q0": 1.0}, {}))
 
 
 def test_what_is_left_out_is_read_from_the_records_of_each_question():
     whole = Answers(
         {"q0": shown("a", "b"), "q1": shown("b", "c"), "q2": shown("a")},  # the last had no room for two
-        {"f1": {"q0": 1.0, "q1": 1.0, "q2": 1.0}},
+        {"f1": means({"q0": 1.0, "q1": 1.0, "q2": 1.0})},
     )
     without_second = Answers(
-        {"q0": shown("a"), "q1": shown("b"), "q2": shown("a")}, {"f1": dict.fromkeys(whole.shown, 0.5)}
+        {"q0": shown("a"), "q1": shown("b"), "q2": shown("a")}, {"f1": means(dict.fromkeys(whole.shown, 0.5))}
     )
     b, c = influences(whole, [without_second])
     assert (b.id, b.effects["f1"]) == ("b", Effect(1, 0.5, None, {"q0": 0.5}, {}))
@@ -184,6 +239,6 @@ def test_the_influence_experiment_finds_what_a_scripted_model_does(icl_eval_comm
     assert [cell.strip() for cell in line.split("│")[2:6]] == [
         "qa-pool-001",
         "Zeus",
-        "+0.333 (-2.535 to +3.202)",
+        "+0.333 (-0.659 to +1.000)",
         "2 / 1",
     ]

@@ -3,7 +3,7 @@ import pytest
 import sacrebleu
 import scipy.stats
 
-from icl_eval.intervals import Interval, bootstrap, resampled_sums, share_interval
+from icl_eval.intervals import Interval, bootstrap, resampled_sums, share_interval, spread
 from icl_eval.metrics import BLEU, ExactMatch, TokenF1, score
 
 PREDICTIONS = [
@@ -101,3 +101,16 @@ def test_a_score_that_is_a_share_has_the_interval_of_one():
 
 def test_equal_examples_leave_no_spread():
     assert bootstrap(column_of([1, 1, 1]), mean, seed=0) == Interval(stderr=0.0, low=1.0, high=1.0)
+    assert bootstrap(column_of([0.1] * 7), mean, seed=0).stderr == 0.0  # sums of 0.1 in another order round otherwise
+
+
+def test_a_perfect_bleu_has_no_spread():
+    found = score(BLEU(), PREDICTIONS, [[text] for text in PREDICTIONS], seed=0)
+    assert (found.value, found.stderr) == (pytest.approx(100), 0.0)
+
+
+def test_only_rounding_is_no_spread():
+    perfect = 100.00000000000004  # as sacrebleu has it, which is not what numpy finds for the mean of a thousand
+    assert spread(np.full(1000, perfect)) == 0.0
+    assert spread(np.array([1.0, 1.0 + 1e-6])) == pytest.approx(1e-6 / 2**0.5, rel=1e-6)
+    assert spread(np.zeros(3)) == 0.0

@@ -162,6 +162,11 @@ def test_the_signature_of_exact_match_names_its_options():
         ("dog", ["cat"], 0.0),
         ("", ["cat"], 0.0),
         ("the", ["A"], 1.0),
+        ("the", ["the", "cat"], 0.0),  # a reference without words counts where there is no other
+        ("", ["The!", "cat"], 0.0),
+        ("", ["the", "?"], 1.0),
+        ("cat", ["the", "?"], 0.0),
+        ("cat", ["the", "cat"], 1.0),
         ("anthem", ["them"], 0.0),
     ],
 )

@@ -164,6 +164,12 @@ def test_the_content_hash_depends_on_rows_and_not_on_the_file(tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_the_content_hash_knows_which_rows_are_demonstrations():
+    rows = [Row("", {"question": question}) for question in "abc"]
+    borders = [(rows[:1], rows[1:]), (rows[:2], rows[2:]), (rows, []), ([], rows)]
+    assert len({hash_rows(*splits) for splits in borders}) == 4
+
+
 HUB_ROWS = {
     "gsm8k": (
         {"question": "How many?", "answer": "2+2=<<2+2=4>>4\n#### 1,004"},

@@ -1,7 +1,8 @@
 """Influence: what each demonstration adds, found by leaving it out.
 
 The cells of a sweep over `leave_out` show the same demonstrations but one, to the same questions. What a
-demonstration adds to a question is the question's value with it minus its value without it.
+demonstration adds to a score is the score with it minus the score without it; which questions it helps and hurts is
+told by the questions' own values.
 """
 
 from collections import defaultdict
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from icl_eval.analysis.designs import varying_options
-from icl_eval.analysis.shot_curve import student_quantile
 from icl_eval.behaviour import Behaviour
-from icl_eval.measurements import measure
+from icl_eval.intervals import spread, student_quantile
+from icl_eval.measurements import gain, measure
 from icl_eval.prompts import ShownDemonstration
 from icl_eval.runs import Run, read_run
+from icl_eval.significance import share_difference_interval
 
 LEAVE_OUT = "leave_out"
 
@@ -28,11 +30,13 @@ class Effect:
 
     n: int
     mean: float
-    """Of the differences, in units of the measure; above zero where it helps, also when lower values are better."""
+    """Of the differences, in units of the measure; above zero where it helps, also when lower values are better. A
+    corpus score such as BLEU is taken apart by the jackknife (`icl_eval.intervals.pseudo_values`)."""
     ci95: tuple[float, float] | None
-    """Student's interval of the mean over another sample of questions; None for a single question."""
+    """Where the mean would lie over another sample of questions: Bonett and Price's interval where every question is
+    right or wrong, else Student's; None for a single question."""
     helped: Mapping[str, float]
-    """Questions that do better with it, the largest difference first."""
+    """Questions that do better with it by their own value (BLEU: sentence BLEU), the largest difference first."""
     hurt: Mapping[str, float]
     """Questions that do worse with it, the largest difference first."""
 
@@ -62,13 +66,25 @@ class InfluenceAnalysis:
 
 
 @dataclass(frozen=True)
+class Values:
+    """How one cell's questions did by one measure; larger values are better."""
+
+    parts: Mapping[str, float]
+    """By question, values whose mean is the score: for a corpus score pseudo-values, which all change with any."""
+    own: Mapping[str, float | None]
+    """By question, its value on its own."""
+    is_share: bool
+    """Whether every question is right, 1, or wrong, 0."""
+
+
+@dataclass(frozen=True)
 class Answers:
     """What one cell's questions were shown, and how they did."""
 
     shown: Mapping[str, Sequence[ShownDemonstration]]
     """By question."""
-    values: Mapping[str, Mapping[str, float]]
-    """By measure and question; larger values are better."""
+    values: Mapping[str, Values]
+    """By measure."""
 
 
 def influence_analyses(folder: Path, cells: Sequence[Mapping[str, Any]]) -> tuple[list[InfluenceAnalysis], list[str]]:
@@ -93,6 +109,8 @@ def influence_analyses(folder: Path, cells: Sequence[Mapping[str, Any]]) -> tupl
             continue
         for task, result in whole[0].report.results.items():
             found = influences(read_answers(whole[0], task), [read_answers(run, task) for run in without])
+            if not found:
+                notes.append(f"influence, {task}: no two prompts differ by one demonstration alone (overflow=drop?)")
             analyses.append(InfluenceAnalysis(task, conditions, tuple(found), result.behaviour))
     return analyses, notes
 
@@ -119,7 +137,8 @@ def read_answers(run: Run, task: str) -> Answers:
     for measured in measure(run, (task,)):
         if measured.values is not None:
             sign = 1.0 if measured.higher_is_better else -1.0
-            values[measured.metric] = dict(zip(measured.example_ids, (sign * measured.values).tolist(), strict=True))
+            parts = dict(zip(measured.example_ids, (sign * measured.values).tolist(), strict=True))
+            values[measured.metric] = Values(parts, measured.own_values, measured.statistics.is_share)
     return Answers({record.example_id: record.demonstrations for record in run.records(task)}, values)
 
 
@@ -127,38 +146,56 @@ def influences(whole: Answers, without: Sequence[Answers]) -> list[Influence]:
     """Return what each demonstration adds, in the order in which the cells leave them out.
 
     Which one a cell leaves out is read from its records, question by question: questions may have demonstrations of
-    their own.
+    their own, and a prompt that was too long may have lost one in the first place.
     """
-    differences: dict[str, dict[str, dict[str, float]]] = {}  # by demonstration, measure and question
+    found: dict[str, list[tuple[str, Answers]]] = {}  # by demonstration, questions and their answers without it
     targets: dict[str, str | None] = {}
     for cell in without:
-        for question, shown in whole.shown.items():
-            kept = {one.id for one in cell.shown.get(question, ())}
-            left_out = [one for one in shown if one.id not in kept]
-            if question not in cell.shown or len(left_out) != 1:
-                continue  # a prompt that had no room for it in the first place says nothing about it
-            targets[left_out[0].id] = left_out[0].target
-            found = differences.setdefault(left_out[0].id, {})
-            for name, values in whole.values.items():
-                if question in values and question in cell.values.get(name, {}):
-                    found.setdefault(name, {})[question] = values[question] - cell.values[name][question]
-    return [
-        Influence(name, targets[name], {measured: _effect(values) for measured, values in found.items()})
-        for name, found in differences.items()
-    ]
+        for question in whole.shown:
+            left_out = _left_out(whole, cell, question)
+            if left_out is not None:
+                targets[left_out.id] = left_out.target
+                found.setdefault(left_out.id, []).append((question, cell))
+    return [Influence(name, targets[name], _effects(whole, pairs)) for name, pairs in found.items()]
 
 
-def _effect(differences: Mapping[str, float]) -> Effect:
-    values = np.array(list(differences.values()))
-    mean, interval = float(values.mean()), None
-    if len(values) > 1:
-        reach = student_quantile(len(values) - 1) * float(values.std(ddof=1)) / len(values) ** 0.5
+def _left_out(whole: Answers, cell: Answers, question: str) -> ShownDemonstration | None:
+    """Return the one demonstration by which the prompts differ.
+
+    None where they differ in another way: there was no room for it in the first place, or, when it is gone, there is
+    room for one that the whole prompt did not hold.
+    """
+    kept = {one.id for one in cell.shown.get(question, ())}
+    left_out = [one for one in whole.shown[question] if one.id not in kept]
+    is_subset = kept <= {one.id for one in whole.shown[question]}
+    return left_out[0] if question in cell.shown and is_subset and len(left_out) == 1 else None
+
+
+def _effects(whole: Answers, pairs: Sequence[tuple[str, Answers]]) -> dict[str, Effect]:
+    """Return what a demonstration adds to each measure, from questions and their answers without it."""
+    effects = {}
+    for name, values in whole.values.items():
+        known = [
+            (question, values, cell.values[name])
+            for question, cell in pairs
+            if question in values.parts and name in cell.values and question in cell.values[name].parts
+        ]
+        if known:
+            effects[name] = _effect(known)
+    return effects
+
+
+def _effect(pairs: Sequence[tuple[str, Values, Values]]) -> Effect:
+    """Return an effect from questions, each with its cells' values with and without a demonstration."""
+    differences = np.array([after.parts[question] - before.parts[question] for question, after, before in pairs])
+    gains = {question: gain(before.own.get(question), after.own.get(question)) for question, after, before in pairs}
+    falling = sorted(gains, key=lambda question: -gains[question])
+    helped = {question: gains[question] for question in falling if gains[question] > 0}
+    hurt = {question: gains[question] for question in reversed(falling) if gains[question] < 0}
+    mean, interval = float(differences.mean()), None
+    if len(pairs) > 1 and all(after.is_share for _, after, _ in pairs):
+        interval = share_difference_interval(len(helped), len(hurt), len(pairs))
+    elif len(pairs) > 1:
+        reach = student_quantile(len(pairs) - 1) * spread(differences) / len(pairs) ** 0.5
         interval = (mean - reach, mean + reach)
-    falling = sorted(differences, key=lambda question: -differences[question])
-    return Effect(
-        n=len(values),
-        mean=mean,
-        ci95=interval,
-        helped={question: differences[question] for question in falling if differences[question] > 0},
-        hurt={question: differences[question] for question in reversed(falling) if differences[question] < 0},
-    )
+    return Effect(len(pairs), mean, interval, helped, hurt)

@@ -17,8 +17,8 @@ def influence_table(analyses: Sequence[InfluenceAnalysis]) -> Table:
         dict.fromkeys(name for found in analyses for shown in found.demonstrations for name in shown.effects)
     )
     table = Table(
-        title="influence: score with a demonstration minus score without it, its 95 % interval, and how many "
-        "questions it helps and hurts",
+        title="influence: how much better a score is with a demonstration than without it (above zero it helps, also "
+        "where lower scores are better), 95 % interval, and how many questions it helps and hurts",
         title_justify="left",
     )
     for column in ("task", "demonstration", "target"):

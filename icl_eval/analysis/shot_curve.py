@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from icl_eval.analysis.designs import SweepCell, is_drawn, split
+from icl_eval.intervals import spread, student_quantile
 
 _SHOTS = "num_fewshot"
 
@@ -77,7 +78,7 @@ def shot_curves(cells: Sequence[SweepCell]) -> list[ShotCurve]:
 def _point(number: int, cells: Sequence[SweepCell]) -> ShotCurvePoint:
     scores = np.array([cell.measurement.score for cell in cells])
     mean, count = float(scores.mean()), len(scores)
-    stdev = float(scores.std(ddof=1)) if count > 1 else None
+    stdev = spread(scores) if count > 1 else None
     interval = None
     if stdev is not None:
         reach = student_quantile(count - 1) * stdev / count**0.5
@@ -94,13 +95,6 @@ def _by_draw(cells: Sequence[SweepCell]) -> dict[str, float]:
     return {draw(cell): cell.measurement.score for cell in cells}
 
 
-def student_quantile(degrees: int) -> float:
-    """Return the 97.5th percentile of Student's t distribution."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, 0.975))
-
-
 def _test_set_stderr(cells: Sequence[SweepCell]) -> float | None:
     """Return the standard error over questions of the mean of all draws: a question's values are averaged first."""
     values = [cell.measurement.values for cell in cells]
@@ -108,4 +102,4 @@ def _test_set_stderr(cells: Sequence[SweepCell]) -> float | None:
     if len(known) < len(values) or known[0].size < 2:
         return None
     means = np.mean(known, axis=0)
-    return float(means.std(ddof=1) / len(means) ** 0.5)
+    return float(spread(means) / len(means) ** 0.5)

@@ -17,7 +17,7 @@ from math import prod
 import numpy as np
 
 from icl_eval.analysis.designs import SweepCell, is_incidental, nesting, split
-from icl_eval.intervals import FloatArray
+from icl_eval.intervals import ROUNDING, FloatArray, spread
 
 QUESTIONS = "questions"
 
@@ -130,6 +130,7 @@ def _analyse(
         factor: np.moveaxis(scores, axis, 0).reshape(len(levels), -1).mean(axis=1)
         for axis, (factor, levels) in enumerate(factors.items())
     }
+    variances = [spread(own) ** 2 for own in values.reshape(-1, values.shape[-1])]
     return VarianceAnalysis(
         task=measured.task,
         metric=measured.metric,
@@ -138,10 +139,10 @@ def _analyse(
         factors=factors,
         n=values.shape[-1],
         mean=float(scores.mean()),
-        stdev=float(scores.std(ddof=1)),
+        stdev=spread(scores.ravel()),
         worst=CellScore(ranked[0].options, ranked[0].measurement.score),
         best=CellScore(ranked[-1].options, ranked[-1].measurement.score),
-        test_set_stderr=float((values.var(axis=-1, ddof=1).mean() / values.shape[-1]) ** 0.5),
+        test_set_stderr=float((np.mean(variances) / values.shape[-1]) ** 0.5),
         components=variance_components(values, tuple(factors), nesting(factors)),
         level_means={
             factor: dict(zip(levels, means[factor].tolist(), strict=True)) for factor, levels in factors.items()
@@ -205,6 +206,7 @@ def _effect(values: FloatArray, axes: tuple[int, ...]) -> _Effect:
     effect = values.mean(axis=tuple(axis for axis in range(values.ndim) if axis not in axes), keepdims=True)
     for axis in axes:
         effect = effect - effect.mean(axis=axis, keepdims=True)
+    effect[np.abs(effect) < ROUNDING * np.abs(values).max()] = 0.0  # else noise would be tested against noise
     repetitions = values.size / effect.size
     return _Effect(float(repetitions * (effect**2).sum()), prod(values.shape[axis] - 1 for axis in axes))
 

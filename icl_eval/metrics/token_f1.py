@@ -1,7 +1,8 @@
 """Token F1 of question answering (Rajpurkar et al., 2016, https://aclanthology.org/D16-1264).
 
 Normalization and formula are those of the official script `evaluate-v2.0.py` of SQuAD
-(https://rajpurkar.github.io/SQuAD-explorer), so that numbers can be compared with published ones.
+(https://rajpurkar.github.io/SQuAD-explorer), so that numbers can be compared with published ones. As there, references
+of which nothing is left (`the`) count only where there is no other.
 """
 
 import re
@@ -26,7 +27,7 @@ class TokenF1(LocalMetric):
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Return the F1 of each prediction with the reference that suits it best."""
         values = [
-            max(_f1(_words(prediction), _words(answer)) for answer in answers)
+            max(_f1(_words(prediction), expected) for expected in _expected(answers))
             for prediction, answers in zip(predictions, references, strict=True)
         ]
         return mean_statistics(values, format_signature(self.name, norm="squad"))
@@ -34,6 +35,11 @@ class TokenF1(LocalMetric):
 
 def _words(text: str) -> list[str]:
     return _ARTICLES.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split()
+
+
+def _expected(answers: Sequence[str]) -> list[list[str]]:
+    """Return the words of the references that have any; where none has, the one answer is to say nothing."""
+    return [words for answer in answers if (words := _words(answer))] or [[]]
 
 
 def _f1(predicted: list[str], expected: list[str]) -> float:
