@@ -91,13 +91,74 @@ def test_two_levels_are_told_apart_as_by_a_paired_t_test():
     assert component.p_value == pytest.approx(scipy.stats.ttest_rel(values[0], values[1]).pvalue)
 
 
-def test_a_factor_without_effect_is_called_one_in_about_five_of_a_hundred_times():
+ORDERS_WITHIN = ("order.seed", "demonstrations.seed")
+
+
+@pytest.mark.parametrize(
+    ("factor", "planted", "nested"),
+    [
+        (("order.seed",), {(0, 1, 2): 0.25}, None),
+        # what is larger than the effect is no effect of its own, whichever of it there is
+        (("order.seed",), {(0, 1): 0.04, (0, 1, 2): 0.25}, None),
+        (("order.seed",), {(1, 2): 0.3, (0, 1, 2): 0.25}, None),
+        (("order.seed",), {(0, 1): 0.04, (1, 2): 0.3, (0,): 0.2, (2,): 1.0, (0, 1, 2): 0.25}, None),
+        (("demonstrations.seed",), {(0, 1): 0.04, (2,): 1.0, (0, 1, 2): 0.25}, ORDERS_WITHIN),
+        (("demonstrations.seed",), {(0, 1): 0.01, (0, 2): 0.3, (0, 1, 2): 0.25}, ORDERS_WITHIN),
+        (("order.seed",), {(0,): 0.1, (0, 2): 0.3, (0, 1, 2): 0.25}, ORDERS_WITHIN),
+    ],
+)
+def test_a_factor_without_effect_is_called_one_in_about_five_of_a_hundred_times(factor, planted, nested):
     generator = np.random.default_rng(2)
     called = 0
     for _ in range(400):
-        hits = (generator.random((3, 4, 40)) < 0.5).astype(float)
-        called += by_factors(variance_components(hits, ("seed", "order")))[("order",)].p_value <= 0.05
-    assert 8 <= called <= 34
+        values = planted_values(generator, (3, 4, 40), planted)
+        components = variance_components(values, ("demonstrations.seed", "order.seed"), nested)
+        called += by_factors(components)[factor].p_value <= 0.05
+    assert 4 <= called <= 34
+
+
+def planted_values(generator, shape, variances):
+    """Return normal values, each set of axes adding a variance."""
+    values = np.zeros(shape)
+    for axes, variance in variances.items():
+        own = [length if axis in axes else 1 for axis, length in enumerate(shape)]
+        values = values + generator.normal(0, variance**0.5, own)
+    return values
+
+
+def test_the_host_of_orders_is_tested_against_the_spread_of_its_orders_and_of_its_questions():
+    values = np.random.default_rng(4).random((4, 3, 10))
+    (draws, *_) = variance_components(values, ("demonstrations.seed", "order.seed"), ORDERS_WITHIN)
+
+    means = values.mean(axis=(1, 2))
+    within = values.mean(axis=2) - means[:, None]
+    by_question = values.mean(axis=1) - values.mean(axis=(0, 1)) - means[:, None] + values.mean()
+    rest = values - values.mean(axis=1)[:, None] - within[:, :, None]
+    squares = {"draws": 30 * means.var(ddof=1), "orders": 10 * (within**2).sum() / 8}
+    squares |= {"questions": 3 * (by_question**2).sum() / 27, "rest": (rest**2).sum() / 72}
+    above, below = squares["draws"] + squares["rest"], squares["orders"] + squares["questions"]
+    degrees = above**2 / (squares["draws"] ** 2 / 3 + squares["rest"] ** 2 / 72)
+    noise_degrees = below**2 / (squares["orders"] ** 2 / 8 + squares["questions"] ** 2 / 27)
+    assert draws.factors == ("demonstrations.seed",)
+    assert draws.p_value == pytest.approx(scipy.stats.f.sf(above / below, degrees, noise_degrees))
+
+
+def test_orders_within_draws_are_none_of_what_a_template_is_tested_against():
+    values = np.random.default_rng(6).random((4, 3, 2, 10))
+    nested = by_factors(variance_components(values, ("demonstrations.seed", "order.seed", "template"), ORDERS_WITHIN))
+    averaged = by_factors(variance_components(values.mean(axis=1), ("demonstrations.seed", "template")))
+    assert nested[("template",)].p_value == pytest.approx(averaged[("template",)].p_value)
+
+
+def test_an_effect_that_is_there_is_found():
+    generator = np.random.default_rng(5)
+    shape, planted = (4, 3, 40), {(0,): 0.2, (0, 1): 0.0025, (2,): 1.0, (0, 1, 2): 0.5}
+    found = [
+        variance_components(planted_values(generator, shape, planted), ("demonstrations.seed", "order.seed"), nested)
+        for _ in range(100)
+        for nested in (None, ORDERS_WITHIN)
+    ]
+    assert sum(by_factors(components)[("demonstrations.seed",)].p_value <= 0.05 for components in found) >= 180
 
 
 def test_rounding_is_no_component_and_proves_nothing():

@@ -9,14 +9,15 @@ is a mean over n questions, so effects that involve the question count by one n-
 the test set.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
 from math import prod
 
 import numpy as np
 
 from icl_eval.analysis.designs import SweepCell, is_incidental, nesting, split
+from icl_eval.analysis.quasi_f import Axes, Nested, SumOfSquares, own_axes, quasi_f, subsets
 from icl_eval.intervals import ROUNDING, FloatArray, spread
 
 QUESTIONS = "questions"
@@ -37,9 +38,9 @@ class Component:
     estimate: float
     """The estimate before it was cut at zero."""
     p_value: float | None
-    """How probable differences as large as these would be if the factor had no effect and only the questions at hand
-    reacted to it by chance: F test against the interaction with the questions (Winer, 1971, chapter 7). None for
-    components with questions."""
+    """How probable differences as large as these would be if this component were zero, whatever larger effects with
+    questions, other factors or orders within it there are: see `icl_eval.analysis.quasi_f`. None for components with
+    questions."""
 
 
 @dataclass(frozen=True)
@@ -162,81 +163,47 @@ def variance_components(
             depends on both is then an effect of the first alone.
     """
     names = [*factors, QUESTIONS]
-    effects = {axes: _effect(values, axes) for axes in _subsets(range(values.ndim))}
-    estimates = {axes: _estimate(effects, axes, values.shape) for axes in effects}
-    pools = _pools(effects, [names.index(factor) for factor in nested] if nested else [])
+    inside = Nested(*map(names.index, nested)) if nested else None
+    crossed = {axes: _sum_of_squares(values, axes) for axes in subsets(range(values.ndim))}
+    pools: defaultdict[Axes, list[Axes]] = defaultdict(list)
+    for axes in crossed:
+        pools[own_axes(axes, inside)].append(axes)
+    effects = {axes: _pool([crossed[member] for member in members]) for axes, members in pools.items()}
     last = len(factors)
-    pooled = {
-        axes: sum(estimates[member] for member in members) / (values.shape[-1] if last in axes else 1)
+    estimates = {
+        axes: sum(_estimate(crossed, member, values.shape) for member in members)
+        / (values.shape[-1] if last in axes else 1)
         for axes, members in pools.items()
     }
-    total = sum(max(estimate, 0.0) for estimate in pooled.values())
+    total = sum(max(estimate, 0.0) for estimate in estimates.values())
     return tuple(
         Component(
             factors=tuple(names[axis] for axis in axes),
-            variance=max(pooled[axes], 0.0),
-            share=max(pooled[axes], 0.0) / total if total else 0.0,
-            estimate=pooled[axes],
-            p_value=None if last in axes else _p_value(effects, pools[axes], last),
+            variance=max(estimates[axes], 0.0),
+            share=max(estimates[axes], 0.0) / total if total else 0.0,
+            estimate=estimates[axes],
+            p_value=None if last in axes else quasi_f(effects, axes, values.ndim, inside),
         )
-        for axes in sorted(pooled, key=lambda axes: (last in axes, len(axes), axes))
+        for axes in sorted(estimates, key=lambda axes: (last in axes, len(axes), axes))
     )
 
 
-@dataclass(frozen=True)
-class _Effect:
-    """What a set of axes explains beyond its parts."""
-
-    squares: float
-    """Sum of squares."""
-    degrees: int
-    """Degrees of freedom."""
-
-    @property
-    def mean_square(self) -> float:
-        return self.squares / self.degrees
-
-
-def _subsets(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Yield every set of axes but the empty one."""
-    return chain.from_iterable(combinations(axes, size) for size in range(1, len(axes) + 1))
-
-
-def _effect(values: FloatArray, axes: tuple[int, ...]) -> _Effect:
+def _sum_of_squares(values: FloatArray, axes: Axes) -> SumOfSquares:
     effect = values.mean(axis=tuple(axis for axis in range(values.ndim) if axis not in axes), keepdims=True)
     for axis in axes:
         effect = effect - effect.mean(axis=axis, keepdims=True)
     effect[np.abs(effect) < ROUNDING * np.abs(values).max()] = 0.0  # else noise would be tested against noise
     repetitions = values.size / effect.size
-    return _Effect(float(repetitions * (effect**2).sum()), prod(values.shape[axis] - 1 for axis in axes))
+    return SumOfSquares(float(repetitions * (effect**2).sum()), prod(values.shape[axis] - 1 for axis in axes))
 
 
-def _estimate(effects: Mapping[tuple[int, ...], _Effect], axes: tuple[int, ...], shape: Sequence[int]) -> float:
+def _pool(effects: Sequence[SumOfSquares]) -> SumOfSquares:
+    return SumOfSquares(sum(effect.squares for effect in effects), sum(effect.degrees for effect in effects))
+
+
+def _estimate(effects: Mapping[Axes, SumOfSquares], axes: Axes, shape: Sequence[int]) -> float:
     """Solve for one variance: an expected mean square is the sum over all sets that hold its axes."""
     holding = [other for other in effects if set(axes) <= set(other)]
     signs = {other: 1 if (len(other) - len(axes)) % 2 == 0 else -1 for other in holding}
     signed = sum(sign * effects[other].mean_square for other, sign in signs.items())
     return signed / prod(length for axis, length in enumerate(shape) if axis not in axes)
-
-
-def _pools(effects: Iterable[tuple[int, ...]], nested: Sequence[int]) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
-    """Return which sets of axes count as one effect: those with a nested axis, with and without its host."""
-    pools: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-    for axes in effects:
-        own = axes
-        if nested and set(nested) <= set(axes):
-            own = tuple(axis for axis in axes if axis != nested[1])
-        pools.setdefault(own, []).append(axes)
-    return pools
-
-
-def _p_value(effects: Mapping[tuple[int, ...], _Effect], pool: Sequence[tuple[int, ...]], last: int) -> float:
-    from scipy.special import fdtrc
-
-    alone = [effects[axes] for axes in pool]
-    with_questions = [effects[(*axes, last)] for axes in pool]
-    degrees, noise_degrees = (sum(effect.degrees for effect in group) for group in (alone, with_questions))
-    squares, noise = (sum(effect.squares for effect in group) for group in (alone, with_questions))
-    if noise == 0.0:  # all questions react alike
-        return 1.0 if squares == 0.0 else 0.0
-    return float(fdtrc(degrees, noise_degrees, (squares / degrees) / (noise / noise_degrees)))
