@@ -3,7 +3,8 @@
 Were the component zero, the expected mean square of its effect would be a sum, with signs, of those of larger
 effects. So the mean squares that it is made of are put on both sides of the ratio, none with a minus, and each side
 gets the degrees of freedom of Satterthwaite (1946, https://doi.org/10.2307/3002019; quasi F ratios in Winer, 1971,
-chapter 5). With one larger effect it is the exact F test. Simulated levels of the 5 % test are 2 to 8 %.
+chapter 5). With one larger effect it is the exact F test. In simulations the 5 % test has a level of 2 to 8 %, and
+of up to 10 % where every factor has two values only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
