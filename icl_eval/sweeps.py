@@ -46,31 +46,57 @@ class SweepReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Gather all cells of the sweep's folder."""
-        from icl_eval.analysis.printing import print_analysis
-        from icl_eval.pages.sweep_page import write_sweep_page
-        from icl_eval.terminal import print_sweep
-
-        folder = Path(config.hydra.sweep.dir)
-        cells = gather_cells(folder)
-        print_sweep(cells, folder)
-        analysis = _analyse(folder, cells)
-        write_json({"schema_version": 1, "cells": cells, "analysis": asdict(analysis)}, folder / "sweep.json")
-        write_sweep_page(folder)
-        print_analysis(analysis)
-        failed = [cell for cell in cells if "error" in cell]
-        if failed:
-            users = all(cell["error"]["exit_code"] == UserError.exit_code for cell in failed)
-            print(f"icl-eval: {len(failed)} of {len(cells)} cells failed", file=sys.stderr)
-            sys.exit(UserError.exit_code if users else 1)
+        try:
+            exit_code = finish_sweep(Path(config.hydra.sweep.dir))
+        except Exception as error:  # Hydra would make a warning of it, and 0 the exit code
+            message = str(error) if isinstance(error, IclEvalError) else _describe(error)
+            print(f"icl-eval: the sweep cannot be summed up: {message}", file=sys.stderr)
+            exit_code = error.exit_code if isinstance(error, IclEvalError) else 1
+        if exit_code:
+            sys.exit(exit_code)
 
 
-def _analyse(folder: Path, cells: Sequence[Mapping[str, Any]]) -> "SweepAnalysis":
+def finish_sweep(folder: Path) -> int:
+    """Write `sweep.json` and `sweep.html`, print what is in them, and return the exit code.
+
+    The cells are written and shown also where their analysis breaks down.
+    """
+    from icl_eval.analysis.printing import print_analysis
+    from icl_eval.pages.sweep_page import write_sweep_page
+    from icl_eval.terminal import print_sweep
+
+    cells = gather_cells(folder)
+    analysis, has_broken_down = _analyse(folder, cells)
+    write_json({"schema_version": 1, "cells": cells, "analysis": asdict(analysis)}, folder / "sweep.json")
+    write_sweep_page(folder)
+    print_sweep(cells, folder)
+    print_analysis(analysis)
+    failed = [cell for cell in cells if "error" in cell]
+    if failed:
+        print(f"icl-eval: {len(failed)} of {len(cells)} cells failed", file=sys.stderr)
+    if has_broken_down:
+        print(f"icl-eval: {analysis.notes[0]}", file=sys.stderr)
+    is_users = bool(failed) and all(cell["error"]["exit_code"] == UserError.exit_code for cell in failed)
+    return 1 if has_broken_down or (failed and not is_users) else UserError.exit_code if failed else 0
+
+
+def _analyse(folder: Path, cells: Sequence[Mapping[str, Any]]) -> "tuple[SweepAnalysis, bool]":
+    """Return the analysis of a sweep's finished cells, or why there is none, and whether that is a fault of ours."""
     from icl_eval.analysis import SweepAnalysis, analyse_sweep
 
     try:
-        return analyse_sweep(folder, [cell for cell in cells if "error" not in cell])
+        return analyse_sweep(folder, [cell for cell in cells if "error" not in cell]), False
     except IclEvalError as error:
-        return SweepAnalysis((), (), (f"no analysis: {error}",))
+        return SweepAnalysis((), (), (f"no analysis: {error}",)), False
+    except Exception as error:
+        return SweepAnalysis((), (), (f"no analysis: {_describe(error)}",)), True
+
+
+def _describe(error: Exception) -> str:
+    """Return an unexpected error and where it was raised, in one line."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{message} ({Path(place.filename).name}:{place.lineno})"
 
 
 def gather_cells(folder: Path) -> list[dict[str, Any]]:

@@ -175,6 +175,24 @@ def test_a_combination_that_is_missing_is_said_and_not_guessed():
     assert notes == ["variance, qa: 5 of 6 combinations have a score; all are needed"]
 
 
+def test_a_cell_that_lacks_an_option_is_left_out_of_what_hinges_on_it_and_said():
+    values = np.random.default_rng(0).random((2, 3, 5))
+    whole = crossed(values, "seed", "order")
+    expected, _ = variance_analyses(whole)
+    analyses, notes = variance_analyses([cell([0, 1, 1, 0, 1], seed=0), *whole, cell([1, 1, 1, 0, 1])])
+    assert analyses == expected
+    assert notes == ["variance, qa: 2 of 8 cells left out, for want of seed and order"]
+
+    apart = [cell([0, 1, 1], seed=0), cell([0, 1, 0], seed=1), cell([1, 1, 0], order="a"), cell([1, 1, 1], order="b")]
+    assert variance_analyses(apart) == ([], ["variance, qa: 4 of 4 cells left out, for want of seed and order"])
+
+    curve = [cell([0, 1, shots], num_fewshot=shots, seed=seed) for shots in (0, 1) for seed in (0, 1)]
+    expected, _ = shot_curves(curve)
+    found = shot_curves([*curve, cell([1, 1, 1], num_fewshot=1), cell([1, 1, 1], seed=0)])
+    assert found == (expected, ["shot curve, qa: 2 of 6 cells left out, for want of num_fewshot and seed"])
+    assert shot_curves([cell([0, 1], seed=0), cell([1, 1])]) == ([], [])
+
+
 def test_conditions_have_an_analysis_each():
     values = np.random.default_rng(0).random((2, 3, 5))
     analyses, _ = variance_analyses(crossed(values, "model", "demonstrations__seed"))
@@ -187,7 +205,7 @@ def test_a_shot_curve_has_students_band_over_seeds_and_the_test_sets_error_apart
     values = (np.random.default_rng(0).random((3, 4, 25)) < 0.5).astype(float)
     cells = [cell(values[k, seed], num_fewshot=4**k, seed=seed) for k in (2, 0, 1) for seed in range(4)]
 
-    (curve,) = shot_curves(cells)
+    ((curve,), _) = shot_curves(cells)
 
     assert [point.num_fewshot for point in curve.points] == [1, 4, 16]
     for k, point in enumerate(curve.points):
@@ -205,7 +223,7 @@ def test_about_95_of_100_bands_cover_the_mean_over_all_seeds():
     for _ in range(300):
         drawn = generator.normal(0.6, 0.1, 5)  # the score of each seed
         cells = [cell([drawn[seed]] * 2, num_fewshot=k, seed=seed) for k in (0, 1) for seed in range(5)]
-        low, high = shot_curves(cells)[0].points[0].ci95
+        low, high = shot_curves(cells)[0][0].points[0].ci95
         covered += low <= 0.6 <= high
     assert 273 <= covered <= 297
 
@@ -218,11 +236,11 @@ def test_a_band_of_shares_stays_between_0_and_1():
         )
 
     cells = [share(values, num_fewshot=k, seed=seed) for k in (0, 1) for seed, values in enumerate(([1, 1], [1, 0]))]
-    assert shot_curves(cells)[0].points[0].ci95 == (0.0, 1.0)
+    assert shot_curves(cells)[0][0].points[0].ci95 == (0.0, 1.0)
 
 
 def test_one_draw_has_no_band():
-    (curve,) = shot_curves([cell([0, 1, 1], num_fewshot=k) for k in (0, 8)])
+    ((curve,), _) = shot_curves([cell([0, 1, 1], num_fewshot=k) for k in (0, 8)])
     assert [(point.stdev, point.ci95) for point in curve.points] == [(None, None)] * 2
     assert curve.points[0].scores == {"": pytest.approx(2 / 3)}
 

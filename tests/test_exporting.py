@@ -129,6 +129,21 @@ def test_a_sweep_is_exported_as_tables_and_figures(tmp_path):
     assert tables["variance"][1] == "qa,exact_match,none,seed,0.1,0.25,0.04"
 
 
+def test_an_export_holds_the_variance_that_the_page_shows_and_no_other(tmp_path):
+    beside_a_curve = replace(VARIANCE, conditions={"num_fewshot": "4"})
+    for name in ("both", "curve"):
+        (tmp_path / name).mkdir()
+    write_sweep(tmp_path / "both", SweepAnalysis((CURVE,), (beside_a_curve, VARIANCE), ()))
+    write_sweep(tmp_path / "curve", SweepAnalysis((CURVE,), (beside_a_curve,), ()))
+    written = {name: [path.name for path in export_folder(tmp_path / name)] for name in ("both", "curve")}
+    assert set(written["both"]) - set(written["curve"]) == {
+        "variance.md", "variance.tex", "variance.csv", "variance.svg",
+    }  # fmt: skip
+    table = (tmp_path / "both" / "tables" / "variance.csv").read_text(encoding="utf-8").splitlines()
+    assert table[0].startswith("task,metric,control,")
+    assert len(table) == 1 + len(VARIANCE.components)
+
+
 def test_a_figure_is_the_same_bytes_each_time_and_holds_no_hostile_text(tmp_path):
     def draw(text):
         analysis = SweepAnalysis(

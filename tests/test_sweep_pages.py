@@ -257,6 +257,7 @@ def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_si
     write_comparison_page(comparison, runs, tmp_path / "compare.html")
 
     page = assert_self_contained((tmp_path / "compare.html").read_bytes().decode())
+    assert any("Bonett and Price’s where a question is right or wrong" in text for text in page.texts)
     row = ["qa", "2", "exact_match", "0.500", "0.000", "−0.500"]
     assert page.rows("differences")[1:] == [
         ["b"],

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -161,6 +162,53 @@ def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
     by_seed = [one for one in analysis["variance"] if one["metric"] == "token_f1"]
     assert [one["conditions"] for one in by_seed] == [{"num_fewshot": "1"}, {"num_fewshot": "2"}]
     assert "shot curves" in outcome.out
+
+
+def test_another_sweep_in_the_same_folder_need_not_set_the_same_options(sweep, tmp_path):
+    assert sweep("seed=0,1", "num_fewshot=1").exit_code == 0
+
+    outcome = sweep("num_fewshot=1")
+
+    assert (outcome.exit_code, "icl-eval:" in outcome.err) == (0, False)
+    content = read_sweep(tmp_path)
+    assert len(content["cells"]) == 3
+    assert content["analysis"]["notes"] == ["variance, qa: 1 of 3 cells left out, for want of seed"]
+    assert [found["factors"] for found in content["analysis"]["variance"]] == [{"seed": ["0", "1"]}] * 2
+    assert content["analysis"]["notes"][0] in outcome.out
+
+
+def own_words(outcome):
+    """Return what stands on stderr behind Hydra's list of jobs."""
+    return [line for line in outcome.err.splitlines() if not re.match(r"Launching|\t#", line)]
+
+
+def test_an_analysis_that_breaks_down_is_one_line_and_keeps_the_cells(sweep, tmp_path, monkeypatch):
+    def break_down(cells):
+        raise KeyError("no such\nfactor")
+
+    monkeypatch.setattr("icl_eval.analysis.sweep.variance_analyses", break_down)
+    outcome = sweep("num_fewshot=0,1")
+
+    assert outcome.exit_code == 1
+    content = read_sweep(tmp_path)
+    assert [cell["results"]["qa"]["n"] for cell in content["cells"]] == [3, 3]
+    [note] = content["analysis"]["notes"]
+    assert note.startswith("no analysis: KeyError: 'no such\\nfactor' (test_sweeps.py:")
+    assert own_words(outcome) == [f"icl-eval: {note}"]
+    assert (tmp_path / "sweep" / "sweep.html").is_file()
+
+
+def test_a_sweep_that_cannot_be_summed_up_does_not_end_as_if_it_were(sweep, tmp_path, monkeypatch):
+    def break_down(folder):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr("icl_eval.pages.sweep_page.write_sweep_page", break_down)
+    outcome = sweep("num_fewshot=0")
+
+    assert outcome.exit_code == 1
+    [line] = own_words(outcome)
+    assert re.fullmatch(r"icl-eval: the sweep cannot be summed up: RuntimeError: no room \(test_sweeps.py:\d+\)", line)
+    assert len(read_cells(tmp_path)) == 1
 
 
 def sweep_and_be_killed(arguments, num_records):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from icl_eval.measurements import Measurement
+from icl_eval.numbers import counted
 
 _INCIDENTAL = ("order", "template")
 _ORDER_SEED = "order.seed"
@@ -25,6 +26,22 @@ class SweepCell:
     options: Mapping[str, str]
     """The overrides in which cells of the sweep differ, by key."""
     measurement: Measurement
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that differ only in some options."""
+
+    conditions: Mapping[str, str]
+    """The values of all other options that vary in the sweep."""
+    where: str
+    """The task and these values, for messages."""
+    options: tuple[str, ...]
+    """In which the cells may differ."""
+    cells: tuple[SweepCell, ...]
+    """Those that set all of these options: sweeps that share a folder need not set the same."""
+    gap: str | None
+    """How many do not, and what they lack; None where there are none."""
 
 
 def is_drawn(option: str) -> bool:
@@ -59,8 +76,8 @@ def varying_options(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
     return [{key: cell[key] for key in varying if key in cell} for cell in cells]
 
 
-def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[tuple[dict[str, str], list[SweepCell]]]:
-    """Return groups of cells that differ only in some options, each with the other options that it is about.
+def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[Group]:
+    """Return groups of cells that differ only in some options.
 
     Args:
         cells: Cells with the same task and metric.
@@ -70,4 +87,16 @@ def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[
     for cell in cells:
         outside = tuple((key, value) for key, value in cell.options.items() if not is_inside(key))
         groups[outside].append(cell)
-    return [(dict(outside), members) for outside, members in groups.items()]
+    return [_group(dict(outside), members, is_inside) for outside, members in groups.items()]
+
+
+def _group(conditions: Mapping[str, str], members: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> Group:
+    options = dict.fromkeys(key for cell in members for key in cell.options if is_inside(key))
+    whole = tuple(cell for cell in members if all(key in cell.options for key in options))
+    where = " ".join([members[0].measurement.task, *(f"{key}={value}" for key, value in conditions.items())])
+    gap = None
+    if len(whole) < len(members):
+        missing = [key for key in options if any(key not in cell.options for cell in members)]
+        left_out = len(members) - len(whole)
+        gap = f"{left_out} of {counted(len(members), 'cell')} left out, for want of {' and '.join(missing)}"
+    return Group(conditions, where, tuple(options), whole, gap)

@@ -19,10 +19,8 @@ def print_analysis(analysis: SweepAnalysis) -> None:
     drawn = [curve for curve in analysis.shot_curves if any(len(point.scores) > 1 for point in curve.points)]
     if drawn:
         console.print(_curve_table(drawn))
-    # Beside a curve, the draws at each of its points are in its band already.
-    spread = [found for found in analysis.variance if "num_fewshot" not in found.conditions]
-    if spread:
-        console.print(_variance_table(spread))
+    if analysis.spreads:
+        console.print(_variance_table(analysis.spreads))
     if analysis.influence:
         console.print(influence_table(analysis.influence))
         console.print(behaviour_table(analysis.influence))

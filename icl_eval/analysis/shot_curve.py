@@ -46,33 +46,38 @@ class ShotCurve:
     """By rising number of demonstrations."""
 
 
-def shot_curves(cells: Sequence[SweepCell]) -> list[ShotCurve]:
-    """Return a curve for each combination of the other options; none where the number does not vary.
+def shot_curves(cells: Sequence[SweepCell]) -> tuple[list[ShotCurve], list[str]]:
+    """Return a curve for each combination of the other options, and notes on cells that have no place in it.
+
+    There is none where the number does not vary.
 
     Args:
         cells: One metric of one task, on the same questions.
     """
-    curves = []
-    for conditions, members in split(cells, lambda option: option == _SHOTS or is_drawn(option)):
+    curves, notes = [], []
+    for group in split(cells, lambda option: option == _SHOTS or is_drawn(option)):
+        if _SHOTS not in group.options:
+            continue
+        if group.gap:
+            notes.append(f"shot curve, {group.where}: {group.gap}")
         by_number: defaultdict[int, list[SweepCell]] = defaultdict(list)
-        for cell in members:
-            if _SHOTS in cell.options:
-                by_number[int(cell.options[_SHOTS])].append(cell)
+        for cell in group.cells:
+            by_number[int(cell.options[_SHOTS])].append(cell)
         if len(by_number) < 2:
             continue
-        measured = members[0].measurement
+        measured = group.cells[0].measurement
         curves.append(
             ShotCurve(
                 task=measured.task,
                 metric=measured.metric,
                 higher_is_better=measured.higher_is_better,
-                conditions=conditions,
-                draws=tuple(key for key in members[0].options if is_drawn(key)),
+                conditions=group.conditions,
+                draws=tuple(key for key in group.options if is_drawn(key)),
                 n=len(measured.example_ids),
                 points=tuple(_point(number, by_number[number]) for number in sorted(by_number)),
             )
         )
-    return curves
+    return curves, notes
 
 
 def _point(number: int, cells: Sequence[SweepCell]) -> ShotCurvePoint:

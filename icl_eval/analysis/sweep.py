@@ -27,6 +27,11 @@ class SweepAnalysis:
     influence: tuple[InfluenceAnalysis, ...] = ()
     """Where `leave_out` varies."""
 
+    @property
+    def spreads(self) -> list[VarianceAnalysis]:
+        """The analyses of variance to show: beside a curve, the draws at each of its points are in its band already."""
+        return [found for found in self.variance if "num_fewshot" not in found.conditions]
+
 
 def analyse_sweep(folder: Path, cells: Sequence[Mapping[str, Any]]) -> SweepAnalysis:
     """Analyse the finished cells of a sweep.
@@ -45,7 +50,9 @@ def analyse_sweep(folder: Path, cells: Sequence[Mapping[str, Any]]) -> SweepAnal
         if len({cell.measurement.example_ids for cell in members}) > 1:
             notes.append(f"{task}, {metric}: cells answered different questions and cannot be analysed together")
             continue
-        curves += shot_curves(members)
+        drawn, unfit = shot_curves(members)
+        curves += drawn
+        notes += unfit
         found, unfit = variance_analyses(members)
         variance += found
         notes += unfit

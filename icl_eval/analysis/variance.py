@@ -85,20 +85,20 @@ def variance_analyses(cells: Sequence[SweepCell]) -> tuple[list[VarianceAnalysis
         cells: One metric of one task, on the same questions.
     """
     analyses, notes = [], []
-    for conditions, members in split(cells, is_incidental):
-        keys = dict.fromkeys(key for cell in members for key in cell.options if is_incidental(key))
-        levels = {key: tuple(dict.fromkeys(cell.options.get(key, "") for cell in members)) for key in keys}
+    for group in split(cells, is_incidental):
+        if group.gap:
+            notes.append(f"variance, {group.where}: {group.gap}")
+        levels = {key: tuple(dict.fromkeys(cell.options[key] for cell in group.cells)) for key in group.options}
         factors = {key: values for key, values in levels.items() if len(values) > 1}
         if not factors:
             continue
-        where = " ".join([members[0].measurement.task, *(f"{key}={value}" for key, value in conditions.items())])
-        expected = prod(map(len, factors.values()))
-        if len(members) != expected:
-            notes.append(f"variance, {where}: {len(members)} of {expected} combinations have a score; all are needed")
+        expected, found = prod(map(len, factors.values())), len(group.cells)
+        if found != expected:
+            notes.append(f"variance, {group.where}: {found} of {expected} combinations have a score; all are needed")
             continue
-        values = _values(members, factors)
+        values = _values(group.cells, factors)
         if values is not None:
-            analyses.append(_analyse(members, conditions, factors, values))
+            analyses.append(_analyse(group.cells, group.conditions, factors, values))
     return analyses, notes
 
 

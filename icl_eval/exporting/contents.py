@@ -36,8 +36,8 @@ def sweep_tables(sweep: Sweep) -> list[PaperTable]:
     tables = [PaperTable("scores", ("cell", *_SCORE), tuple(scores)), _cell_table(sweep, labels)]
     if sweep.analysis.shot_curves:
         tables.append(_curve_table(sweep.analysis.shot_curves))
-    if sweep.analysis.variance:
-        tables.append(_variance_table(sweep.analysis.variance))
+    if sweep.analysis.spreads:
+        tables.append(_variance_table(sweep.analysis.spreads))
     if sweep.analysis.influence:
         tables.append(_influence_table(sweep.analysis.influence))
     return tables

@@ -52,8 +52,8 @@ def _figures(sweep: "Sweep") -> "Iterator[tuple[str, Figure]]":
     for task, metric in dict.fromkeys((curve.task, curve.metric) for curve in curves):
         group = [curve for curve in curves if (curve.task, curve.metric) == (task, metric)]
         yield f"shot_curve_{task}_{metric}", draw_curves(group)
-    if sweep.analysis.variance:
-        yield "variance", draw_shares(sweep.analysis.variance)
+    if sweep.analysis.spreads:
+        yield "variance", draw_shares(sweep.analysis.spreads)
     for found in sweep.analysis.influence:
         for measure in dict.fromkeys(measure for shown in found.demonstrations for measure in shown.effects):
             name = "_".join(["influence", found.task, measure, *map("=".join, found.conditions.items())])

@@ -116,8 +116,6 @@ def render_sweep_page(
         answers: The cells' answers, as `gather_answers` returns them.
         notes: What could not be shown, and why.
     """
-    # Beside a curve, the draws at each of its points are in its band already.
-    spreads = [found for found in sweep.analysis.variance if "num_fewshot" not in found.conditions]
     return render_page(
         "sweep.html.j2",
         name=name,
@@ -126,7 +124,7 @@ def render_sweep_page(
         columns=score_columns(sweep.cells),
         curves=curve_charts(sweep.analysis.shot_curves),
         frame=FRAME,
-        spreads=[(found, variance_segments(found)) for found in spreads],
+        spreads=[(found, variance_segments(found)) for found in sweep.analysis.spreads],
         influences=[(found, _influence_scales(found)) for found in sweep.analysis.influence],
         notes=notes,
         answers=answers,
