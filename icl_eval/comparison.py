@@ -7,6 +7,7 @@ import numpy as np
 
 from icl_eval.errors import DataError
 from icl_eval.measurements import Measurement, gain, measure
+from icl_eval.records import Record
 from icl_eval.runs import Run
 from icl_eval.significance import (
     Paired,
@@ -19,6 +20,7 @@ from icl_eval.significance import (
 )
 
 SCHEMA_VERSION = 1
+_MAX_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def compare_runs(runs: Sequence[Run], seed: int = 0, num_resamples: int = 10_000
         num_resamples: How many corpora are drawn for an interval, how many exchanges for a test.
 
     Raises:
-        DataError: When runs cannot be compared: other data, other questions, another metric; or records are missing.
+        DataError: When runs cannot be compared (other data, other questions or references, another metric), or records
+            are missing.
     """
     baseline, *others = runs
     tasks = tuple(task for task in baseline.report.results if all(task in run.report.results for run in others))
@@ -115,12 +118,18 @@ def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
     data = [run.report.provenance.datasets[task] for run in (baseline, other)]
     if data[0] != data[1]:
         raise DataError(f"{other.folder}: task '{task}' has other data than in {baseline.folder}")
-    ids = [{record.example_id for record in run.records(task)} for run in (baseline, other)]
-    if differing := sorted(ids[0] ^ ids[1]):
+    before, after = ({record.example_id: record for record in run.records(task)} for run in (baseline, other))
+    if differing := sorted(before.keys() ^ after.keys()):
         raise DataError(
             f"{other.folder}: task '{task}' has other questions than in {baseline.folder}: "
-            f"{len(ids[1])} and {len(ids[0])}, and {differing[0]!r} is only in one of them"
+            f"{len(after)} and {len(before)}, and {differing[0]!r} is only in one of them"
         )
+    for example_id, record in before.items():
+        if record.asked != after[example_id].asked:
+            raise DataError(
+                f"{other.folder}: task '{task}' asks {example_id!r} otherwise than in {baseline.folder}: "
+                f"{_first_difference(record, after[example_id])}"
+            )
     metrics = [run.report.results[task].metrics for run in (baseline, other)]
     for name in metrics[0].keys() & metrics[1].keys():
         if metrics[0][name].signature != metrics[1][name].signature:
@@ -128,6 +137,14 @@ def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
                 f"{other.folder}: {name} of task '{task}' has other options than in {baseline.folder}: "
                 f"{metrics[1][name].signature} and {metrics[0][name].signature}"
             )
+
+
+def _first_difference(before: Record, after: Record) -> str:
+    """Return which part of a question two records disagree on, and what each has."""
+    parts = [{"references": list(record.targets), **record.doc} for record in (after, before)]
+    name = next(name for name in {**parts[0], **parts[1]} if parts[0].get(name) != parts[1].get(name))
+    found = [repr(part[name]) if name in part else "none" for part in parts]
+    return f"{name}: {' and '.join(text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}…' for text in found)}"
 
 
 def _compare(name: str, baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Difference:

@@ -51,6 +51,11 @@ class Record:
     likelihood: QuestionLikelihood | None = None
     """What the model finds of answers that it is given, where that was asked for."""
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Return what was asked: records with the same are about the same question, and can be compared."""
+        return {"id": self.example_id, "doc": dict(self.doc), "targets": self.targets}
+
 
 _RECORD = TypeAdapter(Record)
 

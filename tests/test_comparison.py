@@ -92,6 +92,12 @@ REFUSED = {
     "task=math": "one: no task that the others have too; there is nothing to compare",
     "task.qa.metrics.exact_match.ignore_case=false": "other: exact_match of task 'qa' has other options than in one: ",
     "task.qa.test.path=rows.jsonl": "other: task 'qa' has other data than in one",
+    "task.qa.fields.references=\"'7'\"": "other: task 'qa' asks 'qa-test-001' otherwise than in one: "
+    "references: ['7'] and ['diamond', 'a diamond', 'the diamond', 'diamonds']\n",
+    'task.qa.fields.question="question[:5]"': "other: task 'qa' asks 'qa-test-001' otherwise than in one: "
+    "question: 'Which' and 'Which precious stone is a form of pure carbon?'\n",
+    "task.qa.fields.hint=\"'none'\"": "other: task 'qa' asks 'qa-test-001' otherwise than in one: "
+    "hint: 'none' and none\n",
 }
 
 

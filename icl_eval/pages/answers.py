@@ -42,10 +42,9 @@ class _Questions:
 
     def number(self, record: Record) -> int:
         """Return the number of the question that a record answers."""
-        asked = {"id": record.example_id, "doc": dict(record.doc), "targets": record.targets}
-        number = self.numbers.setdefault(json.dumps(asked, sort_keys=True), len(self.embedded))
+        number = self.numbers.setdefault(json.dumps(record.asked, sort_keys=True), len(self.embedded))
         if number == len(self.embedded):
-            self.embedded.append(asked)
+            self.embedded.append(record.asked)
         return number
 
 
