@@ -96,7 +96,7 @@ REFUSED = {
     "references: ['7'] and ['diamond', 'a diamond', 'the diamond', 'diamonds']\n",
     'task.qa.fields.question="question[:5]"': "other: task 'qa' asks 'qa-test-001' otherwise than in one: "
     "question: 'Which' and 'Which precious stone is a form of pure carbon?'\n",
-    "task.qa.fields.hint=\"'none'\"": "other: task 'qa' asks 'qa-test-001' otherwise than in one: "
+    "+task.qa.fields.hint=\"'none'\"": "other: task 'qa' asks 'qa-test-001' otherwise than in one: "
     "hint: 'none' and none\n",
 }
 
