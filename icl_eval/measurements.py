@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from icl_eval.building import build
+from icl_eval.building import build_metrics
 from icl_eval.errors import DataError
 from icl_eval.intervals import FloatArray, pseudo_values
 from icl_eval.metrics import Metric, Statistics
@@ -114,4 +114,4 @@ def _build_metrics(config: Mapping[str, Any], task: str) -> list[Metric]:
     key, options = "metrics", config["metrics"]
     if not options:
         key, options = f"task.{task}.metrics", config["task"][task]["metrics"]
-    return [build(metric, f"{key}.{name}") for name, metric in options.items()]
+    return build_metrics(options, key)

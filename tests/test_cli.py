@@ -113,6 +113,16 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["task.qa.stop=x"], "task.qa.stop=x: Invalid value assigned: str is not a ListConfig, list or tuple."),
         (["metrics=[chrf]", "metrics.chrf.beta=x"], "metrics.chrf.beta=x: Input should be a valid integer"),
         (
+            ["metrics=[numeric_flexible,numeric_strict]", "metrics.numeric_strict.extraction=flexible"],
+            "metrics.numeric_strict: is called 'numeric_flexible' in a report, as metrics.numeric_flexible is; "
+            "a task can have one metric of each name, so leave one of them out",
+        ),
+        (
+            ["+task.qa.metrics.loose={_target_: icl_eval.metrics.exact_match.ExactMatch, ignore_numbers: true}"],
+            "task.qa.metrics.loose: is called 'exact_match' in a report, as task.qa.metrics.exact_match is; "
+            "a task can have one metric of each name, so leave one of them out",
+        ),
+        (
             ["task.qa.metrics.exact_match.ignore_case=3"],
             "task.qa.metrics.exact_match.ignore_case=3: Input should be a valid boolean",
         ),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icl_eval.building.instances import build
+from icl_eval.building.metrics import build_metrics
 from icl_eval.building.options import least_new_tokens_of
 from icl_eval.config import DataConfig, RunConfig, TaskConfig
 from icl_eval.demonstrations import Choice, build_shown
@@ -60,9 +61,7 @@ def build_plan(
         stop=tuple(stop),
         max_new_tokens=max_new_tokens,
         postprocess=build(postprocessing, "postprocessing") if postprocessing else Strip(),
-        build_metrics=lambda: [
-            build(metric, f"{metrics_key}.{metric_name}") for metric_name, metric in metrics.items()
-        ],
+        build_metrics=lambda: build_metrics(metrics, metrics_key),
     )
 
 

@@ -1,0 +1,30 @@
+"""Metrics: the objects that score a task, from what the configuration says of each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from icl_eval.building.instances import build
+from icl_eval.errors import ConfigError
+from icl_eval.metrics import Metric
+
+
+def build_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
+    """Build a task's metrics; imports `evaluate`, which takes seconds.
+
+    Args:
+        options: The configuration of each, by a name of the user's.
+        key: Where they stand, for messages.
+
+    Raises:
+        ConfigError: When one cannot be built, or two have one name: a report would have room for the last alone.
+    """
+    found: dict[str, tuple[str, Metric]] = {}
+    for own, option in options.items():
+        metric: Metric = build(option, f"{key}.{own}")
+        if metric.name in found:
+            raise ConfigError(
+                f"{key}.{own}: is called '{metric.name}' in a report, as {key}.{found[metric.name][0]} is; "
+                "a task can have one metric of each name, so leave one of them out"
+            )
+        found[metric.name] = (own, metric)
+    return [metric for _, metric in found.values()]
