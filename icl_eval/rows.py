@@ -7,14 +7,16 @@ mixed types into re-quoted text without a word, and names neither file nor line 
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from icl_eval.errors import DataError
 
 _HUB_TIMEOUT_S = 5.0
+_CARRIAGE_RETURN = "a carriage return (CR) within the line; lines must end in LF or CRLF, not in CR as on old Macs"
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,10 @@ def _read_jsonl(path: str) -> Iterator[Row]:
             continue
         where = f"{path}:{number}"
         try:
-            values = json.loads(line)
+            values = json.loads(line, object_pairs_hook=partial(_object, where))
         except ValueError as error:
-            raise DataError(f"{where}: not JSON ({error})") from None
+            reason = _CARRIAGE_RETURN if "\r" in line.strip() else f"not JSON ({error})"
+            raise DataError(f"{where}: {reason}") from None
         except RecursionError:
             raise DataError(f"{where}: not JSON that can be read (nested too deeply)") from None
         if not isinstance(values, dict):
@@ -102,10 +105,23 @@ def _read_jsonl(path: str) -> Iterator[Row]:
         yield Row(where, values)
 
 
+def _object(where: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    _require_different([name for name, _ in pairs], f"{where}: the key")
+    return dict(pairs)
+
+
+def _require_different(names: Sequence[str], what: str) -> None:
+    """Refuse names of which one is there twice: the parsers would keep its last value and forget the others."""
+    if len(set(names)) < len(names):
+        name = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{what} {name!r} is there more than once; each name must have one value")
+
+
 def _read_csv(path: str) -> Iterator[Row]:
     text = [line + "\n" for _, line in _lines(path)]
     reader = csv.DictReader(text, strict=True)
     try:
+        _require_different(reader.fieldnames or (), f"{path}:{reader.line_num}: the column")
         for values in reader:
             where = f"{path}:{reader.line_num}"
             if None in values or None in values.values():
@@ -113,7 +129,8 @@ def _read_csv(path: str) -> Iterator[Row]:
                 raise DataError(f"{where}: not as many values as the header has columns ({columns})")
             yield Row(where, values)
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.reader.line_num}: not CSV ({error})") from None
+        reason = _CARRIAGE_RETURN if "new-line character" in str(error) else f"not CSV ({error})"
+        raise DataError(f"{path}:{reader.reader.line_num}: {reason}") from None
 
 
 def _read_dataset(source: DataSource) -> Iterator[Row]:

@@ -90,10 +90,12 @@ class FieldMapping:
         where = f"{row.where}: {self._describe('choices')}"
         if not isinstance(choices, list | tuple) or len(choices) < 2:
             raise DataError(f"{where} is {_kind(choices)}, but must be a list of two or more texts")
+        answers: dict[str, str] = {}
         for choice in choices:
-            self._require_text(row, "choices", choice)
-            if choices.count(choice) > 1:
-                raise DataError(f"{where} holds {choice!r} twice")
+            answer = self._require_text(row, "choices", choice).strip()
+            if answer in answers:
+                raise DataError(f"{where} holds {_same(answers[answer], choice)}")
+            answers[answer] = choice
         if not set(choices) & set(references):
             raise DataError(f"{where} holds no reference: {list(choices)} has none of {list(references)}")
         return tuple(choices)
@@ -176,6 +178,12 @@ def _examples(mapping: FieldMapping, rows: Sequence[Row], split: str) -> tuple[E
         examples[example.id] = example
         places[example.id] = row.where
     return tuple(examples.values())
+
+
+def _same(choice: str, other: str) -> str:
+    if choice == other:
+        return f"{choice!r} twice"
+    return f"{choice!r} and {other!r}, which differ in nothing but white space at their ends"
 
 
 def _kind(value: object) -> str:

@@ -1,3 +1,4 @@
+import logging
 import math
 
 import numpy as np
@@ -227,6 +228,16 @@ def test_bm25_ranks_by_its_formula_and_counts_every_word():
     shown, similarities = ranked(Bm25Demonstrations(0), "A cat, strasse? unheard", examples(texts))
     assert shown == sorted(scores, key=scores.__getitem__, reverse=True)
     assert similarities == pytest.approx([scores[name] for name in shown], abs=2e-6)
+
+
+def test_the_library_of_bm25_may_warn_and_says_nothing_else(caplog):
+    import bm25s  # which sets the level of its messages when it is imported
+
+    library = logging.getLogger(bm25s.__name__)
+    library.setLevel(logging.DEBUG)
+    ranked(Bm25Demonstrations(0), "A cat", examples("ab"))
+    library.warning("this")
+    assert caplog.messages == ["this"]
 
 
 @pytest.mark.parametrize("strategy", [Bm25Demonstrations, NearestDemonstrations, DiverseDemonstrations])

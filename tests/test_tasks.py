@@ -62,6 +62,11 @@ def test_a_task_is_read_from_jsonl_and_csv_with_mapped_columns(tmp_path):
             "{path}:2: id 'x' is already the id of {path}:1",
         ),
         (b'{"id": [], "question": "q", "references": "a"}', "{path}:1: field 'id' is an empty list"),
+        (
+            b'{"question": "q", "references": "a", "x": {"y": 1, "y": 1}}',
+            "{path}:1: the key 'y' is there more than once; each name must have one value",
+        ),
+        (f"{ROW}\r{ROW}".encode(), "{path}:1: a carriage return (CR) within the line; lines must end in LF or CRLF"),
         (b"[" * 100_000, "{path}:1: not JSON that can be read (nested too deeply)"),
     ],
 )
@@ -84,11 +89,16 @@ def test_a_bad_row_is_one_line_with_file_line_and_reason(tmp_path, content, mess
         ("question,references\na,b,c\n", "{path}:2: not as many values as the header has columns (2)"),
         ('question,references\n"a,b\n', "{path}:3: not CSV (unexpected end of data)"),
         ("question,references\n", "{path}: no rows in it"),
+        ("a,b,a\n1,2,3\n", "{path}:1: the column 'a' is there more than once; each name must have one value"),
+        (
+            "question,references\ra,b\r",
+            "{path}:1: a carriage return (CR) within the line; lines must end in LF or CRLF, not in CR as on old Macs",
+        ),
     ],
 )
 def test_a_bad_csv_file_is_one_line_with_file_line_and_reason(tmp_path, content, message):
     path = tmp_path / "bad.csv"
-    path.write_text(content)
+    path.write_text(content, newline="")
     with pytest.raises(DataError) as error:
         read_rows(DataSource(str(path)))
     assert str(error.value) == message.format(path=path)
@@ -129,6 +139,7 @@ def test_choices_are_a_list_and_may_be_the_same_for_every_row():
         (["a", 1], "is a number, but must be text (references: text or a list of texts)"),
         (["a", " "], "is empty"),
         (["a", "b", "a"], "holds 'a' twice"),
+        (["b", "a", "b\n"], "holds 'b' and 'b\\n', which differ in nothing but white space at their ends"),
         (["A", "b"], "holds no reference: ['A', 'b'] has none of ['a']"),
     ],
 )

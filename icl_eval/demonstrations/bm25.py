@@ -1,5 +1,6 @@
 """The strategy `bm25`."""
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class Bm25Demonstrations:
         """Return the ranking by BM25 score, with the statistics of the whole pool."""
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # on import, bm25s 0.3 sets it to DEBUG
         index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
         index.index([_words(candidate) for candidate in task.pool], show_progress=False)
         ties = tie_breaks(task.pool, self.seed)
