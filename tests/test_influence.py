@@ -1,11 +1,12 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import scipy.stats
 from test_records import FIRST
 
-from icl_eval.analysis.influence import Answers, Effect, Values, influences
+from icl_eval.analysis.influence import Answers, Effect, Values, influence_analyses, influences
 from icl_eval.behaviour import Agreement, Behaviour, measure_behaviour
 from icl_eval.building import build_evaluation
 from icl_eval.errors import ConfigError
@@ -154,6 +155,27 @@ def test_what_is_left_out_is_read_from_the_records_of_each_question():
     assert (c.id, c.effects["f1"]) == ("c", Effect(1, 0.5, None, {"q1": 0.5}, {}))
 
 
+def test_it_is_said_where_no_prompt_lacks_one_demonstration_alone(monkeypatch, tmp_path):
+    shows = {"whole": shown("a", "b"), "first": shown("b", "c"), "second": shown("a", "c")}
+    ranks = {"whole": None, "first": 1, "second": 2}
+
+    def read_run(folder):
+        run = SimpleNamespace(leave_out=ranks[folder.name])
+        results = {"qa": SimpleNamespace(behaviour=None)}
+        return SimpleNamespace(folder=folder, report=SimpleNamespace(run=run, results=results))
+
+    monkeypatch.setattr("icl_eval.analysis.influence.read_run", read_run)
+    monkeypatch.setattr(
+        "icl_eval.analysis.influence.read_answers", lambda run, task: answers(shows[run.folder.name], f1=[0.5])
+    )
+    cells = [
+        {"cell": name, "overrides": [f"leave_out={rank}"], "run": {"leave_out": rank}} for name, rank in ranks.items()
+    ]
+    ([analysis], notes) = influence_analyses(tmp_path, cells)
+    assert analysis.demonstrations == ()
+    assert notes == ["influence, qa: no two prompts differ by one demonstration and nothing else"]
+
+
 # Leaving out
 
 
@@ -235,6 +257,9 @@ def test_the_influence_experiment_finds_what_a_scripted_model_does(icl_eval_comm
     assert cells[None]["results"]["qa"]["behaviour"] == analysis["behaviour"]
     assert (cells[None]["results"]["qa"]["num_fewshot"], cells[1]["results"]["qa"]["num_fewshot"]) == (2, 1)
     assert "room for fewer" not in outcome.out
+    assert "better a score is with a demonstration than without it (above zero it helps" in " ".join(
+        outcome.out.split()
+    )
     [line] = [line for line in outcome.out.splitlines() if "│ qa-pool-001" in line]
     assert [cell.strip() for cell in line.split("│")[2:6]] == [
         "qa-pool-001",

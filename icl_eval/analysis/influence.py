@@ -110,7 +110,7 @@ def influence_analyses(folder: Path, cells: Sequence[Mapping[str, Any]]) -> tupl
         for task, result in whole[0].report.results.items():
             found = influences(read_answers(whole[0], task), [read_answers(run, task) for run in without])
             if not found:
-                notes.append(f"influence, {task}: no two prompts differ by one demonstration alone (overflow=drop?)")
+                notes.append(f"influence, {task}: no two prompts differ by one demonstration and nothing else")
             analyses.append(InfluenceAnalysis(task, conditions, tuple(found), result.behaviour))
     return analyses, notes
 
