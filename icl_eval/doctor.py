@@ -19,6 +19,7 @@ from icl_eval.decoding.library import LibraryDecoder, library_inputs
 from icl_eval.decoding.rules import Rules, apply_rules, start_ids
 from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel, load_model
+from icl_eval.numbers import counted
 from icl_eval.preparation import Evaluation, PreparedTask, prepare
 from icl_eval.searches import Greedy
 
@@ -79,7 +80,7 @@ def print_diagnosis(evaluation: Evaluation) -> None:
         comparisons.append(compare(f"{dtype}: with cache, without", batched[dtype], without))
     name = f"{_REFERENCE} batched, {other} batched"
     comparisons.append(compare(name, batched[_REFERENCE], batched[other]))
-    title = f"{model.name} on {len(task.prompts)} prompts of {task.plan.task.name}"
+    title = f"{model.name} on {counted(len(task.prompts), 'prompt')} of {task.plan.task.name}"
     longest = max(len(prompt.decoder_ids) for prompt in task.prompts) + task.plan.max_new_tokens
     _print(comparisons, title, capabilities_of(model).splits(longest))
 

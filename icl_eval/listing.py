@@ -80,4 +80,4 @@ def _state(folder: Path) -> str:
     if error.exists():
         return f"failed: {json.loads(error.read_text(encoding='utf-8'))['message']}"
     done = sum(path.read_bytes().count(b"\n") for path in folder.glob("samples_*.jsonl"))
-    return f"unfinished, {done} records"
+    return f"unfinished, {counted(done, 'record')}"

@@ -5,6 +5,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from icl_eval.linting import lint_task
+from icl_eval.numbers import counted
 from icl_eval.preparation import Evaluation, Prepared, PreparedTask, prepare
 from icl_eval.prompts import EncodedPrompt
 
@@ -33,7 +34,7 @@ def _print_task(console: Console, prepared: Prepared, task: PreparedTask) -> Non
     _print_prompt(console, name, task.prompts[0])
     limit = "no limit" if prepared.card.max_length is None else f"the model holds {task.builder.context.positions}"
     console.print(
-        f"{name}: {len(lengths)} prompts of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
+        f"{name}: {counted(len(lengths), 'prompt')} of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
         f"up to {task.plan.max_new_tokens} new tokens, stop at {list(task.plan.stop)}",
         markup=False,
         highlight=False,

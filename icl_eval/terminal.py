@@ -107,7 +107,7 @@ def print_sweep(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
         for metric in result["metrics"]
     )
     shared = set.intersection(*(set(cell["overrides"]) for cell in cells)) if cells else set()
-    table = Table(title=f"{len(cells)} cells", title_justify="left")
+    table = Table(title=counted(len(cells), "cell"), title_justify="left")
     table.add_column("cell")
     for task, metric in columns:
         table.add_column(f"{task}\n{metric}", justify="right")

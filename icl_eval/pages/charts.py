@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from icl_eval.analysis import ShotCurve, ShotCurvePoint, VarianceAnalysis
 from icl_eval.analysis.variance import QUESTIONS
+from icl_eval.numbers import counted
 from icl_eval.pages.scales import Scale, nice_scale
 
 NUM_COLOURS = 6
@@ -152,7 +153,7 @@ def _mark(point: ShotCurvePoint, scale: Scale, x: float) -> Mark:
     return Mark(
         x=x,
         y=FRAME.y(scale, point.mean),
-        title=f"{point.num_fewshot} demonstrations: {point.mean:.3g}{interval}{test_set}",
+        title=f"{counted(point.num_fewshot, 'demonstration')}: {point.mean:.3g}{interval}{test_set}",
         draws=tuple(FRAME.y(scale, score) for score in point.scores.values()) if len(point.scores) > 1 else (),
         whisker=(FRAME.y(scale, whisker[0]), FRAME.y(scale, whisker[1])) if whisker else None,
     )

@@ -55,6 +55,7 @@ def _environment() -> Environment:
     )
     scripts = {name: _source(environment, name) for name in environment.list_templates(extensions=["js"])}
     environment.filters |= {
+        "breakable": _breakable,
         "counted": counted,
         "probability": probability,
         "pretty": _pretty,
@@ -73,6 +74,11 @@ def _environment() -> Environment:
 def _typeset(show: Callable[[float], str]) -> Callable[[float], str]:
     """Return a way to show numbers with a minus sign in place of a hyphen."""
     return lambda number: show(number).replace("-", "−")
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name that may be broken after its underscores."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def _pretty(value: Any) -> str:

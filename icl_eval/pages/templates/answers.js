@@ -106,12 +106,13 @@
   function makeNotes(rows) {
     const { task, metric } = chosen;
     const count = (gain) => rows.filter((row) => row.gain === gain).length;
-    const only = task.questions.length - rows.length;
+    const all = task.questions.length;
+    const only = all - rows.length;
     const notes = [
-      `By ${task.metrics[metric].name}, B is better on ${count(1)} questions, A on ${count(-1)}, and ${count(0)} have the same score.`,
+      `By ${task.metrics[metric].name}, B is better on ${counted(count(1), "question")}, A on ${counted(count(-1), "question")}; the same score on ${counted(count(0), "question")}.`,
     ];
-    if (only) notes.push(`${only} of ${task.questions.length} questions are not in both runs, or were asked in other words, and are left out here.`);
-    if (task.left_out) notes.push(`This page holds the first ${task.questions.length} questions; ${task.left_out} more are in the runs' own folders.`);
+    if (only) notes.push(`Left out here, since they are not in both runs or were asked in other words: ${only.toLocaleString("en")} of ${counted(all, "question")}.`);
+    if (task.left_out) notes.push(`This page holds the first ${counted(all, "question")}; ${task.left_out.toLocaleString("en")} more are in the runs' own folders.`);
     return notes.map((note) => make("p", { className: "note" }, note));
   }
 

@@ -30,3 +30,8 @@ function formatted(number) {
   if (number === null || number === undefined) return "–";
   return (Math.abs(number) < 2 ? number.toFixed(3) : number.toFixed(1)).replace("-", "−");
 }
+
+/** Return a count with its noun in the right form. */
+function counted(count, noun) {
+  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+}

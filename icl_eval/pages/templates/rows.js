@@ -44,7 +44,11 @@ class RowTable {
     this.body = make("tbody");
     this.body.addEventListener("click", (event) => this.clicked(event));
     this.body.addEventListener("keydown", (event) => this.pressed(event));
-    return make("table", { className: "rows" }, make("thead", {}, make("tr", {}, toggle, ...heads)), this.body);
+    const table = make("table", { className: "rows" }, make("thead", {}, make("tr", {}, toggle, ...heads)), this.body);
+    const numbers = this.columns.filter((column) => column.number).length;
+    table.style.setProperty("--numbers", numbers);
+    table.style.setProperty("--texts", this.columns.length - numbers);
+    return make("div", { className: "rows-scroll" }, table);
   }
 
   makeHead(column) {
@@ -106,7 +110,7 @@ class RowTable {
       this.body.append(make("tr", {}, make("td", { colSpan: width, className: "none" }, `no ${this.noun} matches`)));
     }
     const some = this.found.length === this.rows.length ? "" : `${this.found.length.toLocaleString("en")} of `;
-    this.status.textContent = `${some}${this.rows.length.toLocaleString("en")} ${this.noun}s`;
+    this.status.textContent = some + counted(this.rows.length, this.noun);
     this.place.textContent = `page ${this.page + 1} of ${pages}`;
     this.previous.disabled = this.page === 0;
     this.next.disabled = this.page === pages - 1;
