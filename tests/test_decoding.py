@@ -173,6 +173,7 @@ RULES = [
     {"eos_token_id": [17, 42, 77, 101, 133, 158, 190]},
     {"min_length": 28, "eos_token_id": list(range(10, 120))},
     {"min_new_tokens": 4, "eos_token_id": list(range(10, 120))},
+    {"min_length": 40, "min_new_tokens": 2, "eos_token_id": list(range(10, 190))},
     {"suppress_tokens": list(range(10, 100)), "begin_suppress_tokens": list(range(100, 150))},
     {"forced_bos_token_id": 7, "forced_eos_token_id": 9},
     {"repetition_penalty": 1.7},
@@ -258,6 +259,31 @@ def test_when_memory_runs_out_rows_go_on_with_half_as_many(name, monkeypatch):
     assert {name: completion.token_ids for name, completion in completions.items()} == expected
     assert {name: tuple(ids) for name, ids in tokens.items()} == expected, "no token twice"
     assert max(batches) > 3 >= batches[-1]
+
+
+def test_when_memory_runs_out_rows_go_on_in_a_session_of_another_kind(monkeypatch):
+    monkeypatch.setitem(DECODER_ONLY, "mistral", (MistralConfig, GROUPED | {"sliding_window": 40}))
+    model = build("mistral")
+    lengths = {"p0": 30, "p1": 18, "p2": 22, "p3": 24}  # with p0 a row reaches the window, without it none does
+    prompts = [EncodedPrompt(Prompt(name, None, None), (), tuple(range(20, 20 + n))) for name, n in lengths.items()]
+    advance, steps, kinds = GreedyDecoder._advance, [], set()
+    open_session = greedy_module.open_session
+
+    def run_out_once(self, rows, logits):
+        steps.append(1)
+        if len(steps) == 2:
+            raise torch.OutOfMemoryError("no memory left")
+        yield from advance(self, rows, logits)
+
+    def listen(*given):
+        opened = open_session(*given)
+        kinds.add(type(opened.session))
+        return opened
+
+    monkeypatch.setattr(GreedyDecoder, "_advance", run_out_once)
+    monkeypatch.setattr(greedy_module, "open_session", listen)
+    assert_as_generate(model, prompts, batch_size=4)
+    assert len(kinds) == 2
 
 
 def test_one_prompt_that_does_not_fit_is_said_in_one_line(monkeypatch):

@@ -201,10 +201,9 @@ def _take(waiting: deque[Hypothesis], count: int, any_length: bool) -> list[Hypo
 def _join(opened: Opened, rows: Sequence[Hypothesis]) -> torch.Tensor:
     """Give rows to the session; where it does not pad, what is longer than the shortest row is fed step by step."""
     own_ids = [row.history[opened.prefix_length :] for row in rows]
-    if not opened.session.pads:
-        width = min(map(len, own_ids))
-        for row, ids in zip(rows, own_ids, strict=True):
-            row.unfed = deque(ids[width:])
-        own_ids = [ids[:width] for ids in own_ids]
+    width = max(map(len, own_ids)) if opened.session.pads else min(map(len, own_ids))
+    for row, ids in zip(rows, own_ids, strict=True):
+        row.unfed = deque(ids[width:])  # a row may come from another session, in which some were still to be fed
+    own_ids = [ids[:width] for ids in own_ids]
     joining = [Joining(row.encoder_ids, ids) for row, ids in zip(rows, own_ids, strict=True)]
     return opened.session.join(joining)

@@ -74,6 +74,8 @@ class Rules:
             encoder_ids: The encoder's tokens; none for a decoder-only model, whose prompt the rules for the input read.
         """
         self._config.max_length = len(context) + self._max_new_tokens
+        if self._config.min_new_tokens is not None:  # it takes precedence over min_length
+            self._config.min_length = len(context) + self._config.min_new_tokens
         read = encoder_ids or context
         device = self._network.device
         return self._network._get_logits_processor(
