@@ -59,6 +59,19 @@ DECODER_ONLY = {
     "mistral_sliding": (hf.MistralConfig, GROUPED | {"sliding_window": 8}),
     "qwen2": (hf.Qwen2Config, GROUPED),
     "qwen3": (hf.Qwen3Config, GROUPED | {"head_dim": 8}),
+    "llama4": (  # scales queries by their place in the cache
+        hf.Llama4TextConfig,
+        GROUPED
+        | {
+            "head_dim": 8,
+            "num_local_experts": 2,
+            "intermediate_size_mlp": 48,
+            "pad_token_id": 0,
+            "floor_scale": 8,
+            "attn_scale": 0.5,
+        }
+        | {"attention_chunk_size": 64, "no_rope_layers": [1, 0], "interleave_moe_layer_step": 2},
+    ),
     "gemma2": (hf.Gemma2Config, GROUPED | {"head_dim": 8, "sliding_window": 8}),
     "gemma3": (
         hf.Gemma3TextConfig,

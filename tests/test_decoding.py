@@ -95,7 +95,7 @@ def test_plain_attention_is_split(name):
     assert capabilities_of(build(name)).splits(10_000)
 
 
-@pytest.mark.parametrize("name", ["bloom", "falcon", "gemma2", "gptj", "t5"])
+@pytest.mark.parametrize("name", ["bloom", "falcon", "gemma2", "gptj", "llama4", "t5"])
 def test_what_split_attention_does_not_compute_is_not_split(name):
     assert not capabilities_of(build(name)).splits(1)
 

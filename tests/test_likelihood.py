@@ -61,7 +61,7 @@ def assert_as_plain(model, asked, tolerance, forced=(), **options):
             assert found[number][text] == pytest.approx(values, abs=tolerance, rel=tolerance / 10), (number, text)
 
 
-IN_FLOAT32 = ("gemma2", "gptj", "mpt", "t5gemma")
+IN_FLOAT32 = ("gemma2", "gptj", "llama4", "mpt", "t5gemma")
 """Networks whose attention the library computes in float32, whatever their dtype."""
 
 

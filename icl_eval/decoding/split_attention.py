@@ -29,6 +29,7 @@ from transformers.masking_utils import sdpa_mask
 NAME = "icl_eval_split"
 """What the attention function is called in the library's registry."""
 
+_NO_LENGTH = 1 << 24
 _CHANGES_SCORES = ("softcap", "s_aux", "position_bias")
 
 LayerKeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -108,8 +109,8 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
         return query_length, 0
 
     def get_seq_length(self) -> int:
-        """Return 0: positions are always given."""
-        return 0
+        """Return a length that no row has: positions are given, and a network that goes by this fails its trial."""
+        return _NO_LENGTH
 
     def get_max_length(self) -> int:
         """Return -1, for no limit."""
