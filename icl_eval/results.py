@@ -38,7 +38,7 @@ def score_task(
         metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
         counts=_count(
             records,
-            prefix_tokens_reused=_count_reused(card, task) if evaluation.search.shares_prefixes else 0,
+            prefix_tokens_reused=_count_reused(evaluation, card, task) if evaluation.search.shares_prefixes else 0,
             unparsed={s.metric: s.unparsed for s in scores if s.unparsed is not None},
         ),
         behaviour=measure_behaviour(scored) if task.plan.max_new_tokens else None,
@@ -57,12 +57,15 @@ def _count(records: Sequence[Record], prefix_tokens_reused: int, unparsed: Mappi
     )
 
 
-def _count_reused(card: ModelCard, task: PreparedTask) -> int:
+def _count_reused(evaluation: Evaluation, card: ModelCard, task: PreparedTask) -> int:
     from icl_eval.decoding.networks import new_cache  # imports torch
     from icl_eval.decoding.prefixes import longest_whole
     from icl_eval.decoding.sharing import count_reused, plan_groups
 
-    return sum(count_reused(plan_groups(task.prompts), longest_whole(new_cache(card.config))).values())
+    reused = count_reused(
+        plan_groups(task.prompts), longest_whole(new_cache(card.config)), keeps=evaluation.prefix_cache_mb > 0
+    )
+    return sum(reused.values())
 
 
 def describe_run(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> RunInfo:

@@ -334,3 +334,23 @@ def test_tokens_come_while_others_are_still_to_be_decoded():
     assert {type(first), type(second), type(third)} == {Token}
     assert first.example_id != second.example_id
     assert first.example_id == third.example_id
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (MemoryError(), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"),
+            True,
+        ),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("The size of tensor a (2) must match the size of tensor b (3)"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_errors_that_say_that_memory_ran_out_are_known(error, expected):
+    assert memory_module.is_out_of_memory(error) is expected

@@ -40,6 +40,15 @@ def test_prompts_leave_for_a_group_of_their_own_when_that_saves_enough():
     assert plan(*family[:2], *others) == [(16, ["x0", "x1", "y0", "y1"])]
 
 
+def test_a_prompt_that_is_a_beginning_of_the_others_does_not_end_their_sharing():
+    family = [prompt(f"x{n}", [*SHORT, *LONG, n, n]) for n in range(4)]
+    for length in (1, 10):
+        assert plan(*family, prompt("y", [*SHORT, *LONG][:length])) == [(416, ["x0", "x1", "x2", "x3"]), (0, ["y"])]
+    for length in (300, 416):  # what they would save by leaving it is less than a group of their own costs
+        beginning = prompt("y", [*SHORT, *LONG][:length])
+        assert plan(*family, beginning) == [(length - 1, ["x0", "x1", "x2", "x3", "y"])]
+
+
 def test_the_plan_does_not_depend_on_the_order_of_the_prompts():
     prompts = [prompt(f"x{n}", [*SHORT, *LONG[: 100 * (n % 3)], n]) for n in range(30)]
     assert plan_groups(prompts) == plan_groups(prompts[::-1])
@@ -56,6 +65,7 @@ def test_reused_tokens_are_what_does_not_have_to_be_computed():
     reused = {"a": 0, "b0": 416, "b1": 416, "b2": 416, "c": 16, "d": 16}
     assert count_reused(plan_groups(prompts), longest_whole=None) == reused
     assert count_reused(plan_groups(prompts), longest_whole=416) == reused
+    assert count_reused(plan_groups(prompts), longest_whole=None, keeps=False) == reused | {"c": 0}
     windowed = count_reused(plan_groups(prompts), longest_whole=415)
     assert windowed == reused | {"c": 0}, "the window no longer holds the beginning of a longer prefix"
 

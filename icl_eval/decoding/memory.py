@@ -23,8 +23,12 @@ def automatic_batch_size(num_prompts: int, bytes_per_row: int, device: str) -> i
     return max(1, min(most, fitting))
 
 
+_SIGNS = ("allocate memory", "out of memory", "not enough memory", "alloc_failed", "bad_alloc", "memory object")
+"""What errors of torch's allocators, cuBLAS, oneDNN and Metal have in their sentences."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out; on a processor, torch raises a plain RuntimeError."""
+    """Return whether an error says that memory ran out; often it is a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)

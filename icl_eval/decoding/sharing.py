@@ -36,7 +36,7 @@ class Group:
 def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[Group]:
     """Return groups that contain every prompt once."""
     by_encoder: defaultdict[Ids, list[EncodedPrompt]] = defaultdict(list)
-    for prompt in sorted(prompts, key=lambda prompt: (prompt.decoder_ids, prompt.prompt.example_id)):
+    for prompt in sorted(prompts, key=_order):
         by_encoder[prompt.encoder_ids].append(prompt)
     groups = []
     alone = []
@@ -50,7 +50,7 @@ def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[Group]:
     return groups
 
 
-def count_reused(groups: Sequence[Group], longest_whole: int | None) -> dict[str, int]:
+def count_reused(groups: Sequence[Group], longest_whole: int | None, keeps: bool = True) -> dict[str, int]:
     """Return for each prompt how many of its tokens another prompt's computation serves.
 
     The first prompt that has a prefix pays for it, the others reuse it; so prompt tokens minus reused tokens is what
@@ -59,6 +59,7 @@ def count_reused(groups: Sequence[Group], longest_whole: int | None) -> dict[str
     Args:
         groups: All groups, in the order in which they are decoded.
         longest_whole: Up to how many tokens a cache keeps all of them, so that a beginning of it is of use, too.
+        keeps: Whether a group's prefix is kept for those after it.
     """
     reused = {}
     paid: set[tuple[Ids, Ids]] = set()
@@ -69,9 +70,13 @@ def count_reused(groups: Sequence[Group], longest_whole: int | None) -> dict[str
             if key in paid:
                 reused[prompt.prompt.example_id] = shared
             else:
-                reused[prompt.prompt.example_id] = _longest_paid(paid, key, longest_whole) if shared else 0
+                reused[prompt.prompt.example_id] = _longest_paid(paid, key, longest_whole) if shared and keeps else 0
                 paid.add(key)
     return reused
+
+
+def _order(prompt: EncodedPrompt) -> tuple[Ids, str]:
+    return prompt.decoder_ids, prompt.prompt.example_id
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
@@ -94,9 +99,10 @@ def _longest_paid(paid: set[tuple[Ids, Ids]], key: tuple[Ids, Ids], longest_whol
 def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> Iterator[Group]:
     """Yield the groups of sorted prompts: branches that save enough on their own, then the rest."""
     depth = _shared_length(members)
-    rest: list[EncodedPrompt] = []
-    branches = groupby(members, key=lambda prompt: prompt.decoder_ids[depth : depth + 1])
-    for _, branch in branches:
+    # A prompt that ends here would keep those that go on with the same token from sharing more.
+    rest = [prompt for prompt in members if len(prompt.decoder_ids) <= depth + 1]
+    deeper = [prompt for prompt in members if len(prompt.decoder_ids) > depth + 1]
+    for _, branch in groupby(deeper, key=lambda prompt: prompt.decoder_ids[depth]):
         prompts = list(branch)
         saving = (len(prompts) - 1) * (_shared_length(prompts) - depth)
         if saving >= MIN_SAVING and len(prompts) < len(members):
@@ -104,6 +110,7 @@ def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> Iterator[G
         else:
             rest += prompts
     if rest:
+        rest.sort(key=_order)
         depth = _shared_length(rest)
         worthwhile = len(rest) > 1 and (depth >= MIN_PREFIX or shares_encoder)
         yield Group(tuple(rest), rest[0].decoder_ids[: depth if worthwhile else 0], shares_encoder)
