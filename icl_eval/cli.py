@@ -20,6 +20,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from icl_eval import hydra_setup
 from icl_eval.config import register_schemas
@@ -37,6 +39,7 @@ from icl_eval.hydra_errors import explain
 
 _FOLDER_ERRORS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG)
 _SWEEP_FLAGS = ("-m", "--multirun")
+_FOLDER_FLAG = "--config-dir"
 
 
 @dataclass(frozen=True)
@@ -151,11 +154,25 @@ def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
     name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "evaluate"
-    arguments.sort(key=lambda word: word not in _SWEEP_FLAGS)  # argparse takes overrides on one side of a flag only
+    arguments = _flags_first(arguments)
     command = COMMANDS[name]
     if command.folders_key is not None:
         arguments = _gather_folders(command.folders_key, arguments)
     sys.exit(_run(command, arguments))
+
+
+def _flags_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with flags, and the folders that some take, before the overrides, as argparse wants them."""
+    flags, others = [], list(arguments)
+    for word in arguments:
+        if word in _SWEEP_FLAGS or word.startswith(f"{_FOLDER_FLAG}="):
+            flags.append(word)
+            others.remove(word)
+    while _FOLDER_FLAG in others[:-1]:
+        place = others.index(_FOLDER_FLAG)
+        flags += others[place : place + 2]
+        del others[place : place + 2]
+    return [*flags, *others]
 
 
 def _gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
@@ -185,13 +202,14 @@ def _run(command: Command, arguments: list[str]) -> int:
     decorate = hydra.main(version_base="1.3", config_path=str(hydra_setup.conf_dir()), config_name=command.config_name)
     try:
         _reject_stray_words(command, arguments)
+        _reject_names_of_ours(arguments)
         hydra_setup.set_command_name(arguments)
         _compose(decorate(lambda cfg: _run_job(command, cfg, failures)), arguments)
         if failures:
             raise failures[0]
     except IclEvalError as error:
         return _say(str(error), error.exit_code)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
         return _say(explain(error), UserError.exit_code)
     except BrokenPipeError:
         # Whoever read our output has enough of it; what Python would still flush must not complain either.
@@ -260,6 +278,18 @@ def _reject_stray_words(command: Command, arguments: Sequence[str]) -> None:
         if word.isidentifier() and not previous.startswith("-"):
             known = ", ".join(COMMANDS)
             raise ConfigError(f"{word!r}: unknown command (known, as the first word: {known}; options are key=value)")
+
+
+def _reject_names_of_ours(arguments: Sequence[str]) -> None:
+    """Refuse a user's configs that are called like ours: Hydra would take ours without a word."""
+    values = [word.partition("=")[2] for word in arguments if word.startswith(f"{_FOLDER_FLAG}=")]
+    values += [value for flag, value in pairwise(arguments) if flag == _FOLDER_FLAG]
+    for folder in map(Path, values):
+        for path in sorted(folder.glob("*/*.yaml")):
+            ours = hydra_setup.conf_dir() / path.relative_to(folder)
+            if ours.exists() and not ours.samefile(path):
+                choice = f"{path.parent.name}={path.stem}"
+                raise ConfigError(f"{path}: {choice} already names {ours}, which would be taken; rename yours")
 
 
 def _say(sentence: str, exit_code: int) -> int:

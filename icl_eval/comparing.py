@@ -29,6 +29,8 @@ def compare_folders(config: CompareConfig) -> None:
     """
     if config.num_resamples < _MIN_RESAMPLES:
         raise ConfigError(f"num_resamples={config.num_resamples}: must be {_MIN_RESAMPLES} or more")
+    if config.seed < 0:
+        raise ConfigError(f"seed={config.seed}: must be 0 or more")
     runs = _runs([Path(folder) for folder in config.runs])
     if len(runs) < 2:
         raise ConfigError(f"compare: two or more runs are needed, found {len(runs)} (icl-eval compare RUN_A RUN_B)")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from icl_eval.config import unknown_key
 
@@ -15,8 +16,12 @@ _NOISE = re.compile(
 
 
 def explain(error: BaseException) -> str:
-    """Return one line for an error that Hydra or OmegaConf raised while composing."""
+    """Return one line for an error that Hydra, OmegaConf or the reader of YAML raised while composing."""
     text = str(error)
+    if isinstance(error, MarkedYAMLError):
+        mark = error.problem_mark
+        where = f"{mark.name}:{mark.line + 1}:{mark.column + 1}: " if mark else ""
+        return f"{where}not YAML ({error.problem})"
     cause = error.__cause__ or error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
         return _unknown(cause)

@@ -130,6 +130,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["demonstrations=fixed"], "demonstrations.ids: a value is needed (demonstrations.ids=…)"),
         (["demonstrations=fixed", "demonstrations.ids=x"], "demonstrations.ids=x: Input should be a valid list"),
         (["num_fewshot=-1"], "num_fewshot=-1: must be 0 or more"),
+        (["seed=-5"], "seed=-5: must be 0 or more"),
         (
             ["num_fewshot=41"],
             f"num_fewshot=41: task 'qa' has only 40 demonstrations for question '{QUESTION}' "
@@ -470,6 +471,35 @@ separator: "\n--\n"
 """
 
 
+@pytest.mark.parametrize(
+    ("content", "place", "problem"),
+    [
+        ("a: 1\nb:\t[2]\n\tc: 3\n", "2:3", "found character '\\t' that cannot start any token"),
+        ("a: 1\nb: [1,\n", "3:1", "expected the node content, but found '<stream end>'"),
+        ("a: 1\na: 2\n", "2:1", "found duplicate key a"),
+    ],
+)
+def test_a_config_file_that_is_no_yaml_is_one_line(icl_eval_command, tmp_path, content, place, problem):
+    path = tmp_path / "mine/task/broken.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    outcome = icl_eval_command("task=broken", "--config-dir", "mine", "limit=1")
+    assert outcome.exit_code == 2
+    assert outcome.err == f"icl-eval: {path}:{place}: not YAML ({problem})\n"
+
+
+def test_a_config_of_ones_own_that_is_called_like_a_packaged_one_is_refused(icl_eval_command, tmp_path):
+    path = tmp_path / "mine/task/qa.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(TASK)
+    message = (
+        f"mine/task/qa.yaml: task=qa already names {conf_dir() / 'task/qa.yaml'}, which would be taken; rename yours"
+    )
+    for flags in (["--config-dir", "mine"], ["--config-dir=mine"]):
+        outcome = icl_eval_command("preview", "task=qa", *flags, "limit=1")
+        assert (outcome.exit_code, outcome.err) == (2, f"icl-eval: {message}\n")
+
+
 def test_a_task_and_a_template_are_added_with_one_file_each_from_outside(icl_eval_command, gpt2, tmp_path):
     for path, content in {"task/capitals.yaml": TASK, "template/arrow.yaml": TEMPLATE}.items():
         (tmp_path / "mine" / path).parent.mkdir(parents=True)
@@ -478,7 +508,7 @@ def test_a_task_and_a_template_are_added_with_one_file_each_from_outside(icl_eva
     (tmp_path / "mine" / "capitals.csv").write_text(rows)
     own = ("--config-dir", "mine", f"model.source={gpt2}")
 
-    outcome = icl_eval_command(*own, "task=capitals", "template=arrow", "demonstrations=first", "num_fewshot=2")
+    outcome = icl_eval_command("task=capitals", *own, "template=arrow", "demonstrations=first", "num_fewshot=2")
 
     assert outcome.exit_code == 0
     (path,) = tmp_path.glob("outputs/*/samples_capitals.jsonl")

@@ -43,6 +43,8 @@ def check_ranges(config: RunConfig) -> None:
         raise ConfigError("task: at least one is needed (task=qa, or task=[qa,math])")
     if config.num_fewshot < 0:
         raise ConfigError(f"num_fewshot={config.num_fewshot}: must be 0 or more")
+    if config.seed < 0:
+        raise ConfigError(f"seed={config.seed}: must be 0 or more")
     if config.batch_size != "auto" and not (isinstance(config.batch_size, int) and config.batch_size >= 1):
         raise ConfigError(f"batch_size={config.batch_size}: must be auto, or 1 or more")
     if config.prefix_cache_mb < 0:
