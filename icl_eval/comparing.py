@@ -24,7 +24,7 @@ def compare_folders(config: CompareConfig) -> None:
     """Compare runs, print the table and write `compare.json` and `compare.html`.
 
     Raises:
-        ConfigError: When there are fewer than two runs, or an option is out of range.
+        ConfigError: When there are fewer than two runs, an option is out of range, or the result cannot go where asked.
         DataError: When a folder holds no finished run, or runs cannot be compared.
     """
     if config.num_resamples < _MIN_RESAMPLES:
@@ -34,12 +34,24 @@ def compare_folders(config: CompareConfig) -> None:
     runs = _runs([Path(folder) for folder in config.runs])
     if len(runs) < 2:
         raise ConfigError(f"compare: two or more runs are needed, found {len(runs)} (icl-eval compare RUN_A RUN_B)")
+    path = _require_json_file(config.output) if config.output else runs[0].folder.parent / "compare.json"
+    page = path.with_suffix(".html")
     comparison = compare_runs(runs, config.seed, config.num_resamples)
-    path = Path(config.output) if config.output else runs[0].folder.parent / "compare.json"
     write_json(asdict(comparison), path)
-    page = path.with_name(path.name.removesuffix(".json") + ".html")
     write_comparison_page(comparison, runs, page)
     _print(comparison, path, page)
+
+
+def _require_json_file(output: str) -> Path:
+    path = Path(output)
+    if path.suffix != ".json":
+        raise ConfigError(f"output={output}: must end in .json (the page goes beside it, with .html in place of that)")
+    if not path.parent.is_dir():
+        raise ConfigError(f"output={output}: there is no folder {path.parent}")
+    for taken in (path, path.with_suffix(".html")):
+        if taken.is_dir():
+            raise ConfigError(f"output={output}: {taken} is a folder, and must be a file or not there yet")
+    return path
 
 
 def _runs(folders: Sequence[Path]) -> list[Run]:

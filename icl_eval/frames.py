@@ -6,20 +6,27 @@
 """
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icl_eval.errors import DataError
+from icl_eval.records import Record
 from icl_eval.reports import MetricResult, TaskResult
 from icl_eval.runs import Run, find_runs
 
 if TYPE_CHECKING:
     import pandas
 
+logger = logging.getLogger(__name__)
+
 
 def load_runs(*roots: str | Path) -> "pandas.DataFrame":
     """Return the scores of all finished runs in some folders and below them, one row a score.
+
+    A run that cannot be read is left out with a warning that names it.
 
     Columns are `run` (its folder), `model`, `architecture`, `template`, `placement`, `num_fewshot`, `seed`, `task`,
     `n`, `metric`, `score`, `stderr`, `ci_low`, `ci_high`, `higher_is_better`, `signature`; and every other option in
@@ -29,7 +36,7 @@ def load_runs(*roots: str | Path) -> "pandas.DataFrame":
         roots: Folders; `outputs` where there are none.
 
     Raises:
-        DataError: When a folder does not exist, or a report in it is none of ours.
+        DataError: When a folder does not exist.
     """
     import pandas
 
@@ -47,21 +54,29 @@ def load_records(*roots: str | Path) -> "pandas.DataFrame":
     """Return the records of all finished runs in some folders and below them, one row a question.
 
     Columns are `run`, `task`, the fields of `icl_eval.records.Record`, and in place of its `metrics` one column a
-    metric, such as `metrics.exact_match`.
+    metric, such as `metrics.exact_match`. A run, or a task of one, that cannot be read is left out with a warning.
 
     Raises:
-        DataError: When a folder does not exist, or a file in it is none of ours.
+        DataError: When a folder does not exist.
     """
     import pandas
 
     rows = []
     for run in _find(roots):
         for task in run.report.results:
-            for record in run.records(task):
+            for record in _records(run, task):
                 fields = asdict(record)
                 scores = {f"metrics.{name}": value for name, value in fields.pop("metrics").items()}
                 rows.append({"run": str(run.folder), "task": task, **fields, **scores})
     return pandas.DataFrame(rows)
+
+
+def _records(run: Run, task: str) -> list[Record]:
+    try:
+        return run.records(task)
+    except DataError as error:
+        logger.warning("%s; left out", error)
+        return []
 
 
 def _find(roots: Sequence[str | Path]) -> list[Run]:

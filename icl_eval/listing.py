@@ -1,6 +1,7 @@
 """Listing: the command `icl-eval list`, a table of the runs in some folders."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from icl_eval.numbers import counted, short
 from icl_eval.runs import REPORT_FILE, Run, read_run
 from icl_eval.terminal import from_here, open_console
 
+logger = logging.getLogger(__name__)
+
 _MARKS = (REPORT_FILE, "error.json", "fingerprint.json")
 """What a run leaves at its end, when it fails, and at its beginning."""
 
@@ -20,13 +23,15 @@ _MARKS = (REPORT_FILE, "error.json", "fingerprint.json")
 def print_runs(roots: Sequence[Path]) -> None:
     """Print a row for each task of each run in some folders and below them.
 
+    A run that cannot be read is left out, with a warning that names the file.
+
     Raises:
-        DataError: When a folder does not exist or holds no run.
+        DataError: When a folder does not exist or holds no run that can be read.
     """
-    folders = _run_folders(roots)
-    if not folders:
+    found = {folder: rows for folder in _run_folders(roots) if (rows := _rows(folder))}
+    if not found:
         raise DataError(f"{', '.join(map(str, roots))}: no run in it")
-    table = Table(title=_counted(folders), title_justify="left")
+    table = Table(title=_counted(list(found)), title_justify="left")
     for column in ("run", "model", "task"):
         table.add_column(column, overflow="fold")
     for column in ("k", "seed"):
@@ -35,8 +40,8 @@ def print_runs(roots: Sequence[Path]) -> None:
         table.add_column(column)
     table.add_column("score", justify="right")
     table.add_column("state")
-    for folder in folders:
-        for row in _finished(read_run(folder)) if (folder / REPORT_FILE).exists() else [_unfinished(folder)]:
+    for folder, rows in found.items():
+        for row in rows:
             table.add_row(*map(Text, (str(from_here(folder)), *row)))  # a folder's name may look like markup
     open_console().print(table)
 
@@ -46,6 +51,17 @@ def _run_folders(roots: Sequence[Path]) -> list[Path]:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder")
     return sorted({path.parent for root in roots for mark in _MARKS for path in root.rglob(mark)})
+
+
+def _rows(folder: Path) -> list[list[str]]:
+    try:
+        return _finished(read_run(folder)) if (folder / REPORT_FILE).exists() else [_unfinished(folder)]
+    except DataError as error:
+        reason = str(error)
+    except Exception as error:  # what lies there may be of another program, and hold whatever YAML and JSON can
+        reason = f"{folder}: not a run ({' '.join(f'{type(error).__name__}: {error}'.split())})"
+    logger.warning("%s; left out", reason)
+    return []
 
 
 def _counted(folders: Sequence[Path]) -> str:

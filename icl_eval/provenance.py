@@ -12,8 +12,10 @@ from typing import Any
 
 import icl_eval
 from icl_eval.errors import FingerprintMismatchError
+from icl_eval.numbers import listed
 from icl_eval.reports import write_json
 
+_CHOOSE = "choose another folder with hydra.run.dir=…"
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "hydra-core", "sacrebleu")
 
 
@@ -67,10 +69,10 @@ def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
     """Compare with the identity that an earlier run left in its folder; leave ours where there is none.
 
     Raises:
-        FingerprintMismatchError: Naming the keys that differ.
+        FingerprintMismatchError: Naming the keys that differ, or the files of which nothing says whose they are.
     """
     if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = _read_identity(path)
         differing = sorted(
             key
             for key in earlier.keys() | identity.keys()
@@ -80,8 +82,32 @@ def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
             shown = "; ".join(f"{key}: {earlier.get(key)!r} there, {identity.get(key)!r} now" for key in differing[:5])
             more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
             raise FingerprintMismatchError(
-                f"{path.parent} holds a run with other options ({shown}{more}); choose another folder with "
-                "hydra.run.dir=… or delete this one"
+                f"{path.parent} holds a run with other options ({shown}{more}); {_CHOOSE} or delete this one"
             )
     else:
+        _require_no_results(path.parent)
         write_json(dict(identity), path)
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    try:
+        identity = json.loads(path.read_bytes())
+        if not isinstance(identity, dict):
+            raise ValueError(f"a {type(identity).__name__} in place of an object")
+    except ValueError as error:
+        raise FingerprintMismatchError(
+            f"{path}: not JSON that says whose records these are ({error}); {_CHOOSE} or delete this one"
+        ) from None
+    return identity
+
+
+def _require_no_results(folder: Path) -> None:
+    """Refuse a folder with files that a run would write over and nothing that says they are a run's."""
+    found = sorted(
+        path.name for pattern in ("report.json", "report.html", "samples_*.jsonl") for path in folder.glob(pattern)
+    )
+    if found:
+        raise FingerprintMismatchError(
+            f"{folder} has {listed(found)}, but no fingerprint.json that says of which run; {_CHOOSE} or move "
+            "what is there"
+        )

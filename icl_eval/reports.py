@@ -151,6 +151,8 @@ def read_report(path: Path) -> Report:
     """
     try:
         return _REPORT.validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
         first: Any = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"

@@ -1,5 +1,6 @@
 """Runs on disk: finding finished run folders again, and what each of them is made of."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from icl_eval.records import Record, read_records
 from icl_eval.reports import Report, read_report
 
 REPORT_FILE = "report.json"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,17 @@ def read_run(folder: Path) -> Run:
 def find_runs(root: Path) -> list[Run]:
     """Read all finished runs in a folder and below it, in the order of their names.
 
+    A report that is none of ours is left out with a warning that names it.
+
     Raises:
-        DataError: When there is no such folder, or a report in it is none of ours.
+        DataError: When there is no such folder.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    return [read_run(path.parent) for path in sorted(root.rglob(REPORT_FILE))]
+    runs = []
+    for path in sorted(root.rglob(REPORT_FILE)):
+        try:
+            runs.append(read_run(path.parent))
+        except DataError as error:
+            logger.warning("%s; left out", error)
+    return runs

@@ -5,6 +5,7 @@ gathered into `sweep.json` and analysed; a cell that failed left `error.json` in
 """
 
 import json
+import logging
 import re
 import sys
 import traceback
@@ -16,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from icl_eval.errors import IclEvalError, UserError
-from icl_eval.reports import write_json
+from icl_eval.errors import DataError, IclEvalError, UserError
+from icl_eval.reports import read_report, write_json
 
 if TYPE_CHECKING:
     from icl_eval.analysis import SweepAnalysis
 
 _ERROR_FILE = "error.json"
+
+logger = logging.getLogger(__name__)
 
 
 def write_failure(folder: Path, error: Exception) -> None:
@@ -102,23 +105,32 @@ def _describe(error: Exception) -> str:
 def gather_cells(folder: Path) -> list[dict[str, Any]]:
     """Return what each cell of a sweep came to, in the order of the cells' overrides.
 
-    A cell is `{"cell": …, "overrides": […]}` with either `run` and `results` as in its report, or `error`.
+    A cell is `{"cell": …, "overrides": […]}` with either `run` and `results` as in its report, or `error`. One whose
+    report is none is left out with a warning that names it.
     """
     cells = []
     for path in folder.iterdir():
         if not (path / ".hydra").is_dir():
             continue
-        overrides = _overrides(path)
-        cell: dict[str, Any] = {"cell": path.name, "overrides": overrides}
-        if (path / _ERROR_FILE).exists():
-            cell["error"] = json.loads((path / _ERROR_FILE).read_text(encoding="utf-8"))
-        elif (path / "report.json").exists():
-            report = json.loads((path / "report.json").read_text(encoding="utf-8"))
-            cell |= {"run": report["run"], "results": report["results"]}
-        else:
-            continue  # never begun, or killed: the same command finishes it
-        cells.append(cell)
+        try:
+            found = _read_cell(path)
+        except DataError as error:
+            logger.warning("%s; left out", error)
+            continue
+        if found:
+            cells.append({"cell": path.name, "overrides": _overrides(path), **found})
     return sorted(cells, key=_natural)
+
+
+def _read_cell(folder: Path) -> dict[str, Any]:
+    """Return what a cell came to; nothing of one that never began or was killed, which the same command finishes."""
+    if (folder / _ERROR_FILE).exists():
+        return {"error": json.loads((folder / _ERROR_FILE).read_text(encoding="utf-8"))}
+    if (folder / "report.json").exists():
+        read_report(folder / "report.json")  # refuses what is none
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        return {"run": report["run"], "results": report["results"]}
+    return {}
 
 
 def _overrides(folder: Path) -> list[str]:

@@ -3,11 +3,13 @@ import shutil
 
 import pytest
 import scipy.stats
+from test_reports import REPORT
 
 import icl_eval
 from icl_eval.comparison import compare_runs
 from icl_eval.errors import DataError
 from icl_eval.hydra_setup import conf_dir
+from icl_eval.reports import write_report
 from icl_eval.runs import find_runs, read_run
 
 QUICK = ("task=qa", "limit=6", "max_new_tokens=4", "num_fewshot=1")
@@ -122,14 +124,24 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(evaluate, icl_eval
         (["."], ".: no finished run in it (report.json is missing)"),
         ([".", "num_resample=3"], "unknown key 'num_resample'; did you mean 'num_resamples'? "),
         (["num_resamples=10"], "num_resamples=10: must be 100 or more"),
+        (["one", "other", "output=c.html"], "output=c.html: must end in .json (the page goes beside it, "),
+        (["one", "other", "output=none/c.json"], "output=none/c.json: there is no folder none"),
+        (["one", "other", "output=there.json"], "output=there.json: there.json is a folder, and must be a file"),
+        (["one", "other", "output=page.json"], "output=page.json: page.html is a folder, and must be a file"),
         (["-m", "."], "-m: only evaluations can be swept"),
     ],
 )
-def test_a_mistake_in_a_comparison_is_one_line(words, sentence, icl_eval_command):
+def test_a_mistake_in_a_comparison_is_one_line(words, sentence, icl_eval_command, tmp_path, monkeypatch):
+    monkeypatch.setattr("icl_eval.comparing.compare_runs", None)  # nothing is computed before
+    for name in ("one", "other", "there.json", "page.html"):
+        (tmp_path / name).mkdir()
+        write_report(REPORT, tmp_path / name / "report.json")
+    before = sorted(tmp_path.rglob("*"))
     outcome = icl_eval_command("compare", *words)
     assert outcome.exit_code == 2
     assert outcome.err.startswith(f"icl-eval: {sentence}")
     assert outcome.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_records_that_are_not_those_of_the_report_are_refused(evaluate):
@@ -183,3 +195,60 @@ def test_the_list_of_runs_shows_scores_and_what_is_not_finished(evaluate, icl_ev
         ["outputs/k=2", *shared, "2", "0", "", "", "", "", "unfinished, 6 records"],
     ]
     assert icl_eval_command("list", "nowhere").err == "icl-eval: nowhere: no such folder\n"
+
+
+BROKEN = {
+    "report.json": "{path}: not a report (the file: Invalid JSON: ",
+    "error.json": "{folder}: not a run (JSONDecodeError: ",
+    ".hydra/config.yaml": "{folder}: not a run (ParserError: ",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_run_that_cannot_be_read_is_named_and_the_others_are_listed(name, evaluate, icl_eval_command, tmp_path):
+    evaluate("outputs/a")
+    shutil.copytree(tmp_path / "outputs/a", tmp_path / "outputs/c")
+    path = tmp_path / "outputs/b" / name
+    path.parent.mkdir(parents=True)
+    (tmp_path / "outputs/b/fingerprint.json").write_text("{}")
+    path.write_text('{"a":')
+
+    outcome = icl_eval_command("list")
+
+    assert outcome.exit_code == 0
+    assert outcome.out.startswith("2 runs, 2 finished")
+    assert [run for run in "abc" if f"outputs/{run} " in outcome.out] == ["a", "c"]
+    sentence = BROKEN[name].format(path=path.relative_to(tmp_path), folder="outputs/b")
+    assert outcome.err.startswith(f"WARNING: {sentence}")
+    assert outcome.err.endswith("; left out\n")
+    assert outcome.err.count("\n") == 1
+    shutil.rmtree(tmp_path / "outputs/a")
+    shutil.rmtree(tmp_path / "outputs/c")
+    assert icl_eval_command("list").err.endswith("\nicl-eval: outputs: no run in it\n")
+
+
+def test_frames_leave_out_what_cannot_be_read_and_name_it(evaluate, tmp_path, capsys):
+    evaluate("outputs/a")  # which leaves logging as the command line sets it
+    for name in "bc":
+        shutil.copytree(tmp_path / "outputs/a", tmp_path / "outputs" / name)
+    (tmp_path / "outputs/b/report.json").write_text("hi")
+    (tmp_path / "outputs/c/samples_qa.jsonl").write_text("hi\n")
+
+    assert list(icl_eval.load_runs()["run"].unique()) == ["outputs/a", "outputs/c"]
+    assert list(icl_eval.load_records()["run"].unique()) == ["outputs/a"]
+
+    report, again, records = capsys.readouterr().err.splitlines()
+    assert again == report
+    assert report.startswith("WARNING: outputs/b/report.json: not a report (the file: Invalid JSON: ")
+    assert records.startswith("WARNING: outputs/c/samples_qa.jsonl:1: not a record (")
+
+
+def test_a_cell_whose_report_is_none_is_named_and_the_others_are_compared(evaluate, icl_eval_command, tmp_path):
+    for name in "abc":
+        evaluate(f"sweep/{name}")
+    (tmp_path / "sweep/b/report.json").write_text("hi")
+    outcome = icl_eval_command("compare", "sweep", "num_resamples=100")
+    assert outcome.exit_code == 0
+    assert outcome.err.startswith("WARNING: sweep/b/report.json: not a report (")
+    assert outcome.err.count("\n") == 1
+    assert read_json(tmp_path / "sweep/compare.json")["runs"] == ["sweep/c"]

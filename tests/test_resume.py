@@ -223,6 +223,35 @@ def test_a_folder_of_another_configuration_is_refused_with_the_key_that_differs(
     assert results(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        (
+            "fingerprint.json",
+            '{"a":',
+            "{folder}/fingerprint.json: not JSON that says whose records these are (Expecting ",
+        ),
+        ("fingerprint.json", "[]", "{folder}/fingerprint.json: not JSON that says whose records these are (a list "),
+        ("report.json", "hi", "{folder} has report.json, but no fingerprint.json that says of which run; choose "),
+        ("samples_other.jsonl", "hi", "{folder} has samples_other.jsonl, but no fingerprint.json that says of which "),
+        ("report.html", "hi", "{folder} has report.html, but no fingerprint.json that says of which run; choose "),
+    ],
+)
+def test_a_file_of_which_nothing_says_whose_it_is_is_named_and_kept(
+    name, content, sentence, icl_eval_command, gpt2, tmp_path, decoded
+):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / name).write_text(content)
+    outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, "task=qa", "limit=1", "hydra.run.dir=run")
+    assert outcome.exit_code == 2
+    assert outcome.err.startswith(f"icl-eval: {sentence.format(folder=folder)}")
+    assert "hydra.run.dir=…" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert (folder / name).read_text() == content
+    assert decoded == []
+
+
 def test_the_same_model_and_data_in_another_place_are_the_same_run(evaluate, decoded, gpt2, tmp_path):
     before = results(evaluate("run", "task=qa", "limit=3"))
     decoded.clear()
