@@ -64,9 +64,11 @@ def build_systems(families: Sequence[str], workload: Workload) -> list[System]:
 def left_as_found(network: PreTrainedModel) -> Iterator[None]:
     """Take back the attention and linears that we give a network: the others shall run what they always run."""
     implementation = network.config._attn_implementation
-    yield
-    network.set_attn_implementation(implementation)
-    restore_linears(network)
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(implementation)
+        restore_linears(network)
 
 
 class IclEval:

@@ -20,7 +20,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -162,17 +161,14 @@ def main() -> None:
 
 
 def _flags_first(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with flags, and the folders that some take, before the overrides, as argparse wants them."""
-    flags, others = [], list(arguments)
+    """Return the arguments with flags before overrides, as argparse wants them, each in one word with its folder."""
+    words: list[str] = []
     for word in arguments:
-        if word in _SWEEP_FLAGS or word.startswith(f"{_FOLDER_FLAG}="):
-            flags.append(word)
-            others.remove(word)
-    while _FOLDER_FLAG in others[:-1]:
-        place = others.index(_FOLDER_FLAG)
-        flags += others[place : place + 2]
-        del others[place : place + 2]
-    return [*flags, *others]
+        if words and words[-1] == _FOLDER_FLAG:
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return sorted(words, key=lambda word: word not in _SWEEP_FLAGS and not word.startswith(f"{_FOLDER_FLAG}="))
 
 
 def _gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
@@ -282,9 +278,8 @@ def _reject_stray_words(command: Command, arguments: Sequence[str]) -> None:
 
 def _reject_names_of_ours(arguments: Sequence[str]) -> None:
     """Refuse a user's configs that are called like ours: Hydra would take ours without a word."""
-    values = [word.partition("=")[2] for word in arguments if word.startswith(f"{_FOLDER_FLAG}=")]
-    values += [value for flag, value in pairwise(arguments) if flag == _FOLDER_FLAG]
-    for folder in map(Path, values):
+    folders = [word.partition("=")[2] for word in arguments if word.startswith(f"{_FOLDER_FLAG}=")]
+    for folder in map(Path, folders):
         for path in sorted(folder.glob("*/*.yaml")):
             ours = hydra_setup.conf_dir() / path.relative_to(folder)
             if ours.exists() and not ours.samefile(path):

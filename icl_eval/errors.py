@@ -1,13 +1,12 @@
 """The exceptions of `icl_eval`, all of them one readable sentence.
 
     IclEvalError                     the run itself failed                       exit code 1
-     ├─ UserError                    the user asked for something impossible     exit code 2
-     │   ├─ ConfigError              an option: unknown, of the wrong type, or at odds with another
-     │   ├─ DataError                a data file: where it is wrong and what was expected
-     │   ├─ ModelUnavailableError    weights that cannot be found, fetched or trusted
-     │   ├─ PromptTooLongError       a prompt that does not fit into the model
-     │   └─ FingerprintMismatchError a run folder that belongs to another configuration
-     └─ SweepError                   some cells of a sweep failed
+     └─ UserError                    the user asked for something impossible     exit code 2
+         ├─ ConfigError              an option: unknown, of the wrong type, or at odds with another
+         ├─ DataError                a data file: where it is wrong and what was expected
+         ├─ ModelUnavailableError    weights that cannot be found, fetched or trusted
+         ├─ PromptTooLongError       a prompt that does not fit into the model
+         └─ FingerprintMismatchError a run folder that belongs to another configuration
 
 The command line prints the sentence and nothing else; a Python caller catches the type.
 """
@@ -43,7 +42,3 @@ class PromptTooLongError(UserError):
 
 class FingerprintMismatchError(UserError):
     """A run folder holds records of another configuration."""
-
-
-class SweepError(IclEvalError):
-    """Some cells of a sweep failed; the others are finished and kept."""

@@ -6,21 +6,17 @@
 """
 
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icl_eval.errors import DataError
 from icl_eval.records import Record
 from icl_eval.reports import MetricResult, TaskResult
-from icl_eval.runs import Run, find_runs
+from icl_eval.runs import Run, find_runs, leaving_out
 
 if TYPE_CHECKING:
     import pandas
-
-logger = logging.getLogger(__name__)
 
 
 def load_runs(*roots: str | Path) -> "pandas.DataFrame":
@@ -64,19 +60,15 @@ def load_records(*roots: str | Path) -> "pandas.DataFrame":
     rows = []
     for run in _find(roots):
         for task in run.report.results:
-            for record in _records(run, task):
-                fields = asdict(record)
-                scores = {f"metrics.{name}": value for name, value in fields.pop("metrics").items()}
-                rows.append({"run": str(run.folder), "task": task, **fields, **scores})
+            with leaving_out():
+                rows += [_record_row(run, task, record) for record in run.records(task)]
     return pandas.DataFrame(rows)
 
 
-def _records(run: Run, task: str) -> list[Record]:
-    try:
-        return run.records(task)
-    except DataError as error:
-        logger.warning("%s; left out", error)
-        return []
+def _record_row(run: Run, task: str, record: Record) -> dict[str, Any]:
+    fields = asdict(record)
+    scores = {f"metrics.{name}": value for name, value in fields.pop("metrics").items()}
+    return {"run": str(run.folder), "task": task, **fields, **scores}
 
 
 def _find(roots: Sequence[str | Path]) -> list[Run]:

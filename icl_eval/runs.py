@@ -1,6 +1,8 @@
 """Runs on disk: finding finished run folders again, and what each of them is made of."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +70,15 @@ def find_runs(root: Path) -> list[Run]:
         raise DataError(f"{root}: no such folder")
     runs = []
     for path in sorted(root.rglob(REPORT_FILE)):
-        try:
+        with leaving_out():
             runs.append(read_run(path.parent))
-        except DataError as error:
-            logger.warning("%s; left out", error)
     return runs
+
+
+@contextmanager
+def leaving_out() -> Iterator[None]:
+    """Warn of something that cannot be read, where the rest can do without it."""
+    try:
+        yield
+    except DataError as error:
+        logger.warning("%s; left out", error)

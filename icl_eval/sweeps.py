@@ -5,7 +5,6 @@ gathered into `sweep.json` and analysed; a cell that failed left `error.json` in
 """
 
 import json
-import logging
 import re
 import sys
 import traceback
@@ -17,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from icl_eval.errors import DataError, IclEvalError, UserError
-from icl_eval.reports import read_report, write_json
+from icl_eval.errors import IclEvalError, UserError
+from icl_eval.reports import write_json
+from icl_eval.runs import REPORT_FILE, leaving_out, read_run
 
 if TYPE_CHECKING:
     from icl_eval.analysis import SweepAnalysis
 
 _ERROR_FILE = "error.json"
-
-logger = logging.getLogger(__name__)
 
 
 def write_failure(folder: Path, error: Exception) -> None:
@@ -112,13 +110,10 @@ def gather_cells(folder: Path) -> list[dict[str, Any]]:
     for path in folder.iterdir():
         if not (path / ".hydra").is_dir():
             continue
-        try:
+        with leaving_out():
             found = _read_cell(path)
-        except DataError as error:
-            logger.warning("%s; left out", error)
-            continue
-        if found:
-            cells.append({"cell": path.name, "overrides": _overrides(path), **found})
+            if found:
+                cells.append({"cell": path.name, "overrides": _overrides(path), **found})
     return sorted(cells, key=_natural)
 
 
@@ -126,9 +121,8 @@ def _read_cell(folder: Path) -> dict[str, Any]:
     """Return what a cell came to; nothing of one that never began or was killed, which the same command finishes."""
     if (folder / _ERROR_FILE).exists():
         return {"error": json.loads((folder / _ERROR_FILE).read_text(encoding="utf-8"))}
-    if (folder / "report.json").exists():
-        read_report(folder / "report.json")  # refuses what is none
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if (folder / REPORT_FILE).exists():
+        report = asdict(read_run(folder).report)
         return {"run": report["run"], "results": report["results"]}
     return {}
 

@@ -10,6 +10,8 @@ MANY_PROMPTS = 256
 """From here on, twice as many rows pay."""
 _SHARE_OF_FREE = 4
 """One part in how many of the free memory rows may take; activations and other programs need some too."""
+_SIGNS = ("allocate memory", "out of memory", "not enough memory", "alloc_failed", "bad_alloc", "memory object")
+"""What errors of torch's allocators, cuBLAS, oneDNN and Metal have in their sentences."""
 
 
 def automatic_batch_size(num_prompts: int, bytes_per_row: int, device: str) -> int:
@@ -21,10 +23,6 @@ def automatic_batch_size(num_prompts: int, bytes_per_row: int, device: str) -> i
     free = free_bytes(device)
     fitting = free // _SHARE_OF_FREE // max(1, bytes_per_row) if free else most
     return max(1, min(most, fitting))
-
-
-_SIGNS = ("allocate memory", "out of memory", "not enough memory", "alloc_failed", "bad_alloc", "memory object")
-"""What errors of torch's allocators, cuBLAS, oneDNN and Metal have in their sentences."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -105,7 +105,7 @@ def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> Iterator[G
     for _, branch in groupby(deeper, key=lambda prompt: prompt.decoder_ids[depth]):
         prompts = list(branch)
         saving = (len(prompts) - 1) * (_shared_length(prompts) - depth)
-        if saving >= MIN_SAVING and len(prompts) < len(members):
+        if saving >= MIN_SAVING:  # some members are not in this branch, or `depth` would be greater
             yield from _split(prompts, shares_encoder)
         else:
             rest += prompts
