@@ -1,15 +1,11 @@
-import html
-import json
 import os
 import shutil
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import test_pages
 import test_sweep_pages
-from parsed_pages import Parsed
+from playwright.sync_api import sync_playwright
 from test_records import FIRST
 
 from icl_eval.analysis import SweepAnalysis
@@ -24,47 +20,47 @@ METRICS = (
 )  # fmt: skip
 LONG = "demonstrations=random,likelihood=references,limit=4,num_fewshot=0,seed=0"
 MEASURE = """
-addEventListener("load", () => {
-  const found = [...document.querySelectorAll("iframe")].map((frame) => {
-    const page = frame.contentDocument;
-    const width = (element) => element.getBoundingClientRect().width;
-    const heads = [...page.querySelectorAll("table.rows th:not(.toggle)")].filter((head) => width(head) > 0);
-    page.querySelector("table.rows .toggle button")?.click();
-    return {
-      width: page.documentElement.scrollWidth,
-      columns: Object.fromEntries(heads.map((head) => [head.textContent.replaceAll("\\u200b", ""), width(head)])),
-      score: page.querySelector("#scores + .scroll td:nth-child(4)")?.getBoundingClientRect().right ?? 0,
-      details: width(page.querySelector("tr.details > td > *")),
-      notes: [...page.querySelectorAll("output, #answers .note")].map((note) => note.textContent),
-    };
-  });
-  document.body.replaceChildren(JSON.stringify(found));
-});
+() => {
+  const width = (element) => element.getBoundingClientRect().width;
+  const heads = [...document.querySelectorAll("table.rows th:not(.toggle)")].filter((head) => width(head) > 0);
+  document.querySelector("table.rows .toggle button")?.click();
+  return {
+    width: document.documentElement.scrollWidth,
+    columns: Object.fromEntries(heads.map((head) => [head.textContent.replaceAll("\\u200b", ""), width(head)])),
+    score: document.querySelector("#scores + .scroll td:nth-child(4)")?.getBoundingClientRect().right ?? 0,
+    details: width(document.querySelector("tr.details > td > *")),
+    notes: [...document.querySelectorAll("output, #answers .note")].map((note) => note.textContent),
+  };
+}
 """
 
 
-@pytest.fixture
-def measure(tmp_path):
-    """Open a page in a browser at each of `WIDTHS`, with the first question unfolded; return what was measured."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium that this machine has; without one, what needs it is skipped."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
         pytest.skip("needs chromium")
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0)
+        yield browser
+        browser.close()
 
-    def measure(page):
-        frames = [f'<iframe width="{width}" height="900" srcdoc="{html.escape(page)}"></iframe>' for width in WIDTHS]
-        path = tmp_path / "frames.html"
-        path.write_text(f"<body>{''.join(frames)}<script>{MEASURE}</script>", encoding="utf-8")
-        profile = f"--user-data-dir={tmp_path / 'profile'}"
-        command = [browser, "--headless", *sandbox, "--disable-gpu", profile, "--dump-dom", path.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        return dict(zip(WIDTHS, json.loads(Parsed(done.stdout).text("body")), strict=True))
+
+@pytest.fixture
+def measure(browser):
+    """Open a page at each of `WIDTHS`, unfold its first question, and return what was measured."""
+
+    def measure(path):
+        found = {}
+        for width in WIDTHS:
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto(path.as_uri())
+            found[width] = page.evaluate(MEASURE)
+            page.close()
+        return found
 
     return measure
-
-
-def written(path):
-    return Path(path).read_text(encoding="utf-8")
 
 
 def test_a_run_with_many_metrics_can_be_read_at_every_width(measure, tmp_path):
@@ -73,7 +69,7 @@ def test_a_run_with_many_metrics_can_be_read_at_every_width(measure, tmp_path):
     record = replace(FIRST, metrics=dict.fromkeys(METRICS, 0.5))
     test_pages.write_run(tmp_path, record, report=replace(test_pages.REPORT, results={"qa": result}))
 
-    measured = measure(written(tmp_path / "report.html"))
+    measured = measure(tmp_path / "report.html")
 
     for width, page in measured.items():
         assert page["width"] <= width
@@ -93,7 +89,7 @@ def test_runs_with_long_names_stand_side_by_side_at_every_width(measure, tmp_pat
     found = test_sweep_pages.difference(names[1])
     write_comparison_page(Comparison(1, names[0], names[1:], 0, 1000, (), (found,)), runs, tmp_path / "page.html")
 
-    for width, page in measure(written(tmp_path / "page.html")).items():
+    for width, page in measure(tmp_path / "page.html").items():
         assert page["width"] <= width
         assert page["details"] <= width
         assert min(page["columns"][title] for title in ("question", "A predicts", "B predicts")) >= 70
@@ -106,6 +102,6 @@ def test_a_sweep_with_long_names_can_be_read_at_every_width(measure, tmp_path):
     cells = [([f"seed={seed}", LONG], [test_sweep_pages.record(1, "1", 1.0)]) for seed in (0, 1)]
     test_sweep_pages.write_sweep(tmp_path, cells, analysis)
 
-    for width, page in measure(written(tmp_path / "sweep.html")).items():
+    for width, page in measure(tmp_path / "sweep.html").items():
         assert page["width"] <= width
         assert page["details"] <= width
