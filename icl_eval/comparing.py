@@ -1,5 +1,6 @@
 """Comparing: the command `icl-eval compare`, from the folders that a user names to a table, a JSON file and a page."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +36,7 @@ def compare_folders(config: CompareConfig) -> None:
     if len(runs) < 2:
         raise ConfigError(f"compare: two or more runs are needed, found {len(runs)} (icl-eval compare RUN_A RUN_B)")
     path = _require_json_file(config.output) if config.output else runs[0].folder.parent / "compare.json"
+    _require_own(path)
     page = path.with_suffix(".html")
     comparison = compare_runs(runs, config.seed, config.num_resamples)
     write_json(asdict(comparison), path)
@@ -48,10 +50,22 @@ def _require_json_file(output: str) -> Path:
         raise ConfigError(f"output={output}: must end in .json (the page goes beside it, with .html in place of that)")
     if not path.parent.is_dir():
         raise ConfigError(f"output={output}: there is no folder {path.parent}")
-    for taken in (path, path.with_suffix(".html")):
-        if taken.is_dir():
-            raise ConfigError(f"output={output}: {taken} is a folder, and must be a file or not there yet")
     return path
+
+
+def _require_own(path: Path) -> None:
+    """Check that nothing but an earlier comparison is written over."""
+    there = [taken for taken in (path, path.with_suffix(".html")) if taken.exists()]
+    if there and not _is_comparison(path):
+        raise ConfigError(f"output={path}: {there[0]} is there and no comparison; choose a name that is not taken")
+
+
+def _is_comparison(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"baseline", "differences"} <= found.keys()
 
 
 def _runs(folders: Sequence[Path]) -> list[Run]:

@@ -1,6 +1,5 @@
 """Listing: the command `icl-eval list`, a table of the runs in some folders."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ from rich.text import Text
 
 from icl_eval.errors import DataError
 from icl_eval.numbers import counted, short
-from icl_eval.runs import REPORT_FILE, Run, read_run
+from icl_eval.reports import read_failure
+from icl_eval.runs import FAILURE_FILE, REPORT_FILE, Run, read_run
 from icl_eval.terminal import from_here, open_console
 
 logger = logging.getLogger(__name__)
 
-_MARKS = (REPORT_FILE, "error.json", "fingerprint.json")
+_MARKS = (REPORT_FILE, FAILURE_FILE, "fingerprint.json")
 """What a run leaves at its end, when it fails, and at its beginning."""
 
 
@@ -92,8 +92,8 @@ def _unfinished(folder: Path) -> list[str]:
 
 
 def _state(folder: Path) -> str:
-    error = folder / "error.json"
-    if error.exists():
-        return f"failed: {json.loads(error.read_text(encoding='utf-8'))['message']}"
+    failure = folder / FAILURE_FILE
+    if failure.exists():
+        return f"failed: {read_failure(failure).message}"
     done = sum(path.read_bytes().count(b"\n") for path in folder.glob("samples_*.jsonl"))
     return f"unfinished, {counted(done, 'record')}"

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -130,7 +130,19 @@ class Report:
     provenance: Provenance
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell of a sweep has no report."""
+
+    error: str
+    """The exception's type."""
+    message: str
+    exit_code: int
+
+
+_Kind = TypeVar("_Kind")
 _REPORT = TypeAdapter(Report)
+_FAILURE = TypeAdapter(Failure)
 
 
 def report_schema() -> dict[str, Any]:
@@ -149,14 +161,27 @@ def read_report(path: Path) -> Report:
     Raises:
         DataError: When the file is no report.
     """
+    return _read(_REPORT, path, "report")
+
+
+def read_failure(path: Path) -> Failure:
+    """Read why a cell failed.
+
+    Raises:
+        DataError: When the file does not say so.
+    """
+    return _read(_FAILURE, path, "note of a failure")
+
+
+def _read(kind: TypeAdapter[_Kind], path: Path, name: str) -> _Kind:
     try:
-        return _REPORT.validate_json(path.read_bytes())
+        return kind.validate_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
         first: Any = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(f"{path}: not a report ({place}: {first['msg']})") from None
+        raise DataError(f"{path}: not a {name} ({place}: {first['msg']})") from None
 
 
 def write_json(value: Any, path: Path) -> None:

@@ -13,6 +13,8 @@ from icl_eval.records import Record, read_records
 from icl_eval.reports import Report, read_report
 
 REPORT_FILE = "report.json"
+FAILURE_FILE = "error.json"
+"""What a cell of a sweep that failed leaves in place of a report."""
 
 logger = logging.getLogger(__name__)
 

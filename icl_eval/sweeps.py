@@ -4,7 +4,6 @@ Each cell of a sweep is an ordinary run folder. When the last cell is finished, 
 gathered into `sweep.json` and analysed; a cell that failed left `error.json` in place of a report.
 """
 
-import json
 import re
 import sys
 import traceback
@@ -17,13 +16,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from icl_eval.errors import IclEvalError, UserError
-from icl_eval.reports import write_json
-from icl_eval.runs import REPORT_FILE, leaving_out, read_run
+from icl_eval.reports import Failure, read_failure, write_json
+from icl_eval.runs import FAILURE_FILE, REPORT_FILE, leaving_out, read_run
 
 if TYPE_CHECKING:
     from icl_eval.analysis import SweepAnalysis
-
-_ERROR_FILE = "error.json"
 
 
 def write_failure(folder: Path, error: Exception) -> None:
@@ -34,7 +31,7 @@ def write_failure(folder: Path, error: Exception) -> None:
         message = f"{type(error).__name__}: {message}"
     print(f"icl-eval: {folder.name} failed: {message}", file=sys.stderr)
     exit_code = error.exit_code if isinstance(error, IclEvalError) else 1
-    write_json({"error": type(error).__name__, "message": message, "exit_code": exit_code}, folder / _ERROR_FILE)
+    write_json(asdict(Failure(type(error).__name__, message, exit_code)), folder / FAILURE_FILE)
 
 
 class SweepReport(Callback):
@@ -42,7 +39,7 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Forget earlier failures: a cell of this sweep gets another chance, one of another sweep is not ours."""
-        for note in Path(config.hydra.sweep.dir).glob(f"*/{_ERROR_FILE}"):
+        for note in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE_FILE}"):
             note.unlink()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -104,7 +101,7 @@ def gather_cells(folder: Path) -> list[dict[str, Any]]:
     """Return what each cell of a sweep came to, in the order of the cells' overrides.
 
     A cell is `{"cell": …, "overrides": […]}` with either `run` and `results` as in its report, or `error`. One whose
-    report is none is left out with a warning that names it.
+    report, or note of a failure, is none is left out with a warning that names it.
     """
     cells = []
     for path in folder.iterdir():
@@ -119,8 +116,8 @@ def gather_cells(folder: Path) -> list[dict[str, Any]]:
 
 def _read_cell(folder: Path) -> dict[str, Any]:
     """Return what a cell came to; nothing of one that never began or was killed, which the same command finishes."""
-    if (folder / _ERROR_FILE).exists():
-        return {"error": json.loads((folder / _ERROR_FILE).read_text(encoding="utf-8"))}
+    if (folder / FAILURE_FILE).exists():
+        return {"error": asdict(read_failure(folder / FAILURE_FILE))}
     if (folder / REPORT_FILE).exists():
         report = asdict(read_run(folder).report)
         return {"run": report["run"], "results": report["results"]}

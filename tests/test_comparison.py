@@ -126,8 +126,12 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(evaluate, icl_eval
         (["num_resamples=10"], "num_resamples=10: must be 100 or more"),
         (["one", "other", "output=c.html"], "output=c.html: must end in .json (the page goes beside it, "),
         (["one", "other", "output=none/c.json"], "output=none/c.json: there is no folder none"),
-        (["one", "other", "output=there.json"], "output=there.json: there.json is a folder, and must be a file"),
-        (["one", "other", "output=page.json"], "output=page.json: page.html is a folder, and must be a file"),
+        (["one", "other", "output=there.json"], "output=there.json: there.json is there and no comparison; choose "),
+        (["one", "other", "output=page.json"], "output=page.json: page.html is there and no comparison; choose "),
+        (
+            ["one", "other", "output=one/report.json"],
+            "output=one/report.json: one/report.json is there and no comparison",
+        ),
         (["-m", "."], "-m: only evaluations can be swept"),
     ],
 )
@@ -199,7 +203,7 @@ def test_the_list_of_runs_shows_scores_and_what_is_not_finished(evaluate, icl_ev
 
 BROKEN = {
     "report.json": "{path}: not a report (the file: Invalid JSON: ",
-    "error.json": "{folder}: not a run (JSONDecodeError: ",
+    "error.json": "{path}: not a note of a failure (the file: Invalid JSON: ",
     ".hydra/config.yaml": "{folder}: not a run (ParserError: ",
 }
 
@@ -243,12 +247,16 @@ def test_frames_leave_out_what_cannot_be_read_and_name_it(evaluate, tmp_path, ca
     assert records.startswith("WARNING: outputs/c/samples_qa.jsonl:1: not a record (")
 
 
-def test_a_cell_whose_report_is_none_is_named_and_the_others_are_compared(evaluate, icl_eval_command, tmp_path):
-    for name in "abc":
-        evaluate(f"sweep/{name}")
-    (tmp_path / "sweep/b/report.json").write_text("hi")
+@pytest.mark.parametrize(("name", "kind"), [("report.json", "report"), ("error.json", "note of a failure")])
+def test_a_cell_that_cannot_be_read_is_named_and_the_others_are_compared(
+    name, kind, evaluate, icl_eval_command, tmp_path
+):
+    for cell in "abc":
+        evaluate(f"sweep/{cell}")
+    (tmp_path / "sweep/b" / name).write_text("{}")
     outcome = icl_eval_command("compare", "sweep", "num_resamples=100")
     assert outcome.exit_code == 0
-    assert outcome.err.startswith("WARNING: sweep/b/report.json: not a report (")
+    assert outcome.err.startswith(f"WARNING: sweep/b/{name}: not a {kind} (")
     assert outcome.err.count("\n") == 1
     assert read_json(tmp_path / "sweep/compare.json")["runs"] == ["sweep/c"]
+    assert icl_eval_command("compare", "sweep", "num_resamples=100").exit_code == 0  # over its own result
