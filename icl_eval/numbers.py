@@ -4,8 +4,14 @@ from collections.abc import Sequence
 
 
 def short(score: float) -> str:
-    """Return a score with the digits it deserves: three decimals, or one on a scale of 0 to 100."""
-    return f"{score:.3f}" if abs(score) < 2 else f"{score:.1f}"
+    """Return a score with the digits it deserves: three decimals, one beyond 2, and powers of ten for millions."""
+    size = abs(score)
+    return f"{score:.3f}" if size <= 2 else f"{score:.1f}" if size < 1e6 else f"{score:.2e}"
+
+
+def typeset(number: str) -> str:
+    """Return a number that is written out, with minus signs in place of hyphens, as pages show it."""
+    return number.replace("-", "−")
 
 
 def counted(count: int, noun: str) -> str:

@@ -6,13 +6,14 @@ from xml.etree import ElementTree
 
 import pytest
 import test_reports
+from matplotlib.collections import PolyCollection
 from parsed_pages import HOSTILE
-from test_sweep_pages import CURVE, INFLUENCE, VARIANCE
+from test_sweep_pages import BEYOND, CURVE, INFLUENCE, VARIANCE
 
 from icl_eval.analysis import SweepAnalysis
 from icl_eval.errors import DataError
 from icl_eval.exporting import export_folder
-from icl_eval.exporting.figures import draw_influences
+from icl_eval.exporting.figures import draw_curves, draw_influences
 from icl_eval.exporting.tables import PaperTable, to_csv, to_latex, to_markdown
 from icl_eval.reports import write_json, write_report
 
@@ -194,6 +195,13 @@ def test_the_command_says_what_it_cannot_export(words, sentence, icl_eval_comman
     assert outcome.exit_code == 2
     assert sentence in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_a_curve_is_drawn_as_far_as_its_metric_goes():
+    (axes,) = draw_curves([BEYOND]).axes
+    (band,) = [drawn for drawn in axes.collections if isinstance(drawn, PolyCollection)]
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == axes.get_ylim() == (0.0, 1.0)
 
 
 def test_an_influence_is_drawn_where_it_is_with_its_interval():

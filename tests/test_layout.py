@@ -10,6 +10,7 @@ from test_records import FIRST
 
 from icl_eval.analysis import SweepAnalysis
 from icl_eval.comparison import Comparison
+from icl_eval.numbers import short, typeset
 from icl_eval.pages.comparison_page import write_comparison_page
 from icl_eval.reports import MetricResult
 
@@ -21,15 +22,17 @@ METRICS = (
 LONG = "demonstrations=random,likelihood=references,limit=4,num_fewshot=0,seed=0"
 MEASURE = """
 () => {
+  const all = (selector) => [...document.querySelectorAll(selector)];
   const width = (element) => element.getBoundingClientRect().width;
-  const heads = [...document.querySelectorAll("table.rows th:not(.toggle)")].filter((head) => width(head) > 0);
+  const heads = all("table.rows th:not(.toggle)").filter((head) => width(head) > 0);
   document.querySelector("table.rows .toggle button")?.click();
   return {
     width: document.documentElement.scrollWidth,
     columns: Object.fromEntries(heads.map((head) => [head.textContent.replaceAll("\\u200b", ""), width(head)])),
     score: document.querySelector("#scores + .scroll td:nth-child(4)")?.getBoundingClientRect().right ?? 0,
     details: width(document.querySelector("tr.details > td > *")),
-    notes: [...document.querySelectorAll("output, #answers .note")].map((note) => note.textContent),
+    numbers: Math.min(...all(".chart text[text-anchor=end]").map((text) => text.getBBox().x)),
+    notes: all("output, #answers .note").map((note) => note.textContent),
   };
 }
 """
@@ -98,10 +101,23 @@ def test_runs_with_long_names_stand_side_by_side_at_every_width(measure, tmp_pat
 
 
 def test_a_sweep_with_long_names_can_be_read_at_every_width(measure, tmp_path):
-    analysis = SweepAnalysis((test_sweep_pages.CURVE,), (test_sweep_pages.VARIANCE,), (), (test_sweep_pages.INFLUENCE,))
+    curve = test_sweep_pages.curve((0, {}, 0.0, None), (1, {"": 3e5}, 3e5, None), metric="reference_perplexity")
+    analysis = SweepAnalysis(
+        (test_sweep_pages.CURVE, curve), (test_sweep_pages.VARIANCE,), (), (test_sweep_pages.INFLUENCE,)
+    )
     cells = [([f"seed={seed}", LONG], [test_sweep_pages.record(1, "1", 1.0)]) for seed in (0, 1)]
     test_sweep_pages.write_sweep(tmp_path, cells, analysis)
 
     for width, page in measure(tmp_path / "sweep.html").items():
         assert page["width"] <= width
         assert page["details"] <= width
+        assert page["numbers"] >= 18  # right of what the axis shows
+
+
+@pytest.mark.parametrize("number", [0.0, 0.0625, -0.1875, 2.0, -2.25, 99.95, 999999.0, 1e6, -317239765.9, 2e12])
+def test_a_score_reads_the_same_from_a_template_and_from_a_script(number, browser, tmp_path):
+    test_pages.write_run(tmp_path, FIRST)
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.evaluate("formatted", number) == typeset(short(number))
+    page.close()

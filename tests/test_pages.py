@@ -10,6 +10,7 @@ from jinja2 import UndefinedError
 from parsed_pages import HOSTILE, Parsed, assert_self_contained
 from test_records import FIRST, SECOND
 
+from icl_eval.numbers import short
 from icl_eval.pages import rendering
 from icl_eval.pages.run_page import write_run_page
 from icl_eval.pages.scales import metric_scale, nice_scale
@@ -120,14 +121,19 @@ def test_hostile_text_adds_no_element_to_a_run_page(tmp_path):
 def test_a_run_page_shows_scores_with_their_intervals_and_a_dash_where_there_is_none(tmp_path):
     page = write_run(tmp_path, FIRST)
     assert page.rows("scores")[1:] == [
-        ["qa", "1", "exact_match", "0.333", "0.27", "0.000 to 1.000", ""],
-        ["", "", "hub ↓", "12.5", "–", "–", ""],
+        ["qa", "1", "exact_match", "0.333", "0.27", "0.000 to 1.000", "0.0 to 1.0"],
+        ["", "", "hub ↓", "12.5", "–", "–", "0 to 15"],
     ]
     labels = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
     assert labels == [
         "0.333, 95 % interval 0.000 to 1.000, on a scale from 0.0 to 1.0",
         "12.5, on a scale from 0 to 15",
     ]
+
+
+def test_a_run_page_shows_how_often_outputs_repeat_what_their_prompts_show(tmp_path):
+    page = write_run(tmp_path, FIRST)
+    assert page.rows("behaviour")[1:] == [["qa", "33 % (0 %) of 3", "–", "33 % (67 %) of 3"]]
 
 
 def test_a_page_grows_with_the_text_of_its_prompts_and_not_with_their_number(tmp_path):
@@ -160,6 +166,8 @@ def test_a_run_page_needs_no_drawing_library_and_no_model(tmp_path):
         ((0.31, 0.47), ("0.30", "0.35", "0.40", "0.45", "0.50")),
         ((-3.0, 12.5), ("-5", "0", "5", "10", "15")),
         ((7.0, 7.0), ("6.4", "6.6", "6.8", "7.0", "7.2", "7.4", "7.6")),
+        ((0.3, 0.1 + 0.2), ("-0.2", "0.0", "0.2", "0.4", "0.6", "0.8")),
+        ((3e6, 3e6), ("2.8e+06", "2.9e+06", "3e+06", "3.1e+06", "3.2e+06")),
         ((), ("0.0", "0.2", "0.4", "0.6", "0.8", "1.0")),
         ((math.nan, math.inf), ("0.0", "0.2", "0.4", "0.6", "0.8", "1.0")),
     ],
@@ -168,9 +176,30 @@ def test_a_scale_ends_at_round_numbers(values, ticks):
     assert nice_scale(values).ticks == ticks
 
 
-def test_a_metric_is_shown_on_its_whole_scale_unless_it_has_none():
-    assert metric_scale("exact_match", [0.3]).ticks[-1] == "1.0"
-    assert metric_scale("bleu", [0.3]).ticks[-1] == "100"
-    assert metric_scale("ter", [107.9]).high >= 107.9
-    scale = metric_scale("logprob", [-7.5])
-    assert (scale.high, scale.percent(scale.low), scale.percent(-7.5) < 50) == (0.0, 0.0, True)
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [(0.0625, "0.062"), (-1.5, "-1.500"), (2.0, "2.000"), (2.04, "2.0"), (99.96, "100.0"), (317239765.9, "3.17e+08")],
+)
+def test_a_score_has_the_digits_that_it_deserves(score, text):
+    assert short(score) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "reached", "ends", "whole_ends"),
+    [
+        ("exact_match", (0.0, 0.0), (), ("0.0", "0.5"), ("0.0", "1.0")),
+        ("exact_match", (0.9, 1.0), (0.8, 1.1), ("0.80", "1.00"), ("0.0", "1.0")),
+        ("bleu", (0.3,), (-0.2, 0.8), ("0.0", "0.8"), ("0", "100")),
+        ("chrf", (100.00000000000003,), (90.0, 110.0), ("90", "100"), ("0", "100")),
+        ("ter", (107.9,), (95.0, 120.0), ("95", "120"), ("0", "150")),
+        ("reference_logprob", (-0.5,), (-2.0, 1.0), ("-2.0", "0.0"), ("-2.0", "0.0")),
+        ("reference_perplexity", (3e6,), (-1e6, 1e7), ("0", "1e+07"), ("0", "1e+07")),
+        ("hub/rouge", (0.3,), (-0.1, 0.5), ("0.0", "0.5"), ("0.0", "1.0")),
+        ("hub/other", (12.5, -7.5), (), ("-10", "15"), ("-10", "15")),
+    ],
+)
+def test_the_scale_of_a_metric_holds_its_scores_and_ends_where_the_metric_does(
+    metric, scores, reached, ends, whole_ends
+):
+    found = [metric_scale(metric, scores, reached, whole=whole).ticks for whole in (False, True)]
+    assert [(ticks[0], ticks[-1]) for ticks in found] == [ends, whole_ends]

@@ -8,6 +8,7 @@ from test_records import FIRST
 
 from icl_eval.analysis import CellScore, Component, ShotCurve, ShotCurvePoint, SweepAnalysis, VarianceAnalysis
 from icl_eval.analysis.influence import Effect, Influence, InfluenceAnalysis
+from icl_eval.behaviour import Agreement, Behaviour
 from icl_eval.comparison import Comparison, Difference
 from icl_eval.errors import DataError
 from icl_eval.pages.answers import gather_answers
@@ -85,7 +86,7 @@ INFLUENCE = InfluenceAnalysis(
         Influence("pool-1", "Paris", {"exact_match": Effect(24, 0.25, (-0.25, 0.75), {"q1": 1.0, "q2": 1.0}, {})}),
         Influence("pool-2", None, {"logprob": Effect(24, -2.5, None, {}, {"q1": -2.5})}),
     ),
-    behaviour=None,
+    behaviour=Behaviour(Agreement(24, 0.5, 0.25), None, None),
 )
 
 
@@ -93,10 +94,11 @@ def test_a_sweep_page_shows_what_each_demonstration_adds(tmp_path):
     analysis = SweepAnalysis((), (), (), (INFLUENCE,))
     page = write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)])], analysis)
     assert page.rows("influence") == [
-        ["demonstration", "answer", "exact_match-0.4 to 0.8", "logprob-2.5 to 0.0"],
+        ["demonstration", "answer", "exact_match−0.4 to 0.8", "logprob−2.5 to 0.0"],
         ["pool-1", "Paris", "+0.250 2 helped, 0 hurt of 24", "–"],
         ["pool-2", "–", "–", "−2.5 0 helped, 1 hurt of 24"],
     ]
+    assert page.rows("behaviour")[1:] == [["qa · control=none", "50 % (25 %) of 24", "–", "–"]]
 
 
 def test_a_sweep_page_shows_every_cell_by_what_sets_it_apart(tmp_path):
@@ -114,15 +116,19 @@ def test_a_sweep_page_shows_every_cell_by_what_sets_it_apart(tmp_path):
     assert page.data("answers-data")["runs"] == ["num_fewshot=0"]
 
 
-def test_a_score_that_a_cell_does_not_have_is_a_dash(tmp_path):
+def test_a_score_has_a_minus_sign_or_a_dash_where_a_cell_does_not_have_it(tmp_path):
     page = write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)]), (["seed=1"], [record(1, "1", 1.0)])])
     assert "–" not in str(page.rows("scores"))
     sweep = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    sweep["cells"][0]["results"]["qa"]["metrics"]["exact_match"] |= {"score": -0.5, "ci95": [-7.5, -0.25]}
     del sweep["cells"][1]["results"]["qa"]["metrics"]["hub"]
     write_json(sweep, tmp_path / "sweep.json")
     write_sweep_page(tmp_path)
     page = assert_self_contained((tmp_path / "sweep.html").read_bytes().decode())
-    assert page.rows("scores")[2] == ["seed=1", "0.333 0.000 to 1.000", "–"]
+    assert page.rows("scores")[1:] == [
+        ["seed=0", "−0.500 −7.5 to −0.250", "12.5"],
+        ["seed=1", "0.333 0.000 to 1.000", "–"],
+    ]
 
 
 def test_hostile_text_adds_no_element_to_a_sweep_page(tmp_path):
@@ -210,6 +216,31 @@ def test_a_shot_curve_goes_through_the_means_with_a_band_where_there_are_several
     corners = [tuple(map(float, corner.split(","))) for corner in line.band.split()]
     assert [x for x, _ in corners] == [line.marks[index].x for index in (1, 2, 2, 1)]
     assert corners[1][1] < line.marks[2].y < corners[2][1]
+
+
+BEYOND = curve(
+    (0, {"": 0.0}, 0.0, None), (1, {"seed=0": 0.0, "seed=1": 0.4}, 0.2, (-2.3, 2.7)), (2, {"": 0.4}, 0.4, (0.4, 0.4))
+)
+
+
+def test_a_chart_ends_where_its_metric_does():
+    (chart,) = curve_charts([BEYOND])
+    assert [tick for _, tick in chart.y_ticks] == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+    (line,) = chart.lines
+    heights = [float(corner.split(",")[1]) for corner in line.band.split()]
+    assert (max(heights), min(heights)) == (chart.y_ticks[0][0], chart.y_ticks[-1][0])
+    assert line.marks[0].whisker == (chart.frame.y(0.0), chart.frame.y(0.098))
+
+
+def test_a_sweep_page_says_the_numbers_of_its_charts(tmp_path):
+    negative = curve((0, {"": -1.5}, -1.5, None), (1, {"": -0.5}, -0.5, (-0.75, -0.25)), metric="reference_logprob")
+    page = write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)])], SweepAnalysis((negative,), (), ()))
+    texts = [text.strip() for (tag, _), text in zip(page.elements, page.texts, strict=True) if tag in ("text", "li")]
+    assert texts == [
+        "−2.0", "−1.5", "−1.0", "−0.5", "0.0", "0", "1", "demonstrations in the prompt", "reference_logprob",
+        "0 demonstrations: −1.500, ± 0.05 for the test set",
+        "1 demonstration: −0.500, 95 % interval −0.750 to −0.250 over draws, ± 0.05 for the test set",
+    ]  # fmt: skip
 
 
 def test_curves_of_one_metric_share_a_chart_and_are_told_apart():

@@ -7,9 +7,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from icl_eval.analysis import InfluenceAnalysis, ShotCurve, VarianceAnalysis
 from icl_eval.exporting.tables import one_line
-from icl_eval.pages.charts import TEST_SET, variance_segments
+from icl_eval.pages.charts import TEST_SET, curve_scale, variance_segments
+from icl_eval.pages.scales import Scale
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,8 +67,10 @@ def draw_curves(curves: Sequence[ShotCurve]) -> "Figure":
     """Draw the shot curves of one task's metric, with bands over draws and the test set's error bars."""
     figure, axes = _open(height=2.4)
     numbers = sorted({point.num_fewshot for curve in curves for point in curve.points})
+    scale = curve_scale(curves)
     for index, curve in enumerate(curves):
-        _draw_curve(axes, curve, numbers, _COLOURS[index % 6 + 1], "-" if index < 6 else "--")
+        _draw_curve(axes, curve, numbers, scale, _COLOURS[index % 6 + 1], "-" if index < 6 else "--")
+    axes.set_ylim(scale.low, scale.high)
     axes.set_xticks(range(len(numbers)), [str(number) for number in numbers])
     axes.set_xlabel("demonstrations in the prompt")
     axes.set_ylabel(one_line(f"{curves[0].task} {curves[0].metric}"))
@@ -74,22 +79,22 @@ def draw_curves(curves: Sequence[ShotCurve]) -> "Figure":
     return figure
 
 
-def _draw_curve(axes: "Axes", curve: ShotCurve, numbers: Sequence[int], colour: str, style: str) -> None:
+def _draw_curve(axes: "Axes", curve: ShotCurve, numbers: Sequence[int], scale: Scale, colour: str, style: str) -> None:
     places = [numbers.index(point.num_fewshot) for point in curve.points]
     means = [point.mean for point in curve.points]
     label = one_line(" ".join(f"{key}={value}" for key, value in curve.conditions.items()))
-    axes.plot(places, means, style, color=colour, marker="o", markersize=3, linewidth=1.2, label=label)
+    (line,) = axes.plot(places, means, style, color=colour, marker="o", markersize=3, linewidth=1.2, label=label)
+    line.set_clip_on(False)  # a mark at the end of the axis is not cut in half
     banded = [(place, point.ci95) for place, point in zip(places, curve.points, strict=True) if point.ci95]
     if banded:
-        lows, highs = [ends[0] for _, ends in banded], [ends[1] for _, ends in banded]
+        lows, highs = np.clip([ends for _, ends in banded], scale.low, scale.high).T
         axes.fill_between([place for place, _ in banded], lows, highs, color=colour, alpha=0.16, linewidth=0)
     for place, point in zip(places, curve.points, strict=True):
         if point.test_set_stderr is not None:
             axes.errorbar(place, point.mean, 1.96 * point.test_set_stderr, color=colour, linewidth=0.6, alpha=0.6)
         if len(point.scores) > 1:
-            axes.scatter(
-                [place] * len(point.scores), list(point.scores.values()), s=4, color=colour, alpha=0.5, linewidths=0
-            )
+            draws = list(point.scores.values())
+            axes.scatter([place] * len(draws), draws, s=4, color=colour, alpha=0.5, linewidths=0, clip_on=False)
 
 
 def draw_shares(analyses: Sequence[VarianceAnalysis]) -> "Figure":

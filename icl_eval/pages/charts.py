@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from icl_eval.analysis import ShotCurve, ShotCurvePoint, VarianceAnalysis
 from icl_eval.analysis.variance import QUESTIONS
-from icl_eval.numbers import counted
-from icl_eval.pages.scales import Scale, nice_scale
+from icl_eval.numbers import counted, short
+from icl_eval.pages.scales import Scale, metric_scale
 
 NUM_COLOURS = 6
 TEST_SET = "test set"
@@ -17,25 +17,28 @@ TEST_SET = "test set"
 
 @dataclass(frozen=True)
 class Frame:
-    """A figure's size and the room for what is written around it."""
+    """A chart's size, its vertical axis, and the room for what is written around it."""
 
-    width: int
-    height: int
-    left: int
-    right: int
-    top: int
-    bottom: int
+    scale: Scale
+    width: int = 420
+    height: int = 260
+    right: int = 12
+    top: int = 12
+    bottom: int = 44
+
+    @property
+    def left(self) -> int:
+        """Return the room for the numbers of the vertical axis, 7 a character, and the metric's name beside them."""
+        return max(52, 30 + 7 * max(map(len, self.scale.ticks)))
 
     def x(self, fraction: float) -> float:
         """Return where a fraction of the horizontal axis is."""
         return round(self.left + (self.width - self.left - self.right) * fraction, 2)
 
-    def y(self, scale: Scale, value: float) -> float:
-        """Return where a value is on the vertical axis."""
-        return round(self.height - self.bottom - (self.height - self.bottom - self.top) * scale.percent(value) / 100, 2)
-
-
-FRAME = Frame(width=420, height=260, left=52, right=12, top=12, bottom=44)
+    def y(self, value: float) -> float:
+        """Return where a value is on the vertical axis, at its end where it is beyond it."""
+        height = self.height - self.bottom - self.top
+        return round(self.height - self.bottom - height * self.scale.percent(value) / 100, 2)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class CurveChart:
     metric: str
     higher_is_better: bool
     n: int
+    frame: Frame
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     lines: tuple[Line, ...]
@@ -97,31 +101,28 @@ def curve_charts(curves: Sequence[ShotCurve]) -> list[CurveChart]:
 
 def _curve_chart(curves: Sequence[ShotCurve]) -> CurveChart:
     numbers = sorted({point.num_fewshot for curve in curves for point in curve.points})
-    scale = _curve_scale([point for curve in curves for point in curve.points])
+    frame = Frame(curve_scale(curves))
     steps = max(1, len(numbers) - 1)
     # Numbers of demonstrations stand at equal distances: 0, 1, 2, 4, 8 is how they are usually chosen.
-    places = {number: FRAME.x(index / steps) for index, number in enumerate(numbers)}
+    places = {number: frame.x(index / steps) for index, number in enumerate(numbers)}
     return CurveChart(
         task=curves[0].task,
         metric=curves[0].metric,
         higher_is_better=curves[0].higher_is_better,
         n=curves[0].n,
+        frame=frame,
         x_ticks=tuple((places[number], str(number)) for number in numbers),
-        y_ticks=tuple((FRAME.y(scale, float(tick)), tick) for tick in scale.ticks),
-        lines=tuple(_line(curve, number, scale, places) for number, curve in enumerate(curves)),
+        y_ticks=tuple((frame.y(float(tick)), tick) for tick in frame.scale.ticks),
+        lines=tuple(_line(curve, number, frame, places) for number, curve in enumerate(curves)),
     )
 
 
-def _curve_scale(points: Sequence[ShotCurvePoint]) -> Scale:
-    """Return a scale for scores and intervals, which ends at zero where only an interval goes below it."""
-    heights = [height for point in points for height in _extent(point)]
-    if all(score >= 0 for point in points for score in point.scores.values()):
-        heights = [max(0.0, height) for height in heights]
-    return nice_scale(heights)
-
-
-def _extent(point: ShotCurvePoint) -> list[float]:
-    return [point.mean, *point.scores.values(), *(point.ci95 or ()), *(_test_set_interval(point) or ())]
+def curve_scale(curves: Sequence[ShotCurve]) -> Scale:
+    """Return the vertical axis of one metric's curves; bands and error bars that go beyond the metric end with it."""
+    points = [point for curve in curves for point in curve.points]
+    scores = (score for point in points for score in point.scores.values())
+    intervals = (interval for point in points for interval in (point.ci95, _test_set_interval(point)) if interval)
+    return metric_scale(curves[0].metric, scores, (end for interval in intervals for end in interval))
 
 
 def _test_set_interval(point: ShotCurvePoint) -> tuple[float, float] | None:
@@ -132,8 +133,8 @@ def _test_set_interval(point: ShotCurvePoint) -> tuple[float, float] | None:
     return point.mean - reach, point.mean + reach
 
 
-def _line(curve: ShotCurve, number: int, scale: Scale, places: Mapping[int, float]) -> Line:
-    marks = tuple(_mark(point, scale, places[point.num_fewshot]) for point in curve.points)
+def _line(curve: ShotCurve, number: int, frame: Frame, places: Mapping[int, float]) -> Line:
+    marks = tuple(_mark(point, frame, places[point.num_fewshot]) for point in curve.points)
     banded = [(places[point.num_fewshot], point.ci95) for point in curve.points if point.ci95]
     corners = [(x, high) for x, (_, high) in banded] + [(x, low) for x, (low, _) in reversed(banded)]
     return Line(
@@ -141,21 +142,21 @@ def _line(curve: ShotCurve, number: int, scale: Scale, places: Mapping[int, floa
         colour=number % NUM_COLOURS + 1,
         dashed=number >= NUM_COLOURS,
         path=" ".join(f"{mark.x},{mark.y}" for mark in marks),
-        band=" ".join(f"{x},{FRAME.y(scale, height)}" for x, height in corners) if len(banded) > 1 else "",
+        band=" ".join(f"{x},{frame.y(height)}" for x, height in corners) if len(banded) > 1 else "",
         marks=marks,
     )
 
 
-def _mark(point: ShotCurvePoint, scale: Scale, x: float) -> Mark:
+def _mark(point: ShotCurvePoint, frame: Frame, x: float) -> Mark:
     whisker = _test_set_interval(point)
-    interval = f", 95 % interval {point.ci95[0]:.3g} to {point.ci95[1]:.3g} over draws" if point.ci95 else ""
+    interval = f", 95 % interval {short(point.ci95[0])} to {short(point.ci95[1])} over draws" if point.ci95 else ""
     test_set = f", ± {point.test_set_stderr:.2g} for the test set" if point.test_set_stderr is not None else ""
     return Mark(
         x=x,
-        y=FRAME.y(scale, point.mean),
-        title=f"{counted(point.num_fewshot, 'demonstration')}: {point.mean:.3g}{interval}{test_set}",
-        draws=tuple(FRAME.y(scale, score) for score in point.scores.values()) if len(point.scores) > 1 else (),
-        whisker=(FRAME.y(scale, whisker[0]), FRAME.y(scale, whisker[1])) if whisker else None,
+        y=frame.y(point.mean),
+        title=f"{counted(point.num_fewshot, 'demonstration')}: {short(point.mean)}{interval}{test_set}",
+        draws=tuple(frame.y(score) for score in point.scores.values()) if len(point.scores) > 1 else (),
+        whisker=(frame.y(whisker[0]), frame.y(whisker[1])) if whisker else None,
     )
 
 

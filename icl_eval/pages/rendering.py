@@ -14,14 +14,14 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from icl_eval.numbers import counted, probability, short, signed
+from icl_eval.numbers import counted, probability, short, signed, typeset
 
 # JSON means the same with these written as escapes, and HTML (or a script of old) finds nothing in it.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
@@ -57,10 +57,11 @@ def _environment() -> Environment:
     environment.filters |= {
         "breakable": _breakable,
         "counted": counted,
-        "probability": probability,
         "pretty": _pretty,
-        "score": _typeset(short),
-        "signed": _typeset(signed),
+        "probability": lambda p_value: typeset(probability(p_value)),
+        "score": lambda score: typeset(short(score)),
+        "signed": lambda difference: typeset(signed(difference)),
+        "typeset": typeset,
     }
     environment.globals |= {
         "data": _data,
@@ -69,11 +70,6 @@ def _environment() -> Environment:
         "style": lambda name: Markup(f"<style>\n{_source(environment, name)}</style>\n"),
     }
     return environment
-
-
-def _typeset(show: Callable[[float], str]) -> Callable[[float], str]:
-    """Return a way to show numbers with a minus sign in place of a hyphen."""
-    return lambda number: show(number).replace("-", "−")
 
 
 def _breakable(name: str) -> Markup:

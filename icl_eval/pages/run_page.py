@@ -48,6 +48,7 @@ def render_run_page(report: Report, records: dict[str, Any]) -> str:
         scores=rows,
         remarks=list(remarks(report)),
         signatures={f"{row.task} {row.metric}": row.found.signature for row in rows},
+        behaviours=[(task, result.behaviour) for task, result in report.results.items() if result.behaviour],
         tasks=tasks,
         records={task["data"]: records[str(task["name"])] for task in tasks},
     )
@@ -55,7 +56,7 @@ def render_run_page(report: Report, records: dict[str, Any]) -> str:
 
 def _score_rows(report: Report) -> Sequence[ScoreRow]:
     return [
-        ScoreRow(task, result.n, metric, found, metric_scale(metric, (found.score, *(found.ci95 or ()))))
+        ScoreRow(task, result.n, metric, found, metric_scale(metric, (found.score, *(found.ci95 or ())), whole=True))
         for task, result in report.results.items()
         for metric, found in result.metrics.items()
     ]

@@ -4,8 +4,18 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_SACREBLEU_METRICS = ("bleu", "chrf", "ter")
-"""Metrics of 0 to 100; others of ours are of 0 to 1."""
+_ENDS = {
+    "bleu": (0.0, 100.0),
+    "chrf": (0.0, 100.0),
+    "ter": (0.0, math.inf),
+    "reference_logprob": (-math.inf, 0.0),
+    "reference_perplexity": (0.0, math.inf),  # it begins at 1, as ranks do, and its axis at a round number
+    "reference_rank": (0.0, math.inf),
+}
+"""The lowest and the highest score of a metric; others of ours are of 0 to 1."""
+
+_NUM_STEPS = 4
+"""Between the ticks of an axis, about."""
 
 
 @dataclass(frozen=True)
@@ -22,28 +32,47 @@ class Scale:
         return round(100 * min(1.0, max(0.0, fraction)), 2)
 
 
-def metric_scale(metric: str, values: Iterable[float]) -> Scale:
-    """Return the whole scale of a metric, or one that holds the values where the metric has no ends."""
-    values = tuple(values)
-    high = 100.0 if metric in _SACREBLEU_METRICS else 1.0
-    if all(0 <= value <= high for value in values):
-        return nice_scale((0.0, high))
-    return nice_scale((0.0, *values))
+def metric_scale(metric: str, values: Iterable[float], reached: Iterable[float] = (), whole: bool = False) -> Scale:
+    """Return a scale that holds what is drawn of a metric, and never goes beyond the metric's ends.
+
+    A metric that we do not know has the ends 0 and 1, or none where a value is beyond them.
+
+    Args:
+        metric: Its name.
+        values: Scores, and ends of intervals that are scores too.
+        reached: Ends of symmetric intervals, which may reach beyond the metric's.
+        whole: Whether the scale holds the metric's ends too, or zero where it has none.
+    """
+    low, high = _ENDS.get(metric, (0.0, 1.0))
+    held = list(values)
+    if not all(low <= round(value, 9) <= high for value in held):
+        low, high = -math.inf, math.inf
+    held += reached
+    if whole:
+        held += [end for end in (low, high) if math.isfinite(end)] or [0.0]
+    return nice_scale(held, low, high)
 
 
-def nice_scale(values: Iterable[float], num_ticks: int = 5) -> Scale:
+def nice_scale(values: Iterable[float], lowest: float = -math.inf, highest: float = math.inf) -> Scale:
     """Return a scale that holds the values between two round numbers.
 
     Steps are 1, 2 or 5 times a power of ten (Heckbert, "Nice numbers for graph labels", Graphics Gems, 1990).
+
+    Args:
+        values: Any numbers; those that are not finite are left out.
+        lowest: A round number; what is below it stands at it.
+        highest: The same for what is above it.
     """
-    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    finite = [min(max(value, lowest), highest) for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    step = _nice_step((high - low) / (num_ticks - 1))
+    if math.isclose(low, high, rel_tol=1e-4, abs_tol=1e-9):  # ticks in between would read alike
+        reach = max(0.5, abs(high) / 20)
+        low, high = max(low - reach, lowest), min(high + reach, highest)
+    step = _nice_step((high - low) / _NUM_STEPS)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    ticks = tuple(f"{number * step:.{decimals}f}" for number in range(first, last + 1))
+    form = f".{decimals}f" if max(abs(low), abs(high)) < 1e6 else "g"
+    ticks = tuple(format(number * step, form) for number in range(first, last + 1))
     return Scale(first * step, last * step, ticks)
 
 

@@ -13,20 +13,11 @@ from icl_eval.analysis.designs import varying_options
 from icl_eval.analysis.influence import InfluenceAnalysis
 from icl_eval.errors import DataError, IclEvalError
 from icl_eval.pages.answers import gather_answers
-from icl_eval.pages.charts import FRAME, curve_charts, variance_segments
+from icl_eval.pages.charts import curve_charts, variance_segments
 from icl_eval.pages.rendering import render_page, write_page
-from icl_eval.pages.scales import Scale, nice_scale
-from icl_eval.reports import MetricResult, RunInfo, TaskResult
+from icl_eval.pages.scales import Scale, metric_scale, nice_scale
+from icl_eval.reports import Failure, MetricResult, RunInfo, TaskResult
 from icl_eval.runs import read_run
-
-
-@dataclass(frozen=True)
-class CellError:
-    """Why a cell failed."""
-
-    error: str
-    message: str
-    exit_code: int
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,7 @@ class Cell:
     overrides: tuple[str, ...]
     run: RunInfo | None = None
     results: Mapping[str, TaskResult] | None = None
-    error: CellError | None = None
+    error: Failure | None = None
 
     @property
     def link(self) -> str:
@@ -67,10 +58,6 @@ class Column:
     metric: str
     higher_is_better: bool
     scale: Scale
-
-    def format(self, score: float) -> str:
-        """Return a score with as many digits as the others of its column."""
-        return f"{score:.{3 if self.scale.high <= 2 else 1}f}"
 
 
 _SWEEP = TypeAdapter(Sweep)
@@ -123,9 +110,9 @@ def render_sweep_page(
         shared=_shared_overrides(sweep.cells),
         columns=score_columns(sweep.cells),
         curves=curve_charts(sweep.analysis.shot_curves),
-        frame=FRAME,
         spreads=[(found, variance_segments(found)) for found in sweep.analysis.spreads],
         influences=[(found, _influence_scales(found)) for found in sweep.analysis.influence],
+        behaviours=[(_name(found), found.behaviour) for found in sweep.analysis.influence if found.behaviour],
         notes=notes,
         answers=answers,
     )
@@ -147,9 +134,13 @@ def score_columns(cells: Sequence[Cell]) -> list[Column]:
             for metric, score in result.metrics.items():
                 found.setdefault((task, metric), []).append(score)
     return [
-        Column(task, metric, scores[0].higher_is_better, nice_scale(end for score in scores for end in _ends(score)))
+        Column(task, metric, scores[0].higher_is_better, _column_scale(metric, scores))
         for (task, metric), scores in found.items()
     ]
+
+
+def _name(found: InfluenceAnalysis) -> str:
+    return " · ".join([found.task, *(f"{key}={value}" for key, value in found.conditions.items())])
 
 
 def _influence_scales(found: InfluenceAnalysis) -> dict[str, Scale]:
@@ -161,8 +152,8 @@ def _influence_scales(found: InfluenceAnalysis) -> dict[str, Scale]:
     return {measure: nice_scale(values) for measure, values in effects.items()}
 
 
-def _ends(score: MetricResult) -> tuple[float, ...]:
-    return score.score, *(score.ci95 or ())
+def _column_scale(metric: str, scores: Sequence[MetricResult]) -> Scale:
+    return metric_scale(metric, (end for found in scores for end in (found.score, *(found.ci95 or ()))))
 
 
 def _shared_overrides(cells: Sequence[Cell]) -> list[str]:

@@ -25,10 +25,14 @@ function visible(text) {
     character === "\u007f" ? "\u2421" : String.fromCharCode(0x2400 + character.charCodeAt(0)));
 }
 
-/** Return a number with as many digits as a score deserves; a dash for one that is missing. */
+/** Return a number with as many digits as a score deserves, as `numbers.short` does; a dash for one that is missing. */
 function formatted(number) {
   if (number === null || number === undefined) return "–";
-  return (Math.abs(number) < 2 ? number.toFixed(3) : number.toFixed(1)).replace("-", "−");
+  const size = Math.abs(number);
+  const digits = size <= 2 ? 3 : 1;
+  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false, roundingMode: "halfEven" };
+  const text = size < 1e6 ? number.toLocaleString("en", options) : number.toExponential(2).replace(/e\+(\d)$/, "e+0$1");
+  return text.replace("-", "−");
 }
 
 /** Return a count with its noun in the right form. */

@@ -47,7 +47,7 @@
     const answer = make("div", {},
       makeText("Completion", record.completion),
       record.prediction === record.completion ? null : makeText("Prediction, which is scored", record.prediction),
-      ...record.targets.map((text, index) => makeText(`Reference ${record.targets.length > 1 ? index + 1 : ""}`, text)),
+      makeText("References", record.targets.join("\n")),
       makeFacts([
         ["id", record.example_id],
         ...Object.entries(record.metrics).map(([name, score]) => [name, formatted(score)]),
