@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from icl_eval import provenance
 from icl_eval.errors import FingerprintMismatchError
 from icl_eval.likelihood import score_answers
-from icl_eval.linting import lint_leaks
+from icl_eval.linting import lint_leaks, lint_template
 from icl_eval.models import LanguageModel, load_model
 from icl_eval.pages.run_page import write_run_page
 from icl_eval.preparation import Evaluation, Prepared, PreparedTask, TaskPlan, prepare
@@ -59,7 +59,7 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
     stopwatch = Stopwatch()
     with stopwatch.stage("prompts"):
         prepared = prepare(evaluation)
-        _warn_of_leaks(prepared)
+        _warn_of_mistakes(prepared)
     identity = {**evaluation.identity, **_content_identities(evaluation, prepared)}
     with ExitStack() as stack:
         stack.enter_context(_exclusive(folder))
@@ -86,9 +86,9 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
     return report
 
 
-def _warn_of_leaks(prepared: Prepared) -> None:
+def _warn_of_mistakes(prepared: Prepared) -> None:
     for task in prepared.tasks:
-        for sentence in lint_leaks(task):
+        for sentence in (*lint_template(task), *lint_leaks(task)):
             _warn_once(f"{task.plan.task.name}: {sentence}")
 
 

@@ -19,6 +19,7 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
     with_unknown = sum(not unknown.isdisjoint(prompt.encoder_ids + prompt.decoder_ids) for prompt in prompts)
     if with_unknown:
         yield f"{with_unknown} of {len(prompts)} prompts contain the unknown token: the vocabulary lacks a character"
+    yield from lint_template(prepared)
     yield from _lint_rows((*plan.task.pool, *plan.examples), plan.stop, tokenizer)
     yield from lint_leaks(prepared)
     too_long = [
@@ -28,6 +29,19 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
     ]
     if too_long:
         yield f"{listed(too_long)}: the first reference is longer than max_new_tokens={plan.max_new_tokens}"
+
+
+def lint_template(prepared: PreparedTask) -> Iterator[str]:
+    """Yield one sentence where the template's texts show nothing of a question, and one where they show no answer."""
+    template, fields = prepared.builder.template, prepared.plan.examples[0].inputs
+    texts = {"question": template.question_names}
+    if any(prompt.prompt.demonstrations for prompt in prepared.prompts):
+        texts["demonstration"] = template.demonstration_names
+    empty = [text for text, names in texts.items() if names.isdisjoint(fields)]
+    if empty:
+        yield f"no field of the row ({', '.join(fields)}) is used in the template's {' and '.join(empty)}"
+    if "answer" not in texts.get("demonstration", {"answer"}):
+        yield "the template's demonstration does not use 'answer'"
 
 
 def lint_leaks(prepared: PreparedTask) -> Iterator[str]:

@@ -53,6 +53,14 @@ class Template(Protocol):
     def continuation(self, task: Task, example: Example, answer: str) -> str:
         """Return what follows a prompt that is answered, as it follows the question of a demonstration."""
 
+    @property
+    def question_names(self) -> set[str]:
+        """The names that a question's text uses."""
+
+    @property
+    def demonstration_names(self) -> set[str]:
+        """The names that a demonstration's texts use."""
+
 
 @dataclass(frozen=True)
 class TextBlocks:
@@ -109,19 +117,19 @@ class TextTemplate:
     variant: int | None = None
     """Which form the texts' `style` has; None for a template without variants."""
     _compiled: dict[str, jinja2.Template] = field(init=False, repr=False, default_factory=dict)
+    _names: dict[str, set[str]] = field(init=False, repr=False, default_factory=dict)
     _style: dict[str, Style] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        used: set[str] = set()
         for part in ("instruction", "question", "answer", "demonstration", "separator"):
             text = getattr(self, part) or ""
             try:
-                used |= find_undeclared_variables(_ENVIRONMENT.parse(text))
+                self._names[part] = find_undeclared_variables(_ENVIRONMENT.parse(text))
                 self._compiled[part] = _ENVIRONMENT.from_string(text)
             except jinja2.TemplateError as error:
                 raise ConfigError(f"template.{part}: {error} (in {text!r})") from None
         if self.variant is not None:
-            if "style" not in used:
+            if "style" not in set().union(*self._names.values()):
                 raise ConfigError(
                     f"template.variant={self.variant}: template '{self.name}' has no variants, since none of its "
                     "texts uses 'style'; template=varied has"
@@ -149,6 +157,18 @@ class TextTemplate:
         """Return an answer with the white space before it, the spaces that the question has lost included."""
         question = self._part("question", task, example)
         return question[len(question.rstrip(" ")) :] + self._part("answer", task, example, answer=answer)
+
+    @property
+    def question_names(self) -> set[str]:
+        """The names that a question's text uses."""
+        return self._names["question"]
+
+    @property
+    def demonstration_names(self) -> set[str]:
+        """The names that a demonstration's texts use."""
+        if self.demonstration is not None:
+            return self._names["demonstration"]
+        return self._names["question"] | self._names["answer"]
 
     def turn(self, task: Task, example: Example) -> tuple[str, str]:
         """Return the question and the answer of a demonstration, apart and without outer white space."""
@@ -244,3 +264,13 @@ class ChatTemplate:
     def continuation(self, task: Task, example: Example, answer: str) -> str:
         """Return an answer as the assistant's turn holds it."""
         return self.wording.continuation(task, example, answer).strip()
+
+    @property
+    def question_names(self) -> set[str]:
+        """The names that a question's text uses."""
+        return self.wording.question_names
+
+    @property
+    def demonstration_names(self) -> set[str]:
+        """The names that a demonstration's texts use."""
+        return self.wording.demonstration_names

@@ -1,19 +1,46 @@
+from dataclasses import dataclass
+
 import pytest
 from tiny_models import train_bpe, train_unigram
 
 from icl_eval.building import build_evaluation
+from icl_eval.demonstrations import Demonstration
 from icl_eval.linting import lint_task
 from icl_eval.postprocessing import Strip
 from icl_eval.preparation import PreparedTask, TaskPlan
 from icl_eval.prompts import Prompt
 from icl_eval.tasks import Example, Task
+from icl_eval.templates import ChatTemplate, Template, TextTemplate
 from icl_eval.tokenization import encode_prompt
 
 BYTES, UNIGRAM, GPT2 = train_bpe(), train_unigram(), train_bpe(single_special=True)
 GPT2.unk_token = GPT2.eos_token  # as GPT-2 has it
 
 
-def lint(tokenizer=BYTES, prompts=("Q: a\nA:",), examples=(), pool=(), stop=("\n",), encoder=None):
+def template(question="Q: {{ question }}\nA:", answer=" {{ answer }}", demonstration=None):
+    return TextTemplate("", question, answer, demonstration, "\n\n", question_first=False)
+
+
+TEMPLATE = template()
+
+
+@dataclass
+class Builder:
+    """What linting asks of a builder of prompts."""
+
+    template: Template
+
+
+def lint(
+    tokenizer=BYTES,
+    prompts=("Q: a\nA:",),
+    examples=(("What?", "x"),),
+    pool=(),
+    stop=("\n",),
+    encoder=None,
+    shown=(),
+    wording=TEMPLATE,
+):
     """The sentences about prompts (or texts for the encoder) and about (question, first reference, …) rows."""
     tests, candidates = (
         tuple(Example(f"{split}-{n}", {"question": row[0]}, row[1:]) for n, row in enumerate(rows))
@@ -21,10 +48,11 @@ def lint(tokenizer=BYTES, prompts=("Q: a\nA:",), examples=(), pool=(), stop=("\n
     )
     task = Task("words", "", {}, candidates, tests, "")
     plan = TaskPlan(task, tests, None, lambda example: (), stop, 8, Strip(), list)
-    encoded = tuple(encode_prompt(tokenizer, Prompt("q", encoder, text)) for text in prompts)
-    return list(lint_task(PreparedTask(plan, encoded, builder=None), tokenizer))
+    encoded = tuple(encode_prompt(tokenizer, Prompt("q", encoder, text, shown)) for text in prompts)
+    return list(lint_task(PreparedTask(plan, encoded, Builder(wording)), tokenizer))
 
 
+SHOWN = (Demonstration(Example("pool-9", {"question": "Who?"}, ("she",))),)
 STOPPED = "the first reference contains a stop string, so it can never be generated whole"
 SPECIAL = "the row's text contains a special token, which the model will take for one"
 UNKNOWN = "prompts contain the unknown token: the vocabulary lacks a character"
@@ -42,6 +70,18 @@ UNKNOWN = "prompts contain the unknown token: the vocabulary lacks a character"
         ({"prompts": [None], "tokenizer": UNIGRAM, "encoder": "日"}, [f"1 of 1 {UNKNOWN}"]),
         ({"prompts": ["日"]}, []),  # a tokenizer of bytes knows every character
         ({"prompts": [""], "tokenizer": GPT2}, []),  # its only special token is not there for lack of a character
+        # templates
+        (
+            {"wording": template(question="Q:\nA:")},
+            ["no field of the row (question) is used in the template's question"],
+        ),
+        ({"wording": template(answer=" yes")}, []),  # no demonstration shows it
+        ({"wording": template(answer=" yes"), "shown": SHOWN}, ["the template's demonstration does not use 'answer'"]),
+        ({"wording": template(answer=" yes", demonstration="{{ question }} {{ answer }}"), "shown": SHOWN}, []),
+        (
+            {"wording": ChatTemplate(template("Q:"), str), "shown": SHOWN},
+            ["no field of the row (question) is used in the template's question and demonstration"],
+        ),
         # rows
         ({"examples": [("What?", "this\nthat")]}, [f"test-0: {STOPPED}"]),
         ({"pool": [("What?", "this\nthat")]}, [f"pool-0: {STOPPED}"]),
@@ -74,5 +114,5 @@ def test_what_is_probably_not_meant_is_said(task, sentences):
 def test_the_shipped_rows_are_clean(compose):
     tasks = "translation,translation_en_fr,commonsense,math,qa,dialogue,story,showcase"
     for plan in build_evaluation(compose(f"task=[{tasks}]"), {}, []).plans:
-        sentences = list(lint_task(PreparedTask(plan, (), builder=None), BYTES))
+        sentences = list(lint_task(PreparedTask(plan, (), Builder(TEMPLATE)), BYTES))
         assert not [sentence for sentence in sentences if "max_new_tokens" not in sentence]  # BYTES needs more of them
