@@ -5,6 +5,7 @@ say is checked where objects are built from it (`icl_eval.building`).
 """
 
 import difflib
+import json
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -16,6 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from icl_eval.errors import ConfigError
 
 Schema = typing.TypeVar("Schema")
+Texts = typing.Annotated[Any, "a text, or a list of texts"]
 
 
 @dataclass
@@ -107,7 +109,7 @@ class RunConfig(ModelOptions):
 class StreamConfig(ModelOptions):
     """What `icl-eval stream` can be told."""
 
-    prompt: Any = MISSING  # a text, or a list of texts
+    prompt: Texts = MISSING
 
 
 @dataclass
@@ -187,6 +189,31 @@ def _reject_added_keys(node: Any, schema: Any, path: str) -> None:
     elif typing.get_origin(schema) is dict and OmegaConf.is_config(node):
         for key in node:
             _reject_added_keys(node[key], typing.get_args(schema)[1], f"{path}{key}.")
+
+
+def takes_text(schema: type, key: str) -> bool:
+    """Return whether the value of a key, such as `task.qa.instruction`, is a text."""
+    return _hint(schema, key) in (str, str | None, Texts)
+
+
+def takes_texts(schema: type, key: str) -> bool:
+    """Return whether the value of a key, such as `task.qa.stop`, can be a list of texts."""
+    return _hint(schema, key) in (list[str], Texts)
+
+
+def _hint(schema: Any, key: str) -> Any:
+    """Return the type of a key's value; None where the schema does not say."""
+    for name in key.split("."):
+        if is_dataclass(schema):
+            schema = typing.get_type_hints(schema, include_extras=True).get(name)
+        else:
+            schema = typing.get_args(schema)[1] if typing.get_origin(schema) is dict else None
+    return schema
+
+
+def written(value: Any) -> str:
+    """Return a value as it is written in a configuration."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:

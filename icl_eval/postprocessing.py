@@ -43,7 +43,7 @@ class Extract:
         try:
             object.__setattr__(self, "_compiled", re.compile(self.pattern))
         except re.error as error:
-            raise ConfigError(f"postprocessing.pattern: {self.pattern!r}: {error}") from None
+            raise ConfigError(f"pattern: {self.pattern!r}: {error}") from None
 
     def __call__(self, text: str) -> str:
         """Return the match, stripped."""

@@ -16,7 +16,7 @@ from icl_eval.errors import ConfigError
 OWN_OPTIONS = (
     *("max_length", "max_new_tokens", "max_time", "stop_strings", "num_return_sequences", "return_dict_in_generate"),
     *("output_attentions", "output_hidden_states", "output_logits", "output_scores", "transformers_version"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "watermarking_config"),
 )
 """What a generation config can hold and a run decides by keys of its own, or not at all."""
 
@@ -86,14 +86,14 @@ class Sample:
     def __post_init__(self) -> None:
         _check_stop(self.stop)
         if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"decoding.temperature={self.temperature}: must be more than 0 (greedy: decoding=greedy)")
+            raise ConfigError(f"temperature={self.temperature}: must be more than 0 (greedy: decoding=greedy)")
         if self.temperature < _LEAST_TEMPERATURE:
             least = f"must be {_LEAST_TEMPERATURE} or more, so that float32 holds the logits divided by it"
-            raise ConfigError(f"decoding.temperature={self.temperature}: {least} (greedy: decoding=greedy)")
+            raise ConfigError(f"temperature={self.temperature}: {least} (greedy: decoding=greedy)")
         if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"decoding.top_k={self.top_k}: must be 1 or more, or null for all tokens")
+            raise ConfigError(f"top_k={self.top_k}: must be 1 or more, or null for all tokens")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"decoding.top_p={self.top_p}: must be more than 0 and at most 1, or null for all tokens")
+            raise ConfigError(f"top_p={self.top_p}: must be more than 0 and at most 1, or null for all tokens")
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -125,7 +125,10 @@ class Generate:
         for option in self.options:
             if option not in known:
                 own = " (a run has its own key for that, or decides it)" if option in OWN_OPTIONS else ""
-                raise ConfigError(f"decoding.options.{option}: no option of generate{own}; known: {', '.join(known)}")
+                raise ConfigError(f"options.{option}: no option of generate{own}; known: {', '.join(known)}")
+        beams = self.settings.get("num_beams", 1)
+        if not isinstance(beams, int) or beams < 1:
+            raise ConfigError(f"options.num_beams={beams}: must be a whole number, 1 or more")
         _check_together(self.settings)
 
     @property
@@ -157,9 +160,9 @@ def _check_together(options: Mapping[str, Any]) -> None:
             GenerationConfig(**options).validate(strict=True)
     except (TypeError, ValueError) as error:
         reason = str(error).split("\n- ")[-1].splitlines()[0]
-        raise ConfigError(f"decoding.options: {reason}") from None
+        raise ConfigError(f"options: {reason}") from None
 
 
 def _check_stop(stop: Sequence[str] | None) -> None:
     if "" in (stop or ()):
-        raise ConfigError("decoding.stop: an empty stop string would end every completion before it begins")
+        raise ConfigError("stop: an empty stop string would end every completion before it begins")

@@ -130,16 +130,16 @@ def test_variates_depend_on_seed_example_and_place_alone():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"temperature": 0.0}, "decoding.temperature=0.0: must be more than 0 (greedy: decoding=greedy)"),
-        ({"temperature": float("nan")}, "decoding.temperature=nan: must be more than 0 (greedy: decoding=greedy)"),
+        ({"temperature": 0.0}, "temperature=0.0: must be more than 0 (greedy: decoding=greedy)"),
+        ({"temperature": float("nan")}, "temperature=nan: must be more than 0 (greedy: decoding=greedy)"),
         (
             {"temperature": 1e-40},
-            "decoding.temperature=1e-40: must be 1e-30 or more, so that float32 holds the logits divided by it "
+            "temperature=1e-40: must be 1e-30 or more, so that float32 holds the logits divided by it "
             "(greedy: decoding=greedy)",
         ),
-        ({"top_k": 0}, "decoding.top_k=0: must be 1 or more, or null for all tokens"),
-        ({"top_p": 0.0}, "decoding.top_p=0.0: must be more than 0 and at most 1, or null for all tokens"),
-        ({"top_p": 1.5}, "decoding.top_p=1.5: must be more than 0 and at most 1, or null for all tokens"),
+        ({"top_k": 0}, "top_k=0: must be 1 or more, or null for all tokens"),
+        ({"top_p": 0.0}, "top_p=0.0: must be more than 0 and at most 1, or null for all tokens"),
+        ({"top_p": 1.5}, "top_p=1.5: must be more than 0 and at most 1, or null for all tokens"),
     ],
 )
 def test_an_option_that_is_out_of_range_is_one_sentence(options, sentence):

@@ -306,7 +306,7 @@ def test_a_copy_of_the_question_does_not_steer_a_diverse_choice():
 def test_a_relevance_out_of_range_is_refused():
     with pytest.raises(ConfigError) as error:
         DiverseDemonstrations(0, Angles(), 1.5)
-    assert str(error.value) == "demonstrations.relevance=1.5: must be between 0 and 1"
+    assert str(error.value) == "relevance=1.5: must be between 0 and 1"
 
 
 # Order

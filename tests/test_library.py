@@ -113,15 +113,20 @@ def test_a_stop_string_ends_a_completion_of_generate_as_it_does_in_the_stream():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"num_beems": 2}, f"decoding.options.num_beems: no option of generate; known: {', '.join(known_options())}"),
+        ({"num_beems": 2}, f"options.num_beems: no option of generate; known: {', '.join(known_options())}"),
         (
             {"max_length": 2},
-            "decoding.options.max_length: no option of generate (a run has its own key for that, or decides it); "
+            "options.max_length: no option of generate (a run has its own key for that, or decides it); "
+            f"known: {', '.join(known_options())}",
+        ),
+        (
+            {"watermarking_config": {"bias": 2.0}},
+            "options.watermarking_config: no option of generate (a run has its own key for that, or decides it); "
             f"known: {', '.join(known_options())}",
         ),
         (
             {"temperature": 0.5},
-            "decoding.options: `temperature`: `do_sample` is not set to `True`. However, `temperature` is set to `0.5` "
+            "options: `temperature`: `do_sample` is not set to `True`. However, `temperature` is set to `0.5` "
             "-- this flag is only used in sample-based generation modes. You should set `do_sample=True` or unset "
             "`temperature`.",
         ),

@@ -32,7 +32,7 @@ def test_a_completion_becomes_a_prediction(postprocess, text, prediction):
 def test_a_pattern_that_is_none_is_one_sentence():
     with pytest.raises(ConfigError) as error:
         Extract("(")
-    assert str(error.value) == "postprocessing.pattern: '(': missing ), unterminated subpattern at position 0"
+    assert str(error.value) == "pattern: '(': missing ), unterminated subpattern at position 0"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from icl_eval.config import unknown_key
+from icl_eval.config import unknown_key, written
 from icl_eval.errors import ConfigError
 
 
@@ -51,10 +51,12 @@ def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: 
         return built_class(**arguments)
     except TypeError as error:
         raise ConfigError(f"{key}: {error}") from None
+    except ConfigError as error:  # about an argument, which the message begins with
+        raise ConfigError(f"{key}.{error}") from None
 
 
 def _checked(key: str, value: Any, hint: Any) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
-        raise ConfigError(f"{key}={value}: {error.errors()[0]['msg']}") from None
+        raise ConfigError(f"{key}={written(value)}: {error.errors()[0]['msg']}") from None

@@ -33,7 +33,7 @@ class DiverseDemonstrations:
 
     def __post_init__(self) -> None:
         if not 0 <= self.relevance <= 1:
-            raise ConfigError(f"demonstrations.relevance={self.relevance}: must be between 0 and 1")
+            raise ConfigError(f"relevance={self.relevance}: must be between 0 and 1")
 
     def ranking(self, task: Task) -> Ranking:
         """Return the greedy ranking; nothing is embedded before the first question is ranked."""

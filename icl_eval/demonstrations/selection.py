@@ -89,7 +89,7 @@ def build_selection(
     rank, guard = selector.ranking(task), build_guard(task, match_field)
 
     def select(question: Example) -> tuple[Demonstration, ...]:
-        selected = tuple(islice(rank(question, guard(question)), num_fewshot))
+        selected = tuple(islice(rank(question, guard(question)), min(num_fewshot, len(task.pool))))
         if len(selected) < num_fewshot:
             raise ConfigError(
                 f"num_fewshot={num_fewshot}: task '{task.name}' has only {len(selected)} demonstrations "

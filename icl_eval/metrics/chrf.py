@@ -24,11 +24,9 @@ class CHRF(LocalMetric):
     """
 
     def __init__(self, word_order: int = 0, char_order: int = 6, beta: int = 2) -> None:
-        if min(word_order, beta) < 0 or char_order < 1:
-            raise ConfigError(
-                f"word_order={word_order}, char_order={char_order}, beta={beta}: "
-                "char_order must be at least 1, the others at least 0"
-            )
+        for option, value, least in (("word_order", word_order, 0), ("char_order", char_order, 1), ("beta", beta, 0)):
+            if value < least:
+                raise ConfigError(f"{option}={value}: must be {least} or more")
         super().__init__("chrf")
         self._beta = beta
         self._scorer = sacrebleu.metrics.CHRF(word_order=word_order, char_order=char_order, beta=beta)

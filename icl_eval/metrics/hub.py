@@ -91,7 +91,7 @@ def _load(name: str) -> Any:
     if not name.endswith(".py") and Path(name, f"{Path(name).name}.py").exists():
         # evaluate 0.4.6 would run that file instead of the hub's metric, without a word.
         raise ConfigError(
-            f"{name} is a metric of the hub and a folder here; for the latter give the path of its .py file"
+            f"name={name}: a metric of the hub and a folder here; for the latter give the path of its .py file"
         )
     if HF_HUB_OFFLINE:
         evaluate.config.HF_EVALUATE_OFFLINE = True  # evaluate 0.4.6 only knows a variable of its own
@@ -101,7 +101,7 @@ def _load(name: str) -> Any:
             return evaluate.load(name, module_type="metric", keep_in_memory=True, cache_dir=folder)
     except Exception as error:  # a foreign script can raise anything
         raise ConfigError(
-            f"metric {name} cannot be loaded: {_one_line(error)}; without a network choose one of: {_LOCAL_METRICS}"
+            f"name={name}: cannot be loaded: {_one_line(error)}; without a network choose one of: {_LOCAL_METRICS}"
         ) from error
 
 

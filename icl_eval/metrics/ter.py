@@ -31,7 +31,7 @@ class TER(LocalMetric):
         case_sensitive: bool = False,
     ) -> None:
         if asian_support and not (normalized or no_punct):
-            raise ConfigError("asian_support=true has no effect without normalized=true or no_punct=true")
+            raise ConfigError("asian_support=true: has no effect without normalized=true or no_punct=true")
         super().__init__("ter", higher_is_better=False)
         self._scorer = sacrebleu.metrics.TER(
             normalized=normalized,
