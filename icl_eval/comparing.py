@@ -32,7 +32,9 @@ def compare_folders(config: CompareConfig) -> None:
         raise ConfigError(f"num_resamples={config.num_resamples}: must be {_MIN_RESAMPLES} or more")
     if config.seed < 0:
         raise ConfigError(f"seed={config.seed}: must be 0 or more")
-    runs = _runs([Path(folder) for folder in config.runs])
+    folders = [Path(folder) for folder in config.runs]
+    _require_distinct(folders)
+    runs = _runs(folders)
     if len(runs) < 2:
         raise ConfigError(f"compare: two or more runs are needed, found {len(runs)} (icl-eval compare RUN_A RUN_B)")
     path = _require_json_file(config.output) if config.output else runs[0].folder.parent / "compare.json"
@@ -42,6 +44,14 @@ def compare_folders(config: CompareConfig) -> None:
     write_json(asdict(comparison), path)
     write_comparison_page(comparison, runs, page)
     _print(comparison, path, page)
+
+
+def _require_distinct(folders: Sequence[Path]) -> None:
+    named: dict[Path, Path] = {}
+    for folder in folders:
+        first = named.setdefault(folder.resolve(), folder)
+        if first is not folder:
+            raise ConfigError(f"compare: {first} and {folder} are the same folder; a run is compared with other runs")
 
 
 def _require_json_file(output: str) -> Path:

@@ -120,6 +120,10 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(evaluate, icl_eval
     ("words", "sentence"),
     [
         ([], "compare: two or more runs are needed, found 0 (icl-eval compare RUN_A RUN_B)"),
+        (
+            ["x/a", "x/b", "x/../x/a"],
+            "compare: x/a and x/../x/a are the same folder; a run is compared with other runs",
+        ),
         (["nowhere", "there/k=1"], "nowhere: no such folder"),
         (["."], ".: no finished run in it (report.json is missing)"),
         ([".", "num_resample=3"], "unknown key 'num_resample'; did you mean 'num_resamples'? "),
