@@ -15,6 +15,7 @@ A user's mistake is one line on stderr and exit code 2; a run that fails exits w
 """
 
 import errno
+import io
 import os
 import re
 import sys
@@ -32,11 +33,25 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from icl_eval import hydra_setup
-from icl_eval.config import register_schemas
+from icl_eval.config import (
+    CompareConfig,
+    ExportConfig,
+    ListConfig,
+    RunConfig,
+    StreamConfig,
+    TourConfig,
+    TraceConfig,
+    register_schemas,
+    typed_config,
+)
 from icl_eval.errors import ConfigError, IclEvalError, UserError
 from icl_eval.hydra_errors import explain
+from icl_eval.hydra_overrides import added_folders, read_overrides
 
-_FOLDER_ERRORS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG)
+_FILE_ERRORS = (
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG),
+    *(errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ELOOP, errno.EPIPE),
+)
 _SWEEP_FLAGS = ("-m", "--multirun")
 _FOLDER_FLAG = "--config-dir"
 
@@ -46,6 +61,7 @@ class Command:
     """What the first word of the command line can be."""
 
     config_name: str
+    schema: type
     run: Callable[[DictConfig], None]
     folders_key: str | None = None
     """The key that takes the words which are folders; None where all words are options."""
@@ -79,7 +95,6 @@ def doctor(cfg: DictConfig) -> None:
 
 def stream(cfg: DictConfig) -> None:
     """Show one completion while it is made."""
-    from icl_eval.config import StreamConfig, typed_config
     from icl_eval.streaming import stream_completion
 
     stream_completion(typed_config(cfg, StreamConfig))
@@ -87,7 +102,6 @@ def stream(cfg: DictConfig) -> None:
 
 def trace(cfg: DictConfig) -> None:
     """Show everything that happens to one prompt."""
-    from icl_eval.config import TraceConfig, typed_config
     from icl_eval.tracing.command import run_trace
     from icl_eval.tracing.subjects import free_subject, question_subject
 
@@ -103,7 +117,6 @@ def trace(cfg: DictConfig) -> None:
 
 def tour(cfg: DictConfig) -> None:
     """Generate one prompt in every way there is, side by side."""
-    from icl_eval.config import TourConfig, typed_config
     from icl_eval.touring.page import print_tour
     from icl_eval.touring.tours import take_tour
 
@@ -115,14 +128,12 @@ def tour(cfg: DictConfig) -> None:
 def compare(cfg: DictConfig) -> None:
     """Compare finished runs with the first of them."""
     from icl_eval.comparing import compare_folders
-    from icl_eval.config import CompareConfig, typed_config
 
     compare_folders(typed_config(cfg, CompareConfig))
 
 
 def list_runs(cfg: DictConfig) -> None:
     """Show the runs in some folders."""
-    from icl_eval.config import ListConfig, typed_config
     from icl_eval.listing import print_runs
 
     print_runs([Path(folder) for folder in typed_config(cfg, ListConfig).folders])
@@ -130,27 +141,28 @@ def list_runs(cfg: DictConfig) -> None:
 
 def export(cfg: DictConfig) -> None:
     """Write the figures and tables of runs and sweeps."""
-    from icl_eval.config import ExportConfig, typed_config
     from icl_eval.exporting import export_folders
 
     export_folders([Path(folder) for folder in typed_config(cfg, ExportConfig).folders])
 
 
 COMMANDS = {
-    "evaluate": Command("evaluate", evaluate),
-    "preview": Command("preview", preview),
-    "doctor": Command("doctor", doctor),
-    "stream": Command("stream", stream),
-    "trace": Command("trace", trace),
-    "tour": Command("tour", tour),
-    "compare": Command("compare", compare, folders_key="runs"),
-    "list": Command("list", list_runs, folders_key="folders"),
-    "export": Command("export", export, folders_key="folders"),
+    "evaluate": Command("evaluate", RunConfig, evaluate),
+    "preview": Command("preview", RunConfig, preview),
+    "doctor": Command("doctor", RunConfig, doctor),
+    "stream": Command("stream", StreamConfig, stream),
+    "trace": Command("trace", TraceConfig, trace),
+    "tour": Command("tour", TourConfig, tour),
+    "compare": Command("compare", CompareConfig, compare, folders_key="runs"),
+    "list": Command("list", ListConfig, list_runs, folders_key="folders"),
+    "export": Command("export", ExportConfig, export, folders_key="folders"),
 }
 
 
 def main() -> None:
     """Run the command line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is ASCII only shows the rest as it can
     arguments = sys.argv[1:]
     name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "evaluate"
     arguments = _flags_first(arguments)
@@ -167,7 +179,7 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
         if words and words[-1] == _FOLDER_FLAG:
             words[-1] += f"={word}"
         else:
-            words.append(word)
+            words.append(re.sub("^-cd(=|$)", rf"{_FOLDER_FLAG}\1", word))
     return sorted(words, key=lambda word: word not in _SWEEP_FLAGS and not word.startswith(f"{_FOLDER_FLAG}="))
 
 
@@ -193,13 +205,15 @@ def _run(command: Command, arguments: list[str]) -> int:
     register_schemas()
     hydra_setup.register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, and we say them in one line
-    sys.argv = [sys.argv[0], *arguments]
     failures: list[Exception] = []
     decorate = hydra.main(version_base="1.3", config_path=str(hydra_setup.conf_dir()), config_name=command.config_name)
     try:
         _reject_stray_words(command, arguments)
-        _reject_names_of_ours(arguments)
+        folders = added_folders(arguments)
+        _reject_names_of_ours(folders)
         hydra_setup.set_command_name(arguments)
+        words = read_overrides(arguments, command.schema, [hydra_setup.conf_dir(), *folders])
+        sys.argv = [sys.argv[0], *words]
         _compose(decorate(lambda cfg: _run_job(command, cfg, failures)), arguments)
         if failures:
             raise failures[0]
@@ -207,14 +221,10 @@ def _run(command: Command, arguments: list[str]) -> int:
         return _say(str(error), error.exit_code)
     except (HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
         return _say(explain(error), UserError.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has enough of it; what Python would still flush must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
-        if error.errno not in _FOLDER_ERRORS:
+        if error.errno not in _FILE_ERRORS:
             raise
-        return _say(f"{error.filename}: cannot be written ({error.strerror})", UserError.exit_code)
+        return _say_file_error(error)
     except KeyboardInterrupt:
         return _say("interrupted; the same command goes on from here", 130)
     return 0
@@ -228,6 +238,8 @@ def _compose(run: Callable[[], None], arguments: Sequence[str]) -> None:
         if isinstance(error, OmegaConfBaseException):
             raise
         raise ConfigError(f"{explain(error)} (given: {' '.join(arguments)})") from error
+    finally:
+        sys.stdout.flush()  # what cannot be written is said in time
 
 
 def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> float | None:
@@ -248,8 +260,9 @@ def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> fl
 
 def _build_evaluation(cfg: DictConfig, schema: Any = None) -> Any:
     from icl_eval.building import build_evaluation
-    from icl_eval.config import RunConfig
+    from icl_eval.hydra_choices import require_distinct_choices
 
+    require_distinct_choices()
     runtime = HydraConfig.get().runtime
     own = ("hydra", "main", "schema")
     added = [Path(source.path) for source in runtime.config_sources if source.provider not in own]
@@ -276,15 +289,24 @@ def _reject_stray_words(command: Command, arguments: Sequence[str]) -> None:
             raise ConfigError(f"{word!r}: unknown command (known, as the first word: {known}; options are key=value)")
 
 
-def _reject_names_of_ours(arguments: Sequence[str]) -> None:
+def _reject_names_of_ours(folders: Sequence[Path]) -> None:
     """Refuse a user's configs that are called like ours: Hydra would take ours without a word."""
-    folders = [word.partition("=")[2] for word in arguments if word.startswith(f"{_FOLDER_FLAG}=")]
-    for folder in map(Path, folders):
+    for folder in folders:
         for path in sorted(folder.glob("*/*.yaml")):
             ours = hydra_setup.conf_dir() / path.relative_to(folder)
             if ours.exists() and not ours.samefile(path):
                 choice = f"{path.parent.name}={path.stem}"
                 raise ConfigError(f"{path}: {choice} already names {ours}, which would be taken; rename yours")
+
+
+def _say_file_error(error: OSError) -> int:
+    """Say which file cannot be used; what has no name is the output, or a file that was open already."""
+    if error.filename:
+        return _say(f"{error.filename}: cannot be read or written ({error.strerror})", UserError.exit_code)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python would still flush must not complain
+    if isinstance(error, BrokenPipeError):  # whoever read the output has enough of it
+        return IclEvalError.exit_code
+    return _say(f"output cannot be written ({error.strerror})", IclEvalError.exit_code)
 
 
 def _say(sentence: str, exit_code: int) -> int:

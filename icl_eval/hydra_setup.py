@@ -8,6 +8,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from icl_eval.hydra_overrides import is_override
+
 _COMMAND_NAME = "ICL_EVAL_COMMAND_NAME"
 """Environment variable, so that the worker processes of a sweep see what their parent decided."""
 
@@ -34,7 +36,7 @@ def set_command_name(arguments: Sequence[str]) -> None:
     overrides = sorted(
         argument
         for argument in arguments
-        if "=" in argument and not argument.startswith(("-", "hydra.", "hydra/", "+hydra."))
+        if is_override(argument) and not argument.startswith(("hydra.", "hydra/", "+hydra."))
     )
     os.environ[_COMMAND_NAME] = slug(",".join(overrides))
 

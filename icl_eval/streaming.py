@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from icl_eval.building import build_conventions, build_model_spec, build_search, check_model_options
-from icl_eval.config import StreamConfig
+from icl_eval.config import StreamConfig, written
 from icl_eval.decoding import Completion, Decoder, build_decoder
 from icl_eval.errors import ConfigError
 from icl_eval.models import load_model
@@ -41,18 +41,11 @@ def stream_completion(config: StreamConfig) -> None:
 
 
 def _texts(prompt: Any) -> list[str]:
-    """Return the texts that a user gave: one, or a list of them. A single number is taken for the text it is."""
-    if isinstance(prompt, list):
-        for text in prompt:
-            if not isinstance(text, str):  # Hydra reads 1_000 as 1000
-                raise ConfigError(
-                    f'prompt: {text!r} in the list is no text; quote such texts: prompt=\'["1_000","1.10"]\''
-                )
-        if prompt:
-            return prompt
-    elif isinstance(prompt, str | int | float) and not isinstance(prompt, bool):
-        return [str(prompt)]
-    raise ConfigError(f"prompt={prompt}: must be a text, or a list of texts")
+    """Return the texts that a user gave: one, or a list of them."""
+    texts = prompt if isinstance(prompt, list) else [prompt]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"prompt={written(prompt)}: must be a text, or a list of texts")
+    return texts
 
 
 def _show(decoder: Decoder, encoded: EncodedPrompt) -> None:

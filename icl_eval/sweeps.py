@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -39,6 +39,10 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Forget earlier failures: a cell of this sweep gets another chance, one of another sweep is not ours."""
+        overrides = cast("list[str]", OmegaConf.to_container(config.hydra.overrides.hydra))  # `${…}` is not resolved
+        if any(override.startswith("hydra.run.dir=") for override in overrides):
+            print("icl-eval: hydra.run.dir: a sweep's folder is hydra.sweep.dir", file=sys.stderr)
+            sys.exit(UserError.exit_code)
         for note in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE_FILE}"):
             note.unlink()
 

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -9,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from icl_eval.cli import COMMANDS
-from icl_eval.config import ModelConfig, RunConfig, StreamConfig, TaskConfig
+from icl_eval.config import ModelConfig, RunConfig, StreamConfig, TaskConfig, TemplateConfig
 from icl_eval.decoding import Completion, GreedyDecoder
 from icl_eval.hydra_setup import conf_dir
 from icl_eval.models import choose_device, load_model
@@ -84,6 +85,12 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
             "unknown key 'demonstrations.per_questoin'; did you mean 'demonstrations.per_question'? "
             "(known: demonstrations.per_question, demonstrations.seed)",
         ),
+        (
+            ["task.qa.labels.hint=Hint"],
+            "unknown key 'task.qa.labels.hint'; did you mean 'task.qa.labels.answer'? "
+            "(known: task.qa.labels.answer, task.qa.labels.question); one that is not listed is added with a plus "
+            "sign: +task.qa.labels.hint=…",
+        ),
         (["metrics.chrf.beta=3"], "unknown key 'metrics.chrf' (known: none)"),
         # names
         (["task=nope"], f"task=nope: there is no such task (known: {known('task')})"),
@@ -107,10 +114,29 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["overflow=cut"], "overflow=cut: must be one of stop, drop"),
         (["model.source=/nowhere/tiny"], "model.source=/nowhere/tiny does not exist (looked in {cwd})"),
         # values
-        (["num_fewshot=many"], "num_fewshot=many: Value 'many' of type 'str' could not be converted to Integer"),
-        (["num_fewshot=1.5"], "num_fewshot=1.5: Value '1.5' of type 'float' could not be converted to Integer"),
-        (["seed=a b"], "seed=a b: Value 'a b' of type 'str' could not be converted to Integer"),
-        (["task.qa.stop=x"], "task.qa.stop=x: Invalid value assigned: str is not a ListConfig, list or tuple."),
+        (["num_fewshot=many"], "num_fewshot=many: must be a whole number"),
+        (["num_fewshot=1.5"], "num_fewshot=1.5: must be a whole number"),
+        (["seed=a b"], "seed=a b: must be a whole number"),
+        (["task.qa.stop=x"], "task.qa.stop=x: must be a list"),
+        (["seed=null"], "seed=null: must be a whole number"),
+        (["hydra.mode=x"], "hydra.mode=x: must be RUN or MULTIRUN or null"),
+        (["limit=x"], "limit=x: must be a whole number or a number or null"),
+        (["model.allow_pickle=maybe"], "model.allow_pickle=maybe: must be true or false"),
+        (["template.separator=[1]"], "template.separator=[1]: must be a text"),
+        (["task.qa.pool=3"], "task.qa.pool=3: must be a mapping, from keys to values"),
+        (
+            ["task.qa.stop=[1e5]"],
+            'task.qa.stop: 100000.0 in the list is no text; quote such texts: task.qa.stop=\'["1_000","1.10"]\'',
+        ),
+        (["metrics=[chrf]", "metrics.chrf.beta=-1"], "metrics.chrf.beta=-1: must be 0 or more"),
+        (
+            ["metrics=[bleu]", "metrics.bleu.max_ngram_order=0"],
+            "metrics.bleu.max_ngram_order=0 is too small, at least 1 is needed",
+        ),
+        (
+            ["decoding=generate", "decoding.options.num_beams=0"],
+            "decoding.options.num_beams=0: must be a whole number, 1 or more",
+        ),
         (["metrics=[chrf]", "metrics.chrf.beta=x"], "metrics.chrf.beta=x: Input should be a valid integer"),
         (
             ["metrics=[numeric_flexible,numeric_strict]", "metrics.numeric_strict.extraction=flexible"],
@@ -136,6 +162,11 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
             f"num_fewshot=41: task 'qa' has only 40 demonstrations for question '{QUESTION}' "
             "(demonstrations=random, a pool of 40)",
         ),
+        (
+            [f"num_fewshot={10**22}"],
+            f"num_fewshot={10**22}: task 'qa' has only 40 demonstrations for question '{QUESTION}' "
+            "(demonstrations=random, a pool of 40)",
+        ),
         (["limit=0"], "limit=0: must be a number of examples (1 or more) or a fraction between 0 and 1"),
         (["limit=-1"], "limit=-1: must be a number of examples (1 or more) or a fraction between 0 and 1"),
         (["limit=1.5"], "limit=1.5: must be a number of examples (1 or more) or a fraction between 0 and 1"),
@@ -147,10 +178,28 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
             "likelihood.content_free=3: Input should be a valid string",
         ),
         (["task=[]"], "task: at least one is needed (task=qa, or task=[qa,math])"),
-        (["task=null"], "Config group override must be a string or a list. Got NoneType (given: {given})"),
+        (["task=null"], f"task=null: must be one of {known('task')}, or a list such as [commonsense]"),
+        (["task=[[qa]]"], f"task=[[qa]]: must be one of {known('task')}, or a list such as [commonsense]"),
+        (["order=null"], f"order=null: must be one of {known('order')}"),
+        (["model=[gpt2,t5_base]"], f"model=[gpt2,t5_base]: must be one of {known('model')}"),
+        (["-m", "order=random,null"], f"order=random,null: must be one of {known('order')}"),
+        (["task=[qa,qa]"], "task: qa is chosen twice, and there can be only one task.qa"),
+        (["+task=qa"], "task: qa is chosen twice, and there can be only one task.qa"),
+        (["metrics=[chrf,chrf]"], "metrics: chrf is chosen twice, and there can be only one metrics.chrf"),
+        (["hydra.run.dir="], "hydra.run.dir=: must be the name of a folder"),
+        (["-m", "hydra.run.dir=x"], "hydra.run.dir: a sweep's folder is hydra.sweep.dir"),
         (["placement.x=1"], "Unexpected type for root: NoneType (given: {given})"),
         (["task.qa.postprocessing={x: 1}"], "'NoneType' object has no attribute 'get' (given: {given})"),
-        (["template.question={{ x }}"], "template.question={{ x }}: no viable alternative at input '{{ '"),
+        (
+            ["template.question={{ x }}"],
+            "template.question={{ x }}: no viable alternative at input '{{ ' "
+            "(a text goes in two pairs of quotes: template.question='\"…\"')",
+        ),
+        (
+            ["template.separator=é"],
+            "template.separator=é: Hydra does not know a character "
+            "(a text goes in two pairs of quotes: template.separator='\"…\"')",
+        ),
         (["template.separator=${x}"], "template.separator: Interpolation key 'x' not found"),
         (
             ["demonstrations._target_=icl_eval.nope.Nope"],
@@ -242,11 +291,58 @@ def test_a_bad_data_file_is_one_line_with_file_and_line(content, sentence, icl_e
     assert (outcome.exit_code, outcome.out, outcome.err) == (2, "", f"icl-eval: {sentence}\n")
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(icl_eval, tmp_path):
+@pytest.mark.parametrize(
+    ("folder", "reason"), [("file/run", "Not a directory"), ("/proc/run", "No such file or directory")]
+)
+def test_a_folder_that_cannot_be_written_is_one_line(folder, reason, icl_eval, tmp_path):
     (tmp_path / "file").touch()
-    outcome = icl_eval("hydra.run.dir=file/run")
+    outcome = icl_eval(f"hydra.run.dir={folder}")
     assert (outcome.exit_code, outcome.out) == (2, "")
-    assert outcome.err == "icl-eval: file/run: cannot be written (Not a directory)\n"
+    assert outcome.err == f"icl-eval: {folder}: cannot be read or written ({reason})\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"]])
+def test_an_output_that_takes_nothing_is_one_line(arguments, tmp_path):
+    command = [sys.executable, "-m", "icl_eval", *arguments, *([str(tmp_path)] if arguments == ["list"] else [])]
+    with Path("/dev/full").open("w") as full:
+        outcome = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (outcome.returncode, outcome.stderr) == (
+        1, "icl-eval: output cannot be written (No space left on device)\n",
+    )  # fmt: skip
+
+
+def test_an_output_that_is_ascii_only_shows_the_rest_as_escapes():
+    outcome = subprocess.run(
+        [sys.executable, "-m", "icl_eval", "--help"],
+        capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=True,
+    )  # fmt: skip
+    assert b"icl-eval [key=value \\u2026]" in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        ("1e5", "1e5"),
+        ("true", "true"),
+        ("1_000", "1_000"),
+        (" 1.10", "1.10"),
+        ("007", "007"),
+        ("'1e5'", "1e5"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("stream", "prompt"),
+        ("trace", "prompt"),
+        ("trace", "+task.qa.labels.hint"),
+        ("evaluate", "template.separator"),
+    ],
+)
+def test_a_text_is_what_was_typed(command, key, typed, text, icl_eval_command):
+    outcome = icl_eval_command(command, *(["task=qa"] if command != "stream" else []), f"{key}={typed}", "--cfg", "job")
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    assert OmegaConf.select(OmegaConf.create(outcome.out), key.lstrip("+")) == text
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"evaluate"}))
@@ -265,6 +361,7 @@ def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
             ["prompt=[a b,1_000]"],
             'prompt: 1000 in the list is no text; quote such texts: prompt=\'["1_000","1.10"]\'',
         ),
+        (["prompt=null"], "prompt=null: must be a text, or a list of texts"),
         (["prompt=[]"], "prompt=[]: must be a text, or a list of texts"),
         (["prompt=\udcff"], "'prompt=\\udcff': is not UTF-8"),
         (["prompt=x", "dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
@@ -488,6 +585,54 @@ def test_a_config_file_that_is_no_yaml_is_one_line(icl_eval_command, tmp_path, c
     assert outcome.err == f"icl-eval: {path}:{place}: not YAML ({problem})\n"
 
 
+BODY = TASK.replace("# @package task.capitals", "")
+
+
+@pytest.mark.parametrize(
+    ("group", "content", "sentence"),
+    [
+        (
+            "template",
+            "questoin: x\n",
+            "template/mine.yaml: unknown key 'template.questoin'; did you mean 'template.question'? "
+            f"(known: {keys(TemplateConfig, 'template.')})",
+        ),
+        ("model", "allow_pickle: maybe\n", "model/mine.yaml: model.allow_pickle=maybe: must be true or false"),
+        ("template", "separator: [x]\n", "template/mine.yaml: template.separator=['x']: must be a text"),
+        ("task", f"{TASK}stop: x\n", "task/mine.yaml: task.capitals.stop=x: must be a list"),
+        ("task", "- x\n", "task/mine.yaml: must hold a mapping, from keys to values"),
+        (
+            "task",
+            BODY,
+            "task.metrics.exact_match: the file of a task has to begin with the line '# @package task.NAME'",
+        ),
+        (
+            "task",
+            "instruction: x\n",
+            "task.instruction: the file of a task has to begin with the line '# @package task.NAME'",
+        ),
+    ],
+)
+def test_a_mistake_in_a_config_of_ones_own_is_one_line(group, content, sentence, icl_eval_command, tmp_path):
+    path = tmp_path / "my" / group / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    outcome = icl_eval_command("preview", "task=qa", f"{group}=mine", "--config-dir", "my", "limit=1")
+    assert (outcome.exit_code, outcome.out, outcome.err) == (2, "", f"icl-eval: {sentence}\n")
+
+
+def test_two_tasks_of_one_name_are_refused(icl_eval_command, tmp_path):
+    (tmp_path / "mine/task").mkdir(parents=True)
+    for name in ("one", "two"):
+        (tmp_path / f"mine/task/{name}.yaml").write_text(TASK)
+    outcome = icl_eval_command("preview", "task=[one,two]", "--config-dir", "mine")
+    assert (outcome.exit_code, outcome.err) == (
+        2,
+        "icl-eval: task: one and two are both called task.capitals, by the first line of their files; leave one of "
+        "them out, or begin its file with '# @package task.two'\n",
+    )
+
+
 def test_a_config_of_ones_own_that_is_called_like_a_packaged_one_is_refused(icl_eval_command, tmp_path):
     path = tmp_path / "mine/task/qa.yaml"
     path.parent.mkdir(parents=True)
@@ -495,7 +640,7 @@ def test_a_config_of_ones_own_that_is_called_like_a_packaged_one_is_refused(icl_
     message = (
         f"mine/task/qa.yaml: task=qa already names {conf_dir() / 'task/qa.yaml'}, which would be taken; rename yours"
     )
-    for flags in (["--config-dir", "mine"], ["--config-dir=mine"]):
+    for flags in (["--config-dir", "mine"], ["--config-dir=mine"], ["-cd", "mine"], ["hydra.searchpath=[mine]"]):
         outcome = icl_eval_command("preview", "task=qa", *flags, "limit=1")
         assert (outcome.exit_code, outcome.err) == (2, f"icl-eval: {message}\n")
 

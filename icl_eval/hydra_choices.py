@@ -1,0 +1,44 @@
+"""Choices: which config files a run is composed of, and whether one of them silently takes the place of another."""
+
+import typing
+from pathlib import PurePath
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from icl_eval.errors import ConfigError
+
+
+def require_distinct_choices() -> None:
+    """Refuse tasks that have one name, and a metric that is chosen twice: Hydra would keep the last of them.
+
+    Raises:
+        ConfigError: Naming both.
+    """
+    found = HydraConfig.get()
+    overrides = typing.cast("dict[str, list[str]]", OmegaConf.to_container(found.overrides))  # `${…}` is not resolved
+    loader = GlobalHydra.instance().config_loader()
+    composed = loader.compute_defaults_list(
+        found.job.config_name, [*overrides["hydra"], *overrides["task"]], RunMode.RUN
+    ).defaults
+    taken: dict[str, str] = {}
+    for group in ("task", "metrics"):
+        for default in composed:
+            path = PurePath(str(default.config_path))
+            if str(path.parent) != group or str(default.parent).startswith(f"{group}/"):  # a file may build on another
+                continue
+            key = str(default.package) if group == "task" else f"{default.package}.{path.name}"
+            if key in taken:
+                raise ConfigError(_collision(group, key, taken[key], path.name))
+            taken[key] = path.name
+
+
+def _collision(group: str, key: str, first: str, second: str) -> str:
+    if first == second:
+        return f"{group}: {first} is chosen twice, and there can be only one {key}"
+    return (
+        f"{group}: {first} and {second} are both called {key}, by the first line of their files; "
+        f"leave one of them out, or begin its file with '# @package task.{second}'"
+    )

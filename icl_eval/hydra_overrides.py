@@ -1,0 +1,89 @@
+"""Overrides: what a user's `key=value` says, put right or refused before Hydra composes anything from it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+
+from icl_eval.config import takes_text, takes_texts, written
+from icl_eval.errors import ConfigError
+
+_GROUPS_THAT_ADD_UP = ("task", "metrics", "experiment")
+"""Groups of which a list can be chosen; of any other, Hydra would lay one over the other without a word."""
+_FOLDERS_OF_RUNS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+
+
+def is_override(word: str) -> bool:
+    """Return whether a word of the command line changes the configuration, and is no flag nor what follows one."""
+    return "=" in word and not word.startswith("-")
+
+
+def added_folders(words: Sequence[str]) -> list[Path]:
+    """Return the folders of configs that the words of a command line add to ours; raises HydraException."""
+    folders = []
+    for word in words:
+        if word.startswith("--config-dir="):
+            folders.append(word.partition("=")[2])
+        elif word.startswith("hydra.searchpath="):
+            value = _parse(word).value()
+            folders += [place for place in value if isinstance(place, str)] if isinstance(value, list) else []
+    return [Path(folder.removeprefix("file://")) for folder in folders]
+
+
+def read_overrides(words: Sequence[str], schema: type, folders: Sequence[Path]) -> list[str]:
+    """Return the words of a command line, with quotes around each text that Hydra would take for something else.
+
+    Args:
+        words: Overrides, and flags, which stay as they are.
+        schema: Of the configuration that they change.
+        folders: Where configs are, ours and the user's.
+
+    Raises:
+        HydraException: When an override is not in Hydra's grammar.
+        ConfigError: When a value is none that its key can have.
+    """
+    return [_read(word, schema, folders) if is_override(word) else word for word in words]
+
+
+def _read(word: str, schema: type, folders: Sequence[Path]) -> str:
+    override = _parse(word)
+    key, _, text = word.partition("=")
+    name, value = override.key_or_group, override.value()
+    if any((folder / name).is_dir() for folder in folders):
+        _require_names(word, override, folders)
+    elif takes_text(schema, name) and isinstance(value, bool | int | float):
+        return f"{key}='{text.strip()}'"
+    elif takes_texts(schema, name) and isinstance(value, list):
+        _require_texts(key, value)
+    elif name in _FOLDERS_OF_RUNS and not value:
+        raise ConfigError(f"{word}: must be the name of a folder")
+    return word
+
+
+def _parse(word: str) -> Override:
+    return OverridesParser.create().parse_overrides([word])[0]
+
+
+def _require_names(word: str, override: Override, folders: Sequence[Path]) -> None:
+    """Refuse a choice that is no config's name, nor a list of them where they add up."""
+    value, group = override.value(), override.key_or_group
+    choices = value.list if isinstance(value, ChoiceSweep) else [value]
+    if override.is_delete() or isinstance(value, dict) or (override.is_sweep_override() and choices == [value]):
+        return
+    adds_up = group in _GROUPS_THAT_ADD_UP
+    for choice in choices:
+        names = choice if adds_up and isinstance(choice, list) else [choice]
+        if not all(isinstance(name, str | QuotedString) for name in names):
+            known = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+            also = f", or a list such as [{known[0]}]" if adds_up else ""
+            raise ConfigError(f"{word}: must be one of {', '.join(known)}{also}")
+
+
+def _require_texts(key: str, value: list[Any]) -> None:
+    for text in value:
+        if not isinstance(text, str):  # Hydra reads 1_000 as 1000
+            raise ConfigError(
+                f'{key}: {written(text)} in the list is no text; quote such texts: {key}=\'["1_000","1.10"]\''
+            )
