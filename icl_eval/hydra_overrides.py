@@ -53,7 +53,7 @@ def _read(word: str, schema: type, folders: Sequence[Path]) -> str:
     name, value = override.key_or_group, override.value()
     if any((folder / name).is_dir() for folder in folders):
         _require_names(word, override, folders)
-    elif takes_text(schema, name) and isinstance(value, bool | int | float):
+    elif takes_text(schema, name) and isinstance(value, int | float):
         return f"{key}='{text.strip()}'"
     elif takes_texts(schema, name) and isinstance(value, list):
         _require_texts(key, value)

@@ -301,11 +301,18 @@ def test_a_folder_that_cannot_be_written_is_one_line(folder, reason, icl_eval, t
     assert outcome.err == f"icl-eval: {folder}: cannot be read or written ({reason})\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"]])
-def test_an_output_that_takes_nothing_is_one_line(arguments, tmp_path):
-    command = [sys.executable, "-m", "icl_eval", *arguments, *([str(tmp_path)] if arguments == ["list"] else [])]
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "--cfg=job"]])  # long, and so short that it is held back
+def test_an_output_that_takes_nothing_is_one_line(arguments):
+    command = [sys.executable, "-m", "icl_eval", *arguments]
     with Path("/dev/full").open("w") as full:
-        outcome = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        outcome = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": ""},
+            check=False,
+        )
     assert (outcome.returncode, outcome.stderr) == (
         1, "icl-eval: output cannot be written (No space left on device)\n",
     )  # fmt: skip
