@@ -45,14 +45,16 @@ def lint_template(prepared: PreparedTask) -> Iterator[str]:
 
 
 def lint_leaks(prepared: PreparedTask) -> Iterator[str]:
-    """Yield one sentence where questions have near-copies in the pool that their demonstrations come from."""
-    if not any(prompt.prompt.demonstrations for prompt in prepared.prompts):
-        return
+    """Yield one sentence where questions are shown demonstrations that read nearly like them."""
     plan = prepared.plan
-    found = find_near_duplicates(plan.examples, plan.task.pool, plan.match_field)
+    shown = (
+        (example, prepared.builder.shown(prompt, example))
+        for example, prompt in zip(plan.examples, prepared.prompts, strict=True)
+    )
+    found = find_near_duplicates(shown, plan.match_field)
     if found:
-        pairs = [f"{pair.question_id} and {pair.candidate_id} ({pair.similarity:.2f})" for pair in found]
-        yield f"{listed(pairs)}: question and pool read nearly the same, and one may show the other's answer"
+        pairs = [f"{pair.question_id} and {pair.demonstration_id} ({pair.similarity:.2f})" for pair in found]
+        yield f"{listed(pairs)}: question and demonstration read nearly the same, and may share their answer"
 
 
 def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any) -> Iterator[str]:

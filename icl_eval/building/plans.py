@@ -9,7 +9,7 @@ from icl_eval.building.instances import build
 from icl_eval.building.metrics import build_metrics
 from icl_eval.building.options import least_new_tokens_of
 from icl_eval.config import DataConfig, RunConfig, TaskConfig
-from icl_eval.demonstrations import Choice, build_shown
+from icl_eval.demonstrations import Choice, Demonstration, Selection, build_shown
 from icl_eval.errors import ConfigError
 from icl_eval.postprocessing import Strip
 from icl_eval.preparation import TaskPlan
@@ -49,10 +49,10 @@ def build_plan(
     if "" in stop:
         raise ConfigError(f"{key}.stop: {_EMPTY_STOP}")
     examples = _limited(task.examples, run.limit)
-    select = build_shown(task, choice, config.match_field)
-    if choice.selector.encoder is None:
-        selected = {example.id: select(example) for example in examples}  # a pool too small is said at once
-        select = lambda example: selected[example.id]  # noqa: E731
+    select = _remembered(build_shown(task, choice, config.match_field))
+    if choice.selector.encoder is None:  # no weights are needed, so a pool too small is said at once
+        for example in examples:
+            select(example)
     return TaskPlan(
         task=task,
         examples=examples,
@@ -63,6 +63,18 @@ def build_plan(
         postprocess=build(postprocessing, "postprocessing") if postprocessing else Strip(),
         build_metrics=lambda: build_metrics(metrics, metrics_key),
     )
+
+
+def _remembered(select: Selection) -> Selection:
+    """Return a selection that selects once for each question."""
+    selected: dict[str, tuple[Demonstration, ...]] = {}
+
+    def select_once(example: Example) -> tuple[Demonstration, ...]:
+        if example.id not in selected:
+            selected[example.id] = select(example)
+        return selected[example.id]
+
+    return select_once
 
 
 def _max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:

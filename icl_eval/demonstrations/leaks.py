@@ -1,29 +1,22 @@
-"""Leaks: questions that could find themselves, or nearly themselves, among their own demonstrations.
+"""Leaks: questions that would find themselves, or nearly themselves, among their own demonstrations.
 
 Copies are kept from a question: candidates with its id, or with the same text after Unicode normalisation, case
-folding and squeezing of white space. What is merely very similar may be meant, and is reported.
+folding and squeezing of white space. What is merely very similar may be meant; it is shown, and reported.
 """
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from icl_eval.demonstrations.ranking import Allowed
 from icl_eval.errors import ConfigError
 from icl_eval.tasks import Example, Task
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
 NEAR_DUPLICATE = 0.7
 """From this similarity on two texts are nearly the same."""
 
 _SHINGLE = 5
-_ROWS_AT_ONCE = 256
 
 
 def normalised_text(example: Example, without: str | None = None) -> str:
@@ -73,67 +66,37 @@ def _require_field(task: Task, match_field: str) -> None:
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """A question and a candidate that read nearly the same."""
+    """A question and one of its demonstrations that read nearly the same."""
 
     question_id: str
-    candidate_id: str
+    demonstration_id: str
     similarity: float
-    """Jaccard index of the two texts' character 5-grams."""
+    """Jaccard index of the two texts' character 5-grams (Broder, 1997)."""
 
 
 def find_near_duplicates(
-    questions: Sequence[Example], pool: Sequence[Example], match_field: str | None = None
+    shown: Iterable[tuple[Example, Sequence[Example]]], match_field: str | None = None
 ) -> list[NearDuplicate]:
-    """Return pairs that are nearly the same but no copies, in the order of questions and pool.
+    """Return the demonstrations that read nearly like the question they are shown to, in the order given.
 
-    Where demonstrations are matched by a field, candidates that a question could never be shown do not count, nor does
-    what the field itself says, which is the same by intention.
-
-    All pairs are compared, through one sparse product of shingles (Broder, 1997): two thousand questions with two
-    thousand candidates take about a second.
+    Args:
+        shown: Questions, each with its demonstrations.
+        match_field: An input field that question and demonstrations share by intention; it does not count.
     """
-    asked, offered = (
-        tuple(normalised_text(example, match_field) for example in examples) for examples in (questions, pool)
-    )
     return [
-        NearDuplicate(questions[row].id, pool[column].id, round(similarity, 3))
-        for row, column, similarity in _similar_pairs(asked, offered)
-        if questions[row].id != pool[column].id
-        and asked[row] != offered[column]
-        and (match_field is None or questions[row].inputs[match_field] == pool[column].inputs[match_field])
+        NearDuplicate(question.id, demonstration.id, round(similarity, 3))
+        for question, demonstrations in shown
+        for demonstration in demonstrations
+        if (similarity := _similarity(question, demonstration, match_field)) >= NEAR_DUPLICATE
     ]
 
 
-@lru_cache(maxsize=16)  # the cells of a sweep have the same texts
-def _similar_pairs(asked: tuple[str, ...], offered: tuple[str, ...]) -> tuple[tuple[int, int, float], ...]:
-    """Return row of the asked, row of the offered and Jaccard index of each pair above the threshold."""
-    columns: dict[str, int] = {}
-    left, right = _number_shingles(asked, columns), _number_shingles(offered, columns)
-    transposed = _sparse(right, len(columns)).T.tocsr()  # [shingles, offered]
-    right_sizes = np.array([len(row) for row in right])
-    found: list[tuple[int, int, float]] = []
-    for start in range(0, len(left), _ROWS_AT_ONCE):
-        chunk = left[start : start + _ROWS_AT_ONCE]
-        shared = (_sparse(chunk, len(columns)) @ transposed).tocoo()  # [chunk, offered]
-        left_sizes = np.array([len(row) for row in chunk])
-        jaccard = shared.data / (left_sizes[shared.row] + right_sizes[shared.col] - shared.data)
-        near = jaccard >= NEAR_DUPLICATE
-        found += zip(
-            (shared.row[near] + start).tolist(), shared.col[near].tolist(), jaccard[near].tolist(), strict=True
-        )
-    return tuple(sorted(found))
+def _similarity(first: Example, second: Example, match_field: str | None) -> float:
+    left, right = (_shingles(normalised_text(example, match_field)) for example in (first, second))
+    return len(left & right) / len(left | right)
 
 
-def _number_shingles(texts: Sequence[str], columns: dict[str, int]) -> list[list[int]]:
-    """Return the columns of each text's shingles, new ones for those unseen; a short text is one shingle."""
-    cut = ({text[i : i + _SHINGLE] for i in range(max(1, len(text) - _SHINGLE + 1))} for text in texts)
-    return [[columns.setdefault(shingle, len(columns)) for shingle in shingles] for shingles in cut]
-
-
-def _sparse(rows: Sequence[Sequence[int]], width: int) -> "csr_array[Any]":
-    """Return rows of ones, [rows, width]."""
-    from scipy.sparse import csr_array
-
-    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    indices = np.array([column for row in rows for column in row], np.int64)
-    return csr_array((np.ones(len(indices), np.int32), indices, indptr), shape=(len(rows), width))
+@lru_cache(maxsize=256)  # most demonstrations are shown to many questions
+def _shingles(text: str) -> frozenset[str]:
+    """Return a text's character 5-grams; a shorter text is one of its own."""
+    return frozenset(text[start : start + _SHINGLE] for start in range(max(1, len(text) - _SHINGLE + 1)))
