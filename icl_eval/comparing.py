@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from icl_eval.comparison import Comparison, Difference, compare_runs
 from icl_eval.config import CompareConfig
@@ -94,7 +93,7 @@ def _print(comparison: Comparison, path: Path, page: Path) -> None:
     print_path(console, "baseline", Path(comparison.baseline))
     console.print(_table(comparison))
     for name in comparison.left_out:
-        console.print(f"{name}: not in all of the runs, and not compared", style="yellow", markup=False)
+        console.print(f"{name}: not in all of the runs, and not compared", style="yellow")
     print_path(console, "comparison", path)
     print_path(console, "page", page)
 
@@ -110,7 +109,7 @@ def _table(comparison: Comparison) -> Table:
     for found in comparison.differences:
         name = "" if found.run == previous else Path(found.run).name
         previous = found.run
-        table.add_row(Text(name), found.task, found.metric, *_numbers(found))  # a folder's name may look like markup
+        table.add_row(name, found.task, found.metric, *_numbers(found))
     return table
 
 

@@ -115,9 +115,6 @@ def _left_out(runs: Sequence[Run], tasks: Sequence[str]) -> tuple[str, ...]:
 
 
 def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
-    data = [run.report.provenance.datasets[task] for run in (baseline, other)]
-    if data[0] != data[1]:
-        raise DataError(f"{other.folder}: task '{task}' has other data than in {baseline.folder}")
     before, after = ({record.example_id: record for record in run.records(task)} for run in (baseline, other))
     if differing := sorted(before.keys() ^ after.keys()):
         raise DataError(
@@ -130,6 +127,9 @@ def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
                 f"{other.folder}: task '{task}' asks {example_id!r} otherwise than in {baseline.folder}: "
                 f"{_first_difference(record, after[example_id])}"
             )
+    data = [run.report.provenance.datasets[task] for run in (baseline, other)]
+    if data[0] != data[1]:
+        raise DataError(f"{other.folder}: task '{task}' has another pool or other examples than in {baseline.folder}")
     metrics = [run.report.results[task].metrics for run in (baseline, other)]
     for name in metrics[0].keys() & metrics[1].keys():
         if metrics[0][name].signature != metrics[1][name].signature:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from icl_eval.decoding import Completion, GreedyDecoder
@@ -22,6 +21,7 @@ from icl_eval.models import LanguageModel, load_model
 from icl_eval.numbers import counted
 from icl_eval.preparation import Evaluation, PreparedTask, prepare
 from icl_eval.searches import Greedy
+from icl_eval.terminal import open_console
 
 Tokens = Mapping[str, tuple[int, ...]]
 """Generated ids, by example."""
@@ -94,10 +94,10 @@ def _print(comparisons: Sequence[Comparison], title: str, split: bool) -> None:
         table.add_row(
             comparison.name, f"{comparison.same} of {comparison.total}", comparison.first_difference or "none"
         )
-    console = Console()
+    console = open_console()
     console.print(table)
     how = "is attended to in place" if split else "is copied for each row, as a window or the kind of attention demands"
-    console.print(f"A prefix shared by many prompts {how}.", highlight=False)
+    console.print(f"A prefix shared by many prompts {how}.")
 
 
 def _decode(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any], batch_size: int | None) -> Tokens:

@@ -123,7 +123,10 @@ def _load_sentence_transformer(folder: Path, device: str) -> Callable[[str], Flo
         raise ConfigError(
             f"{folder} is a sentence-transformers model (it has a modules.json): pip install 'icl-eval[retrieval]'"
         ) from None
-    encoder = SentenceTransformer(str(folder), device=device, local_files_only=True)
+    try:
+        encoder = SentenceTransformer(str(folder), device=device, local_files_only=True)
+    except Exception as error:  # its modules are classes of any kind, which raise nearly anything
+        raise ConfigError(f"{folder} cannot be loaded ({' '.join(str(error).split())})") from error
     return lambda text: np.asarray(encoder.encode(text, show_progress_bar=False), np.float32)
 
 

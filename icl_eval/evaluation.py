@@ -74,15 +74,15 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
                 task.plan.task.name: score_task(evaluation, prepared.card, task, log, task_metrics)
                 for task, log, task_metrics in zip(prepared.tasks, logs, metrics, strict=True)
             }
-    report = Report(
-        schema_version=SCHEMA_VERSION,
-        run=describe_run(evaluation, prepared, provenance.fingerprint(identity)),
-        results=results,
-        timing=Timing(stopwatch.seconds, stopwatch.rate("decoding")),
-        provenance=describe_origin(evaluation, prepared),
-    )
-    write_report(report, folder / "report.json")
-    write_run_page(folder)
+        report = Report(
+            schema_version=SCHEMA_VERSION,
+            run=describe_run(evaluation, prepared, provenance.fingerprint(identity)),
+            results=results,
+            timing=Timing(stopwatch.seconds, stopwatch.rate("decoding")),
+            provenance=describe_origin(evaluation, prepared),
+        )
+        write_report(report, folder / "report.json")
+        write_run_page(folder)
     return report
 
 

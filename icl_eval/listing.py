@@ -6,7 +6,6 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 from rich.table import Table
-from rich.text import Text
 
 from icl_eval.errors import DataError
 from icl_eval.numbers import counted, short
@@ -42,7 +41,7 @@ def print_runs(roots: Sequence[Path]) -> None:
     table.add_column("state")
     for folder, rows in found.items():
         for row in rows:
-            table.add_row(*map(Text, (str(from_here(folder)), *row)))  # a folder's name may look like markup
+            table.add_row(str(from_here(folder)), *row)
     open_console().print(table)
 
 

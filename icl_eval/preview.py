@@ -8,6 +8,7 @@ from icl_eval.linting import lint_task
 from icl_eval.numbers import counted
 from icl_eval.preparation import Evaluation, Prepared, PreparedTask, prepare
 from icl_eval.prompts import EncodedPrompt
+from icl_eval.terminal import open_console
 
 
 def print_preview(evaluation: Evaluation) -> None:
@@ -16,14 +17,14 @@ def print_preview(evaluation: Evaluation) -> None:
     Raises:
         UserError: When the evaluation itself would refuse.
     """
-    console = Console()
+    console = open_console()
     selector = evaluation.choice.selector
     if selector.encoder is not None:
         sentence = f"demonstrations={selector.name}: weights are loaded to embed questions and pool"
-        console.print(sentence, markup=False, highlight=False)
+        console.print(sentence)
     prepared = prepare(evaluation)
     if told := prepared.conventions.summary():
-        console.print(f"conventions: {told}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"conventions: {told}", soft_wrap=True)
     for task in prepared.tasks:
         _print_task(console, prepared, task)
 
@@ -36,11 +37,9 @@ def _print_task(console: Console, prepared: Prepared, task: PreparedTask) -> Non
     console.print(
         f"{name}: {counted(len(lengths), 'prompt')} of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
         f"up to {task.plan.max_new_tokens} new tokens, stop at {list(task.plan.stop)}",
-        markup=False,
-        highlight=False,
     )
     for sentence in lint_task(task, prepared.card.tokenizer):
-        console.print(f"{name}: {sentence}", style="yellow", markup=False, highlight=False)
+        console.print(f"{name}: {sentence}", style="yellow")
     console.print()
 
 
@@ -53,5 +52,5 @@ def _print_prompt(console: Console, name: str, encoded: EncodedPrompt) -> None:
     shown = ", ".join(prompt.demonstration_ids) or "no demonstrations"
     for side, text, ids in sides:
         if text is not None:
-            title = f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens"
+            title = Text(f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens")
             console.print(Panel(Text(text), title=title, subtitle=Text(shown), title_align="left"))

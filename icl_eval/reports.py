@@ -8,14 +8,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.behaviour import Behaviour
 from icl_eval.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Provenance:
     weights: str
     """Identity of the weights' content."""
     datasets: Mapping[str, str]
-    """By task, a digest of the rows of pool and test split."""
+    """By task, a digest of the examples of pool and test split."""
     config: Mapping[str, Any]
     """The whole composed configuration."""
     host: Mapping[str, Any]
@@ -123,7 +123,7 @@ class Provenance:
 class Report:
     """What one run found."""
 
-    schema_version: int
+    schema_version: Literal[1]
     run: RunInfo
     results: Mapping[str, TaskResult]
     timing: Timing

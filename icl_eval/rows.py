@@ -5,7 +5,6 @@ mixed types into re-quoted text without a word, and names neither file nor line 
 """
 
 import csv
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,16 +59,6 @@ def read_rows(source: DataSource) -> list[Row]:
     if not rows:
         raise DataError(f"{source.path}: no rows in it")
     return rows
-
-
-def hash_rows(*splits: list[Row]) -> str:
-    """Return a digest of what splits hold, and of where each ends, that does not depend on where they are stored."""
-    digest = hashlib.sha256()
-    for rows in splits:
-        digest.update(f"{len(rows)}\n".encode())
-        for row in rows:
-            digest.update(json.dumps(dict(row.values), sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:16]
 
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
@@ -148,9 +137,9 @@ def _load_dataset(source: DataSource) -> Any:
 
     datasets.disable_progress_bars()
     is_folder = Path(source.path).is_dir()
+    offline = datasets.config.HF_HUB_OFFLINE
     if not is_folder and not _hub_answers(source.path):
-        # From here on the library looks into its cache alone; on its own it would retry for half a minute.
-        datasets.config.HF_HUB_OFFLINE = True
+        datasets.config.HF_HUB_OFFLINE = True  # it looks into its cache alone; else it would retry for half a minute
     try:
         return datasets.load_dataset(source.path, name=source.name, split=source.split)
     except Exception as error:  # the library raises every kind; the useful text is in the innermost cause
@@ -160,6 +149,8 @@ def _load_dataset(source: DataSource) -> Any:
         reason = " ".join(str(cause).split()) or type(cause).__name__
         hint = "" if is_folder else "; give a .jsonl or .csv file, or a local folder in the hub's layout"
         raise DataError(f"data set {source.path!r} cannot be loaded: {reason}{hint}") from None
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
 
 
 def _hub_answers(name: str) -> bool:

@@ -8,15 +8,17 @@ so that a data set is adapted by configuration and not by code:
       references: answer.split('####')[1]|trim             references=("4",))
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.rows import DataSource, Row, hash_rows, read_rows
+from icl_eval.rows import DataSource, Row, read_rows
 
 RESERVED_FIELDS = ("id", "references", "choices")
 """Fields with a meaning of their own; every other field is an input that templates can show."""
@@ -47,7 +49,7 @@ class Task:
     pool: tuple[Example, ...]
     examples: tuple[Example, ...]
     content_hash: str
-    """Digest of the rows of both splits as they were read."""
+    """Digest of the examples of both splits, wherever they are stored."""
 
 
 class FieldMapping:
@@ -157,15 +159,9 @@ def load_task(
     """
     mapping = FieldMapping(fields)
     shown = FieldMapping({name: expression for name, expression in fields.items() if name != "choices"})
-    pool_rows, test_rows = read_rows(pool), read_rows(test)
-    return Task(
-        name=name,
-        instruction=instruction,
-        labels=labels,
-        pool=_examples(shown, pool_rows, "pool"),
-        examples=_examples(mapping, test_rows, "test"),
-        content_hash=hash_rows(pool_rows, test_rows),
-    )
+    candidates = _examples(shown, read_rows(pool), "pool")
+    examples = _examples(mapping, read_rows(test), "test")
+    return Task(name, instruction, labels, candidates, examples, _hash(candidates, examples))
 
 
 def _examples(mapping: FieldMapping, rows: Sequence[Row], split: str) -> tuple[Example, ...]:
@@ -178,6 +174,15 @@ def _examples(mapping: FieldMapping, rows: Sequence[Row], split: str) -> tuple[E
         examples[example.id] = example
         places[example.id] = row.where
     return tuple(examples.values())
+
+
+def _hash(*splits: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for examples in splits:
+        digest.update(f"{len(examples)}\n".encode())
+        for example in examples:
+            digest.update(json.dumps(asdict(example), sort_keys=True).encode())
+    return digest.hexdigest()[:16]
 
 
 def _same(choice: str, other: str) -> str:

@@ -28,7 +28,7 @@ class EvaluationProgress:
     def __init__(self) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -75,10 +75,10 @@ def print_report(report: Report, folder: Path) -> None:
     console = open_console()
     console.print(table)
     for line in remarks(report):
-        console.print(line, style="yellow", markup=False)
+        console.print(line, style="yellow")
     decoding = any(result.counts.completion_tokens for result in report.results.values())
     if decoding and report.timing.completion_tokens_per_second is None:
-        console.print("all completions were there already: nothing was decoded", style="yellow", markup=False)
+        console.print("all completions were there already: nothing was decoded", style="yellow")
     print_path(console, "report", folder / "report.json")
     print_path(console, "page", folder / "report.html")
 
@@ -138,11 +138,12 @@ def from_here(path: Path) -> Path:
 
 def print_path(console: Console, name: str, path: Path) -> None:
     """Print where something is, never folded: it is there to be copied."""
-    console.print(f"{name}: {from_here(path)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{name}: {from_here(path)}", soft_wrap=True)
 
 
 def open_console() -> Console:
-    """Return a console on stdout."""
-    console = Console()
-    # A pipe has no width: a table must not be folded to 80 columns in a log file.
-    return console if console.is_terminal else Console(width=160)
+    """Return a console on stdout that shows texts as they are: what stands in data or names is no markup."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 160  # a pipe has no width, and a table must not be folded to 80 columns in a log file
+    return console

@@ -93,7 +93,7 @@ REFUSED = {
     "limit=5": "other: task 'qa' has other questions than in one: 5 and 6, and 'qa-test-006' is only in one of them",
     "task=math": "one: no task that the others have too; there is nothing to compare",
     "task.qa.metrics.exact_match.ignore_case=false": "other: exact_match of task 'qa' has other options than in one: ",
-    "task.qa.test.path=rows.jsonl": "other: task 'qa' has other data than in one",
+    "task.qa.test.path=rows.jsonl": "other: task 'qa' has another pool or other examples than in one",
     "task.qa.fields.references=\"'7'\"": "other: task 'qa' asks 'qa-test-001' otherwise than in one: "
     "references: ['7'] and ['diamond', 'a diamond', 'the diamond', 'diamonds']\n",
     'task.qa.fields.question="question[:5]"': "other: task 'qa' asks 'qa-test-001' otherwise than in one: "

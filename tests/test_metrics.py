@@ -349,7 +349,7 @@ def test_no_piece_of_a_number_is_read_as_one(text, strict, flexible):
 def test_hostile_texts_take_linear_time(extraction, text):
     start = time.perf_counter()
     score(NumericMatch(extraction), [text], [["42"]], seed=0)
-    assert time.perf_counter() - start < 2  # a quadratic pattern takes minutes
+    assert time.perf_counter() - start < 20  # a quadratic pattern takes minutes
 
 
 def test_predictions_without_a_number_score_zero_and_are_counted():
@@ -539,7 +539,7 @@ def test_a_metric_that_cannot_be_loaded_fails_at_once_and_names_the_local_ones(s
     start = time.perf_counter()
     with pytest.raises(ConfigError, match=r"^name=no_such_metric: cannot be loaded") as error:
         HubMetric("no_such_metric")
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 20
     message = str(error.value)
     assert "\n" not in message
     assert message.endswith(", ".join(sorted(NAMES)))

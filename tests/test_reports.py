@@ -1,11 +1,12 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 
 import jsonschema
 import pytest
 
 from icl_eval.behaviour import Agreement, Behaviour
+from icl_eval.errors import DataError
 from icl_eval.reports import (
     SCHEMA_VERSION,
     Counts,
@@ -17,6 +18,7 @@ from icl_eval.reports import (
     Timing,
     read_report,
     report_schema,
+    write_json,
     write_report,
 )
 
@@ -79,6 +81,13 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(path):
         write_report(unwritable, path)
     assert read_report(path) == REPORT
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_report_of_another_schema_is_refused(path):
+    write_json({**asdict(REPORT), "schema_version": 99}, path)
+    with pytest.raises(DataError) as error:
+        read_report(path)
+    assert str(error.value) == f"{path}: not a report (schema_version: Input should be 1)"
 
 
 def test_the_published_schema_is_the_one_of_the_code():

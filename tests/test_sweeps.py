@@ -10,6 +10,7 @@ import pytest
 
 from icl_eval import cli
 from icl_eval.records import RecordLog
+from icl_eval.terminal import print_sweep
 
 QUICK = ("task=qa", "limit=3", "max_new_tokens=4")
 
@@ -279,3 +280,11 @@ def test_an_experiment_says_where_the_variance_comes_from(
     analysis = read_sweep(tmp_path)["analysis"]
     assert [found["factors"] for found in analysis["variance"]] == [factors] * 2
     assert "where the variance of a score comes from" in outcome.out
+
+
+def test_a_cell_is_called_by_its_overrides_whatever_they_look_like(capsys, tmp_path):
+    cells = [
+        {"cell": f"{n}", "overrides": [o], "results": {}} for n, o in enumerate(("task=[qa]", "separator=[/b] :+1:"))
+    ]
+    print_sweep(cells, tmp_path)
+    assert capsys.readouterr().out.splitlines()[4:6] == ["│ task=[qa]           │", "│ separator=[/b] :+1: │"]

@@ -1,9 +1,10 @@
 import json
 
+import datasets
 import pytest
 
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.rows import DataSource, Row, hash_rows, read_rows
+from icl_eval.rows import DataSource, Row, read_rows
 from icl_eval.tasks import FieldMapping, load_task
 
 ROW = '{"question": "q", "references": ["a"]}'
@@ -166,19 +167,34 @@ def test_expressions_run_in_a_sandbox():
         mapping.example(Row("here:1", {"question": "q", "references": "a"}), "0")
 
 
-def test_the_content_hash_depends_on_rows_and_not_on_the_file(tmp_path):
-    digests = []
-    for name, question in (("a", "q"), ("b", "q"), ("c", "other")):
-        path = tmp_path / f"{name}.jsonl"
-        path.write_text(json.dumps({"question": question}))
-        digests.append(hash_rows(read_rows(DataSource(str(path)))))
-    assert digests[0] == digests[1] != digests[2]
+def content_hash(folder, pool, test):
+    """The hash of a task whose splits ask these questions, read from files in a folder."""
+    folder.mkdir()
+    for split, questions in (("pool", pool), ("test", test)):
+        lines = [json.dumps({"question": question, "references": "a", "unused": str(folder)}) for question in questions]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+    sources = {split: DataSource(str(folder / f"{split}.jsonl")) for split in ("pool", "test")}
+    fields = {"question": "question", "references": "references"}
+    return load_task("t", instruction="", labels={}, fields=fields, **sources).content_hash
 
 
-def test_the_content_hash_knows_which_rows_are_demonstrations():
-    rows = [Row("", {"question": question}) for question in "abc"]
-    borders = [(rows[:1], rows[1:]), (rows[:2], rows[2:]), (rows, []), ([], rows)]
-    assert len({hash_rows(*splits) for splits in borders}) == 4
+def test_the_content_hash_depends_on_examples_and_not_on_the_files(tmp_path):
+    first, second, other = (
+        content_hash(tmp_path / name, ["p"], [question]) for name, question in (("a", "q"), ("b", "q"), ("c", "other"))
+    )
+    assert first == second != other
+
+
+def test_the_content_hash_knows_which_examples_are_demonstrations(tmp_path):
+    borders = [("a", "bc"), ("ab", "c")]
+    assert len({content_hash(tmp_path / pool, pool, test) for pool, test in borders}) == 2
+
+
+def test_a_data_set_that_nobody_answers_for_leaves_the_next_one_its_network(monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    with pytest.raises(DataError, match="data set 'acme/none' cannot be loaded"):
+        read_rows(DataSource("acme/none", split="test"))
+    assert datasets.config.HF_HUB_OFFLINE is False
 
 
 HUB_ROWS = {

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table
-from rich.text import Text
 
 from icl_eval.analysis.influence import Effect, InfluenceAnalysis
 from icl_eval.behaviour import Agreement, Behaviour
@@ -71,7 +70,6 @@ def _where(found: InfluenceAnalysis) -> str:
     return " ".join([found.task, *(f"{key}={value}" for key, value in found.conditions.items())])
 
 
-def _cut(text: str) -> Text:
-    """Return the beginning of a text of the data, none of it read as markup."""
+def _cut(text: str) -> str:
     line = " ".join(text.split())
-    return Text(line if len(line) <= _MAX_WIDTH else f"{line[: _MAX_WIDTH - 1]}…")
+    return line if len(line) <= _MAX_WIDTH else f"{line[: _MAX_WIDTH - 1]}…"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from icl_eval.analysis.influence_tables import behaviour_table, influence_table
@@ -25,7 +24,7 @@ def print_analysis(analysis: SweepAnalysis) -> None:
         console.print(influence_table(analysis.influence))
         console.print(behaviour_table(analysis.influence))
     for note in analysis.notes:
-        console.print(note, style="yellow", markup=False)
+        console.print(note, style="yellow")
 
 
 def _curve_table(curves: Sequence[ShotCurve]) -> Table:
@@ -72,7 +71,7 @@ def _variance_table(analyses: Sequence[VarianceAnalysis]) -> Table:
         table.add_column(column, overflow="fold")
     for found in analyses:
         numbers = [short(found.mean), f"{found.stdev:.2g}", f"{found.test_set_stderr:.2g}"]
-        ends = [escape(_named(cell)) for cell in (found.worst, found.best)]
+        ends = [_named(cell) for cell in (found.worst, found.best)]
         table.add_row(*_labels(found, _names(analyses)), *numbers, *_shares(found, factors), *ends, end_section=True)
     return table
 
@@ -103,4 +102,4 @@ def _names(found: Sequence[ShotCurve | VarianceAnalysis]) -> list[str]:
 
 def _labels(found: ShotCurve | VarianceAnalysis, names: Sequence[str]) -> list[str]:
     arrow = "" if found.higher_is_better else " ↓"
-    return [found.task, found.metric + arrow, *(escape(found.conditions.get(name, "")) for name in names)]
+    return [found.task, found.metric + arrow, *(found.conditions.get(name, "") for name in names)]

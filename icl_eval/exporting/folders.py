@@ -24,7 +24,7 @@ def export_folders(folders: Sequence[Path]) -> None:
     console = open_console()
     for folder in folders:
         for path in export_folder(folder):
-            console.print(str(from_here(path)), markup=False, highlight=False, soft_wrap=True)
+            console.print(str(from_here(path)), soft_wrap=True)
 
 
 def export_folder(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ def print_tour(tour: Tour, folder: Path) -> None:
     """Print what was seen."""
     console = open_console()
     model = tour.subject.model
-    console.rule(Text(f"{model.name}, {model.architecture}"), align="left")
+    console.rule(f"{model.name}, {model.architecture}", align="left")
     _line(console, "prompt", tour.prompt.prompt.encoder or tour.prompt.prompt.decoder or "")
     _print_draws(console, tour)
     _print_stages(console, tour)
@@ -42,7 +42,7 @@ def print_tour(tour: Tour, folder: Path) -> None:
 def _print_draws(console: Console, tour: Tour) -> None:
     recipe = ", ".join(f"{name} {value}" for name, value in tour.search.recipe.items() if value is not None)
     console.print()
-    console.print(Text(f"Sampled: {len(tour.draws)} continuations ({recipe})", style="bold"))
+    console.print(f"Sampled: {len(tour.draws)} continuations ({recipe})", style="bold")
     for draw in tour.draws:
         _line(console, draw.example_id.removeprefix("continuation "), draw.text)
 
@@ -76,13 +76,13 @@ def _print_table(console: Console, tour: Tour) -> None:
         table.add_row(way.name, f"{way.seconds:.3f}", f"{way.tokens_per_second:.1f}", str(way.tokens_fed))
     console.print(table)
     if tour.agree:
-        console.print("All greedy ways came to the same text.", highlight=False)
+        console.print("All greedy ways came to the same text.")
     else:
         differing = [way.name for way in tour.ways if way.text != tour.ways[0].text]
-        console.print(f"Another text than all at once: {', '.join(differing)}.", style="yellow", highlight=False)
+        console.print(f"Another text than all at once: {', '.join(differing)}.", style="yellow")
     for way in tour.ways:
         if way.remark:
-            console.print(Text(f"{way.name}: {way.remark}", style="yellow"), highlight=False)
+            console.print(f"{way.name}: {way.remark}", style="yellow")
 
 
 def _counted(tour: Tour) -> str:
@@ -93,7 +93,7 @@ def _counted(tour: Tour) -> str:
 
 def _heading(console: Console, way: Way) -> None:
     console.print()
-    console.print(Text(f"{way.name.capitalize()}: {_TOLD[way.name]}", style="bold"))
+    console.print(f"{way.name.capitalize()}: {_TOLD[way.name]}", style="bold")
 
 
 def _stages(way: Way) -> str:

@@ -30,7 +30,7 @@ def print_trace(trace: Trace, console: Console) -> None:
         Text(f"{trace.model} · {trace.architecture} · {trace.search} · {trace.dtype} on {trace.device}"), align="left"
     )
     for part in _parts(trace):
-        console.print(part, highlight=False)
+        console.print(part)
 
 
 def _parts(trace: Trace) -> Iterator[RenderableType]:

@@ -18,6 +18,8 @@ _DESCRIPTIONS = re.compile(r"(?!.*\.index\.json$).*\.(json|txt|model|jinja)")
 _SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 _CODE = re.compile(r".*\.py")
+_MODULES = re.compile(r"\d+_\w+/(config\.json|model\.safetensors)")
+"""What sentence-transformers adds to a network, such as `1_Pooling/config.json`."""
 
 
 def fetch_snapshot(spec: ModelSpec, descriptions_only: bool) -> Path:
@@ -45,7 +47,10 @@ def choose_files(names: Sequence[str], spec: ModelSpec, descriptions_only: bool)
         raise ModelUnavailableError(f"{spec.source} has no config.json on the hub{_hint(top)}")
     if not descriptions_only:
         wanted.append(_choose_weights(top, spec))
-    return [name for name in top if any(pattern.fullmatch(name) for pattern in wanted)]
+    chosen = [name for name in top if any(pattern.fullmatch(name) for pattern in wanted)]
+    if "modules.json" in top:
+        chosen += filter(_MODULES.fullmatch, names)
+    return chosen
 
 
 def _choose_weights(names: Sequence[str], spec: ModelSpec) -> re.Pattern[str]:
