@@ -8,6 +8,7 @@ import numpy as np
 from icl_eval.errors import DataError
 from icl_eval.measurements import Measurement, gain, measure
 from icl_eval.records import Record
+from icl_eval.reports import MetricResult
 from icl_eval.runs import Run
 from icl_eval.significance import (
     Paired,
@@ -132,11 +133,16 @@ def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
         raise DataError(f"{other.folder}: task '{task}' has another pool or other examples than in {baseline.folder}")
     metrics = [run.report.results[task].metrics for run in (baseline, other)]
     for name in metrics[0].keys() & metrics[1].keys():
-        if metrics[0][name].signature != metrics[1][name].signature:
+        if _options(metrics[0][name]) != _options(metrics[1][name]):
             raise DataError(
                 f"{other.folder}: {name} of task '{task}' has other options than in {baseline.folder}: "
                 f"{metrics[1][name].signature} and {metrics[0][name].signature}"
             )
+
+
+def _options(found: MetricResult) -> list[str]:
+    """Return the options of a metric. What version scored a run is none: `measure` scores all of them again."""
+    return [option for option in found.signature.split("|") if not option.startswith("version:")]
 
 
 def _first_difference(before: Record, after: Record) -> str:

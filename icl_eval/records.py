@@ -84,7 +84,7 @@ class RecordLog:
                 self.records[record.example_id] = record
             if len(whole) < len(content):
                 os.truncate(path, len(whole))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8", newline="\n")
 
     def append(self, record: Record) -> None:
         """Add one finished record and flush it to the file."""
@@ -95,7 +95,8 @@ class RecordLog:
     def finish(self, records: Iterable[Record]) -> None:
         """Replace the file's content by these records, at once or not at all."""
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(map(_line, records)), encoding="utf-8")
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(map(_line, records))
         self._file.close()
         temporary.replace(self.path)
 

@@ -187,5 +187,6 @@ def _read(kind: TypeAdapter[_Kind], path: Path, name: str) -> _Kind:
 def write_json(value: Any, path: Path) -> None:
     """Write a JSON file, at once or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    temporary.write_text(content, encoding="utf-8", newline="\n")
     temporary.replace(path)

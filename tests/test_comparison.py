@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -87,6 +88,15 @@ def test_a_sweep_stands_for_its_cells_and_the_first_run_named_is_the_baseline(ic
 
 def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_run_that_another_version_scored_can_be_compared(judged, icl_eval_command):
+    path = judged[1] / "report.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r"version:[\d.]+", "version:0.0", text), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") != text
+    outcome = icl_eval_command("compare", "one", "other", "num_resamples=100")
+    assert (outcome.exit_code, outcome.err) == (0, "")
 
 
 REFUSED = {

@@ -1,8 +1,9 @@
 """What a trace holds: nouns without behaviour, in the order in which things happen."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from icl_eval.reports import write_json
 
 SCHEMA_VERSION = 1
 
@@ -160,5 +161,4 @@ class Trace:
 
 def write_trace(trace: Trace, path: Path) -> None:
     """Write a trace as JSON."""
-    content = {"schema_version": SCHEMA_VERSION, **asdict(trace)}
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json({"schema_version": SCHEMA_VERSION, **asdict(trace)}, path)
