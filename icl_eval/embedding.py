@@ -5,7 +5,7 @@ network alone: its vector depends on nothing else, and two runs that share a tex
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -70,7 +70,7 @@ class Encoder:
             embed_text = self._resolved(lambda: self._load(device))
             if not known:
                 logger.info("loaded %s to embed questions and pool", self.spec.source)
-            for text in missing:
+            for text in _progress(missing):
                 vector = embed_text(text)
                 known[text] = vector / np.linalg.norm(vector)
         return np.stack([known[text] for text in texts])
@@ -128,6 +128,15 @@ def _load_sentence_transformer(folder: Path, device: str) -> Callable[[str], Flo
     except Exception as error:  # its modules are classes of any kind, which raise nearly anything
         raise ConfigError(f"{folder} cannot be loaded ({' '.join(str(error).split())})") from error
     return lambda text: np.asarray(encoder.encode(text, show_progress_bar=False), np.float32)
+
+
+def _progress(texts: Sequence[str]) -> Iterable[str]:
+    """Yield texts with a bar on stderr, and nothing where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(texts, "embedding", console=console, disable=not console.is_terminal)
 
 
 def _mean_state(network: Any, tokenizer: Any, text: str) -> FloatArray:

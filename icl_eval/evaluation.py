@@ -20,6 +20,7 @@ from icl_eval import provenance
 from icl_eval.errors import FingerprintMismatchError
 from icl_eval.likelihood import score_answers
 from icl_eval.linting import lint_leaks, lint_template
+from icl_eval.metrics import Metric
 from icl_eval.models import LanguageModel, load_model
 from icl_eval.pages.run_page import write_run_page
 from icl_eval.preparation import Evaluation, Prepared, PreparedTask, TaskPlan, prepare
@@ -57,16 +58,16 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
         UserError: When something asked for is impossible.
     """
     stopwatch = Stopwatch()
-    with stopwatch.stage("prompts"):
-        prepared = prepare(evaluation)
-        _warn_of_mistakes(prepared)
-    identity = {**evaluation.identity, **_content_identities(evaluation, prepared)}
     with ExitStack() as stack:
         stack.enter_context(_exclusive(folder))
+        with stopwatch.stage("prompts"):
+            prepared = prepare(evaluation)
+            _warn_of_mistakes(prepared)
+        identity = {**evaluation.identity, **_content_identities(evaluation, prepared)}
         provenance.require_same_identity(folder / "fingerprint.json", identity)
         logs = [_open_log(stack, folder, task) for task in prepared.tasks]
         with stopwatch.stage("metrics"):
-            metrics = [task.plan.build_metrics() for task in prepared.tasks]
+            metrics = [_build_metrics(task.plan) for task in prepared.tasks]
         _decode_missing(evaluation, prepared, logs, stopwatch, progress)
         _add_likelihoods(evaluation, prepared, logs, stopwatch, progress)
         with stopwatch.stage("scoring"):
@@ -121,6 +122,14 @@ def _open_log(stack: ExitStack, folder: Path, task: PreparedTask) -> RecordLog:
                 f"{log.path}: the record of {record.example_id!r} answers another prompt; delete the file"
             )
     return log
+
+
+def _build_metrics(plan: TaskPlan) -> Sequence[Metric]:
+    """Build a task's metrics; what they would refuse in the end is said before anything is decoded."""
+    metrics = plan.build_metrics()
+    for metric in metrics:
+        metric.check_references([example.references for example in plan.examples])
+    return metrics
 
 
 def _decode_missing(

@@ -1,4 +1,4 @@
-"""Rows of data: reading JSON Lines, CSV and hub data sets so that every row knows where it came from.
+"""Rows of data: reading JSON Lines, CSV, Parquet and hub data sets so that every row knows where it came from.
 
 The readers for files are our own because they are strict: the JSON loader of `datasets` turns a column of
 mixed types into re-quoted text without a word, and names neither file nor line when it does complain.
@@ -23,7 +23,7 @@ class DataSource:
     """Where the rows of one split are."""
 
     path: str
-    """A `.jsonl` or `.csv` file, or a data set: a hub name or a local folder in the hub's layout."""
+    """A `.jsonl`, `.csv` or `.parquet` file, or a data set: a hub name or a local folder in the hub's layout."""
     name: str | None = None
     """The data set's configuration, where it has several (`main` for `gsm8k`). Not for files."""
     split: str | None = None
@@ -31,8 +31,8 @@ class DataSource:
 
     @property
     def is_file(self) -> bool:
-        """Whether the rows are in one JSON Lines or CSV file."""
-        return self.path.endswith((".jsonl", ".csv"))
+        """Whether the rows are in one file."""
+        return Path(self.path).suffix in _READERS
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_rows(source: DataSource) -> list[Row]:
     if source.is_file:
         if source.name or source.split:
             raise DataError(f"{source.path}: a file has no 'name' and no 'split'; they belong to data sets")
-        rows = list(_read_csv(source.path) if source.path.endswith(".csv") else _read_jsonl(source.path))
+        rows = list(_READERS[Path(source.path).suffix](source.path))
     else:
         rows = list(_read_dataset(source))
     if not rows:
@@ -122,10 +122,29 @@ def _read_csv(path: str) -> Iterator[Row]:
         raise DataError(f"{path}:{reader.reader.line_num}: {reason}") from None
 
 
+def _read_parquet(path: str) -> Iterator[Row]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ArrowException) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not Parquet ({_one_line(error)})"
+        raise DataError(f"{path}: {reason}") from None
+    for number, values in enumerate(table.to_pylist()):
+        yield Row(f"{path}[{number}]", values)
+
+
+_READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _read_dataset(source: DataSource) -> Iterator[Row]:
     if source.split is None:
         raise DataError(
-            f"{source.path}: 'split' is missing (a path that does not end in .jsonl or .csv is taken "
+            f"{source.path}: 'split' is missing (a path that does not end in .jsonl, .csv or .parquet is taken "
             "for a data set, and a data set needs one)"
         )
     for number, values in enumerate(_load_dataset(source)):
@@ -146,9 +165,8 @@ def _load_dataset(source: DataSource) -> Any:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        reason = " ".join(str(cause).split()) or type(cause).__name__
-        hint = "" if is_folder else "; give a .jsonl or .csv file, or a local folder in the hub's layout"
-        raise DataError(f"data set {source.path!r} cannot be loaded: {reason}{hint}") from None
+        hint = "" if is_folder else "; give a .jsonl, .csv or .parquet file, or a local folder in the hub's layout"
+        raise DataError(f"data set {source.path!r} cannot be loaded: {_one_line(cause)}{hint}") from None
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
 

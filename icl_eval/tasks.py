@@ -10,7 +10,7 @@ so that a data set is adapted by configuration and not by code:
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.rows import DataSource, Row, read_rows
+
+_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
 
 RESERVED_FIELDS = ("id", "references", "choices")
 """Fields with a meaning of their own; every other field is an input that templates can show."""
@@ -55,20 +57,15 @@ class Task:
 class FieldMapping:
     """Turns rows into examples by evaluating one expression a field.
 
-    Expressions are Jinja expressions in a sandbox (`translation.en`, `answers.text`, `a ~ ' ' ~ b`).
+    An expression is the name of a column, whatever it looks like (`Question text`), or else a Jinja expression over
+    the columns in a sandbox (`translation.en`, `a ~ ' ' ~ b`); `row` is the whole row (`row['Question text']|trim`).
     """
 
     def __init__(self, fields: Mapping[str, str]):
-        environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
-        self._expressions = {}
-        for name, expression in fields.items():
-            try:
-                self._expressions[name] = environment.compile_expression(expression, undefined_to_none=False)
-            except jinja2.TemplateError as error:
-                raise ConfigError(f"fields.{name}: {expression!r} is not an expression ({error})") from None
         if "references" not in fields:
             raise ConfigError("fields: 'references' is missing; it says where the right answers are")
         self._fields = fields
+        self._expressions: dict[str, Callable[..., Any]] = {}
 
     def example(self, row: Row, default_id: str) -> Example:
         """Build the example of one row.
@@ -76,7 +73,7 @@ class FieldMapping:
         Raises:
             DataError: Naming file, line and field, when a field is missing, empty or not text.
         """
-        inputs = {name: self._text(row, name) for name in self._expressions if name not in RESERVED_FIELDS}
+        inputs = {name: self._text(row, name) for name in self._fields if name not in RESERVED_FIELDS}
         references = self._value(row, "references")
         if isinstance(references, str):
             references = [references]
@@ -84,7 +81,7 @@ class FieldMapping:
             raise DataError(f"{row.where}: {self._describe('references')} is {_kind(references)}, {_WANTED}")
         for reference in references:
             self._require_text(row, "references", reference)
-        choices = self._choices(row, references) if "choices" in self._expressions else ()
+        choices = self._choices(row, references) if "choices" in self._fields else ()
         return Example(self._id(row, default_id), inputs, tuple(dict.fromkeys(references)), choices)
 
     def _choices(self, row: Row, references: Sequence[str]) -> tuple[str, ...]:
@@ -105,22 +102,36 @@ class FieldMapping:
     def _id(self, row: Row, default_id: str) -> str:
         if self._fields.get("id", "id") == "id" and "id" not in row.values:
             return default_id
-        value = self._value(row, "id") if "id" in self._expressions else row.values["id"]
+        value = self._value(row, "id") if "id" in self._fields else row.values["id"]
         return str(value) if isinstance(value, int) else self._require_text(row, "id", value)
 
     def _text(self, row: Row, name: str) -> str:
         return self._require_text(row, name, self._value(row, name))
 
     def _value(self, row: Row, name: str) -> Any:
+        if self._fields[name] in row.values:
+            return row.values[self._fields[name]]
+        if name not in self._expressions:
+            self._expressions[name] = self._compile(row, name)
         try:
-            value = self._expressions[name](**row.values)
-            if isinstance(value, jinja2.Undefined):
-                str(value)  # StrictUndefined says what is missing when it is used
+            value = self._expressions[name](**{"row": row.values, **row.values})
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, jinja2.Undefined):
+                    str(part)  # StrictUndefined says what is missing when it is used
         except Exception as error:  # an expression runs user-written code: any of Python's errors is possible
             has = ", ".join(map(str, row.values))
             reason = " ".join(str(error).split())
             raise DataError(f"{row.where}: {self._describe(name)}: {reason} (the row has: {has})") from None
         return value
+
+    def _compile(self, row: Row, name: str) -> Callable[..., Any]:
+        try:
+            return _ENVIRONMENT.compile_expression(self._fields[name], undefined_to_none=False)
+        except jinja2.TemplateError as error:
+            raise ConfigError(
+                f"fields.{name}: {self._fields[name]!r} is no column (the row has: {', '.join(map(str, row.values))}) "
+                f"and no expression ({error})"
+            ) from None
 
     def _require_text(self, row: Row, name: str, value: Any) -> str:
         if not isinstance(value, str):

@@ -1,5 +1,6 @@
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -393,6 +394,16 @@ def test_what_cannot_be_drawn_is_said_in_one_sentence(selector, num_fewshot, mat
     with pytest.raises(ConfigError) as error:
         selected(selector, num_fewshot, match_field=match_field)
     assert str(error.value) == message
+
+
+def test_a_pool_of_copies_is_called_that():
+    copies = [replace(QUESTIONS[0], id=f"pool-{n}") for n in range(3)]
+    with pytest.raises(ConfigError) as error:
+        selected(FirstDemonstrations(), 1, questions=QUESTIONS[:1], pool=copies)
+    assert str(error.value) == (
+        "num_fewshot=1: task 'numbers' has only 0 demonstrations for question 'test-0' "
+        "(demonstrations=first, a pool of 3, 3 of them copies of the question)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -525,14 +525,28 @@ def test_the_key_chooses_one_number_of_the_result(script):
 def test_a_script_with_one_reference_an_example_never_loses_the_others(script):
     metric = HubMetric(script("single", references="text", result='{"n": int(references == ["a", "b"])}'))
     assert score(metric, ["x", "y"], [["a"], ["b"]], seed=0).value == 1.0
-    with pytest.raises(DataError, match="takes one reference an example, example 2 has 2"):
-        score(metric, ["x", "y"], [["a"], ["b", "c"]], seed=0)
+    metric.check_references([["a"], ["b"]])
+    for ask in (metric.check_references, lambda references: score(metric, ["x", "y"], references, seed=0)):
+        with pytest.raises(DataError, match="takes one reference an example, example 2 has 2"):
+            ask([["a"], ["b", "c"]])
 
 
 def test_a_script_that_wants_no_text_says_so(script):
     path = script("labels", references='datasets.Value("int32")')
     with pytest.raises(ConfigError, match="hub/labels cannot score these texts"):
         score(HubMetric(path), ["x"], [["y"]], seed=0)
+
+
+def test_what_a_metric_cannot_compare_with_is_said_before_anything_is_decoded(
+    script, icl_eval_command, gpt2, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("icl_eval.evaluation.load_model", None)
+    metric = [f"metrics.hub.name={script('single', references='text')}", "metrics=[hub]"]
+    outcome = icl_eval_command(
+        f"model.source={gpt2}", "task=[qa]", "limit=2", "num_fewshot=0", *metric, "hydra.run.dir=run"
+    )
+    assert outcome.err == "icl-eval: hub/single takes one reference an example, example 1 has 4\n"
+    assert not (tmp_path / "run" / "samples_qa.jsonl").read_bytes()
 
 
 def test_a_metric_that_cannot_be_loaded_fails_at_once_and_names_the_local_ones(script):

@@ -115,10 +115,36 @@ def test_a_missing_file_and_a_data_set_without_split_are_named(tmp_path):
 
 
 def test_an_expression_that_is_none_is_a_config_error():
-    with pytest.raises(ConfigError, match=r"fields\.question: 'a b' is not an expression"):
-        FieldMapping({"question": "a b", "references": "references"})
+    mapping = FieldMapping({"question": "a b", "references": "references"})
+    with pytest.raises(ConfigError) as error:
+        mapping.example(Row("here:1", {"a": "q", "references": "a"}), "0")
+    assert str(error.value).startswith("fields.question: 'a b' is no column (the row has: a, references) and no expr")
     with pytest.raises(ConfigError, match="'references' is missing"):
         FieldMapping({"question": "question"})
+
+
+def test_a_column_is_found_whatever_it_is_called():
+    row = Row("here:1", {"The question?": "q", "a.b": "dotted", "a": {"b": "nested"}, "references": "a"})
+    for expression, text in {
+        "The question?": "q",
+        "a.b": "dotted",
+        "a['b']": "nested",
+        "row['The question?'] ~ '!'": "q!",
+    }.items():
+        mapping = FieldMapping({"question": expression, "references": "references"})
+        assert mapping.example(row, "0").inputs == {"question": text}
+
+
+def test_parquet_files_are_read_as_they_are(tmp_path):
+    path = tmp_path / "test.parquet"
+    rows = [{"question": "q", "answers": ["a", "b"]}, {"question": "r", "answers": []}]
+    datasets.Dataset.from_list(rows).to_parquet(str(path))
+    assert read_rows(DataSource(str(path))) == [Row(f"{path}[{n}]", row) for n, row in enumerate(rows)]
+    path.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"test\.parquet: not Parquet \("):
+        read_rows(DataSource(str(path)))
+    with pytest.raises(DataError, match=r"none\.parquet: no such file$"):
+        read_rows(DataSource(str(tmp_path / "none.parquet")))
 
 
 CHOOSING = FieldMapping({"question": "question", "references": "references", "choices": "choices"})
@@ -159,6 +185,16 @@ def test_demonstrations_need_no_choices(tmp_path):
     sources = {"pool": DataSource(str(pool)), "test": DataSource(str(test))}
     task = load_task("t", instruction="", labels={}, fields=fields, **sources)
     assert (task.pool[0].choices, task.examples[0].choices) == ((), ("a", "b"))
+
+
+def test_a_column_that_is_missing_is_named_wherever_it_stands():
+    for expression in ("none_such", "[question, none_such]"):
+        mapping = FieldMapping({"question": "question", "references": expression})
+        with pytest.raises(DataError) as error:
+            mapping.example(Row("here:1", {"question": "q"}), "0")
+        assert str(error.value) == (
+            f"here:1: field 'references' ({expression}): 'none_such' is undefined (the row has: question)"
+        )
 
 
 def test_expressions_run_in_a_sandbox():

@@ -89,11 +89,14 @@ def build_selection(
     rank, guard = selector.ranking(task), build_guard(task, match_field)
 
     def select(question: Example) -> tuple[Demonstration, ...]:
-        selected = tuple(islice(rank(question, guard(question)), min(num_fewshot, len(task.pool))))
+        allowed = guard(question)
+        selected = tuple(islice(rank(question, allowed), min(num_fewshot, len(task.pool))))
         if len(selected) < num_fewshot:
+            kept = sum(not allowed(candidate) for candidate in task.pool)
+            reason = f", {kept} of them copies of the question" if kept and match_field is None else ""
             raise ConfigError(
                 f"num_fewshot={num_fewshot}: task '{task.name}' has only {len(selected)} demonstrations "
-                f"for question {question.id!r} (demonstrations={selector.name}, a pool of {len(task.pool)})"
+                f"for question {question.id!r} (demonstrations={selector.name}, a pool of {len(task.pool)}{reason})"
             )
         return selected
 

@@ -35,6 +35,10 @@ class HubMetric:
         self._key = key
         self._module = _load(name)
 
+    def check_references(self, references: Sequence[Sequence[str]]) -> None:
+        """Raise DataError where the metric takes one reference an example and an example has more."""
+        self._fit_references(references)
+
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Return the corpus value alone: these metrics do not say what they summed up.
 
@@ -100,9 +104,8 @@ def _load(name: str) -> Any:
             # Without module_type evaluate would ask for three kinds of modules: three waits when offline.
             return evaluate.load(name, module_type="metric", keep_in_memory=True, cache_dir=folder)
     except Exception as error:  # a foreign script can raise anything
-        raise ConfigError(
-            f"name={name}: cannot be loaded: {_one_line(error)}; without a network choose one of: {_LOCAL_METRICS}"
-        ) from error
+        hint = "" if name.endswith(".py") else f"; without a network choose one of: {_LOCAL_METRICS}"
+        raise ConfigError(f"name={name}: cannot be loaded: {_one_line(error)}{hint}") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -41,6 +41,10 @@ class Metric(Protocol):
     name: str
     higher_is_better: bool
 
+    def check_references(self, references: Sequence[Sequence[str]]) -> None:
+        """Raise DataError where references are none that it could ever compare with, before anything is decoded."""
+        ...
+
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Compare each prediction with its references, at least one an example."""
         ...

@@ -75,10 +75,11 @@ def _tokens(tokens: Sequence[InputToken]) -> Text:
             if number == _MOST_TOKENS // 2:
                 line.append(f"… {left_out} more, all of them in trace.json … ", style="yellow")
             continue
-        line.append(visible(each.token.piece), style="bold magenta" if each.added else "")
+        piece = visible(each.token.piece)
+        line.append(*((f"+{piece}", "bold magenta") if each.added else (piece,)))
         line.append(f" {each.token.id}  ", style="dim")
     if any(each.added for each in tokens):
-        line.append("\n(in colour: added by the tokenizer or the model)", style="dim")
+        line.append("\n(+: added by the tokenizer or the model)", style="dim")
     return line
 
 
