@@ -78,7 +78,7 @@ def test_what_is_drawn_by_many_questions_is_distributed_as_the_model_says():
     with torch.inference_mode():
         logits = model.network(input_ids=torch.tensor([ids])).logits[:, -1].float()
     rules = Rules(model.network, 1, search.settings).for_row(ids, ())
-    expected = apply_rules([rules], [ids], logits)[0].softmax(-1)
+    expected = apply_rules([rules], [ids], logits)[0].double().softmax(-1)
 
     kept = expected.nonzero()[:, 0].tolist()
     assert set(counts) <= set(kept)
