@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from icl_eval.cells import gather_cells
 from icl_eval.comparison import Comparison, Difference, compare_runs
 from icl_eval.config import CompareConfig
 from icl_eval.errors import ConfigError
@@ -14,7 +15,6 @@ from icl_eval.numbers import probability, short, signed
 from icl_eval.pages.comparison_page import write_comparison_page
 from icl_eval.reports import write_json
 from icl_eval.runs import REPORT_FILE, Run, read_run
-from icl_eval.sweeps import gather_cells
 from icl_eval.terminal import open_console, print_path
 
 _MIN_RESAMPLES = 100
@@ -82,7 +82,7 @@ def _runs(folders: Sequence[Path]) -> list[Run]:
     found: dict[Path, Path] = {}
     for folder in folders:
         is_sweep = folder.is_dir() and not (folder / REPORT_FILE).exists()
-        cells = [folder / cell["cell"] for cell in gather_cells(folder) if "results" in cell] if is_sweep else []
+        cells = [folder / cell.cell for cell in gather_cells(folder) if cell.results] if is_sweep else []
         for path in cells or [folder]:
             found.setdefault(path.resolve(), path)
     return [read_run(path) for path in found.values()]

@@ -1,9 +1,9 @@
 """The terminal: tables of runs and sweeps on stdout, progress on stderr."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from icl_eval.cells import Cell, label_cells
 from icl_eval.numbers import counted, short
 from icl_eval.remarks import remarks
 from icl_eval.reports import MetricResult, Report, RunInfo
@@ -98,36 +99,31 @@ def _numbers(found: MetricResult) -> tuple[str, str, str]:
     return f"{short(found.score)}{arrow}", stderr, interval
 
 
-def print_sweep(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def print_sweep(cells: Sequence[Cell], folder: Path) -> None:
     """Print a sweep's scores: a row for each cell, called what sets it apart, a column for each task's metric."""
     columns = dict.fromkeys(
-        (task, metric)
-        for cell in cells
-        for task, result in cell.get("results", {}).items()
-        for metric in result["metrics"]
+        (task, metric) for cell in cells for task, result in (cell.results or {}).items() for metric in result.metrics
     )
-    shared = set.intersection(*(set(cell["overrides"]) for cell in cells)) if cells else set()
     table = Table(title=counted(len(cells), "cell"), title_justify="left")
     table.add_column("cell")
     for task, metric in columns:
         table.add_column(f"{task}\n{metric}", justify="right")
-    for cell in cells:
-        own = " ".join(override for override in cell["overrides"] if override not in shared)
-        table.add_row(own or cell["cell"], *(_cell_score(cell, task, metric) for task, metric in columns))
+    for label, cell in zip(label_cells(cells), cells, strict=True):
+        table.add_row(label, *(_cell_score(cell, task, metric) for task, metric in columns))
     console = open_console()
     console.print(table)
     print_path(console, "sweep", folder / "sweep.json")
     print_path(console, "page", folder / "sweep.html")
 
 
-def _cell_score(cell: Mapping[str, Any], task: str, metric: str) -> str:
-    if "error" in cell:
+def _cell_score(cell: Cell, task: str, metric: str) -> str:
+    if cell.error:
         return "failed"
-    found = cell["results"].get(task, {}).get("metrics", {}).get(metric)
+    found = cell.score(task, metric)
     if found is None:
         return ""
-    interval = "" if found["stderr"] is None else f" ±{found['stderr']:.2g}"
-    return f"{short(found['score'])}{interval}"
+    interval = "" if found.stderr is None else f" ±{found.stderr:.2g}"
+    return f"{short(found.score)}{interval}"
 
 
 def from_here(path: Path) -> Path:

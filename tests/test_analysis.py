@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from icl_eval.analysis.designs import SweepCell, varying_options
+from icl_eval.analysis.designs import SweepCell
 from icl_eval.analysis.shot_curve import shot_curves
 from icl_eval.analysis.variance import variance_analyses, variance_components
+from icl_eval.cells import Cell, varying_options
 from icl_eval.intervals import pseudo_values
 from icl_eval.measurements import Measurement
 from icl_eval.metrics import BLEU
@@ -261,5 +262,5 @@ def test_pseudo_values_of_bleu_are_sacrebleu_with_each_question_left_out():
 
 
 def test_options_that_all_cells_share_do_not_vary():
-    overrides = [["task=[qa]", "seed=0", "+demonstrations.x=1"], ["task=[qa]", "seed=1", "+demonstrations.x=1"]]
-    assert varying_options(overrides) == [{"seed": "0"}, {"seed": "1"}]
+    cells = [Cell(seed, ("task=[qa]", f"seed={seed}", "+demonstrations.x=1")) for seed in "01"]
+    assert varying_options(cells) == [{"seed": "0"}, {"seed": "1"}]

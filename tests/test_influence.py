@@ -9,6 +9,7 @@ from test_records import FIRST
 from icl_eval.analysis.influence import Answers, Effect, Values, influence_analyses, influences
 from icl_eval.behaviour import Agreement, Behaviour, measure_behaviour
 from icl_eval.building import build_evaluation
+from icl_eval.cells import Cell
 from icl_eval.errors import ConfigError
 from icl_eval.measurements import Measurement
 from icl_eval.metrics import BLEU, CHRF, TER
@@ -168,9 +169,7 @@ def test_it_is_said_where_no_prompt_lacks_one_demonstration_alone(monkeypatch, t
     monkeypatch.setattr(
         "icl_eval.analysis.influence.read_answers", lambda run, task: answers(shows[run.folder.name], f1=[0.5])
     )
-    cells = [
-        {"cell": name, "overrides": [f"leave_out={rank}"], "run": {"leave_out": rank}} for name, rank in ranks.items()
-    ]
+    cells = [Cell(name, (f"leave_out={rank}",), SimpleNamespace(leave_out=rank)) for name, rank in ranks.items()]
     ([analysis], notes) = influence_analyses(tmp_path, cells)
     assert analysis.demonstrations == ()
     assert notes == ["influence, qa: no two prompts differ by one demonstration and nothing else"]

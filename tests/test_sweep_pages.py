@@ -14,9 +14,10 @@ from icl_eval.errors import DataError
 from icl_eval.pages.answers import gather_answers
 from icl_eval.pages.charts import curve_charts, variance_segments
 from icl_eval.pages.comparison_page import write_comparison_page
-from icl_eval.pages.sweep_page import read_sweep, write_sweep_page
+from icl_eval.pages.sweep_page import write_sweep_page
 from icl_eval.reports import write_json, write_report
 from icl_eval.runs import read_run
+from icl_eval.sweep_reports import read_sweep
 
 NOTHING = SweepAnalysis((), (), ())
 
@@ -172,7 +173,7 @@ def test_a_sweep_whose_records_are_gone_still_has_its_scores(tmp_path):
 def test_a_file_that_is_no_sweep_is_named(tmp_path):
     (tmp_path / "sweep.json").write_text('{"schema_version": 1, "cells": []}', encoding="utf-8")
     with pytest.raises(DataError, match=r"sweep\.json: not a sweep of this version \(analysis: Field required\)"):
-        read_sweep(tmp_path / "sweep.json")
+        read_sweep(tmp_path)
 
 
 def test_answers_are_aligned_by_what_was_asked(tmp_path):

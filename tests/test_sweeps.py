@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from icl_eval import cli
+from icl_eval.cells import Cell
 from icl_eval.records import RecordLog
 from icl_eval.terminal import print_sweep
 
@@ -283,8 +284,9 @@ def test_an_experiment_says_where_the_variance_comes_from(
 
 
 def test_a_cell_is_called_by_its_overrides_whatever_they_look_like(capsys, tmp_path):
-    cells = [
-        {"cell": f"{n}", "overrides": [o], "results": {}} for n, o in enumerate(("task=[qa]", "separator=[/b] :+1:"))
-    ]
+    cells = [Cell(f"{n}", (f"template.separator={text}",)) for n, text in enumerate(("[qa]", "[/b] :+1:"))]
     print_sweep(cells, tmp_path)
-    assert capsys.readouterr().out.splitlines()[4:6] == ["│ task=[qa]           │", "│ separator=[/b] :+1: │"]
+    assert capsys.readouterr().out.splitlines()[4:6] == [
+        "│ template.separator=[qa]      │",
+        "│ template.separator=[/b] :+1: │",
+    ]

@@ -64,18 +64,6 @@ def nesting(options: Collection[str]) -> tuple[str, str] | None:
     return (_ORDER_SEED, hosts[0]) if _ORDER_SEED in options and hosts else None
 
 
-def varying_options(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-    """Return, for each cell, the options whose values differ between cells.
-
-    Args:
-        overrides: For each cell its overrides, `["num_fewshot=4", "task=[qa]"]`.
-    """
-    cells = [dict(override.lstrip("+").split("=", 1) for override in cell if "=" in override) for cell in overrides]
-    keys = dict.fromkeys(key for cell in cells for key in cell)
-    varying = [key for key in keys if len({cell.get(key) for cell in cells}) > 1]
-    return [{key: cell[key] for key in varying if key in cell} for cell in cells]
-
-
 def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[Group]:
     """Return groups of cells that differ only in some options.
 

@@ -9,12 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from icl_eval.analysis.designs import varying_options
 from icl_eval.behaviour import Behaviour
+from icl_eval.cells import Cell, varying_options
 from icl_eval.intervals import spread, student_quantile
 from icl_eval.measurements import gain, measure
 from icl_eval.prompts import ShownDemonstration
@@ -87,7 +86,7 @@ class Answers:
     """By measure."""
 
 
-def influence_analyses(folder: Path, cells: Sequence[Mapping[str, Any]]) -> tuple[list[InfluenceAnalysis], list[str]]:
+def influence_analyses(folder: Path, cells: Sequence[Cell]) -> tuple[list[InfluenceAnalysis], list[str]]:
     """Return an analysis for each task and combination of the other options, and notes on what could not be analysed.
 
     Args:
@@ -115,14 +114,14 @@ def influence_analyses(folder: Path, cells: Sequence[Mapping[str, Any]]) -> tupl
     return analyses, notes
 
 
-def _groups(folder: Path, cells: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, str], list[Run]]]:
+def _groups(folder: Path, cells: Sequence[Cell]) -> Iterator[tuple[Mapping[str, str], list[Run]]]:
     """Yield the runs that differ in nothing but `leave_out`, with the options that they share; none without it."""
-    if all(cell["run"].get(LEAVE_OUT) is None for cell in cells):
+    if all(cell.run is None or cell.run.leave_out is None for cell in cells):
         return
     groups: defaultdict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
-    for cell, options in zip(cells, varying_options([cell["overrides"] for cell in cells]), strict=True):
+    for cell, options in zip(cells, varying_options(cells), strict=True):
         conditions = tuple((key, value) for key, value in options.items() if key != LEAVE_OUT)
-        groups[conditions].append(read_run(folder / cell["cell"]))
+        groups[conditions].append(read_run(folder / cell.cell))
     for conditions, runs in groups.items():
         yield dict(conditions), runs
 

@@ -1,15 +1,15 @@
 """The analysis of a sweep: everything that its cells allow, as `sweep.json` holds it under `analysis`."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from icl_eval.analysis.designs import SweepCell, varying_options
+from icl_eval.analysis.designs import SweepCell
 from icl_eval.analysis.influence import InfluenceAnalysis, influence_analyses
 from icl_eval.analysis.shot_curve import ShotCurve, shot_curves
 from icl_eval.analysis.variance import VarianceAnalysis, variance_analyses
+from icl_eval.cells import Cell, varying_options
 from icl_eval.measurements import measure
 from icl_eval.runs import read_run
 
@@ -33,12 +33,12 @@ class SweepAnalysis:
         return [found for found in self.variance if "num_fewshot" not in found.conditions]
 
 
-def analyse_sweep(folder: Path, cells: Sequence[Mapping[str, Any]]) -> SweepAnalysis:
+def analyse_sweep(folder: Path, cells: Sequence[Cell]) -> SweepAnalysis:
     """Analyse the finished cells of a sweep.
 
     Args:
         folder: The sweep's folder, which holds the cells' folders.
-        cells: As in `sweep.json`: `{"cell": …, "overrides": […], "results": …}`, those that failed left out.
+        cells: Those that did not fail.
 
     Raises:
         DataError: When records are missing or are not those of the report.
@@ -61,9 +61,9 @@ def analyse_sweep(folder: Path, cells: Sequence[Mapping[str, Any]]) -> SweepAnal
     return SweepAnalysis(tuple(curves), tuple(variance), tuple(dict.fromkeys(notes)), tuple(influence))
 
 
-def _by_metric(folder: Path, cells: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[SweepCell]]:
+def _by_metric(folder: Path, cells: Sequence[Cell]) -> dict[tuple[str, str], list[SweepCell]]:
     found: defaultdict[tuple[str, str], list[SweepCell]] = defaultdict(list)
-    for cell, options in zip(cells, varying_options([cell["overrides"] for cell in cells]), strict=True):
-        for measurement in measure(read_run(folder / cell["cell"])):
+    for cell, options in zip(cells, varying_options(cells), strict=True):
+        for measurement in measure(read_run(folder / cell.cell)):
             found[measurement.task, measurement.metric].append(SweepCell(options, measurement))
     return dict(found)

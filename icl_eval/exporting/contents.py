@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from icl_eval.analysis import ShotCurve, VarianceAnalysis
 from icl_eval.analysis.influence import InfluenceAnalysis
+from icl_eval.cells import label_cells
 from icl_eval.exporting.tables import Cell, PaperTable
 from icl_eval.numbers import short
-from icl_eval.pages.sweep_page import Sweep, label_cells, score_columns
+from icl_eval.pages.sweep_page import score_columns
 from icl_eval.reports import MetricResult, Report, TaskResult
+from icl_eval.sweep_reports import Sweep
 
 _SCORE = ("task", "n", "metric", "score", "stderr", "ci95 low", "ci95 high")
 

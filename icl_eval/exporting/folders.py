@@ -7,8 +7,8 @@ from icl_eval.errors import ConfigError, DataError
 from icl_eval.exporting.contents import run_tables, sweep_tables
 from icl_eval.exporting.figures import write_figures
 from icl_eval.exporting.tables import FORMATS, PaperTable
-from icl_eval.pages.sweep_page import read_sweep
-from icl_eval.runs import read_run
+from icl_eval.runs import REPORT_FILE, read_run
+from icl_eval.sweep_reports import SWEEP_FILE, read_sweep
 from icl_eval.terminal import from_here, open_console
 
 
@@ -33,13 +33,13 @@ def export_folder(folder: Path) -> list[Path]:
     Raises:
         DataError: When the folder is neither.
     """
-    if (folder / "sweep.json").exists():
-        sweep = read_sweep(folder / "sweep.json")
+    if (folder / SWEEP_FILE).exists():
+        sweep = read_sweep(folder)
         (folder / "figures").mkdir(exist_ok=True)
         return [*_write_tables(sweep_tables(sweep), folder / "tables"), *write_figures(sweep, folder / "figures")]
-    if (folder / "report.json").exists():
+    if (folder / REPORT_FILE).exists():
         return _write_tables(run_tables(read_run(folder).report), folder / "tables")
-    found = "neither a run (report.json) nor a sweep (sweep.json) in it" if folder.is_dir() else "no such folder"
+    found = f"neither a run ({REPORT_FILE}) nor a sweep ({SWEEP_FILE}) in it" if folder.is_dir() else "no such folder"
     raise DataError(f"{folder}: {found}")
 
 

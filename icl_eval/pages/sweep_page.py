@@ -4,50 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from pydantic import TypeAdapter, ValidationError
-
-from icl_eval.analysis import SweepAnalysis
-from icl_eval.analysis.designs import varying_options
 from icl_eval.analysis.influence import InfluenceAnalysis
-from icl_eval.errors import DataError, IclEvalError
+from icl_eval.cells import Cell, label_cells
+from icl_eval.errors import IclEvalError
 from icl_eval.pages.answers import gather_answers
 from icl_eval.pages.charts import curve_charts, variance_segments
 from icl_eval.pages.rendering import render_page, write_page
 from icl_eval.pages.scales import Scale, metric_scale, nice_scale
-from icl_eval.reports import Failure, MetricResult, RunInfo, TaskResult
+from icl_eval.reports import MetricResult
 from icl_eval.runs import read_run
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a sweep: what it found, or why it failed."""
-
-    cell: str
-    overrides: tuple[str, ...]
-    run: RunInfo | None = None
-    results: Mapping[str, TaskResult] | None = None
-    error: Failure | None = None
-
-    @property
-    def link(self) -> str:
-        """Return where its own page is, from the sweep's."""
-        return f"{quote(self.cell, safe='')}/report.html"
-
-    def score(self, task: str, metric: str) -> MetricResult | None:
-        """Return one of its scores; None where it has none."""
-        result = (self.results or {}).get(task)
-        return result.metrics.get(metric) if result else None
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What `sweep.json` holds."""
-
-    schema_version: int
-    cells: tuple[Cell, ...]
-    analysis: SweepAnalysis
+from icl_eval.sweep_reports import Sweep, read_sweep
 
 
 @dataclass(frozen=True)
@@ -60,26 +27,9 @@ class Column:
     scale: Scale
 
 
-_SWEEP = TypeAdapter(Sweep)
-
-
-def read_sweep(path: Path) -> Sweep:
-    """Read a `sweep.json`.
-
-    Raises:
-        DataError: When it is none, or was written by another version.
-    """
-    try:
-        return _SWEEP.validate_json(path.read_bytes())
-    except ValidationError as error:
-        first: Any = error.errors()[0]
-        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise DataError(f"{path}: not a sweep of this version ({found}); the same command writes it again") from None
-
-
 def write_sweep_page(folder: Path) -> None:
     """Write a sweep's `sweep.html` from `sweep.json` and the records of its cells."""
-    sweep = read_sweep(folder / "sweep.json")
+    sweep = read_sweep(folder)
     labels = label_cells(sweep.cells)
     finished = {label: folder / cell.cell for label, cell in zip(labels, sweep.cells, strict=True) if cell.results}
     notes = list(sweep.analysis.notes)
@@ -116,14 +66,6 @@ def render_sweep_page(
         notes=notes,
         answers=answers,
     )
-
-
-def label_cells(cells: Sequence[Cell]) -> list[str]:
-    """Return what sets each cell apart from the others; its folder's name where nothing does."""
-    varying = varying_options([cell.overrides for cell in cells])
-    labels = [" ".join(f"{key}={value}" for key, value in options.items()) for options in varying]
-    alone = [label and labels.count(label) == 1 for label in labels]
-    return [label if is_alone else cell.cell for label, is_alone, cell in zip(labels, alone, cells, strict=True)]
 
 
 def score_columns(cells: Sequence[Cell]) -> list[Column]:
