@@ -35,7 +35,7 @@ def gather_cells(folder: Path) -> list[Cell]:
     One that never began, or was killed, is no cell yet. One that cannot be read is left out with a warning that names
     the file.
     """
-    cells = []
+    cells: list[Cell] = []
     for path in folder.iterdir():
         if (path / ".hydra").is_dir():
             with leaving_out():
