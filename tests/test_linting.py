@@ -30,6 +30,9 @@ class Builder:
 
     template: Template
 
+    def shown(self, prompt, example):
+        return []
+
 
 def lint(
     tokenizer=BYTES,
@@ -41,7 +44,12 @@ def lint(
     shown=(),
     wording=TEMPLATE,
 ):
-    """The sentences about prompts (or texts for the encoder) and about (question, first reference, …) rows."""
+    """The sentences about prompts (or texts for the encoder) and about (question, first reference, …) rows.
+
+    Where there are more of one than of the other, the last is repeated.
+    """
+    count = max(len(prompts), len(examples))
+    prompts, examples = ((*some, *some[-1:] * (count - len(some))) for some in (tuple(prompts), tuple(examples)))
     tests, candidates = (
         tuple(Example(f"{split}-{n}", {"question": row[0]}, row[1:]) for n, row in enumerate(rows))
         for split, rows in (("test", examples), ("pool", pool))
@@ -114,5 +122,6 @@ def test_what_is_probably_not_meant_is_said(task, sentences):
 def test_the_shipped_rows_are_clean(compose):
     tasks = "translation,translation_en_fr,commonsense,math,qa,dialogue,story,showcase"
     for plan in build_evaluation(compose(f"task=[{tasks}]"), {}, []).plans:
-        sentences = list(lint_task(PreparedTask(plan, (), Builder(TEMPLATE)), BYTES))
+        prompts = (encode_prompt(BYTES, Prompt("q", None, "Q: a\nA:")),) * len(plan.examples)
+        sentences = list(lint_task(PreparedTask(plan, prompts, Builder(TEMPLATE)), BYTES))
         assert not [sentence for sentence in sentences if "max_new_tokens" not in sentence]  # BYTES needs more of them
