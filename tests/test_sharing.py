@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from architectures import build
@@ -47,6 +49,13 @@ def test_a_prompt_that_is_a_beginning_of_the_others_does_not_end_their_sharing()
     for length in (300, 416):  # what they would save by leaving it is less than a group of their own costs
         beginning = prompt("y", [*SHORT, *LONG][:length])
         assert plan(*family, beginning) == [(length - 1, ["x0", "x1", "x2", "x3", "y"])]
+
+
+def test_sharing_can_be_nested_deeper_than_python_calls():
+    family = [prompt(f"x{n:04}", [*[1] * n, *SHORT]) for n in range(2500)]
+    groups = plan_groups(family)
+    assert len(groups) > sys.getrecursionlimit()
+    assert sum(len(group.prompts) for group in groups) == 2500
 
 
 def test_the_plan_does_not_depend_on_the_order_of_the_prompts():

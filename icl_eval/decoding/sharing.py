@@ -7,7 +7,7 @@ The plan depends on the set of prompts alone, not on their order, a batch size, 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 
@@ -44,7 +44,7 @@ def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[Group]:
         if encoder_ids and len(members) == 1:
             alone += members  # an encoder's states depend on all of its input: nothing to share
         else:
-            groups += list(_split(members, bool(encoder_ids)))
+            groups += _split(members, bool(encoder_ids))
     if alone:
         groups.append(Group(tuple(alone), (), shares_encoder=False))
     return groups
@@ -96,24 +96,29 @@ def _longest_paid(paid: set[tuple[Ids, Ids]], key: tuple[Ids, Ids], longest_whol
     return longest
 
 
-def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> Iterator[Group]:
-    """Yield the groups of sorted prompts: branches that save enough on their own, then the rest."""
-    depth = _shared_length(members)
-    # A prompt that ends here would keep those that go on with the same token from sharing more.
-    rest = [prompt for prompt in members if len(prompt.decoder_ids) <= depth + 1]
-    deeper = [prompt for prompt in members if len(prompt.decoder_ids) > depth + 1]
-    for _, branch in groupby(deeper, key=lambda prompt: prompt.decoder_ids[depth]):
-        prompts = list(branch)
-        saving = (len(prompts) - 1) * (_shared_length(prompts) - depth)
-        if saving >= MIN_SAVING:  # some members are not in this branch, or `depth` would be greater
-            yield from _split(prompts, shares_encoder)
-        else:
-            rest += prompts
-    if rest:
-        rest.sort(key=_order)
-        depth = _shared_length(rest)
-        worthwhile = len(rest) > 1 and (depth >= MIN_PREFIX or shares_encoder)
-        yield Group(tuple(rest), rest[0].decoder_ids[: depth if worthwhile else 0], shares_encoder)
+def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> list[Group]:
+    """Return the groups of sorted prompts: branches that save enough on their own, each before what it branches off."""
+    groups = []
+    unsplit = [members]
+    while unsplit:
+        members = unsplit.pop()
+        depth = _shared_length(members)
+        # A prompt that ends here would keep those that go on with the same token from sharing more.
+        rest = [prompt for prompt in members if len(prompt.decoder_ids) <= depth + 1]
+        deeper = [prompt for prompt in members if len(prompt.decoder_ids) > depth + 1]
+        for _, branch in groupby(deeper, key=lambda prompt: prompt.decoder_ids[depth]):
+            prompts = list(branch)
+            saving = (len(prompts) - 1) * (_shared_length(prompts) - depth)
+            if saving >= MIN_SAVING:  # some members are not in this branch, or `depth` would be greater
+                unsplit.append(prompts)
+            else:
+                rest += prompts
+        if rest:
+            rest.sort(key=_order)
+            depth = _shared_length(rest)
+            worthwhile = len(rest) > 1 and (depth >= MIN_PREFIX or shares_encoder)
+            groups.append(Group(tuple(rest), rest[0].decoder_ids[: depth if worthwhile else 0], shares_encoder))
+    return groups[::-1]
 
 
 def _shared_length(members: Sequence[EncodedPrompt]) -> int:
