@@ -15,6 +15,7 @@ from rich.table import Table
 from icl_eval.decoding import Completion, GreedyDecoder
 from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.library import LibraryDecoder, library_inputs
+from icl_eval.decoding.networks import reset_attention
 from icl_eval.decoding.rules import Rules, apply_rules, start_ids
 from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel, load_model
@@ -73,7 +74,8 @@ def print_diagnosis(evaluation: Evaluation) -> None:
         model = load_model(evaluation.model, dtype, evaluation.device)
         alone, batched[dtype] = _decode(model, task, settings, 1), _decode(model, task, settings, None)
         if dtype == _REFERENCE:
-            ended = {name: ids[: len(alone[name])] for name, ids in reference.items()}  # it knows no stop strings
+            # It knows no stop strings of a task.
+            ended = {name: ids[: len(alone[name])] for name, ids in reference.items()}
             comparisons.append(compare(f"{dtype}: the library's generate, ours alone", ended, alone))
         without = _without_cache(model, task, settings, batched[dtype])
         comparisons.append(compare(f"{dtype}: alone, batched", alone, batched[dtype]))
@@ -118,6 +120,7 @@ def _without_cache(model: LanguageModel, task: PreparedTask, settings: Mapping[s
     tokens = {}
     for prompt in task.prompts:
         ids = chosen[prompt.prompt.example_id]
+        reset_attention(model.network)
         with torch.inference_mode():
             logits = model.network(**library_inputs(model, prompt, ids[:-1]), use_cache=False).logits[0, -len(ids) :]
         context = (*start_ids(model), *prompt.decoder_ids)

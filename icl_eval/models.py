@@ -227,6 +227,12 @@ def _load_network(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> 
             **_local(spec),
         )
     _check_found(card.name, found)
+    if network.generation_config and network.generation_config.max_time is not None:
+        logger.warning(
+            "%s: max_time=%s of its generation config is not followed: no completion ends by the clock",
+            card.name,
+            network.generation_config.max_time,
+        )
     return network.eval().requires_grad_(False)
 
 

@@ -90,7 +90,20 @@ ENCODER_DECODER = {
     "mbart": (hf.MBartConfig, BART | {"decoder_start_token_id": 5}),
     "pegasus": (hf.PegasusConfig, BART),
     "marian": (hf.MarianConfig, BART | {"pad_token_id": 1, "decoder_start_token_id": 1}),
+    "marian_vocabularies": (  # the decoder's ends below the middle of the encoder's
+        hf.MarianConfig,
+        BART
+        | {"pad_token_id": 1, "decoder_start_token_id": 1}
+        | {"decoder_vocab_size": 90, "share_encoder_decoder_embeddings": False},
+    ),
     "m2m_100": (hf.M2M100Config, BART),
+    "nllb_moe": (hf.NllbMoeConfig, BART | {"num_experts": 4, "encoder_sparse_step": 2, "decoder_sparse_step": 2}),
+    "switch_transformers": (
+        hf.SwitchTransformersConfig,
+        T5
+        | {"num_decoder_layers": 2, "num_experts": 4, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1},
+    ),
+    "bigbird_pegasus": (hf.BigBirdPegasusConfig, BART | {"block_size": 2, "num_random_blocks": 1}),
     "t5gemma": (hf.T5GemmaConfig, {"encoder": WINDOWED, "decoder": WINDOWED}),
 }
 

@@ -14,6 +14,7 @@ from icl_eval.decoding import opening as opening_module
 from icl_eval.decoding import sessions as sessions_module
 from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.memory import MAX_ROWS, automatic_batch_size
+from icl_eval.decoding.networks import decoder_of, reset_attention
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.sessions import SplitSession
 from icl_eval.errors import ConfigError, IclEvalError
@@ -25,9 +26,10 @@ NEW_TOKENS = 10
 def make_prompts(model, seed=0, count=14):
     """Prompts that share a prefix, prompts that share nothing, the prefix itself, a single token, and a copy."""
     draw = random.Random(seed)
+    vocabulary = decoder_of(model.network).get_input_embeddings().num_embeddings
 
     def ids(length):
-        return tuple(draw.randrange(10, VOCABULARY) for _ in range(length))
+        return tuple(draw.randrange(10, vocabulary) for _ in range(length))
 
     prefix, shared_input = ids(20), ids(9)
     decoder_ids = [prefix + ids(draw.randint(1, 12)) for _ in range(count - 4)]
@@ -43,7 +45,8 @@ def make_prompts(model, seed=0, count=14):
 
 
 def generate(model, prompt, **options):
-    """The library's own greedy search, one prompt at a time."""
+    """The library's own greedy search, one prompt at a time, as if it were the first."""
+    reset_attention(model.network)
     context = [*start_ids(model), *prompt.decoder_ids]
     inputs = {"input_ids": torch.tensor([context])}
     if prompt.encoder_ids:
@@ -55,6 +58,7 @@ def generate(model, prompt, **options):
         num_beams=1,
         max_new_tokens=NEW_TOKENS,
         pad_token_id=0,
+        tokenizer=model.tokenizer,
         **options,
     )
     return tuple(ids[0, len(context) :].tolist())
@@ -169,6 +173,24 @@ def test_positions_that_turn_differently_beyond_some_length_are_decoded_below_it
         next(GreedyDecoder(model, NEW_TOKENS).stream([fits, longer]))
 
 
+def test_a_padding_token_that_positions_pass_over_is_decoded_at_the_end_of_a_prompt_and_refused_before():
+    model = build("m2m_100")
+    pad_id = model.network.config.pad_token_id
+    prompts = [
+        EncodedPrompt(Prompt(f"p{n}", None, None), (50, pad_id, 51), (*range(60, 80), n, pad_id)) for n in range(10, 14)
+    ]
+    assert_as_generate(model, prompts, batch_size=2)
+    within = EncodedPrompt(Prompt("within", None, None), (50,), (60, pad_id, 61))
+    message = (
+        f"m2m_100 does not count {model.tokenizer.convert_ids_to_tokens(pad_id)!r} in positions, and a prompt has it: "
+        "its cache cannot be shared (decoding=generate leaves it to the library, one prompt at a time)"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        next(GreedyDecoder(model, NEW_TOKENS).stream([*prompts, within]))
+    model = build("bart")
+    assert_as_generate(model, [*prompts, within], batch_size=2)
+
+
 RULES = [
     {"eos_token_id": [17, 42, 77, 101, 133, 158, 190]},
     {"min_length": 28, "eos_token_id": list(range(10, 120))},
@@ -179,6 +201,7 @@ RULES = [
     {"repetition_penalty": 1.7},
     {"no_repeat_ngram_size": 2, "bad_words_ids": [[11], [12, 13]]},
     {"encoder_repetition_penalty": 3.0, "encoder_no_repeat_ngram_size": 1},
+    {"stop_strings": ["e", "i"]},
 ]
 
 

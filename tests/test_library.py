@@ -60,8 +60,18 @@ def test_what_a_models_generation_config_says_of_a_runs_own_options_is_passed_ov
     options = {"num_beams": 3}
     expected = library_decode(model, prompts, options)
     config = model.network.generation_config
-    config.return_dict_in_generate, config.num_return_sequences = True, 3
+    config.return_dict_in_generate, config.num_return_sequences, config.max_time = True, 3, 0.0
     assert library_decode(model, prompts, options) == expected
+
+
+def test_an_encoder_reads_long_inputs_as_before_after_a_short_one():
+    prompts = make_prompts(build("bigbird_pegasus"))
+    assert {len(prompt.encoder_ids) < 15 for prompt in prompts} == {True, False}, "full attention, and sparse"
+    alone = {}
+    for prompt in prompts:
+        alone |= library_decode(build("bigbird_pegasus"), [prompt], {"num_beams": 1})
+    assert library_decode(build("bigbird_pegasus"), prompts, {"num_beams": 1}) == alone
+    assert decode(build("bigbird_pegasus"), prompts) == alone
 
 
 def test_memory_that_runs_out_in_generate_is_not_blamed_on_its_options(monkeypatch):
@@ -108,6 +118,16 @@ def test_a_stop_string_ends_a_completion_of_generate_as_it_does_in_the_stream():
     stopped = decode(model, prompts, stop=stop)
     assert any(completion.finish_reason == "stop" for completion in stopped.values())
     assert library_decode(model, prompts, {"num_beams": 1}, stop=stop) == stopped
+
+
+def test_a_models_own_stop_strings_end_a_completion_besides_those_of_the_run():
+    model = build("gpt2")
+    prompts = make_prompts(model, count=8)
+    stopped = decode(model, prompts, stop=["e", "i"])
+    assert any(completion.finish_reason == "stop" for completion in stopped.values())
+    model.network.generation_config.stop_strings = "e"
+    assert decode(model, prompts, stop=["i"]) == stopped
+    assert library_decode(model, prompts, {"num_beams": 1}, stop=["i"]) == stopped
 
 
 @pytest.mark.parametrize(

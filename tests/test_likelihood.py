@@ -7,6 +7,7 @@ from architectures import DECODER_ONLY, ENCODER_DECODER, VOCABULARY, build
 from icl_eval.continuations import Continuations
 from icl_eval.decoding import LikelihoodScorer, branches
 from icl_eval.decoding.branches import ForkedBranches, TreeBranches
+from icl_eval.decoding.networks import decoder_of, reset_attention
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.trees import ROOT, build_tree
 from icl_eval.errors import ConfigError, IclEvalError
@@ -19,9 +20,10 @@ def make_questions(model, seed=0, count=10):
     Their texts are uneven; some begin alike, and one is a prefix of another.
     """
     draw = random.Random(seed)
+    vocabulary = decoder_of(model.network).get_input_embeddings().num_embeddings
 
     def ids(length):
-        return tuple(draw.randrange(10, VOCABULARY) for _ in range(length))
+        return tuple(draw.randrange(10, vocabulary) for _ in range(length))
 
     prefix, shared_input, label = ids(20), ids(9), ids(3)
     contexts = [prefix + ids(draw.randint(1, 9)) for _ in range(count - 3)] + [ids(1), ids(25)]
@@ -47,6 +49,7 @@ def plain_log_probs(model, each, forced=()):
         inputs = {"input_ids": ids}
         if each.context.encoder_ids:
             inputs = {"input_ids": torch.tensor([each.context.encoder_ids]), "decoder_input_ids": ids}
+        reset_attention(model.network)
         logits = model.network(**inputs, use_cache=False).logits[0, len(context) - 1 : -1]
         found.append(logits.log_softmax(-1)[range(len(text)), list(text)].tolist())
     return found
@@ -61,8 +64,8 @@ def assert_as_plain(model, asked, tolerance, forced=(), **options):
             assert found[number][text] == pytest.approx(values, abs=tolerance, rel=tolerance / 10), (number, text)
 
 
-IN_FLOAT32 = ("gemma2", "gptj", "llama4", "mpt", "t5gemma")
-"""Networks whose attention the library computes in float32, whatever their dtype."""
+IN_FLOAT32 = ("gemma2", "gptj", "llama4", "mpt", "nllb_moe", "t5gemma")
+"""Networks whose attention or router the library computes in float32, whatever their dtype."""
 
 
 @pytest.mark.parametrize("name", [*(n for n in DECODER_ONLY if n != "mamba"), *ENCODER_DECODER])

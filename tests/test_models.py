@@ -212,6 +212,13 @@ def test_weights_that_are_not_used_are_reported(llama: Path, caplog: pytest.LogC
     assert "llama has weights that its network does not use: lora_A" in caplog.text
 
 
+def test_a_clock_that_would_end_completions_is_reported(llama: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (llama / "generation_config.json").write_text('{"max_time": 2.0}', encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        load_model(ModelSpec(str(llama)), device="cpu")
+    assert "llama: max_time=2.0 of its generation config is not followed" in caplog.text
+
+
 def test_a_model_that_runs_its_own_code_is_refused(llama: Path) -> None:
     edit_config(llama, model_type="acme", auto_map={"AutoConfig": "code.AcmeConfig"})
     (llama / "code.py").write_text("raise SystemExit('this ran')")

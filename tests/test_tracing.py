@@ -72,6 +72,16 @@ def test_the_numbers_of_a_trace_are_those_of_a_plain_forward_pass(name):
         assert (expected.argmax() == token_id) == (not choice.rules)
 
 
+def test_a_trace_ends_at_the_models_own_stop_strings():
+    model = build("gpt2")
+    prompt = make_prompt(model)
+    stop = greedy(model, prompt).text[2]
+    model.network.generation_config.stop_strings = [stop]
+    traced = trace(model, prompt)
+    assert traced.stop_string == stop
+    assert traced.completion == greedy(model, prompt)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama", "t5", "bart"])
 def test_a_trace_shows_the_shapes_and_how_the_cache_grows(name):
     model = build(name)

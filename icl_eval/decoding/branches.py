@@ -26,6 +26,7 @@ from transformers import Cache, PreTrainedModel
 from icl_eval.decoding.networks import (
     MAX_PREFILL_TOKENS,
     chunks,
+    decoder_of,
     encode,
     logits_of_columns,
     new_cache,
@@ -225,7 +226,7 @@ class _Memory:
 
 def logits_cost(network: PreTrainedModel) -> float:
     """Return how many tokens to run cost as much as the logits of one, so that both can be counted together."""
-    size: int = network.get_input_embeddings().num_embeddings
+    size: int = decoder_of(network).get_input_embeddings().num_embeddings
     per_token: int = size * network.dtype.itemsize
     return per_token * MAX_PREFILL_TOKENS / _LOGITS_BYTES
 

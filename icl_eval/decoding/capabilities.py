@@ -1,15 +1,16 @@
 """Capabilities: what a network can do, found by trying it on a few tokens rather than by its name."""
 
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from icl_eval.decoding import split_attention
 from icl_eval.decoding.linears import restore_linears, speed_up_linears
 from icl_eval.decoding.memory import is_out_of_memory
-from icl_eval.decoding.networks import encode, new_cache, rope_switches_at, run
+from icl_eval.decoding.networks import decoder_of, encode, new_cache, rope_switches_at, run
 from icl_eval.decoding.prefixes import PrefixStore, count_bytes, longest_whole
 from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
 from icl_eval.decoding.sharing import Ids
@@ -33,6 +34,10 @@ class Capabilities:
     """Up to how many tokens the cache keeps all of them; None for any number."""
     bytes_per_token: int
     """Memory of one token's keys and values in all layers."""
+    rope_switches_at: int | None
+    """Beyond how many tokens all positions of a pass turn by other angles; None for never."""
+    unnumbered_id: int | None
+    """The token that positions pass over, but only within one pass; None for none."""
     prefixes: PrefixStore
 
     def splits(self, num_tokens: int) -> bool:
@@ -55,18 +60,30 @@ def capabilities_of(model: LanguageModel) -> Capabilities:
     return _KNOWN[model]
 
 
-def check_length(model: LanguageModel, num_tokens: int) -> None:
-    """Refuse rows of more tokens than a cache can serve, which few networks have a limit for.
+def check_history(model: LanguageModel, history: Ids, num_new: int) -> None:
+    """Refuse a row that few networks have: one that they compute otherwise from a cache than whole.
+
+    Args:
+        model: What is to run it.
+        history: The decoder's tokens before the first new one, the start token included.
+        num_new: How many tokens may follow; the last of them is not run.
 
     Raises:
-        ConfigError: When the network computes the keys of longer rows anew, and shorter ones beside them otherwise.
+        ConfigError: When the row is such a one.
     """
-    limit = rope_switches_at(model.network.config)
-    if limit is not None and num_tokens > limit:
+    capabilities, num_run = capabilities_of(model), len(history) + num_new - 1
+    limit, unnumbered_id = capabilities.rope_switches_at, capabilities.unnumbered_id
+    if limit is not None and num_run > limit:
         raise ConfigError(
             f"{model.name} turns its positions differently beyond {limit} tokens, and prompt and completion may have "
-            f"{num_tokens}: its cache cannot be shared across that (decoding=generate leaves it to the library, one "
+            f"{num_run}: its cache cannot be shared across that (decoding=generate leaves it to the library, one "
             "prompt at a time; or fewer demonstrations)"
+        )
+    if unnumbered_id in history[:-1]:
+        raise ConfigError(
+            f"{model.name} does not count {model.tokenizer.convert_ids_to_tokens(unnumbered_id)!r} in positions, and a "
+            "prompt has it: its cache cannot be shared (decoding=generate leaves it to the library, one prompt at a "
+            "time)"
         )
 
 
@@ -90,18 +107,37 @@ def _refusal(model: LanguageModel, reason: str) -> ConfigError:
 
 def _run_trial(model: LanguageModel) -> Capabilities:
     network = model.network
-    ids = _ids(network, _TRIAL)
-    encoded = encode(network, [ids])[0] if model.architecture == "encoder-decoder" else None
+    ids, encoded = _ids(decoder_of(network)), None
+    if model.architecture == "encoder-decoder":
+        encoded, _ = encode(network, [_ids(network.get_encoder())])
     whole = run(network, [ids], new_cache(network.config), encoded)
-    prefix = new_cache(network.config)
-    run(network, [ids[: _TRIAL // 2]], prefix, encoded)
-    bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
-    pieces = UniformSession(network, prefix, encoded).join([Joining((), ids[_TRIAL // 2 :])])
+    pieces, prefix = _run_in_pieces(network, ids, encoded)
     if not _agree(whole, pieces):
         raise _refusal(model, "with its cache it gives other logits")
+    bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
     limit = longest_whole(prefix)
     split = (limit is None or limit >= _TRIAL) and _can_split(network, ids, whole)
-    return Capabilities(split, limit, bytes_per_token, PrefixStore())
+    unnumbered_id = None if split else _find_unnumbered(network, ids, encoded)
+    switches_at = rope_switches_at(network.config)
+    return Capabilities(split, limit, bytes_per_token, switches_at, unnumbered_id, PrefixStore())
+
+
+def _run_in_pieces(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor | None) -> tuple[torch.Tensor, Cache]:
+    """Return the logits after some ids, half of which come from a cache, and that cache."""
+    prefix = new_cache(network.config)
+    run(network, [ids[: _TRIAL // 2]], prefix, encoded)
+    return UniformSession(network, prefix, encoded).join([Joining((), ids[_TRIAL // 2 :])]), prefix
+
+
+def _find_unnumbered(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor | None) -> int | None:
+    """Return the id of padding if it changes the positions of what follows it, unless it comes from a cache."""
+    pad_id: int | None = getattr(network.config.get_text_config(decoder=True), "pad_token_id", None)
+    if pad_id is None:
+        return None
+    padded = (ids[0], pad_id, *ids[2:])
+    whole = run(network, [padded], new_cache(network.config), encoded)
+    pieces, _ = _run_in_pieces(network, padded, encoded)
+    return None if _agree(whole, pieces) else pad_id
 
 
 def _can_split(network: PreTrainedModel, ids: Ids, whole: torch.Tensor) -> bool:
@@ -129,7 +165,7 @@ def _agree(first: torch.Tensor, second: torch.Tensor) -> bool:
     return bool(difference <= _TOLERANCE[first.dtype] * second.abs().max())
 
 
-def _ids(network: PreTrainedModel, count: int) -> Ids:
-    """Return different ids from the middle of the vocabulary, where no special tokens are."""
-    size = network.get_input_embeddings().num_embeddings
-    return tuple(number % size for number in range(size // 2, size // 2 + count))
+def _ids(side: Any) -> Ids:
+    """Return different ids from the middle of an encoder's or decoder's vocabulary, where no special tokens are."""
+    size = side.get_input_embeddings().num_embeddings
+    return tuple(number % size for number in range(size // 2, size // 2 + _TRIAL))

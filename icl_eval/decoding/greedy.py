@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from icl_eval.decoding.capabilities import capabilities_of, check_length
+from icl_eval.decoding.capabilities import capabilities_of, check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.memory import automatic_batch_size, is_out_of_memory
 from icl_eval.decoding.opening import Beginning, Opened, Room, begin_group, open_session
-from icl_eval.decoding.rules import Rules, end_ids, start_ids
+from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
 from icl_eval.decoding.sessions import Joining
 from icl_eval.decoding.sharing import Group, plan_groups
 from icl_eval.decoding.stopping import StopFilter, special_stops
@@ -53,7 +53,7 @@ class GreedyDecoder:
         Args:
             model: What to decode with.
             max_new_tokens: How many tokens a completion may have.
-            stop: Texts that end a completion and are not a part of it.
+            stop: Texts that end a completion and are not a part of it, besides those of the model's generation config.
             batch_size: How many rows are decoded together; None for what fits.
             prefix_cache_mb: How many megabytes of prefixes to keep for later prompts.
             search: How a token is chosen; None for greedily. Its stop strings are for the caller to pass on.
@@ -64,8 +64,8 @@ class GreedyDecoder:
         """
         self._model = model
         self._max_new_tokens = max_new_tokens
-        self._stop = tuple(stop)
-        self._special_stops = special_stops(model.tokenizer, stop)
+        self._stop = stop_strings(model.network, stop)
+        self._special_stops = special_stops(model.tokenizer, self._stop)
         self._batch_size = batch_size
         self._prefix_bytes = prefix_cache_mb * _MEGABYTE
         self._capabilities = capabilities_of(model)
@@ -87,12 +87,11 @@ class GreedyDecoder:
             among: The set that sharing is planned on, where the prompts are what is left of it.
 
         Raises:
-            ConfigError: When a prompt and its completion are longer than the model's cache can serve.
+            ConfigError: When the model's cache cannot serve a prompt and its completion.
             IclEvalError: When there is not enough memory for a single prompt.
         """
-        longest = max((len(prompt.decoder_ids) for prompt in prompts), default=0)
-        # the last token that is chosen is not fed
-        check_length(self._model, len(self._start_ids) + longest + self._max_new_tokens - 1)
+        for prompt in prompts:
+            check_history(self._model, (*self._start_ids, *prompt.decoder_ids), self._max_new_tokens)
         wanted = {prompt.prompt.example_id for prompt in prompts}
         for group in plan_groups(among or prompts):
             hypotheses = [self._begin(prompt) for prompt in group.prompts if prompt.prompt.example_id in wanted]

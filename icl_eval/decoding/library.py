@@ -18,7 +18,8 @@ from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.memory import is_out_of_memory
-from icl_eval.decoding.rules import end_ids, start_ids
+from icl_eval.decoding.networks import reset_attention
+from icl_eval.decoding.rules import end_ids, start_ids, stop_strings
 from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.errors import ConfigError
@@ -44,16 +45,17 @@ class LibraryDecoder:
             model: What to decode with.
             settings: What `generate` is told, besides what the model's own generation config says.
             max_new_tokens: How many tokens a completion may have.
-            stop: Texts that end a completion and are not a part of it.
+            stop: Texts that end a completion and are not a part of it, besides those of the model's generation config.
             seed: Of what is drawn, if the settings ask for `do_sample`.
         """
         self._model = model
-        self._stop = tuple(stop)
-        self._special_stops = special_stops(model.tokenizer, stop)
+        self._stop = stop_strings(model.network, stop)
+        self._special_stops = special_stops(model.tokenizer, self._stop)
         self._seed = seed
         self._config = copy.deepcopy(model.network.generation_config)
-        own = {"max_length": None, "max_new_tokens": max_new_tokens, "num_return_sequences": 1}
-        for name, value in {**settings, **own, "return_dict_in_generate": False}.items():
+        own = {"max_length": None, "max_new_tokens": max_new_tokens, "max_time": float("inf")}
+        own |= {"num_return_sequences": 1, "return_dict_in_generate": False}
+        for name, value in {**settings, **own}.items():
             setattr(self._config, name, value)
         self._start_ids = start_ids(model)
 
@@ -65,7 +67,7 @@ class LibraryDecoder:
             yield from self._replay(prompt, self.generate(prompt))
 
     def generate(self, prompt: EncodedPrompt, streamer: BaseStreamer | None = None) -> Ids:
-        """Return what `generate` appends to a prompt, stop strings not minded.
+        """Return what `generate` appends to a prompt, the run's own stop strings not minded.
 
         Args:
             prompt: What is to be completed.
@@ -77,9 +79,12 @@ class LibraryDecoder:
         inputs = library_inputs(self._model, prompt)
         context = len(self._start_ids) + len(prompt.decoder_ids)
         with quiet_transformers(reports=False), torch.random.fork_rng(_accelerators(self._model)):
+            reset_attention(self._model.network)
             torch.manual_seed(_seed_of(self._seed, prompt.prompt.example_id))
             try:
-                ids = self._model.network.generate(**inputs, generation_config=self._config, streamer=streamer)
+                ids = self._model.network.generate(
+                    **inputs, generation_config=self._config, streamer=streamer, tokenizer=self._model.tokenizer
+                )
             except (ImportError, IndexError, RuntimeError, TypeError, ValueError) as error:
                 if is_out_of_memory(error):
                     raise

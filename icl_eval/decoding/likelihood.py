@@ -16,7 +16,7 @@ from transformers import Cache
 
 from icl_eval.continuations import Continuations
 from icl_eval.decoding.branches import Branches, ForkedBranches, LogProbs, Row, TreeBranches
-from icl_eval.decoding.capabilities import capabilities_of, check_length
+from icl_eval.decoding.capabilities import capabilities_of, check_history
 from icl_eval.decoding.memory import is_out_of_memory
 from icl_eval.decoding.networks import encode
 from icl_eval.decoding.opening import extend
@@ -65,12 +65,12 @@ class LikelihoodScorer:
             wanted: The numbers of the prompts that are needed; None for all.
 
         Raises:
-            ConfigError: When a prompt and its longest text are longer than the model's cache can serve.
+            ConfigError: When the model's cache cannot serve a prompt and its longest text.
             IclEvalError: When there is not enough memory for a single prompt.
         """
         for each in asked:
             longest = max(map(len, each.texts), default=0)
-            check_length(self._model, len(self._history(each.context.decoder_ids)) + longest - 1)
+            check_history(self._model, self._history(each.context.decoder_ids), longest)
         needed = set(range(len(asked)) if wanted is None else wanted)
         contexts = [
             EncodedPrompt(Prompt(str(number), None, None), each.context.encoder_ids, each.context.decoder_ids)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import MoEModelOutput
 
 from icl_eval.decoding.sharing import Ids
 
@@ -43,7 +43,7 @@ def run_columns(
         count,
         decoder_input_ids=input_ids,
         past_key_values=cache,
-        encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+        encoder_outputs=MoEModelOutput(last_hidden_state=encoded),  # with room for what experts report
         attention_mask=encoder_mask,
     )
 
@@ -64,15 +64,30 @@ def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor,
     """
     states = []
     encoder = network.get_encoder()
-    # Where a window holds nothing but padding there is a softmax over nothing, and what is not a number spreads.
-    pads = getattr(encoder.config, "sliding_window", None) is None
+    # Where a window holds nothing but padding there is a softmax over nothing, and what is not a number spreads;
+    # sparse attention lets all see the last block, and is full where an input is short.
+    windowed = getattr(encoder.config, "sliding_window", None) is not None
+    pads = not windowed and getattr(encoder.config, "attention_type", None) != "block_sparse"
     for chunk in chunks([len(row) for row in rows], pads):
+        reset_attention(network)
         ids = rows[chunk]
         width = max(map(len, ids))
         input_ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], device=network.device)
         output = encoder(input_ids=input_ids, attention_mask=_lengths_mask(ids, network.device))
         states += list(output.last_hidden_state)
     return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), _lengths_mask(rows, network.device)
+
+
+def reset_attention(network: PreTrainedModel) -> None:
+    """Let an encoder attend as its config says: a short input turns sparse attention into full, for good."""
+    encoder: Any = network.get_encoder() if network.config.is_encoder_decoder else None
+    if hasattr(encoder, "set_attention_type"):
+        encoder.set_attention_type(encoder.config.attention_type)
+
+
+def decoder_of(network: PreTrainedModel) -> Any:
+    """Return the part of a network that writes; its vocabulary need not be the encoder's."""
+    return network.get_decoder() if network.config.is_encoder_decoder else network
 
 
 def new_cache(config: PreTrainedConfig) -> Cache:

@@ -25,6 +25,12 @@ def end_ids(network: PreTrainedModel) -> frozenset[int]:
     return frozenset([eos] if isinstance(eos, int) else eos)
 
 
+def stop_strings(network: PreTrainedModel, stop: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts to stop at: those given, and those that the model's generation config has."""
+    own: Any = network.generation_config.stop_strings or ()
+    return (*stop, *([own] if isinstance(own, str) else own))
+
+
 def start_ids(model: LanguageModel) -> tuple[int, ...]:
     """Return what the decoder begins with before any text: one id for an encoder-decoder network, else none."""
     if model.architecture == "decoder-only":

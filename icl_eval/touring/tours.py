@@ -10,7 +10,7 @@ from icl_eval.building import build_conventions, build_model_spec, build_search,
 from icl_eval.config import TourConfig
 from icl_eval.decoding import Completion, GreedyDecoder
 from icl_eval.decoding.capabilities import capabilities_of
-from icl_eval.decoding.rules import start_ids
+from icl_eval.decoding.rules import start_ids, stop_strings
 from icl_eval.errors import ConfigError
 from icl_eval.models import load_model
 from icl_eval.prompts import EncodedPrompt
@@ -68,7 +68,7 @@ def take_tour(config: TourConfig, folder: Path) -> Tour:
     max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
     conventions.context(max_new_tokens).require_fit(prompt)
     model = load_model(build_model_spec(config.model), config.dtype, config.device)
-    subject = Subject(model, conventions, config.prompt, max_new_tokens, tuple(search.stop or ()))
+    subject = Subject(model, conventions, config.prompt, max_new_tokens, stop_strings(model.network, search.stop or ()))
     ways = _go_all_ways(subject)
     tour = Tour(subject, prompt, search, _draw(subject, prompt, search, config.num_return_sequences), ways)
     write_json(describe(tour), folder / "tour.json")

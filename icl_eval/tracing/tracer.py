@@ -12,15 +12,15 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import Cache, LogitsProcessorList, PreTrainedModel
+from transformers import Cache, LogitsProcessorList
 
-from icl_eval.decoding.capabilities import capabilities_of, check_length
+from icl_eval.decoding.capabilities import capabilities_of, check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
-from icl_eval.decoding.networks import encode, new_cache, run
-from icl_eval.decoding.rules import Rules, apply_rules, end_ids, start_ids
+from icl_eval.decoding.networks import decoder_of, encode, new_cache, run
+from icl_eval.decoding.rules import Rules, apply_rules, end_ids, start_ids, stop_strings
 from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
@@ -84,14 +84,13 @@ class Tracer:
         self._end_ids = end_ids(model.network)
 
     def trace(self, prompt: EncodedPrompt) -> Decoded:
-        """Decode a prompt; raises ConfigError where the network's cache cannot serve its length."""
+        """Decode a prompt; raises ConfigError where the network's cache cannot serve it."""
         network = self._model.network
-        most = len(start_ids(self._model)) + len(prompt.decoder_ids) + self._limits.max_new_tokens - 1
-        check_length(self._model, most)
-        encoded, encoder_embeddings = self._encode(prompt)
         row, stops = self._begin(prompt)
+        check_history(self._model, row.history, self._limits.max_new_tokens)
+        encoded, encoder_embeddings = self._encode(prompt)
         cache = new_cache(network.config)
-        with _watched_embeddings(_decoder_of(network)) as decoder_embeddings:
+        with _watched_embeddings(decoder_of(network)) as decoder_embeddings:
             steps = tuple(self._steps(row, cache, encoded))
         encoder_tokens, decoder_tokens = describe_inputs(self._model, prompt)
         encoder = None
@@ -117,7 +116,8 @@ class Tracer:
     def _begin(self, prompt: EncodedPrompt) -> tuple[Hypothesis, StopFilter]:
         start = start_ids(self._model)
         rules = self._rules.for_row((*start, *prompt.decoder_ids), prompt.encoder_ids)
-        stops = StopFilter(self._limits.stop, special_stops(self._model.tokenizer, self._limits.stop))
+        stop = stop_strings(self._model.network, self._limits.stop)
+        stops = StopFilter(stop, special_stops(self._model.tokenizer, stop))
         return Hypothesis(prompt, start, rules, Detokenizer(self._model.tokenizer, prompt.decoder_ids), stops), stops
 
     def _steps(self, row: Hypothesis, cache: Cache, encoded: torch.Tensor | None) -> Iterator[Step]:
@@ -160,10 +160,6 @@ def _moving_rules(row: Hypothesis, logits: torch.Tensor) -> tuple[str, ...]:
         if likeliest != before:
             names.append(type(rule).__name__.removesuffix("LogitsProcessor"))
     return tuple(names)
-
-
-def _decoder_of(network: PreTrainedModel) -> Any:
-    return network.get_decoder() if network.config.is_encoder_decoder else network
 
 
 @contextmanager
