@@ -80,6 +80,8 @@ DECODER_ONLY = {
     "mpt": (hf.MptConfig, {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
     "stablelm": (hf.StableLmConfig, GROUPED),
     "gptj": (hf.GPTJConfig, {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}),
+    "bart_decoder": (hf.BartConfig, BART | {"is_encoder_decoder": False, "is_decoder": True}),
+    "roberta": (hf.RobertaConfig, SIZE | {"is_decoder": True}),  # by itself it begins with another position
     "mamba": (hf.MambaConfig, {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
 }
 ENCODER_DECODER = {

@@ -7,7 +7,7 @@ from architectures import DECODER_ONLY, ENCODER_DECODER, VOCABULARY, build
 from icl_eval.continuations import Continuations
 from icl_eval.decoding import LikelihoodScorer, branches
 from icl_eval.decoding.branches import ForkedBranches, TreeBranches
-from icl_eval.decoding.networks import decoder_of, reset_attention
+from icl_eval.decoding.networks import decoder_of, reset_attention, takes
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.trees import ROOT, build_tree
 from icl_eval.errors import ConfigError, IclEvalError
@@ -49,6 +49,8 @@ def plain_log_probs(model, each, forced=()):
         inputs = {"input_ids": ids}
         if each.context.encoder_ids:
             inputs = {"input_ids": torch.tensor([each.context.encoder_ids]), "decoder_input_ids": ids}
+        if not each.context.encoder_ids and takes(model.network, "position_ids"):
+            inputs["position_ids"] = torch.arange(ids.shape[1])[None]
         reset_attention(model.network)
         logits = model.network(**inputs, use_cache=False).logits[0, len(context) - 1 : -1]
         found.append(logits.log_softmax(-1)[range(len(text)), list(text)].tolist())

@@ -10,7 +10,7 @@ from transformers import Cache, PreTrainedModel
 from icl_eval.decoding import split_attention
 from icl_eval.decoding.linears import restore_linears, speed_up_linears
 from icl_eval.decoding.memory import is_out_of_memory
-from icl_eval.decoding.networks import decoder_of, encode, new_cache, rope_switches_at, run
+from icl_eval.decoding.networks import decoder_of, encode, new_cache, rope_switches_at, run, takes
 from icl_eval.decoding.prefixes import PrefixStore, count_bytes, longest_whole
 from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
 from icl_eval.decoding.sharing import Ids
@@ -143,7 +143,7 @@ def _find_unnumbered(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor |
 def _can_split(network: PreTrainedModel, ids: Ids, whole: torch.Tensor) -> bool:
     """Run two rows of different lengths beside a shared prefix; switch split attention on if they come out right."""
     implementation = network.config._attn_implementation
-    if implementation not in ("sdpa", split_attention.NAME):
+    if implementation not in ("sdpa", split_attention.NAME) or not takes(network, "position_ids"):
         return False
     prefix = new_cache(network.config)
     run(network, [ids[:2]], prefix, None)

@@ -37,7 +37,11 @@ def run_columns(
     """Do the same and return the logits after each of the last `count` tokens, [rows, count, vocabulary]."""
     input_ids = torch.tensor([list(row) for row in ids], device=network.device)
     if encoded is None:
-        return logits_of_columns(network, count, input_ids=input_ids, past_key_values=cache)
+        positions = {}
+        if takes(network, "position_ids"):  # as `generate` gives them: left alone, some networks begin elsewhere
+            begin = cache.get_seq_length()
+            positions = {"position_ids": torch.arange(begin, begin + input_ids.shape[1], device=network.device)[None]}
+        return logits_of_columns(network, count, input_ids=input_ids, past_key_values=cache, **positions)
     return logits_of_columns(
         network,
         count,
@@ -118,9 +122,16 @@ def last_logits(network: PreTrainedModel, **inputs: Any) -> torch.Tensor:
 @torch.inference_mode()
 def logits_of_columns(network: PreTrainedModel, count: int, **inputs: Any) -> torch.Tensor:
     """Run a network and return the logits of the last columns, [rows, count, vocabulary]."""
-    option = {"logits_to_keep": torch.arange(-count, 0)} if _chooses_logits(type(network).forward) else {}
+    # An index, since a slice of the last position is not contiguous, and a product with it copies the weight for
+    # every row (torch 2.13).
+    option = {"logits_to_keep": torch.arange(-count, 0)} if takes(network, "logits_to_keep") else {}
     logits: torch.Tensor = network(use_cache=True, **option, **inputs).logits
     return logits[:, -count:]
+
+
+def takes(network: PreTrainedModel, name: str) -> bool:
+    """Return whether a network has an input of this name."""
+    return name in _inputs(type(network).forward)
 
 
 def chunks(lengths: Sequence[int], pads: bool = True) -> Iterator[slice]:
@@ -140,13 +151,8 @@ def chunks(lengths: Sequence[int], pads: bool = True) -> Iterator[slice]:
 
 
 @lru_cache
-def _chooses_logits(forward: Callable[..., Any]) -> bool:
-    """Return whether a network has the option that saves it from computing logits that nobody reads.
-
-    It is given an index, since a slice of the last position is not contiguous, and a product with it copies the
-    weight for every row (torch 2.13).
-    """
-    return "logits_to_keep" in inspect.signature(forward).parameters
+def _inputs(forward: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)
 
 
 def _lengths_mask(rows: Sequence[Ids], device: torch.device) -> torch.Tensor | None:
