@@ -201,7 +201,7 @@ RULES = [
     {"repetition_penalty": 1.7},
     {"no_repeat_ngram_size": 2, "bad_words_ids": [[11], [12, 13]]},
     {"encoder_repetition_penalty": 3.0, "encoder_no_repeat_ngram_size": 1},
-    {"stop_strings": ["e", "i"]},
+    {"stop_strings": ["an", *"aeiou"]},
 ]
 
 
