@@ -46,13 +46,12 @@ from icl_eval.config import (
 )
 from icl_eval.errors import ConfigError, IclEvalError, UserError
 from icl_eval.hydra_errors import explain
-from icl_eval.hydra_overrides import added_folders, read_overrides
+from icl_eval.hydra_overrides import SWEEP_FLAGS, added_folders, read_overrides
 
 _FILE_ERRORS = (
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG),
     *(errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ELOOP, errno.EPIPE),
 )
-_SWEEP_FLAGS = ("-m", "--multirun")
 _FOLDER_FLAG = "--config-dir"
 
 
@@ -163,10 +162,11 @@ def main() -> None:
     """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is ASCII only shows the rest as it can
-    arguments = sys.argv[1:]
-    name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "evaluate"
-    arguments = _flags_first(arguments)
-    command = COMMANDS[name]
+    arguments = _flags_first(sys.argv[1:])
+    first = next((word for word in arguments if not word.startswith("-")), None)
+    if first in COMMANDS:
+        arguments.remove(first)
+    command = COMMANDS[first if first in COMMANDS else "evaluate"]
     if command.folders_key is not None:
         arguments = _gather_folders(command.folders_key, arguments)
     sys.exit(_run(command, arguments))
@@ -180,7 +180,7 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
             words[-1] += f"={word}"
         else:
             words.append(re.sub("^-cd(=|$)", rf"{_FOLDER_FLAG}\1", word))
-    return sorted(words, key=lambda word: word not in _SWEEP_FLAGS and not word.startswith(f"{_FOLDER_FLAG}="))
+    return sorted(words, key=lambda word: word not in SWEEP_FLAGS and not word.startswith(f"{_FOLDER_FLAG}="))
 
 
 def _gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
@@ -277,9 +277,9 @@ def _given_keys() -> list[str]:
 
 def _reject_stray_words(command: Command, arguments: Sequence[str]) -> None:
     """Refuse what Hydra would take for a command of its own or pass over."""
-    if command is not COMMANDS["evaluate"] and set(_SWEEP_FLAGS) & set(arguments):
+    if command is not COMMANDS["evaluate"] and set(SWEEP_FLAGS) & set(arguments):
         raise ConfigError("-m: only evaluations can be swept")
-    words = [argument for argument in arguments if argument not in _SWEEP_FLAGS]
+    words = [argument for argument in arguments if argument not in SWEEP_FLAGS]
     for word in words:
         if any("\ud800" <= character <= "\udfff" for character in word):  # how Python hands on other bytes
             raise ConfigError(f"{word!r}: is not UTF-8")

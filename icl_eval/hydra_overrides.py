@@ -1,17 +1,23 @@
 """Overrides: what a user's `key=value` says, put right or refused before Hydra composes anything from it."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, Sweep
+from hydra.errors import HydraException
 
 from icl_eval.config import takes_text, takes_texts, written
 from icl_eval.errors import ConfigError
 
 _GROUPS_THAT_ADD_UP = ("task", "metrics", "experiment")
 """Groups of which a list can be chosen; of any other, Hydra would lay one over the other without a word."""
+SWEEP_FLAGS = ("-m", "--multirun")
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\([nt])")
+_ESCAPED = {"n": "\n", "t": "\t"}
 _FOLDERS_OF_RUNS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
 
@@ -33,7 +39,9 @@ def added_folders(words: Sequence[str]) -> list[Path]:
 
 
 def read_overrides(words: Sequence[str], schema: type, folders: Sequence[Path]) -> list[str]:
-    """Return the words of a command line, with quotes around each text that Hydra would take for something else.
+    r"""Return the words of a command line, with quotes around each text that Hydra would take for something else.
+
+    Between double quotes `\n` and `\t` become a line break and a tab, as in YAML.
 
     Args:
         words: Overrides, and flags, which stay as they are.
@@ -44,22 +52,35 @@ def read_overrides(words: Sequence[str], schema: type, folders: Sequence[Path]) 
         HydraException: When an override is not in Hydra's grammar.
         ConfigError: When a value is none that its key can have.
     """
-    return [_read(word, schema, folders) if is_override(word) else word for word in words]
+    sweeps = not set(SWEEP_FLAGS).isdisjoint(words)
+    return [_read(word, schema, folders, sweeps) if is_override(word) else word for word in words]
 
 
-def _read(word: str, schema: type, folders: Sequence[Path]) -> str:
-    override = _parse(word)
+def _read(word: str, schema: type, folders: Sequence[Path], sweeps: bool) -> str:
     key, _, text = word.partition("=")
+    quoted = f"{key}={QuotedString(text, Quote.single).with_quotes()}"
+    try:
+        override = _parse(word)
+    except HydraException:
+        if takes_text(schema, key.lstrip("+")):
+            return quoted
+        raise
     name, value = override.key_or_group, override.value()
     if any((folder / name).is_dir() for folder in folders):
         _require_names(word, override, folders)
     elif takes_text(schema, name) and isinstance(value, int | float):
         return f"{key}='{text.strip()}'"
+    elif takes_text(schema, name) and not sweeps and isinstance(value, dict | Sweep):
+        return quoted
     elif takes_texts(schema, name) and isinstance(value, list):
         _require_texts(key, value)
     elif name in _FOLDERS_OF_RUNS and not value:
         raise ConfigError(f"{word}: must be the name of a folder")
-    return word
+    return _QUOTED.sub(_unescape, word)
+
+
+def _unescape(quoted: re.Match[str]) -> str:
+    return _ESCAPE.sub(lambda found: found[1] + _ESCAPED[found[2]], quoted[0]) if quoted[0][0] == '"' else quoted[0]
 
 
 def _parse(word: str) -> Override:

@@ -1,7 +1,8 @@
 """Measurements: a finished run's metrics computed again from its records, question by question.
 
 A report holds a metric's score; whoever compares runs, or asks where their spread comes from, needs the statistics
-behind it. They come from the records and from the options in the report, and never from a model.
+behind it. They come from the records and from the options in the report, and never from a model. A metric from
+elsewhere has the score that the report says.
 """
 
 import math
@@ -11,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from icl_eval.building import build_metrics
+from icl_eval.building import build_own_metrics
 from icl_eval.errors import DataError
 from icl_eval.intervals import FloatArray, pseudo_values
 from icl_eval.metrics import Metric, Statistics
 from icl_eval.metrics.likelihood import likelihood_metrics
 from icl_eval.metrics.scoring import check_corpus
 from icl_eval.records import Record
+from icl_eval.reports import MetricResult
 from icl_eval.runs import Run
 
 
@@ -92,6 +94,12 @@ def _measure_task(run: Run, task: str) -> list[Measurement]:
         Measurement(task, metric.name, metric.higher_is_better, ids, metric.statistics)
         for metric in likelihood_metrics(records)
     ]
+    measured = {measurement.metric for measurement in found}
+    found += [
+        Measurement(task, name, result.higher_is_better, ids, _recorded(result, len(ids)))
+        for name, result in scores.items()
+        if name not in measured
+    ]
     for measurement in found:
         expected = scores[measurement.metric].score
         if not np.isclose(measurement.score, expected, rtol=1e-9, atol=1e-9):
@@ -102,6 +110,17 @@ def _measure_task(run: Run, task: str) -> list[Measurement]:
     return found
 
 
+def _recorded(result: MetricResult, num_examples: int) -> Statistics:
+    """Return what a report says of a metric from elsewhere, whose code is not run again."""
+    return Statistics(
+        value=result.score,
+        rows=np.empty((num_examples, 0)),
+        score_sums=None,
+        per_example=(None,) * num_examples,
+        signature=result.signature,
+    )
+
+
 def _compute(metric: Metric, records: list[Record]) -> Statistics:
     predictions = [record.prediction for record in records]
     references = [record.targets for record in records]
@@ -110,8 +129,8 @@ def _compute(metric: Metric, records: list[Record]) -> Statistics:
 
 
 def _build_metrics(config: Mapping[str, Any], task: str) -> list[Metric]:
-    """Build the metrics that scored a task, from the configuration in a run's report."""
+    """Build the metrics of ours that scored a task, from the configuration in a run's report."""
     key, options = "metrics", config["metrics"]
     if not options:
         key, options = f"task.{task}.metrics", config["task"][task]["metrics"]
-    return build_metrics(options, key)
+    return build_own_metrics(options, key)

@@ -54,7 +54,7 @@ class Greedy:
     shares_prefixes = True
 
     def __post_init__(self) -> None:
-        _check_stop(self.stop)
+        check_stop(self.stop)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -84,7 +84,7 @@ class Sample:
     shares_prefixes = True
 
     def __post_init__(self) -> None:
-        _check_stop(self.stop)
+        check_stop(self.stop)
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"temperature={self.temperature}: must be more than 0 (greedy: decoding=greedy)")
         if self.temperature < _LEAST_TEMPERATURE:
@@ -120,7 +120,7 @@ class Generate:
     shares_prefixes = False
 
     def __post_init__(self) -> None:
-        _check_stop(self.stop)
+        check_stop(self.stop)
         known = known_options()
         for option in self.options:
             if option not in known:
@@ -163,6 +163,9 @@ def _check_together(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"options: {reason}") from None
 
 
-def _check_stop(stop: Sequence[str] | None) -> None:
+def check_stop(stop: Sequence[str] | None) -> None:
+    """Raise ConfigError where a stop string would end everything, or is not what was surely meant."""
     if "" in (stop or ()):
         raise ConfigError("stop: an empty stop string would end every completion before it begins")
+    if "\\n" in (stop or ()):
+        raise ConfigError(r'stop: \n is a backslash and an n here; between double quotes it is a line break: ["\n"]')

@@ -88,3 +88,44 @@ def gpt2(tmp_path_factory):
 def t5(tmp_path_factory):
     """Return the folder of a tiny encoder-decoder model."""
     return tiny_models.save_t5(tmp_path_factory.mktemp("models") / "tiny-t5")
+
+
+SCRIPT = """
+import datasets
+import evaluate
+
+class Script(evaluate.Metric):
+    def _info(self):
+        text = datasets.Value("string")
+        features = datasets.Features({{"predictions": text, "references": {references}}})
+        return evaluate.MetricInfo(description="", citation="", features=features)
+
+    def _compute(self, predictions, references):
+        return {result}
+"""
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    """Write a metric script and keep evaluate's copy of it in the test's folder."""
+    import evaluate
+
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
+    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
+    monkeypatch.setattr(evaluate.config, "DOWNLOADED_EVALUATE_PATH", tmp_path / "downloads")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    _forget_scripts()
+
+    def write(name, references="datasets.List(text)", result='{"share": 0.5, "words": [1]}'):
+        path = tmp_path / f"{name}.py"
+        path.write_text(SCRIPT.format(references=references, result=result))
+        return str(path)
+
+    yield write
+    _forget_scripts()
+
+
+def _forget_scripts():
+    """Forget the modules that `evaluate` makes of scripts: they lie in the folder of one test."""
+    for module in [module for module in sys.modules if module.startswith("evaluate_modules")]:
+        del sys.modules[module]

@@ -191,14 +191,18 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["placement.x=1"], "Unexpected type for root: NoneType (given: {given})"),
         (["task.qa.postprocessing={x: 1}"], "'NoneType' object has no attribute 'get' (given: {given})"),
         (
-            ["template.question={{ x }}"],
-            "template.question={{ x }}: no viable alternative at input '{{ ' "
-            "(a text goes in two pairs of quotes: template.question='\"…\"')",
+            ["decoding.stop={{ x }}"],
+            "decoding.stop={{ x }}: no viable alternative at input '{{ ' "
+            "(a text goes in two pairs of quotes: decoding.stop='\"…\"')",
         ),
         (
-            ["template.separator=é"],
-            "template.separator=é: Hydra does not know a character "
-            "(a text goes in two pairs of quotes: template.separator='\"…\"')",
+            ["decoding.stop=[é]"],
+            "decoding.stop=[é]: Hydra does not know a character "
+            "(a text goes in two pairs of quotes: decoding.stop='\"…\"')",
+        ),
+        (
+            ["decoding.stop=['\\n']"],
+            r'decoding.stop: \n is a backslash and an n here; between double quotes it is a line break: ["\n"]',
         ),
         (["template.separator=${x}"], "template.separator: Interpolation key 'x' not found"),
         (
@@ -335,6 +339,13 @@ def test_an_output_that_is_ascii_only_shows_the_rest_as_escapes():
         (" 1.10", "1.10"),
         ("007", "007"),
         ("'1e5'", "1e5"),
+        ("What's your name?", "What's your name?"),
+        ("Hello, world", "Hello, world"),
+        ('{"a": "\\n"}', '{"a": "\\n"}'),
+        ('He said "hi\\n"', 'He said "hi\\n"'),
+        (r"a\n\tb", r"a\n\tb"),
+        (r"'a\n'", r"a\n"),
+        (r'"a\n\tb\\n"', "a\n\tb\\\\n"),
     ],
 )
 @pytest.mark.parametrize(
@@ -629,7 +640,7 @@ def test_two_tasks_of_one_name_are_refused(icl_eval_command, tmp_path):
     (tmp_path / "mine/task").mkdir(parents=True)
     for name in ("one", "two"):
         (tmp_path / f"mine/task/{name}.yaml").write_text(TASK)
-    outcome = icl_eval_command("preview", "task=[one,two]", "--config-dir", "mine")
+    outcome = icl_eval_command("--config-dir", "mine", "preview", "task=[one,two]")
     assert (outcome.exit_code, outcome.err) == (
         2,
         "icl-eval: task: one and two are both called task.capitals, by the first line of their files; leave one of "

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import scipy.stats
@@ -97,6 +98,23 @@ def test_a_run_that_another_version_scored_can_be_compared(judged, icl_eval_comm
     assert path.read_text(encoding="utf-8") != text
     outcome = icl_eval_command("compare", "one", "other", "num_resamples=100")
     assert (outcome.exit_code, outcome.err) == (0, "")
+
+
+def test_reading_a_run_runs_no_metric_from_elsewhere(evaluate, icl_eval_command, tmp_path, script):
+    path = script("length", result='{"length": sum(map(len, predictions))}')
+    hub = ["metrics=[exact_match,hub]", f"metrics.hub.name={path}"]
+    for name, tokens in (("short", 2), ("long", 4)):
+        evaluate(name, *hub, f"max_new_tokens={tokens}")
+    Path(path).unlink()
+
+    outcome = icl_eval_command("compare", "short", "long", "num_resamples=100")
+
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    exact, length = read_json(tmp_path / "compare.json")["differences"]
+    scores = [read_json(tmp_path / run / "report.json")["results"]["qa"]["metrics"] for run in ("short", "long")]
+    assert exact["metric"] == "exact_match"
+    assert [length["baseline_score"], length["score"]] == [found["hub/length"]["score"] for found in scores]
+    assert (length["ci95"], length["p_value"], length["better"]) == (None, None, [])
 
 
 REFUSED = {

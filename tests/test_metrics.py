@@ -471,41 +471,6 @@ def test_a_bad_option_is_one_sentence(build, message):
     assert "\n" not in str(error.value)
 
 
-SCRIPT = """
-import datasets
-import evaluate
-
-class Script(evaluate.Metric):
-    def _info(self):
-        text = datasets.Value("string")
-        features = datasets.Features({{"predictions": text, "references": {references}}})
-        return evaluate.MetricInfo(description="", citation="", features=features)
-
-    def _compute(self, predictions, references):
-        return {result}
-"""
-
-
-@pytest.fixture
-def script(tmp_path, monkeypatch):
-    """Write a metric script and keep evaluate's copy of it in the test's folder."""
-    import evaluate
-
-    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
-    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
-    monkeypatch.setattr(evaluate.config, "DOWNLOADED_EVALUATE_PATH", tmp_path / "downloads")
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    for module in [module for module in sys.modules if module.startswith("evaluate_modules")]:
-        monkeypatch.delitem(sys.modules, module)  # it points at the folder of the test before
-
-    def write(name, references="datasets.List(text)", result='{"share": 0.5, "words": [1]}'):
-        path = tmp_path / f"{name}.py"
-        path.write_text(SCRIPT.format(references=references, result=result))
-        return str(path)
-
-    return write
-
-
 def test_a_metric_script_gives_a_value_without_an_interval(script):
     found = score(HubMetric(script("shorter")), ["a", "b"], [["a"], ["c", "d"]], seed=0)
     assert (found.metric, found.value, found.stderr, found.ci95) == ("hub/shorter", 0.5, None, None)

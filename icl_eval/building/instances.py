@@ -24,16 +24,20 @@ def build(config: Mapping[str, Any], key: str, optional: Mapping[str, Any] | Non
     Raises:
         ConfigError: When the target is none of ours, or an argument is unknown, missing or of the wrong type.
     """
-    arguments = dict(config)
-    target = str(arguments.pop("_target_", ""))
+    arguments = {name: value for name, value in config.items() if name != "_target_"}
+    return _construct(find_class(config, key), arguments, key, optional or {})
+
+
+def find_class(config: Mapping[str, Any], key: str) -> Any:
+    """Return the class that a `_target_` names; raises ConfigError when it is none of ours."""
+    target = str(config.get("_target_", ""))
     if not target.startswith("icl_eval."):
         raise ConfigError(f"{key}._target_: {target!r}, but only classes inside 'icl_eval.' can be built")
     module, _, name = target.rpartition(".")
     try:
-        built_class = getattr(import_module(module), name)
+        return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}._target_: {target!r} does not exist ({error})") from None
-    return _construct(built_class, arguments, key, optional or {})
 
 
 def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from icl_eval.building.instances import build
+from icl_eval.building.instances import build, find_class
 from icl_eval.errors import ConfigError
 from icl_eval.metrics import Metric
 
@@ -28,3 +28,15 @@ def build_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
             )
         found[metric.name] = (own, metric)
     return [metric for _, metric in found.values()]
+
+
+def build_own_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
+    """Build the metrics that this package ships, and leave out those that run code from elsewhere.
+
+    For configurations that come with a report: reading somebody's report must not run what it names.
+    """
+    from icl_eval.metrics.local import LocalMetric
+
+    classes = {name: find_class(option, f"{key}.{name}") for name, option in options.items()}
+    own = [name for name, found in classes.items() if isinstance(found, type) and issubclass(found, LocalMetric)]
+    return build_metrics({name: options[name] for name in own}, key)

@@ -14,9 +14,8 @@ from icl_eval.errors import ConfigError
 from icl_eval.postprocessing import Strip
 from icl_eval.preparation import TaskPlan
 from icl_eval.rows import DataSource
+from icl_eval.searches import check_stop
 from icl_eval.tasks import Example, load_task
-
-_EMPTY_STOP = "an empty stop string would end every completion before it begins"
 
 
 def build_plan(
@@ -46,8 +45,10 @@ def build_plan(
         raise ConfigError(f"{metrics_key}: at least one metric is needed")
     postprocessing = run.postprocessing or config.postprocessing
     stop = config.stop if run.decoding.get("stop") is None else run.decoding["stop"]
-    if "" in stop:
-        raise ConfigError(f"{key}.stop: {_EMPTY_STOP}")
+    try:
+        check_stop(stop)
+    except ConfigError as error:
+        raise ConfigError(f"{key}.{error}") from None
     examples = _limited(task.examples, run.limit)
     select = _remembered(build_shown(task, choice, config.match_field))
     if choice.selector.encoder is None:  # no weights are needed, so a pool too small is said at once
