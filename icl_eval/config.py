@@ -110,6 +110,7 @@ class StreamConfig(ModelOptions):
     """What `icl-eval stream` can be told."""
 
     prompt: Texts = MISSING
+    decoder_prompt: str | None = None
 
 
 @dataclass

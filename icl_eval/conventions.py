@@ -64,10 +64,22 @@ class Conventions:
             return encoded
         return replace(encoded, decoder_ids=(self.first_id, *encoded.decoder_ids), num_added=1)
 
-    def encode_text(self, example_id: str, text: str) -> EncodedPrompt:
-        """Turn a text into the prompt of its own: for the encoder where there is one, else to go on from."""
-        has_encoder = self.card.architecture == "encoder-decoder"
-        return self.encode(Prompt(example_id, text, None) if has_encoder else Prompt(example_id, None, text))
+    def encode_text(self, example_id: str, text: str, decoder_prompt: str | None = None) -> EncodedPrompt:
+        """Turn a text into the prompt of its own: for the encoder where there is one, else to go on from.
+
+        Args:
+            example_id: What the prompt is called.
+            text: The text.
+            decoder_prompt: Another one for the decoder to go on from, where the first is the encoder's.
+
+        Raises:
+            ConfigError: When there is another one and no encoder.
+        """
+        if self.card.architecture == "encoder-decoder":
+            return self.encode(Prompt(example_id, text, decoder_prompt))
+        if decoder_prompt is not None:
+            raise ConfigError(f"decoder_prompt: {self.card.name} has no encoder; it goes on from prompt alone")
+        return self.encode(Prompt(example_id, None, text))
 
     def context(self, max_new_tokens: int) -> Context:
         """Return how much the model can hold, so many new tokens among it."""

@@ -1,23 +1,62 @@
-"""Streaming: completions of plain prompts, one after the other, shown token by token."""
+"""Streaming: completions of plain prompts, token by token, in Python and on the terminal."""
 
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from icl_eval.building import build_conventions, build_model_spec, build_search, check_model_options
 from icl_eval.config import StreamConfig, written
-from icl_eval.decoding import Completion, Decoder, build_decoder
+from icl_eval.conventions import Asked, find_conventions
+from icl_eval.decoding import Completion, Decoder, Token, build_decoder
 from icl_eval.errors import ConfigError
-from icl_eval.models import load_model
+from icl_eval.models import load_model, read_card
 from icl_eval.prompts import EncodedPrompt
+from icl_eval.searches import Greedy
+from icl_eval.weights import ModelSpec
 
 DEFAULT_MAX_NEW_TOKENS = 50
+
+
+def stream(
+    source: str,
+    prompt: str,
+    decoder_prompt: str | None = None,
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+    stop: Sequence[str] = (),
+    task_prefix: str | None = None,
+) -> Iterator[str]:
+    """Yield a greedy completion piece by piece while it is made, of any model; the model stays loaded.
+
+    >>> for text in icl_eval.stream("gpt2", "The capital of France is", max_new_tokens=20):
+    ...     print(text, end="", flush=True)
+
+    Args:
+        source: The model, as `model.source`: a hub name, or a folder such as `./t5`.
+        prompt: What an encoder reads, or what a decoder-only model goes on from.
+        decoder_prompt: How the answer of an encoder-decoder model begins.
+        max_new_tokens: How many tokens there may be.
+        stop: Texts that end the completion and are not a part of it.
+        task_prefix: The name of a prefix in the model's config that opens the prompt.
+
+    Raises:
+        UserError: When the model cannot be had, or the prompt does not fit.
+    """
+    spec = ModelSpec(source)
+    conventions = find_conventions(read_card(spec), Asked(task_prefix))
+    encoded = conventions.encode_text("prompt", prompt, decoder_prompt)
+    conventions.context(max_new_tokens).require_fit(encoded)
+    decoder = build_decoder(load_model(spec), Greedy(), max_new_tokens, stop, settings=conventions.settings)
+    for event in decoder.stream([encoded]):
+        if isinstance(event, Token):
+            yield event.text
 
 
 def stream_completion(config: StreamConfig) -> None:
     """Load the model and print each prompt's completion on stdout while it is made, then a summary on stderr.
 
-    An encoder-decoder model reads the prompt in its encoder, a decoder-only model goes on from it.
+    An encoder-decoder model reads the prompt in its encoder and goes on from `decoder_prompt`, if there is one; a
+    decoder-only model goes on from the prompt.
 
     Raises:
         UserError: When an option is impossible or the prompt does not fit.
@@ -28,7 +67,7 @@ def stream_completion(config: StreamConfig) -> None:
     texts = _texts(config.prompt)
     conventions = build_conventions(config)
     names = [f"prompt {number}" for number in range(1, len(texts) + 1)]
-    prompts = [conventions.encode_text(name, text) for name, text in zip(names, texts, strict=True)]
+    prompts = [conventions.encode_text(*named, config.decoder_prompt) for named in zip(names, texts, strict=True)]
     context = conventions.context(max_new_tokens)
     for prompt in prompts:
         context.require_fit(prompt, f"{prompt.prompt.example_id}: " if len(prompts) > 1 else "")

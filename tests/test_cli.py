@@ -16,6 +16,7 @@ from icl_eval.hydra_setup import conf_dir
 from icl_eval.models import choose_device, load_model
 from icl_eval.prompts import Prompt
 from icl_eval.reports import report_schema
+from icl_eval.streaming import stream
 from icl_eval.tokenization import encode_prompt
 from icl_eval.weights import ModelSpec
 
@@ -382,6 +383,7 @@ def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
         (["prompt=null"], "prompt=null: must be a text, or a list of texts"),
         (["prompt=[]"], "prompt=[]: must be a text, or a list of texts"),
         (["prompt=\udcff"], "'prompt=\\udcff': is not UTF-8"),
+        (["prompt=x", "decoder_prompt=y"], "decoder_prompt: tiny-gpt2 has no encoder; it goes on from prompt alone"),
         (["prompt=x", "dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
         (
             ["prompt=x", "max_new_tokens=256"],
@@ -459,21 +461,28 @@ def test_a_reader_that_has_enough_ends_the_command_without_a_word(gpt2):
     assert process.returncode == 1
 
 
+TEXT = "Question: is the sky blue?"
+SIDES = {"gpt2": (None, TEXT), "t5": (TEXT, None), "t5 begun": (TEXT, "The house is")}
+
+
 @pytest.mark.parametrize("stop", [False, True])
-@pytest.mark.parametrize("architecture", ["gpt2", "t5"])
-def test_law_5_the_text_of_a_stream_is_the_completion(stop, architecture, icl_eval_command, request, tmp_path):
-    folder = request.getfixturevalue(architecture)
+@pytest.mark.parametrize("sides", SIDES)
+def test_law_5_the_text_of_a_stream_is_the_completion(stop, sides, icl_eval_command, request, tmp_path):
+    folder = request.getfixturevalue(sides.split()[0])
     model = load_model(ModelSpec(str(folder)))
-    text = "Question: is the sky blue?"
-    encoded = encode_prompt(model.tokenizer, Prompt("x", *((text, None) if architecture == "t5" else (None, text))))
+    encoded = encode_prompt(model.tokenizer, Prompt("x", *SIDES[sides]))
+    begun = SIDES[sides][1] if "begun" in sides else None
     (whole,) = (event for event in GreedyDecoder(model, 12).stream([encoded]) if isinstance(event, Completion))
     middle = whole.text[5:8]
 
     overrides = [f"decoding.stop={json.dumps([middle], ensure_ascii=False)}"] if stop else []
-    outcome = icl_eval_command("stream", f"model.source={folder}", f'prompt="{text}"', "max_new_tokens=12", *overrides)
+    overrides += [f"decoder_prompt={begun}"] if begun else []
+    outcome = icl_eval_command("stream", f"model.source={folder}", f"prompt={TEXT}", "max_new_tokens=12", *overrides)
 
     assert outcome.exit_code == 0
-    assert outcome.out == (whole.text[: whole.text.find(middle)] if stop else whole.text) + "\n"
+    shown = whole.text[: whole.text.find(middle)] if stop else whole.text
+    assert outcome.out == f"{shown}\n"
+    assert "".join(stream(str(folder), TEXT, begun, 12, [middle] if stop else [])) == shown
     assert outcome.err.startswith(f"{encoded.num_tokens} prompt tokens, ")
     assert outcome.err.endswith(f"ended by {'stop' if stop else 'length'}\n")
     assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,10 @@ from icl_eval.config import RunConfig, StreamConfig, TraceConfig
 from icl_eval.hydra_setup import conf_dir
 
 STREAM = ("model.source={gpt2}", "prompt='Question: is the sky blue?'", "max_new_tokens=12", "device=cpu")
+STREAM_CHANGES = {
+    "prompt": ([], ["prompt='The house is small.'"]),
+    "decoder_prompt": (["model.source={t5}"], ["decoder_prompt='The house is'"]),
+}
 QUICK = ("task=qa", "limit=5", "num_fewshot=1", "max_new_tokens=6", "dtype=float32", "device=cpu")
 
 
@@ -270,7 +274,7 @@ def flatten(value, names=()):
 
 def test_every_key_has_a_row_in_the_table():
     assert set(walk(RunConfig)) == set(CHANGES)
-    assert set(walk(StreamConfig)) - set(CHANGES) == {"prompt"}
+    assert set(walk(StreamConfig)) - set(CHANGES) == set(STREAM_CHANGES)
     assert set(walk(TraceConfig)) - set(CHANGES) == set(TRACE_CHANGES)
 
 
@@ -477,7 +481,7 @@ def test_law_9_every_key_changes_something_observable(key, observe):
 
 @pytest.mark.parametrize("key", sorted(walk(StreamConfig)))
 def test_law_9_every_key_changes_a_stream(key, icl_eval_command, places):
-    _, before, change = CHANGES.get(key, (None, [], ["prompt='The house is small.'"]))
+    _, before, change = CHANGES[key] if key in CHANGES else (None, *STREAM_CHANGES[key])
 
     def shown(overrides):
         outcome = icl_eval_command("stream", *(fill(override, places) for override in [*STREAM, *overrides]))
