@@ -150,7 +150,7 @@ def _can_split(network: PreTrainedModel, ids: Ids, whole: torch.Tensor) -> bool:
     shorter = run(network, [ids[:3]], new_cache(network.config), None)
     network.set_attn_implementation(split_attention.NAME)
     try:
-        session = SplitSession(network, prefix, num_rows=2, longest_own=_TRIAL - 2, max_new_tokens=1)
+        session = SplitSession(network, prefix, 2, _TRIAL - 2, max_new_tokens=1, told_length=split_attention.NO_LENGTH)
         logits = session.join([Joining((), ids[2:]), Joining((), ids[2:3])])
         if _agree(logits, torch.cat([whole, shorter])):
             return True

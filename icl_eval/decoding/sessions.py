@@ -62,7 +62,13 @@ class SplitSession:
     pads = True
 
     def __init__(
-        self, network: PreTrainedModel, prefix: Cache | None, num_rows: int, longest_own: int, max_new_tokens: int
+        self,
+        network: PreTrainedModel,
+        prefix: Cache | None,
+        num_rows: int,
+        longest_own: int,
+        max_new_tokens: int,
+        told_length: int = 1,
     ):
         """Allocate room.
 
@@ -72,13 +78,14 @@ class SplitSession:
             num_rows: How many rows may be there at once.
             longest_own: The most tokens that a row joins with.
             max_new_tokens: The most tokens that are appended to a row.
+            told_length: What the network is told of the cache's length; by default only that it is not empty.
         """
         self._network = network
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
         # Room for one more generation than a row needs, so that columns seldom have to be shifted.
         self._num_columns = longest_own + 2 * max_new_tokens
         num_layers = network.config.get_text_config(decoder=True).num_hidden_layers
-        self._cache = SlotCache(num_rows, self._num_columns, num_layers, layers_of(prefix))
+        self._cache = SlotCache(num_rows, self._num_columns, num_layers, layers_of(prefix), told_length)
         self._longest_own = longest_own
         self._firsts: list[int] = []  # by row, the column of its first own token
         self._end = longest_own  # columns before it are taken

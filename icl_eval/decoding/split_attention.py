@@ -29,7 +29,9 @@ from transformers.masking_utils import sdpa_mask
 NAME = "icl_eval_split"
 """What the attention function is called in the library's registry."""
 
-_NO_LENGTH = 1 << 24
+NO_LENGTH = 1 << 20
+"""A length that no row has: a network that goes by what the cache says of its length comes out wrong with it."""
+
 _CHANGES_SCORES = ("softcap", "s_aux", "position_bias")
 
 LayerKeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -61,6 +63,8 @@ class Slots:
     """The first column that is written; what is read ends with what is written."""
     end: int = 0
     mask: torch.Tensor | None = None
+    told_length: int = 1
+    """What the cache says of its length, which is only that it is not empty: rows have positions of their own."""
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no type hints here
@@ -109,8 +113,8 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
         return query_length, 0
 
     def get_seq_length(self) -> int:
-        """Return a length that no row has: positions are given, and a network that goes by this fails its trial."""
-        return _NO_LENGTH
+        """Return what the network is told; none that passed its trial goes by it."""
+        return self._slots.told_length
 
     def get_max_length(self) -> int:
         """Return -1, for no limit."""
@@ -120,7 +124,14 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
 class SlotCache(Cache):  # type: ignore[misc]
     """The slots of all layers, beside the prefix that all rows share."""
 
-    def __init__(self, num_rows: int, num_columns: int, num_layers: int, prefix: Sequence[LayerKeysValues]):
+    def __init__(
+        self,
+        num_rows: int,
+        num_columns: int,
+        num_layers: int,
+        prefix: Sequence[LayerKeysValues],
+        told_length: int = 1,
+    ):
         """Prepare slots.
 
         Args:
@@ -128,8 +139,9 @@ class SlotCache(Cache):  # type: ignore[misc]
             num_columns: How many tokens of its own a row has room for.
             num_layers: How many attention layers the network has.
             prefix: Keys and values of the shared prefix, by layer; empty for none.
+            told_length: What the network is told of the cache's length; by default only that it is not empty.
         """
-        self.slots = Slots()
+        self.slots = Slots(told_length=told_length)
         parts: list[LayerKeysValues | None] = list(prefix) or [None] * num_layers
         self.slot_layers = [SlotLayer(self.slots, num_rows, num_columns, part) for part in parts]
         super().__init__(layers=self.slot_layers)
