@@ -110,6 +110,21 @@ def test_attention_is_split_as_long_as_no_window_is_reached(name):
     assert not capabilities_of(build(name)).splits(8)
 
 
+def test_nothing_that_a_network_makes_is_longer_than_its_rows(monkeypatch):
+    model = build("opt")  # it makes a mask as long as the cache says that it is
+    assert capabilities_of(model).split
+    sizes, ones = [], torch.ones
+
+    def measured_ones(*size, **options):
+        made = ones(*size, **options)
+        sizes.append(made.numel())
+        return made
+
+    monkeypatch.setattr(torch, "ones", measured_ones)
+    list(GreedyDecoder(model, NEW_TOKENS).stream(make_prompts(model)))
+    assert 0 < max(sizes) < 1000
+
+
 def test_a_window_of_any_length_gives_the_tokens_of_generate(monkeypatch):
     copying = set()
     open_session = opening_module.open_session
