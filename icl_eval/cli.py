@@ -262,11 +262,10 @@ def _build_evaluation(cfg: DictConfig, schema: Any = None) -> Any:
     from icl_eval.building import build_evaluation
     from icl_eval.hydra_choices import require_distinct_choices
 
-    found = HydraConfig.get()
-    runtime, own = found.runtime, ("hydra", "main", "schema")
+    require_distinct_choices()
+    runtime = HydraConfig.get().runtime
+    own = ("hydra", "main", "schema")
     added = [Path(source.path) for source in runtime.config_sources if source.provider not in own]
-    if added or any("=[" in override for override in found.overrides.task):  # one of ours alone is distinct
-        require_distinct_choices()
     return build_evaluation(cfg, runtime.choices, [Path.cwd(), *added], schema or RunConfig)
 
 
