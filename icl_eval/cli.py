@@ -262,10 +262,10 @@ def _build_evaluation(cfg: DictConfig, schema: Any = None) -> Any:
     from icl_eval.building import build_evaluation
     from icl_eval.hydra_choices import require_distinct_choices
 
-    require_distinct_choices()
     runtime = HydraConfig.get().runtime
     own = ("hydra", "main", "schema")
     added = [Path(source.path) for source in runtime.config_sources if source.provider not in own]
+    require_distinct_choices(has_own_files=bool(added))
     return build_evaluation(cfg, runtime.choices, [Path.cwd(), *added], schema or RunConfig)
 
 

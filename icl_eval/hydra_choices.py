@@ -11,14 +11,20 @@ from omegaconf import OmegaConf
 from icl_eval.errors import ConfigError
 
 
-def require_distinct_choices() -> None:
+def require_distinct_choices(has_own_files: bool) -> None:
     """Refuse tasks that have one name, and a metric that is chosen twice: Hydra would keep the last of them.
+
+    Args:
+        has_own_files: Whether the user has config files. Ours are distinct, unless several are chosen at once, and
+            looking takes a fifth of a command's start.
 
     Raises:
         ConfigError: Naming both.
     """
     found = HydraConfig.get()
     overrides = typing.cast("dict[str, list[str]]", OmegaConf.to_container(found.overrides))  # `${…}` is not resolved
+    if not has_own_files and not any(word.startswith("+") or "=[" in word for word in overrides["task"]):
+        return
     loader = GlobalHydra.instance().config_loader()
     composed = loader.compute_defaults_list(
         found.job.config_name, [*overrides["hydra"], *overrides["task"]], RunMode.RUN
