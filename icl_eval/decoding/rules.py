@@ -3,7 +3,7 @@
 Some models are published with rules: BART begins with a forced token, others suppress tokens, ask for a minimum
 length or carry a repetition penalty. `generate` obeys them, and so do we, through the library's own processors; a
 search that draws adds its temperature and cuts, as the library's own too. They are applied a row at a time to the
-row's own tokens, so that neither padding nor neighbours have a say; a model without rules pays nothing.
+row's own tokens, so that neither padding nor neighbours have a say; without rules a step pays nothing.
 """
 
 import copy
