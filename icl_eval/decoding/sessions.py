@@ -85,7 +85,8 @@ class SplitSession:
         # Room for one more generation than a row needs, so that columns seldom have to be shifted.
         self._num_columns = longest_own + 2 * max_new_tokens
         num_layers = network.config.get_text_config(decoder=True).num_hidden_layers
-        self._cache = SlotCache(num_rows, self._num_columns, num_layers, layers_of(prefix), told_length)
+        self._cache = SlotCache(num_rows, self._num_columns, num_layers, layers_of(prefix))
+        self._cache.slots.told_length = told_length
         self._longest_own = longest_own
         self._firsts: list[int] = []  # by row, the column of its first own token
         self._end = longest_own  # columns before it are taken

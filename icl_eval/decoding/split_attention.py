@@ -124,14 +124,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
 class SlotCache(Cache):  # type: ignore[misc]
     """The slots of all layers, beside the prefix that all rows share."""
 
-    def __init__(
-        self,
-        num_rows: int,
-        num_columns: int,
-        num_layers: int,
-        prefix: Sequence[LayerKeysValues],
-        told_length: int = 1,
-    ):
+    def __init__(self, num_rows: int, num_columns: int, num_layers: int, prefix: Sequence[LayerKeysValues]):
         """Prepare slots.
 
         Args:
@@ -139,9 +132,8 @@ class SlotCache(Cache):  # type: ignore[misc]
             num_columns: How many tokens of its own a row has room for.
             num_layers: How many attention layers the network has.
             prefix: Keys and values of the shared prefix, by layer; empty for none.
-            told_length: What the network is told of the cache's length; by default only that it is not empty.
         """
-        self.slots = Slots(told_length=told_length)
+        self.slots = Slots()
         parts: list[LayerKeysValues | None] = list(prefix) or [None] * num_layers
         self.slot_layers = [SlotLayer(self.slots, num_rows, num_columns, part) for part in parts]
         super().__init__(layers=self.slot_layers)

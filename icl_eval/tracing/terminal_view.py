@@ -27,7 +27,7 @@ _MOST_TOKENS = 120
 def print_trace(trace: Trace, console: Console) -> None:
     """Print a trace."""
     console.rule(
-        Text(f"{trace.model} · {trace.architecture} · {trace.search} · {trace.dtype} on {trace.device}"), align="left"
+        f"{trace.model} · {trace.architecture} · {trace.search} · {trace.dtype} on {trace.device}", align="left"
     )
     for part in _parts(trace):
         console.print(part)
@@ -153,9 +153,9 @@ def _influences(trace: Trace) -> Table:
         table.add_column(column, justify="right")
     for influence in trace.influences:
         table.add_row(
-            Text(influence.demonstration_id),
-            Text(visible(influence.question)),
-            Text(visible(influence.answer or "")),
+            influence.demonstration_id,
+            visible(influence.question),
+            visible(influence.answer or ""),
             f"{influence.generated:+.3f}",
             "" if influence.reference is None else f"{influence.reference:+.3f}",
         )
