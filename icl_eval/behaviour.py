@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from icl_eval.demonstrations.leaks import normalise
 from icl_eval.records import Record
+from icl_eval.tasks import normalise
 
 
 @dataclass(frozen=True)

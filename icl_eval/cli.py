@@ -69,12 +69,14 @@ class Command:
 def evaluate(cfg: DictConfig) -> None:
     """Evaluate and print a table."""
     from icl_eval.evaluation import run_evaluation
+    from icl_eval.pages.run_page import write_run_page
     from icl_eval.terminal import EvaluationProgress, print_report
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     evaluation = _build_evaluation(cfg)
     with EvaluationProgress() as progress:
         report = run_evaluation(evaluation, folder, progress)
+    write_run_page(folder)
     print_report(report, folder)
 
 

@@ -4,10 +4,7 @@ The dataclasses reject unknown keys and wrong types while Hydra composes the con
 say is checked where objects are built from it (`icl_eval.building`).
 """
 
-import difflib
-import json
 import typing
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -15,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from icl_eval.errors import ConfigError
+from icl_eval.numbers import unknown_key
 
 Schema = typing.TypeVar("Schema")
 Texts = typing.Annotated[Any, "a text, or a list of texts"]
@@ -210,15 +208,3 @@ def _hint(schema: Any, key: str) -> Any:
         else:
             schema = typing.get_args(schema)[1] if typing.get_origin(schema) is dict else None
     return schema
-
-
-def written(value: Any) -> str:
-    """Return a value as it is written in a configuration."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    """Return the sentence about a key that does not exist."""
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    return f"unknown key '{key}'{hint} (known: {', '.join(sorted(known)) or 'none'})"

@@ -22,7 +22,6 @@ from icl_eval.likelihood import score_answers
 from icl_eval.linting import lint_leaks, lint_template
 from icl_eval.metrics import Metric
 from icl_eval.models import LanguageModel, load_model
-from icl_eval.pages.run_page import write_run_page
 from icl_eval.preparation import Evaluation, Prepared, PreparedTask, TaskPlan, prepare
 from icl_eval.prompts import EncodedPrompt
 from icl_eval.records import Record, RecordLog
@@ -49,7 +48,7 @@ class Progress(Protocol):
 
 
 def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> Report:
-    """Evaluate all tasks; write samples, `report.json` and `report.html` into a folder, and return the report.
+    """Evaluate all tasks; write samples and `report.json` into a folder, and return the report.
 
     What the folder already holds of the same run is not computed again.
 
@@ -83,7 +82,6 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
             provenance=describe_origin(evaluation, prepared),
         )
         write_report(report, folder / "report.json")
-        write_run_page(folder)
     return report
 
 

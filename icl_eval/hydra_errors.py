@@ -19,7 +19,8 @@ from omegaconf.errors import (
 )
 from yaml import MarkedYAMLError
 
-from icl_eval.config import TaskConfig, unknown_key, written
+from icl_eval.config import TaskConfig
+from icl_eval.numbers import unknown_key, written
 
 _NOISE = re.compile(
     r"\s*(full_key:.*|object_type=.*|reference_type=.*|See https?:\S+.*|To append to your config use .*|"

@@ -9,8 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
-from icl_eval.config import takes_text, takes_texts, written
+from icl_eval.config import takes_text, takes_texts
 from icl_eval.errors import ConfigError
+from icl_eval.numbers import written
 
 _GROUPS_THAT_ADD_UP = ("task", "metrics", "experiment")
 """Groups of which a list can be chosen; of any other, Hydra would lay one over the other without a word."""

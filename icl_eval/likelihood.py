@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 from icl_eval.continuations import Continuations
 from icl_eval.errors import ConfigError, DataError, PromptTooLongError
 from icl_eval.prompts import EncodedPrompt, PromptBuilder
+from icl_eval.records import AnswerLikelihood, QuestionLikelihood
 from icl_eval.tasks import Example
 from icl_eval.tokenization import encode_continuations
 
@@ -59,32 +60,6 @@ class ChoiceLikelihood:
 
     content_free: str | None
     ranks_choices = True
-
-
-@dataclass(frozen=True)
-class AnswerLikelihood:
-    """What was found for one answer."""
-
-    text: str
-    logprob: float
-    """Natural logarithm of its probability after the prompt."""
-    tokens: int
-    """How many tokens that is the sum of."""
-    bytes: int
-    """Of the answer in UTF-8, without the white space before it."""
-    calibrated: float | None
-    """`logprob` minus what it is after the content-free prompt; None where that was not asked for."""
-
-
-@dataclass(frozen=True)
-class QuestionLikelihood:
-    """What was found for one question."""
-
-    references: tuple[AnswerLikelihood, ...]
-    choices: tuple[AnswerLikelihood, ...]
-    """Empty where they were not asked for."""
-    content_free: str | None
-    """What stood in place of the question to calibrate; None for no calibration."""
 
 
 @dataclass(frozen=True)

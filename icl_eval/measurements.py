@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from icl_eval.building import build_own_metrics
 from icl_eval.errors import DataError
 from icl_eval.intervals import FloatArray, pseudo_values
 from icl_eval.metrics import Metric, Statistics
+from icl_eval.metrics.building import build_own_metrics
 from icl_eval.metrics.likelihood import likelihood_metrics
 from icl_eval.metrics.scoring import check_corpus
 from icl_eval.records import Record

@@ -1,6 +1,9 @@
-"""Numbers: how scores, counts and long lists read, in the terminal, on pages and in exported tables."""
+"""Numbers: how scores, counts, long lists and values read, in the terminal, on pages, in tables and in messages."""
 
+import difflib
+import json
 from collections.abc import Sequence
+from typing import Any
 
 
 def short(score: float) -> str:
@@ -32,3 +35,15 @@ def probability(p_value: float) -> str:
 def signed(difference: float) -> str:
     """Return a difference as a score with its sign."""
     return ("+" if difference > 0 else "") + short(difference)
+
+
+def written(value: Any) -> str:
+    """Return a value as it is written in a configuration."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """Return the sentence about a key that does not exist."""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"unknown key '{key}'{hint} (known: {', '.join(sorted(known)) or 'none'})"

@@ -15,22 +15,12 @@ from typing import Literal, Protocol
 
 from icl_eval.demonstrations import Demonstration, Order, Selection
 from icl_eval.errors import ConfigError, PromptTooLongError
+from icl_eval.records import ShownDemonstration
 from icl_eval.tasks import Example, Task
 from icl_eval.templates import Blocks, Template
 
 Overflow = Literal["stop", "drop"]
 """What to do with a prompt that does not fit: stop the run, or drop whole demonstrations."""
-
-
-@dataclass(frozen=True)
-class ShownDemonstration:
-    """A demonstration as a prompt shows it."""
-
-    id: str
-    target: str | None
-    """As it is shown, which under a control is not the right one; None where it is withheld."""
-    similarity: float | None
-    """To the question, where the strategy measures one."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,43 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
-from icl_eval.likelihood import QuestionLikelihood
-from icl_eval.prompts import ShownDemonstration
+
+
+@dataclass(frozen=True)
+class ShownDemonstration:
+    """A demonstration as a prompt shows it."""
+
+    id: str
+    target: str | None
+    """As it is shown, which under a control is not the right one; None where it is withheld."""
+    similarity: float | None
+    """To the question, where the strategy measures one."""
+
+
+@dataclass(frozen=True)
+class AnswerLikelihood:
+    """What was found for one answer."""
+
+    text: str
+    logprob: float
+    """Natural logarithm of its probability after the prompt."""
+    tokens: int
+    """How many tokens that is the sum of."""
+    bytes: int
+    """Of the answer in UTF-8, without the white space before it."""
+    calibrated: float | None
+    """`logprob` minus what it is after the content-free prompt; None where that was not asked for."""
+
+
+@dataclass(frozen=True)
+class QuestionLikelihood:
+    """What was found for one question."""
+
+    references: tuple[AnswerLikelihood, ...]
+    choices: tuple[AnswerLikelihood, ...]
+    """Empty where they were not asked for."""
+    content_free: str | None
+    """What stood in place of the question to calibrate; None for no calibration."""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from icl_eval.building import build_conventions, build_model_spec, build_search, check_model_options
-from icl_eval.config import StreamConfig, written
+from icl_eval.config import StreamConfig
 from icl_eval.conventions import Asked, find_conventions
 from icl_eval.decoding import Completion, Decoder, Token, build_decoder
 from icl_eval.errors import ConfigError
 from icl_eval.models import load_model, read_card
+from icl_eval.numbers import written
 from icl_eval.prompts import EncodedPrompt
 from icl_eval.searches import Greedy
 from icl_eval.weights import ModelSpec

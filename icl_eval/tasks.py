@@ -10,6 +10,7 @@ so that a data set is adapted by configuration and not by code:
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -173,6 +174,11 @@ def load_task(
     candidates = _examples(shown, read_rows(pool), "pool")
     examples = _examples(mapping, read_rows(test), "test")
     return Task(name, instruction, labels, candidates, examples, _hash(candidates, examples))
+
+
+def normalise(text: str) -> str:
+    """Return a text after Unicode normalisation (NFKC), case folding and squeezing of white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _examples(mapping: FieldMapping, rows: Sequence[Row], split: str) -> tuple[Example, ...]:

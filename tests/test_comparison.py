@@ -1,6 +1,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,24 @@ def evaluate(icl_eval_command, gpt2, tmp_path):
         return tmp_path / name
 
     return evaluate
+
+
+PROMPTING = {f"icl_eval.{name}" for name in ("prompts", "templates", "tokenization", "demonstrations", "likelihood")}
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("records", {"jinja2"} | PROMPTING),
+        ("metrics.likelihood", {"jinja2", "icl_eval.likelihood"} | PROMPTING),
+        ("comparison", {"hydra", "omegaconf", "icl_eval.config", "icl_eval.building"} | PROMPTING),
+        ("evaluation", {"hydra", "omegaconf", "icl_eval.config", "icl_eval.pages"}),
+    ],
+)
+def test_a_module_does_not_load_what_it_has_no_use_for(module, unwanted):
+    code = f"import sys, icl_eval.{module}; print(*{unwanted!r} & {{*sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "\n"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from icl_eval.cells import Cell
 from icl_eval.errors import ConfigError
 from icl_eval.measurements import Measurement
 from icl_eval.metrics import BLEU, CHRF, TER
-from icl_eval.prompts import ShownDemonstration
+from icl_eval.records import ShownDemonstration
 from icl_eval.significance import share_difference_interval
 
 # Behaviour

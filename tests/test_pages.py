@@ -14,7 +14,7 @@ from icl_eval.numbers import short
 from icl_eval.pages import rendering
 from icl_eval.pages.run_page import write_run_page
 from icl_eval.pages.scales import metric_scale, nice_scale
-from icl_eval.prompts import ShownDemonstration
+from icl_eval.records import ShownDemonstration
 from icl_eval.reports import write_report
 
 REPORT = replace(

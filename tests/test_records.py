@@ -3,9 +3,7 @@ import dataclasses
 import pytest
 
 from icl_eval.errors import DataError
-from icl_eval.likelihood import AnswerLikelihood, QuestionLikelihood
-from icl_eval.prompts import ShownDemonstration
-from icl_eval.records import Record, RecordLog, read_records
+from icl_eval.records import AnswerLikelihood, QuestionLikelihood, Record, RecordLog, ShownDemonstration, read_records
 
 FIRST = Record(
     example_id="qa-test-001",

@@ -289,7 +289,7 @@ def test_of_two_runs_in_one_folder_at_once_the_second_is_refused(compose, gpt2, 
         def begin(self, task, total, done):
             run_again()
 
-    monkeypatch.setattr("icl_eval.evaluation.write_run_page", run_again)
+    monkeypatch.setattr("icl_eval.evaluation.write_report", run_again)
     report = run_evaluation(evaluation, tmp_path, SecondRun())
     assert report.results["qa"].n == 3
     assert refusals == [f"{tmp_path} is being written by another run"] * 2  # at its beginning and at its end

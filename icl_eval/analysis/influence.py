@@ -16,7 +16,7 @@ from icl_eval.behaviour import Behaviour
 from icl_eval.cells import Cell, varying_options
 from icl_eval.intervals import spread, student_quantile
 from icl_eval.measurements import gain, measure
-from icl_eval.prompts import ShownDemonstration
+from icl_eval.records import ShownDemonstration
 from icl_eval.runs import Run, read_run
 from icl_eval.significance import share_difference_interval
 

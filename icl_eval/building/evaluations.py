@@ -8,13 +8,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from icl_eval.building.identities import identity_of
-from icl_eval.building.instances import build
 from icl_eval.building.options import asked_conventions, build_model_spec, build_search, check_ranges
 from icl_eval.building.plans import build_plan
 from icl_eval.config import RunConfig, TemplateConfig, typed_config
 from icl_eval.demonstrations import Choice, InstructionOnly
 from icl_eval.errors import ConfigError
 from icl_eval.preparation import Evaluation, TaskPlan
+from icl_eval.targets import build
 from icl_eval.templates import TextTemplate
 
 

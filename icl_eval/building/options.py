@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from icl_eval.building.instances import build
 from icl_eval.config import ModelConfig, ModelOptions, RunConfig
 from icl_eval.conventions import Asked, Conventions, find_conventions
 from icl_eval.errors import ConfigError
 from icl_eval.models import read_card
 from icl_eval.searches import Search
+from icl_eval.targets import build
 from icl_eval.weights import ModelSpec
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")

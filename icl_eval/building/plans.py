@@ -5,16 +5,16 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from icl_eval.building.instances import build
-from icl_eval.building.metrics import build_metrics
 from icl_eval.building.options import least_new_tokens_of
 from icl_eval.config import DataConfig, RunConfig, TaskConfig
 from icl_eval.demonstrations import Choice, Demonstration, Selection, build_shown
 from icl_eval.errors import ConfigError
+from icl_eval.metrics.building import build_metrics
 from icl_eval.postprocessing import Strip
 from icl_eval.preparation import TaskPlan
 from icl_eval.rows import DataSource
 from icl_eval.searches import check_stop
+from icl_eval.targets import build
 from icl_eval.tasks import Example, load_task
 
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from icl_eval.demonstrations.labels import label_of, read_labels
-from icl_eval.demonstrations.leaks import normalise
 from icl_eval.demonstrations.ranking import Demonstration, draw
 from icl_eval.demonstrations.words import WORDS
 from icl_eval.errors import ConfigError
-from icl_eval.tasks import Example, Task
+from icl_eval.tasks import Example, Task, normalise
 
 Change = Callable[[Sequence[Demonstration]], tuple[Demonstration, ...]]
 """From the selected demonstrations, the most wanted first, to what is shown in their place."""

@@ -4,14 +4,13 @@ Copies are kept from a question: candidates with its id, or with the same text a
 folding and squeezing of white space. What is merely very similar may be meant; it is shown, and reported.
 """
 
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from icl_eval.demonstrations.ranking import Allowed
 from icl_eval.errors import ConfigError
-from icl_eval.tasks import Example, Task
+from icl_eval.tasks import Example, Task, normalise
 
 NEAR_DUPLICATE = 0.7
 """From this similarity on two texts are nearly the same."""
@@ -22,11 +21,6 @@ _SHINGLE = 5
 def normalised_text(example: Example, without: str | None = None) -> str:
     """Return all input fields but one, a line each, with the differences taken out that no reader would see."""
     return "\n".join(normalise(text) for field, text in example.inputs.items() if field != without)
-
-
-def normalise(text: str) -> str:
-    """Return a text after Unicode normalisation (NFKC), case folding and squeezing of white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def build_guard(task: Task, match_field: str | None) -> Callable[[Example], Allowed]:

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from icl_eval.prompts import ShownDemonstration
-from icl_eval.records import Record
+from icl_eval.records import Record, ShownDemonstration
 
 
 class TextTable:

@@ -1,4 +1,4 @@
-"""Instances: the object that a `_target_` names, built from the keys beside it."""
+"""Targets: the object that a `_target_` names, built from the keys beside it."""
 
 import typing
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from icl_eval.config import unknown_key, written
 from icl_eval.errors import ConfigError
+from icl_eval.numbers import unknown_key, written
 
 
 def build(config: Mapping[str, Any], key: str, optional: Mapping[str, Any] | None = None) -> Any:

@@ -1,11 +1,11 @@
-"""Metrics: the objects that score a task, from what the configuration says of each."""
+"""Building: the metrics that score a task, from what the configuration says of each."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from icl_eval.building.instances import build, find_class
 from icl_eval.errors import ConfigError
-from icl_eval.metrics import Metric
+from icl_eval.metrics.scoring import Metric
+from icl_eval.targets import build, find_class
 
 
 def build_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
