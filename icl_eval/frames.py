@@ -26,7 +26,8 @@ def load_runs(*roots: str | Path) -> "pandas.DataFrame":
 
     Columns are `run` (its folder), `model`, `architecture`, `template`, `placement`, `num_fewshot`, `seed`, `task`,
     `n`, `metric`, `score`, `stderr`, `ci_low`, `ci_high`, `higher_is_better`, `signature`; and every other option in
-    which the runs differ, under its own name such as `demonstrations.per_question`.
+    which the runs differ, under its own name such as `order` or
+    `demonstrations.per_question`.
 
     Args:
         roots: Folders; `outputs` where there are none.
@@ -103,7 +104,9 @@ def _varying(runs: Sequence[Run]) -> list[str]:
     """Return the options whose values differ between runs and that no other column shows."""
     options = [run.options for run in runs]
     keys = dict.fromkeys(key for one in options for key in one)
-    return [key for key in keys if key not in ("num_fewshot", "seed") and _differs(key, options)]
+    return [
+        key for key in keys if key not in ("num_fewshot", "placement", "seed", "template") and _differs(key, options)
+    ]
 
 
 def _differs(key: str, options: Iterable[Mapping[str, Any]]) -> bool:

@@ -24,6 +24,7 @@ from icl_eval.continuations import Continuations
 from icl_eval.errors import ConfigError, DataError, PromptTooLongError
 from icl_eval.prompts import EncodedPrompt, PromptBuilder
 from icl_eval.records import AnswerLikelihood, QuestionLikelihood
+from icl_eval.targets import Family
 from icl_eval.tasks import Example
 from icl_eval.tokenization import encode_continuations
 
@@ -34,8 +35,15 @@ if TYPE_CHECKING:
     from icl_eval.decoding.branches import LogProbs
 
 
+LIKELIHOODS = Family(__name__, {"choices": "ChoiceLikelihood", "references": "ReferenceLikelihood"})
+
+
 class AskedLikelihood(Protocol):
     """Which answers are scored."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a configuration."""
 
     @property
     def ranks_choices(self) -> bool:
@@ -50,6 +58,7 @@ class AskedLikelihood(Protocol):
 class ReferenceLikelihood:
     """All references of each question."""
 
+    name = "references"
     ranks_choices = False
     content_free = None
 
@@ -59,6 +68,7 @@ class ChoiceLikelihood:
     """All references and choices of each question."""
 
     content_free: str | None
+    name = "choices"
     ranks_choices = True
 
 

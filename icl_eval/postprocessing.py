@@ -5,10 +5,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from icl_eval.errors import ConfigError
+from icl_eval.targets import Family
+
+POSTPROCESSORS = Family(__name__, {"extract": "Extract", "first_line": "FirstLine", "strip": "Strip"})
 
 
 class Postprocessor(Protocol):
     """Turns a completion's text into a prediction."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a configuration."""
 
     def __call__(self, text: str) -> str:
         """Return the prediction."""
@@ -18,6 +25,8 @@ class Postprocessor(Protocol):
 class Strip:
     """The completion without white space around it."""
 
+    name = "strip"
+
     def __call__(self, text: str) -> str:
         """Return the stripped text."""
         return text.strip()
@@ -26,6 +35,8 @@ class Strip:
 @dataclass(frozen=True)
 class FirstLine:
     """The first line that is not blank."""
+
+    name = "first_line"
 
     def __call__(self, text: str) -> str:
         """Return the line, stripped; "" where there is none."""
@@ -38,6 +49,7 @@ class Extract:
 
     pattern: str
     _compiled: re.Pattern[str] = field(init=False, repr=False)
+    name = "extract"
 
     def __post_init__(self) -> None:
         try:

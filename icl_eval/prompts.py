@@ -16,8 +16,11 @@ from typing import Literal, Protocol
 from icl_eval.demonstrations import Demonstration, Order, Selection
 from icl_eval.errors import ConfigError, PromptTooLongError
 from icl_eval.records import ShownDemonstration
+from icl_eval.targets import Family
 from icl_eval.tasks import Example, Task
 from icl_eval.templates import Blocks, Template
+
+PLACEMENTS = Family(__name__, {"decoder": "DecoderPlacement", "encoder": "EncoderPlacement", "split": "SplitPlacement"})
 
 Overflow = Literal["stop", "drop"]
 """What to do with a prompt that does not fit: stop the run, or drop whole demonstrations."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import icl_eval
 from icl_eval.errors import FingerprintMismatchError
+from icl_eval.migration import upgrade_identity
 from icl_eval.numbers import listed
 from icl_eval.reports import write_json
 
@@ -72,7 +73,8 @@ def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
         FingerprintMismatchError: Naming the keys that differ, or the files of which nothing says whose they are.
     """
     if path.exists():
-        earlier = _read_identity(path)
+        stored = _read_identity(path)
+        earlier = upgrade_identity(stored, identity.get("template"))
         differing = sorted(
             key
             for key in earlier.keys() | identity.keys()
@@ -84,9 +86,11 @@ def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
             raise FingerprintMismatchError(
                 f"{path.parent} holds a run with other options ({shown}{more}); {_CHOOSE} or delete this one"
             )
+        if earlier == stored:
+            return
     else:
         _require_no_results(path.parent)
-        write_json(dict(identity), path)
+    write_json(dict(identity), path)
 
 
 def _read_identity(path: Path) -> dict[str, Any]:

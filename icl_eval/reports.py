@@ -6,16 +6,18 @@ same command is in `timing` and `provenance`.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from icl_eval.behaviour import Behaviour
 from icl_eval.errors import DataError
+from icl_eval.migration import upgrade_config
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+"""Version 1 had classes in place of names in `provenance.config`; such reports are read as version 2."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Provenance:
     datasets: Mapping[str, str]
     """By task, a digest of the examples of pool and test split."""
     config: Mapping[str, Any]
-    """The whole composed configuration."""
+    """The whole composed configuration, with the names of what was chosen."""
     host: Mapping[str, Any]
 
 
@@ -123,7 +125,7 @@ class Provenance:
 class Report:
     """What one run found."""
 
-    schema_version: Literal[1]
+    schema_version: Annotated[Literal[2], BeforeValidator(lambda version: SCHEMA_VERSION if version == 1 else version)]
     run: RunInfo
     results: Mapping[str, TaskResult]
     timing: Timing
@@ -156,12 +158,14 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def read_report(path: Path) -> Report:
-    """Read what `write_report` wrote.
+    """Read what `write_report` of this or an earlier version wrote.
 
     Raises:
         DataError: When the file is no report.
     """
-    return _read(_REPORT, path, "report")
+    report = _read(_REPORT, path, "report")
+    config = upgrade_config(report.provenance.config, report.run.template)
+    return replace(report, provenance=replace(report.provenance, config=config))
 
 
 def read_failure(path: Path) -> Failure:

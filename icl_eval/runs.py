@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from icl_eval.choices import flatten_options
 from icl_eval.errors import DataError
-from icl_eval.flattening import flatten
 from icl_eval.records import Record, read_records
 from icl_eval.reports import Report, read_report
 
@@ -43,8 +43,8 @@ class Run:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The whole configuration, flat: `{"template.separator": …}`."""
-        return flatten(self.report.provenance.config)
+        """The whole configuration, flat: `{"order": "random", "order.seed": 0, …}`."""
+        return flatten_options(self.report.provenance.config)
 
 
 def read_run(folder: Path) -> Run:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from icl_eval.errors import ConfigError
+from icl_eval.targets import Family
+
+SEARCHES = Family(__name__, {"greedy": "Greedy", "sample": "Sample", "generate": "Generate"})
 
 OWN_OPTIONS = (
     *("max_length", "max_new_tokens", "max_time", "stop_strings", "num_return_sequences", "return_dict_in_generate"),

@@ -1,43 +1,86 @@
-"""Targets: the object that a `_target_` names, built from the keys beside it."""
+"""Targets: the object that a `_target_` names, built from the keys beside it.
+
+Each key of a configuration builds objects of its own family and no others. The last part of a `_target_` says which;
+the modules before it do not count, so that a configuration outlives a move of the code.
+"""
 
 import typing
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from importlib import import_module
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from icl_eval.choices import name_choice
 from icl_eval.errors import ConfigError
 from icl_eval.numbers import unknown_key, written
 
 
-def build(config: Mapping[str, Any], key: str, optional: Mapping[str, Any] | None = None) -> Any:
+@dataclass(frozen=True)
+class Family:
+    """The classes that one key of a configuration can build."""
+
+    module: str
+    """Where they are; imported when one of them is built, since metrics take seconds."""
+    classes: Mapping[str, str]
+    """Their names, by what a user writes to choose them."""
+
+    @property
+    def description(self) -> str:
+        """Which classes these are, for messages."""
+        return f"a class of {self.module}: {', '.join(sorted(set(self.classes.values())))}"
+
+
+def build(config: Mapping[str, Any], key: str, family: Family, optional: Mapping[str, Any] | None = None) -> Any:
     """Build the object that a `_target_` names, with the other keys as its arguments.
 
     Args:
-        config: `_target_`, a class inside `icl_eval`, and its arguments. An argument that is a dataclass of ours is
-            built from a mapping of its fields.
+        config: `_target_`, a class of the family, and its arguments. An argument that is a dataclass of ours is built
+            from a mapping of its fields.
         key: Where the configuration stands, for messages.
+        family: What can be built here.
         optional: Arguments that are given where the class takes them.
 
     Raises:
-        ConfigError: When the target is none of ours, or an argument is unknown, missing or of the wrong type.
+        ConfigError: When the target is not of the family, or an argument is unknown, missing or of the wrong type.
     """
-    arguments = {name: value for name, value in config.items() if name != "_target_"}
-    return _construct(find_class(config, key), arguments, key, optional or {})
+    class_name, arguments = _split(config, key, family)
+    return _construct(_load(family, class_name), arguments, key, optional or {})
 
 
-def find_class(config: Mapping[str, Any], key: str) -> Any:
-    """Return the class that a `_target_` names; raises ConfigError when it is none of ours."""
-    target = str(config.get("_target_", ""))
-    if not target.startswith("icl_eval."):
-        raise ConfigError(f"{key}._target_: {target!r}, but only classes inside 'icl_eval.' can be built")
-    module, _, name = target.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{key}._target_: {target!r} does not exist ({error})") from None
+def build_named(choice: Mapping[str, Any], key: str, family: Family) -> Any:
+    """Build an object again from what `name_target` returned for it; raises ConfigError, as `build` does."""
+    arguments = dict(choice)
+    name = arguments.pop("name", None)
+    if name not in family.classes:
+        raise ConfigError(f"{key}.name={written(name)}: must be one of {', '.join(sorted(family.classes))}")
+    return _construct(_load(family, family.classes[name]), arguments, key, {})
+
+
+def name_target(config: Any, key: str, family: Family) -> dict[str, Any]:
+    """Return a configuration with the name of its choice in place of its `_target_`; imports nothing.
+
+    Raises:
+        ConfigError: When the target is not of the family.
+    """
+    return name_choice(family.classes, *_split(config, key, family))
+
+
+def _split(config: Any, key: str, family: Family) -> tuple[str, dict[str, Any]]:
+    """Return the name of the class that a configuration names, and the class's arguments."""
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"{key}={written(config)}: must be a mapping whose _target_ is {family.description}")
+    if "_target_" not in config:
+        raise ConfigError(f"{key}: has no _target_; it must be {family.description}")
+    package, _, class_name = str(config["_target_"]).rpartition(".")
+    if package.split(".")[0] != "icl_eval" or class_name not in family.classes.values():
+        raise ConfigError(f"{key}._target_={written(config['_target_'])}: must be {family.description}")
+    return class_name, {name: value for name, value in config.items() if name != "_target_"}
+
+
+def _load(family: Family, class_name: str) -> Any:
+    return getattr(import_module(family.module), class_name)
 
 
 def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: Mapping[str, Any]) -> Any:

@@ -12,7 +12,9 @@ from omegaconf import OmegaConf
 from icl_eval.cli import COMMANDS
 from icl_eval.config import ModelConfig, RunConfig, StreamConfig, TaskConfig, TemplateConfig
 from icl_eval.decoding import Completion, GreedyDecoder
+from icl_eval.demonstrations import ORDERS, SELECTORS
 from icl_eval.hydra_setup import conf_dir
+from icl_eval.metrics import METRICS
 from icl_eval.models import choose_device, load_model
 from icl_eval.prompts import Prompt
 from icl_eval.reports import report_schema
@@ -208,12 +210,42 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["template.separator=${x}"], "template.separator: Interpolation key 'x' not found"),
         (
             ["demonstrations._target_=icl_eval.nope.Nope"],
-            "demonstrations._target_: 'icl_eval.nope.Nope' does not exist (No module named 'icl_eval.nope')",
+            f"demonstrations._target_=icl_eval.nope.Nope: must be {SELECTORS.description}",
         ),
         (
             ["demonstrations._target_=os.system"],
-            "demonstrations._target_: 'os.system', but only classes inside 'icl_eval.' can be built",
+            f"demonstrations._target_=os.system: must be {SELECTORS.description}",
         ),
+        (
+            ["order._target_=elsewhere.RandomOrder"],
+            "order._target_=elsewhere.RandomOrder: must be a class of icl_eval.demonstrations: AsSelectedOrder, "
+            "MostRelevantLastOrder, RandomOrder, ReversedOrder",
+        ),
+        (
+            ["order._target_=icl_eval.demonstrations.NoControl"],
+            f"order._target_=icl_eval.demonstrations.NoControl: must be {ORDERS.description}",
+        ),
+        (["~order._target_"], f"order: has no _target_; it must be {ORDERS.description}"),
+        (
+            ["postprocessing=strip", "postprocessing._target_=icl_eval.metrics.hub.HubMetric"],
+            "postprocessing._target_=icl_eval.metrics.hub.HubMetric: must be a class of icl_eval.postprocessing: "
+            "Extract, FirstLine, Strip",
+        ),
+        (
+            [
+                "postprocessing=strip",
+                "postprocessing._target_=icl_eval.pages.rendering.PackageLoader",
+                "+postprocessing.package_name=antigravity",
+            ],
+            "postprocessing._target_=icl_eval.pages.rendering.PackageLoader: must be a class of "
+            "icl_eval.postprocessing: Extract, FirstLine, Strip",
+        ),
+        (
+            ["+task.qa.metrics.loose={_target_: icl_eval.demonstrations.RandomOrder, seed: 0}"],
+            f"task.qa.metrics.loose._target_=icl_eval.demonstrations.RandomOrder: must be {METRICS.description}",
+        ),
+        (["+metrics.loose={key: 1}"], f"metrics.loose: has no _target_; it must be {METRICS.description}"),
+        (["+metrics.loose=3"], f"metrics.loose=3: must be a mapping whose _target_ is {METRICS.description}"),
         # what does not go together
         (["placement=encoder"], "placement=encoder: tiny-gpt2 is decoder-only; it takes decoder"),
         (["placement=split"], "placement=split: tiny-gpt2 is decoder-only; it takes decoder"),

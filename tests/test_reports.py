@@ -69,7 +69,7 @@ def test_a_report_reads_back_as_it_was_written(path):
 def test_a_report_is_indented_utf_8_in_the_order_of_its_fields(path):
     write_report(REPORT, path)
     text = path.read_text(encoding="utf-8")
-    assert text.startswith('{\n  "schema_version": 1,\n  "run": {\n    "model": "tiny-gpt2",\n')
+    assert text.startswith('{\n  "schema_version": 2,\n  "run": {\n    "model": "tiny-gpt2",\n')
     assert text.endswith('      "cpu": "é"\n    }\n  }\n}\n')
     assert list(json.loads(text)) == ["schema_version", "run", "results", "timing", "provenance"]
 
@@ -87,7 +87,7 @@ def test_a_report_of_another_schema_is_refused(path):
     write_json({**asdict(REPORT), "schema_version": 99}, path)
     with pytest.raises(DataError) as error:
         read_report(path)
-    assert str(error.value) == f"{path}: not a report (schema_version: Input should be 1)"
+    assert str(error.value) == f"{path}: not a report (schema_version: Input should be 2)"
 
 
 def test_the_published_schema_is_the_one_of_the_code():

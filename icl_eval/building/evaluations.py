@@ -7,13 +7,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from icl_eval.building.identities import identity_of
+from icl_eval.building.identities import identity_of, name_choices
 from icl_eval.building.options import asked_conventions, build_model_spec, build_search, check_ranges
 from icl_eval.building.plans import build_plan
 from icl_eval.config import RunConfig, TemplateConfig, typed_config
-from icl_eval.demonstrations import Choice, InstructionOnly
+from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, Choice, InstructionOnly
 from icl_eval.errors import ConfigError
+from icl_eval.likelihood import LIKELIHOODS
 from icl_eval.preparation import Evaluation, TaskPlan
+from icl_eval.prompts import PLACEMENTS
 from icl_eval.targets import build
 from icl_eval.templates import TextTemplate
 
@@ -38,12 +40,13 @@ def build_evaluation(
     """
     config = typed_config(cfg, schema)
     check_ranges(config)
+    named = name_choices(typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)), choices)
     choice = _build_choice(config)
     search = build_search(config.decoding)
     if not search.shares_prefixes and config.batch_size not in ("auto", 1):
         raise ConfigError(f"batch_size={config.batch_size}: decoding={search.name} takes one prompt at a time")
     plans = tuple(build_plan(name, task, config, choice, search_path) for name, task in config.task.items())
-    template = _build_template(config.template, str(choices.get("template")))
+    template = _build_template(config.template, named["template"]["name"])
     if isinstance(choice.control, InstructionOnly):
         for plan in plans:
             _require_instruction(plan, template)
@@ -55,25 +58,25 @@ def build_evaluation(
         conventions=asked_conventions(config),
         template=template,
         chat=config.template.chat,
-        placement=build(config.placement, "placement") if config.placement else None,
+        placement=build(config.placement, "placement", PLACEMENTS) if config.placement else None,
         choice=choice,
         search=search,
         seed=config.seed,
         batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
         prefix_cache_mb=config.prefix_cache_mb,
         overflow=typing.cast("typing.Any", config.overflow),
-        likelihood=build(config.likelihood, "likelihood") if config.likelihood else None,
-        identity=identity_of(config, plans, search),
-        config=typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)),
+        likelihood=build(config.likelihood, "likelihood", LIKELIHOODS) if config.likelihood else None,
+        identity=identity_of(named, plans, search),
+        config=named,
     )
 
 
 def _build_choice(config: RunConfig) -> Choice:
     known = {"model": build_model_spec(config.model), "device": config.device}
     choice = Choice(
-        selector=build(config.demonstrations, "demonstrations", known),
-        control=build(config.control, "control"),
-        order=build(config.order, "order"),
+        selector=build(config.demonstrations, "demonstrations", SELECTORS, known),
+        control=build(config.control, "control", CONTROLS),
+        order=build(config.order, "order", ORDERS),
         num_fewshot=config.num_fewshot,
         leave_out=config.leave_out,
     )

@@ -7,7 +7,7 @@ from icl_eval.config import ModelConfig, ModelOptions, RunConfig
 from icl_eval.conventions import Asked, Conventions, find_conventions
 from icl_eval.errors import ConfigError
 from icl_eval.models import read_card
-from icl_eval.searches import Search
+from icl_eval.searches import SEARCHES, Search
 from icl_eval.targets import build
 from icl_eval.weights import ModelSpec
 
@@ -32,7 +32,7 @@ def build_conventions(config: ModelOptions) -> Conventions:
 
 def build_search(config: Mapping[str, Any]) -> Search:
     """Turn the options of `decoding` into a search; raises ConfigError."""
-    search: Search = build(config, "decoding")
+    search: Search = build(config, "decoding", SEARCHES)
     return search
 
 

@@ -10,7 +10,7 @@ from icl_eval.config import DataConfig, RunConfig, TaskConfig
 from icl_eval.demonstrations import Choice, Demonstration, Selection, build_shown
 from icl_eval.errors import ConfigError
 from icl_eval.metrics.building import build_metrics
-from icl_eval.postprocessing import Strip
+from icl_eval.postprocessing import POSTPROCESSORS, Strip
 from icl_eval.preparation import TaskPlan
 from icl_eval.rows import DataSource
 from icl_eval.searches import check_stop
@@ -43,7 +43,11 @@ def build_plan(
         metrics = {}  # there are no predictions
     elif not metrics:
         raise ConfigError(f"{metrics_key}: at least one metric is needed")
-    postprocessing = run.postprocessing or config.postprocessing
+    postprocessing, postprocessing_key = (
+        (run.postprocessing, "postprocessing")
+        if run.postprocessing
+        else (config.postprocessing, f"{key}.postprocessing")
+    )
     stop = config.stop if run.decoding.get("stop") is None else run.decoding["stop"]
     try:
         check_stop(stop)
@@ -61,7 +65,7 @@ def build_plan(
         select=select,
         stop=tuple(stop),
         max_new_tokens=max_new_tokens,
-        postprocess=build(postprocessing, "postprocessing") if postprocessing else Strip(),
+        postprocess=build(postprocessing, postprocessing_key, POSTPROCESSORS) if postprocessing else Strip(),
         build_metrics=lambda: build_metrics(metrics, metrics_key),
     )
 

@@ -34,8 +34,12 @@ from icl_eval.demonstrations.ordering import (
 from icl_eval.demonstrations.random import RandomDemonstrations
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, DemonstrationSelector, Ranking
 from icl_eval.demonstrations.selection import Choice, Selection, build_selection, build_shown
+from icl_eval.targets import Family
 
 __all__ = [
+    "CONTROLS",
+    "ORDERS",
+    "SELECTORS",
     "Allowed",
     "AsSelectedOrder",
     "BalancedDemonstrations",
@@ -66,3 +70,37 @@ __all__ = [
     "build_selection",
     "build_shown",
 ]
+
+SELECTORS = Family(
+    __name__,
+    {
+        "balanced": "BalancedDemonstrations",
+        "bm25": "Bm25Demonstrations",
+        "diverse": "DiverseDemonstrations",
+        "first": "FirstDemonstrations",
+        "fixed": "FixedDemonstrations",
+        "nearest": "NearestDemonstrations",
+        "random": "RandomDemonstrations",
+    },
+)
+CONTROLS = Family(
+    __name__,
+    {
+        "flipped_labels": "FlippedLabels",
+        "instruction_only": "InstructionOnly",
+        "no_targets": "NoTargets",
+        "none": "NoControl",
+        "random_targets": "RandomTargets",
+        "shuffled_targets": "ShuffledTargets",
+        "unrelated_inputs": "UnrelatedInputs",
+    },
+)
+ORDERS = Family(
+    __name__,
+    {
+        "as_selected": "AsSelectedOrder",
+        "most_relevant_last": "MostRelevantLastOrder",
+        "random": "RandomOrder",
+        "reversed": "ReversedOrder",
+    },
+)

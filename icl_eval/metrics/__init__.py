@@ -1,13 +1,14 @@
 """The metrics, and what turns predictions and references into a `Score`.
 
 The metric classes are subclasses of `evaluate.Metric`, and `import evaluate` takes three seconds. They are
-therefore imported on first use: by Hydra through `_target_`, or by their names here.
+therefore imported on first use: when a configuration names one, or by their names here.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.metrics.scoring import Metric, Score, Statistics, score
+from icl_eval.targets import Family
 
 if TYPE_CHECKING:
     from icl_eval.metrics.bleu import BLEU
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BLEU",
     "CHRF",
+    "METRICS",
     "TER",
     "ExactMatch",
     "HubMetric",
@@ -41,6 +43,21 @@ _MODULES = {
     "NumericMatch": "numeric_match",
     "TokenF1": "token_f1",
 }
+
+
+METRICS = Family(
+    __name__,
+    {
+        "bleu": "BLEU",
+        "chrf": "CHRF",
+        "exact_match": "ExactMatch",
+        "hub": "HubMetric",
+        "numeric_strict": "NumericMatch",
+        "numeric_flexible": "NumericMatch",
+        "ter": "TER",
+        "token_f1": "TokenF1",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:

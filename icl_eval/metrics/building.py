@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from icl_eval.errors import ConfigError
+from icl_eval.metrics import METRICS
 from icl_eval.metrics.scoring import Metric
-from icl_eval.targets import build, find_class
+from icl_eval.targets import build, build_named
 
 
 def build_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
@@ -20,7 +21,7 @@ def build_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
     """
     found: dict[str, tuple[str, Metric]] = {}
     for own, option in options.items():
-        metric: Metric = build(option, f"{key}.{own}")
+        metric: Metric = build(option, f"{key}.{own}", METRICS)
         if metric.name in found:
             raise ConfigError(
                 f"{key}.{own}: is called '{metric.name}' in a report, as {key}.{found[metric.name][0]} is; "
@@ -31,12 +32,20 @@ def build_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
 
 
 def build_own_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
-    """Build the metrics that this package ships, and leave out those that run code from elsewhere.
+    """Build the metrics that a report names, and leave out those that run code from elsewhere.
 
-    For configurations that come with a report: reading somebody's report must not run what it names.
+    Reading somebody's report must not run what it names.
+
+    Args:
+        options: What the report's configuration holds of each, by a name of the user's.
+        key: Where they stand, for messages.
+
+    Raises:
+        ConfigError: When one cannot be built.
     """
-    from icl_eval.metrics.local import LocalMetric
+    own = {name: option for name, option in options.items() if not _is_from_elsewhere(option)}
+    return [build_named(option, f"{key}.{name}", METRICS) for name, option in own.items()]
 
-    classes = {name: find_class(option, f"{key}.{name}") for name, option in options.items()}
-    own = [name for name, found in classes.items() if isinstance(found, type) and issubclass(found, LocalMetric)]
-    return build_metrics({name: options[name] for name in own}, key)
+
+def _is_from_elsewhere(option: Mapping[str, Any]) -> bool:
+    return str(option.get("name")).partition(":")[0] == "hub"
