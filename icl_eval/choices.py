@@ -24,7 +24,9 @@ def map_choices(config: Mapping[str, Any], change: Change) -> dict[str, Any]:
     changed |= {group: change(group, group, config[group]) for group in GROUPS if config.get(group)}
     if isinstance(config.get("task"), Mapping):
         changed["task"] = {
-            name: {**task, **_map_scoring(task, f"task.{name}.", change)} for name, task in config["task"].items()
+            name: {**task, **_map_scoring(task, f"task.{name}.", change)}
+            for name, task in config["task"].items()
+            if isinstance(task, Mapping)
         }
     return changed
 

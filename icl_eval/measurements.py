@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from icl_eval.errors import DataError
+from icl_eval.errors import ConfigError, DataError
 from icl_eval.intervals import FloatArray, pseudo_values
 from icl_eval.metrics import Metric, Statistics
 from icl_eval.metrics.building import build_own_metrics
@@ -20,7 +20,7 @@ from icl_eval.metrics.likelihood import likelihood_metrics
 from icl_eval.metrics.scoring import check_corpus
 from icl_eval.records import Record
 from icl_eval.reports import MetricResult
-from icl_eval.runs import Run
+from icl_eval.runs import REPORT_FILE, Run
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def measure(run: Run, tasks: tuple[str, ...] | None = None) -> list[Measurement]
         tasks: Only these of its tasks; None for all.
 
     Raises:
-        DataError: When records are missing, or do not give the score that the report holds.
+        DataError: When records are missing, or do not give the score that the report holds, or a metric of the report
+            cannot be built.
     """
     chosen = tuple(run.report.results) if tasks is None else tasks
     return [measurement for task in chosen for measurement in _measure_task(run, task)]
@@ -87,7 +88,7 @@ def _measure_task(run: Run, task: str) -> list[Measurement]:
     scores = run.report.results[task].metrics
     found = [
         Measurement(task, metric.name, metric.higher_is_better, ids, _compute(metric, records))
-        for metric in _build_metrics(run.report.provenance.config, task)
+        for metric in _build_metrics(run, task)
         if metric.name in scores  # without completions there are none of them
     ]
     found += [
@@ -128,9 +129,22 @@ def _compute(metric: Metric, records: list[Record]) -> Statistics:
     return metric.per_example(predictions, references)
 
 
-def _build_metrics(config: Mapping[str, Any], task: str) -> list[Metric]:
+def _build_metrics(run: Run, task: str) -> list[Metric]:
     """Build the metrics of ours that scored a task, from the configuration in a run's report."""
-    key, options = "metrics", config["metrics"]
+    config, where = run.report.provenance.config, f"{run.folder / REPORT_FILE}: provenance.config"
+    key, options = "metrics", config.get("metrics")
     if not options:
-        key, options = f"task.{task}.metrics", config["task"][task]["metrics"]
-    return build_own_metrics(options, key)
+        key, options = f"task.{task}.metrics", _find(config, "task", task, "metrics")
+    if not isinstance(options, Mapping):
+        raise DataError(f"{where}.{key}: does not say how task '{task}' was scored")
+    try:
+        return build_own_metrics(options, key)
+    except ConfigError as error:
+        raise DataError(f"{where}.{error}") from None
+
+
+def _find(config: Any, *names: str) -> Any:
+    """Return what a nested configuration holds; None where it does not have it."""
+    for name in names:
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config

@@ -49,12 +49,12 @@ def build(config: Mapping[str, Any], key: str, family: Family, optional: Mapping
     return _construct(_load(family, class_name), arguments, key, optional or {})
 
 
-def build_named(choice: Mapping[str, Any], key: str, family: Family) -> Any:
+def build_named(choice: Any, key: str, family: Family) -> Any:
     """Build an object again from what `name_target` returned for it; raises ConfigError, as `build` does."""
-    arguments = dict(choice)
-    name = arguments.pop("name", None)
+    arguments = dict(choice) if isinstance(choice, Mapping) else {}
+    name = str(arguments.pop("name", None))
     if name not in family.classes:
-        raise ConfigError(f"{key}.name={written(name)}: must be one of {', '.join(sorted(family.classes))}")
+        raise ConfigError(f"{key}={written(choice)}: its name must be one of {', '.join(sorted(family.classes))}")
     return _construct(_load(family, family.classes[name]), arguments, key, {})
 
 

@@ -2,18 +2,23 @@
 
 import json
 import re
+from dataclasses import asdict, replace
 from importlib import import_module
 
 import pytest
 from omegaconf import OmegaConf
+from test_records import FIRST
+from test_reports import REPORT
 
 import icl_eval
 from icl_eval.building import build_evaluation
 from icl_eval.building.identities import FAMILIES
+from icl_eval.errors import DataError
 from icl_eval.hydra_setup import conf_dir
 from icl_eval.measurements import measure
 from icl_eval.metrics import METRICS
 from icl_eval.migration import upgrade_config
+from icl_eval.reports import write_report
 from icl_eval.runs import read_run
 from icl_eval.targets import build, build_named, name_target
 
@@ -196,6 +201,27 @@ def test_a_metric_from_elsewhere_is_never_taken_for_one_of_ours():
     stored = {"name": "hub:exact_match", "key": None}
     assert name_target(hub, "metrics.hub", METRICS) == stored
     assert upgrade_config({"metrics": {"hub": hub}}, "plain") == {"metrics": {"hub": stored}}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        ({"bad": {"_target_": "os.system"}}, 'bad={"name": "system"}: its name must be one of {known}'),
+        ({"bad": 3}, "bad=3: its name must be one of {known}"),
+        ({"bad": {"name": "chrf", "beta": -1}}, "bad.beta=-1: must be 0 or more"),
+        (None, ": does not say how task 'math' was scored"),
+    ],
+)
+def test_a_report_whose_metrics_cannot_be_built_is_refused_with_the_place(metrics, sentence, tmp_path):
+    result = replace(REPORT.results["qa"], metrics={})
+    provenance = replace(REPORT.provenance, config={"task": {"math": {"metrics": metrics}}})
+    write_report(replace(REPORT, results={"math": result}, provenance=provenance), tmp_path / "report.json")
+    (tmp_path / "samples_math.jsonl").write_text(f"{json.dumps(asdict(FIRST))}\n" * result.n, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        measure(read_run(tmp_path))
+    place = f"{tmp_path / 'report.json'}: provenance.config.task.math.metrics"
+    known = ", ".join(sorted(METRICS.classes))
+    assert str(error.value) == f"{place}{'.' if metrics else ''}{sentence.replace('{known}', known)}"
 
 
 @pytest.mark.parametrize("extraction", ["strict", "flexible"])

@@ -47,5 +47,5 @@ def build_own_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
     return [build_named(option, f"{key}.{name}", METRICS) for name, option in own.items()]
 
 
-def _is_from_elsewhere(option: Mapping[str, Any]) -> bool:
-    return str(option.get("name")).partition(":")[0] == "hub"
+def _is_from_elsewhere(option: Any) -> bool:
+    return isinstance(option, Mapping) and str(option.get("name")).partition(":")[0] == "hub"
