@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import torch
 
 from benchmarks.answers import Answer
-from benchmarks.systems import BATCH_SIZES, PACKAGES, System, left_as_found
+from benchmarks.systems import BATCH_SIZES, PACKAGES, System
 from benchmarks.workloads import Workload, encode_choices
 from icl_eval.continuations import Continuations
 from icl_eval.decoding import LikelihoodScorer
@@ -34,9 +34,8 @@ class IclEvalChooser:
 
     def answer(self, workload: Workload) -> list[Answer]:
         """Return the choices, in the order of the prompts."""
-        with left_as_found(workload.model.network):
-            scorer = LikelihoodScorer(replace(workload.model))
-            found = dict(scorer.score([self._choices[prompt.prompt.example_id] for prompt in workload.prompts]))
+        scorer = LikelihoodScorer(replace(workload.model))
+        found = dict(scorer.score([self._choices[prompt.prompt.example_id] for prompt in workload.prompts]))
         totals = [[sum(logprobs) for logprobs in found[number]] for number in range(len(workload.prompts))]
         return _most_likely(workload, totals)
 

@@ -1,19 +1,16 @@
 """Systems: what answers the prompts of a workload. All of them run the same network object in the same process."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
-from transformers import PreTrainedModel
 
 from benchmarks.answers import Answer, cut_text
 from benchmarks.native import CTranslate2, LlamaCpp
 from benchmarks.workloads import Workload
 from icl_eval.decoding import Completion, GreedyDecoder
-from icl_eval.decoding.linears import restore_linears
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
 
@@ -60,17 +57,6 @@ def build_systems(families: Sequence[str], workload: Workload) -> list[System]:
     return systems
 
 
-@contextmanager
-def left_as_found(network: PreTrainedModel) -> Iterator[None]:
-    """Take back the attention and linears that we give a network: the others shall run what they always run."""
-    implementation = network.config._attn_implementation
-    try:
-        yield
-    finally:
-        network.set_attn_implementation(implementation)
-        restore_linears(network)
-
-
 class IclEval:
     """This package, with nothing left over from earlier runs.
 
@@ -84,11 +70,10 @@ class IclEval:
 
     def answer(self, workload: Workload) -> list[Answer]:
         """Return the answers, in the order of the prompts."""
-        with left_as_found(workload.model.network):
-            decoder = GreedyDecoder(replace(workload.model), workload.max_new_tokens, workload.stop)
-            completions = {
-                event.example_id: event for event in decoder.stream(workload.prompts) if isinstance(event, Completion)
-            }
+        decoder = GreedyDecoder(replace(workload.model), workload.max_new_tokens, workload.stop)
+        completions = {
+            event.example_id: event for event in decoder.stream(workload.prompts) if isinstance(event, Completion)
+        }
         found = (completions[prompt.prompt.example_id] for prompt in workload.prompts)
         return [Answer(completion.text, len(completion.token_ids)) for completion in found]
 

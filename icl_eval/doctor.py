@@ -13,10 +13,11 @@ import torch
 from rich.table import Table
 
 from icl_eval.decoding import Completion, GreedyDecoder
-from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.library import LibraryDecoder, library_inputs
 from icl_eval.decoding.networks import reset_attention
+from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.rules import Rules, apply_rules, start_ids
+from icl_eval.decoding.switching import evaluating
 from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel, load_model
 from icl_eval.numbers import counted
@@ -67,7 +68,7 @@ def print_diagnosis(evaluation: Evaluation) -> None:
         raise ConfigError("max_new_tokens=0: tokens are compared, so some must be decoded")
     other = evaluation.dtype if evaluation.dtype != _REFERENCE else _FASTER
     model = load_model(evaluation.model, _REFERENCE, evaluation.device)
-    reference = _generate(model, task, settings)  # before our decoder gives the network its own attention
+    reference = _generate(model, task, settings)
     comparisons = []
     batched = {}
     for dtype in (_REFERENCE, other):
@@ -120,8 +121,8 @@ def _without_cache(model: LanguageModel, task: PreparedTask, settings: Mapping[s
     tokens = {}
     for prompt in task.prompts:
         ids = chosen[prompt.prompt.example_id]
-        reset_attention(model.network)
-        with torch.inference_mode():
+        with torch.inference_mode(), evaluating(model.network):
+            reset_attention(model.network)
             logits = model.network(**library_inputs(model, prompt, ids[:-1]), use_cache=False).logits[0, -len(ids) :]
         context = (*start_ids(model), *prompt.decoder_ids)
         row_rules = rules.for_row(context, prompt.encoder_ids)

@@ -12,9 +12,9 @@ from icl_eval.decoding import greedy as greedy_module
 from icl_eval.decoding import memory as memory_module
 from icl_eval.decoding import opening as opening_module
 from icl_eval.decoding import sessions as sessions_module
-from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.memory import MAX_ROWS, automatic_batch_size
 from icl_eval.decoding.networks import decoder_of, reset_attention
+from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.sessions import SplitSession
 from icl_eval.errors import ConfigError, IclEvalError
@@ -151,7 +151,7 @@ def test_a_network_that_cannot_go_on_from_its_cache_is_refused_in_one_line():
         "(decoding=generate leaves it to the library, one prompt at a time)"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        GreedyDecoder(build("mamba"), NEW_TOKENS)
+        decode(build("mamba"), [])
 
 
 def test_a_network_that_fails_when_it_is_tried_is_refused_in_one_line_and_left_as_it_was(monkeypatch):
@@ -166,11 +166,11 @@ def test_a_network_that_fails_when_it_is_tried_is_refused_in_one_line_and_left_a
         "(decoding=generate leaves it to the library, one prompt at a time)"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        GreedyDecoder(model, NEW_TOKENS)
+        decode(model, [])
     assert not any("forward" in vars(module) for module in model.network.modules())
     error = torch.OutOfMemoryError("no memory left")
     with pytest.raises(torch.OutOfMemoryError):
-        GreedyDecoder(model, NEW_TOKENS)
+        decode(model, [])
 
 
 def test_positions_that_turn_differently_beyond_some_length_are_decoded_below_it_and_refused_beyond():

@@ -1,30 +1,47 @@
 import pytest
 import torch
 from architectures import build
+from transformers.pytorch_utils import Conv1D
 
 from icl_eval.decoding import linears
 from icl_eval.decoding.networks import new_cache, run
+from icl_eval.decoding.states import read_state
+from icl_eval.decoding.switching import switched
 
 
-@pytest.mark.parametrize("free", [0, 10**12], ids=["weights in place", "weights laid out anew"])
+@pytest.mark.parametrize(("free", "laid_out"), [(0, True), (10**12, False), (10**12, True)])
 @pytest.mark.parametrize("name", ["gpt2", "llama", "t5"])
-def test_the_same_products_come_out_and_the_network_can_be_restored(name, free, monkeypatch):
+def test_the_same_products_come_out_and_the_network_is_restored(name, free, laid_out, monkeypatch):
     monkeypatch.setattr(linears, "free_bytes", lambda device: free)
     network = build(name, dtype=torch.float32).network
     ids = [list(range(20, 30)), list(range(30, 40))]
     encoded = torch.randn(2, 5, 32) if name == "t5" else None
     plain = run(network, ids, new_cache(network.config), encoded)
 
-    linears.speed_up_linears(network)
-    faster = run(network, ids, new_cache(network.config), encoded)
-    assert any("forward" in module.__dict__ for module in network.modules())
+    contents = read_state(network).contents if laid_out else None
+    switches = linears.product_switches(network, linears.Layouts(), contents)
+    with switched(network, switches):
+        faster = run(network, ids, new_cache(network.config), encoded)
+        changed = sum("forward" in vars(module) for module in network.modules())
+    kinds = torch.nn.Linear if free == 0 or not laid_out else (torch.nn.Linear, Conv1D)
+    assert changed == len(switches) == sum(isinstance(module, kinds) for module in network.modules())
     torch.testing.assert_close(faster, plain, rtol=1e-4, atol=1e-3)
-
-    linears.restore_linears(network)
     assert torch.equal(run(network, ids, new_cache(network.config), encoded), plain)
+
+
+def test_weights_with_the_same_numbers_are_laid_out_once():
+    network, layouts = build("llama", dtype=torch.float32).network, linears.Layouts()
+
+    def laid_out():
+        switches = linears.product_switches(network, layouts, read_state(network).contents)
+        return [switch.value.args[0] for switch in switches]
+
+    first, again = laid_out(), laid_out()
+    assert [id(weight) for weight in first] == [id(weight) for weight in again]
+    network.lm_head.weight.data.zero_()
+    assert [one is other for one, other in zip(first, laid_out(), strict=True)] == [True] * 14 + [False]
 
 
 def test_float64_stays_as_it_is():
     network = build("llama", dtype=torch.float64).network
-    linears.speed_up_linears(network)
-    assert not any("forward" in module.__dict__ for module in network.modules())
+    assert not linears.product_switches(network, linears.Layouts(), read_state(network).contents)

@@ -1,22 +1,21 @@
 """Capabilities: what a network can do, found by trying it on a few tokens rather than by its name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from transformers import Cache, PreTrainedModel
 
-from icl_eval.decoding import split_attention
-from icl_eval.decoding.linears import restore_linears, speed_up_linears
 from icl_eval.decoding.memory import is_out_of_memory
 from icl_eval.decoding.networks import decoder_of, encode, new_cache, rope_switches_at, run, takes
-from icl_eval.decoding.prefixes import PrefixStore, count_bytes, longest_whole
+from icl_eval.decoding.prefixes import count_bytes, longest_whole
 from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
 from icl_eval.decoding.sharing import Ids
-from icl_eval.errors import ConfigError
+from icl_eval.decoding.split_attention import NO_LENGTH
+from icl_eval.decoding.switching import Switch, switched
+from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.models import LanguageModel
-from icl_eval.weights.quiet import quiet_transformers
 
 _TRIAL = 6
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -26,7 +25,7 @@ a part in float32 whatever they are loaded in, so float64 is given room for that
 
 @dataclass(frozen=True)
 class Capabilities:
-    """How a network can be run, and what it keeps from one run to the next."""
+    """How a network can be run."""
 
     split: bool
     """Whether rows can attend to a shared prefix in place, as long as no window is reached."""
@@ -38,40 +37,25 @@ class Capabilities:
     """Beyond how many tokens all positions of a pass turn by other angles; None for never."""
     unnumbered_id: int | None
     """The token that positions pass over, but only within one pass; None for none."""
-    prefixes: PrefixStore
 
     def splits(self, num_tokens: int) -> bool:
         """Return whether rows of at most so many tokens can attend to a shared prefix in place."""
         return self.split and (self.longest_whole is None or num_tokens <= self.longest_whole)
 
 
-_KNOWN: "WeakKeyDictionary[LanguageModel, Capabilities]" = WeakKeyDictionary()
-
-
-def capabilities_of(model: LanguageModel) -> Capabilities:
-    """Return what a model can do; the first call for a model tries it.
-
-    Raises:
-        ConfigError: When the network fails, or gives other logits with a key/value cache than without one.
-    """
-    if model not in _KNOWN:
-        with quiet_transformers(reports=False):
-            _KNOWN[model] = _try(model)
-    return _KNOWN[model]
-
-
-def check_history(model: LanguageModel, history: Ids, num_new: int) -> None:
+def check_history(model: LanguageModel, capabilities: Capabilities, history: Ids, num_new: int) -> None:
     """Refuse a row that few networks have: one that they compute otherwise from a cache than whole.
 
     Args:
         model: What is to run it.
+        capabilities: What that can do.
         history: The decoder's tokens before the first new one, the start token included.
         num_new: How many tokens may follow; the last of them is not run.
 
     Raises:
         ConfigError: When the row is such a one.
     """
-    capabilities, num_run = capabilities_of(model), len(history) + num_new - 1
+    num_run = len(history) + num_new - 1
     limit, unnumbered_id = capabilities.rope_switches_at, capabilities.unnumbered_id
     if limit is not None and num_run > limit:
         raise ConfigError(
@@ -87,13 +71,21 @@ def check_history(model: LanguageModel, history: Ids, num_new: int) -> None:
         )
 
 
-def _try(model: LanguageModel) -> Capabilities:
-    speed_up_linears(model.network)
+def try_out(model: LanguageModel, split: Sequence[Switch]) -> Capabilities:
+    """Find out what a model can do, on a few tokens; hooks of the caller's see them, too.
+
+    Args:
+        model: Its network is ready to be run.
+        split: What gives it split attention; none where that is not to be tried.
+
+    Raises:
+        ConfigError: When the network fails, or gives other logits with a key/value cache than without one.
+        IclEvalError: When its logits are not numbers.
+    """
     try:
-        return _run_trial(model)
+        return _run_trial(model, split)
     except Exception as error:  # a network of a kind that we do not know can raise anything
-        restore_linears(model.network)
-        if isinstance(error, ConfigError) or is_out_of_memory(error):
+        if isinstance(error, IclEvalError) or is_out_of_memory(error):
             raise
         raise _refusal(model, f"its network fails ({type(error).__name__})") from error
 
@@ -105,7 +97,7 @@ def _refusal(model: LanguageModel, reason: str) -> ConfigError:
     )
 
 
-def _run_trial(model: LanguageModel) -> Capabilities:
+def _run_trial(model: LanguageModel, split_switches: Sequence[Switch]) -> Capabilities:
     network = model.network
     ids, encoded = _ids(decoder_of(network)), None
     if model.architecture == "encoder-decoder":
@@ -116,10 +108,10 @@ def _run_trial(model: LanguageModel) -> Capabilities:
         raise _refusal(model, "with its cache it gives other logits")
     bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
     limit = longest_whole(prefix)
-    split = (limit is None or limit >= _TRIAL) and _can_split(network, ids, whole)
+    split = (limit is None or limit >= _TRIAL) and _can_split(network, split_switches, ids, whole)
     unnumbered_id = None if split else _find_unnumbered(network, ids, encoded)
     switches_at = rope_switches_at(network.config)
-    return Capabilities(split, limit, bytes_per_token, switches_at, unnumbered_id, PrefixStore())
+    return Capabilities(split, limit, bytes_per_token, switches_at, unnumbered_id)
 
 
 def _run_in_pieces(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor | None) -> tuple[torch.Tensor, Cache]:
@@ -140,24 +132,20 @@ def _find_unnumbered(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor |
     return None if _agree(whole, pieces) else pad_id
 
 
-def _can_split(network: PreTrainedModel, ids: Ids, whole: torch.Tensor) -> bool:
-    """Run two rows of different lengths beside a shared prefix; switch split attention on if they come out right."""
-    implementation = network.config._attn_implementation
-    if implementation not in ("sdpa", split_attention.NAME) or not takes(network, "position_ids"):
+def _can_split(network: PreTrainedModel, switches: Sequence[Switch], ids: Ids, whole: torch.Tensor) -> bool:
+    """Run two rows of different lengths beside a shared prefix with split attention and tell if they come out right."""
+    if not switches or not takes(network, "position_ids"):
         return False
     prefix = new_cache(network.config)
     run(network, [ids[:2]], prefix, None)
     shorter = run(network, [ids[:3]], new_cache(network.config), None)
-    network.set_attn_implementation(split_attention.NAME)
     try:
-        session = SplitSession(network, prefix, 2, _TRIAL - 2, max_new_tokens=1, told_length=split_attention.NO_LENGTH)
-        logits = session.join([Joining((), ids[2:]), Joining((), ids[2:3])])
-        if _agree(logits, torch.cat([whole, shorter])):
-            return True
+        with switched(network, switches):
+            session = SplitSession(network, prefix, 2, _TRIAL - 2, max_new_tokens=1, told_length=NO_LENGTH)
+            logits = session.join([Joining((), ids[2:]), Joining((), ids[2:3])])
     except (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError):
-        pass  # the network does with its keys what split keys cannot do
-    network.set_attn_implementation(implementation)
-    return False
+        return False  # the network does with its keys what split keys cannot do
+    return _agree(logits, torch.cat([whole, shorter]))
 
 
 def _agree(first: torch.Tensor, second: torch.Tensor) -> bool:

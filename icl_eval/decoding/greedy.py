@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from icl_eval.decoding.capabilities import capabilities_of, check_history
+from icl_eval.decoding.capabilities import Capabilities, check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.memory import automatic_batch_size, is_out_of_memory
 from icl_eval.decoding.opening import Beginning, Opened, Room, begin_group, open_session
+from icl_eval.decoding.preparing import Prepared, prepare
 from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
 from icl_eval.decoding.sessions import Joining
 from icl_eval.decoding.sharing import Group, plan_groups
@@ -58,9 +59,6 @@ class GreedyDecoder:
             prefix_cache_mb: How many megabytes of prefixes to keep for later prompts.
             search: How a token is chosen; None for greedily. Its stop strings are for the caller to pass on.
             settings: What else differs from the model's generation config, as `generate` would be told.
-
-        Raises:
-            ConfigError: When the model cannot be decoded token by token.
         """
         self._model = model
         self._max_new_tokens = max_new_tokens
@@ -68,7 +66,6 @@ class GreedyDecoder:
         self._special_stops = special_stops(model.tokenizer, self._stop)
         self._batch_size = batch_size
         self._prefix_bytes = prefix_cache_mb * _MEGABYTE
-        self._capabilities = capabilities_of(model)
         search = search or Greedy()
         self._rules = Rules(model.network, max_new_tokens, {**search.settings, **settings})
         self._pick = build_pick(search)
@@ -80,22 +77,30 @@ class GreedyDecoder:
     ) -> Iterator[Token | Completion]:
         """Yield every token when it is chosen, and each completion after its last token.
 
-        Completions come in the order in which they are finished, not in that of the prompts.
+        Completions come in the order in which they are finished, not in that of the prompts. Whenever a token or a
+        completion is yielded, the network is as it was found. What the caller changes in it in the meantime counts
+        from the next call on; of the prompts that are being decoded nothing is promised then.
 
         Args:
             prompts: What to decode.
             among: The set that sharing is planned on, where the prompts are what is left of it.
 
         Raises:
-            ConfigError: When the model's cache cannot serve a prompt and its completion.
-            IclEvalError: When there is not enough memory for a single prompt.
+            ConfigError: When the model cannot be decoded token by token, or its cache cannot serve a prompt and its
+                completion.
+            IclEvalError: When there is not enough memory for a single prompt, or logits are not numbers.
         """
+        prepared = prepare(self._model)
         for prompt in prompts:
-            check_history(self._model, (*self._start_ids, *prompt.decoder_ids), self._max_new_tokens)
+            check_history(
+                self._model, prepared.capabilities, (*self._start_ids, *prompt.decoder_ids), self._max_new_tokens
+            )
         wanted = {prompt.prompt.example_id for prompt in prompts}
-        for group in plan_groups(among or prompts):
+        for number, group in enumerate(plan_groups(among or prompts)):
+            if number and group.prefix:  # what is computed of it is kept, and the caller has had control
+                prepared = prepared.renew()
             hypotheses = [self._begin(prompt) for prompt in group.prompts if prompt.prompt.example_id in wanted]
-            yield from self._decode(group, hypotheses)
+            yield from self._decode(prepared, group, hypotheses)
 
     def _begin(self, prompt: EncodedPrompt) -> Hypothesis:
         return Hypothesis(
@@ -106,21 +111,21 @@ class GreedyDecoder:
             StopFilter(self._stop, self._special_stops),
         )
 
-    def _decode(self, group: Group, hypotheses: Sequence[Hypothesis]) -> Iterator[Token | Completion]:
+    def _decode(
+        self, prepared: Prepared, group: Group, hypotheses: Sequence[Hypothesis]
+    ) -> Iterator[Token | Completion]:
         """Decode a group.
 
         When memory runs out, every row goes on from where it is, with half as many rows at a time.
         """
         waiting = deque(sorted(hypotheses, key=_size, reverse=True))
-        num_rows = self._batch_size or self._automatic_batch_size(group, waiting)
+        num_rows = self._batch_size or self._automatic_batch_size(prepared.capabilities, group, waiting)
         beginning: Beginning | None = None
         while waiting:
             rows: list[Hypothesis] = []
             try:
-                beginning = beginning or begin_group(
-                    self._model.network, self._capabilities, group, waiting, self._prefix_bytes
-                )
-                yield from self._decode_session(beginning, waiting, rows, num_rows)
+                beginning = beginning or begin_group(prepared, group, waiting, self._prefix_bytes)
+                yield from self._decode_session(prepared, beginning, waiting, rows, num_rows)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -129,30 +134,38 @@ class GreedyDecoder:
                 num_rows = max(1, min(num_rows, len(rows) or num_rows) // 2)
                 waiting.extendleft(row for row in reversed(rows) if not row.finish_reason)
 
-    def _automatic_batch_size(self, group: Group, waiting: Sequence[Hypothesis]) -> int:
+    def _automatic_batch_size(self, capabilities: Capabilities, group: Group, waiting: Sequence[Hypothesis]) -> int:
         if not waiting:
             return 1
         longest = max(map(_size, waiting))
-        shared = len(group.prefix) if self._capabilities.splits(longest + self._max_new_tokens) else 0
+        shared = len(group.prefix) if capabilities.splits(longest + self._max_new_tokens) else 0
         tokens = longest - shared + 2 * self._max_new_tokens
-        bytes_per_row = tokens * self._capabilities.bytes_per_token
+        bytes_per_row = tokens * capabilities.bytes_per_token
         return automatic_batch_size(len(waiting), bytes_per_row, self._model.device)
 
     def _decode_session(
-        self, beginning: Beginning, waiting: deque[Hypothesis], rows: list[Hypothesis], num_rows: int
+        self,
+        prepared: Prepared,
+        beginning: Beginning,
+        waiting: deque[Hypothesis],
+        rows: list[Hypothesis],
+        num_rows: int,
     ) -> Iterator[Token | Completion]:
         """Decode in one session: until nothing waits or, where rows cannot join later, until it is empty."""
         room = Room(min(num_rows, len(waiting)), self._max_new_tokens)
-        opened = open_session(self._model.network, self._capabilities, beginning, waiting, room)
+        opened = open_session(prepared, beginning, waiting, room)
         session = opened.session
         while True:
             free = room.num_rows - len(rows)
             if waiting and (not rows or (session.pads and free >= max(1, room.num_rows // _FREE_SHARE))):
                 joining = _take(waiting, free, session.pads)
                 rows += joining
-                yield from self._advance(joining, _join(opened, joining))
+                with prepared.accelerated():
+                    logits = _join(opened, joining)
+                yield from self._advance(joining, logits)
             else:
-                logits = session.step([row.next_id() for row in rows])
+                with prepared.accelerated():
+                    logits = session.step([row.next_id() for row in rows])
                 yield from self._advance(rows, logits)
             self._let_leave(opened, rows)
             if not rows and (not waiting or not session.pads):

@@ -22,6 +22,7 @@ from icl_eval.decoding.networks import reset_attention
 from icl_eval.decoding.rules import end_ids, start_ids, stop_strings
 from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.stopping import StopFilter, special_stops
+from icl_eval.decoding.switching import evaluating
 from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt
@@ -78,11 +79,12 @@ class LibraryDecoder:
         """
         inputs = library_inputs(self._model, prompt)
         context = len(self._start_ids) + len(prompt.decoder_ids)
-        with quiet_transformers(reports=False), torch.random.fork_rng(_accelerators(self._model)):
-            reset_attention(self._model.network)
+        network = self._model.network
+        with quiet_transformers(reports=False), torch.random.fork_rng(_accelerators(self._model)), evaluating(network):
+            reset_attention(network)
             torch.manual_seed(_seed_of(self._seed, prompt.prompt.example_id))
             try:
-                ids = self._model.network.generate(
+                ids = network.generate(
                     **inputs, generation_config=self._config, streamer=streamer, tokenizer=self._model.tokenizer
                 )
             except (ImportError, IndexError, RuntimeError, TypeError, ValueError) as error:

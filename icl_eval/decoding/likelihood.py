@@ -16,10 +16,11 @@ from transformers import Cache
 
 from icl_eval.continuations import Continuations
 from icl_eval.decoding.branches import Branches, ForkedBranches, LogProbs, Row, TreeBranches
-from icl_eval.decoding.capabilities import capabilities_of, check_history
+from icl_eval.decoding.capabilities import check_history
 from icl_eval.decoding.memory import is_out_of_memory
 from icl_eval.decoding.networks import encode
 from icl_eval.decoding.opening import extend
+from icl_eval.decoding.preparing import Prepared, prepare
 from icl_eval.decoding.rules import forced_ids, start_ids
 from icl_eval.decoding.sharing import Group, Ids, plan_groups
 from icl_eval.errors import IclEvalError
@@ -42,13 +43,9 @@ class LikelihoodScorer:
             model: Whose probabilities are asked for.
             batch_size: How many prompts are run together at most; None for what one forward pass should have.
             settings: What else differs from the model's generation config, as `generate` would be told.
-
-        Raises:
-            ConfigError: When the network gives other logits with a key/value cache than without one.
         """
         self._model = model
         self._batch_size = batch_size
-        self._capabilities = capabilities_of(model)
         self._start_ids = start_ids(model)
         self._forced_ids = forced_ids(model, settings)
 
@@ -59,18 +56,22 @@ class LikelihoodScorer:
 
         A decoder that begins with its start token alone goes on with the token that the generation config or the
         settings force (BART's first, the language of M2M-100), where they do: answers are generated after it, too.
+        Whenever something is yielded, the network is as it was found; what the caller changes in it counts from the
+        next call on.
 
         Args:
             asked: Prompts, each with texts of at least one token.
             wanted: The numbers of the prompts that are needed; None for all.
 
         Raises:
-            ConfigError: When the model's cache cannot serve a prompt and its longest text.
-            IclEvalError: When there is not enough memory for a single prompt.
+            ConfigError: When the network gives other logits with a key/value cache than without one, or its cache
+                cannot serve a prompt and its longest text.
+            IclEvalError: When there is not enough memory for a single prompt, or logits are not numbers.
         """
+        prepared = prepare(self._model)
         for each in asked:
             longest = max(map(len, each.texts), default=0)
-            check_history(self._model, self._history(each.context.decoder_ids), longest)
+            check_history(self._model, prepared.capabilities, self._history(each.context.decoder_ids), longest)
         needed = set(range(len(asked)) if wanted is None else wanted)
         contexts = [
             EncodedPrompt(Prompt(str(number), None, None), each.context.encoder_ids, each.context.decoder_ids)
@@ -78,10 +79,10 @@ class LikelihoodScorer:
         ]
         for group in plan_groups(contexts):
             if not needed.isdisjoint(int(prompt.prompt.example_id) for prompt in group.prompts):
-                yield from self._score_group(group, asked, needed)
+                yield from self._score_group(prepared, group, asked, needed)
 
     def _score_group(
-        self, group: Group, asked: Sequence[Continuations], needed: Collection[int]
+        self, prepared: Prepared, group: Group, asked: Sequence[Continuations], needed: Collection[int]
     ) -> Iterator[tuple[int, LogProbs]]:
         histories = [self._history(prompt.decoder_ids) for prompt in group.prompts]
         encoder_ids = group.prompts[0].encoder_ids if group.shares_encoder else ()
@@ -97,23 +98,25 @@ class LikelihoodScorer:
             )
             for prompt, history in zip(group.prompts, histories, strict=True)
         ]
-        branches = self._open(encoder_ids, prefix_ids, rows)
+        with prepared.accelerated():
+            branches = self._open(prepared, encoder_ids, prefix_ids, rows)
         for together in branches.batches(rows):
             size = self._batch_size or len(together)
             for begin in range(0, len(together), size):
                 batch = together[begin : begin + size]
                 if any(row.number in needed for row in batch):
-                    found = self._run(branches, batch)
+                    with prepared.accelerated():
+                        found = self._run(branches, batch)
                     yield from zip([row.number for row in batch], found, strict=True)
 
-    def _open(self, encoder_ids: Ids, prefix_ids: Ids, rows: Sequence[Row]) -> Branches:
+    def _open(self, prepared: Prepared, encoder_ids: Ids, prefix_ids: Ids, rows: Sequence[Row]) -> Branches:
         network = self._model.network
         encoded = encode(network, [encoder_ids])[0] if encoder_ids else None
         prefix: Cache | None = extend(network, None, prefix_ids, encoded) if prefix_ids else None
         longest_own = max(len(row.own_ids) for row in rows) + max(len(row.tree.ids) for row in rows)
-        if self._capabilities.splits(len(prefix_ids) + longest_own):
+        if prepared.capabilities.splits(len(prefix_ids) + longest_own):
             return TreeBranches(network, prefix)
-        return ForkedBranches(network, prefix, encoded, self._capabilities.bytes_per_token)
+        return ForkedBranches(network, prefix, encoded, prepared.capabilities.bytes_per_token)
 
     def _run(self, branches: Branches, batch: Sequence[Row]) -> list[LogProbs]:
         """Run a batch, in halves where memory runs out."""

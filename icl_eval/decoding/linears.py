@@ -5,52 +5,95 @@ A decoding step multiplies a few rows with every weight of the network, and for 
 own takes the same numbers, in the same precision, with the weight laid out in blocks beforehand.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from icl_eval.decoding.states import has_hooks
+from icl_eval.decoding.switching import Switch
 from icl_eval.models import free_bytes
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _FREE_FACTOR = 4
 """Weights are laid out anew, in memory of their own, where this many times as much memory is free."""
+_FORWARDS = {torch.nn.Linear: torch.nn.Linear.forward, Conv1D: Conv1D.forward}
+"""The layers that compute through oneDNN; Conv1D is GPT-2's, with its weight the other way round."""
 
 
-def speed_up_linears(network: PreTrainedModel) -> None:
-    """Let the linear layers of a network on a processor compute through oneDNN; other networks stay as they are.
+class Layouts:
+    """The weights of one model's linear layers as oneDNN reads them, found by what is in them."""
 
-    The layers' parameters are not touched, and must not change from here on.
+    def __init__(self) -> None:
+        self._kept: dict[tuple[type, bytes], torch.Tensor] = {}
+
+    def get(self, layers: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, torch.Tensor]:
+        """Return the laid-out weight of each layer; none where they do not fit in memory.
+
+        Args:
+            layers: The layers, by name.
+            contents: Digests of all tensors of their network, by name.
+        """
+        keys = {name: (type(layer), contents[f"{name}.weight"]) for name, layer in layers.items()}
+        self._kept = {key: self._kept[key] for key in keys.values() if key in self._kept}
+        missing = {key: layers[name] for name, key in keys.items() if key not in self._kept}
+        if missing and free_bytes("cpu") <= _FREE_FACTOR * sum(layer.weight.nbytes for layer in missing.values()):
+            return {}
+        for key, layer in missing.items():
+            # a private operator, as the next: the ones that the library's own compiler emits for linear layers
+            self._kept[key] = torch.ops.mkldnn._reorder_linear_weight(_weight(layer))
+        return {name: self._kept[key] for name, key in keys.items()}
+
+
+def product_switches(network: PreTrainedModel, layouts: Layouts, contents: Mapping[str, bytes] | None) -> list[Switch]:
+    """Return what lets the linear layers of a network on a processor compute through oneDNN.
+
+    Args:
+        network: Layers on other devices, of other dtypes, with hooks or with a `forward` of their own stay as they are.
+        layouts: What is kept of the model.
+        contents: Digests of all tensors, by name; None where the weights may be other ones in every pass, so that
+            none can be laid out.
     """
-    if network.device.type != "cpu" or network.dtype not in _DTYPES or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return
-    layers = list(_linear_layers(network))
-    has_room = free_bytes("cpu") > _FREE_FACTOR * sum(weight.nbytes for _, weight in layers)
-    for module, weight in layers:
-        # private operators: the ones that the library's own compiler emits for linear layers
-        laid_out = torch.ops.mkldnn._reorder_linear_weight(weight) if has_room else weight
-        bias = getattr(module, "bias", None)
-        module.forward = partial(_forward, laid_out, bias)
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return []
+    layers = dict(_linear_layers(network))
+    laid_out = {} if contents is None else layouts.get(layers, contents)
+    forwards = {name: partial(_multiply, laid_out[name], layer) for name, layer in layers.items() if name in laid_out}
+    for name, layer in layers.items():
+        if name not in laid_out and type(layer) is torch.nn.Linear:
+            forwards[name] = partial(_multiply_in_place, layer)
+    return [Switch(vars(layers[name]), "forward", forward) for name, forward in forwards.items()]
 
 
-def restore_linears(network: PreTrainedModel) -> None:
-    """Undo `speed_up_linears`."""
-    for module, _ in _linear_layers(network):
-        module.__dict__.pop("forward", None)
+def _linear_layers(network: PreTrainedModel) -> Iterator[tuple[str, Any]]:
+    for name, module in network.named_modules():
+        computes_as_usual = _FORWARDS.get(type(module)) is type(module).forward and "forward" not in vars(module)
+        if computes_as_usual and _holds_plain_numbers(module) and not has_hooks(module):
+            yield name, module
 
 
-def _linear_layers(network: PreTrainedModel) -> Iterator[tuple[torch.nn.Module, torch.Tensor]]:
-    """Yield linear layers with their weights, [out, in]."""
-    for module in network.modules():
-        if type(module) is torch.nn.Linear:
-            yield module, module.weight.detach()
-        elif type(module) is Conv1D:  # GPT-2's linear layer, with its weight the other way round
-            yield module, module.weight.detach().T.contiguous()
+def _holds_plain_numbers(layer: Any) -> bool:
+    tensors = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    return layer.weight.dtype in _DTYPES and all(
+        type(tensor) is torch.nn.Parameter and tensor.device.type == "cpu" and tensor.dtype is layer.weight.dtype
+        for tensor in tensors
+    )
 
 
-def _forward(weight: torch.Tensor, bias: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
+def _weight(layer: Any) -> torch.Tensor:
+    """Return a layer's weight, [out, in]."""
+    weight: torch.Tensor = layer.weight.detach()
+    return weight.T.contiguous() if type(layer) is Conv1D else weight
+
+
+def _multiply(weight: torch.Tensor, layer: Any, states: torch.Tensor) -> torch.Tensor:
     """Return states @ weight.T + bias."""
-    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states.contiguous(), weight, bias, "none", [], "")
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states.contiguous(), weight, layer.bias, "none", [], "")
     return product
+
+
+def _multiply_in_place(layer: Any, states: torch.Tensor) -> torch.Tensor:
+    return _multiply(layer.weight, layer, states)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from transformers import Cache, PreTrainedModel
 
-from icl_eval.decoding.capabilities import Capabilities
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, encode, new_cache, run
 from icl_eval.decoding.prefixes import Key
+from icl_eval.decoding.preparing import Prepared
 from icl_eval.decoding.sessions import Session, SplitSession, UniformSession
 from icl_eval.decoding.sharing import Group, Ids
 
@@ -41,36 +41,34 @@ class Opened:
     prefix_length: int
 
 
-def begin_group(
-    network: PreTrainedModel, capabilities: Capabilities, group: Group, rows: Sequence[Hypothesis], prefix_bytes: int
-) -> Beginning:
+def begin_group(prepared: Prepared, group: Group, rows: Sequence[Hypothesis], prefix_bytes: int) -> Beginning:
     """Return what the rows of a group begin with, computed or taken from what was kept.
 
     Args:
-        network: What to compute it with.
-        capabilities: What the network can do, and what it has kept.
+        prepared: What to compute it with, and what is kept of earlier groups.
         group: The group.
         rows: All its rows that are still to be decoded.
         prefix_bytes: How much memory prefixes may keep for later groups.
     """
+    network = prepared.model.network
     encoder_ids = rows[0].encoder_ids if group.shares_encoder else ()
-    encoded = encode(network, [encoder_ids])[0] if encoder_ids else None
     prefix_ids = rows[0].history[: len(rows[0].start_ids) + len(group.prefix)]
     if not (group.prefix or encoder_ids) or any(len(row.history) <= len(prefix_ids) for row in rows):
         prefix_ids = ()
     prefix = None
-    if prefix_ids:
-        key = Key(encoder_ids, prefix_ids)
-        prefix = capabilities.prefixes.get(key, lambda start, ids: extend(network, start, ids, encoded), prefix_bytes)
+    with prepared.accelerated():
+        encoded = encode(network, [encoder_ids])[0] if encoder_ids else None
+        if prefix_ids:
+            key = Key(encoder_ids, prefix_ids)
+            prefix = prepared.prefixes.get(key, lambda start, ids: extend(network, start, ids, encoded), prefix_bytes)
     return Beginning(len(prefix_ids), prefix, encoded)
 
 
-def open_session(
-    network: PreTrainedModel, capabilities: Capabilities, beginning: Beginning, rows: Sequence[Hypothesis], room: Room
-) -> Opened:
+def open_session(prepared: Prepared, beginning: Beginning, rows: Sequence[Hypothesis], room: Room) -> Opened:
     """Return a session for rows of a group, after what they begin with."""
+    network = prepared.model.network
     longest = max(len(row.history) for row in rows)
-    if capabilities.splits(longest + room.max_new_tokens):
+    if prepared.capabilities.splits(longest + room.max_new_tokens):
         longest_own = longest - beginning.length
         split = SplitSession(network, beginning.prefix, room.num_rows, longest_own, room.max_new_tokens)
         return Opened(split, beginning.length)

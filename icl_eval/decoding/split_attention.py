@@ -21,10 +21,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, Cache
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from icl_eval.decoding.states import configs_of
+from icl_eval.decoding.switching import AS_FOUND, Switch, switched
 
 NAME = "icl_eval_split"
 """What the attention function is called in the library's registry."""
@@ -236,6 +239,21 @@ def _attend_in_two_parts(query: torch.Tensor, keys: SplitKeys, scale: float | No
         share = torch.sigmoid(shared_lse - own_lse)[..., None].to(own.dtype)
         own = torch.lerp(own, shared, share)
     return own.reshape(rows, heads, queries, -1)
+
+
+def attention_switches(network: PreTrainedModel) -> list[Switch]:
+    """Return what gives a network split attention; nothing where its own is no plain one."""
+    if network.config._attn_implementation != "sdpa":
+        return []
+    attribute = "_attn_implementation_internal"
+    configs = configs_of(network)
+    with switched(network, [Switch(vars(config), attribute, AS_FOUND) for config in configs]):
+        try:
+            network.set_attn_implementation(NAME)
+        except (NotImplementedError, ValueError):
+            return []
+        given = [config for config in configs if config._attn_implementation == NAME]
+    return [Switch(vars(config), attribute, NAME) for config in given]
 
 
 AttentionInterface.register(NAME, split_attention_forward)

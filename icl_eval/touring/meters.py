@@ -7,6 +7,8 @@ from typing import Any, Self
 
 from transformers import PreTrainedModel
 
+from icl_eval.decoding.states import Observer
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -36,7 +38,7 @@ class Meter:
         modules = [self._network]
         if self._network.config.is_encoder_decoder:
             modules.append(self._network.get_encoder())
-        self._hooks = [module.register_forward_pre_hook(self._count, with_kwargs=True) for module in modules]
+        self._hooks = [module.register_forward_pre_hook(Observer(self._count), with_kwargs=True) for module in modules]
         self._begin = time.perf_counter()
         return self
 

@@ -9,7 +9,6 @@ from icl_eval import provenance
 from icl_eval.building import build_conventions, build_model_spec, build_search, check_model_options
 from icl_eval.config import TourConfig
 from icl_eval.decoding import Completion, GreedyDecoder
-from icl_eval.decoding.capabilities import capabilities_of
 from icl_eval.decoding.rules import start_ids, stop_strings
 from icl_eval.errors import ConfigError
 from icl_eval.models import load_model
@@ -105,15 +104,10 @@ def describe(tour: Tour) -> dict[str, Any]:
 
 
 def _go_all_ways(subject: Subject) -> tuple[Way, ...]:
-    """Generate greedily in all ways, each after a few tokens that are not measured.
-
-    The library's way comes first, before our decoder gives the network its own attention.
-    """
+    """Generate greedily in all ways, each after a few tokens that are not measured."""
     brief = Subject(subject.model, subject.conventions, subject.text, _WARM_UP_TOKENS, ())
     ways = []
     for go in (generate_at_once, generate_one_by_one, generate_by_hand, generate_in_stream):
-        if go is generate_in_stream:
-            capabilities_of(subject.model)
         go(brief)
         ways.append(go(subject))
     return tuple(ways)

@@ -24,9 +24,10 @@ from icl_eval.decoding import GreedyDecoder, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.library import LibraryDecoder, library_inputs
-from icl_eval.decoding.networks import encode, new_cache, run
+from icl_eval.decoding.networks import encode, new_cache, reset_attention, run
 from icl_eval.decoding.rules import Rules, end_ids, start_ids
 from icl_eval.decoding.stopping import StopFilter, special_stops
+from icl_eval.decoding.switching import evaluating
 from icl_eval.models import LanguageModel
 from icl_eval.prompts import EncodedPrompt, Prompt
 from icl_eval.searches import Greedy
@@ -125,7 +126,8 @@ def generate_one_by_one(subject: Subject) -> Way:
     prompt = subject.encode()
     row, rules = subject.begin(prompt), subject.rules(prompt)
     written, remark = "", ""
-    with Meter(subject.model.network) as meter, torch.inference_mode():
+    network = subject.model.network
+    with Meter(network) as meter, torch.inference_mode(), evaluating(network):
         begin = time.perf_counter()
         while not row.finish_reason:
             again = _encode_written(subject, written, begun=bool(row.token_ids))
@@ -138,7 +140,8 @@ def generate_one_by_one(subject: Subject) -> Way:
                 row.end()
                 break
             inputs = library_inputs(subject.model, again)
-            logits = subject.model.network(**inputs, use_cache=False).logits[:, -1].float()  # [1, vocabulary]
+            reset_attention(network)
+            logits = network(**inputs, use_cache=False).logits[:, -1].float()  # [1, vocabulary]
             history = torch.tensor([[*row.start_ids, *again.decoder_ids]], device=logits.device)
             token_id = int(rules(history, logits).argmax())
             subject.append(row, token_id)
@@ -152,7 +155,7 @@ def generate_one_by_one(subject: Subject) -> Way:
 def generate_by_hand(subject: Subject) -> Way:
     """Run the prompt once (prefill) and then one token at a time with its cache; an encoder runs once."""
     network = subject.model.network
-    with Meter(network) as meter:
+    with Meter(network) as meter, evaluating(network):
         begin = time.perf_counter()
         prompt = subject.encode()
         row = subject.begin(prompt, subject.rules(prompt))

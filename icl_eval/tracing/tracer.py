@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from transformers import Cache, LogitsProcessorList
 
-from icl_eval.decoding.capabilities import capabilities_of, check_history
+from icl_eval.decoding.capabilities import check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.networks import decoder_of, encode, new_cache, run
+from icl_eval.decoding.preparing import prepare
 from icl_eval.decoding.rules import Rules, apply_rules, end_ids, start_ids, stop_strings
 from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.models import LanguageModel
@@ -71,11 +72,7 @@ class Tracer:
             search: How a token is chosen.
             num_runners_up: How many of the tokens that were not chosen each step tells of.
             settings: What else differs from the model's generation config, as `generate` would be told.
-
-        Raises:
-            ConfigError: When the model cannot be decoded token by token.
         """
-        capabilities_of(model)  # refuses a network whose cache changes its logits
         self._model = model
         self._limits = limits
         self._num_runners_up = num_runners_up
@@ -84,14 +81,20 @@ class Tracer:
         self._end_ids = end_ids(model.network)
 
     def trace(self, prompt: EncodedPrompt) -> Decoded:
-        """Decode a prompt; raises ConfigError where the network's cache cannot serve it."""
+        """Decode a prompt.
+
+        Raises:
+            ConfigError: When the model cannot be decoded token by token, or its cache cannot serve the prompt.
+            IclEvalError: When logits are not numbers.
+        """
         network = self._model.network
         row, stops = self._begin(prompt)
-        check_history(self._model, row.history, self._limits.max_new_tokens)
-        encoded, encoder_embeddings = self._encode(prompt)
-        cache = new_cache(network.config)
-        with _watched_embeddings(decoder_of(network)) as decoder_embeddings:
-            steps = tuple(self._steps(row, cache, encoded))
+        prepared = prepare(self._model)
+        check_history(self._model, prepared.capabilities, row.history, self._limits.max_new_tokens)
+        with prepared.accelerated():
+            encoded, encoder_embeddings = self._encode(prompt)
+            with _watched_embeddings(decoder_of(network)) as decoder_embeddings:
+                steps = tuple(self._steps(row, new_cache(network.config), encoded))
         encoder_tokens, decoder_tokens = describe_inputs(self._model, prompt)
         encoder = None
         if encoded is not None:
