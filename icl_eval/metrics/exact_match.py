@@ -5,11 +5,13 @@ import re
 import string
 import unicodedata
 from collections.abc import Sequence
+from itertools import filterfalse
 
 from icl_eval.errors import ConfigError
 from icl_eval.metrics.local import LocalMetric
 from icl_eval.metrics.means import format_signature, mean_statistics
 from icl_eval.metrics.scoring import Statistics
+from icl_eval.metrics.strings import compose, visible
 
 _WITHOUT_DIGITS = str.maketrans("", "", string.digits)
 
@@ -19,8 +21,9 @@ class ExactMatch(LocalMetric):
 
     The options are those of the metric of this name in the `evaluate` library, and apply in its order:
     regexes, case, punctuation, numbers. In addition, punctuation is that of all scripts (such as ¿ … «»), and
-    white space at the ends or in a row never counts. Without punctuation 3.14 equals 314: `NumericMatch` is
-    for numbers.
+    neither white space at the ends or in a row nor the way in which Unicode composes a character ever counts. What
+    would leave nothing of an answer is not applied to it, so that `)` and `+` are answers, and differ. Without
+    punctuation 3.14 equals 314: `NumericMatch` is for numbers.
 
     Args:
         ignore_case: compare in lower case.
@@ -54,14 +57,15 @@ class ExactMatch(LocalMetric):
         return mean_statistics([float(hit) for hit in hits], self._signature(), is_share=True)
 
     def _normalize(self, text: str) -> str:
+        text = visible(text)
         for pattern in self._patterns:
-            text = pattern.sub("", text)
+            text = _unless_empty(pattern.sub("", text), text)
         if self._ignore_case:
-            text = text.lower()
+            text = compose(text.lower())
         if self._ignore_punctuation:
-            text = "".join(character for character in text if not _is_punctuation(character))
+            text = _unless_empty("".join(filterfalse(_is_punctuation, text)), text)
         if self._ignore_numbers:
-            text = text.translate(_WITHOUT_DIGITS)
+            text = _unless_empty(text.translate(_WITHOUT_DIGITS), text)
         return " ".join(text.split())
 
     def _signature(self) -> str:
@@ -75,14 +79,18 @@ class ExactMatch(LocalMetric):
         )
 
 
+def _unless_empty(text: str, otherwise: str) -> str:
+    return text if text.strip() else otherwise
+
+
 def _compile(regexes: Sequence[str]) -> tuple[re.Pattern[str], ...]:
     if isinstance(regexes, str):  # would be taken for a list of its letters
         raise ConfigError(f"regexes_to_ignore must be a list, found {regexes!r}")
     patterns = []
     for regex in regexes:
         try:
-            patterns.append(re.compile(regex))
-        except (re.error, TypeError) as error:
+            patterns.append(re.compile(compose(regex)))
+        except (re.error, TypeError, OverflowError, RecursionError) as error:
             raise ConfigError(f"regexes_to_ignore: {regex!r} is not a regular expression: {error}") from error
     return tuple(patterns)
 

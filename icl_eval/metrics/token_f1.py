@@ -1,8 +1,9 @@
 """Token F1 of question answering (Rajpurkar et al., 2016, https://aclanthology.org/D16-1264).
 
 Normalization and formula are those of the official script `evaluate-v2.0.py` of SQuAD
-(https://rajpurkar.github.io/SQuAD-explorer), so that numbers can be compared with published ones. As there, references
-of which nothing is left (`the`) count only where there is no other.
+(https://rajpurkar.github.io/SQuAD-explorer), so that numbers can be compared with published ones, except for answers of
+which it would leave nothing: a step that would is not applied to them, so that `A` and `?` are answers, and differ. As
+there, an empty reference counts only where there is no other.
 """
 
 import re
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from icl_eval.metrics.local import LocalMetric
 from icl_eval.metrics.means import format_signature, mean_statistics
 from icl_eval.metrics.scoring import Statistics
+from icl_eval.metrics.strings import compose, visible
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -34,7 +36,9 @@ class TokenF1(LocalMetric):
 
 
 def _words(text: str) -> list[str]:
-    return _ARTICLES.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split()
+    words = compose(visible(text).lower())
+    words = words.translate(_WITHOUT_PUNCTUATION).strip() or words
+    return _ARTICLES.sub(" ", words).split() or words.split()
 
 
 def _expected(answers: Sequence[str]) -> list[list[str]]:
