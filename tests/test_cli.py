@@ -131,10 +131,10 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
             ["task.qa.stop=[1e5]"],
             'task.qa.stop: 100000.0 in the list is no text; quote such texts: task.qa.stop=\'["1_000","1.10"]\'',
         ),
-        (["metrics=[chrf]", "metrics.chrf.beta=-1"], "metrics.chrf.beta=-1: must be 0 or more"),
+        (["metrics=[chrf]", "metrics.chrf.beta=-1"], "metrics.chrf.beta=-1: must be a whole number from 0 to 100"),
         (
             ["metrics=[bleu]", "metrics.bleu.max_ngram_order=0"],
-            "metrics.bleu.max_ngram_order=0 is too small, at least 1 is needed",
+            "metrics.bleu.max_ngram_order=0: must be a whole number from 1 to 20",
         ),
         (
             ["decoding=generate", "decoding.options.num_beams=0"],

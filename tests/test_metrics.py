@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 import icl_eval.metrics
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.metrics import BLEU, CHRF, TER, ExactMatch, HubMetric, NumericMatch, TokenF1, score
+from icl_eval.metrics import BLEU, CHRF, TER, ExactMatch, HubMetric, NumericMatch, TokenF1, local, score
 from icl_eval.metrics.means import mean_statistics
 
 CONF = Path(__file__).parent.parent / "conf" / "metrics"
@@ -92,10 +92,10 @@ def test_the_value_beside_an_example_is_the_sentence_score(metric, by_hand):
 @pytest.mark.parametrize(
     ("metric", "ending"),
     [
-        (BLEU(), "tok:13a|smooth:exp|version:2.6.0"),
-        (BLEU(max_ngram_order=2), "tok:13a|smooth:exp|version:2.6.0|ngram:2"),
-        (CHRF(), "nc:6|nw:0|space:no|version:2.6.0"),
-        (CHRF(beta=3), "nc:6|nw:0|space:no|version:2.6.0|beta:3"),
+        (BLEU(), "tok:13a|smooth:exp|version:2.6.0|unicode:nfc"),
+        (BLEU(max_ngram_order=2), "tok:13a|smooth:exp|version:2.6.0|unicode:nfc|ngram:2"),
+        (CHRF(), "nc:6|nw:0|space:no|version:2.6.0|unicode:nfc"),
+        (CHRF(beta=3), "nc:6|nw:0|space:no|version:2.6.0|unicode:nfc|beta:3"),
     ],
 )
 def test_a_signature_also_names_the_options_sacrebleu_leaves_out(metric, ending):
@@ -110,6 +110,86 @@ def test_right_answers_of_three_tokens_need_effective_order_for_bleu():
     assert score(BLEU(), *corpus, seed=0).value == 0.0
     assert score(BLEU(), *corpus, seed=0).per_example == pytest.approx((100.0, 100.0))
     assert score(BLEU(effective_order=True), *corpus, seed=0).value == pytest.approx(100.0)
+
+
+CHINESE = (["我喜欢红苹果。", "他去了北京。"], [["我喜欢绿苹果。"], ["他去了北京。"]])
+JAPANESE = (
+    ["私はりんごが好きです。", "昨日、東京に行きました。"],
+    [["私はりんごが好きです。"], ["昨日、東京に着きました。"]],
+)
+THAI = (["ฉันชอบแอปเปิล", "เขาไปกรุงเทพ"], [["ฉันชอบแอปเปิล"], ["เขามากรุงเทพ"]])
+KOREAN = (["나는 사과를 정말 좋아해요."], [["나는 사과를 정말 좋아해요."]])
+
+
+@pytest.mark.parametrize(
+    ("corpus", "tokenizer"), [(CHINESE, "zh"), (JAPANESE, "char"), (THAI, "char"), (KOREAN, "13a")]
+)
+def test_bleu_cuts_into_tokens_by_what_the_references_are_written_in(corpus, tokenizer):
+    predictions, references = corpus
+    found = score(BLEU(), predictions, references, seed=0)
+    assert f"|tok:{tokenizer}|" in found.signature
+    assert found.value == score(BLEU(tokenize=tokenizer), predictions, references, seed=0).value > 40
+    everything = [answers[0] for answers in references]
+    assert score(BLEU(), everything, references, seed=0).value == pytest.approx(100)
+    other = score(BLEU(), ["in English"] * len(references), references, seed=0)  # what is predicted changes nothing
+    assert other.signature == found.signature
+
+
+@pytest.mark.parametrize(
+    ("corpus", "num_edits", "num_words", "ending"),
+    [
+        (CHINESE, 1, 13, "norm:yes|punct:yes|asian:yes|version:2.6.0|unicode:nfc"),
+        (JAPANESE, 1, 23, "norm:no|punct:yes|asian:no|version:2.6.0|unicode:nfc|split:char"),
+        (THAI, 2, 25, "norm:no|punct:yes|asian:no|version:2.6.0|unicode:nfc|split:char"),
+        (KOREAN, 0, 4, "norm:no|punct:yes|asian:no|version:2.6.0|unicode:nfc"),
+    ],
+)
+def test_ter_counts_characters_where_no_spaces_separate_words(corpus, num_edits, num_words, ending):
+    found = score(TER(), *corpus, seed=0)
+    assert found.value == pytest.approx(100 * num_edits / num_words)
+    assert found.signature.endswith(ending.replace("2.6.0", sacrebleu.__version__))
+
+
+def test_a_few_chinese_characters_make_no_chinese_corpus():
+    references = [["Beijing (北京) lies in the north of China."], ["It was late."], ["东京"]]
+    assert "|tok:13a|" in score(BLEU(), ["a", "b", "c"], references, seed=0).signature
+    assert "|tok:zh|" in score(BLEU(), ["a", "b"], [["我用 GitHub Copilot"], ["OK"]], seed=0).signature
+
+
+@pytest.mark.parametrize(
+    ("metric", "corpus", "advice"),
+    [
+        (BLEU(), CHINESE, None),
+        (BLEU(tokenize="char"), CHINESE, None),
+        (BLEU(tokenize="13a"), CHINESE, "bleu: 2 of 2 references … set tokenize to zh"),
+        (BLEU(tokenize="zh"), JAPANESE, "bleu: 2 of 2 references … set tokenize to char"),
+        (BLEU(), (None, [["东京"], ["It is."], ["No."]]), "bleu: 1 of 3 references … set tokenize to zh"),
+        (BLEU(tokenize="13a"), KOREAN, None),
+        (TER(), THAI, None),
+        (TER(normalized=True), CHINESE, None),
+        (TER(normalized=False), CHINESE, "ter: 2 of 2 references … set normalized and asian_support to true"),
+        (TER(normalized=True), THAI, "ter: 2 of 2 references … leave normalized at null"),
+        (TER(), (None, [["ไทย"], ["It is."], ["No."]]), "ter: 1 of 3 references … chrf compares characters"),
+        (CHRF(), CHINESE, None),
+        (CHRF(word_order=2), THAI, "chrf: 2 of 2 references … set word_order to 0"),
+        (TokenF1(), JAPANESE, "token_f1: 2 of 2 references … chrf compares characters"),
+        (TokenF1(), KOREAN, None),
+    ],
+)
+def test_a_metric_of_words_warns_of_references_without_spaces(metric, corpus, advice, caplog):
+    local._warn_once.cache_clear()
+    metric.check_references(corpus[1])
+    metric.check_references(corpus[1])
+    middle = " are written without spaces between words, and each counts as one word:"
+    assert caplog.messages == ([] if advice is None else [advice.replace(" …", middle)])
+
+
+@pytest.mark.parametrize("metric", [BLEU(effective_order=True), CHRF(), CHRF(word_order=2), TER(normalized=True)])
+def test_composed_and_decomposed_strings_are_one_for_translations(metric):
+    composed, decomposed = "Crème brûlée à côté", "Cre\u0300me bru\u0302le\u0301e a\u0300 co\u0302te\u0301"
+    right = score(metric, [composed], [[composed]], seed=0).value
+    assert score(metric, [composed], [[decomposed]], seed=0).value == right
+    assert score(metric, [decomposed], [[composed]], seed=0).value == right
 
 
 @pytest.mark.parametrize(
@@ -492,19 +572,31 @@ def test_evaluate_refuses_an_empty_corpus_too():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: BLEU(tokenize="13b"), "tokenize=13b is unknown, choose one of: 13a, char,"),
+        (lambda: BLEU(tokenize="13b"), "tokenize=13b is unknown, choose one of: auto, 13a, char,"),
         (
             lambda: BLEU(smooth_method="x"),
             "smooth_method=x is unknown, choose one of: add-k, exp,",
         ),
         (lambda: BLEU(smooth_value=0.1), "smooth_value=0.1 has no effect with smooth_method=exp"),
         (lambda: BLEU(smooth_method="floor", smooth_value=-1), "must be greater than 0"),
-        (lambda: BLEU(max_ngram_order=0), "at least 1"),
-        (lambda: CHRF(char_order=0), "^char_order=0: must be 1 or more"),
-        (lambda: CHRF(word_order=-1), "^word_order=-1: must be 0 or more"),
+        (
+            lambda: BLEU(smooth_method="floor", smooth_value=float("nan")),
+            "^smooth_value=nan: must be greater than 0 and at",
+        ),
+        (lambda: BLEU(smooth_method="add-k", smooth_value=1e300), "at most 100$"),
+        (lambda: BLEU(max_ngram_order=0), "^max_ngram_order=0: must be a whole number from 1 to 20$"),
+        (lambda: BLEU(max_ngram_order=10**9), "^max_ngram_order=1000000000: must be a whole number from 1 to 20$"),
+        (lambda: BLEU(max_ngram_order=True), "^max_ngram_order=True: must be a whole number from 1 to 20$"),
+        (lambda: CHRF(char_order=0), "^char_order=0: must be a whole number from 1 to 20$"),
+        (lambda: CHRF(char_order=10**9), "^char_order=1000000000: must be a whole number from 1 to 20$"),
+        (lambda: CHRF(word_order=-1), "^word_order=-1: must be a whole number from 0 to 20$"),
+        (lambda: CHRF(beta=10**400), "must be a whole number from 0 to 100$"),
+        (lambda: CHRF(beta=2.5), "^beta=2.5: must be a whole number from 0 to 100$"),
         (lambda: TER(asian_support=True), "no effect without normalized=true or no_punct=true"),
         (lambda: ExactMatch(regexes_to_ignore=["a", "("]), r"regexes_to_ignore: '\(' is not a regular"),
         (lambda: ExactMatch(regexes_to_ignore=[5]), "5 is not a regular expression"),
+        (lambda: ExactMatch(regexes_to_ignore=["a{" + "9" * 20 + "}"]), "is not a regular expression: the repetition"),
+        (lambda: ExactMatch(regexes_to_ignore=["(" * 9999]), "is not a regular expression: "),
         (lambda: ExactMatch(regexes_to_ignore="abc"), "must be a list, found 'abc'"),
         (lambda: NumericMatch("last"), "extraction=last is unknown, choose one of: flexible, strict"),
     ],

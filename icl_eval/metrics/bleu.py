@@ -6,8 +6,9 @@ from dataclasses import replace
 import sacrebleu.metrics
 
 from icl_eval.errors import ConfigError
-from icl_eval.metrics.local import LocalMetric, require_choice
+from icl_eval.metrics.local import LocalMetric, require_choice, require_whole, warn_of_unspaced
 from icl_eval.metrics.scoring import Statistics
+from icl_eval.metrics.spacing import find_unspaced, is_han, mostly_unspaced
 from icl_eval.metrics.translation import translation_statistics
 
 
@@ -19,11 +20,12 @@ class BLEU(LocalMetric):
     BLEU with effective order, as sacrebleu recommends; the mean of these values is not corpus BLEU.
 
     Args:
-        tokenize: sacrebleu's tokenizer: 13a, intl, zh, char, none, or one that needs an extra package.
+        tokenize: sacrebleu's tokenizer: 13a, intl, zh, char, none, or one that needs an extra package; auto for zh
+            where references are Chinese, char for other scripts without spaces between words (Japanese), else 13a.
         lowercase: ignore case.
         smooth_method: what an n-gram order without a match counts for: exp, floor, add-k or none.
-        smooth_value: the amount that floor (0.1 when None) and add-k (1 when None) put there.
-        max_ngram_order: the longest n-gram.
+        smooth_value: the amount that floor (0.1 when None) and add-k (1 when None) put there, at most 100.
+        max_ngram_order: the longest n-gram, 1 to 20.
         effective_order: leave out n-gram orders that no prediction is long enough for.
 
     Raises:
@@ -32,36 +34,53 @@ class BLEU(LocalMetric):
 
     def __init__(
         self,
-        tokenize: str = "13a",
+        tokenize: str = "auto",
         lowercase: bool = False,
         smooth_method: str = "exp",
         smooth_value: float | None = None,
         max_ngram_order: int = 4,
         effective_order: bool = False,
     ) -> None:
-        require_choice("tokenize", tokenize, sorted(sacrebleu.metrics.BLEU.TOKENIZERS))
+        require_choice("tokenize", tokenize, ["auto", *sorted(sacrebleu.metrics.BLEU.TOKENIZERS)])
         _check_smoothing(smooth_method, smooth_value)
-        if max_ngram_order < 1:
-            raise ConfigError(f"max_ngram_order={max_ngram_order} is too small, at least 1 is needed")
+        require_whole("max_ngram_order", max_ngram_order, 1, 20)
         super().__init__("bleu")
+        self._tokenize = tokenize
         self._max_ngram_order = max_ngram_order
-        options = {
-            "tokenize": tokenize,
+        self._effective_order = effective_order
+        self._options = {
             "lowercase": lowercase,
             "smooth_method": smooth_method,
             "smooth_value": smooth_value,
             "max_ngram_order": max_ngram_order,
         }
-        self._scorer = _build_scorer(**options, effective_order=effective_order)
-        self._sentence_scorer = _build_scorer(**options, effective_order=True)
+        if tokenize != "auto":
+            _build_scorer(tokenize=tokenize)  # what it needs and lacks is said at once
+
+    def check_references(self, references: Sequence[Sequence[str]]) -> None:
+        """Warn of a tokenizer that takes a whole reference for one word."""
+        fitting = "zh" if is_han(find_unspaced(references)) else "char"
+        if self._choose(references) in {"13a", "intl", "none", "zh"} - {fitting}:
+            warn_of_unspaced(self.name, references, f"set tokenize to {fitting}")
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Return n-gram counts and lengths, and sentence BLEU to show."""
-        found = translation_statistics(self._scorer, self._sentence_scorer, predictions, references)
+        options = {"tokenize": self._choose(references), **self._options}
+        scorer = _build_scorer(**options, effective_order=self._effective_order)
+        sentence_scorer = _build_scorer(**options, effective_order=True)
+        found = translation_statistics(scorer, sentence_scorer, predictions, references)
         if self._max_ngram_order == 4:
             return found
         # sacrebleu's signature is silent about this option.
         return replace(found, signature=f"{found.signature}|ngram:{self._max_ngram_order}")
+
+    def _choose(self, references: Sequence[Sequence[str]]) -> str:
+        """Return the tokenizer; by the references alone, so that what a model says cannot change it."""
+        if self._tokenize != "auto":
+            return self._tokenize
+        if not mostly_unspaced(references):
+            return "13a"
+        return "zh" if is_han(find_unspaced(references)) else "char"
 
 
 def _check_smoothing(method: str, value: float | None) -> None:
@@ -71,8 +90,8 @@ def _check_smoothing(method: str, value: float | None) -> None:
         return
     if defaults[method] is None:
         raise ConfigError(f"smooth_value={value} has no effect with smooth_method={method}, set it to null")
-    if value <= 0:
-        raise ConfigError(f"smooth_value={value} must be greater than 0")
+    if isinstance(value, bool) or not 0 < value <= 100:
+        raise ConfigError(f"smooth_value={value}: must be greater than 0 and at most 100")
 
 
 def _build_scorer(**options: object) -> sacrebleu.metrics.BLEU:

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import sacrebleu.metrics
 
-from icl_eval.errors import ConfigError
-from icl_eval.metrics.local import LocalMetric
+from icl_eval.metrics.local import LocalMetric, require_whole, warn_of_unspaced
 from icl_eval.metrics.scoring import Statistics
 from icl_eval.metrics.translation import translation_statistics
 
@@ -15,21 +14,27 @@ class CHRF(LocalMetric):
     """Corpus chrF, 0 to 100, with sacrebleu's signature; kind to short answers and rich morphology.
 
     Args:
-        word_order: the longest word n-gram; 0 is chrF, 2 is chrF++.
-        char_order: the longest character n-gram.
-        beta: how many times recall counts as much as precision.
+        word_order: the longest word n-gram, 0 to 20; 0 is chrF, 2 is chrF++.
+        char_order: the longest character n-gram, 1 to 20.
+        beta: how many times recall counts as much as precision, 0 to 100.
 
     Raises:
         ConfigError: an option is out of range.
     """
 
     def __init__(self, word_order: int = 0, char_order: int = 6, beta: int = 2) -> None:
-        for option, value, least in (("word_order", word_order, 0), ("char_order", char_order, 1), ("beta", beta, 0)):
-            if value < least:
-                raise ConfigError(f"{option}={value}: must be {least} or more")
+        require_whole("word_order", word_order, 0, 20)
+        require_whole("char_order", char_order, 1, 20)
+        require_whole("beta", beta, 0, 100)
         super().__init__("chrf")
         self._beta = beta
+        self._word_order = word_order
         self._scorer = sacrebleu.metrics.CHRF(word_order=word_order, char_order=char_order, beta=beta)
+
+    def check_references(self, references: Sequence[Sequence[str]]) -> None:
+        """Warn where words are compared that no spaces separate."""
+        if self._word_order:
+            warn_of_unspaced(self.name, references, "set word_order to 0")
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Return n-gram counts against the best reference, and sentence chrF to show."""

@@ -4,7 +4,9 @@ Importing it imports `evaluate`, so only the modules of the metric classes do, w
 when a metric is built.
 """
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 from tempfile import TemporaryDirectory
 
 import datasets
@@ -12,6 +14,9 @@ import evaluate
 
 from icl_eval.errors import ConfigError
 from icl_eval.metrics.scoring import Metric, check_corpus
+from icl_eval.metrics.spacing import find_unspaced
+
+logger = logging.getLogger(__name__)
 
 
 class LocalMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no type hints
@@ -48,3 +53,29 @@ def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
     """
     if value not in choices:
         raise ConfigError(f"{option}={value} is unknown, choose one of: {', '.join(choices)}")
+
+
+def require_whole(option: str, value: int, least: int, most: int) -> None:
+    """Check an option that is a whole number, which true is none.
+
+    Raises:
+        ConfigError: the value is none, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigError(f"{option}={value}: must be a whole number from {least} to {most}")
+
+
+def warn_of_unspaced(name: str, references: Sequence[Sequence[str]], advice: str) -> None:
+    """Warn of references without spaces between words, in a metric that takes each for one word."""
+    num_unspaced, num_references = len(find_unspaced(references)), sum(map(len, references))
+    if num_unspaced:
+        _warn_once(
+            f"{name}: {num_unspaced} of {num_references} references are written without spaces between words, and each "
+            f"counts as one word: {advice}"
+        )
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    """Warn, but not again for each cell of a sweep."""
+    logger.warning(sentence)

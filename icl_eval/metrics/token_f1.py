@@ -11,7 +11,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
-from icl_eval.metrics.local import LocalMetric
+from icl_eval.metrics.local import LocalMetric, warn_of_unspaced
 from icl_eval.metrics.means import format_signature, mean_statistics
 from icl_eval.metrics.scoring import Statistics
 from icl_eval.metrics.strings import compose, visible
@@ -25,6 +25,10 @@ class TokenF1(LocalMetric):
 
     def __init__(self) -> None:
         super().__init__("token_f1")
+
+    def check_references(self, references: Sequence[Sequence[str]]) -> None:
+        """Warn where no spaces separate words."""
+        warn_of_unspaced(self.name, references, "chrf compares characters")
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Return the F1 of each prediction with the reference that suits it best."""

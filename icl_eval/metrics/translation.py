@@ -12,6 +12,7 @@ import numpy as np
 
 from icl_eval.intervals import FloatArray
 from icl_eval.metrics.scoring import Statistics
+from icl_eval.metrics.strings import compose
 
 
 def translation_statistics(
@@ -25,9 +26,10 @@ def translation_statistics(
         predictions: one text an example.
         references: one or more texts an example; their number may differ from example to example.
     """
+    composed = [[compose(answer) for answer in answers] for answers in references]
     # sacrebleu wants one list a reference position, with None where an example has no further reference.
-    positions = list(zip_longest(*references))
-    rows = scorer._extract_corpus_statistics(predictions, positions)
+    positions = list(zip_longest(*composed))
+    rows = scorer._extract_corpus_statistics(list(map(compose, predictions)), positions)
 
     def score_sums(sums: FloatArray) -> FloatArray:
         # sacrebleu's own formula, row by row: 1,000 rows take some 10 ms, too few for a second copy of it.
@@ -39,7 +41,7 @@ def translation_statistics(
         rows=np.array(rows, dtype=np.float64),
         score_sums=score_sums,
         per_example=tuple(_score_row(sentence_scorer, row) for row in rows),
-        signature=str(scorer.get_signature()),  # only known now: it holds the number of references
+        signature=f"{scorer.get_signature()}|unicode:nfc",  # only known now: it holds the number of references
     )
 
 
