@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import multiprocessing
 import os
 import shutil
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import tiny_models
 from omegaconf import OmegaConf
@@ -260,6 +262,105 @@ def test_a_damaged_conversion_names_the_folder_to_delete(gguf: Path, name: str) 
     assert f"delete {damaged.parent} to have it made again" in refusal(spec)
     shutil.rmtree(damaged.parent)
     assert resolve_weights(spec).folder == damaged.parent
+
+
+def angles(gguf: Path) -> tuple[list[float], float]:
+    """By what a converted model turns each pair of dimensions at each position, and how it scales their cosines."""
+    from transformers import AutoModelForCausalLM
+
+    rotary = AutoModelForCausalLM.from_pretrained(resolve_weights(ModelSpec(str(gguf))).folder).model.rotary_emb
+    return rotary.inv_freq.tolist(), rotary.attention_scaling
+
+
+PLAIN = [1.0, 0.1, 0.01, 0.001]
+YARN = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "factors", "turned", "scale"),
+    [
+        ({"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 4.0}, None, PLAIN, 1.0),
+        ({"llama.rope.freq_base": 16.0}, None, [1.0, 0.5, 0.25, 0.125], 1.0),
+        ({"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}, None, [x / 4 for x in PLAIN], 1.0),
+        ({"llama.rope.scale_linear": 4.0}, None, [x / 4 for x in PLAIN], 1.0),
+        ({}, [1, 1, 8, 8], [1.0, 0.1, 0.01 / 8, 0.001 / 8], 1.0),
+        # With 256 positions, one turn in 256 to 32 in 256 lies between dimensions 0 and 2 of 4.
+        (YARN, None, [1.0, 0.5 * (0.1 + 0.1 / 4), 0.01 / 4, 0.001 / 4], 0.1 * math.log(4) + 1),
+        # And with 16384, between dimensions 1 and 4, of which there are 4.
+        (
+            YARN | {"llama.rope.scaling.original_context_length": 16384},
+            None,
+            [1.0, 0.1, 0.01 * (2 / 3 + 1 / 3 / 4), 0.001 * (1 / 3 + 2 / 3 / 4)],
+            0.1 * math.log(4) + 1,
+        ),
+    ],
+)
+def test_the_rotation_of_a_gguf_file_is_that_of_its_conversion(
+    tmp_path: Path, settings: dict[str, Any], factors: list[int] | None, turned: list[float], scale: float
+) -> None:
+    tensors = {"rope_freqs.weight": None if factors is None else np.array(factors, np.float32)}
+    found, found_scale = angles(tiny_models.write_gguf(tmp_path / "tiny.gguf", settings=settings, tensors=tensors))
+    assert found == pytest.approx(turned, rel=1e-5)
+    assert found_scale == pytest.approx(scale)
+
+
+@pytest.mark.parametrize(
+    ("settings", "tensors", "message"),
+    [
+        (
+            {},
+            {"blk.0.ffn_down.weight": None},
+            "it lacks 1 of its network's weights: model.layers.0.mlp.down_proj.weight",
+        ),
+        ({}, {"token_embd.weight": None}, "it lacks 2 of its network's weights: lm_head.weight, model.embed_tokens"),
+        ({}, {"blk.0.attn_q.bias": 32}, "its network has no place for 1 of its tensors: blk.0.attn_q.bias"),
+        ({}, {"blk.7.attn_q.weight": 32}, "its network has no place for 1 of its tensors: blk.7.attn_q.weight"),
+        ({}, {"rope_factors_long.weight": 4}, "no place for 1 of its tensors: rope_factors_long.weight"),
+        ({}, {"output_norm.weight": 16}, "cannot be converted: "),
+        ({"llama.attention.head_count_kv": 1}, {}, "cannot be converted: "),
+        ({"llama.attention.sliding_window": 64}, {}, "it says attention.sliding_window=64, and its conversion by"),
+        ({"llama.attention.key_length": 16}, {}, "it says attention.key_length=16, and its conversion by transformers"),
+        ({"llama.attention.scale": 0.5}, {}, "it says attention.scale=0.5, and its conversion has [0.3535"),
+        ({"llama.final_logit_softcapping": 30.0}, {}, "it says final_logit_softcapping=30.0, and its conversion"),
+        ({"llama.expert_count": 8}, {}, "it says expert_count=8, and its conversion by transformers has None"),
+        ({"llama.logit_scale": 0.5}, {}, "it says logit_scale=0.5"),
+        ({"llama.klingon": "yes"}, {}, "it says klingon=yes, and its conversion by transformers has None"),
+        (
+            {"llama.rope.scaling.type": "longrope"},
+            {},
+            "its rope.scaling.type=longrope is not one of none, linear, yarn",
+        ),
+        (YARN | {"llama.rope.scaling.yarn_ext_factor": 0.5}, {}, "its rope.scaling.yarn_ext_factor=0.5 cannot be"),
+        (YARN | {"llama.rope.scaling.yarn_log_multiplier": 0.1}, {}, "it says rope.scaling.yarn_log_multiplier=0.1"),
+        (YARN, {"rope_freqs.weight": 4}, "it has both rope_freqs.weight and rope.scaling.type=yarn"),
+        ({"general.type": "adapter"}, {}, "it holds no model: its general.type is adapter"),
+        ({"split.count": 3}, {}, "it is one of 3 parts: merge them first"),
+    ],
+)
+def test_what_a_conversion_would_lose_is_refused_by_its_name(
+    tmp_path: Path, cache: Path, settings: dict[str, Any], tensors: dict[str, int | None], message: str
+) -> None:
+    arrays = {name: size and np.ones(size, np.float32) for name, size in tensors.items()}
+    gguf = tiny_models.write_gguf(tmp_path / "tiny.gguf", settings=settings, tensors=arrays)
+    assert message in (refused := refusal(str(gguf)))
+    assert refused.startswith(f"{gguf} cannot be converted: ")
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize("settings", [{"llama.expert_count": 0}, {"llama.attention.head_count_kv": [2]}])
+def test_what_a_gguf_file_says_may_be_switched_off_or_a_list_of_one(tmp_path: Path, settings: dict[str, Any]) -> None:
+    gguf = tiny_models.write_gguf(tmp_path / "tiny.gguf", settings=settings)
+    assert resolve_weights(ModelSpec(str(gguf))).name == "tiny"
+
+
+def test_a_gguf_file_that_lists_more_than_it_holds_is_refused_quickly(gguf: Path, tmp_path: Path) -> None:
+    content = bytearray(gguf.read_bytes())
+    key = b"tokenizer.ggml.token_type"
+    length = content.index(key) + len(key) + 8  # behind the types of the value and of its items
+    content[length : length + 8] = (1 << 60).to_bytes(8, "little")
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(content)
+    assert "bytes, in the middle of what it lists" in refusal(str(damaged))
 
 
 # Wheels

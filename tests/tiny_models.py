@@ -7,8 +7,9 @@ import json
 import math
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 CORPUS = (
@@ -111,8 +112,17 @@ def train_unigram() -> Any:
     return T5Tokenizer(vocab=[*special, *pieces], extra_ids=10)
 
 
-def write_gguf(path: Path, seed: int = 0, pre_tokenizer: str = "smollm") -> Path:
-    """Write a one-layer Llama with a byte-level BPE tokenizer in llama.cpp's format."""
+def write_gguf(
+    path: Path,
+    seed: int = 0,
+    pre_tokenizer: str = "smollm",
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    tensors: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
+    """Write a one-layer Llama with a byte-level BPE tokenizer in llama.cpp's format.
+
+    `settings` are more of its metadata, and `tensors` are added to its own, or left out where they are None.
+    """
     from gguf import GGUFWriter, TokenType
 
     bpe = json.loads(train_bpe().backend_tokenizer.to_str())["model"]
@@ -137,8 +147,12 @@ def write_gguf(path: Path, seed: int = 0, pre_tokenizer: str = "smollm") -> Path
     writer.add_pad_token_id(2)
     writer.add_add_bos_token(False)
     writer.add_chat_template(CHAT_TEMPLATE)
-    for name, values in _gguf_tensors(len(tokens), seed).items():
-        writer.add_tensor(name, values)
+    for key, value in settings.items():
+        add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32, list: writer.add_array}
+        add[type(value)](key, value)
+    for name, values in (_gguf_tensors(len(tokens), seed) | dict(tensors)).items():
+        if values is not None:
+            writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

