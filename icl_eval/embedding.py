@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from icl_eval.errors import ConfigError, UserError
-from icl_eval.models import choose_device, load_model, read_max_length
+from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
+from icl_eval.models import choose_device, load_model, needs_own_code, read_max_length
 from icl_eval.tasks import Example
 from icl_eval.weights import ModelSpec, resolve_weights
+from icl_eval.weights.fitting import check_layers, check_numbers, check_room
+from icl_eval.weights.folders import read_json_list
 from icl_eval.weights.quiet import quiet_transformers
 
 FloatArray = npt.NDArray[np.float32]
@@ -93,18 +95,32 @@ class Encoder:
 
 @lru_cache(maxsize=1)
 def _load_encoder(spec: ModelSpec, device: str) -> Callable[[str], FloatArray]:
-    folder = resolve_weights(spec).folder
+    weights = resolve_weights(spec)
+    folder = weights.folder
+    if needs_own_code(weights):
+        raise ModelUnavailableError(
+            f"{spec.source} runs Python code of its own, which an encoder may not: take another"
+        )
     if (folder / "modules.json").is_file():
         return _load_sentence_transformer(folder, device)
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            # Without the second, transformers would ask on the terminal whether to run a model's code.
+            options = {"local_files_only": True, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            config = AutoConfig.from_pretrained(folder, **options)
+            check_layers(folder, spec.allow_pickle, config, spec.source)
+            with torch.device("meta"):
+                check_room(folder, spec.allow_pickle, AutoModel.from_config(config).num_parameters(), spec.source)
             network, found = AutoModel.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
             )
+            check_numbers(folder, spec.source, network, "float32")
+    except UserError:
+        raise
     except Exception as error:  # transformers raises nearly anything
         raise ConfigError(f"{spec.source} cannot be loaded ({' '.join(str(error).split())})") from error
     # A pooler is no part of the hidden states, and many checkpoints come without one.
@@ -116,6 +132,7 @@ def _load_encoder(spec: ModelSpec, device: str) -> Callable[[str], FloatArray]:
 
 
 def _load_sentence_transformer(folder: Path, device: str) -> Callable[[str], FloatArray]:
+    _refuse_own_modules(folder)
     # Its first module knows how long a text may be, and its others how to pool: nothing of it is repeated here.
     try:
         from sentence_transformers import SentenceTransformer
@@ -124,10 +141,22 @@ def _load_sentence_transformer(folder: Path, device: str) -> Callable[[str], Flo
             f"{folder} is a sentence-transformers model (it has a modules.json): pip install 'icl-eval[retrieval]'"
         ) from None
     try:
-        encoder = SentenceTransformer(str(folder), device=device, local_files_only=True)
+        encoder = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its modules are classes of any kind, which raise nearly anything
         raise ConfigError(f"{folder} cannot be loaded ({' '.join(str(error).split())})") from error
     return lambda text: np.asarray(encoder.encode(text, show_progress_bar=False), np.float32)
+
+
+def _refuse_own_modules(folder: Path) -> None:
+    """Refuse modules that are not the package's: from a local folder it runs any, whatever it is told to trust."""
+    modules = read_json_list(folder / "modules.json")
+    kinds = [module.get("type") if isinstance(module, dict) else module for module in modules]
+    for kind in kinds:
+        if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
+            raise ModelUnavailableError(
+                f"{folder} runs Python code of its own, which an encoder may not: its modules.json names {kind!r}, "
+                "which is not of sentence_transformers"
+            )
 
 
 def _progress(texts: Sequence[str]) -> Iterable[str]:

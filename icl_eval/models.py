@@ -5,7 +5,6 @@ Loaded models stay for later runs in the same process, as a sweep has them, for 
 """
 
 import gc
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from icl_eval.errors import ConfigError, ModelUnavailableError
 from icl_eval.numbers import listed
-from icl_eval.weights import ModelSpec, Weights, count_bytes, resolve_weights
+from icl_eval.weights import ModelSpec, Weights, check_generation_config, count_bytes, resolve_weights
+from icl_eval.weights.fitting import check_found, check_layers, check_numbers, check_room
+from icl_eval.weights.folders import read_json_object
 from icl_eval.weights.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -108,8 +109,12 @@ def read_card(spec: ModelSpec) -> ModelCard:
     with _reading(weights, "config.json"):
         config = AutoConfig.from_pretrained(weights.folder, **_local(spec))
     architecture = read_architecture(config, weights.name)
+    num_tokens = _count_embeddings(config)
     with _reading(weights, "the tokenizer"):
+        _need_protobuf(weights.folder)
         tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_local(spec))
+    _check_tokenizer(tokenizer, weights.name, num_tokens)
+    check_generation_config(weights.folder, num_tokens)
     return ModelCard(
         weights=weights,
         config=config,
@@ -149,7 +154,13 @@ def read_max_length(config: "PreTrainedConfig") -> int | None:
 def read_task_prefixes(config: "PreTrainedConfig") -> dict[str, str]:
     """Tell from a configuration what opens the prompts of the tasks that it has parameters for."""
     params = getattr(config, "task_specific_params", None) or {}
-    return {task: options["prefix"] for task, options in params.items() if options.get("prefix")}
+    if not isinstance(params, dict) or not all(isinstance(options, dict) for options in params.values()):
+        raise ModelUnavailableError(f"config.json is damaged: task_specific_params={params!r} has no options by task")
+    prefixes = {task: options["prefix"] for task, options in params.items() if options.get("prefix")}
+    for task, prefix in prefixes.items():
+        if not isinstance(prefix, str):
+            raise ModelUnavailableError(f"config.json is damaged: the prefix of task {task!r} is no string: {prefix!r}")
+    return prefixes
 
 
 def _read_first_id(weights: Weights, config: "PreTrainedConfig") -> int | None:
@@ -162,6 +173,39 @@ def _read_first_id(weights: Weights, config: "PreTrainedConfig") -> int | None:
             generation = GenerationConfig.from_model_config(config)
     first_id: int | None = generation.forced_bos_token_id
     return first_id
+
+
+def _count_embeddings(config: "PreTrainedConfig") -> int | None:
+    """Return how many tokens a network has a vector for; None where its configuration does not say."""
+    count: Any = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    return count if isinstance(count, int) else None
+
+
+def _need_protobuf(folder: Path) -> None:
+    """Say what a SentencePiece model needs to be read; transformers would ask for a package that does not read it."""
+    from transformers.utils import is_protobuf_available
+
+    alone = any(folder.glob("*.model")) and not (folder / "tokenizer.json").exists()
+    if alone and not is_protobuf_available():
+        raise ImportError(
+            "a SentencePiece model needs protobuf to be read, which is not installed: pip install protobuf"
+        )
+
+
+def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str, num_tokens: int | None) -> None:
+    """Refuse a tokenizer that the network cannot follow, or that a library took although it is damaged."""
+    longest, template = tokenizer.model_max_length, tokenizer.chat_template
+    if isinstance(longest, bool) or not isinstance(longest, int | float) or longest <= 0:
+        raise ModelUnavailableError(f"the tokenizer of {name} is damaged: model_max_length={longest!r} is no length")
+    if template is not None and not isinstance(template, str | dict):
+        raise ModelUnavailableError(f"the tokenizer of {name} is damaged: chat_template={template!r} is no string")
+    # Nothing is computed for padding: many a token for it was added without a vector.
+    ids = {token: id_ for token, id_ in tokenizer.get_vocab().items() if id_ != tokenizer.pad_token_id}
+    if num_tokens is not None and (beyond := sorted(token for token, id_ in ids.items() if id_ >= num_tokens)):
+        raise ModelUnavailableError(
+            f"the tokenizer of {name} has {max(ids.values()) + 1:,} tokens and its network only {num_tokens:,}: "
+            f"{listed(beyond)} cannot be read (config.json's vocab_size, or the tokenizer, is another model's)"
+        )
 
 
 def choose_device(name: str) -> str:
@@ -177,25 +221,33 @@ def choose_device(name: str) -> str:
     return name
 
 
-def _refuse_own_code(spec: ModelSpec, weights: Weights) -> None:
+def needs_own_code(weights: Weights) -> bool:
+    """Tell whether a model cannot be loaded without running Python code that lies beside it."""
     from transformers import CONFIG_MAPPING
 
-    with _reading(weights, "config.json"):
-        config = json.loads((weights.folder / "config.json").read_text(encoding="utf-8"))
-        needs_code = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
-    if needs_code and not spec.trust_remote_code:
+    config = read_json_object(weights.folder / "config.json")
+    model_type = config.get("model_type")
+    return "auto_map" in config and not (isinstance(model_type, str) and model_type in CONFIG_MAPPING)
+
+
+def _refuse_own_code(spec: ModelSpec, weights: Weights) -> None:
+    if needs_own_code(weights) and not spec.trust_remote_code:
+        model_type = read_json_object(weights.folder / "config.json").get("model_type")
         raise ModelUnavailableError(
             f"{weights.name} runs Python code of its own (transformers does not know its model type "
-            f"{config.get('model_type')}): set model.trust_remote_code=true if you trust its maker"
+            f"{model_type}): set model.trust_remote_code=true if you trust its maker"
         )
 
 
 def _load(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
     card = read_card(spec)  # first, so that no weights are fetched for a model that is refused
     folder = resolve_weights(spec).folder
+    _check_sizes(spec, card)
     _make_room(count_bytes(folder, spec.allow_pickle, _ITEM_BYTES[dtype]), device)
     network = _load_network(spec, card, dtype, device)
-    if card.architecture == "decoder-only" and not _is_causal(network):
+    with _reading(card.weights, "config.json"):
+        is_causal = card.architecture == "encoder-decoder" or _is_causal(network)
+    if not is_causal:
         raise ModelUnavailableError(
             f"{card.name} is neither decoder-only nor encoder-decoder: its tokens see those that follow them"
         )
@@ -211,13 +263,29 @@ def _load(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
     )
 
 
-def _load_network(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> "PreTrainedModel":
+def _check_sizes(spec: ModelSpec, card: ModelCard) -> None:
+    """Refuse a configuration of a network that the files cannot fill, before room is taken for it."""
     import torch
+
+    check_layers(card.weights.folder, spec.allow_pickle, card.config, card.name)
+    if not type(card.config).__module__.startswith("transformers."):
+        return  # building it takes code of its own
+    with _reading(card.weights, "config.json"), torch.device("meta"):
+        described = _auto_class(card).from_config(card.config).num_parameters()
+    check_room(card.weights.folder, spec.allow_pickle, described, card.name)
+
+
+def _auto_class(card: ModelCard) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    auto_class = AutoModelForSeq2SeqLM if card.architecture == "encoder-decoder" else AutoModelForCausalLM
+    return AutoModelForSeq2SeqLM if card.architecture == "encoder-decoder" else AutoModelForCausalLM
+
+
+def _load_network(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> "PreTrainedModel":
+    import torch
+
     with _reading(card.weights, "the weights", reports=False):  # we report on them ourselves, below
-        network, found = auto_class.from_pretrained(
+        network, found = _auto_class(card).from_pretrained(
             card.weights.folder,
             dtype=getattr(torch, dtype),
             device_map={"": device},
@@ -226,7 +294,8 @@ def _load_network(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> 
             output_loading_info=True,
             **_local(spec),
         )
-    _check_found(card.name, found)
+    check_found(card.name, network, found)
+    check_numbers(card.weights.folder, card.name, network, dtype)
     if network.generation_config and network.generation_config.max_time is not None:
         logger.warning(
             "%s: max_time=%s of its generation config is not followed: no completion ends by the clock",
@@ -234,16 +303,6 @@ def _load_network(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> 
             network.generation_config.max_time,
         )
     return network.eval().requires_grad_(False)
-
-
-def _check_found(name: str, found: dict[str, Any]) -> None:
-    """Refuse weights that leave part of the network random, which transformers merely warns of."""
-    if missing := sorted(found["missing_keys"]):
-        raise ModelUnavailableError(f"{name} lacks {len(missing)} of its weights: {listed(missing)}")
-    if mismatched := sorted(key for key, *_ in found["mismatched_keys"]):
-        raise ModelUnavailableError(f"{name} has weights of other sizes than config.json says: {listed(mismatched)}")
-    if unexpected := sorted(found["unexpected_keys"]):
-        logger.warning("%s has weights that its network does not use: %s", name, listed(unexpected))
 
 
 def _is_causal(network: "PreTrainedModel") -> bool:
@@ -294,6 +353,19 @@ def _reading(weights: Weights, what: str, reports: bool = True) -> Iterator[None
         with quiet_transformers(reports):
             yield
     except Exception as error:  # a damaged file can raise nearly anything in transformers and below
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        from icl_eval.decoding.memory import is_out_of_memory
+
+        if is_out_of_memory(error):
+            raise ModelUnavailableError(
+                f"memory ran out while {weights.name} was loaded: take a smaller model or dtype (dtype=bfloat16 needs "
+                "half of float32), or close other programs"
+            ) from error
+        reason = _first_sentence(error)
         message = f"{what} of {weights.name} cannot be read ({reason}): {weights.remedy}"
         raise ModelUnavailableError(message) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return the first line of a library's message, and the next one where it only announces that."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

