@@ -6,15 +6,29 @@ mixed types into re-quoted text without a word, and names neither file nor line 
 
 import csv
 import json
+import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import DataError
 
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+MAX_ROWS = 1_000_000
+"""Of one split, unless its `max_rows` says otherwise."""
+_MAX_BYTES = 4 * 2**30
+"""Of one file, and of what a Parquet file holds packed."""
+_MAX_LINE_BYTES = 64 * 2**20
+"""Of one line, and of one field of a CSV file."""
+_BATCH_ROWS = 64
+"""Of a Parquet file, unpacked at once: a few bytes can stand for any number of long rows."""
+
 _HUB_TIMEOUT_S = 5.0
+_BOM, _UTF16_BOMS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 _CARRIAGE_RETURN = "a carriage return (CR) within the line; lines must end in LF or CRLF, not in CR as on old Macs"
 
 
@@ -28,6 +42,8 @@ class DataSource:
     """The data set's configuration, where it has several (`main` for `gsm8k`). Not for files."""
     split: str | None = None
     """The data set's split (`train`, `test`, `validation[:100]`). Not for files."""
+    max_rows: int = MAX_ROWS
+    """How many rows there may be: more are refused before they are all read."""
 
     @property
     def is_file(self) -> bool:
@@ -50,34 +66,68 @@ def read_rows(source: DataSource) -> list[Row]:
     Raises:
         DataError: With file and line, when something cannot be read, or when there is no row at all.
     """
-    if source.is_file:
-        if source.name or source.split:
-            raise DataError(f"{source.path}: a file has no 'name' and no 'split'; they belong to data sets")
-        rows = list(_READERS[Path(source.path).suffix](source.path))
-    else:
-        rows = list(_read_dataset(source))
+    if source.is_file and (source.name or source.split):
+        raise DataError(f"{source.path}: a file has no 'name' and no 'split'; they belong to data sets")
+    read = _READERS[Path(source.path).suffix] if source.is_file else _read_dataset
+    rows: list[Row] = []
+    for row in read(source):
+        if len(rows) == source.max_rows:
+            raise _too_many(source)
+        rows.append(row)
     if not rows:
         raise DataError(f"{source.path}: no rows in it")
     return rows
 
 
-def _lines(path: str) -> Iterator[tuple[int, str]]:
+def _too_many(source: DataSource, found: int | None = None) -> DataError:
+    found_rows = "" if found is None else f"{found} rows, "
+    return DataError(
+        f"{source.path}: {found_rows}more than max_rows={source.max_rows}; take a part of them, or raise 'max_rows', "
+        "the key beside 'path'"
+    )
+
+
+def _require_file(path: str) -> None:
+    """Refuse what cannot be read to its end, such as a device, or never begins, such as a pipe that nobody feeds."""
     try:
-        content = Path(path).read_bytes()
+        found = Path(path).stat()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # a path can hold a NUL
+        raise DataError(f"{path}: cannot be read ({_reason(error)})") from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        raise DataError(f"{path}: {kind}, but rows are read from files")
+    if found.st_size > _MAX_BYTES:
+        raise DataError(f"{path}: {_size(found.st_size)}, but a file of rows may have {_size(_MAX_BYTES)}; split it")
+
+
+def _lines(path: str) -> Iterator[tuple[int, str]]:
+    _require_file(path)
+    try:
+        with Path(path).open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES + 1), b""), start=1):
+                yield number, _decoded(f"{path}:{number}", line.removeprefix(_BOM) if number == 1 else line)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            yield number, line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1})"
-            ) from None
+        raise DataError(f"{path}: cannot be read ({_reason(error)})") from None
 
 
-def _read_jsonl(path: str) -> Iterator[Row]:
+def _decoded(where: str, line: bytes) -> str:
+    if len(line) > _MAX_LINE_BYTES:
+        raise DataError(f"{where}: longer than {_size(_MAX_LINE_BYTES)}, which is more than a line may have")
+    try:
+        text = line.removesuffix(b"\n").decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
+        hint = "; UTF-16 is not read" if line.startswith(_UTF16_BOMS) else ""
+        raise DataError(f"{where}: not UTF-8 ({byte}{hint})") from None
+    if "\0" in text:
+        raise DataError(f"{where}: a NUL at column {text.index(chr(0)) + 1}, which is in no text (UTF-16 is not read)")
+    return text
+
+
+def _read_jsonl(source: DataSource) -> Iterator[Row]:
+    path = source.path
     for number, line in _lines(path):
         if not line.strip():
             continue
@@ -106,9 +156,10 @@ def _require_different(names: Sequence[str], what: str) -> None:
         raise DataError(f"{what} {name!r} is there more than once; each name must have one value")
 
 
-def _read_csv(path: str) -> Iterator[Row]:
-    text = [line + "\n" for _, line in _lines(path)]
-    reader = csv.DictReader(text, strict=True)
+def _read_csv(source: DataSource) -> Iterator[Row]:
+    path = source.path
+    csv.field_size_limit(_MAX_LINE_BYTES)  # of the whole process; 131,072 is what it begins with, and texts are longer
+    reader = csv.DictReader((line + "\n" for _, line in _lines(path)), strict=True)
     try:
         _require_different(reader.fieldnames or (), f"{path}:{reader.line_num}: the column")
         for values in reader:
@@ -122,19 +173,57 @@ def _read_csv(path: str) -> Iterator[Row]:
         raise DataError(f"{path}:{reader.reader.line_num}: {reason}") from None
 
 
-def _read_parquet(path: str) -> Iterator[Row]:
+def _read_parquet(source: DataSource) -> Iterator[Row]:
+    from pyarrow import ArrowException
+
+    path = source.path
+    file = _open_parquet(source)
+    number = unpacked = 0
+    try:
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            unpacked += batch.nbytes
+            if unpacked > _MAX_BYTES:
+                raise DataError(f"{path}[{number}]: more than {_size(_MAX_BYTES)} up to here, unpacked; split the file")
+            for values in batch.to_pylist():
+                yield Row(f"{path}[{number}]", values)
+                number += 1
+    except (
+        OSError,
+        ValueError,
+        OverflowError,
+        ArrowException,
+    ) as error:  # also text that is none, dates of no calendar
+        raise DataError(f"{path}[{number}]: cannot be read ({_one_line(error)})") from None
+
+
+def _open_parquet(source: DataSource) -> "ParquetFile":
+    """Open a file after a look at what it says of its size."""
     from pyarrow import ArrowException, parquet
 
+    _require_file(source.path)
     try:
-        table = parquet.read_table(path)
-    except (OSError, ArrowException) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not Parquet ({_one_line(error)})"
-        raise DataError(f"{path}: {reason}") from None
-    for number, values in enumerate(table.to_pylist()):
-        yield Row(f"{path}[{number}]", values)
+        file = parquet.ParquetFile(source.path)
+    except (OSError, ValueError, ArrowException) as error:
+        raise DataError(f"{source.path}: not Parquet ({_one_line(error)})") from None
+    found = file.metadata
+    _require_different(file.schema_arrow.names, f"{source.path}: the column")
+    if found.num_rows > source.max_rows:
+        raise _too_many(source, found.num_rows)
+    unpacked = sum(found.row_group(number).total_byte_size for number in range(found.num_row_groups))
+    if unpacked > _MAX_BYTES:
+        raise DataError(f"{source.path}: {_size(unpacked)} unpacked, more than {_size(_MAX_BYTES)}; split the file")
+    return file
 
 
 _READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+
+
+def _size(number: int) -> str:
+    return f"{number / 2**30:.3g} GiB" if number >= 2**30 else f"{number / 2**20:.3g} MiB"
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or _one_line(error)
 
 
 def _one_line(error: BaseException) -> str:
@@ -142,13 +231,30 @@ def _one_line(error: BaseException) -> str:
 
 
 def _read_dataset(source: DataSource) -> Iterator[Row]:
+    folder = Path(source.path)
+    if source.path and folder.exists() and not folder.is_dir():
+        raise DataError(f"{source.path}: a file of rows has a name that ends in .jsonl, .csv or .parquet")
     if source.split is None:
         raise DataError(
             f"{source.path}: 'split' is missing (a path that does not end in .jsonl, .csv or .parquet is taken "
             "for a data set, and a data set needs one)"
         )
-    for number, values in enumerate(_load_dataset(source)):
+    if folder.is_dir():
+        _require_files(folder, source)
+    rows = _load_dataset(source)
+    if len(rows) > source.max_rows:
+        raise _too_many(source, len(rows))
+    for number, values in enumerate(rows):
         yield Row(f"{source.path}[{source.split}][{number}]", values)
+
+
+def _require_files(folder: Path, source: DataSource) -> None:
+    """Refuse a folder with a file in it that the library would not come to the end of."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".parquet":
+            _open_parquet(replace(source, path=str(path)))
+        elif path.exists() and not path.is_dir():
+            _require_file(str(path))
 
 
 def _load_dataset(source: DataSource) -> Any:

@@ -10,6 +10,7 @@ so that a data set is adapted by configuration and not by code:
 
 import hashlib
 import json
+import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,9 +20,11 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from icl_eval.errors import ConfigError, DataError
+from icl_eval.missing_values import mark_missing, refuse_missing
 from icl_eval.rows import DataSource, Row, read_rows
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
+refuse_missing(_ENVIRONMENT)
 
 RESERVED_FIELDS = ("id", "references", "choices")
 """Fields with a meaning of their own; every other field is an input that templates can show."""
@@ -115,7 +118,8 @@ class FieldMapping:
         if name not in self._expressions:
             self._expressions[name] = self._compile(row, name)
         try:
-            value = self._expressions[name](**{"row": row.values, **row.values})
+            values = mark_missing(row.values)
+            value = self._expressions[name]({"row": values, **values})
             for part in value if isinstance(value, list) else [value]:
                 if isinstance(part, jinja2.Undefined):
                     str(part)  # StrictUndefined says what is missing when it is used
@@ -212,4 +216,6 @@ def _kind(value: object) -> str:
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
     if isinstance(value, list):
         return "a list" if value else "an empty list"
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
     return names.get(type(value), f"a {type(value).__name__}")

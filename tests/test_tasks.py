@@ -50,6 +50,7 @@ def test_a_task_is_read_from_jsonl_and_csv_with_mapped_columns(tmp_path):
         ),
         (b'{"question": 5, "references": ["a"]}', "{path}:1: field 'question' is a number, but must be text"),
         (b'{"question": null, "references": ["a"]}', "{path}:1: field 'question' is null, but must be text"),
+        (b'{"question": NaN, "references": "a"}', "{path}:1: field 'question' is NaN, but must be text"),
         (b'{"question": " ", "references": ["a"]}', "{path}:1: field 'question' is empty"),
         (
             rb'{"question": "cut \ud83d", "references": ["a"]}',
@@ -88,7 +89,7 @@ def test_a_bad_row_is_one_line_with_file_line_and_reason(tmp_path, content, mess
     [
         ("question,references\nonly one\n", "{path}:2: not as many values as the header has columns (2)"),
         ("question,references\na,b,c\n", "{path}:2: not as many values as the header has columns (2)"),
-        ('question,references\n"a,b\n', "{path}:3: not CSV (unexpected end of data)"),
+        ('question,references\n"a,b\n', "{path}:2: not CSV (unexpected end of data)"),
         ("question,references\n", "{path}: no rows in it"),
         ("a,b,a\n1,2,3\n", "{path}:1: the column 'a' is there more than once; each name must have one value"),
         (
