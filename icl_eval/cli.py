@@ -46,6 +46,7 @@ from icl_eval.config import (
 )
 from icl_eval.errors import ConfigError, IclEvalError, UserError
 from icl_eval.hydra_errors import explain
+from icl_eval.hydra_files import require_readable_files
 from icl_eval.hydra_overrides import SWEEP_FLAGS, added_folders, read_overrides
 
 _FILE_ERRORS = (
@@ -213,6 +214,7 @@ def _run(command: Command, arguments: list[str]) -> int:
         _reject_stray_words(command, arguments)
         folders = added_folders(arguments)
         _reject_names_of_ours(folders)
+        require_readable_files(folders)
         hydra_setup.set_command_name(arguments)
         words = read_overrides(arguments, command.schema, [hydra_setup.conf_dir(), *folders])
         sys.argv = [sys.argv[0], *words]

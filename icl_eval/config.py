@@ -25,6 +25,7 @@ class DataConfig:
     path: str = MISSING
     name: str | None = None
     split: str | None = None
+    max_rows: int = 1_000_000
 
 
 @dataclass

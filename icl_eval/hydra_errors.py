@@ -70,6 +70,8 @@ def _about_key(error: BaseException | None) -> str:
         return f"{key}: {_NAMELESS}"
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return _unknown(error)
+    if error.key is None:  # a whole mapping that is null
+        return f"{key}=null: must be a mapping, from keys to values"
     if type(error) is ValidationError:
         return f"{key}={_value(error)}: must be {_kind(_hint(error))}"
     return f"{key}: {_one_line(str(error))}"

@@ -47,7 +47,12 @@ def slug(text: str) -> str:
     >>> slug("num_fewshot=4")
     'num_fewshot=4'
     """
-    clean = re.sub(r"[^\w.,=\[\]+-]", "_", text)[:80]
+    clean = _cut(re.sub(r"[^\w.,=\[\]+-]", "_", text), 80)
     if not text:
         return "default"
-    return clean if clean == text else f"{clean[:70]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return clean if clean == text else f"{_cut(clean, 70)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _cut(name: str, size: int) -> str:
+    """Return as much of a name as there is room for: file systems count its bytes, not its characters."""
+    return name.encode()[:size].decode(errors="ignore")

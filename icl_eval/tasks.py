@@ -107,7 +107,7 @@ class FieldMapping:
         if self._fields.get("id", "id") == "id" and "id" not in row.values:
             return default_id
         value = self._value(row, "id") if "id" in self._fields else row.values["id"]
-        return str(value) if isinstance(value, int) else self._require_text(row, "id", value)
+        return str(value) if type(value) is int else self._require_text(row, "id", value)
 
     def _text(self, row: Row, name: str) -> str:
         return self._require_text(row, name, self._value(row, name))

@@ -17,6 +17,9 @@ from icl_eval.searches import check_stop
 from icl_eval.targets import build
 from icl_eval.tasks import Example, load_task
 
+_MAX_NAME_BYTES = 200
+"""Of a task's name: file systems count a file name in bytes, to 255, and `samples_NAME.jsonl` is one."""
+
 
 def build_plan(
     name: str,
@@ -29,12 +32,17 @@ def build_plan(
     key = f"task.{name}"
     if not re.fullmatch(r"[\w.-]+", name):
         raise ConfigError(f"{key}: a task's name becomes a file name; use letters, digits, '_', '-' and '.'")
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        raise ConfigError(
+            f"{key}: a task's name becomes a part of a file name; it has {len(name.encode())} bytes in UTF-8, and may "
+            f"have {_MAX_NAME_BYTES}"
+        )
     task = load_task(
         name,
         instruction=config.instruction,
         labels=config.labels,
-        pool=_data_source(config.pool, search_path),
-        test=_data_source(config.test, search_path),
+        pool=_data_source(f"{key}.pool", config.pool, search_path),
+        test=_data_source(f"{key}.test", config.test, search_path),
         fields=config.fields,
     )
     max_new_tokens = _max_new_tokens(key, config, run)
@@ -98,10 +106,12 @@ def _max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
     return max_new_tokens
 
 
-def _data_source(config: DataConfig, search_path: Sequence[Path]) -> DataSource:
+def _data_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> DataSource:
     """Return the source, with a relative path completed by the first folder that holds it."""
+    if config.max_rows < 1:
+        raise ConfigError(f"{key}.max_rows={config.max_rows}: must be 1 or more")
     path = next((str(folder / config.path) for folder in search_path if (folder / config.path).exists()), None)
-    return DataSource(path or config.path, config.name, config.split)
+    return DataSource(path or config.path, config.name, config.split, config.max_rows)
 
 
 def _limited(examples: tuple[Example, ...], limit: int | float | None) -> tuple[Example, ...]:
