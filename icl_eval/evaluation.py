@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from icl_eval import provenance
 from icl_eval.errors import FingerprintMismatchError
 from icl_eval.likelihood import score_answers
-from icl_eval.linting import lint_leaks, lint_template
+from icl_eval.linting import lint_leaks, lint_pool, lint_template
 from icl_eval.metrics import Metric
 from icl_eval.models import LanguageModel, load_model
 from icl_eval.preparation import Evaluation, Prepared, PreparedTask, TaskPlan, prepare
@@ -87,7 +87,7 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
 
 def _warn_of_mistakes(prepared: Prepared) -> None:
     for task in prepared.tasks:
-        for sentence in (*lint_template(task), *lint_leaks(task)):
+        for sentence in (*lint_template(task), *lint_leaks(task), *lint_pool(task)):
             _warn_once(f"{task.plan.task.name}: {sentence}")
 
 

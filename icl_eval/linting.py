@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from icl_eval.demonstrations.leaks import find_near_duplicates
+from icl_eval.demonstrations.leaks import find_duplicates, find_near_duplicates
 from icl_eval.numbers import listed
 from icl_eval.preparation import PreparedTask
 from icl_eval.tasks import Example
@@ -22,6 +22,7 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
     yield from lint_template(prepared)
     yield from _lint_rows((*plan.task.pool, *plan.examples), plan.stop, tokenizer)
     yield from lint_leaks(prepared)
+    yield from lint_pool(prepared)
     too_long = [
         example.id
         for example in plan.examples
@@ -55,6 +56,17 @@ def lint_leaks(prepared: PreparedTask) -> Iterator[str]:
     if found:
         pairs = [f"{pair.question_id} and {pair.demonstration_id} ({pair.similarity:.2f})" for pair in found]
         yield f"{listed(pairs)}: question and demonstration read nearly the same, and may share their answer"
+
+
+def lint_pool(prepared: PreparedTask) -> Iterator[str]:
+    """Yield one sentence where the pool that demonstrations are drawn from holds some of them more than once."""
+    plan = prepared.plan
+    if not any(prompt.prompt.demonstrations for prompt in prepared.prompts):
+        return
+    found = [f"{left_out} repeats {kept}" for left_out, kept in find_duplicates(plan.task.pool, plan.match_field)]
+    if found:
+        share = f"{len(found)} of {len(plan.task.pool)} rows of the pool are duplicates"
+        yield f"{share} ({listed(found)}); a question is shown each once"
 
 
 def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any) -> Iterator[str]:

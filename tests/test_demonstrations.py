@@ -140,10 +140,48 @@ def test_law_6_a_question_never_sees_a_copy_of_itself(selector, copy):
 
 @every_strategy
 def test_law_6_a_question_never_sees_itself(selector):
-    reworded = [Example(candidate.id, {"question": "Reworded?", "kind": "odd"}, ("a",)) for candidate in POOL]
-    for questions in (POOL, reworded):
-        for question, shown in selected(selector, 5, questions=questions).items():
-            assert question not in shown
+    for question, shown in selected(selector, 5, questions=POOL).items():
+        assert question not in shown
+
+
+def test_an_id_that_pool_and_test_share_makes_no_copy():
+    stranger = Example("pool-0", {"question": "Reworded?", "kind": "odd"}, ("a",))
+    assert selected(FirstDemonstrations(), 2, questions=[stranger]) == {"pool-0": ["pool-0", "pool-1"]}
+
+
+@pytest.mark.parametrize("name", sorted(set(SELECTORS) - {"fixed"}))
+def test_duplicates_in_a_pool_are_shown_once_and_change_nothing_else(name):
+    third = POOL[2]
+    copies = [replace(third, id=f"pool-2-{n}", inputs=third.inputs | {"question": "  POOL 22?\n"}) for n in range(3)]
+    with_copies = (copies[0], *POOL[:5], copies[1], *POOL[5:], copies[2])
+    for num_fewshot in (4, 6):
+        expected = selected(SELECTORS[name], num_fewshot)
+        shown = selected(SELECTORS[name], num_fewshot, pool=with_copies)
+        if name != "first":  # there, the copy at the top stands for the row
+            assert shown == expected
+    assert selected(SELECTORS["first"], 3, pool=with_copies)["test-0"] == ["pool-2", "pool-0", "pool-1"]
+
+
+def test_the_same_question_with_another_answer_or_kind_is_no_duplicate():
+    pool = [replace(POOL[0], id=f"same-{n}", references=(target,)) for n, target in enumerate(("a", "A ", "b"))]
+    assert selected(FirstDemonstrations(), 2, pool=pool)["test-0"] == ["same-0", "same-2"]
+    kinds = [replace(POOL[0], id=kind, inputs=POOL[0].inputs | {"kind": kind}) for kind in ("odd", "ODD")]
+    assert selected(FirstDemonstrations(), 1, pool=kinds, match_field="kind")["test-0"] == ["odd"]
+
+
+def test_duplicates_that_are_named_are_shown():
+    pool = [replace(POOL[0], id=f"same-{n}") for n in range(2)]
+    assert selected(FixedDemonstrations(["same-1", "same-0"]), 2, pool=pool)["test-0"] == ["same-1", "same-0"]
+
+
+def test_a_pool_of_duplicates_is_called_that():
+    pool = [replace(POOL[0], id=f"same-{n}") for n in range(3)]
+    with pytest.raises(ConfigError) as error:
+        selected(FirstDemonstrations(), 2, pool=pool)
+    assert str(error.value) == (
+        "num_fewshot=2: task 'numbers' has only 1 demonstrations for question 'test-0' "
+        "(demonstrations=first, a pool of 3, 2 of them duplicates)"
+    )
 
 
 def test_an_example_that_differs_in_one_field_is_not_a_copy():

@@ -56,6 +56,21 @@ def test_near_duplicates_are_said_before_anything_is_decoded_and_in_a_preview(le
     assert f"WARNING: {SAID}\n" in outcome.err
 
 
+def test_duplicates_in_a_pool_are_said_before_anything_is_decoded_and_in_a_preview(
+    leaking, icl_eval_command, monkeypatch, tmp_path
+):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    (tmp_path / "pool.csv").write_text("question,references\nwho?,a\nwhat?,b\n WHAT? ,B\nwhat?,c\n")
+    said = "qa: 1 of 4 rows of the pool are duplicates (pool-2 repeats pool-1); a question is shown each once"
+    preview = icl_eval_command("preview", *leaking, "num_fewshot=3").out
+    assert said in " ".join(preview.split())
+    assert "duplicates" not in icl_eval_command("preview", *leaking, "num_fewshot=0").out
+    monkeypatch.setattr("icl_eval.evaluation.load_model", stop)
+    assert f"WARNING: {said}\n" in icl_eval_command(*leaking, "num_fewshot=3").err
+
+
 def test_what_no_question_is_shown_is_no_leak(leaking, icl_eval_command):
     assert "nearly the same" not in icl_eval_command("preview", *leaking, "num_fewshot=0").out
     other = [*leaking, "demonstrations=fixed", "demonstrations.ids=[pool-1]", "num_fewshot=1"]

@@ -1,7 +1,8 @@
 """Leaks: questions that would find themselves, or nearly themselves, among their own demonstrations.
 
-Copies are kept from a question: candidates with its id, or with the same text after Unicode normalisation, case
-folding and squeezing of white space. What is merely very similar may be meant; it is shown, and reported.
+Copies are kept from a question: candidates with the same text after Unicode normalisation, case folding and squeezing
+of white space. Ids say nothing across the two splits, which may both be numbered from 0. What is merely very similar
+may be meant; it is shown, and reported. A pool's own duplicates, the same text with the same target, count as one.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -41,12 +42,35 @@ def build_guard(task: Task, match_field: str | None) -> Callable[[Example], Allo
         own_text = normalised_text(question)
         own_kind = question.inputs[match_field] if match_field else None
         return lambda candidate: (
-            candidate.id != question.id
-            and texts[candidate.id] != own_text
-            and (match_field is None or candidate.inputs[match_field] == own_kind)
+            texts[candidate.id] != own_text and (match_field is None or candidate.inputs[match_field] == own_kind)
         )
 
     return guard
+
+
+def distinct(pool: Iterable[Example], match_field: str | None = None) -> tuple[Example, ...]:
+    """Return a pool without its duplicates.
+
+    The one that stays is that of the least id, whatever the order of the pool; it stands where the first one stood.
+    """
+    return tuple(min(group, key=lambda example: example.id) for group in _grouped(pool, match_field))
+
+
+def find_duplicates(pool: Iterable[Example], match_field: str | None = None) -> list[tuple[str, str]]:
+    """Return the ids of the examples that are left out of a pool as duplicates, each with the one that stays."""
+    pairs = []
+    for group in _grouped(pool, match_field):
+        kept, *left_out = sorted(example.id for example in group)
+        pairs += [(example_id, kept) for example_id in left_out]
+    return pairs
+
+
+def _grouped(pool: Iterable[Example], match_field: str | None) -> Iterable[list[Example]]:
+    groups: dict[tuple[str | None, ...], list[Example]] = {}
+    for example in pool:
+        kind = example.inputs[match_field] if match_field else None
+        groups.setdefault((kind, normalised_text(example), normalise(example.references[0])), []).append(example)
+    return groups.values()
 
 
 def _require_field(task: Task, match_field: str) -> None:

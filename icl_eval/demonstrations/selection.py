@@ -1,11 +1,12 @@
 """Selection: from a question to its demonstrations, ranked, guarded against leaks, and changed by a control."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from icl_eval.demonstrations.controls import Control, InstructionOnly
-from icl_eval.demonstrations.leaks import build_guard
+from icl_eval.demonstrations.fixed import FixedDemonstrations
+from icl_eval.demonstrations.leaks import build_guard, distinct
 from icl_eval.demonstrations.ordering import Order
 from icl_eval.demonstrations.ranking import Demonstration, DemonstrationSelector
 from icl_eval.errors import ConfigError
@@ -86,14 +87,19 @@ def build_selection(
         ConfigError: When an id or field does not exist, the strategy makes no sense for the task or, when the
             function is called, when there are not enough demonstrations.
     """
-    rank, guard = selector.ranking(task), build_guard(task, match_field)
+    guard = build_guard(task, match_field)
+    is_named = isinstance(selector, FixedDemonstrations)  # whoever names two of one text wants them
+    candidates = task.pool if is_named else distinct(task.pool, match_field)
+    rank = selector.ranking(replace(task, pool=candidates))
 
     def select(question: Example) -> tuple[Demonstration, ...]:
         allowed = guard(question)
-        selected = tuple(islice(rank(question, allowed), min(num_fewshot, len(task.pool))))
+        selected = tuple(islice(rank(question, allowed), min(num_fewshot, len(candidates))))
         if len(selected) < num_fewshot:
             kept = sum(not allowed(candidate) for candidate in task.pool)
+            repeated = len(task.pool) - kept - sum(map(allowed, candidates))
             reason = f", {kept} of them copies of the question" if kept and match_field is None else ""
+            reason += f", {repeated} of them duplicates" if repeated else ""
             raise ConfigError(
                 f"num_fewshot={num_fewshot}: task '{task.name}' has only {len(selected)} demonstrations "
                 f"for question {question.id!r} (demonstrations={selector.name}, a pool of {len(task.pool)}{reason})"
