@@ -18,12 +18,12 @@ from filelock import FileLock, Timeout
 
 from icl_eval import provenance
 from icl_eval.errors import FingerprintMismatchError
-from icl_eval.likelihood import score_answers
+from icl_eval.likelihood import Answers, score_answers
 from icl_eval.linting import lint_leaks, lint_pool, lint_template
 from icl_eval.metrics import Metric
 from icl_eval.models import LanguageModel, load_model
 from icl_eval.preparation import Evaluation, Prepared, PreparedTask, TaskPlan, prepare
-from icl_eval.prompts import EncodedPrompt
+from icl_eval.prompts import EncodedPrompt, ShownDemonstration
 from icl_eval.records import Record, RecordLog
 from icl_eval.reports import SCHEMA_VERSION, Report, Timing, write_report
 from icl_eval.results import describe_origin, describe_run, score_task
@@ -113,13 +113,57 @@ def _exclusive(folder: Path) -> AbstractContextManager[Any]:
 
 def _open_log(stack: ExitStack, folder: Path, task: PreparedTask) -> RecordLog:
     log = stack.enter_context(closing(RecordLog(folder / f"samples_{task.plan.task.name}.jsonl")))
-    hashes = {prompt.prompt.example_id: prompt.prompt.hash for prompt in task.prompts}
-    for record in log.records.values():
-        if hashes.get(record.example_id, record.prompt_hash) != record.prompt_hash:
-            raise FingerprintMismatchError(
-                f"{log.path}: the record of {record.example_id!r} answers another prompt; delete the file"
-            )
+    for example, prompt in zip(task.plan.examples, task.prompts, strict=True):
+        record = log.records.get(example.id)
+        if record is not None:
+            _require_same_question(log.path, record, example, prompt)
+    for answers in task.answers:
+        _require_same_answers(log, answers)
     return log
+
+
+def _require_same_question(path: Path, record: Record, example: Example, encoded: EncodedPrompt) -> None:
+    """Refuse a record that says something else of its question than data and prompt do: it would be scored so."""
+    prompt = encoded.prompt
+    if record.prompt_hash != prompt.hash:
+        raise FingerprintMismatchError(f"{path}: the record of {example.id!r} answers another prompt; delete the file")
+    expected = {
+        "doc": dict(example.inputs),
+        "targets": example.references,
+        "encoder": prompt.encoder,
+        "decoder": prompt.decoder,
+        "demonstration_ids": prompt.demonstration_ids,
+        "shots_effective": len(prompt.demonstration_ids),
+        "prompt_tokens": encoded.num_tokens,
+        "demonstrations": _ids_and_targets(prompt.demonstrations),
+    }
+    found = {field: getattr(record, field) for field in expected}
+    found["demonstrations"] = _ids_and_targets(record.demonstrations)
+    for field, value in expected.items():
+        if found[field] != value:
+            raise FingerprintMismatchError(
+                f"{path}: the record of {example.id!r} has another {field!r} than the data and the prompt of today; "
+                "delete the file"
+            )
+
+
+def _ids_and_targets(demonstrations: Sequence[ShownDemonstration]) -> list[tuple[str, str | None]]:
+    """Return what is the same wherever it is computed; the last digit of a similarity need not be."""
+    return [(shown.id, shown.target) for shown in demonstrations]
+
+
+def _require_same_answers(log: RecordLog, answers: Answers) -> None:
+    """Refuse likelihoods of other answers than those of the data."""
+    record = log.records.get(answers.example_id)
+    if record is None or record.likelihood is None:
+        return
+    found = record.likelihood
+    texts = (tuple(each.text for each in found.references), tuple(each.text for each in found.choices))
+    if texts != (answers.references, answers.choices):
+        raise FingerprintMismatchError(
+            f"{log.path}: the record of {answers.example_id!r} has the likelihoods of other answers than those of the "
+            "data; delete the file"
+        )
 
 
 def _build_metrics(plan: TaskPlan) -> Sequence[Metric]:

@@ -158,6 +158,45 @@ def test_a_record_of_another_prompt_is_refused(evaluate, icl_eval_command, gpt2)
     assert (outcome.exit_code, outcome.err) == (2, f"icl-eval: {sentence}\n")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("doc", {"question": "Another question?"}),
+        ("targets", ["another answer"]),
+        ("decoder", "another prompt"),
+        ("encoder", "a prompt for an encoder"),
+        ("demonstration_ids", ["qa-pool-001"]),
+        ("demonstrations", []),
+        ("shots_effective", 0),
+        ("prompt_tokens", 1),
+    ],
+)
+def test_a_record_that_was_changed_on_disk_is_refused(field, value, evaluate, icl_eval_command, gpt2):
+    path = evaluate("run", "task=qa", "limit=2") / "samples_qa.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[1][field] != value
+    lines[1][field] = value
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, "task=qa", "limit=2", "hydra.run.dir=run")
+
+    sentence = f"{path}: the record of 'qa-test-002' has another '{field}' than the data and the prompt of today"
+    assert (outcome.exit_code, outcome.err) == (2, f"icl-eval: {sentence}; delete the file\n")
+
+
+def test_likelihoods_of_other_answers_are_refused(evaluate, icl_eval_command, gpt2):
+    asked = ("task=qa", "limit=2", "likelihood=references")
+    path = evaluate("run", *asked) / "samples_qa.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0]["likelihood"]["references"][0]["text"] = "another answer"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, *asked, "hydra.run.dir=run")
+
+    sentence = "the record of 'qa-test-001' has the likelihoods of other answers than those of the data"
+    assert (outcome.exit_code, outcome.err) == (2, f"icl-eval: {path}: {sentence}; delete the file\n")
+
+
 @pytest.fixture
 def reordered(tmp_path):
     """Return overrides that name copies of the task's files with their lines in another order."""
