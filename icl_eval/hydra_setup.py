@@ -1,6 +1,5 @@
 """What Hydra has to know of us before it composes: where the configs are, what a run's folder is called."""
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from icl_eval.file_names import shortened
 from icl_eval.hydra_overrides import is_override
 
 _COMMAND_NAME = "ICL_EVAL_COMMAND_NAME"
@@ -47,12 +47,7 @@ def slug(text: str) -> str:
     >>> slug("num_fewshot=4")
     'num_fewshot=4'
     """
-    clean = _cut(re.sub(r"[^\w.,=\[\]+-]", "_", text), 80)
+    clean = re.sub(r"[^\w.,=\[\]+-]", "_", text)
     if not text:
         return "default"
-    return clean if clean == text else f"{_cut(clean, 70)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _cut(name: str, size: int) -> str:
-    """Return as much of a name as there is room for: file systems count its bytes, not its characters."""
-    return name.encode()[:size].decode(errors="ignore")
+    return clean if clean == text and len(text.encode()) <= 80 else shortened(clean, text, 70)

@@ -11,6 +11,7 @@ import numpy as np
 
 from icl_eval.analysis import InfluenceAnalysis, ShotCurve, VarianceAnalysis
 from icl_eval.exporting.tables import one_line
+from icl_eval.file_names import shortened
 from icl_eval.pages.charts import TEST_SET, curve_scale, variance_segments
 from icl_eval.pages.scales import Scale
 
@@ -35,6 +36,7 @@ _STYLE: Mapping[str, Any] = {
 }
 _WIDTH = 3.4
 """Inches: one column of a paper of two."""
+_MAX_NAME_BYTES = 200
 
 
 def write_figures(sweep: "Sweep", folder: "Path") -> "list[Path]":
@@ -44,7 +46,8 @@ def write_figures(sweep: "Sweep", folder: "Path") -> "list[Path]":
     written = []
     with matplotlib.rc_context(dict(_STYLE)):
         for name, figure in _figures(sweep):
-            path = folder / (re.sub(r"[^\w.-]+", "_", name) + ".svg")
+            clean = re.sub(r"[^\w.-]+", "_", name)
+            path = folder / f"{clean if len(clean.encode()) <= _MAX_NAME_BYTES else shortened(clean, name, 180)}.svg"
             figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
             written.append(path)
     return written
