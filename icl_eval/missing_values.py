@@ -18,14 +18,10 @@ from jinja2.filters import do_float, do_int
 from jinja2.runtime import Undefined
 from jinja2.visitor import NodeTransformer
 
-_OR_NONE, _KNOWN_PARTS, _USABLE, _PICK, _BOUND = (
-    "or none",
-    "known parts",
-    "usable value",
-    "picked value",
-    "checked bound",
-)
+_OR_NONE, _KNOWN_PARTS, _USABLE = "or none", "known parts", "usable value"
+_SOUGHT, _PICK, _BOUND = "sought value", "picked value", "checked bound"
 """Names of filters that no expression can have written: they have spaces in them."""
+_FINDERS = ("index", "find", "rindex", "rfind")
 _TESTS_OF_MISSING = ("none", "defined", "undefined")
 
 
@@ -70,14 +66,8 @@ def refuse_missing(environment: jinja2.Environment) -> None:
     """Make an environment's expressions refuse missing values, what is no number, and places that no list has."""
     environment.code_generator_class = _Code
     environment.tests["none"] = lambda value: value is None or isinstance(value, MissingValue)
-    environment.filters |= {"int": _int, "float": _float}
-    environment.filters |= {
-        _OR_NONE: _or_none,
-        _KNOWN_PARTS: _known_parts,
-        _USABLE: _usable,
-        _PICK: _pick,
-        _BOUND: _bound,
-    }
+    environment.filters |= {"int": _int, "float": _float, _OR_NONE: _or_none, _KNOWN_PARTS: _known_parts}
+    environment.filters |= {_USABLE: _usable, _SOUGHT: _sought, _PICK: _pick, _BOUND: _bound}
 
 
 class _Code(CodeGenerator):
@@ -115,6 +105,13 @@ class _Strict(NodeTransformer):
         self.generic_visit(node)
         if node.name not in _TESTS_OF_MISSING:
             node.node = _filtered(node.node, _USABLE)
+        return node
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:
+        """Refuse to look for nothing, which is found at the beginning of every string (`'ABCD'.index(label)`)."""
+        self.generic_visit(node)
+        if isinstance(node.node, nodes.Getattr) and node.node.attr in _FINDERS:
+            node.args = [_filtered(argument, _SOUGHT) for argument in node.args[:1]] + node.args[1:]
         return node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
@@ -157,6 +154,12 @@ def _known_parts(values: Any) -> Any:
 def _usable(value: Any) -> Any:
     if isinstance(value, Undefined):
         str(value)  # says what is missing
+    return value
+
+
+def _sought(value: Any) -> Any:
+    if _usable(value) == "":
+        raise jinja2.TemplateRuntimeError("an empty string is looked for, which is in every string")
     return value
 
 
