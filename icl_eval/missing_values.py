@@ -64,7 +64,7 @@ def _marked(name: str, value: Any) -> Any:
 
 def refuse_missing(environment: jinja2.Environment) -> None:
     """Make an environment's expressions refuse missing values, what is no number, and places that no list has."""
-    environment.code_generator_class = _Code
+    environment.code_generator_class = type("_Checking", (_Code, environment.code_generator_class), {})
     environment.tests["none"] = lambda value: value is None or isinstance(value, MissingValue)
     environment.filters |= {"int": _int, "float": _float, _OR_NONE: _or_none, _KNOWN_PARTS: _known_parts}
     environment.filters |= {_USABLE: _usable, _SOUGHT: _sought, _PICK: _pick, _BOUND: _bound}

@@ -22,8 +22,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.missing_values import mark_missing, refuse_missing
 from icl_eval.rows import DataSource, Row, read_rows
+from icl_eval.sandbox import bounded, compile_expression
 
-_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
+_ENVIRONMENT = bounded(ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined))
 refuse_missing(_ENVIRONMENT)
 
 RESERVED_FIELDS = ("id", "references", "choices")
@@ -131,8 +132,8 @@ class FieldMapping:
 
     def _compile(self, row: Row, name: str) -> Callable[..., Any]:
         try:
-            return _ENVIRONMENT.compile_expression(self._fields[name], undefined_to_none=False)
-        except jinja2.TemplateError as error:
+            return compile_expression(_ENVIRONMENT, self._fields[name])
+        except Exception as error:  # what nests too deeply for Python is none of Jinja's errors
             raise ConfigError(
                 f"fields.{name}: {self._fields[name]!r} is no column (the row has: {', '.join(map(str, row.values))}) "
                 f"and no expression ({error})"

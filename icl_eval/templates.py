@@ -22,13 +22,16 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from icl_eval.errors import ConfigError
+from icl_eval.sandbox import bounded, render, require_whole
 from icl_eval.styles import Style, draw_style
 from icl_eval.tasks import Example, Task
 
 ApplyChatTemplate = Callable[[list[dict[str, str]]], str]
 """Renders messages (`{"role": …, "content": …}`) and ends with the opening of the assistant's turn."""
 
-_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+_ENVIRONMENT = bounded(ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True))
+_SHOWN = 200
+"""How many characters of a text that is not accepted its message shows."""
 
 
 class Blocks(Protocol):
@@ -124,10 +127,11 @@ class TextTemplate:
         for part in ("instruction", "question", "answer", "demonstration", "separator"):
             text = getattr(self, part) or ""
             try:
+                require_whole(text)
                 self._names[part] = find_undeclared_variables(_ENVIRONMENT.parse(text))
                 self._compiled[part] = _ENVIRONMENT.from_string(text)
-            except jinja2.TemplateError as error:
-                raise ConfigError(f"template.{part}: {error} (in {text!r})") from None
+            except Exception as error:  # what nests too deeply for Python is none of Jinja's errors
+                raise ConfigError(f"template.{part}: {error} (in {_shortened(text)!r})") from None
         if self.variant is not None:
             if "style" not in set().union(*self._names.values()):
                 raise ConfigError(
@@ -198,13 +202,17 @@ class TextTemplate:
             **more,
         }
         try:
-            return self._compiled[part].render(known)
+            return render(self._compiled[part], known)
         except Exception as error:  # a template runs user-written expressions
             reason, names = str(error).rstrip("."), ", ".join(sorted(known))
             raise ConfigError(
                 f"template '{self.name}': {part}: {reason}, for example {example.id!r} of task "
                 f"'{task.name}' (it can use: {names})"
             ) from None
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 @dataclass(frozen=True)
