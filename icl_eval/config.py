@@ -46,7 +46,7 @@ class TaskConfig:
 
 @dataclass
 class ModelConfig:
-    """Where a model's weights come from, see `icl_eval.weights.ModelSpec`; the languages that a translator takes."""
+    """Where a model's weights come from, see `icl_eval.weights.ModelSpec`; languages; a chat template's name."""
 
     source: str = MISSING
     revision: str | None = None
@@ -54,6 +54,7 @@ class ModelConfig:
     allow_pickle: bool = False
     source_language: str | None = None
     target_language: str | None = None
+    chat_template: str | None = None
 
 
 @dataclass
@@ -68,6 +69,7 @@ class TemplateConfig:
     question_first: bool = False
     variant: int | None = None
     chat: bool = False
+    date: str | None = None
 
 
 @dataclass

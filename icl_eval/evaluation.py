@@ -61,7 +61,7 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
         stack.enter_context(_exclusive(folder))
         with stopwatch.stage("prompts"):
             prepared = prepare(evaluation)
-            _warn_of_mistakes(prepared)
+            _warn_of_mistakes(evaluation, prepared)
         identity = {**evaluation.identity, **_content_identities(evaluation, prepared)}
         provenance.require_same_identity(folder / "fingerprint.json", identity)
         logs = [_open_log(stack, folder, task) for task in prepared.tasks]
@@ -85,7 +85,9 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
     return report
 
 
-def _warn_of_mistakes(prepared: Prepared) -> None:
+def _warn_of_mistakes(evaluation: Evaluation, prepared: Prepared) -> None:
+    if rules := prepared.conventions.warn_of_rules(evaluation.search):
+        _warn_once(rules)
     for task in prepared.tasks:
         for sentence in (*lint_template(task), *lint_leaks(task), *lint_pool(task)):
             _warn_once(f"{task.plan.task.name}: {sentence}")
@@ -98,9 +100,11 @@ def _warn_once(sentence: str) -> None:
 
 
 def _content_identities(evaluation: Evaluation, prepared: Prepared) -> dict[str, str]:
-    """Return what the weights are, wherever they lie: the model's, and those of an encoder of its own."""
+    """Return what the weights are, wherever they lie, the model's and those of an encoder of its own, and the day."""
     encoder = evaluation.choice.selector.encoder
     identities = {"weights": prepared.card.identity}
+    if prepared.conventions.day is not None:
+        identities["template.date"] = prepared.conventions.day
     return identities if encoder is None else identities | {"encoder_weights": encoder.identify()}
 
 

@@ -21,7 +21,7 @@ from icl_eval.weights.folders import read_json_object
 from icl_eval.weights.quiet import quiet_transformers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class ModelCard:
     """The same, of the encoder, where it has a number of its own (LED)."""
     task_prefixes: Mapping[str, str]
     """What opens the prompts of the tasks that the model was trained on, by task; from `task_specific_params`."""
-    first_id: int | None
-    """The token that the model's generation config forces to be the first; None for any."""
+    generation: "GenerationConfig"
+    """What the model's files say about generating."""
 
     @property
     def name(self) -> str:
@@ -123,7 +123,7 @@ def read_card(spec: ModelSpec) -> ModelCard:
         max_length=read_max_length(config),
         max_encoder_length=getattr(config, "max_encoder_position_embeddings", None),
         task_prefixes=read_task_prefixes(config),
-        first_id=_read_first_id(weights, config),
+        generation=_read_generation(weights, config),
     )
 
 
@@ -163,16 +163,14 @@ def read_task_prefixes(config: "PreTrainedConfig") -> dict[str, str]:
     return prefixes
 
 
-def _read_first_id(weights: Weights, config: "PreTrainedConfig") -> int | None:
+def _read_generation(weights: Weights, config: "PreTrainedConfig") -> "GenerationConfig":
     from transformers import GenerationConfig
 
     with _reading(weights, "generation_config.json"):
         try:
-            generation = GenerationConfig.from_pretrained(weights.folder, local_files_only=True)
+            return GenerationConfig.from_pretrained(weights.folder, local_files_only=True)
         except OSError:  # there is none: older models have it in config.json
-            generation = GenerationConfig.from_model_config(config)
-    first_id: int | None = generation.forced_bos_token_id
-    return first_id
+            return GenerationConfig.from_model_config(config)
 
 
 def _count_embeddings(config: "PreTrainedConfig") -> int | None:

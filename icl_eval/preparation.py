@@ -4,9 +4,11 @@ Evaluation ── tokenizer, model config ──▶ Prepared: placement and prom
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
+from icl_eval.chats import Chat, chat_renderer
 from icl_eval.conventions import Asked, Conventions, find_conventions
 from icl_eval.demonstrations import Choice, Selection
 from icl_eval.errors import ConfigError
@@ -25,7 +27,6 @@ from icl_eval.prompts import (
 from icl_eval.searches import Search
 from icl_eval.tasks import Example, Task
 from icl_eval.templates import ChatTemplate, Template, TextTemplate
-from icl_eval.tokenization import chat_renderer
 from icl_eval.weights import ModelSpec
 
 
@@ -59,6 +60,8 @@ class Evaluation:
     template: TextTemplate
     chat: bool
     """Whether the template's wording becomes turns of a conversation."""
+    day: date | None
+    """What a chat template is told is today; None for today."""
     placement: Placement | None
     """None for what the model's architecture calls for."""
     search: Search
@@ -107,10 +110,12 @@ def prepare(evaluation: Evaluation) -> Prepared:
     conventions = find_conventions(card, evaluation.conventions)
     placement = _placement(evaluation.placement, card)
     template: Template = evaluation.template
-    if evaluation.chat:
-        if conventions.opening:
-            raise ConfigError(f"template=chat: a conversation cannot begin with {conventions.opening!r}")
-        template = ChatTemplate(evaluation.template, chat_renderer(card.tokenizer))
+    chat = _open_chat(evaluation, conventions) if evaluation.chat else None
+    if chat is not None:
+        template = ChatTemplate(evaluation.template, chat)
+        conventions = replace(conventions, end_of_turn=chat.end_id)
+    else:
+        _require_no_chat_options(evaluation)
 
     def prepare_task(plan: TaskPlan) -> PreparedTask:
         builder = PromptBuilder(
@@ -129,7 +134,34 @@ def prepare(evaluation: Evaluation) -> Prepared:
         answers = AnswerBuilder(evaluation.likelihood, builder, card.tokenizer)
         return PreparedTask(plan, prompts, builder, tuple(map(answers.build, plan.examples, prompts)))
 
-    return Prepared(card, conventions, placement, tuple(map(prepare_task, evaluation.plans)))
+    tasks = tuple(map(prepare_task, evaluation.plans))
+    return Prepared(card, replace(conventions, day=_day(evaluation, chat)), placement, tasks)
+
+
+def _open_chat(evaluation: Evaluation, conventions: Conventions) -> Chat:
+    if conventions.opening:
+        raise ConfigError(f"template=chat: a conversation cannot begin with {conventions.opening!r}")
+    card, name = conventions.card, evaluation.conventions.chat_template
+    return chat_renderer(card.tokenizer, card.name, name, evaluation.day)
+
+
+def _require_no_chat_options(evaluation: Evaluation) -> None:
+    """Refuse what only a conversation has."""
+    for key, value in (
+        ("model.chat_template", evaluation.conventions.chat_template),
+        ("template.date", evaluation.day),
+    ):
+        if value is not None:
+            raise ConfigError(f"{key}={value}: prompts are no conversations here; it goes with template=chat")
+
+
+def _day(evaluation: Evaluation, chat: Chat | None) -> str | None:
+    """Return the day that the prompts depend on; None where they depend on none."""
+    if chat is None:
+        return None
+    if evaluation.day is not None and not chat.calendar.asked:
+        raise ConfigError(f"template.date={evaluation.day}: {chat.description} shows no date; leave it out")
+    return chat.calendar.day.isoformat() if chat.calendar.asked else None
 
 
 def _placement(asked: Placement | None, card: ModelCard) -> Placement:

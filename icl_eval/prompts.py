@@ -37,6 +37,8 @@ class Prompt:
     """Text that the decoder goes on from; None where that is the start token alone."""
     demonstrations: tuple[ShownDemonstration, ...] = ()
     """In the order of the text."""
+    is_chat: bool = False
+    """Whether the text is a conversation, with all special tokens written out."""
 
     @property
     def demonstration_ids(self) -> tuple[str, ...]:
@@ -196,8 +198,7 @@ class PromptBuilder:
     def build_without(self, encoded: EncodedPrompt, example: Example, demonstration_id: str) -> EncodedPrompt:
         """Build a question's prompt again with one demonstration left out and the others in their order."""
         kept = [shown for shown in self.shown(encoded, example) if shown.id != demonstration_id]
-        encoder, decoder = self.placement.place(self.template.render(self.task, kept, example))
-        return self.encode(Prompt(example.id, encoder, decoder))
+        return self._render(kept, example)
 
     def build_content_free(self, example: Example, built: EncodedPrompt, text: str) -> EncodedPrompt:
         """Build a question's prompt again, with a text that says nothing in place of the question.
@@ -212,14 +213,19 @@ class PromptBuilder:
                 f"'{self.task.name}' does not have (it has: {known}); set it to null"
             )
         blank = replace(example, inputs={**example.inputs, "question": text})
-        encoder, decoder = self.placement.place(self.template.render(self.task, self.shown(built, example), blank))
-        return self.encode(Prompt(example.id, encoder, decoder))
+        return self._render(self.shown(built, example), blank)
 
     def _encode(self, example: Example, selected: Sequence[Demonstration]) -> EncodedPrompt:
         arranged = self.order.arrange(selected)
-        blocks = self.template.render(self.task, [demonstration.example for demonstration in arranged], example)
+        shown = [demonstration.example for demonstration in arranged]
+        return self._render(shown, example, tuple(map(_shown, arranged)))
+
+    def _render(
+        self, demonstrations: Sequence[Example], example: Example, listed: tuple[ShownDemonstration, ...] = ()
+    ) -> EncodedPrompt:
+        blocks = self.template.render(self.task, demonstrations, example)
         encoder, decoder = self.placement.place(blocks)
-        return self.encode(Prompt(example.id, encoder, decoder, tuple(map(_shown, arranged))))
+        return self.encode(Prompt(example.id, encoder, decoder, listed, self.template.is_chat))
 
 
 def _shown(demonstration: Demonstration) -> ShownDemonstration:

@@ -80,6 +80,8 @@ def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
             for key in earlier.keys() | identity.keys()
             if json.dumps(earlier.get(key)) != json.dumps(identity.get(key))
         )
+        if differing == ["template.date"] and earlier.get("template.date"):
+            raise FingerprintMismatchError(_explain_day(path.parent, earlier, identity))
         if differing:
             shown = "; ".join(f"{key}: {earlier.get(key)!r} there, {identity.get(key)!r} now" for key in differing[:5])
             more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
@@ -91,6 +93,15 @@ def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
     else:
         _require_no_results(path.parent)
     write_json(dict(identity), path)
+
+
+def _explain_day(folder: Path, earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """Return the sentence about prompts that show another day."""
+    there, now = earlier["template.date"], identity.get("template.date")
+    return (
+        f"{folder} holds a run whose prompts show the day {there}, and these show {now}: go on with "
+        f"template.date={there}, or {_CHOOSE}"
+    )
 
 
 def _read_identity(path: Path) -> dict[str, Any]:

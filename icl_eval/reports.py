@@ -91,7 +91,8 @@ class RunInfo:
     """The rank, from 1, of the one that was selected and not shown."""
     seed: int
     decoding: Mapping[str, Any]
-    """Search, dtype and, by task, stop strings and the number of new tokens."""
+    """Search, dtype, the tokens that end a completion (`ends`), what the model's generation config changes in the
+    search (`generation_config`) and, by task, stop strings and the number of new tokens."""
     fingerprint: str
     """Digest of everything that decides the records: options, data, weights."""
 

@@ -91,6 +91,8 @@ def describe_run(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -
             "options": dict(evaluation.search.recipe),
             "dtype": evaluation.dtype,
             "batch_invariant": evaluation.dtype in ("float32", "float64") or evaluation.search.name == "generate",
+            "ends": prepared.conventions.ends,
+            "generation_config": prepared.conventions.rules(evaluation.search),
             "tasks": tasks,
         },
         fingerprint=fingerprint,

@@ -50,6 +50,10 @@ class Blocks(Protocol):
 class Template(Protocol):
     """Renders a task's wording."""
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether the text is a conversation, with all special tokens written out."""
+
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> Blocks:
         """Render one prompt's parts."""
 
@@ -122,6 +126,7 @@ class TextTemplate:
     _compiled: dict[str, jinja2.Template] = field(init=False, repr=False, default_factory=dict)
     _names: dict[str, set[str]] = field(init=False, repr=False, default_factory=dict)
     _style: dict[str, Style] = field(init=False, repr=False, default_factory=dict)
+    is_chat = False
 
     def __post_init__(self) -> None:
         for part in ("instruction", "question", "answer", "demonstration", "separator"):
@@ -244,6 +249,7 @@ class ChatTemplate:
 
     wording: TextTemplate
     apply_chat_template: ApplyChatTemplate
+    is_chat = True
 
     def __post_init__(self) -> None:
         if self.wording.demonstration is not None or self.wording.question_first:

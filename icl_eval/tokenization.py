@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from icl_eval.continuations import Continuations
 from icl_eval.errors import ConfigError
 from icl_eval.prompts import EncodedPrompt, Prompt
-from icl_eval.templates import ApplyChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,15 +17,16 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> Encod
     """Turn a prompt's texts into token ids.
 
     The encoder's text gets the special tokens that the tokenizer adds (for T5, `</s>` at the end). A
-    decoder-only model's text gets them too, but never a second beginning-of-sequence token, which chat templates
-    already write, and never an end-of-sequence token, after which there is nothing to go on from. The decoder of
-    an encoder-decoder model gets its text alone: the start token is the model's to add.
+    decoder-only model's text gets those that open it, unless it opens with them already, and never those that
+    close it (`</s>`, BERT's `[SEP]`), after which there is nothing to go on from. A conversation has all special
+    tokens written out and gets none. The decoder of an encoder-decoder model gets its text alone: the start token
+    is the model's to add.
 
     Raises:
         ConfigError: When there is nothing for a side to begin with.
     """
     if prompt.encoder is None:
-        decoder_ids = _open_ended(tokenizer, prompt.decoder or "")
+        decoder_ids = _open_ended(tokenizer, prompt.decoder or "", prompt.is_chat)
         return EncodedPrompt(prompt, (), decoder_ids)
     encoder_ids = tuple(tokenizer(prompt.encoder, verbose=False)["input_ids"])
     if not encoder_ids:
@@ -45,7 +45,7 @@ def encode_continuations(
     whole = []
     for text in texts:
         if prompt.encoder is None:
-            whole.append(_open_ended(tokenizer, (prompt.decoder or "") + text))
+            whole.append(_open_ended(tokenizer, (prompt.decoder or "") + text, prompt.is_chat))
         else:
             # a decoder that begins with its start token gets no space before its first word
             target = text.strip() if prompt.decoder is None else prompt.decoder + text
@@ -79,16 +79,26 @@ def _target_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text_target=text, add_special_tokens=False, verbose=False)["input_ids"]) if text else ()
 
 
-def _open_ended(tokenizer: Any, text: str) -> tuple[int, ...]:
-    ids = list(tokenizer(text, verbose=False)["input_ids"])
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if bos is not None and ids[:2] == [bos, bos]:
-        ids = ids[1:]
-    if eos is not None and ids[-1:] == [eos]:
-        plain = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-        if ids[-1 - len(plain) : -1] == plain:  # it stands behind the text and is no part of it
-            ids = ids[:-1]
-    return tuple(ids or [_first_id(tokenizer)])
+def _open_ended(tokenizer: Any, text: str, is_chat: bool) -> tuple[int, ...]:
+    """Return the ids of a text that is to be gone on from."""
+    plain = tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    if is_chat:
+        return plain or (_first_id(tokenizer),)
+    opening = _opening(tokenizer, tuple(tokenizer(text, verbose=False)["input_ids"]), plain)
+    # what the text itself opens with is there once
+    shared = next(
+        length for length in range(len(opening), -1, -1) if plain[:length] == opening[len(opening) - length :]
+    )
+    return opening[: len(opening) - shared] + plain or (_first_id(tokenizer),)
+
+
+def _opening(tokenizer: Any, whole: tuple[int, ...], plain: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what a tokenizer puts before a text, from its ids with and without all that is added."""
+    for start in range(len(whole) - len(plain) + 1):
+        if plain and whole[start : start + len(plain)] == plain:
+            return whole[:start]
+    opens = set(tokenizer.all_special_ids) - {tokenizer.eos_token_id, tokenizer.sep_token_id}
+    return tuple(takewhile(opens.__contains__, whole))
 
 
 def _first_id(tokenizer: Any) -> int:
@@ -97,21 +107,3 @@ def _first_id(tokenizer: Any) -> int:
         if token_id is not None:
             return int(token_id)
     raise ConfigError("an empty prompt, and the tokenizer has no beginning-of-sequence token")
-
-
-def chat_renderer(tokenizer: "PreTrainedTokenizerBase") -> ApplyChatTemplate:
-    """Return the tokenizer's own chat template as a function from messages to text.
-
-    Raises:
-        ConfigError: When the tokenizer has none.
-    """
-    if tokenizer.chat_template is None:
-        raise ConfigError("template=chat: this model's tokenizer has no chat template; use another template")
-
-    def apply(messages: list[dict[str, str]]) -> str:
-        try:
-            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # a chat template is a program of the model's authors
-            raise ConfigError(f"template=chat: the model's chat template failed: {error}") from None
-
-    return apply

@@ -160,6 +160,32 @@ def test_an_unknown_language_is_one_sentence_with_those_that_are_known(name, fol
     assert str(error.value).startswith(f"model.target_language=xx: {name} has no such thing (it has: {known}, ")
 
 
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [("mbart", "ar_AR, cs_CZ, de_DE and 22 more"), ("m2m_100", "af, am, ar and 97 more"), ("marian", "deu, fra")],
+)
+@pytest.mark.parametrize("command", ["evaluate", "stream"])
+def test_a_translator_that_is_not_told_what_to_write_is_refused(command, name, codes, folders, icl_eval_command):
+    asked = ["prompt=a"] if command == "stream" else ["task=translation_en_fr", "limit=1", "likelihood=references"]
+    outcome = icl_eval_command(command, f"model.source={folders[name]}", *asked)
+    sentence = (
+        f"icl-eval: model.target_language: {name} translates into several languages and has to be told which one: "
+        f"model.target_language=… ({codes})\n"
+    )
+    assert (outcome.exit_code, outcome.err) == (2, sentence)
+
+
+def test_a_translator_whose_files_or_prompt_name_the_language_needs_no_other(folders, tmp_path):
+    import shutil
+
+    assert conventions(folders["marian"]).encode_text("q", ">>fra<< a").prompt.encoder == ">>fra<< a"
+    folder = shutil.copytree(folders["mbart"], tmp_path / "model")
+    config = json.loads((folder / "generation_config.json").read_text())
+    french = read_card(ModelSpec(str(folder))).tokenizer.convert_tokens_to_ids("fr_XX")
+    (folder / "generation_config.json").write_text(json.dumps(config | {"forced_bos_token_id": french}))
+    assert conventions(folder).first_id == french
+
+
 def test_a_conversation_does_not_begin_with_a_prefix(folders, icl_eval_command):
     outcome = icl_eval_command(
         f"model.source={folders['prefixed_t5']}", "task=qa", "task_prefix=summarization", "template=chat"
@@ -232,15 +258,16 @@ def test_a_trace_shows_the_first_token_before_text_in_the_decoder_as_added(folde
 
 def test_trace_and_tour_show_the_encoders_tokens_of_a_vocabulary_for_each_side(icl_eval_command, tmp_path):
     folder = translators.save_marian(tmp_path / "model", separate_vocabularies=True)
-    asked = (f"model.source={folder}", "prompt='The house'", "max_new_tokens=2", "hydra.run.dir=run")
+    asked = (f"model.source={folder}", "model.target_language=fra", "prompt='The house'", "max_new_tokens=2")
+    asked += ("hydra.run.dir=run",)
     tokenizer = read_card(ModelSpec(str(folder))).tokenizer
-    expected = [*tokenizer.tokenize("The house"), "</s>"]
+    expected = [">>fra<<", *tokenizer.tokenize("The house"), "</s>"]
     for command in ("trace", "tour"):
         assert icl_eval_command(command, *asked).exit_code == 0
     trace = json.loads((tmp_path / "run" / "trace.json").read_text(encoding="utf-8"))
     tokens = [each["token"] for each in trace["encoder"]["tokens"]]
     assert [token["piece"] for token in tokens] == expected
-    assert "".join(token["text"] for token in tokens) == "Thehouse</s>"
+    assert "".join(token["text"] for token in tokens) == ">>fra<<Thehouse</s>"
     assert [each["token"]["piece"] for each in trace["decoder"]["tokens"]] == ["<pad>"]
     tour = json.loads((tmp_path / "run" / "tour.json").read_text(encoding="utf-8"))
     assert {side: each["tokens"] for side, each in tour["input"].items()} == {"encoder": expected, "decoder": ["<pad>"]}

@@ -93,7 +93,10 @@ CHANGES = {
     "model.revision": (completions, ["model.source=tiny/gpt2"], ["model.revision=old"]),
     "model.trust_remote_code": (refused, ["model.source={own_code}"], ["model.trust_remote_code=true"]),
     "model.source_language": (refused, ["model.source={t5}"], ["model.source_language=en_XX"]),
-    "model.target_language": (completions, ["model.source={mbart}"], ["model.target_language=fr_XX"]),
+    "model.target_language": (
+        completions, ["model.source={mbart}", "model.target_language=de_DE"], ["model.target_language=fr_XX"],
+    ),
+    "model.chat_template": (prompts, ["model.source={named}", "template=chat"], ["model.chat_template=dated"]),
     "task_prefix": (prompts, ["model.source={prefixed}"], ["task_prefix=translation_en_to_fr"]),
     "model.allow_pickle": (refused, ["model.source={pickled}"], ["model.allow_pickle=true"]),
     "decoding": (completions, [], ["decoding=sample"]),
@@ -147,6 +150,10 @@ CHANGES = {
     "template.separator": (prompts, [], ["template.separator='--'"]),
     "template.question_first": (prompts, ["model.source={t5}"], ["template.question_first=true"]),
     "template.variant": (prompts, ["template=varied"], ["template.variant=3"]),
+    "template.date": (
+        prompts, ["model.source={named}", "template=chat", "model.chat_template=dated", "template.date=2025-01-31"],
+        ["template.date=2025-02-01"],
+    ),
     "template.chat": (prompts, ["model.source={chatty}"], ["template.chat=true"]),
     "placement": (prompts, ["model.source={t5}"], ["placement=split"]),
     "demonstrations": (prompts, [], ["demonstrations=first"]),
@@ -302,6 +309,7 @@ PLACES = (
     "as_fresh",
     "endings",
     "chatty",
+    "named",
     "pickled",
     "own_code",
     "rows",
@@ -319,6 +327,8 @@ def places(tmp_path_factory, gpt2, t5):
     for name in ("fresh", "as_fresh"):  # the same, loaded apart
         tiny_models.save_gpt2(places[name])
     tiny_models.save_gpt2(places["chatty"], chat_template=tiny_models.CHAT_TEMPLATE)
+    dated = "{{ strftime_now('%d %b') }}" + tiny_models.CHAT_TEMPLATE
+    tiny_models.save_gpt2(places["named"], chat_template={"default": tiny_models.CHAT_TEMPLATE, "dated": dated})
     tiny_models.save_bert(places["bert"])
     translators.save_prefixed_t5(places["prefixed"])
     translators.save_mbart(places["mbart"])

@@ -7,6 +7,7 @@ from tiny_models import train_bpe
 from tokenizers import processors
 
 from icl_eval.building import build_evaluation
+from icl_eval.chats import chat_renderer
 from icl_eval.demonstrations import (
     AsSelectedOrder,
     Demonstration,
@@ -27,7 +28,7 @@ from icl_eval.prompts import (
 )
 from icl_eval.tasks import Example, Task
 from icl_eval.templates import ChatTemplate, TextTemplate
-from icl_eval.tokenization import chat_renderer, encode_prompt
+from icl_eval.tokenization import encode_prompt
 
 GOLDEN = Path(__file__).parent / "golden"
 TASKS = ("translation", "translation_en_fr", "commonsense", "math", "qa", "dialogue", "story", "showcase")

@@ -2,9 +2,10 @@ import pytest
 from tiny_models import train_bpe, train_unigram
 from tokenizers import processors
 
+from icl_eval.chats import chat_renderer
 from icl_eval.errors import ConfigError
 from icl_eval.prompts import Prompt
-from icl_eval.tokenization import chat_renderer, encode_prompt
+from icl_eval.tokenization import encode_prompt
 
 BOS, EOS = "<|bos|>", "<|eos|>"
 
@@ -40,6 +41,12 @@ def decoded(tokenizer, prompt):
         ("$A", f"a b{EOS}", f"a b{EOS}"),
         (f"$A {EOS}", f"a b{EOS}", f"a b{EOS}"),
         (f"{BOS} $A {EOS}", f"a b{EOS}", f"{BOS}a b{EOS}"),
+        # and so are several tokens, of which the text may have written the last alone
+        (f"{EOS} {BOS} $A", f"{EOS}{BOS}a b", f"{EOS}{BOS}a b"),
+        (f"{EOS} {BOS} $A", f"{BOS}a b", f"{EOS}{BOS}a b"),
+        # what is no end of a sequence closes a text as well
+        (f"$A {BOS}", "a b", "a b"),
+        (f"$A {EOS} {BOS}", f"a b{EOS}", f"a b{EOS}"),
         # special tokens inside stay
         (f"{BOS} $A {EOS}", f"a{EOS}{BOS}b", f"{BOS}a{EOS}{BOS}b"),
         # an empty text
@@ -95,9 +102,9 @@ def test_the_separator_of_a_t5_decoder_is_one_end_of_sequence_token():
 def test_a_tokenizer_without_a_chat_template_and_one_with_a_broken_one_are_one_sentence():
     with pytest.raises(ConfigError) as error:
         chat_renderer(train_bpe())
-    assert str(error.value) == ("template=chat: this model's tokenizer has no chat template; use another template")
+    assert str(error.value) == ("template=chat: this model has no chat template in its tokenizer; use another template")
     with pytest.raises(ConfigError) as error:
         chat_renderer(train_bpe(chat_template="{{ raise_exception('no system role') }}"))(
             [{"role": "user", "content": "q"}]
         )
-    assert str(error.value) == "template=chat: the model's chat template failed: no system role"
+    assert str(error.value) == "template=chat: the chat template of this model failed: no system role"

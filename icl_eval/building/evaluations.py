@@ -1,5 +1,6 @@
 """Evaluations: everything that a run needs, from a composed configuration."""
 
+import datetime
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ def build_evaluation(
         conventions=asked_conventions(config),
         template=template,
         chat=config.template.chat,
+        day=_read_day(config.template.date),
         placement=build(config.placement, "placement", PLACEMENTS) if config.placement else None,
         choice=choice,
         search=search,
@@ -93,6 +95,13 @@ def _require_instruction(plan: TaskPlan, template: TextTemplate) -> None:
         raise ConfigError(
             f"control=instruction_only: template '{template.name}' shows no instruction for task '{plan.task.name}'"
         )
+
+
+def _read_day(text: str | None) -> datetime.date | None:
+    try:
+        return None if text is None else datetime.date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"template.date={text}: must be a day such as 2025-01-31") from None
 
 
 def _build_template(config: TemplateConfig, name: str) -> TextTemplate:

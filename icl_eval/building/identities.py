@@ -55,11 +55,11 @@ def identity_of(config: Mapping[str, Any], plans: Sequence[TaskPlan], search: Se
         search: How completions are found.
     """
     options = deepcopy(dict(config))
-    languages = {key: options["model"][key] for key in ("source_language", "target_language")}
+    conventions = {key: options["model"][key] for key in ("source_language", "target_language", "chat_template")}
     for key in ("model", "batch_size", "prefix_cache_mb", "device", "metrics", "postprocessing"):
         del options[key]
     options["demonstrations"].pop("encoder", None)
-    options["model"] = languages
+    options["model"] = conventions
     options["decoding"] = {"name": search.name, "stop": search.stop, **search.recipe}
     for plan in plans:
         task = options["task"][plan.task.name]

@@ -22,7 +22,8 @@ def build_model_spec(config: ModelConfig) -> ModelSpec:
 
 def asked_conventions(config: ModelOptions) -> Asked:
     """Return which of the model's conventions the options ask for."""
-    return Asked(config.task_prefix, config.model.source_language, config.model.target_language)
+    model = config.model
+    return Asked(config.task_prefix, model.source_language, model.target_language, model.chat_template)
 
 
 def build_conventions(config: ModelOptions) -> Conventions:

@@ -69,7 +69,7 @@ class GreedyDecoder:
         search = search or Greedy()
         self._rules = Rules(model.network, max_new_tokens, {**search.settings, **settings})
         self._pick = build_pick(search)
-        self._end_ids = end_ids(model.network)
+        self._end_ids = end_ids(model.network, settings)
         self._start_ids = start_ids(model)
 
     def stream(

@@ -59,6 +59,7 @@ class LibraryDecoder:
         for name, value in {**settings, **own}.items():
             setattr(self._config, name, value)
         self._start_ids = start_ids(model)
+        self._end_ids = end_ids(model.network, settings)
 
     def stream(
         self, prompts: Sequence[EncodedPrompt], among: Sequence[EncodedPrompt] | None = None
@@ -100,7 +101,7 @@ class LibraryDecoder:
         )
         for token_id in token_ids:
             # Beam search may end before max_new_tokens and without an end of sequence: that is its length, then.
-            yield row.append(token_id, end_ids(self._model.network), len(token_ids))
+            yield row.append(token_id, self._end_ids, len(token_ids))
             if row.finish_reason:
                 break
         yield row.completion()

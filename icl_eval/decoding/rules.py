@@ -17,9 +17,14 @@ from icl_eval.errors import ConfigError
 from icl_eval.models import LanguageModel
 
 
-def end_ids(network: PreTrainedModel) -> frozenset[int]:
-    """Return the ids of the tokens that end a sequence, as the model's generation config says."""
-    eos: Any = network.generation_config.eos_token_id
+def end_ids(network: PreTrainedModel, settings: Mapping[str, Any]) -> frozenset[int]:
+    """Return the ids of the tokens that end a sequence.
+
+    Args:
+        network: Its generation config says which.
+        settings: What differs from that config, as `generate` would be told.
+    """
+    eos: Any = settings.get("eos_token_id", network.generation_config.eos_token_id)
     if eos is None:
         return frozenset()
     return frozenset([eos] if isinstance(eos, int) else eos)

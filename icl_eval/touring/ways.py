@@ -68,7 +68,7 @@ class Subject:
 
     def append(self, row: Hypothesis, token_id: int) -> None:
         """Add a token to a completion."""
-        row.append(token_id, end_ids(self.model.network), self.max_new_tokens)
+        row.append(token_id, end_ids(self.model.network, self.settings), self.max_new_tokens)
 
 
 @dataclass(frozen=True)

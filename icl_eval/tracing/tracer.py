@@ -78,7 +78,7 @@ class Tracer:
         self._num_runners_up = num_runners_up
         self._rules = Rules(model.network, limits.max_new_tokens, {**search.settings, **settings})
         self._pick = build_pick(search)
-        self._end_ids = end_ids(model.network)
+        self._end_ids = end_ids(model.network, settings)
 
     def trace(self, prompt: EncodedPrompt) -> Decoded:
         """Decode a prompt.
