@@ -23,8 +23,8 @@ from icl_eval.linting import lint_leaks, lint_pool, lint_template
 from icl_eval.metrics import Metric
 from icl_eval.models import LanguageModel, load_model
 from icl_eval.preparation import Evaluation, Prepared, PreparedTask, TaskPlan, prepare
-from icl_eval.prompts import EncodedPrompt, ShownDemonstration
-from icl_eval.records import Record, RecordLog
+from icl_eval.prompts import EncodedPrompt
+from icl_eval.records import Record, RecordLog, ShownDemonstration
 from icl_eval.reports import SCHEMA_VERSION, Report, Timing, write_report
 from icl_eval.results import describe_origin, describe_run, score_task
 from icl_eval.stopwatch import Stopwatch
