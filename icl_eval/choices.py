@@ -4,10 +4,8 @@ A configuration names a class (`_target_: icl_eval.demonstrations.RandomOrder`),
 (`{"name": "random", "seed": 0}`): where a class is in the code must not decide whether a folder can be read.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-from icl_eval.flattening import flatten
 
 GROUPS = ("decoding", "placement", "demonstrations", "order", "control", "likelihood")
 """Keys that hold one choice. `postprocessing` does too, and `metrics` some, in a run and in each task."""
@@ -43,22 +41,19 @@ def _map_scoring(config: Mapping[str, Any], prefix: str, change: Change) -> dict
     return changed
 
 
-def name_choice(classes: Mapping[str, str], class_name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a choice as files hold it: its name, and its options beside it.
-
-    Args:
-        classes: What the names of a group stand for. Of several names for one class, the right one ends with the value
-            of an option, as `numeric_flexible` does.
-        class_name: The class that is built.
-        options: Its arguments. One that is itself called `name` becomes a part of the choice's: `hub:rouge`.
-    """
-    names = [name for name, named in classes.items() if named == class_name]
-    name = next((name for name in names if name.rpartition("_")[2] in options.values()), names[0])
-    if "name" in options:
-        name = f"{name}:{options['name']}"
-    return {"name": name, **{option: value for option, value in options.items() if option != "name"}}
-
-
 def flatten_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration flat, as a user writes it: `{"order": "random", "order.seed": 0}`."""
     return {key.removesuffix(".name") if key in _NAME_KEYS else key: value for key, value in flatten(config).items()}
+
+
+def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `{"task.qa.stop": [...], ...}` for `{"task": {"qa": {"stop": [...]}}}`; an empty mapping stays a value."""
+    return dict(_items(nested, ""))
+
+
+def _items(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _items(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

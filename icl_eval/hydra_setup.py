@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from icl_eval.file_names import shortened
 from icl_eval.hydra_overrides import is_override
+from icl_eval.numbers import shortened
 
 _COMMAND_NAME = "ICL_EVAL_COMMAND_NAME"
 """Environment variable, so that the worker processes of a sweep see what their parent decided."""

@@ -7,7 +7,8 @@ classes are listed here as they were called then, whatever became of them since.
 from collections.abc import Mapping
 from typing import Any
 
-from icl_eval.choices import map_choices, name_choice
+from icl_eval.choices import map_choices
+from icl_eval.targets import name_choice
 
 _TARGET = "_target_"
 _CLASSES: Mapping[str, Mapping[str, str]] = {

@@ -1,6 +1,7 @@
-"""Numbers: how scores, counts, long lists and values read, in the terminal, on pages, in tables and in messages."""
+"""Formatting: how numbers, values, names and long lists read in sentences, tables and file names."""
 
 import difflib
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -47,3 +48,14 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     return f"unknown key '{key}'{hint} (known: {', '.join(sorted(known)) or 'none'})"
+
+
+def shortened(name: str, text: str, size: int) -> str:
+    """Return as much of a name as there is room for, with a digest of the text that it stands for.
+
+    Args:
+        name: What is readable of the text.
+        text: What another name must differ for.
+        size: How many bytes of the name may stay; 9 more are the digest's.
+    """
+    return f"{name.encode()[:size].decode(errors='ignore')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

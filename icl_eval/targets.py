@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from icl_eval.choices import name_choice
 from icl_eval.errors import ConfigError
 from icl_eval.numbers import unknown_key, written
 
@@ -65,6 +64,22 @@ def name_target(config: Any, key: str, family: Family) -> dict[str, Any]:
         ConfigError: When the target is not of the family.
     """
     return name_choice(family.classes, *_split(config, key, family))
+
+
+def name_choice(classes: Mapping[str, str], class_name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a choice as files hold it: its name, and its options beside it.
+
+    Args:
+        classes: What the names of a group stand for. Of several names for one class, the right one ends with the value
+            of an option, as `numeric_flexible` does.
+        class_name: The class that is built.
+        options: Its arguments. One that is itself called `name` becomes a part of the choice's: `hub:rouge`.
+    """
+    names = [name for name, named in classes.items() if named == class_name]
+    name = next((name for name in names if name.rpartition("_")[2] in options.values()), names[0])
+    if "name" in options:
+        name = f"{name}:{options['name']}"
+    return {"name": name, **{option: value for option, value in options.items() if option != "name"}}
 
 
 def _split(config: Any, key: str, family: Family) -> tuple[str, dict[str, Any]]:

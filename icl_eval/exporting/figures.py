@@ -11,7 +11,7 @@ import numpy as np
 
 from icl_eval.analysis import InfluenceAnalysis, ShotCurve, VarianceAnalysis
 from icl_eval.exporting.tables import one_line
-from icl_eval.file_names import shortened
+from icl_eval.numbers import shortened
 from icl_eval.pages.charts import TEST_SET, curve_scale, variance_segments
 from icl_eval.pages.scales import Scale
 
