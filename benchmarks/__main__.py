@@ -20,9 +20,9 @@ from benchmarks.rounds import run_rounds
 from benchmarks.systems import FAMILIES, PACKAGES, build_systems
 from benchmarks.tables import Outcome, render_machine, render_outcome
 from benchmarks.workloads import WORKLOADS, Workload
-from icl_eval.models import load_model
-from icl_eval.weights import ModelSpec
-from icl_eval.weights.quiet import quiet_transformers
+from icl_eval.models.loading import load_model
+from icl_eval.models.quiet import quiet_transformers
+from icl_eval.models.weights import ModelSpec
 
 _DEFAULT_MODEL = Path(__file__).parent.parent / "conf/model/smollm2_135m.yaml"
 

@@ -9,8 +9,8 @@ import torch
 from benchmarks.answers import Answer
 from benchmarks.systems import BATCH_SIZES, PACKAGES, System
 from benchmarks.workloads import Workload, encode_choices
-from icl_eval.continuations import Continuations
 from icl_eval.decoding import LikelihoodScorer
+from icl_eval.prompts.continuations import Continuations
 
 
 def build_choosers(families: Sequence[str], workload: Workload) -> list[System]:

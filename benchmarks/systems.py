@@ -10,9 +10,9 @@ import torch
 from benchmarks.answers import Answer, cut_text
 from benchmarks.native import CTranslate2, LlamaCpp
 from benchmarks.workloads import Workload
-from icl_eval.decoding import Completion, GreedyDecoder
-from icl_eval.models import LanguageModel
-from icl_eval.prompts import EncodedPrompt
+from icl_eval.decoding import Completion, StreamDecoder
+from icl_eval.models.loading import LanguageModel
+from icl_eval.prompts.building import EncodedPrompt
 
 BATCH_SIZES = (16, 32)
 """For systems that have to be told one. Every size gets a row: the reader sees which is better."""
@@ -70,7 +70,7 @@ class IclEval:
 
     def answer(self, workload: Workload) -> list[Answer]:
         """Return the answers, in the order of the prompts."""
-        decoder = GreedyDecoder(replace(workload.model), workload.max_new_tokens, workload.stop)
+        decoder = StreamDecoder(replace(workload.model), workload.max_new_tokens, workload.stop)
         completions = {
             event.example_id: event for event in decoder.stream(workload.prompts) if isinstance(event, Completion)
         }

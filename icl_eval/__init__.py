@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from icl_eval.frames import load_records, load_runs
-    from icl_eval.streaming import stream
+    from icl_eval.commands.stream import stream
+    from icl_eval.runs.frames import load_records, load_runs
 
 __version__ = "0.1.0"
 

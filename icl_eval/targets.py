@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from icl_eval.errors import ConfigError
-from icl_eval.numbers import unknown_key, written
+from icl_eval.formatting import unknown_key, written
 
 
 @dataclass(frozen=True)

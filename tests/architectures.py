@@ -4,7 +4,7 @@ import torch
 import transformers as hf
 from tiny_models import train_bpe
 
-from icl_eval.models import LanguageModel
+from icl_eval.models.loading import LanguageModel
 
 VOCABULARY = 200
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}

@@ -15,8 +15,9 @@ import tiny_models
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
-from icl_eval import cli, hydra_setup
-from icl_eval.config import register_schemas
+from icl_eval.cli import main as cli
+from icl_eval.config import setup as hydra_setup
+from icl_eval.config.schema import register_schemas
 
 
 @pytest.fixture
@@ -65,16 +66,16 @@ def icl_eval_command(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """Return a list that the ids of all questions join that a model is asked."""
-    from icl_eval.decoding import GreedyDecoder  # imports torch, which most tests do without
+    from icl_eval.decoding import StreamDecoder  # imports torch, which most tests do without
 
     ids = []
-    stream = GreedyDecoder.stream
+    stream = StreamDecoder.stream
 
     def listen(decoder, prompts, **options):
         ids.extend(prompt.prompt.example_id for prompt in prompts)
         return stream(decoder, prompts, **options)
 
-    monkeypatch.setattr(GreedyDecoder, "stream", listen)
+    monkeypatch.setattr(StreamDecoder, "stream", listen)
     return ids
 
 

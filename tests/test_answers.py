@@ -4,10 +4,9 @@ from dataclasses import replace
 import pytest
 import tiny_models
 
-from icl_eval.continuations import Continuations
 from icl_eval.demonstrations import AsSelectedOrder, Demonstration
 from icl_eval.errors import ConfigError, DataError, PromptTooLongError
-from icl_eval.likelihood import (
+from icl_eval.evaluation.likelihood import (
     AnswerBuilder,
     AnswerLikelihood,
     Answers,
@@ -17,7 +16,7 @@ from icl_eval.likelihood import (
 )
 from icl_eval.metrics.likelihood import likelihood_metrics
 from icl_eval.metrics.scoring import score_statistics
-from icl_eval.prompts import (
+from icl_eval.prompts.building import (
     Context,
     DecoderPlacement,
     EncodedPrompt,
@@ -26,10 +25,11 @@ from icl_eval.prompts import (
     PromptBuilder,
     SplitPlacement,
 )
-from icl_eval.records import Record
-from icl_eval.tasks import Example, Task
-from icl_eval.templates import ChatTemplate, TextTemplate
-from icl_eval.tokenization import encode_continuations, encode_prompt
+from icl_eval.prompts.continuations import Continuations
+from icl_eval.prompts.templates import ChatTemplate, TextTemplate
+from icl_eval.prompts.tokenization import encode_continuations, encode_prompt
+from icl_eval.runs.records import Record
+from icl_eval.tasks.examples import Example, Task
 
 BPE, UNIGRAM = tiny_models.train_bpe(), tiny_models.train_unigram()
 SHOWN = Example("d1", {"question": "is the sky blue?"}, ("yes",))

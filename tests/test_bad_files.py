@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from icl_eval import rows
+from icl_eval.config.files import require_readable_files
+from icl_eval.config.setup import slug
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.hydra_files import require_readable_files
-from icl_eval.hydra_setup import slug
-from icl_eval.rows import DataSource, read_rows
+from icl_eval.tasks import rows
+from icl_eval.tasks.rows import DataSource, read_rows
 
 ROW = b'{"question": "q", "references": "a"}\n'
 HEADER = b"question,references\n"

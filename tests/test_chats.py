@@ -8,11 +8,11 @@ from chat_templates import CHATML, SHAPES
 from tiny_models import train_bpe
 from tokenizers import AddedToken, processors
 
-from icl_eval import chats
-from icl_eval.chats import chat_renderer
 from icl_eval.errors import ConfigError
-from icl_eval.prompts import Prompt
-from icl_eval.tokenization import encode_continuations, encode_prompt
+from icl_eval.prompts import chats
+from icl_eval.prompts.building import Prompt
+from icl_eval.prompts.chats import chat_renderer
+from icl_eval.prompts.tokenization import encode_continuations, encode_prompt
 
 TURNS = [("user", "q1"), ("assistant", "a1"), ("user", "q2")]
 MESSAGES = [{"role": role, "content": content} for role, content in TURNS]

@@ -7,12 +7,12 @@ from architectures import build
 from scipy import stats
 from test_decoding import decode, generate, make_prompts
 
-from icl_eval.decoding import GreedyDecoder, Token
+from icl_eval.decoding import StreamDecoder, Token
 from icl_eval.decoding.choosing import draw, uniforms_of
 from icl_eval.decoding.rules import Rules, apply_rules, start_ids
+from icl_eval.decoding.searches import Sample
 from icl_eval.errors import ConfigError
-from icl_eval.prompts import EncodedPrompt, Prompt
-from icl_eval.searches import Sample
+from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 CUTS = [
     {},
@@ -72,7 +72,7 @@ def test_what_is_drawn_by_many_questions_is_distributed_as_the_model_says():
     ids = tuple(range(20, 40))
     prompts = [EncodedPrompt(Prompt(f"q{number}", None, None), (), ids) for number in range(3000)]
     search = Sample(temperature=1.5, top_k=8, seed=5)
-    events = GreedyDecoder(model, 1, batch_size=500, search=search).stream(prompts)
+    events = StreamDecoder(model, 1, batch_size=500, search=search).stream(prompts)
     counts = Counter(event.id for event in events if isinstance(event, Token))
 
     with torch.inference_mode():

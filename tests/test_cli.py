@@ -9,18 +9,18 @@ import jsonschema
 import pytest
 from omegaconf import OmegaConf
 
-from icl_eval.cli import COMMANDS
-from icl_eval.config import ModelConfig, RunConfig, StreamConfig, TaskConfig, TemplateConfig
-from icl_eval.decoding import Completion, GreedyDecoder
+from icl_eval.cli.main import COMMANDS
+from icl_eval.commands.stream import stream
+from icl_eval.config.schema import ModelConfig, RunConfig, StreamConfig, TaskConfig, TemplateConfig
+from icl_eval.config.setup import conf_dir
+from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.demonstrations import ORDERS, SELECTORS
-from icl_eval.hydra_setup import conf_dir
 from icl_eval.metrics import METRICS
-from icl_eval.models import choose_device, load_model
-from icl_eval.prompts import Prompt
-from icl_eval.reports import report_schema
-from icl_eval.streaming import stream
-from icl_eval.tokenization import encode_prompt
-from icl_eval.weights import ModelSpec
+from icl_eval.models.loading import choose_device, load_model
+from icl_eval.models.weights import ModelSpec
+from icl_eval.prompts.building import Prompt
+from icl_eval.prompts.tokenization import encode_prompt
+from icl_eval.runs.reports import report_schema
 
 QUICK = ("task=qa", "limit=2", "num_fewshot=1", "max_new_tokens=4")
 QUESTION = "qa-test-001"
@@ -234,10 +234,10 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (
             [
                 "postprocessing=strip",
-                "postprocessing._target_=icl_eval.pages.rendering.PackageLoader",
+                "postprocessing._target_=icl_eval.reporting.pages.rendering.PackageLoader",
                 "+postprocessing.package_name=antigravity",
             ],
-            "postprocessing._target_=icl_eval.pages.rendering.PackageLoader: must be a class of "
+            "postprocessing._target_=icl_eval.reporting.pages.rendering.PackageLoader: must be a class of "
             "icl_eval.postprocessing: Extract, FirstLine, Strip",
         ),
         (
@@ -283,7 +283,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
 def test_a_mistake_is_one_line_and_ends_the_command_before_weights_load(
     arguments, sentence, icl_eval, gpt2, t5, monkeypatch
 ):
-    monkeypatch.setattr("icl_eval.evaluation.load_model", refuse_to_load)
+    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse_to_load)
     arguments = [argument.replace("{t5}", str(t5)) for argument in arguments]
     places = {"{cwd}": str(Path.cwd()), "{given}": " ".join([f"model.source={gpt2}", *QUICK, *arguments])}
     for place, value in places.items():
@@ -295,7 +295,7 @@ def test_a_mistake_is_one_line_and_ends_the_command_before_weights_load(
 
 
 def test_a_device_that_is_not_there_is_one_line_with_those_that_are(icl_eval, monkeypatch):
-    monkeypatch.setattr("icl_eval.evaluation.load_model", refuse_to_load)
+    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse_to_load)
     outcome = icl_eval("device=tpu")
     assert (outcome.exit_code, outcome.out) == (2, "")
     assert outcome.err.startswith("icl-eval: device='tpu' is not available here: auto, cpu")
@@ -433,7 +433,7 @@ def test_a_failure_of_the_run_itself_shows_where_it_happened(icl_eval, monkeypat
     def fail(spec, dtype, device):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("icl_eval.evaluation.load_model", fail)
+    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", fail)
     with pytest.raises(RuntimeError, match="out of luck"):
         icl_eval()
 
@@ -504,7 +504,7 @@ def test_law_5_the_text_of_a_stream_is_the_completion(stop, sides, icl_eval_comm
     model = load_model(ModelSpec(str(folder)))
     encoded = encode_prompt(model.tokenizer, Prompt("x", *SIDES[sides]))
     begun = SIDES[sides][1] if "begun" in sides else None
-    (whole,) = (event for event in GreedyDecoder(model, 12).stream([encoded]) if isinstance(event, Completion))
+    (whole,) = (event for event in StreamDecoder(model, 12).stream([encoded]) if isinstance(event, Completion))
     middle = whole.text[5:8]
 
     overrides = [f"decoding.stop={json.dumps([middle], ensure_ascii=False)}"] if stop else []
@@ -571,7 +571,7 @@ def test_the_same_command_again_reads_its_folder_and_loads_no_model(icl_eval, tm
     report, _ = read_run(folder)
     samples = (folder / "samples_qa.jsonl").read_bytes()
 
-    monkeypatch.setattr("icl_eval.evaluation.load_model", refuse_to_load)
+    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse_to_load)
     second = icl_eval()
 
     remark = "all completions were there already: nothing was decoded\n"
@@ -585,7 +585,7 @@ def test_the_same_command_again_reads_its_folder_and_loads_no_model(icl_eval, tm
 
 def test_metrics_can_be_chosen_and_are_computed_from_the_records_alone(icl_eval, tmp_path, monkeypatch):
     icl_eval("hydra.run.dir=run")
-    monkeypatch.setattr("icl_eval.evaluation.load_model", refuse_to_load)
+    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse_to_load)
     assert icl_eval("hydra.run.dir=run", "metrics=[chrf]", "metrics.chrf.word_order=2").exit_code == 0
     report, samples = read_run(tmp_path / "run")
     assert list(report["results"]["qa"]["metrics"]) == ["chrf"]

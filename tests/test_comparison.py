@@ -10,11 +10,11 @@ import scipy.stats
 from test_reports import REPORT
 
 import icl_eval
-from icl_eval.comparison import compare_runs
+from icl_eval.analysis.comparison import compare_runs
+from icl_eval.config.setup import conf_dir
 from icl_eval.errors import DataError
-from icl_eval.hydra_setup import conf_dir
-from icl_eval.reports import write_report
-from icl_eval.runs import find_runs, read_run
+from icl_eval.runs.folders import find_runs, read_run
+from icl_eval.runs.reports import write_report
 
 QUICK = ("task=qa", "limit=6", "max_new_tokens=4", "num_fewshot=1")
 RIGHT = {"one": "110010", "other": "111101"}  # of each question, whether the run of this name has it right
@@ -39,9 +39,9 @@ PROMPTING = {f"icl_eval.{name}" for name in ("prompts", "templates", "tokenizati
     ("module", "unwanted"),
     [
         ("records", {"jinja2"} | PROMPTING),
-        ("metrics.likelihood", {"jinja2", "icl_eval.likelihood"} | PROMPTING),
-        ("comparison", {"hydra", "omegaconf", "icl_eval.config", "icl_eval.building"} | PROMPTING),
-        ("evaluation", {"hydra", "omegaconf", "icl_eval.config", "icl_eval.pages"}),
+        ("metrics.likelihood", {"jinja2", "icl_eval.evaluation.likelihood"} | PROMPTING),
+        ("comparison", {"hydra", "omegaconf", "icl_eval.config.schema", "icl_eval.building"} | PROMPTING),
+        ("evaluation", {"hydra", "omegaconf", "icl_eval.config.schema", "icl_eval.reporting.pages"}),
     ],
 )
 def test_a_module_does_not_load_what_it_has_no_use_for(module, unwanted):
@@ -188,7 +188,7 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(evaluate, icl_eval
     ],
 )
 def test_a_mistake_in_a_comparison_is_one_line(words, sentence, icl_eval_command, tmp_path, monkeypatch):
-    monkeypatch.setattr("icl_eval.comparing.compare_runs", None)  # nothing is computed before
+    monkeypatch.setattr("icl_eval.commands.compare.compare_runs", None)  # nothing is computed before
     for name in ("one", "other", "there.json", "page.html"):
         (tmp_path / name).mkdir()
         write_report(REPORT, tmp_path / name / "report.json")

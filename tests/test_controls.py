@@ -5,7 +5,7 @@ import re
 import pytest
 import tiny_models
 
-from icl_eval.building import build_evaluation
+from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import (
     AsSelectedOrder,
     Choice,
@@ -21,7 +21,7 @@ from icl_eval.demonstrations import (
     build_shown,
 )
 from icl_eval.errors import ConfigError
-from icl_eval.tasks import Example, Task
+from icl_eval.tasks.examples import Example, Task
 
 LABELS = ("yes", "no", "maybe")
 POOL = tuple(

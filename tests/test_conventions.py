@@ -4,11 +4,11 @@ import pytest
 import torch
 import translators
 
-from icl_eval.conventions import Asked, find_conventions
 from icl_eval.errors import ConfigError
-from icl_eval.models import load_model, read_card
-from icl_eval.prompts import Prompt
-from icl_eval.weights import ModelSpec
+from icl_eval.models.loading import load_model, read_card
+from icl_eval.models.weights import ModelSpec
+from icl_eval.prompts.building import Prompt
+from icl_eval.prompts.conventions import Asked, find_conventions
 
 FAMILIES = ("prefixed_t5", "bart", "mbart", "m2m_100", "marian")
 OVERRIDES = {
@@ -274,7 +274,7 @@ def test_trace_and_tour_show_the_encoders_tokens_of_a_vocabulary_for_each_side(i
 
 
 def test_a_continuation_in_the_decoder_follows_the_language_and_the_prompt(folders):
-    from icl_eval.tokenization import encode_continuations
+    from icl_eval.prompts.tokenization import encode_continuations
 
     found = conventions(folders["mbart"], None, "de_DE", "fr_XX")
     encoded = found.encode(Prompt("q", "The house", "La maison est"))

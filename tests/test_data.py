@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icl_eval.building import build_evaluation
+from icl_eval.config.evaluations import build_evaluation
 from icl_eval.metrics.numeric_match import NumericMatch
 
 DATA = Path(__file__).parent.parent / "data"

@@ -6,19 +6,19 @@ import torch
 from architectures import DECODER_ONLY, ENCODER_DECODER, GROUPED, VOCABULARY, build
 from transformers import MistralConfig
 
-from icl_eval.decoding import Completion, GreedyDecoder, Token
+from icl_eval.decoding import Completion, StreamDecoder, Token
 from icl_eval.decoding import capabilities as capabilities_module
-from icl_eval.decoding import greedy as greedy_module
 from icl_eval.decoding import memory as memory_module
 from icl_eval.decoding import opening as opening_module
 from icl_eval.decoding import sessions as sessions_module
+from icl_eval.decoding import stream as greedy_module
 from icl_eval.decoding.memory import MAX_ROWS, automatic_batch_size
 from icl_eval.decoding.networks import decoder_of, reset_attention
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.sessions import SplitSession
 from icl_eval.errors import ConfigError, IclEvalError
-from icl_eval.prompts import EncodedPrompt, Prompt
+from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 NEW_TOKENS = 10
 
@@ -65,7 +65,7 @@ def generate(model, prompt, **options):
 
 
 def decode(model, prompts, **options):
-    events = list(GreedyDecoder(model, NEW_TOKENS, **options).stream(prompts))
+    events = list(StreamDecoder(model, NEW_TOKENS, **options).stream(prompts))
     completions = [event for event in events if isinstance(event, Completion)]
     assert len(completions) == len(prompts)
     return {completion.example_id: completion for completion in completions}
@@ -121,7 +121,7 @@ def test_nothing_that_a_network_makes_is_longer_than_its_rows(monkeypatch):
         return made
 
     monkeypatch.setattr(torch, "ones", measured_ones)
-    list(GreedyDecoder(model, NEW_TOKENS).stream(make_prompts(model)))
+    list(StreamDecoder(model, NEW_TOKENS).stream(make_prompts(model)))
     assert 0 < max(sizes) < 1000
 
 
@@ -185,7 +185,7 @@ def test_positions_that_turn_differently_beyond_some_length_are_decoded_below_it
         "fewer demonstrations)"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        next(GreedyDecoder(model, NEW_TOKENS).stream([fits, longer]))
+        next(StreamDecoder(model, NEW_TOKENS).stream([fits, longer]))
 
 
 def test_a_padding_token_that_positions_pass_over_is_decoded_at_the_end_of_a_prompt_and_refused_before():
@@ -201,7 +201,7 @@ def test_a_padding_token_that_positions_pass_over_is_decoded_at_the_end_of_a_pro
         "its cache cannot be shared (decoding=generate leaves it to the library, one prompt at a time)"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        next(GreedyDecoder(model, NEW_TOKENS).stream([*prompts, within]))
+        next(StreamDecoder(model, NEW_TOKENS).stream([*prompts, within]))
     model = build("bart")
     assert_as_generate(model, [*prompts, within], batch_size=2)
 
@@ -280,7 +280,7 @@ def test_when_memory_runs_out_rows_go_on_with_half_as_many(name, monkeypatch):
     model = build(name)
     prompts = make_prompts(model)
     expected = {prompt.prompt.example_id: generate(model, prompt) for prompt in prompts}
-    advance = GreedyDecoder._advance
+    advance = StreamDecoder._advance
     batches = []
 
     def run_out(self, rows, logits):
@@ -289,8 +289,8 @@ def test_when_memory_runs_out_rows_go_on_with_half_as_many(name, monkeypatch):
             raise torch.OutOfMemoryError("no memory left")
         yield from advance(self, rows, logits)
 
-    monkeypatch.setattr(GreedyDecoder, "_advance", run_out)
-    events = list(GreedyDecoder(model, NEW_TOKENS, batch_size=12).stream(prompts))
+    monkeypatch.setattr(StreamDecoder, "_advance", run_out)
+    events = list(StreamDecoder(model, NEW_TOKENS, batch_size=12).stream(prompts))
 
     completions = {event.example_id: event for event in events if isinstance(event, Completion)}
     tokens = {name: [e.id for e in events if isinstance(e, Token) and e.example_id == name] for name in expected}
@@ -304,7 +304,7 @@ def test_when_memory_runs_out_rows_go_on_in_a_session_of_another_kind(monkeypatc
     model = build("mistral")
     lengths = {"p0": 30, "p1": 18, "p2": 22, "p3": 24}  # with p0 a row reaches the window, without it none does
     prompts = [EncodedPrompt(Prompt(name, None, None), (), tuple(range(20, 20 + n))) for name, n in lengths.items()]
-    advance, steps, kinds = GreedyDecoder._advance, [], set()
+    advance, steps, kinds = StreamDecoder._advance, [], set()
     open_session = greedy_module.open_session
 
     def run_out_once(self, rows, logits):
@@ -318,7 +318,7 @@ def test_when_memory_runs_out_rows_go_on_in_a_session_of_another_kind(monkeypatc
         kinds.add(type(opened.session))
         return opened
 
-    monkeypatch.setattr(GreedyDecoder, "_advance", run_out_once)
+    monkeypatch.setattr(StreamDecoder, "_advance", run_out_once)
     monkeypatch.setattr(greedy_module, "open_session", listen)
     assert_as_generate(model, prompts, batch_size=4)
     assert len(kinds) == 2
@@ -331,7 +331,7 @@ def test_one_prompt_that_does_not_fit_is_said_in_one_line(monkeypatch):
     model = build("gpt2")
     monkeypatch.setattr(greedy_module, "open_session", run_out)
     with pytest.raises(IclEvalError, match=r"^not enough memory for one prompt on cpu$"):
-        list(GreedyDecoder(model, 2).stream(make_prompts(model)[:1]))
+        list(StreamDecoder(model, 2).stream(make_prompts(model)[:1]))
 
 
 def test_where_free_memory_cannot_be_told_as_many_rows_as_pay_are_decoded_together(monkeypatch):
@@ -356,7 +356,7 @@ def test_law_5_pieces_joined_are_the_completion_and_no_stop_string_is_shown():
         name = prompt.prompt.example_id
         stop = whole[name].text[3:6]  # spans tokens
 
-        events = list(GreedyDecoder(model, NEW_TOKENS, stop=[stop, "never"]).stream([prompt]))
+        events = list(StreamDecoder(model, NEW_TOKENS, stop=[stop, "never"]).stream([prompt]))
 
         completion = events[-1]
         assert completion.text == whole[name].text.split(stop)[0]
@@ -367,7 +367,7 @@ def test_law_5_pieces_joined_are_the_completion_and_no_stop_string_is_shown():
 
 def test_tokens_come_while_others_are_still_to_be_decoded():
     model = build("gpt2")
-    stream = GreedyDecoder(model, NEW_TOKENS, batch_size=2).stream(make_prompts(model))
+    stream = StreamDecoder(model, NEW_TOKENS, batch_size=2).stream(make_prompts(model))
     first, second, third = next(stream), next(stream), next(stream)
     assert {type(first), type(second), type(third)} == {Token}
     assert first.example_id != second.example_id

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from icl_eval.building import build_evaluation
+from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import (
     AsSelectedOrder,
     BalancedDemonstrations,
@@ -22,7 +22,7 @@ from icl_eval.demonstrations import (
     build_selection,
 )
 from icl_eval.errors import ConfigError
-from icl_eval.tasks import Example, Task
+from icl_eval.tasks.examples import Example, Task
 
 
 class LetterCounts:

@@ -3,10 +3,11 @@ from types import SimpleNamespace
 import torch
 from architectures import build
 
-from icl_eval import doctor
-from icl_eval.decoding import Completion, GreedyDecoder, greedy
-from icl_eval.doctor import compare
-from icl_eval.prompts import EncodedPrompt, Prompt
+from icl_eval.commands import doctor
+from icl_eval.commands.doctor import compare
+from icl_eval.decoding import Completion, StreamDecoder
+from icl_eval.decoding import stream as greedy
+from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 
 def test_ways_are_compared_token_by_token():
@@ -23,7 +24,7 @@ def test_what_a_generation_config_demands_is_no_difference():
     prompts = [EncodedPrompt(Prompt(f"p{n}", None, None), tuple(range(20, 25 + n)), ()) for n in range(3)]
     task = SimpleNamespace(prompts=prompts, plan=SimpleNamespace(max_new_tokens=5))
     settings = {"suppress_tokens": list(range(100, 200))}
-    events = GreedyDecoder(model, 5, settings=settings).stream(prompts)
+    events = StreamDecoder(model, 5, settings=settings).stream(prompts)
     chosen = {event.example_id: event.token_ids for event in events if isinstance(event, Completion)}
     assert doctor._without_cache(model, task, settings, chosen) == chosen
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tiny_models
 
-from icl_eval import embedding
-from icl_eval.embedding import Encoder
+from icl_eval.demonstrations import encoder as embedding
+from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.errors import ConfigError, ModelUnavailableError
-from icl_eval.tasks import Example
-from icl_eval.weights import ModelSpec
+from icl_eval.models.weights import ModelSpec
+from icl_eval.tasks.examples import Example
 
 TEXTS = ("The house is small.", "12 + 30", "The house is small and old.", "café")
 

@@ -16,8 +16,8 @@ import tiny_models
 import translators
 from omegaconf import OmegaConf
 
-from icl_eval.config import RunConfig, StreamConfig, TraceConfig
-from icl_eval.hydra_setup import conf_dir
+from icl_eval.config.schema import RunConfig, StreamConfig, TraceConfig
+from icl_eval.config.setup import conf_dir
 
 STREAM = ("model.source={gpt2}", "prompt='Question: is the sky blue?'", "max_new_tokens=12", "device=cpu")
 STREAM_CHANGES = {

@@ -11,11 +11,11 @@ from parsed_pages import HOSTILE
 from test_sweep_pages import BEYOND, CURVE, INFLUENCE, VARIANCE
 
 from icl_eval.analysis import SweepAnalysis
+from icl_eval.commands.export import export_folder
+from icl_eval.commands.export.figures import draw_curves, draw_influences
+from icl_eval.commands.export.tables import PaperTable, to_csv, to_latex, to_markdown
 from icl_eval.errors import DataError
-from icl_eval.exporting import export_folder
-from icl_eval.exporting.figures import draw_curves, draw_influences
-from icl_eval.exporting.tables import PaperTable, to_csv, to_latex, to_markdown
-from icl_eval.reports import write_json, write_report
+from icl_eval.runs.reports import write_json, write_report
 
 TABLE = PaperTable(
     "scores",

@@ -5,7 +5,7 @@ from transformers import LogitsProcessorList
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.stopping import StopFilter, special_stops
-from icl_eval.prompts import EncodedPrompt, Prompt
+from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 TOKENIZER = train_bpe()
 EOS, BOS = TOKENIZER.eos_token_id, TOKENIZER.bos_token_id

@@ -7,14 +7,14 @@ import scipy.stats
 from test_records import FIRST
 
 from icl_eval.analysis.influence import Answers, Effect, Values, influence_analyses, influences
-from icl_eval.behaviour import Agreement, Behaviour, measure_behaviour
-from icl_eval.building import build_evaluation
-from icl_eval.cells import Cell
+from icl_eval.analysis.measurements import Measurement
+from icl_eval.analysis.significance import share_difference_interval
+from icl_eval.config.evaluations import build_evaluation
 from icl_eval.errors import ConfigError
-from icl_eval.measurements import Measurement
 from icl_eval.metrics import BLEU, CHRF, TER
-from icl_eval.records import ShownDemonstration
-from icl_eval.significance import share_difference_interval
+from icl_eval.runs.behaviour import Agreement, Behaviour, measure_behaviour
+from icl_eval.runs.cells import Cell
+from icl_eval.runs.records import ShownDemonstration
 
 # Behaviour
 
@@ -227,9 +227,9 @@ def answer_as_shown(decoder, prompts, **options):
 
 
 def test_the_influence_experiment_finds_what_a_scripted_model_does(icl_eval_command, gpt2, tmp_path, monkeypatch):
-    from icl_eval.decoding import GreedyDecoder
+    from icl_eval.decoding import StreamDecoder
 
-    monkeypatch.setattr(GreedyDecoder, "stream", answer_as_shown)
+    monkeypatch.setattr(StreamDecoder, "stream", answer_as_shown)
     (tmp_path / "test.csv").write_text("question,references\nwhere?,Zeus\nwho?,Napoleon Bonaparte\nwhat?,Zeus\n")
     options = [
         "task=[qa]",

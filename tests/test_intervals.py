@@ -3,8 +3,8 @@ import pytest
 import sacrebleu
 import scipy.stats
 
-from icl_eval.intervals import Interval, bootstrap, resampled_sums, share_interval, spread
 from icl_eval.metrics import BLEU, ExactMatch, TokenF1, score
+from icl_eval.metrics.intervals import Interval, bootstrap, resampled_sums, share_interval, spread
 
 PREDICTIONS = [
     "the cat sat on the mat in the hall",

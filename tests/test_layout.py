@@ -9,10 +9,10 @@ from playwright.sync_api import sync_playwright
 from test_records import FIRST
 
 from icl_eval.analysis import SweepAnalysis
-from icl_eval.comparison import Comparison
-from icl_eval.numbers import short, typeset
-from icl_eval.pages.comparison_page import write_comparison_page
-from icl_eval.reports import MetricResult
+from icl_eval.analysis.comparison import Comparison
+from icl_eval.formatting import short, typeset
+from icl_eval.reporting.pages.comparison_page import write_comparison_page
+from icl_eval.runs.reports import MetricResult
 
 WIDTHS = (400, 1000, 1400)
 METRICS = (

@@ -8,8 +8,8 @@ from test_decoding import NEW_TOKENS, decode, make_prompts
 from icl_eval.decoding import Completion, Token, build_decoder
 from icl_eval.decoding.library import library_inputs
 from icl_eval.decoding.rules import start_ids
+from icl_eval.decoding.searches import OWN_OPTIONS, Generate, known_options
 from icl_eval.errors import ConfigError
-from icl_eval.searches import OWN_OPTIONS, Generate, known_options
 
 SEARCHES = [
     {"num_beams": 3},

@@ -4,14 +4,14 @@ import pytest
 import torch
 from architectures import DECODER_ONLY, ENCODER_DECODER, VOCABULARY, build
 
-from icl_eval.continuations import Continuations
 from icl_eval.decoding import LikelihoodScorer, branches
 from icl_eval.decoding.branches import ForkedBranches, TreeBranches
 from icl_eval.decoding.networks import decoder_of, reset_attention, takes
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.trees import ROOT, build_tree
 from icl_eval.errors import ConfigError, IclEvalError
-from icl_eval.prompts import EncodedPrompt, Prompt
+from icl_eval.prompts.building import EncodedPrompt, Prompt
+from icl_eval.prompts.continuations import Continuations
 
 
 def make_questions(model, seed=0, count=10):

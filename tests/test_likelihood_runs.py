@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from icl_eval.records import RecordLog
+from icl_eval.runs.records import RecordLog
 
 TASK = """
 # @package task.sky
@@ -141,7 +141,7 @@ def test_law_4_likelihoods_are_scored_again_without_the_model(run, gpt2, monkeyp
     def refuse(*arguments):
         raise AssertionError("no model is needed")
 
-    monkeypatch.setattr("icl_eval.evaluation.load_model", refuse)
+    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse)
     assert run("run", *options) == whole
 
 

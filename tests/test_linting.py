@@ -3,15 +3,15 @@ from dataclasses import dataclass
 import pytest
 from tiny_models import train_bpe, train_unigram
 
-from icl_eval.building import build_evaluation
+from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import Demonstration
-from icl_eval.linting import lint_task
+from icl_eval.evaluation.linting import lint_task
+from icl_eval.evaluation.preparation import PreparedTask, TaskPlan
 from icl_eval.postprocessing import Strip
-from icl_eval.preparation import PreparedTask, TaskPlan
-from icl_eval.prompts import Prompt
-from icl_eval.tasks import Example, Task
-from icl_eval.templates import ChatTemplate, Template, TextTemplate
-from icl_eval.tokenization import encode_prompt
+from icl_eval.prompts.building import Prompt
+from icl_eval.prompts.templates import ChatTemplate, Template, TextTemplate
+from icl_eval.prompts.tokenization import encode_prompt
+from icl_eval.tasks.examples import Example, Task
 
 BYTES, UNIGRAM, GPT2 = train_bpe(), train_unigram(), train_bpe(single_special=True)
 GPT2.unk_token = GPT2.eos_token  # as GPT-2 has it

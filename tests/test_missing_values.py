@@ -1,8 +1,8 @@
 import pytest
 
 from icl_eval.errors import DataError
-from icl_eval.rows import Row
-from icl_eval.tasks import FieldMapping
+from icl_eval.tasks.examples import FieldMapping
+from icl_eval.tasks.rows import Row
 
 ROW = {
     "a": "x",

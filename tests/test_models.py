@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import tiny_models
 
-from icl_eval import models
 from icl_eval.errors import ConfigError, IclEvalError, ModelUnavailableError
-from icl_eval.models import choose_device, load_model, read_card
-from icl_eval.weights import ModelSpec
+from icl_eval.models import loading as models
+from icl_eval.models.loading import choose_device, load_model, read_card
+from icl_eval.models.weights import ModelSpec
 
 
 @pytest.fixture(autouse=True)

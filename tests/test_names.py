@@ -11,15 +11,15 @@ from test_records import FIRST
 from test_reports import REPORT
 
 import icl_eval
-from icl_eval.building import build_evaluation
-from icl_eval.building.identities import FAMILIES
+from icl_eval.analysis.measurements import measure
+from icl_eval.config.evaluations import build_evaluation
+from icl_eval.config.identities import FAMILIES
+from icl_eval.config.setup import conf_dir
 from icl_eval.errors import DataError
-from icl_eval.hydra_setup import conf_dir
-from icl_eval.measurements import measure
 from icl_eval.metrics import METRICS
-from icl_eval.migration import upgrade_config
-from icl_eval.reports import write_report
-from icl_eval.runs import read_run
+from icl_eval.runs.folders import read_run
+from icl_eval.runs.migration import upgrade_config
+from icl_eval.runs.reports import write_report
 from icl_eval.targets import build, build_named, name_target
 
 QUICK = ("task=math", "limit=3", "num_fewshot=1", "max_new_tokens=4")

@@ -10,12 +10,12 @@ from jinja2 import UndefinedError
 from parsed_pages import HOSTILE, Parsed, assert_self_contained
 from test_records import FIRST, SECOND
 
-from icl_eval.numbers import short
-from icl_eval.pages import rendering
-from icl_eval.pages.run_page import write_run_page
-from icl_eval.pages.scales import metric_scale, nice_scale
-from icl_eval.records import ShownDemonstration
-from icl_eval.reports import write_report
+from icl_eval.formatting import short
+from icl_eval.reporting.pages import rendering
+from icl_eval.reporting.pages.run_page import write_run_page
+from icl_eval.reporting.pages.scales import metric_scale, nice_scale
+from icl_eval.runs.records import ShownDemonstration
+from icl_eval.runs.reports import write_report
 
 REPORT = replace(
     test_reports.REPORT,
@@ -151,7 +151,7 @@ def test_a_page_grows_with_the_text_of_its_prompts_and_not_with_their_number(tmp
 def test_a_run_page_needs_no_drawing_library_and_no_model(tmp_path):
     write_run(tmp_path, FIRST)
     program = (
-        "import sys, pathlib; from icl_eval.pages.run_page import write_run_page; "
+        "import sys, pathlib; from icl_eval.reporting.pages.run_page import write_run_page; "
         "write_run_page(pathlib.Path(sys.argv[1])); print(*{'matplotlib', 'torch', 'scipy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
 import pytest
 
-from icl_eval.building import build_evaluation
+from icl_eval.config.evaluations import build_evaluation
 from icl_eval.errors import ConfigError
 from icl_eval.postprocessing import Extract, FirstLine, Strip
 

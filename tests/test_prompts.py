@@ -6,8 +6,7 @@ import pytest
 from tiny_models import train_bpe
 from tokenizers import processors
 
-from icl_eval.building import build_evaluation
-from icl_eval.chats import chat_renderer
+from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import (
     AsSelectedOrder,
     Demonstration,
@@ -16,7 +15,7 @@ from icl_eval.demonstrations import (
     ReversedOrder,
 )
 from icl_eval.errors import PromptTooLongError
-from icl_eval.prompts import (
+from icl_eval.prompts.building import (
     Context,
     DecoderPlacement,
     EncodedPrompt,
@@ -26,9 +25,10 @@ from icl_eval.prompts import (
     ShownDemonstration,
     SplitPlacement,
 )
-from icl_eval.tasks import Example, Task
-from icl_eval.templates import ChatTemplate, TextTemplate
-from icl_eval.tokenization import encode_prompt
+from icl_eval.prompts.chats import chat_renderer
+from icl_eval.prompts.templates import ChatTemplate, TextTemplate
+from icl_eval.prompts.tokenization import encode_prompt
+from icl_eval.tasks.examples import Example, Task
 
 GOLDEN = Path(__file__).parent / "golden"
 TASKS = ("translation", "translation_en_fr", "commonsense", "math", "qa", "dialogue", "story", "showcase")

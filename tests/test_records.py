@@ -3,7 +3,14 @@ import dataclasses
 import pytest
 
 from icl_eval.errors import DataError
-from icl_eval.records import AnswerLikelihood, QuestionLikelihood, Record, RecordLog, ShownDemonstration, read_records
+from icl_eval.runs.records import (
+    AnswerLikelihood,
+    QuestionLikelihood,
+    Record,
+    RecordLog,
+    ShownDemonstration,
+    read_records,
+)
 
 FIRST = Record(
     example_id="qa-test-001",

@@ -5,9 +5,9 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from icl_eval.behaviour import Agreement, Behaviour
 from icl_eval.errors import DataError
-from icl_eval.reports import (
+from icl_eval.runs.behaviour import Agreement, Behaviour
+from icl_eval.runs.reports import (
     SCHEMA_VERSION,
     Counts,
     MetricResult,

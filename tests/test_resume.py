@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from icl_eval import cli
-from icl_eval.building import build_evaluation
+from icl_eval.cli import main as cli
+from icl_eval.config.evaluations import build_evaluation
+from icl_eval.config.setup import conf_dir
 from icl_eval.errors import FingerprintMismatchError
-from icl_eval.evaluation import run_evaluation
-from icl_eval.hydra_setup import conf_dir
-from icl_eval.records import RecordLog
+from icl_eval.evaluation.pipeline import run_evaluation
+from icl_eval.runs.records import RecordLog
 
 QUICK = ("num_fewshot=1", "max_new_tokens=6", "batch_size=4")
 
@@ -95,7 +95,7 @@ def run_and_be_killed(arguments):
     """Start the same command once for each moment; in a process of its own, which forks before torch has worked."""
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast  # noqa: F401  once, for all children, like:
 
-    from icl_eval import decoding, evaluation  # noqa: F401
+    from icl_eval.evaluation import pipeline as evaluation  # noqa: F401
     from icl_eval.metrics import ExactMatch, TokenF1  # noqa: F401
 
     sys.argv = ["icl-eval", *arguments]
@@ -328,7 +328,7 @@ def test_of_two_runs_in_one_folder_at_once_the_second_is_refused(compose, gpt2, 
         def begin(self, task, total, done):
             run_again()
 
-    monkeypatch.setattr("icl_eval.evaluation.write_report", run_again)
+    monkeypatch.setattr("icl_eval.evaluation.pipeline.write_report", run_again)
     report = run_evaluation(evaluation, tmp_path, SecondRun())
     assert report.results["qa"].n == 3
     assert refusals == [f"{tmp_path} is being written by another run"] * 2  # at its beginning and at its end

@@ -2,7 +2,7 @@ import jinja2
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from icl_eval import sandbox
+from icl_eval.tasks import sandbox
 
 LIBRARY = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, extensions=["jinja2.ext.loopcontrols"])
 ENVIRONMENT = sandbox.bounded(LIBRARY)

@@ -8,7 +8,7 @@ from transformers import DynamicCache, MistralConfig
 from icl_eval.decoding.prefixes import Key, PrefixStore, count_bytes
 from icl_eval.decoding.sharing import MIN_PREFIX, count_reused, plan_groups
 from icl_eval.decoding.split_attention import attend, attend_plainly
-from icl_eval.prompts import EncodedPrompt, Prompt
+from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 LONG = tuple(range(1000, 1400))
 SHORT = tuple(range(50, 50 + MIN_PREFIX))
@@ -176,7 +176,7 @@ def test_the_formula_neither_overflows_nor_rounds_before_it_is_done(dtype, toler
 
 
 def test_later_prompts_begin_with_what_earlier_ones_left(monkeypatch):
-    from icl_eval.decoding import Completion, GreedyDecoder, opening
+    from icl_eval.decoding import Completion, StreamDecoder, opening
 
     model, computed = build("llama"), []
     run = opening.run
@@ -186,7 +186,7 @@ def test_later_prompts_begin_with_what_earlier_ones_left(monkeypatch):
     for k in (1, 2, 4, 2):
         prefix = sum(shots[:k], ())
         prompts = [prompt(f"p{n}", [*prefix, 100 + n]) for n in range(5)]
-        events = GreedyDecoder(model, 3).stream(prompts)
+        events = StreamDecoder(model, 3).stream(prompts)
         results.append({e.example_id: e for e in events if isinstance(e, Completion)})
     assert computed == [30, 30, 60]
     assert results[1] == results[3], "what is left over changes no completion"

@@ -7,9 +7,7 @@ import sacrebleu
 import scipy.stats
 from sacrebleu.significance import PairedTest
 
-from icl_eval.metrics import BLEU
-from icl_eval.metrics.means import mean_statistics
-from icl_eval.significance import (
+from icl_eval.analysis.significance import (
     Paired,
     approximate_randomisation,
     bootstrap_difference,
@@ -18,6 +16,8 @@ from icl_eval.significance import (
     share_difference_interval,
     sign_flip,
 )
+from icl_eval.metrics import BLEU
+from icl_eval.metrics.means import mean_statistics
 
 WORDS = [f"word{number}" for number in range(20)]
 

@@ -7,17 +7,17 @@ from parsed_pages import HOSTILE, assert_self_contained
 from test_records import FIRST
 
 from icl_eval.analysis import CellScore, Component, ShotCurve, ShotCurvePoint, SweepAnalysis, VarianceAnalysis
+from icl_eval.analysis.comparison import Comparison, Difference
 from icl_eval.analysis.influence import Effect, Influence, InfluenceAnalysis
-from icl_eval.behaviour import Agreement, Behaviour
-from icl_eval.comparison import Comparison, Difference
+from icl_eval.analysis.sweep_reports import read_sweep
 from icl_eval.errors import DataError
-from icl_eval.pages.answers import gather_answers
-from icl_eval.pages.charts import curve_charts, variance_segments
-from icl_eval.pages.comparison_page import write_comparison_page
-from icl_eval.pages.sweep_page import write_sweep_page
-from icl_eval.reports import write_json, write_report
-from icl_eval.runs import read_run
-from icl_eval.sweep_reports import read_sweep
+from icl_eval.reporting.pages.answers import gather_answers
+from icl_eval.reporting.pages.charts import curve_charts, variance_segments
+from icl_eval.reporting.pages.comparison_page import write_comparison_page
+from icl_eval.reporting.pages.sweep_page import write_sweep_page
+from icl_eval.runs.behaviour import Agreement, Behaviour
+from icl_eval.runs.folders import read_run
+from icl_eval.runs.reports import write_json, write_report
 
 NOTHING = SweepAnalysis((), (), ())
 

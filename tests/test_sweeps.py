@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from icl_eval import cli
-from icl_eval.cells import Cell
-from icl_eval.records import RecordLog
-from icl_eval.terminal import print_sweep
+from icl_eval.cli import main as cli
+from icl_eval.reporting.terminal import print_sweep
+from icl_eval.runs.cells import Cell
+from icl_eval.runs.records import RecordLog
 
 QUICK = ("task=qa", "limit=3", "max_new_tokens=4")
 
@@ -102,7 +102,7 @@ def test_a_cell_that_fails_is_reported_and_the_others_finish(sweep, tmp_path):
 
 
 def test_a_cell_that_breaks_down_shows_where_and_the_next_sweep_gives_it_another_chance(sweep, tmp_path, monkeypatch):
-    from icl_eval import evaluation
+    from icl_eval.evaluation import pipeline as evaluation
 
     attempts = iter([RuntimeError("out of luck"), None])
     load = evaluation.load_model
@@ -204,7 +204,7 @@ def test_a_sweep_that_cannot_be_summed_up_does_not_end_as_if_it_were(sweep, tmp_
     def break_down(folder):
         raise RuntimeError("no room")
 
-    monkeypatch.setattr("icl_eval.pages.sweep_page.write_sweep_page", break_down)
+    monkeypatch.setattr("icl_eval.reporting.pages.sweep_page.write_sweep_page", break_down)
     outcome = sweep("num_fewshot=0")
 
     assert outcome.exit_code == 1

@@ -4,8 +4,8 @@ import datasets
 import pytest
 
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.rows import DataSource, Row, read_rows
-from icl_eval.tasks import FieldMapping, load_task
+from icl_eval.tasks.examples import FieldMapping, load_task
+from icl_eval.tasks.rows import DataSource, Row, read_rows
 
 ROW = '{"question": "q", "references": ["a"]}'
 

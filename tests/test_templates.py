@@ -3,9 +3,9 @@ import dataclasses
 import pytest
 
 from icl_eval.errors import ConfigError
-from icl_eval.prompts import DecoderPlacement, EncoderPlacement, SplitPlacement
-from icl_eval.tasks import Example, Task
-from icl_eval.templates import ChatTemplate, TextTemplate
+from icl_eval.prompts.building import DecoderPlacement, EncoderPlacement, SplitPlacement
+from icl_eval.prompts.templates import ChatTemplate, TextTemplate
+from icl_eval.tasks.examples import Example, Task
 
 TEMPLATE = TextTemplate(
     instruction="{{ instruction }}",

@@ -2,10 +2,10 @@ import pytest
 from tiny_models import train_bpe, train_unigram
 from tokenizers import processors
 
-from icl_eval.chats import chat_renderer
 from icl_eval.errors import ConfigError
-from icl_eval.prompts import Prompt
-from icl_eval.tokenization import encode_prompt
+from icl_eval.prompts.building import Prompt
+from icl_eval.prompts.chats import chat_renderer
+from icl_eval.prompts.tokenization import encode_prompt
 
 BOS, EOS = "<|bos|>", "<|eos|>"
 

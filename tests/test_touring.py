@@ -7,11 +7,17 @@ import tiny_models
 import torch
 import translators
 
-from icl_eval.conventions import Asked, find_conventions
-from icl_eval.models import load_model, read_card
-from icl_eval.touring.plotting import plot_costs
-from icl_eval.touring.ways import Subject, generate_at_once, generate_by_hand, generate_in_stream, generate_one_by_one
-from icl_eval.weights import ModelSpec
+from icl_eval.commands.tour.plotting import plot_costs
+from icl_eval.commands.tour.ways import (
+    Subject,
+    generate_at_once,
+    generate_by_hand,
+    generate_in_stream,
+    generate_one_by_one,
+)
+from icl_eval.models.loading import load_model, read_card
+from icl_eval.models.weights import ModelSpec
+from icl_eval.prompts.conventions import Asked, find_conventions
 
 WAYS = ("all at once", "one by one", "by hand", "stream")
 TEXT = "Question: is the sky blue?"
@@ -84,7 +90,7 @@ def test_where_text_tokenised_again_has_other_tokens_the_tour_says_where(gpt2):
     assert len(tokenizer("an")["input_ids"]) == 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Subject, "append", choose)
-        patch.setattr("icl_eval.touring.ways._piece", lambda subject, ids, token_id: tokenizer.decode(chosen[-1]))
+        patch.setattr("icl_eval.commands.tour.ways._piece", lambda subject, ids, token_id: tokenizer.decode(chosen[-1]))
         way = generate_one_by_one(seen)
     assert way.remark == ("tokenised again, the text after token 2 has other tokens: 'a' | 'n' became 'an'")
 
@@ -99,7 +105,7 @@ def test_one_by_one_a_forced_first_token_comes_once(tmp_path):
 
 
 def test_one_by_one_a_text_that_outgrows_the_positions_ends_there(gpt2, monkeypatch):
-    monkeypatch.setattr("icl_eval.touring.ways._piece", lambda subject, ids, token_id: " a b c")
+    monkeypatch.setattr("icl_eval.commands.tour.ways._piece", lambda subject, ids, token_id: " a b c")
     seen = subject(gpt2, text=" a" * 100, max_new_tokens=25)
     grows = [len(seen.conventions.encode_text("p", seen.text + " a b c" * times).decoder_ids) for times in range(25)]
     expected = sum(length < 256 for length in grows)

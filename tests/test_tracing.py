@@ -8,14 +8,14 @@ import torch
 from architectures import VOCABULARY, build
 from test_pages import HOSTILE, assert_self_contained
 
-from icl_eval.decoding import Completion, GreedyDecoder
+from icl_eval.commands.trace.phrases import visible_lines
+from icl_eval.commands.trace.tracer import Limits, Tracer
+from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.decoding.rules import start_ids
-from icl_eval.models import load_model
-from icl_eval.prompts import EncodedPrompt, Prompt
-from icl_eval.searches import Greedy
-from icl_eval.tracing.tracer import Limits, Tracer
-from icl_eval.tracing.wording import visible_lines
-from icl_eval.weights import ModelSpec
+from icl_eval.decoding.searches import Greedy
+from icl_eval.models.loading import load_model
+from icl_eval.models.weights import ModelSpec
+from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 NEW_TOKENS = 6
 RUNNERS_UP = 3
@@ -44,7 +44,7 @@ def trace(model, prompt, stop=()):
 
 
 def greedy(model, prompt):
-    (completion,) = (e for e in GreedyDecoder(model, NEW_TOKENS).stream([prompt]) if isinstance(e, Completion))
+    (completion,) = (e for e in StreamDecoder(model, NEW_TOKENS).stream([prompt]) if isinstance(e, Completion))
     return completion
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from icl_eval.building import build_evaluation
-from icl_eval.prompts import EncoderPlacement, Prompt, SplitPlacement
-from icl_eval.tokenization import encode_prompt
+from icl_eval.config.evaluations import build_evaluation
+from icl_eval.prompts.building import EncoderPlacement, Prompt, SplitPlacement
+from icl_eval.prompts.tokenization import encode_prompt
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = ("lexicon", "rearrange", "labels", "numbers")

@@ -9,12 +9,12 @@ from test_decoding import NEW_TOKENS, decode, generate, make_prompts
 from test_likelihood import make_questions, plain_log_probs
 from torch.nn.utils import prune
 
-from icl_eval.decoding import Completion, GreedyDecoder, LikelihoodScorer
+from icl_eval.commands.trace.tracer import Limits, Tracer
+from icl_eval.decoding import Completion, LikelihoodScorer, StreamDecoder
 from icl_eval.decoding.library import LibraryDecoder
+from icl_eval.decoding.searches import Greedy
 from icl_eval.errors import ConfigError
-from icl_eval.prompts import EncodedPrompt, Prompt
-from icl_eval.searches import Greedy
-from icl_eval.tracing.tracer import Limits, Tracer
+from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 ATTENTION_OUT = {
     "gpt2": "transformer.h.0.attn.c_proj",
@@ -256,7 +256,7 @@ def test_a_network_is_its_callers_whenever_a_stream_waits(model):
         expected = {prompt.prompt.example_id: generate(model, prompt) for prompt in prompts}
     before = snapshot(model.network)
     completions = {}
-    one, other = (GreedyDecoder(model, NEW_TOKENS, batch_size=size).stream(prompts) for size in (2, 3))
+    one, other = (StreamDecoder(model, NEW_TOKENS, batch_size=size).stream(prompts) for size in (2, 3))
     for event, _ in zip(one, other, strict=True):
         assert snapshot(model.network) == before
         if isinstance(event, Completion):
@@ -264,7 +264,7 @@ def test_a_network_is_its_callers_whenever_a_stream_waits(model):
     assert completions == expected
 
     for leave in (lambda stream: stream.close(), lambda stream: None):
-        stream = GreedyDecoder(model, NEW_TOKENS).stream(prompts)
+        stream = StreamDecoder(model, NEW_TOKENS).stream(prompts)
         next(stream)
         with at_rest(model.network):
             assert generate(model, prompts[0]) == expected["p0"]
@@ -279,7 +279,7 @@ def test_a_change_while_a_stream_waits_leaves_nothing_behind_when_it_is_taken_ba
     expected = stream(build_callers("t5"), prompts, None)
     weight = model.network.get_submodule(ATTENTION_OUT["t5"]).weight
     kept = weight.detach().clone()
-    waiting = GreedyDecoder(model, NEW_TOKENS).stream(prompts)
+    waiting = StreamDecoder(model, NEW_TOKENS).stream(prompts)
     next(waiting)
     weight.data.zero_()
     assert len(list(waiting)) > NEW_TOKENS

@@ -20,12 +20,12 @@ import pytest
 import tiny_models
 from omegaconf import OmegaConf
 
+from icl_eval.config.setup import register_resolvers
 from icl_eval.errors import ConfigError, ModelUnavailableError
-from icl_eval.hydra_setup import register_resolvers
-from icl_eval.weights import ModelSpec, resolve_weights
-from icl_eval.weights.cache import cache_folder, cached
-from icl_eval.weights.folders import sha256_of
-from icl_eval.weights.hub import choose_files
+from icl_eval.models.weights import ModelSpec, resolve_weights
+from icl_eval.models.weights.cache import cache_folder, cached
+from icl_eval.models.weights.folders import sha256_of
+from icl_eval.models.weights.hub import choose_files
 
 MODELS = Path(__file__).parent.parent / "conf" / "model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -596,7 +596,7 @@ def fake_hub(**repositories: Path) -> Iterator[str]:
 ASK = """
 import sys, time
 from icl_eval.errors import ModelUnavailableError
-from icl_eval.weights import ModelSpec, resolve_weights
+from icl_eval.models.weights import ModelSpec, resolve_weights
 source, revision, allow_pickle, descriptions_only = sys.argv[1:]
 import huggingface_hub
 start = time.perf_counter()

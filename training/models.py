@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from icl_eval.weights.quiet import quiet_transformers
+from icl_eval.models.quiet import quiet_transformers
 from training.starting_point import prepare
 from training.tokenizers import EOS_ID, PAD_ID, VOCABULARY, build_tokenizer
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from omegaconf import OmegaConf
 
-from icl_eval.hydra_setup import conf_dir
-from icl_eval.tasks import Example, Task
-from icl_eval.templates import TextTemplate
+from icl_eval.config.setup import conf_dir
+from icl_eval.prompts.templates import TextTemplate
+from icl_eval.tasks.examples import Example, Task
 from training.families import FAMILIES, Pair
 
 LABELS = {"question": "Input", "answer": "Output"}

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from icl_eval.behaviour import Behaviour
-from icl_eval.cells import Cell, varying_options
-from icl_eval.intervals import spread, student_quantile
-from icl_eval.measurements import gain, measure
-from icl_eval.records import ShownDemonstration
-from icl_eval.runs import Run, read_run
-from icl_eval.significance import share_difference_interval
+from icl_eval.analysis.measurements import gain, measure
+from icl_eval.analysis.significance import share_difference_interval
+from icl_eval.metrics.intervals import spread, student_quantile
+from icl_eval.runs.behaviour import Behaviour
+from icl_eval.runs.cells import Cell, varying_options
+from icl_eval.runs.folders import Run, read_run
+from icl_eval.runs.records import ShownDemonstration
 
 LEAVE_OUT = "leave_out"
 
@@ -30,7 +30,7 @@ class Effect:
     n: int
     mean: float
     """Of the differences, in units of the measure; above zero where it helps, also when lower values are better. A
-    corpus score such as BLEU is taken apart by the jackknife (`icl_eval.intervals.pseudo_values`)."""
+    corpus score such as BLEU is taken apart by the jackknife (`icl_eval.metrics.intervals.pseudo_values`)."""
     ci95: tuple[float, float] | None
     """Where the mean would lie over another sample of questions: Bonett and Price's interval where every question is
     right or wrong, else Student's; None for a single question."""

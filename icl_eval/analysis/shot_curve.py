@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from icl_eval.analysis.designs import SweepCell, is_drawn, split
-from icl_eval.intervals import spread, student_quantile
+from icl_eval.metrics.intervals import spread, student_quantile
 
 _SHOTS = "num_fewshot"
 

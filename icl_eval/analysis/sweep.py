@@ -7,11 +7,11 @@ from pathlib import Path
 
 from icl_eval.analysis.designs import SweepCell
 from icl_eval.analysis.influence import InfluenceAnalysis, influence_analyses
+from icl_eval.analysis.measurements import measure
 from icl_eval.analysis.shot_curve import ShotCurve, shot_curves
 from icl_eval.analysis.variance import VarianceAnalysis, variance_analyses
-from icl_eval.cells import Cell, varying_options
-from icl_eval.measurements import measure
-from icl_eval.runs import read_run
+from icl_eval.runs.cells import Cell, varying_options
+from icl_eval.runs.folders import read_run
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from icl_eval.analysis.designs import SweepCell, is_incidental, nesting, split
 from icl_eval.analysis.quasi_f import Axes, Nested, SumOfSquares, own_axes, quasi_f, subsets
-from icl_eval.intervals import ROUNDING, FloatArray, spread
+from icl_eval.metrics.intervals import ROUNDING, FloatArray, spread
 
 QUESTIONS = "questions"
 

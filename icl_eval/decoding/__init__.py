@@ -37,15 +37,15 @@ and for what the stream does not do:
 
 from icl_eval.decoding.completions import Completion, FinishReason, Token
 from icl_eval.decoding.decoders import Decoder, build_decoder
-from icl_eval.decoding.greedy import GreedyDecoder
 from icl_eval.decoding.likelihood import LikelihoodScorer
+from icl_eval.decoding.stream import StreamDecoder
 
 __all__ = [
     "Completion",
     "Decoder",
     "FinishReason",
-    "GreedyDecoder",
     "LikelihoodScorer",
+    "StreamDecoder",
     "Token",
     "build_decoder",
 ]

@@ -15,7 +15,7 @@ from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.split_attention import NO_LENGTH
 from icl_eval.decoding.switching import Switch, switched
 from icl_eval.errors import ConfigError, IclEvalError
-from icl_eval.models import LanguageModel
+from icl_eval.models.loading import LanguageModel
 
 _TRIAL = 6
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}

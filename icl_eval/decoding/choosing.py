@@ -17,7 +17,7 @@ import torch
 
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.rules import apply_rules
-from icl_eval.searches import Greedy, Sample
+from icl_eval.decoding.searches import Greedy, Sample
 
 Pick = Callable[[Sequence[Hypothesis], torch.Tensor], list[int]]
 """Returns a token for each row, from its logits after the rules, [rows, vocabulary]."""

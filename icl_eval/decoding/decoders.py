@@ -5,11 +5,11 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from icl_eval.decoding.completions import Completion, Token
-from icl_eval.decoding.greedy import GreedyDecoder
 from icl_eval.decoding.library import LibraryDecoder
-from icl_eval.models import LanguageModel
-from icl_eval.prompts import EncodedPrompt
-from icl_eval.searches import Generate, Greedy, Sample, Search
+from icl_eval.decoding.searches import Generate, Greedy, Sample, Search
+from icl_eval.decoding.stream import StreamDecoder
+from icl_eval.models.loading import LanguageModel
+from icl_eval.prompts.building import EncodedPrompt
 
 
 class Decoder(Protocol):
@@ -30,7 +30,7 @@ def build_decoder(
     prefix_cache_mb: int = 1000,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Decoder:
-    """Return a decoder that finds completions as `search` says; see `GreedyDecoder` for the arguments.
+    """Return a decoder that finds completions as `search` says; see `StreamDecoder` for the arguments.
 
     Raises:
         ConfigError: When the model cannot be decoded token by token, and has to be.
@@ -38,4 +38,4 @@ def build_decoder(
     if isinstance(search, Generate):
         return LibraryDecoder(model, {**search.settings, **settings}, max_new_tokens, stop, search.seed)
     assert isinstance(search, Greedy | Sample)
-    return GreedyDecoder(model, max_new_tokens, stop, batch_size, prefix_cache_mb, search, settings)
+    return StreamDecoder(model, max_new_tokens, stop, batch_size, prefix_cache_mb, search, settings)

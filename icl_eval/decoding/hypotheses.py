@@ -9,7 +9,7 @@ from icl_eval.decoding.completions import Completion, FinishReason, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.stopping import StopFilter
-from icl_eval.prompts import EncodedPrompt
+from icl_eval.prompts.building import EncodedPrompt
 
 
 class Hypothesis:

@@ -24,9 +24,9 @@ from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.decoding.switching import evaluating
 from icl_eval.errors import ConfigError
-from icl_eval.models import LanguageModel
-from icl_eval.prompts import EncodedPrompt
-from icl_eval.weights.quiet import quiet_transformers
+from icl_eval.models.loading import LanguageModel
+from icl_eval.models.quiet import quiet_transformers
+from icl_eval.prompts.building import EncodedPrompt
 
 
 class LibraryDecoder:

@@ -14,7 +14,6 @@ from typing import Any
 
 from transformers import Cache
 
-from icl_eval.continuations import Continuations
 from icl_eval.decoding.branches import Branches, ForkedBranches, LogProbs, Row, TreeBranches
 from icl_eval.decoding.capabilities import check_history
 from icl_eval.decoding.memory import is_out_of_memory
@@ -24,8 +23,9 @@ from icl_eval.decoding.preparing import Prepared, prepare
 from icl_eval.decoding.rules import forced_ids, start_ids
 from icl_eval.decoding.sharing import Group, Ids, plan_groups
 from icl_eval.errors import IclEvalError
-from icl_eval.models import LanguageModel
-from icl_eval.prompts import EncodedPrompt, Prompt
+from icl_eval.models.loading import LanguageModel
+from icl_eval.prompts.building import EncodedPrompt, Prompt
+from icl_eval.prompts.continuations import Continuations
 
 
 class LikelihoodScorer:

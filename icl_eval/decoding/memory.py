@@ -4,7 +4,7 @@ import errno
 
 import torch
 
-from icl_eval.models import free_bytes
+from icl_eval.models.loading import free_bytes
 
 MAX_ROWS = 64
 """More rows a step gain little once the weights are read once for many rows, and wait longer for the last one."""

@@ -15,8 +15,8 @@ from icl_eval.decoding.prefixes import PrefixStore
 from icl_eval.decoding.split_attention import attention_switches
 from icl_eval.decoding.states import State, read_state
 from icl_eval.decoding.switching import Switch, evaluation_switches, switched
-from icl_eval.models import LanguageModel
-from icl_eval.weights.quiet import quiet_transformers
+from icl_eval.models.loading import LanguageModel
+from icl_eval.models.quiet import quiet_transformers
 
 
 @dataclass

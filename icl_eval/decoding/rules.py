@@ -14,7 +14,7 @@ import torch
 from transformers import LogitsProcessorList, PreTrainedModel
 
 from icl_eval.errors import ConfigError
-from icl_eval.models import LanguageModel
+from icl_eval.models.loading import LanguageModel
 
 
 def end_ids(network: PreTrainedModel, settings: Mapping[str, Any]) -> frozenset[int]:

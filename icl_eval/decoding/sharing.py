@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 
-from icl_eval.prompts import EncodedPrompt
+from icl_eval.prompts.building import EncodedPrompt
 
 Ids = tuple[int, ...]
 

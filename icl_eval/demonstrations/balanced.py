@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from icl_eval.demonstrations.labels import label_of, read_labels
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw
-from icl_eval.tasks import Example, Task
+from icl_eval.tasks.examples import Example, Task
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from icl_eval.demonstrations.leaks import normalised_text
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, rounded, tie_breaks
-from icl_eval.tasks import Example, Task
+from icl_eval.tasks.examples import Example, Task
 
 
 @dataclass(frozen=True)

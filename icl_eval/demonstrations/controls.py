@@ -16,7 +16,7 @@ from icl_eval.demonstrations.labels import label_of, read_labels
 from icl_eval.demonstrations.ranking import Demonstration, draw
 from icl_eval.demonstrations.words import WORDS
 from icl_eval.errors import ConfigError
-from icl_eval.tasks import Example, Task, normalise
+from icl_eval.tasks.examples import Example, Task, normalise
 
 Change = Callable[[Sequence[Demonstration]], tuple[Demonstration, ...]]
 """From the selected demonstrations, the most wanted first, to what is shown in their place."""

@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, rounded, tie_breaks
-from icl_eval.embedding import Encoder
 from icl_eval.errors import ConfigError
-from icl_eval.tasks import Example, Task
+from icl_eval.tasks.examples import Example, Task
 
 
 @dataclass(frozen=True)

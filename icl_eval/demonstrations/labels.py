@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from icl_eval.errors import ConfigError
-from icl_eval.tasks import Example, Task
+from icl_eval.tasks.examples import Example, Task
 
 MIN_EXAMPLES_PER_LABEL = 2
 """Of a pool, on average; below it answers hardly ever repeat, and are no labels."""

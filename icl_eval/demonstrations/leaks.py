@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from icl_eval.demonstrations.ranking import Allowed
 from icl_eval.errors import ConfigError
-from icl_eval.tasks import Example, Task, normalise
+from icl_eval.tasks.examples import Example, Task, normalise
 
 NEAR_DUPLICATE = 0.7
 """From this similarity on two texts are nearly the same."""

@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 
+from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, rounded, tie_breaks
-from icl_eval.embedding import Encoder
-from icl_eval.tasks import Example, Task
+from icl_eval.tasks.examples import Example, Task
 
 
 @dataclass(frozen=True)

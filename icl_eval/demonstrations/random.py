@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from icl_eval.demonstrations.ranking import Demonstration, Ranking, draw
-from icl_eval.tasks import Example, Task
+from icl_eval.tasks.examples import Example, Task
 
 
 @dataclass(frozen=True)

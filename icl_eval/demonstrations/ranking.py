@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from icl_eval.embedding import Encoder
-from icl_eval.tasks import Example, Task
+from icl_eval.demonstrations.encoder import Encoder
+from icl_eval.tasks.examples import Example, Task
 
 DECIMALS = 6
 """Similarities are compared rounded to these, so that noise in a float's last bits decides nothing."""

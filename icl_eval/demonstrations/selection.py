@@ -10,7 +10,7 @@ from icl_eval.demonstrations.leaks import build_guard, distinct
 from icl_eval.demonstrations.ordering import Order
 from icl_eval.demonstrations.ranking import Demonstration, DemonstrationSelector
 from icl_eval.errors import ConfigError
-from icl_eval.tasks import Example, Task
+from icl_eval.tasks.examples import Example, Task
 
 Selection = Callable[[Example], tuple[Demonstration, ...]]
 """From a question to its demonstrations, the most wanted first."""

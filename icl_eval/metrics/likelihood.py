@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.intervals import FloatArray
+from icl_eval.metrics.intervals import FloatArray
 from icl_eval.metrics.means import format_signature, mean_statistics
 from icl_eval.metrics.scoring import Statistics
-from icl_eval.records import AnswerLikelihood, Record
+from icl_eval.runs.records import AnswerLikelihood, Record
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from math import fsum
 import numpy as np
 
 from icl_eval import __version__
-from icl_eval.intervals import FloatArray
+from icl_eval.metrics.intervals import FloatArray
 from icl_eval.metrics.scoring import Statistics
 
 

@@ -2,7 +2,7 @@
 
 A metric only extracts statistics. The value is the one its library computes; the standard error is the same
 bootstrap for every metric, because statistics of examples add up, and the interval is the bootstrap's too unless the
-value is a share of right answers (see `icl_eval.intervals`).
+value is a share of right answers (see `icl_eval.metrics.intervals`).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from icl_eval.errors import DataError
-from icl_eval.intervals import FloatArray, Interval, bootstrap, share_interval
+from icl_eval.metrics.intervals import FloatArray, Interval, bootstrap, share_interval
 
 
 @dataclass(frozen=True)

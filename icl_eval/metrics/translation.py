@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from icl_eval.intervals import FloatArray
+from icl_eval.metrics.intervals import FloatArray
 from icl_eval.metrics.scoring import Statistics
 from icl_eval.metrics.strings import compose
 

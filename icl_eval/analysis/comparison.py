@@ -1,0 +1,214 @@
+"""Comparison: finished runs against a baseline, question by question, from their records alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from icl_eval.analysis.measurements import Measurement, gain, measure
+from icl_eval.analysis.significance import (
+    Paired,
+    approximate_randomisation,
+    bootstrap_difference,
+    holm,
+    mcnemar,
+    share_difference_interval,
+    sign_flip,
+)
+from icl_eval.errors import DataError
+from icl_eval.runs.folders import Run
+from icl_eval.runs.records import Record
+from icl_eval.runs.reports import MetricResult
+
+SCHEMA_VERSION = 1
+_MAX_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one run differs from the baseline in one metric of one task."""
+
+    run: str
+    task: str
+    metric: str
+    higher_is_better: bool
+    n: int
+    baseline_score: float
+    score: float
+    difference: float
+    """`score` minus `baseline_score`."""
+    ci95: tuple[float, float] | None
+    """Over questions: Bonett and Price's where every question is right or wrong, else percentiles of the paired
+    bootstrap; None for a metric whose statistics do not add up."""
+    test: str | None
+    """`mcnemar` (exact) where every question is right or wrong, `sign_flip` where it has a value, and
+    `approximate_randomisation` for a score of the whole corpus; None where there is no interval either."""
+    p_value: float | None
+    """Two-sided."""
+    p_adjusted: float | None
+    """After Holm, for all tests of the comparison."""
+    better: tuple[str, ...]
+    """Ids of the questions with a better value of their own than in the baseline; where a question is right or wrong,
+    those that became right."""
+    worse: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare.json` holds."""
+
+    schema_version: int
+    baseline: str
+    runs: tuple[str, ...]
+    seed: int
+    num_resamples: int
+    left_out: tuple[str, ...]
+    """Tasks, and metrics such as `qa: token_f1`, that not all of the runs have."""
+    differences: tuple[Difference, ...]
+
+
+def compare_runs(runs: Sequence[Run], seed: int = 0, num_resamples: int = 10_000) -> Comparison:
+    """Compare runs with the first of them.
+
+    Args:
+        runs: Two or more, about the same data and questions.
+        seed: Of everything that is drawn.
+        num_resamples: How many corpora are drawn for an interval, how many exchanges for a test.
+
+    Raises:
+        DataError: When runs cannot be compared (other data, other questions or references, another metric), or records
+            are missing.
+    """
+    baseline, *others = runs
+    tasks = tuple(task for task in baseline.report.results if all(task in run.report.results for run in others))
+    if not tasks:
+        raise DataError(f"{baseline.folder}: no task that the others have too; there is nothing to compare")
+    for other in others:
+        for task in tasks:
+            _require_same_questions(baseline, other, task)
+    known = {(found.task, found.metric): found for found in measure(baseline, tasks)}
+    differences = [
+        _compare(str(other.folder), known[found.task, found.metric], found, seed, num_resamples)
+        for other in others
+        for found in measure(other, tasks)
+        if (found.task, found.metric) in known
+    ]
+    return Comparison(
+        schema_version=SCHEMA_VERSION,
+        baseline=str(baseline.folder),
+        runs=tuple(str(other.folder) for other in others),
+        seed=seed,
+        num_resamples=num_resamples,
+        left_out=_left_out(runs, tasks),
+        differences=_adjusted(differences),
+    )
+
+
+def _left_out(runs: Sequence[Run], tasks: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of what only some of the runs have."""
+    everything = dict.fromkeys(task for run in runs for task in run.report.results)
+    missing = [task for task in everything if task not in tasks]
+    for task in tasks:
+        scored = [run.report.results[task].metrics for run in runs]
+        every_metric = dict.fromkeys(name for metrics in scored for name in metrics)
+        missing += [f"{task}: {name}" for name in every_metric if not all(name in metrics for metrics in scored)]
+    return tuple(missing)
+
+
+def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
+    before, after = ({record.example_id: record for record in run.records(task)} for run in (baseline, other))
+    if differing := sorted(before.keys() ^ after.keys()):
+        raise DataError(
+            f"{other.folder}: task '{task}' has other questions than in {baseline.folder}: "
+            f"{len(after)} and {len(before)}, and {differing[0]!r} is only in one of them"
+        )
+    for example_id, record in before.items():
+        if record.asked != after[example_id].asked:
+            raise DataError(
+                f"{other.folder}: task '{task}' asks {example_id!r} otherwise than in {baseline.folder}: "
+                f"{_first_difference(record, after[example_id])}"
+            )
+    data = [run.report.provenance.datasets[task] for run in (baseline, other)]
+    if data[0] != data[1]:
+        raise DataError(f"{other.folder}: task '{task}' has another pool or other examples than in {baseline.folder}")
+    metrics = [run.report.results[task].metrics for run in (baseline, other)]
+    for name in metrics[0].keys() & metrics[1].keys():
+        if _options(metrics[0][name]) != _options(metrics[1][name]):
+            raise DataError(
+                f"{other.folder}: {name} of task '{task}' has other options than in {baseline.folder}: "
+                f"{metrics[1][name].signature} and {metrics[0][name].signature}"
+            )
+
+
+def _options(found: MetricResult) -> list[str]:
+    """Return the options of a metric. What version scored a run is none: `measure` scores all of them again."""
+    return [option for option in found.signature.split("|") if not option.startswith("version:")]
+
+
+def _first_difference(before: Record, after: Record) -> str:
+    """Return which part of a question two records disagree on, and what each has."""
+    parts = [{"references": list(record.targets), **record.doc} for record in (after, before)]
+    name = next(name for name in {**parts[0], **parts[1]} if parts[0].get(name) != parts[1].get(name))
+    found = [repr(part[name]) if name in part else "none" for part in parts]
+    return f"{name}: {' and '.join(text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}…' for text in found)}"
+
+
+def _compare(name: str, baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Difference:
+    tested = _test(baseline, other, seed, num_resamples)
+    better, worse = _flipped(baseline, other)
+    return Difference(
+        run=name,
+        task=other.task,
+        metric=other.metric,
+        higher_is_better=other.higher_is_better,
+        n=len(other.example_ids),
+        baseline_score=baseline.score,
+        score=other.score,
+        difference=other.score - baseline.score,
+        ci95=tested.ci95,
+        test=tested.test,
+        p_value=tested.p_value,
+        p_adjusted=None,
+        better=better,
+        worse=worse,
+    )
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """How sure a difference is."""
+
+    test: str | None
+    p_value: float | None
+    ci95: tuple[float, float] | None
+
+
+def _test(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> _Tested:
+    before, after = baseline.statistics, other.statistics
+    num_examples = len(other.example_ids)
+    if before.is_share and after.is_share:
+        pairs = list(zip(before.per_example, after.per_example, strict=True))
+        gained, lost = pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0))
+        return _Tested("mcnemar", mcnemar(gained, lost), share_difference_interval(gained, lost, num_examples))
+    if after.score_sums is None or num_examples < 2:
+        return _Tested(None, None, None)
+    paired = Paired(before.rows, after.rows, after.score_sums)
+    interval = bootstrap_difference(paired, seed, num_resamples)
+    ends = (interval.low, interval.high)
+    if after.is_mean:
+        differences = np.array(after.per_example, np.float64) - np.array(before.per_example, np.float64)
+        return _Tested("sign_flip", sign_flip(differences, seed, num_resamples), ends)
+    return _Tested("approximate_randomisation", approximate_randomisation(paired, seed, num_resamples), ends)
+
+
+def _flipped(baseline: Measurement, other: Measurement) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the ids of the questions that became better, and of those that became worse."""
+    before, after = baseline.own_values, other.own_values
+    gains = {question: gain(before[question], after[question]) for question in after}
+    return tuple(each for each in gains if gains[each] > 0), tuple(each for each in gains if gains[each] < 0)
+
+
+def _adjusted(differences: Sequence[Difference]) -> tuple[Difference, ...]:
+    p_values = [found.p_value for found in differences if found.p_value is not None]
+    adjusted = iter(holm(p_values))
+    return tuple(found if found.p_value is None else replace(found, p_adjusted=next(adjusted)) for found in differences)

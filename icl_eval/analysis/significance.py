@@ -1,0 +1,127 @@
+"""Significance: whether two systems that answered the same questions differ by more than chance.
+
+Statistics of questions add up (see `icl_eval.metrics.intervals`), so both systems' rows are put side by side and drawn,
+or exchanged, together: what makes a question hard for both of them is then no part of the difference.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from icl_eval.metrics.intervals import NORMAL_QUANTILE, FloatArray, Interval, resampled_sums, spread
+
+_CELLS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The statistics of two systems, question by question."""
+
+    baseline: FloatArray
+    """One row a question, `[num_examples, num_statistics]`."""
+    other: FloatArray
+    """In the same order."""
+    score_sums: Callable[[FloatArray], FloatArray]
+    """Summed rows `[..., num_statistics]` to scores `[...]`, for both systems."""
+
+    def difference(self, baseline: FloatArray, other: FloatArray) -> FloatArray:
+        """Return by how much the other system's scores are greater, from both systems' summed rows."""
+        differences: FloatArray = self.score_sums(other) - self.score_sums(baseline)
+        return differences
+
+
+def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> Interval:
+    """Return the 95 % percentile interval of a difference over resampled questions, and its standard error.
+
+    Paired bootstrap resampling (Koehn, 2004, https://aclanthology.org/W04-3250).
+    """
+    width = paired.baseline.shape[1]
+    sums = resampled_sums(np.hstack([paired.baseline, paired.other]), seed, num_resamples)
+    differences = paired.difference(sums[:, :width], sums[:, width:])
+    low, high = np.percentile(differences, [2.5, 97.5])
+    return Interval(stderr=spread(differences), low=float(low), high=float(high))
+
+
+def share_difference_interval(num_gained: int, num_lost: int, num_examples: int) -> tuple[float, float]:
+    """Return the 95 % interval of a difference between two shares of right answers to the same questions.
+
+    Bonett and Price's (2012, https://doi.org/10.3102/1076998611411915): Wald's with one question more gained and one
+    more lost, which keeps its level for few questions and for few that flip, where resampling does not.
+    """
+    gained, lost = (num_gained + 1) / (num_examples + 2), (num_lost + 1) / (num_examples + 2)
+    difference = gained - lost
+    reach = NORMAL_QUANTILE * ((gained + lost - difference**2) / (num_examples + 2)) ** 0.5
+    return max(-1.0, difference - reach), min(1.0, difference + reach)
+
+
+def approximate_randomisation(paired: Paired, seed: int, num_resamples: int) -> float:
+    """Return the two-sided p-value of a difference of corpus scores.
+
+    If the systems were alike, each question's two outputs might as well have been exchanged: how often does a random
+    exchange give a difference at least as large (Noreen, 1989; Riezler and Maxwell, 2005,
+    https://aclanthology.org/W05-0908)? The outputs as they are count as one of the exchanges.
+    """
+    order = np.lexsort(np.hstack([paired.baseline, paired.other]).T)  # the order of the questions must not matter
+    gained = (paired.other - paired.baseline)[order]
+    baseline, other = paired.baseline.sum(axis=0), paired.other.sum(axis=0)
+    observed = abs(float(paired.difference(baseline, other)))
+    generator = np.random.default_rng(seed)
+    as_large, left = 0, num_resamples
+    while left:
+        count = min(left, max(1, _CELLS_AT_ONCE // len(gained)))
+        exchanged = generator.integers(2, size=(count, len(gained))) @ gained  # [count, num_statistics]
+        differences = paired.difference(baseline + exchanged, other - exchanged)
+        as_large += int((np.abs(differences) >= observed - 1e-9).sum())
+        left -= count
+    return (as_large + 1) / (num_resamples + 1)
+
+
+def sign_flip(differences: FloatArray, seed: int, num_resamples: int) -> float:
+    """Return the two-sided p-value of a mean difference: how often do random signs give one at least as large?
+
+    Fisher's permutation test for pairs (1935), which is exact where there are no more than `num_resamples` ways to
+    set the signs. Questions without a difference carry no sign and are left out.
+    """
+    from scipy.stats import permutation_test
+
+    changed = np.sort(differences[differences != 0])
+    if not changed.size:
+        return 1.0
+    result = permutation_test(
+        (changed,),
+        lambda values, axis: values.sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=num_resamples,
+        batch=max(1, _CELLS_AT_ONCE // changed.size),
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def mcnemar(num_gained: int, num_lost: int) -> float:
+    """Return the exact two-sided p-value of questions won against questions lost.
+
+    If the systems were alike, each question that only one of them got right would be a toss of a coin (McNemar, 1947,
+    https://doi.org/10.1007/BF02295996).
+    """
+    from scipy.stats import binomtest
+
+    if num_gained + num_lost == 0:
+        return 1.0
+    return float(binomtest(num_gained, num_gained + num_lost).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number, in the same order.
+
+    The probability that any true null hypothesis is rejected stays below the level, whatever the tests have to do with
+    each other (Holm, 1979, https://www.jstor.org/stable/4615733).
+    """
+    adjusted = [1.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted

@@ -1,0 +1,137 @@
+"""Doctor: whether a model gives the same tokens however it is run, measured on some prompts of a task.
+
+Greedy search ought not to depend on batch size, cache or precision. In exact arithmetic it does not; in a computer
+each of them rounds differently, and where two tokens are nearly as likely, the choice can flip and everything
+after it with it. The table shows for this model how often that happens, and where first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from icl_eval.decoding import Completion, StreamDecoder
+from icl_eval.decoding.library import LibraryDecoder, library_inputs
+from icl_eval.decoding.networks import reset_attention
+from icl_eval.decoding.preparing import capabilities_of
+from icl_eval.decoding.rules import Rules, apply_rules, start_ids
+from icl_eval.decoding.searches import Greedy
+from icl_eval.decoding.switching import evaluating
+from icl_eval.errors import ConfigError
+from icl_eval.evaluation.preparation import Evaluation, PreparedTask, prepare
+from icl_eval.formatting import counted
+from icl_eval.models.loading import LanguageModel, load_model
+from icl_eval.reporting.terminal import open_console
+
+Tokens = Mapping[str, tuple[int, ...]]
+"""Generated ids, by example."""
+
+_REFERENCE = "float32"
+_FASTER = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two ways of running the same prompts."""
+
+    name: str
+    same: int
+    total: int
+    first_difference: str
+    """Example and position of the earliest token that differs; empty for none."""
+
+
+def compare(name: str, first: Tokens, second: Tokens) -> Comparison:
+    """Compare two ways token by token."""
+    differences = sorted(
+        (_first_difference(ids, second[example_id]), example_id)
+        for example_id, ids in first.items()
+        if ids != second[example_id]
+    )
+    shown = f"token {differences[0][0] + 1} of {differences[0][1]}" if differences else ""
+    return Comparison(name, len(first) - len(differences), len(first), shown)
+
+
+def print_diagnosis(evaluation: Evaluation) -> None:
+    """Run the prompts of the first task in several ways and print how often they agree.
+
+    Raises:
+        UserError: When the evaluation itself would refuse, or is not of greedy search.
+    """
+    if evaluation.search.name != "greedy":
+        raise ConfigError(f"decoding={evaluation.search.name}: what the doctor compares is greedy search")
+    prepared = prepare(evaluation)
+    task, settings = prepared.tasks[0], prepared.conventions.settings
+    if not task.plan.max_new_tokens:
+        raise ConfigError("max_new_tokens=0: tokens are compared, so some must be decoded")
+    other = evaluation.dtype if evaluation.dtype != _REFERENCE else _FASTER
+    model = load_model(evaluation.model, _REFERENCE, evaluation.device)
+    reference = _generate(model, task, settings)
+    comparisons = []
+    batched = {}
+    for dtype in (_REFERENCE, other):
+        model = load_model(evaluation.model, dtype, evaluation.device)
+        alone, batched[dtype] = _decode(model, task, settings, 1), _decode(model, task, settings, None)
+        if dtype == _REFERENCE:
+            # It knows no stop strings of a task.
+            ended = {name: ids[: len(alone[name])] for name, ids in reference.items()}
+            comparisons.append(compare(f"{dtype}: the library's generate, ours alone", ended, alone))
+        without = _without_cache(model, task, settings, batched[dtype])
+        comparisons.append(compare(f"{dtype}: alone, batched", alone, batched[dtype]))
+        comparisons.append(compare(f"{dtype}: with cache, without", batched[dtype], without))
+    name = f"{_REFERENCE} batched, {other} batched"
+    comparisons.append(compare(name, batched[_REFERENCE], batched[other]))
+    title = f"{model.name} on {counted(len(task.prompts), 'prompt')} of {task.plan.task.name}"
+    longest = max(len(prompt.decoder_ids) for prompt in task.prompts) + task.plan.max_new_tokens
+    _print(comparisons, title, capabilities_of(model).splits(longest))
+
+
+def _print(comparisons: Sequence[Comparison], title: str, split: bool) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("compared")
+    table.add_column("same completions", justify="right")
+    table.add_column("first difference")
+    for comparison in comparisons:
+        table.add_row(
+            comparison.name, f"{comparison.same} of {comparison.total}", comparison.first_difference or "none"
+        )
+    console = open_console()
+    console.print(table)
+    how = "is attended to in place" if split else "is copied for each row, as a window or the kind of attention demands"
+    console.print(f"A prefix shared by many prompts {how}.")
+
+
+def _decode(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any], batch_size: int | None) -> Tokens:
+    decoder = StreamDecoder(model, task.plan.max_new_tokens, task.plan.stop, batch_size, settings=settings)
+    events = decoder.stream(task.prompts)
+    return {event.example_id: event.token_ids for event in events if isinstance(event, Completion)}
+
+
+def _generate(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any]) -> Tokens:
+    """Run the library's own greedy search, one prompt at a time."""
+    decoder = LibraryDecoder(model, {**Greedy().settings, **settings}, task.plan.max_new_tokens)
+    return {prompt.prompt.example_id: decoder.generate(prompt) for prompt in task.prompts}
+
+
+def _without_cache(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any], chosen: Tokens) -> Tokens:
+    """Return what one forward pass over prompt and completion would choose at each position of the completion."""
+    rules = Rules(model.network, task.plan.max_new_tokens, {**Greedy().settings, **settings})
+    tokens = {}
+    for prompt in task.prompts:
+        ids = chosen[prompt.prompt.example_id]
+        with torch.inference_mode(), evaluating(model.network):
+            reset_attention(model.network)
+            logits = model.network(**library_inputs(model, prompt, ids[:-1]), use_cache=False).logits[0, -len(ids) :]
+        context = (*start_ids(model), *prompt.decoder_ids)
+        row_rules = rules.for_row(context, prompt.encoder_ids)
+        histories = [(*context, *ids[:place]) for place in range(len(ids))]
+        ruled = apply_rules([row_rules] * len(ids), histories, logits.float())
+        tokens[prompt.prompt.example_id] = tuple(ruled.max(-1).indices.tolist())
+    return tokens
+
+
+def _first_difference(first: Sequence[int], second: Sequence[int]) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))

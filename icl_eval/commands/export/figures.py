@@ -1,0 +1,155 @@
+"""Figures: a sweep's findings as SVG files for a paper, drawn by matplotlib, the same bytes each time.
+
+Letters are drawn as outlines, so that a figure looks the same wherever it is opened.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from icl_eval.analysis import InfluenceAnalysis, ShotCurve, VarianceAnalysis
+from icl_eval.commands.export.tables import one_line
+from icl_eval.formatting import shortened
+from icl_eval.reporting.pages.charts import TEST_SET, curve_scale, variance_segments
+from icl_eval.reporting.pages.scales import Scale
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from icl_eval.analysis.sweep_reports import Sweep
+
+_COLOURS = ("#b4b8be", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+"""Grey, then Okabe and Ito's, in the order of a page's."""
+_STYLE: Mapping[str, Any] = {
+    "svg.hashsalt": "icl_eval",
+    "svg.fonttype": "path",
+    "text.parse_math": False,  # a `$` in a name is a `$`
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+_WIDTH = 3.4
+"""Inches: one column of a paper of two."""
+_MAX_NAME_BYTES = 200
+
+
+def write_figures(sweep: "Sweep", folder: "Path") -> "list[Path]":
+    """Draw a sweep's figures into a folder; return the files."""
+    import matplotlib
+
+    written = []
+    with matplotlib.rc_context(dict(_STYLE)):
+        for name, figure in _figures(sweep):
+            clean = re.sub(r"[^\w.-]+", "_", name)
+            path = folder / f"{clean if len(clean.encode()) <= _MAX_NAME_BYTES else shortened(clean, name, 180)}.svg"
+            figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+            written.append(path)
+    return written
+
+
+def _figures(sweep: "Sweep") -> "Iterator[tuple[str, Figure]]":
+    curves = sweep.analysis.shot_curves
+    for task, metric in dict.fromkeys((curve.task, curve.metric) for curve in curves):
+        group = [curve for curve in curves if (curve.task, curve.metric) == (task, metric)]
+        yield f"shot_curve_{task}_{metric}", draw_curves(group)
+    if sweep.analysis.spreads:
+        yield "variance", draw_shares(sweep.analysis.spreads)
+    for found in sweep.analysis.influence:
+        for measure in dict.fromkeys(measure for shown in found.demonstrations for measure in shown.effects):
+            name = "_".join(["influence", found.task, measure, *map("=".join, found.conditions.items())])
+            yield name, draw_influences(found, measure)
+
+
+def draw_curves(curves: Sequence[ShotCurve]) -> "Figure":
+    """Draw the shot curves of one task's metric, with bands over draws and the test set's error bars."""
+    figure, axes = _open(height=2.4)
+    numbers = sorted({point.num_fewshot for curve in curves for point in curve.points})
+    scale = curve_scale(curves)
+    for index, curve in enumerate(curves):
+        _draw_curve(axes, curve, numbers, scale, _COLOURS[index % 6 + 1], "-" if index < 6 else "--")
+    axes.set_ylim(scale.low, scale.high)
+    axes.set_xticks(range(len(numbers)), [str(number) for number in numbers])
+    axes.set_xlabel("demonstrations in the prompt")
+    axes.set_ylabel(one_line(f"{curves[0].task} {curves[0].metric}"))
+    if len(curves) > 1:
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=7)
+    return figure
+
+
+def _draw_curve(axes: "Axes", curve: ShotCurve, numbers: Sequence[int], scale: Scale, colour: str, style: str) -> None:
+    places = [numbers.index(point.num_fewshot) for point in curve.points]
+    means = [point.mean for point in curve.points]
+    label = one_line(" ".join(f"{key}={value}" for key, value in curve.conditions.items()))
+    (line,) = axes.plot(places, means, style, color=colour, marker="o", markersize=3, linewidth=1.2, label=label)
+    line.set_clip_on(False)  # a mark at the end of the axis is not cut in half
+    banded = [(place, point.ci95) for place, point in zip(places, curve.points, strict=True) if point.ci95]
+    if banded:
+        lows, highs = np.clip([ends for _, ends in banded], scale.low, scale.high).T
+        axes.fill_between([place for place, _ in banded], lows, highs, color=colour, alpha=0.16, linewidth=0)
+    for place, point in zip(places, curve.points, strict=True):
+        if point.test_set_stderr is not None:
+            axes.errorbar(place, point.mean, 1.96 * point.test_set_stderr, color=colour, linewidth=0.6, alpha=0.6)
+        if len(point.scores) > 1:
+            draws = list(point.scores.values())
+            axes.scatter([place] * len(draws), draws, s=4, color=colour, alpha=0.5, linewidths=0, clip_on=False)
+
+
+def draw_shares(analyses: Sequence[VarianceAnalysis]) -> "Figure":
+    """Draw a bar of shares for each analysis of variance."""
+    figure, axes = _open(height=0.6 + 0.28 * len(analyses))
+    bars = [variance_segments(found) for found in analyses]
+    colours = _colours([segment.label for segments in bars for segment in segments])
+    for row, segments in enumerate(bars):
+        for segment in segments:
+            axes.barh(row, segment.width, left=segment.x, height=0.6, color=colours[segment.label])
+    axes.set_yticks(range(len(analyses)), [_name(found) for found in analyses])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the variance of a score (%)")
+    handles = [axes.barh(0, 0, color=colour) for colour in colours.values()]
+    axes.legend(
+        handles, [one_line(label) for label in colours], loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=7
+    )
+    return figure
+
+
+def draw_influences(found: InfluenceAnalysis, measure: str) -> "Figure":
+    """Draw what each demonstration adds to one measure, with its interval, a row a demonstration."""
+    shown = [each for each in found.demonstrations if measure in each.effects]
+    figure, axes = _open(height=0.6 + 0.2 * len(shown))
+    for row, each in enumerate(shown):
+        effect = each.effects[measure]
+        low, high = effect.ci95 or (effect.mean, effect.mean)
+        axes.plot((low, high), (row, row), color=_COLOURS[1], linewidth=1.2)
+        axes.plot(effect.mean, row, "o", color=_COLOURS[1], markersize=3)
+    axes.axvline(0, color=_COLOURS[0], linewidth=0.8)
+    axes.set_yticks(range(len(shown)), [one_line(each.id) for each in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel(one_line(f"{measure} added to {found.task}"))
+    return figure
+
+
+def _colours(labels: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each label, so that an option looks the same in every bar."""
+    options = [label for label in dict.fromkeys(labels) if label != TEST_SET]
+    coloured = {label: _COLOURS[index % 6 + 1] for index, label in enumerate(options)}
+    return coloured | {TEST_SET: _COLOURS[0]}
+
+
+def _name(found: VarianceAnalysis) -> str:
+    return one_line(
+        " ".join([found.task, found.metric, *(f"{key}={value}" for key, value in found.conditions.items())])
+    )
+
+
+def _open(height: float) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps figures
+
+    figure = Figure(figsize=(_WIDTH, height))
+    return figure, figure.add_subplot()

@@ -1,0 +1,111 @@
+r"""Tables: one table as Markdown, as LaTeX and as CSV, with what each of them takes for markup escaped.
+
+| task | metric       | score |        \begin{tabular}{llr}            task,metric,score
+|:-----|:-------------|------:|        \toprule                        qa,exact_match,0.453125
+| qa   | exact\_match | 0.453 |        task & metric & score \\ …
+"""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from icl_eval.formatting import short
+
+Cell = str | float | int | None
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}",
+    "'": r"\textquotesingle{}", "[": "{[}", "]": "{]}", "*": "{*}",
+    "±": r"$\pm$", "×": r"$\times$", "↓": r"$\downarrow$", "−": "$-$",
+} | {character: f"\\{character}" for character in "&%$#_"}  # fmt: skip
+_MARKDOWN = {character: f"\\{character}" for character in "\\`*_[]<>|~&$"}
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table with a name that its files can have."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    """Numbers are rounded for a reader and whole in CSV; None is a number that there is not."""
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Return for each column whether it holds numbers and nothing else."""
+        cells = [[row[index] for row in self.rows if row[index] is not None] for index in range(len(self.columns))]
+        return tuple(bool(column) and not any(isinstance(cell, str) for cell in column) for column in cells)
+
+
+def to_markdown(table: PaperTable) -> str:
+    """Return a table in the pipe syntax, aligned so that its source can be read too."""
+    lines = [[_escape(column, _MARKDOWN) for column in table.columns], *_shown(table, _MARKDOWN, "–")]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rules = ["-" * (width - 1) + ":" if right else ":" + "-" * (width - 1) for width, right in _aligned(table, widths)]
+    padded = [
+        [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, (width, right) in zip(line, _aligned(table, widths), strict=True)
+        ]
+        for line in lines
+    ]
+    padded.insert(1, rules)
+    return "".join(f"| {' | '.join(line)} |\n" for line in padded)
+
+
+def to_latex(table: PaperTable) -> str:
+    """Return a `tabular` in the style of the booktabs package, which a document has to load."""
+    head = [_escape(column, _LATEX) for column in table.columns]
+    alignment = "".join("r" if right else "l" for right in table.numeric)
+    lines = [r"% \usepackage{booktabs,textcomp}", rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
+    lines += [" & ".join(head) + r" \\", r"\midrule"]
+    lines += [" & ".join(row) + r" \\" for row in _shown(table, _LATEX, "--")]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def to_csv(table: PaperTable) -> str:
+    """Return a table as comma-separated values (RFC 4180, with lines ended as on Unix), with numbers as they are."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([[_inert(cell) for cell in row] for row in (table.columns, *table.rows)])
+    return text.getvalue()
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line, without control characters."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+FORMATS: dict[str, Callable[[PaperTable], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
+"""By file name extension."""
+
+
+def _aligned(table: PaperTable, widths: Sequence[int]) -> list[tuple[int, bool]]:
+    return list(zip(widths, table.numeric, strict=True))
+
+
+def _shown(table: PaperTable, escapes: dict[str, str], missing: str) -> list[list[str]]:
+    return [[_show(cell, escapes, missing) for cell in row] for row in table.rows]
+
+
+def _show(cell: Cell, escapes: dict[str, str], missing: str) -> str:
+    if cell is None:
+        return missing
+    if isinstance(cell, str):
+        return _escape(cell, escapes)
+    return str(cell) if isinstance(cell, int) else short(cell)
+
+
+def _escape(text: str, escapes: dict[str, str]) -> str:
+    return "".join(escapes.get(character, character) for character in one_line(text))
+
+
+def _inert(cell: Cell) -> str:
+    """Return a cell's text; one that a spreadsheet would take for a formula begins with an apostrophe."""
+    if isinstance(cell, str):
+        is_formula = cell[:1] in ("=", "+", "-", "@", "\t", "\r") and not re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", cell)
+        return f"'{cell}" if is_formula else cell
+    return "" if cell is None else repr(cell)

@@ -1,0 +1,98 @@
+"""Listing: the command `icl-eval list`, a table of the runs in some folders."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from rich.table import Table
+
+from icl_eval.errors import DataError
+from icl_eval.formatting import counted, short
+from icl_eval.reporting.terminal import from_here, open_console
+from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, Run, read_run
+from icl_eval.runs.reports import read_failure
+
+logger = logging.getLogger(__name__)
+
+_MARKS = (REPORT_FILE, FAILURE_FILE, "fingerprint.json")
+"""What a run leaves at its end, when it fails, and at its beginning."""
+
+
+def print_runs(roots: Sequence[Path]) -> None:
+    """Print a row for each task of each run in some folders and below them.
+
+    A run that cannot be read is left out, with a warning that names the file.
+
+    Raises:
+        DataError: When a folder does not exist or holds no run that can be read.
+    """
+    found = {folder: rows for folder in _run_folders(roots) if (rows := _rows(folder))}
+    if not found:
+        raise DataError(f"{', '.join(map(str, roots))}: no run in it")
+    table = Table(title=_counted(list(found)), title_justify="left")
+    for column in ("run", "model", "task"):
+        table.add_column(column, overflow="fold")
+    for column in ("k", "seed"):
+        table.add_column(column, justify="right")
+    for column in ("placement", "template", "metric"):
+        table.add_column(column)
+    table.add_column("score", justify="right")
+    table.add_column("state")
+    for folder, rows in found.items():
+        for row in rows:
+            table.add_row(str(from_here(folder)), *row)
+    open_console().print(table)
+
+
+def _run_folders(roots: Sequence[Path]) -> list[Path]:
+    for root in roots:
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder")
+    return sorted({path.parent for root in roots for mark in _MARKS for path in root.rglob(mark)})
+
+
+def _rows(folder: Path) -> list[list[str]]:
+    try:
+        return _finished(read_run(folder)) if (folder / REPORT_FILE).exists() else [_unfinished(folder)]
+    except DataError as error:
+        reason = str(error)
+    except Exception as error:  # what lies there may be of another program, and hold whatever YAML and JSON can
+        reason = f"{folder}: not a run ({' '.join(f'{type(error).__name__}: {error}'.split())})"
+    logger.warning("%s; left out", reason)
+    return []
+
+
+def _counted(folders: Sequence[Path]) -> str:
+    finished = sum((folder / REPORT_FILE).exists() for folder in folders)
+    return f"{counted(len(folders), 'run')}, {finished} finished"
+
+
+def _finished(run: Run) -> list[list[str]]:
+    """Return a row a task, with the task's first metric."""
+    info = run.report.run
+    rows = []
+    for task, result in run.report.results.items():
+        metric, found = next(iter(result.metrics.items()))
+        arrow = "" if found.higher_is_better else " ↓"
+        options = [str(info.num_fewshot), str(info.seed), info.placement, info.template]
+        rows.append([info.model, task, *options, metric, short(found.score) + arrow, f"finished, n={result.n}"])
+    return rows
+
+
+def _unfinished(folder: Path) -> list[str]:
+    """Return the row of a run without a report; what its model would have made of the defaults is not known yet."""
+    path = folder / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path) if path.exists() else OmegaConf.create()
+    known = {key: OmegaConf.select(config, key, default="") for key in ("model.source", "num_fewshot", "seed")}
+    model, shots, seed = map(str, known.values())
+    tasks = ", ".join(OmegaConf.select(config, "task", default={}))
+    return [Path(model).name, tasks, shots, seed, "", "", "", "", _state(folder)]
+
+
+def _state(folder: Path) -> str:
+    failure = folder / FAILURE_FILE
+    if failure.exists():
+        return f"failed: {read_failure(failure).message}"
+    done = sum(path.read_bytes().count(b"\n") for path in folder.glob("samples_*.jsonl"))
+    return f"unfinished, {counted(done, 'record')}"

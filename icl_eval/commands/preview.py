@@ -1,0 +1,56 @@
+"""Preview: what a model would be given, with the tokenizer alone."""
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from icl_eval.evaluation.linting import lint_task
+from icl_eval.evaluation.preparation import Evaluation, Prepared, PreparedTask, prepare
+from icl_eval.formatting import counted
+from icl_eval.prompts.building import EncodedPrompt
+from icl_eval.reporting.terminal import open_console
+
+
+def print_preview(evaluation: Evaluation) -> None:
+    """Print the first prompt of each task with its size, and what looks wrong in any of them.
+
+    Raises:
+        UserError: When the evaluation itself would refuse.
+    """
+    console = open_console()
+    selector = evaluation.choice.selector
+    if selector.encoder is not None:
+        sentence = f"demonstrations={selector.name}: weights are loaded to embed questions and pool"
+        console.print(sentence)
+    prepared = prepare(evaluation)
+    if told := prepared.conventions.summary():
+        console.print(f"conventions: {told}", soft_wrap=True)
+    for task in prepared.tasks:
+        _print_task(console, prepared, task)
+
+
+def _print_task(console: Console, prepared: Prepared, task: PreparedTask) -> None:
+    name = task.plan.task.name
+    lengths = sorted(prompt.num_tokens for prompt in task.prompts)
+    _print_prompt(console, name, task.prompts[0])
+    limit = "no limit" if prepared.card.max_length is None else f"the model holds {task.builder.context.positions}"
+    console.print(
+        f"{name}: {counted(len(lengths), 'prompt')} of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
+        f"up to {task.plan.max_new_tokens} new tokens, stop at {list(task.plan.stop)}",
+    )
+    for sentence in lint_task(task, prepared.card.tokenizer):
+        console.print(f"{name}: {sentence}", style="yellow")
+    console.print()
+
+
+def _print_prompt(console: Console, name: str, encoded: EncodedPrompt) -> None:
+    prompt = encoded.prompt
+    sides = (
+        ("encoder", prompt.encoder, encoded.encoder_ids),
+        ("decoder", prompt.decoder, encoded.decoder_ids),
+    )
+    shown = ", ".join(prompt.demonstration_ids) or "no demonstrations"
+    for side, text, ids in sides:
+        if text is not None:
+            title = Text(f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens")
+            console.print(Panel(Text(text), title=title, subtitle=Text(shown), title_align="left"))

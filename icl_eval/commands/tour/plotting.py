@@ -1,0 +1,25 @@
+"""Plotting: what each way of generating costs against how long the text has become, as an SVG file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from icl_eval.commands.tour.ways import Way
+
+
+def plot_costs(ways: Sequence[Way], path: Path) -> None:
+    """Draw tokens fed and seconds, each against the number of new tokens; the same ways give the same bytes."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": "icl_eval", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        fed, seconds = figure.subplots(1, 2)
+        for number, way in enumerate(ways):
+            lengths = range(1, len(way.marks) + 1)
+            style = {"label": way.name, "linestyle": ("-", "--", ":", "-.")[number % 4], "linewidth": 2}
+            fed.plot(lengths, [mark.fed for mark in way.marks], **style)
+            seconds.plot(lengths, [mark.seconds for mark in way.marks], **style)
+        fed.set(xlabel="new tokens", ylabel="tokens fed to the network", ylim=(0, None))
+        seconds.set(xlabel="new tokens", ylabel="seconds", ylim=(0, None))
+        fed.legend(frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None})

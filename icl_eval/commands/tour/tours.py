@@ -1,0 +1,130 @@
+"""Tours: one prompt through every way of generating; what was found is written to `tour.json` and `cost.svg`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from icl_eval.commands.tour.plotting import plot_costs
+from icl_eval.commands.tour.ways import (
+    Subject,
+    Way,
+    generate_at_once,
+    generate_by_hand,
+    generate_in_stream,
+    generate_one_by_one,
+)
+from icl_eval.config.options import build_conventions, build_model_spec, build_search, check_model_options
+from icl_eval.config.schema import TourConfig
+from icl_eval.decoding import Completion, StreamDecoder
+from icl_eval.decoding.rules import start_ids, stop_strings
+from icl_eval.decoding.searches import Sample
+from icl_eval.errors import ConfigError
+from icl_eval.models.loading import load_model
+from icl_eval.prompts.building import EncodedPrompt
+from icl_eval.prompts.tokenization import pieces_of
+from icl_eval.runs import provenance
+from icl_eval.runs.reports import write_json
+
+DEFAULT_MAX_NEW_TOKENS = 40
+_WARM_UP_TOKENS = 2
+
+
+@dataclass(frozen=True)
+class Tour:
+    """What was seen."""
+
+    subject: Subject
+    prompt: EncodedPrompt
+    search: Sample
+    draws: tuple[Completion, ...]
+    """Sampled continuations, in the order in which they were asked for."""
+    ways: tuple[Way, ...]
+    """The greedy ones, in the order of the story."""
+
+    @property
+    def agree(self) -> bool:
+        """Whether all greedy ways came to the same text."""
+        return len({way.text for way in self.ways}) == 1
+
+
+def take_tour(config: TourConfig, folder: Path) -> Tour:
+    """Generate in every way and write what was found into a folder.
+
+    Raises:
+        UserError: When an option is impossible or the prompt does not fit.
+    """
+    check_model_options(config)
+    search = build_search(config.decoding)
+    if not isinstance(search, Sample):
+        raise ConfigError(
+            f"decoding={search.name}: the tour draws continuations and is greedy besides; decoding=sample"
+        )
+    if config.num_return_sequences < 0:
+        raise ConfigError(f"num_return_sequences={config.num_return_sequences}: must be 0 or more")
+    conventions = build_conventions(config)
+    prompt = conventions.encode_text("prompt", config.prompt)
+    max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+    conventions.context(max_new_tokens).require_fit(prompt)
+    model = load_model(build_model_spec(config.model), config.dtype, config.device)
+    subject = Subject(model, conventions, config.prompt, max_new_tokens, stop_strings(model.network, search.stop or ()))
+    ways = _go_all_ways(subject)
+    tour = Tour(subject, prompt, search, _draw(subject, prompt, search, config.num_return_sequences), ways)
+    write_json(describe(tour), folder / "tour.json")
+    plot_costs(ways, folder / "cost.svg")
+    return tour
+
+
+def describe(tour: Tour) -> dict[str, Any]:
+    """Return a tour as `tour.json` holds it."""
+    tokenizer = tour.subject.model.tokenizer
+    sides = {"encoder": tour.prompt.encoder_ids, "decoder": (*start_ids(tour.subject.model), *tour.prompt.decoder_ids)}
+    return {
+        "schema_version": 1,
+        "model": tour.subject.model.name,
+        "prompt": tour.subject.text,
+        "conventions": tour.subject.conventions.describe(),
+        "max_new_tokens": tour.subject.max_new_tokens,
+        "stop": list(tour.subject.stop),
+        "input": {
+            side: {"ids": list(ids), "tokens": pieces_of(tokenizer, ids, from_encoder=side == "encoder")}
+            for side, ids in sides.items()
+        },
+        "sampling": dict(tour.search.recipe),
+        "continuations": [asdict(draw) for draw in tour.draws],
+        "same_text": tour.agree,
+        "ways": [
+            {**asdict(way), "tokens_per_second": way.tokens_per_second, "tokens_fed": way.tokens_fed}
+            for way in tour.ways
+        ],
+        "versions": provenance.read_versions(),
+        "weights": tour.subject.model.identity,
+        "host": provenance.host_facts(),
+    }
+
+
+def _go_all_ways(subject: Subject) -> tuple[Way, ...]:
+    """Generate greedily in all ways, each after a few tokens that are not measured."""
+    brief = Subject(subject.model, subject.conventions, subject.text, _WARM_UP_TOKENS, ())
+    ways = []
+    for go in (generate_at_once, generate_one_by_one, generate_by_hand, generate_in_stream):
+        go(brief)
+        ways.append(go(subject))
+    return tuple(ways)
+
+
+def _draw(subject: Subject, prompt: EncodedPrompt, search: Sample, count: int) -> tuple[Completion, ...]:
+    """Draw continuations; each is a question of its own to the decoder, with draws of its own."""
+    prompts: Sequence[EncodedPrompt] = [
+        replace(prompt, prompt=replace(prompt.prompt, example_id=f"continuation {number}"))
+        for number in range(1, count + 1)
+    ]
+    decoder = StreamDecoder(
+        subject.model,
+        subject.max_new_tokens,
+        subject.stop,
+        search=search,
+        settings=subject.conventions.settings,
+    )
+    found = {event.example_id: event for event in decoder.stream(prompts) if isinstance(event, Completion)}
+    return tuple(found[prompt.prompt.example_id] for prompt in prompts)

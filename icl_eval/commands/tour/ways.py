@@ -1,0 +1,236 @@
+"""Ways: the same greedy completion, generated in four ways that cost very different amounts of work.
+
+| way          | each new token costs                                     |
+|--------------|----------------------------------------------------------|
+| all at once  | one token, inside the library's `generate`               |
+| one by one   | the whole text again: tokenised, run without a cache     |
+| by hand      | one token: the prompt is run once and its cache kept     |
+| stream       | one token, in the decoder that evaluations use           |
+
+The model's own rules (forced tokens, penalties) and stop strings hold in all of them.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from transformers import LogitsProcessorList
+from transformers.generation.streamers import BaseStreamer
+
+from icl_eval.commands.tour.meters import Mark, Meter
+from icl_eval.decoding import StreamDecoder, Token
+from icl_eval.decoding.detokenization import Detokenizer
+from icl_eval.decoding.hypotheses import Hypothesis
+from icl_eval.decoding.library import LibraryDecoder, library_inputs
+from icl_eval.decoding.networks import encode, new_cache, reset_attention, run
+from icl_eval.decoding.rules import Rules, end_ids, start_ids
+from icl_eval.decoding.searches import Greedy
+from icl_eval.decoding.stopping import StopFilter, special_stops
+from icl_eval.decoding.switching import evaluating
+from icl_eval.models.loading import LanguageModel
+from icl_eval.prompts.building import EncodedPrompt, Prompt
+from icl_eval.prompts.conventions import Conventions
+from icl_eval.prompts.tokenization import pieces_of
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is generated from, and how much."""
+
+    model: LanguageModel
+    conventions: Conventions
+    text: str
+    max_new_tokens: int
+    stop: tuple[str, ...]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What `generate` is told."""
+        return {**Greedy().settings, **self.conventions.settings}
+
+    def encode(self) -> EncodedPrompt:
+        """Tokenise the text, with what the model's conventions add."""
+        return self.conventions.encode_text("prompt", self.text)
+
+    def begin(self, prompt: EncodedPrompt, rules: LogitsProcessorList | None = None) -> Hypothesis:
+        """Return a completion of which nothing is generated yet."""
+        detokenizer = Detokenizer(self.model.tokenizer, prompt.decoder_ids)
+        own_rules = LogitsProcessorList() if rules is None else rules
+        stops = StopFilter(self.stop, special_stops(self.model.tokenizer, self.stop))
+        return Hypothesis(prompt, start_ids(self.model), own_rules, detokenizer, stops)
+
+    def rules(self, prompt: EncodedPrompt) -> LogitsProcessorList:
+        """Return what the model demands of the tokens after a prompt."""
+        context = (*start_ids(self.model), *prompt.decoder_ids)
+        return Rules(self.model.network, self.max_new_tokens, self.settings).for_row(context, prompt.encoder_ids)
+
+    def append(self, row: Hypothesis, token_id: int) -> None:
+        """Add a token to a completion."""
+        row.append(token_id, end_ids(self.model.network, self.settings), self.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of generating, and what it came to."""
+
+    name: str
+    text: str
+    token_ids: tuple[int, ...]
+    marks: tuple[Mark, ...]
+    """One for each new token."""
+    seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each stage, where the way has any."""
+    remark: str = ""
+    """What a reader should know."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens a second."""
+        return len(self.token_ids) / self.seconds
+
+    @property
+    def tokens_fed(self) -> int:
+        """Tokens that the network was given, each as often as it was."""
+        return self.marks[-1].fed
+
+
+def generate_at_once(subject: Subject) -> Way:
+    """Let the library's `generate` make all tokens; tokenising and detokenising are stages before and after."""
+    decoder = LibraryDecoder(subject.model, subject.settings, subject.max_new_tokens)
+    with Meter(subject.model.network) as meter:
+        times = [time.perf_counter()]
+        prompt = subject.encode()
+        times.append(time.perf_counter())
+        token_ids = decoder.generate(prompt, _Marker(meter))
+        times.append(time.perf_counter())
+        row = subject.begin(prompt)
+        for token_id in token_ids:
+            if not row.finish_reason:
+                subject.append(row, token_id)
+        completion = row.completion()
+        times.append(time.perf_counter())
+    stages = {name: times[n + 1] - times[n] for n, name in enumerate(("tokenise", "generate", "detokenise"))}
+    remark = ""
+    if len(token_ids) > len(completion.token_ids):
+        remark = f"generate knows no stop strings: it went on for {len(token_ids) - len(completion.token_ids)} tokens"
+    return Way(
+        "all at once", completion.text, completion.token_ids, tuple(meter.marks), times[-1] - times[0], stages, remark
+    )
+
+
+def generate_one_by_one(subject: Subject) -> Way:
+    """Send the whole text through the whole pipeline for every token: tokenise, run without a cache, detokenise."""
+    prompt = subject.encode()
+    row, rules = subject.begin(prompt), subject.rules(prompt)
+    written, remark = "", ""
+    network = subject.model.network
+    with Meter(network) as meter, torch.inference_mode(), evaluating(network):
+        begin = time.perf_counter()
+        while not row.finish_reason:
+            again = _encode_written(subject, written, begun=bool(row.token_ids))
+            if not remark and again.decoder_ids != (*prompt.decoder_ids, *row.token_ids):
+                remark = _other_tokens(subject, (*prompt.decoder_ids, *row.token_ids), again.decoder_ids, row)
+            if subject.conventions.context(max_new_tokens=1).excess(again):
+                remark += (
+                    f"; after token {len(row.token_ids)} they no longer fit the model's positions, and the text ends"
+                )
+                row.end()
+                break
+            inputs = library_inputs(subject.model, again)
+            reset_attention(network)
+            logits = network(**inputs, use_cache=False).logits[:, -1].float()  # [1, vocabulary]
+            history = torch.tensor([[*row.start_ids, *again.decoder_ids]], device=logits.device)
+            token_id = int(rules(history, logits).argmax())
+            subject.append(row, token_id)
+            if again.decoder_ids or token_id != subject.conventions.first_id:  # which the model asks for by itself
+                written += _piece(subject, again.decoder_ids, token_id)
+            meter.mark()
+        seconds = time.perf_counter() - begin
+    return Way("one by one", row.completion().text, tuple(row.token_ids), tuple(meter.marks), seconds, remark=remark)
+
+
+def generate_by_hand(subject: Subject) -> Way:
+    """Run the prompt once (prefill) and then one token at a time with its cache; an encoder runs once."""
+    network = subject.model.network
+    with Meter(network) as meter, evaluating(network):
+        begin = time.perf_counter()
+        prompt = subject.encode()
+        row = subject.begin(prompt, subject.rules(prompt))
+        encoded = encode(network, [prompt.encoder_ids])[0] if prompt.encoder_ids else None
+        cache = new_cache(network.config)
+        logits = run(network, [row.history], cache, encoded)
+        prefill = time.perf_counter() - begin
+        while True:
+            history = torch.tensor([row.history], device=logits.device)
+            subject.append(row, int(row.rules(history, logits.float()).argmax()))
+            meter.mark()
+            if row.finish_reason:
+                break
+            logits = run(network, [[row.next_id()]], cache, encoded)
+        seconds = time.perf_counter() - begin
+    stages = {"prefill": prefill, "decode": seconds - prefill}
+    return Way("by hand", row.completion().text, tuple(row.token_ids), tuple(meter.marks), seconds, stages)
+
+
+def generate_in_stream(subject: Subject) -> Way:
+    """Let our own decoder stream the tokens."""
+    decoder = StreamDecoder(subject.model, subject.max_new_tokens, subject.stop, settings=subject.conventions.settings)
+    text, token_ids = "", []
+    with Meter(subject.model.network) as meter:
+        begin = time.perf_counter()
+        for event in decoder.stream([subject.encode()]):
+            if isinstance(event, Token):
+                meter.mark()
+                text += event.text
+                token_ids.append(event.id)
+        seconds = time.perf_counter() - begin
+    return Way("stream", text, tuple(token_ids), tuple(meter.marks), seconds)
+
+
+class _Marker(BaseStreamer):  # type: ignore[misc]  # transformers is untyped for us
+    """Is told of each new token by `generate`."""
+
+    def __init__(self, meter: Meter):
+        self._meter = meter
+        self._prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Mark a token; what comes first is the prompt."""
+        if self._prompt_seen:
+            self._meter.mark()
+        self._prompt_seen = True
+
+    def end(self) -> None:
+        """Nothing more comes."""
+
+
+def _encode_written(subject: Subject, written: str, begun: bool) -> EncodedPrompt:
+    """Tokenise all that is there as text, as if nobody had seen its tokens; `begun` says whether any are generated."""
+    conventions = subject.conventions
+    if subject.model.architecture == "decoder-only":
+        return conventions.encode_text("prompt", subject.text + written)
+    encoded = conventions.encode(Prompt("prompt", subject.text, written or None))
+    if begun and not encoded.decoder_ids and conventions.first_id is not None:
+        return replace(encoded, decoder_ids=(conventions.first_id,), num_added=1)
+    return encoded
+
+
+def _piece(subject: Subject, ids: tuple[int, ...], token_id: int) -> str:
+    """Return the text that a token adds to others."""
+    before, after = (
+        subject.model.tokenizer.decode(list(some), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        for some in (ids, (*ids, token_id))
+    )
+    return str(after[len(before) :])
+
+
+def _other_tokens(subject: Subject, chosen: tuple[int, ...], again: tuple[int, ...], row: Hypothesis) -> str:
+    """Say how a text's tokens differ from those that it was made of."""
+    place = next((n for n, (one, other) in enumerate(zip(chosen, again, strict=False)) if one != other), None)
+    place = min(len(chosen), len(again)) if place is None else place
+    tokens = [pieces_of(subject.model.tokenizer, ids[place : place + 4]) for ids in (chosen, again)]
+    shown = [" | ".join(map(repr, some)) or "nothing" for some in tokens]
+    return f"tokenised again, the text after token {len(row.token_ids)} has other tokens: {shown[0]} became {shown[1]}"

@@ -1,0 +1,55 @@
+"""Following: a subject through the model, into a trace."""
+
+import math
+
+from icl_eval.commands.trace.influence import AnswerScorer, forces_first, measure_influences
+from icl_eval.commands.trace.subjects import Subject
+from icl_eval.commands.trace.tracer import Decoded, Tracer
+from icl_eval.commands.trace.traces import Trace
+from icl_eval.formatting import counted
+
+
+def follow(subject: Subject, num_runners_up: int) -> Trace:
+    """Decode a subject's prompt and return everything that happened.
+
+    Raises:
+        ConfigError: When the model cannot be decoded token by token.
+    """
+    model, prompt, question = subject.model, subject.prompt, subject.question
+    decoded = Tracer(model, subject.limits, subject.search, num_runners_up, subject.settings).trace(prompt)
+    completion = decoded.completion
+    scorer = AnswerScorer(model, completion.token_ids, question, subject.settings)
+    return Trace(
+        model=model.name,
+        architecture=model.architecture,
+        dtype=model.dtype,
+        device=model.device,
+        written=subject.written,
+        task=question.builder.task.name if question else None,
+        example_id=question.example.id if question else None,
+        template=question.template if question else None,
+        placement=question.placement if question else None,
+        search=subject.search.name,
+        encoder=decoded.encoder,
+        encoder_output=decoded.encoder_output,
+        decoder=decoded.decoder,
+        steps=decoded.steps,
+        finish_reason=completion.finish_reason,
+        ended_by=_ended_by(decoded),
+        completion=completion.text,
+        prediction=question.postprocess(completion.text) if question else completion.text,
+        reference=question.example.references[0] if question else None,
+        generated_log_likelihood=math.fsum(
+            step.choice.log_probability for step in decoded.steps[forces_first(model, prompt, subject.settings) :]
+        ),
+        reference_log_likelihood=scorer.score(prompt).reference,
+        influences=tuple(measure_influences(scorer, question, prompt)) if question else (),
+    )
+
+
+def _ended_by(decoded: Decoded) -> str:
+    if decoded.completion.finish_reason == "eos":
+        return decoded.steps[-1].choice.chosen.token.piece
+    if decoded.stop_string is not None:
+        return decoded.stop_string
+    return counted(len(decoded.steps), "token")

@@ -1,0 +1,162 @@
+"""The terminal view: a trace from top to bottom, in the order in which things happen."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from icl_eval.commands.trace.phrases import (
+    count_cached,
+    describe_end,
+    describe_label,
+    describe_layers,
+    describe_probability,
+    describe_shape,
+    visible,
+    visible_lines,
+)
+from icl_eval.commands.trace.traces import Candidate, InputToken, Side, Step, Trace
+from icl_eval.formatting import counted
+
+_MOST_TOKENS = 120
+"""Of a longer prompt, its beginning and its end are shown."""
+
+
+def print_trace(trace: Trace, console: Console) -> None:
+    """Print a trace."""
+    console.rule(
+        f"{trace.model} · {trace.architecture} · {trace.search} · {trace.dtype} on {trace.device}", align="left"
+    )
+    for part in _parts(trace):
+        console.print(part)
+
+
+def _parts(trace: Trace) -> Iterator[RenderableType]:
+    yield _heading("Text in")
+    for name, text in trace.written.items():
+        yield Panel(Text(visible_lines(text)), title=Text(f"{name}, as it was written"), title_align="left")
+    for name, side in _sides(trace):
+        if side.text is not None and list(trace.written.values()) != [side.text]:
+            how = f"template {trace.template}, placement {trace.placement}" if trace.template else "task prefix"
+            yield Panel(
+                Text(visible_lines(side.text)), title=Text(f"as the {name} is given it: {how}"), title_align="left"
+            )
+    for name, side in _sides(trace):
+        yield _heading(f"Tokens in, {name}: {len(side.tokens)}")
+        yield _tokens(side.tokens)
+    yield _heading("Shapes")
+    yield _shapes(trace)
+    yield _heading("Step by step")
+    yield _steps(trace.steps)
+    yield Text(f"It ended after {counted(len(trace.steps), 'token')}: {visible(describe_end(trace))}.")
+    yield _heading("Text out")
+    yield from _outcome(trace)
+    if trace.influences:
+        yield _heading("What each demonstration mattered")
+        yield _influences(trace)
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
+
+
+def _sides(trace: Trace) -> list[tuple[str, Side]]:
+    return [*([("encoder", trace.encoder)] if trace.encoder else []), ("decoder", trace.decoder)]
+
+
+def _tokens(tokens: Sequence[InputToken]) -> Text:
+    """Return pieces with their ids; those that the text does not hold stand out."""
+    line = Text()
+    left_out = len(tokens) - _MOST_TOKENS
+    for number, each in enumerate(tokens):
+        if left_out > 0 and _MOST_TOKENS // 2 <= number < _MOST_TOKENS // 2 + left_out:
+            if number == _MOST_TOKENS // 2:
+                line.append(f"… {left_out} more, all of them in trace.json … ", style="yellow")
+            continue
+        piece = visible(each.token.piece)
+        line.append(*((f"+{piece}", "bold magenta") if each.added else (piece,)))
+        line.append(f" {each.token.id}  ", style="dim")
+    if any(each.added for each in tokens):
+        line.append("\n(+: added by the tokenizer or the model)", style="dim")
+    return line
+
+
+def _shapes(trace: Trace) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, side in _sides(trace):
+        table.add_row(f"{name} embeddings", describe_shape(side.embeddings))
+        if name == "encoder" and trace.encoder_output:
+            table.add_row("encoder output", describe_shape(trace.encoder_output))
+    table.add_row("logits of a pass", describe_shape(trace.steps[0].logits))
+    passes = {"after prefill": trace.steps[0]}
+    if len(trace.steps) > 1:
+        passes[f"after pass {len(trace.steps)}"] = trace.steps[-1]
+    for name, step in passes.items():
+        for block in step.cache.blocks:
+            table.add_row(f"cache {name}", describe_layers(block))
+    return table
+
+
+def _steps(steps: Sequence[Step]) -> Table:
+    table = Table()
+    for column in ("pass", "fed", "cache after it", "token", "id", "probability", "entropy", "runners-up"):
+        table.add_column(
+            column, justify="right" if column in ("pass", "fed", "id", "probability", "entropy") else "left"
+        )
+    for number, step in enumerate(steps, start=1):
+        choice = step.choice
+        token = Text(describe_label(choice.chosen.token))
+        if choice.rules:
+            token.append(f"\nthe model's own rule {', '.join(choice.rules)} moved the choice", style="yellow")
+        table.add_row(
+            str(number),
+            str(step.fed),
+            count_cached(step.cache),
+            token,
+            str(choice.chosen.token.id),
+            describe_probability(choice.chosen.probability),
+            f"{choice.entropy_bits:.2f} bits",
+            _runners_up(choice.runners_up),
+        )
+    return table
+
+
+def _runners_up(candidates: Sequence[Candidate]) -> Text:
+    line = Text()
+    for candidate in candidates:
+        line.append(describe_label(candidate.token))
+        line.append(f" {describe_probability(candidate.probability)}  ", style="dim")
+    return line
+
+
+def _outcome(trace: Trace) -> Iterator[RenderableType]:
+    yield Panel(Text(visible_lines(trace.completion)), title="put together again", title_align="left")
+    if trace.prediction != trace.completion:
+        yield Panel(Text(visible_lines(trace.prediction)), title="after postprocessing", title_align="left")
+    if trace.reference is not None:
+        yield Panel(Text(visible_lines(trace.reference)), title="the first reference", title_align="left")
+    yield Text(f"log-likelihood of the generated answer: {trace.generated_log_likelihood:.3f} nats")
+    if trace.reference_log_likelihood is not None:
+        yield Text(f"log-likelihood of the first reference: {trace.reference_log_likelihood:.3f} nats")
+
+
+def _influences(trace: Trace) -> Table:
+    table = Table(
+        caption="Change of the answer's log-likelihood (nats) by having the demonstration: above zero, it helped.",
+        caption_justify="left",
+    )
+    for column in ("demonstration", "question", "answer"):
+        table.add_column(column)
+    for column in ("generated answer", "first reference"):
+        table.add_column(column, justify="right")
+    for influence in trace.influences:
+        table.add_row(
+            influence.demonstration_id,
+            visible(influence.question),
+            visible(influence.answer or ""),
+            f"{influence.generated:+.3f}",
+            "" if influence.reference is None else f"{influence.reference:+.3f}",
+        )
+    return table

@@ -1,0 +1,22 @@
+"""The page: a trace as one HTML file, in which a person can point at a token and see its numbers."""
+
+from icl_eval.commands.trace import phrases as wording
+from icl_eval.commands.trace.traces import Trace
+from icl_eval.reporting.pages import render_page
+
+
+def render_trace(trace: Trace) -> str:
+    """Render a trace as a page of its own."""
+    sides = {"encoder": trace.encoder, "decoder": trace.decoder}
+    largest = max(
+        (abs(number) for each in trace.influences for number in (each.generated, each.reference or 0)), default=1
+    )
+    return render_page(
+        "trace.html.j2",
+        trace=trace,
+        sides={name: side for name, side in sides.items() if side},
+        given_as_written=[side.text for side in sides.values() if side and side.text] == list(trace.written.values()),
+        most_bytes=max(step.cache.bytes for step in trace.steps) or 1,
+        largest_influence=largest or 1,
+        say=wording,
+    )

@@ -1,0 +1,177 @@
+"""The tracer: decodes one prompt, as `StreamDecoder` does, and looks at every number on the way.
+
+Every step is one plain forward pass of the network with its own cache, and the numbers shown are the softmax of
+that pass's logits; the token is chosen under the model's rules, and found in text, by the parts that the decoder uses.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from transformers import Cache, LogitsProcessorList
+
+from icl_eval.commands.trace.caches import describe_cache
+from icl_eval.commands.trace.tokens import describe_inputs, describe_tokens
+from icl_eval.commands.trace.traces import Candidate, Choice, Shape, Side, Step
+from icl_eval.decoding.capabilities import check_history
+from icl_eval.decoding.choosing import build_pick, choose
+from icl_eval.decoding.completions import Completion
+from icl_eval.decoding.detokenization import Detokenizer
+from icl_eval.decoding.hypotheses import Hypothesis
+from icl_eval.decoding.networks import decoder_of, encode, new_cache, run
+from icl_eval.decoding.preparing import prepare
+from icl_eval.decoding.rules import Rules, apply_rules, end_ids, start_ids, stop_strings
+from icl_eval.decoding.searches import Greedy, Sample
+from icl_eval.decoding.stopping import StopFilter, special_stops
+from icl_eval.models.loading import LanguageModel
+from icl_eval.prompts.building import EncodedPrompt
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a completion ends at the latest."""
+
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    """Texts that end a completion and are not a part of it."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What was seen while one prompt was decoded."""
+
+    encoder: Side | None
+    encoder_output: Shape | None
+    decoder: Side
+    steps: tuple[Step, ...]
+    completion: Completion
+    stop_string: str | None
+    """The stop string that ended it."""
+
+
+class Tracer:
+    """Decodes single prompts with a model, one visible step after the other."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        limits: Limits,
+        search: Greedy | Sample,
+        num_runners_up: int,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ):
+        """Prepare to trace.
+
+        Args:
+            model: What to decode with.
+            limits: Where a completion ends at the latest.
+            search: How a token is chosen.
+            num_runners_up: How many of the tokens that were not chosen each step tells of.
+            settings: What else differs from the model's generation config, as `generate` would be told.
+        """
+        self._model = model
+        self._limits = limits
+        self._num_runners_up = num_runners_up
+        self._rules = Rules(model.network, limits.max_new_tokens, {**search.settings, **settings})
+        self._pick = build_pick(search)
+        self._end_ids = end_ids(model.network, settings)
+
+    def trace(self, prompt: EncodedPrompt) -> Decoded:
+        """Decode a prompt.
+
+        Raises:
+            ConfigError: When the model cannot be decoded token by token, or its cache cannot serve the prompt.
+            IclEvalError: When logits are not numbers.
+        """
+        network = self._model.network
+        row, stops = self._begin(prompt)
+        prepared = prepare(self._model)
+        check_history(self._model, prepared.capabilities, row.history, self._limits.max_new_tokens)
+        with prepared.accelerated():
+            encoded, encoder_embeddings = self._encode(prompt)
+            with _watched_embeddings(decoder_of(network)) as decoder_embeddings:
+                steps = tuple(self._steps(row, new_cache(network.config), encoded))
+        encoder_tokens, decoder_tokens = describe_inputs(self._model, prompt)
+        encoder = None
+        if encoded is not None:
+            encoder = Side(prompt.prompt.encoder, encoder_tokens, encoder_embeddings)
+        return Decoded(
+            encoder=encoder,
+            encoder_output=None if encoded is None else tuple(encoded.shape),
+            decoder=Side(prompt.prompt.decoder, decoder_tokens, decoder_embeddings[0]),
+            steps=steps,
+            completion=row.completion(),
+            stop_string=stops.found,
+        )
+
+    def _encode(self, prompt: EncodedPrompt) -> tuple[torch.Tensor | None, Shape]:
+        """Return the encoder's output, [1, tokens, size] (None without an encoder), and its embeddings' shape."""
+        if self._model.architecture == "decoder-only":
+            return None, ()
+        with _watched_embeddings(self._model.network.get_encoder()) as embeddings:
+            encoded, _ = encode(self._model.network, [prompt.encoder_ids])
+        return encoded, embeddings[0]
+
+    def _begin(self, prompt: EncodedPrompt) -> tuple[Hypothesis, StopFilter]:
+        start = start_ids(self._model)
+        rules = self._rules.for_row((*start, *prompt.decoder_ids), prompt.encoder_ids)
+        stop = stop_strings(self._model.network, self._limits.stop)
+        stops = StopFilter(stop, special_stops(self._model.tokenizer, stop))
+        return Hypothesis(prompt, start, rules, Detokenizer(self._model.tokenizer, prompt.decoder_ids), stops), stops
+
+    def _steps(self, row: Hypothesis, cache: Cache, encoded: torch.Tensor | None) -> Iterator[Step]:
+        fed: Sequence[int] = row.history
+        while not row.finish_reason:
+            logits = run(self._model.network, [fed], cache, encoded)  # [1, vocabulary]
+            (token_id,) = choose([row], logits.clone(), self._pick)  # a rule may write into them
+            choice = self._describe(logits[0], token_id, _moving_rules(row, logits))
+            token = row.append(token_id, self._end_ids, self._limits.max_new_tokens)
+            yield Step(len(fed), describe_cache(cache), tuple(logits.shape), choice, token.text)
+            fed = [token_id]
+
+    def _describe(self, logits: torch.Tensor, chosen: int, rules: tuple[str, ...]) -> Choice:
+        """Describe a choice, from the logits that the network gave for it, [vocabulary]."""
+        log_probabilities = logits.double().log_softmax(-1)
+        count = min(self._num_runners_up + 1, len(log_probabilities))
+        likeliest: list[int] = log_probabilities.topk(count).indices.tolist()
+        others = [token_id for token_id in likeliest if token_id != chosen][: self._num_runners_up]
+        return Choice(
+            chosen=self._candidate(log_probabilities, chosen),
+            log_probability=float(log_probabilities[chosen]),
+            entropy_bits=float(torch.special.entr(log_probabilities.exp()).sum()) / math.log(2),
+            runners_up=tuple(self._candidate(log_probabilities, token_id) for token_id in others),
+            rules=rules,
+        )
+
+    def _candidate(self, log_probabilities: torch.Tensor, token_id: int) -> Candidate:
+        (token,) = describe_tokens(self._model.tokenizer, [token_id])
+        return Candidate(token, float(log_probabilities[token_id].exp()))
+
+
+def _moving_rules(row: Hypothesis, logits: torch.Tensor) -> tuple[str, ...]:
+    """Return which of a row's rules make another token the likeliest, from logits [1, vocabulary]."""
+    scores = logits.float().clone()
+    likeliest = int(scores.max(-1).indices)
+    names = []
+    for rule in row.rules:
+        scores = apply_rules([LogitsProcessorList([rule])], [row.history], scores)
+        before, likeliest = likeliest, int(scores.max(-1).indices)
+        if likeliest != before:
+            names.append(type(rule).__name__.removesuffix("LogitsProcessor"))
+    return tuple(names)
+
+
+@contextmanager
+def _watched_embeddings(network: Any) -> Iterator[list[Shape]]:
+    """Yield a list that the shapes of a network's token embeddings join, one a forward pass."""
+    shapes: list[Shape] = []
+    embeddings = network.get_input_embeddings()
+    handle = embeddings.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
+    try:
+        yield shapes
+    finally:
+        handle.remove()

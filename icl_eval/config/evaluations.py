@@ -1,0 +1,117 @@
+"""Evaluations: everything that a run needs, from a composed configuration."""
+
+import datetime
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from icl_eval.config.identities import identity_of, name_choices
+from icl_eval.config.options import asked_conventions, build_model_spec, build_search, check_ranges
+from icl_eval.config.plans import build_plan
+from icl_eval.config.schema import RunConfig, TemplateConfig, typed_config
+from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, Choice, InstructionOnly
+from icl_eval.errors import ConfigError
+from icl_eval.evaluation.likelihood import LIKELIHOODS
+from icl_eval.evaluation.preparation import Evaluation, TaskPlan
+from icl_eval.prompts.building import PLACEMENTS
+from icl_eval.prompts.templates import TextTemplate
+from icl_eval.targets import build
+
+
+def build_evaluation(
+    cfg: DictConfig,
+    choices: Mapping[str, Any],
+    search_path: Sequence[Path],
+    schema: type[RunConfig] = RunConfig,
+) -> Evaluation:
+    """Turn a composed configuration into an evaluation; reads the tasks' data.
+
+    Args:
+        cfg: What Hydra composed from the schema.
+        choices: Which option was chosen for each config group.
+        search_path: Folders in which relative data files are looked for.
+        schema: `RunConfig`, or that of a command which takes more keys.
+
+    Raises:
+        ConfigError: When an option is unknown, of the wrong type, out of range or at odds with another.
+        DataError: When a task's data is not what the task expects.
+    """
+    config = typed_config(cfg, schema)
+    check_ranges(config)
+    named = name_choices(typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)), choices)
+    choice = _build_choice(config)
+    search = build_search(config.decoding)
+    if not search.shares_prefixes and config.batch_size not in ("auto", 1):
+        raise ConfigError(f"batch_size={config.batch_size}: decoding={search.name} takes one prompt at a time")
+    plans = tuple(build_plan(name, task, config, choice, search_path) for name, task in config.task.items())
+    template = _build_template(config.template, named["template"]["name"])
+    if isinstance(choice.control, InstructionOnly):
+        for plan in plans:
+            _require_instruction(plan, template)
+    return Evaluation(
+        plans=plans,
+        model=build_model_spec(config.model),
+        dtype=config.dtype,
+        device=config.device,
+        conventions=asked_conventions(config),
+        template=template,
+        chat=config.template.chat,
+        day=_read_day(config.template.date),
+        placement=build(config.placement, "placement", PLACEMENTS) if config.placement else None,
+        choice=choice,
+        search=search,
+        seed=config.seed,
+        batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
+        prefix_cache_mb=config.prefix_cache_mb,
+        overflow=typing.cast("typing.Any", config.overflow),
+        likelihood=build(config.likelihood, "likelihood", LIKELIHOODS) if config.likelihood else None,
+        identity=identity_of(named, plans, search),
+        config=named,
+    )
+
+
+def _build_choice(config: RunConfig) -> Choice:
+    known = {"model": build_model_spec(config.model), "device": config.device}
+    choice = Choice(
+        selector=build(config.demonstrations, "demonstrations", SELECTORS, known),
+        control=build(config.control, "control", CONTROLS),
+        order=build(config.order, "order", ORDERS),
+        num_fewshot=config.num_fewshot,
+        leave_out=config.leave_out,
+    )
+    choice.require_sense()
+    return choice
+
+
+def _require_instruction(plan: TaskPlan, template: TextTemplate) -> None:
+    """Refuse `instruction_only` where a prompt would not even have that."""
+    example = plan.examples[0]
+    blocks = template.render(plan.task, (), example)
+    instruction = example.inputs.get("instruction", plan.task.instruction)
+    if not blocks.instruction and not (instruction and instruction in blocks.question):
+        raise ConfigError(
+            f"control=instruction_only: template '{template.name}' shows no instruction for task '{plan.task.name}'"
+        )
+
+
+def _read_day(text: str | None) -> datetime.date | None:
+    try:
+        return None if text is None else datetime.date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"template.date={text}: must be a day such as 2025-01-31") from None
+
+
+def _build_template(config: TemplateConfig, name: str) -> TextTemplate:
+    return TextTemplate(
+        instruction=config.instruction,
+        question=config.question,
+        answer=config.answer,
+        demonstration=config.demonstration,
+        separator=config.separator,
+        question_first=config.question_first,
+        name=name,
+        variant=config.variant,
+    )

@@ -1,0 +1,213 @@
+"""Configuration: the schema of what a user can set.
+
+The dataclasses reject unknown keys and wrong types while Hydra composes the configuration. What a type cannot
+say is checked where objects are built from it (`icl_eval.building`).
+"""
+
+import typing
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from icl_eval.errors import ConfigError
+from icl_eval.formatting import unknown_key
+
+Schema = typing.TypeVar("Schema")
+Texts = typing.Annotated[Any, "a text, or a list of texts"]
+
+
+@dataclass
+class DataConfig:
+    """Where the rows of one split are; see `icl_eval.tasks.rows.DataSource`."""
+
+    path: str = MISSING
+    name: str | None = None
+    split: str | None = None
+    max_rows: int = 1_000_000
+
+
+@dataclass
+class TaskConfig:
+    """One task; see conf/task/qa.yaml for a commented example."""
+
+    pool: DataConfig = field(default_factory=DataConfig)
+    test: DataConfig = field(default_factory=DataConfig)
+    instruction: str = ""
+    labels: dict[str, str] = field(default_factory=lambda: {"question": "Question", "answer": "Answer"})
+    fields: dict[str, str] = field(default_factory=lambda: {"question": "question", "references": "references"})
+    match_field: str | None = None
+    stop: list[str] = field(default_factory=lambda: ["\n"])
+    max_new_tokens: int = 32
+    postprocessing: dict[str, Any] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ModelConfig:
+    """Where a model's weights come from, see `icl_eval.models.weights.ModelSpec`; languages; a chat template's name."""
+
+    source: str = MISSING
+    revision: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    source_language: str | None = None
+    target_language: str | None = None
+    chat_template: str | None = None
+
+
+@dataclass
+class TemplateConfig:
+    """Wording; see `icl_eval.prompts.templates.TextTemplate`."""
+
+    instruction: str = ""
+    question: str = MISSING
+    answer: str = MISSING
+    demonstration: str | None = None
+    separator: str = "\n\n"
+    question_first: bool = False
+    variant: int | None = None
+    chat: bool = False
+    date: str | None = None
+
+
+@dataclass
+class ModelOptions:
+    """What every command that loads a model can be told."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task_prefix: str | None = None
+    decoding: dict[str, Any] = field(default_factory=dict)
+    max_new_tokens: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+
+
+@dataclass
+class RunConfig(ModelOptions):
+    """Everything that an evaluation can be told."""
+
+    task: dict[str, TaskConfig] = field(default_factory=dict)
+    template: TemplateConfig = field(default_factory=TemplateConfig)
+    placement: dict[str, Any] | None = None
+    demonstrations: dict[str, Any] = field(default_factory=dict)
+    order: dict[str, Any] = field(default_factory=dict)
+    control: dict[str, Any] = field(default_factory=dict)
+    leave_out: int | None = None
+    postprocessing: dict[str, Any] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    likelihood: dict[str, Any] | None = None
+    num_fewshot: int = 4
+    limit: int | float | None = None
+    seed: int = 0
+    batch_size: int | str = "auto"
+    prefix_cache_mb: int = 1000
+    overflow: str = "stop"
+
+
+@dataclass
+class StreamConfig(ModelOptions):
+    """What `icl-eval stream` can be told."""
+
+    prompt: Texts = MISSING
+    decoder_prompt: str | None = None
+
+
+@dataclass
+class TraceConfig(RunConfig):
+    """What `icl-eval trace` can be told."""
+
+    prompt: str | None = None
+    example: str | None = None
+    runners_up: int = 5
+
+
+@dataclass
+class TourConfig(ModelOptions):
+    """What `icl-eval tour` can be told."""
+
+    prompt: str = MISSING
+    num_return_sequences: int = 3
+
+
+@dataclass
+class CompareConfig:
+    """What `icl-eval compare` can be told."""
+
+    runs: list[str] = field(default_factory=list)
+    output: str | None = None
+    seed: int = 0
+    num_resamples: int = 10_000
+
+
+@dataclass
+class ListConfig:
+    """What `icl-eval list` can be told."""
+
+    folders: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ExportConfig:
+    """What `icl-eval export` can be told."""
+
+    folders: list[str] = field(default_factory=list)
+
+
+def register_schemas() -> None:
+    """Make the schemas known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)
+    store.store(name="stream_schema", node=StreamConfig)
+    store.store(name="trace_schema", node=TraceConfig)
+    store.store(name="tour_schema", node=TourConfig)
+    store.store(name="compare_schema", node=CompareConfig)
+    store.store(name="list_schema", node=ListConfig)
+    store.store(name="export_schema", node=ExportConfig)
+
+
+def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:
+    """Return a composed configuration as an instance of its schema.
+
+    Raises:
+        ConfigError: When it holds a key that the schema does not have (Hydra lets `+key=value` add one to
+            anything), or lacks one that has no default.
+    """
+    for missing in sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"{missing}: a value is needed ({missing}=…)")
+    _reject_added_keys(cfg, schema, "")
+    return typing.cast("Schema", OmegaConf.to_object(cfg))
+
+
+def _reject_added_keys(node: Any, schema: Any, path: str) -> None:
+    """Walk a configuration along its schema."""
+    if isinstance(schema, type) and is_dataclass(schema) and OmegaConf.is_config(node):
+        hints = typing.get_type_hints(schema)
+        for key in node:
+            if key not in hints:
+                raise ConfigError(unknown_key(f"{path}{key}", [f"{path}{field.name}" for field in fields(schema)]))
+            _reject_added_keys(node[key], hints[key], f"{path}{key}.")
+    elif typing.get_origin(schema) is dict and OmegaConf.is_config(node):
+        for key in node:
+            _reject_added_keys(node[key], typing.get_args(schema)[1], f"{path}{key}.")
+
+
+def takes_text(schema: type, key: str) -> bool:
+    """Return whether the value of a key, such as `task.qa.instruction`, is a text."""
+    return _hint(schema, key) in (str, str | None, Texts)
+
+
+def takes_texts(schema: type, key: str) -> bool:
+    """Return whether the value of a key, such as `task.qa.stop`, can be a list of texts."""
+    return _hint(schema, key) in (list[str], Texts)
+
+
+def _hint(schema: Any, key: str) -> Any:
+    """Return the type of a key's value; None where the schema does not say."""
+    for name in key.split("."):
+        if is_dataclass(schema):
+            schema = typing.get_type_hints(schema, include_extras=True).get(name)
+        else:
+            schema = typing.get_args(schema)[1] if typing.get_origin(schema) is dict else None
+    return schema

@@ -1,0 +1,221 @@
+"""Decoding as a stream: every step chooses each row's next token, the most likely one or a drawn one, and yields it.
+
+prompts ─▶ groups that share a prefix ─▶ session.join ─▶ choose ─▶ Token … Completion
+                                           ▲   ▲            │
+                     waiting prompts ──────┘   └─── step ◀──┘   finished rows leave, waiting ones join
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from icl_eval.decoding.capabilities import Capabilities, check_history
+from icl_eval.decoding.choosing import build_pick, choose
+from icl_eval.decoding.completions import Completion, Token
+from icl_eval.decoding.detokenization import Detokenizer
+from icl_eval.decoding.hypotheses import Hypothesis
+from icl_eval.decoding.memory import automatic_batch_size, is_out_of_memory
+from icl_eval.decoding.opening import Beginning, Opened, Room, begin_group, open_session
+from icl_eval.decoding.preparing import Prepared, prepare
+from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
+from icl_eval.decoding.searches import Greedy, Sample
+from icl_eval.decoding.sessions import Joining
+from icl_eval.decoding.sharing import Group, plan_groups
+from icl_eval.decoding.stopping import StopFilter, special_stops
+from icl_eval.errors import IclEvalError
+from icl_eval.models.loading import LanguageModel
+from icl_eval.prompts.building import EncodedPrompt
+
+_MEGABYTE = 1_000_000
+_FREE_SHARE = 8
+"""Waiting rows join when one place in so many is free: a forward pass for one row costs nearly as much as for a few."""
+_LENGTH_SPREAD = 16
+"""Rows that cannot be padded are decoded together when their lengths differ by no more than this."""
+
+
+class StreamDecoder:
+    """Decodes prompts with a model; when greedy, the same tokens as the library's `generate(do_sample=False)`."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        batch_size: int | None = None,
+        prefix_cache_mb: int = 1000,
+        search: Greedy | Sample | None = None,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ):
+        """Prepare to decode.
+
+        Args:
+            model: What to decode with.
+            max_new_tokens: How many tokens a completion may have.
+            stop: Texts that end a completion and are not a part of it, besides those of the model's generation config.
+            batch_size: How many rows are decoded together; None for what fits.
+            prefix_cache_mb: How many megabytes of prefixes to keep for later prompts.
+            search: How a token is chosen; None for greedily. Its stop strings are for the caller to pass on.
+            settings: What else differs from the model's generation config, as `generate` would be told.
+        """
+        self._model = model
+        self._max_new_tokens = max_new_tokens
+        self._stop = stop_strings(model.network, stop)
+        self._special_stops = special_stops(model.tokenizer, self._stop)
+        self._batch_size = batch_size
+        self._prefix_bytes = prefix_cache_mb * _MEGABYTE
+        search = search or Greedy()
+        self._rules = Rules(model.network, max_new_tokens, {**search.settings, **settings})
+        self._pick = build_pick(search)
+        self._end_ids = end_ids(model.network, settings)
+        self._start_ids = start_ids(model)
+
+    def stream(
+        self, prompts: Sequence[EncodedPrompt], among: Sequence[EncodedPrompt] | None = None
+    ) -> Iterator[Token | Completion]:
+        """Yield every token when it is chosen, and each completion after its last token.
+
+        Completions come in the order in which they are finished, not in that of the prompts. Whenever a token or a
+        completion is yielded, the network is as it was found. What the caller changes in it in the meantime counts
+        from the next call on; of the prompts that are being decoded nothing is promised then.
+
+        Args:
+            prompts: What to decode.
+            among: The set that sharing is planned on, where the prompts are what is left of it.
+
+        Raises:
+            ConfigError: When the model cannot be decoded token by token, or its cache cannot serve a prompt and its
+                completion.
+            IclEvalError: When there is not enough memory for a single prompt, or logits are not numbers.
+        """
+        prepared = prepare(self._model)
+        for prompt in prompts:
+            check_history(
+                self._model, prepared.capabilities, (*self._start_ids, *prompt.decoder_ids), self._max_new_tokens
+            )
+        wanted = {prompt.prompt.example_id for prompt in prompts}
+        for number, group in enumerate(plan_groups(among or prompts)):
+            if number and group.prefix:  # what is computed of it is kept, and the caller has had control
+                prepared = prepared.renew()
+            hypotheses = [self._begin(prompt) for prompt in group.prompts if prompt.prompt.example_id in wanted]
+            yield from self._decode(prepared, group, hypotheses)
+
+    def _begin(self, prompt: EncodedPrompt) -> Hypothesis:
+        return Hypothesis(
+            prompt,
+            self._start_ids,
+            self._rules.for_row((*self._start_ids, *prompt.decoder_ids), prompt.encoder_ids),
+            Detokenizer(self._model.tokenizer, prompt.decoder_ids),
+            StopFilter(self._stop, self._special_stops),
+        )
+
+    def _decode(
+        self, prepared: Prepared, group: Group, hypotheses: Sequence[Hypothesis]
+    ) -> Iterator[Token | Completion]:
+        """Decode a group.
+
+        When memory runs out, every row goes on from where it is, with half as many rows at a time.
+        """
+        waiting = deque(sorted(hypotheses, key=_size, reverse=True))
+        num_rows = self._batch_size or self._automatic_batch_size(prepared.capabilities, group, waiting)
+        beginning: Beginning | None = None
+        while waiting:
+            rows: list[Hypothesis] = []
+            try:
+                beginning = beginning or begin_group(prepared, group, waiting, self._prefix_bytes)
+                yield from self._decode_session(prepared, beginning, waiting, rows, num_rows)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if num_rows == 1:
+                    raise IclEvalError(f"not enough memory for one prompt on {self._model.device}") from None
+                num_rows = max(1, min(num_rows, len(rows) or num_rows) // 2)
+                waiting.extendleft(row for row in reversed(rows) if not row.finish_reason)
+
+    def _automatic_batch_size(self, capabilities: Capabilities, group: Group, waiting: Sequence[Hypothesis]) -> int:
+        if not waiting:
+            return 1
+        longest = max(map(_size, waiting))
+        shared = len(group.prefix) if capabilities.splits(longest + self._max_new_tokens) else 0
+        tokens = longest - shared + 2 * self._max_new_tokens
+        bytes_per_row = tokens * capabilities.bytes_per_token
+        return automatic_batch_size(len(waiting), bytes_per_row, self._model.device)
+
+    def _decode_session(
+        self,
+        prepared: Prepared,
+        beginning: Beginning,
+        waiting: deque[Hypothesis],
+        rows: list[Hypothesis],
+        num_rows: int,
+    ) -> Iterator[Token | Completion]:
+        """Decode in one session: until nothing waits or, where rows cannot join later, until it is empty."""
+        room = Room(min(num_rows, len(waiting)), self._max_new_tokens)
+        opened = open_session(prepared, beginning, waiting, room)
+        session = opened.session
+        while True:
+            free = room.num_rows - len(rows)
+            if waiting and (not rows or (session.pads and free >= max(1, room.num_rows // _FREE_SHARE))):
+                joining = _take(waiting, free, session.pads)
+                rows += joining
+                with prepared.accelerated():
+                    logits = _join(opened, joining)
+                yield from self._advance(joining, logits)
+            else:
+                with prepared.accelerated():
+                    logits = session.step([row.next_id() for row in rows])
+                yield from self._advance(rows, logits)
+            self._let_leave(opened, rows)
+            if not rows and (not waiting or not session.pads):
+                return
+
+    def _advance(self, rows: Sequence[Hypothesis], logits: torch.Tensor) -> Iterator[Token | Completion]:
+        """Append to each row that has been fed whole its next token, from logits [rows, vocabulary]."""
+        ready = [number for number, row in enumerate(rows) if not row.unfed and not row.finish_reason]
+        logits = logits if len(ready) == len(rows) else logits[ready]
+        chosen = choose([rows[number] for number in ready], logits, self._pick)
+        for number, token_id in zip(ready, chosen, strict=True):
+            row = rows[number]
+            yield row.append(token_id, self._end_ids, self._max_new_tokens)
+            if row.finish_reason:
+                yield row.completion()
+
+    def _let_leave(self, opened: Opened, rows: list[Hypothesis]) -> None:
+        """Take finished rows out of the session, where that is cheap at once, else when a quarter is finished."""
+        unfinished = [number for number, row in enumerate(rows) if not row.finish_reason]
+        few = not opened.session.pads and 0.75 * len(rows) < len(unfinished)
+        if len(unfinished) == len(rows) or few:
+            return
+        # Rows that can stay in place do; the last ones move into the gaps.
+        movers = [number for number in unfinished if number >= len(unfinished)]
+        order = [number if not rows[number].finish_reason else movers.pop() for number in range(len(unfinished))]
+        if order or opened.session.pads:
+            opened.session.keep(order)
+        rows[:] = [rows[number] for number in order]
+
+
+def _size(row: Hypothesis) -> int:
+    return len(row.history) + len(row.encoder_ids)
+
+
+def _take(waiting: deque[Hypothesis], count: int, any_length: bool) -> list[Hypothesis]:
+    """Take the next rows, the longest first; only rows of similar length, unless any length will do."""
+    taken = [waiting.popleft()]
+    while waiting and len(taken) < count:
+        if not any_length and len(taken[0].history) - len(waiting[0].history) > _LENGTH_SPREAD:
+            break
+        taken.append(waiting.popleft())
+    return taken
+
+
+def _join(opened: Opened, rows: Sequence[Hypothesis]) -> torch.Tensor:
+    """Give rows to the session; where it does not pad, what is longer than the shortest row is fed step by step."""
+    own_ids = [row.history[opened.prefix_length :] for row in rows]
+    width = max(map(len, own_ids)) if opened.session.pads else min(map(len, own_ids))
+    for row, ids in zip(rows, own_ids, strict=True):
+        row.unfed = deque(ids[width:])  # a row may come from another session, in which some were still to be fed
+    own_ids = [ids[:width] for ids in own_ids]
+    joining = [Joining(row.encoder_ids, ids) for row, ids in zip(rows, own_ids, strict=True)]
+    return opened.session.join(joining)

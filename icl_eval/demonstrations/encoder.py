@@ -1,0 +1,181 @@
+"""Embedding: examples as unit vectors, whose products say how alike they are.
+
+A text's vector is the mean of a network's last hidden states over the text's tokens. Each text goes through the
+network alone: its vector depends on nothing else, and two runs that share a text share its vector.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
+from icl_eval.models.loading import choose_device, load_model, needs_own_code, read_max_length
+from icl_eval.models.quiet import quiet_transformers
+from icl_eval.models.weights import ModelSpec, resolve_weights
+from icl_eval.models.weights.fitting import check_layers, check_numbers, check_room
+from icl_eval.models.weights.folders import read_json_list
+from icl_eval.tasks.examples import Example
+
+FloatArray = npt.NDArray[np.float32]
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+_NO_LIMIT = 1_000_000
+"""Of tokens, for relative positions; a tokenizer without a limit has 1e30, which its backend cannot take."""
+
+_vectors: dict[tuple[str, str], dict[str, FloatArray]] = {}
+"""By identity of the weights and device, and by text: what this process has embedded already."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Turns examples into vectors, in float32 whatever the dtype of the run."""
+
+    model: ModelSpec
+    """The evaluated model, whose own states are taken unless `source` names another."""
+    device: str
+    source: str | None = None
+    """Any encoder or decoder, given like `model.source`; a sentence-transformers folder (one with a modules.json)
+    goes through that package."""
+    revision: str | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Where the encoder's weights come from."""
+        return self.model if self.source is None else ModelSpec(self.source, self.revision)
+
+    def identify(self) -> str:
+        """Return what the weights are; see `Weights.identify`."""
+        return self._resolved(lambda: resolve_weights(self.spec, descriptions_only=True).identify())
+
+    def embed(self, examples: Sequence[Example]) -> FloatArray:
+        """Return one unit vector for each example, over all its input fields, [examples, size].
+
+        A text longer than the network can hold counts with its beginning.
+
+        Raises:
+            UserError: When the weights cannot be had.
+        """
+        texts = ["\n".join(example.inputs.values()) for example in examples]
+        device = choose_device(self.device)
+        known = _vectors.setdefault((self.identify(), device), {})
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if missing:
+            embed_text = self._resolved(lambda: self._load(device))
+            if not known:
+                logger.info("loaded %s to embed questions and pool", self.spec.source)
+            for text in _progress(missing):
+                vector = embed_text(text)
+                known[text] = vector / np.linalg.norm(vector)
+        return np.stack([known[text] for text in texts])
+
+    def _load(self, device: str) -> Callable[[str], FloatArray]:
+        if self.source is None:
+            model = load_model(self.model, "float32", device)
+            return lambda text: _mean_state(model.network, model.tokenizer, text)
+        return _load_encoder(self.spec, device)
+
+    def _resolved(self, step: Callable[[], Result]) -> Result:
+        """Do a step that needs the weights; say where the source stands when they cannot be had."""
+        try:
+            return step()
+        except UserError as error:
+            if self.source is None:
+                raise
+            raise type(error)(f"demonstrations.encoder: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _load_encoder(spec: ModelSpec, device: str) -> Callable[[str], FloatArray]:
+    weights = resolve_weights(spec)
+    folder = weights.folder
+    if needs_own_code(weights):
+        raise ModelUnavailableError(
+            f"{spec.source} runs Python code of its own, which an encoder may not: take another"
+        )
+    if (folder / "modules.json").is_file():
+        return _load_sentence_transformer(folder, device)
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            # Without the second, transformers would ask on the terminal whether to run a model's code.
+            options = {"local_files_only": True, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            config = AutoConfig.from_pretrained(folder, **options)
+            check_layers(folder, spec.allow_pickle, config, spec.source)
+            with torch.device("meta"):
+                check_room(folder, spec.allow_pickle, AutoModel.from_config(config).num_parameters(), spec.source)
+            network, found = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+            )
+            check_numbers(folder, spec.source, network, "float32")
+    except UserError:
+        raise
+    except Exception as error:  # transformers raises nearly anything
+        raise ConfigError(f"{spec.source} cannot be loaded ({' '.join(str(error).split())})") from error
+    # A pooler is no part of the hidden states, and many checkpoints come without one.
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ConfigError(f"{spec.source} lacks {len(missing)} of its weights, such as {missing[0]}")
+    network = network.to(device).eval().requires_grad_(False)
+    return lambda text: _mean_state(network, tokenizer, text)
+
+
+def _load_sentence_transformer(folder: Path, device: str) -> Callable[[str], FloatArray]:
+    _refuse_own_modules(folder)
+    # Its first module knows how long a text may be, and its others how to pool: nothing of it is repeated here.
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise ConfigError(
+            f"{folder} is a sentence-transformers model (it has a modules.json): pip install 'icl-eval[retrieval]'"
+        ) from None
+    try:
+        encoder = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # its modules are classes of any kind, which raise nearly anything
+        raise ConfigError(f"{folder} cannot be loaded ({' '.join(str(error).split())})") from error
+    return lambda text: np.asarray(encoder.encode(text, show_progress_bar=False), np.float32)
+
+
+def _refuse_own_modules(folder: Path) -> None:
+    """Refuse modules that are not the package's: from a local folder it runs any, whatever it is told to trust."""
+    modules = read_json_list(folder / "modules.json")
+    kinds = [module.get("type") if isinstance(module, dict) else module for module in modules]
+    for kind in kinds:
+        if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
+            raise ModelUnavailableError(
+                f"{folder} runs Python code of its own, which an encoder may not: its modules.json names {kind!r}, "
+                "which is not of sentence_transformers"
+            )
+
+
+def _progress(texts: Sequence[str]) -> Iterable[str]:
+    """Yield texts with a bar on stderr, and nothing where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(texts, "embedding", console=console, disable=not console.is_terminal)
+
+
+def _mean_state(network: Any, tokenizer: Any, text: str) -> FloatArray:
+    """Return the mean of the last hidden states over a text's tokens, [size]."""
+    import torch
+
+    body = network.get_encoder() if network.config.is_encoder_decoder else network.base_model
+    limit = min(read_max_length(network.config) or _NO_LIMIT, tokenizer.model_max_length)
+    ids = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")["input_ids"]  # [1, tokens]
+    with torch.inference_mode():
+        states = body(input_ids=ids.to(network.device)).last_hidden_state  # [1, tokens, size]
+    mean: FloatArray = states[0].mean(0).cpu().numpy()
+    return mean

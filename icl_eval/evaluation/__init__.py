@@ -1,0 +1,1 @@
+"""A run: from a task's examples to a report."""

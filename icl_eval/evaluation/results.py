@@ -1,0 +1,111 @@
+"""Results: from a task's finished records to the parts of a report; nothing here asks a model."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from icl_eval.evaluation.preparation import Evaluation, Prepared, PreparedTask
+from icl_eval.metrics import Metric, score
+from icl_eval.metrics.likelihood import likelihood_metrics
+from icl_eval.metrics.scoring import score_statistics
+from icl_eval.models.loading import ModelCard
+from icl_eval.runs import provenance
+from icl_eval.runs.behaviour import measure_behaviour
+from icl_eval.runs.records import Record, RecordLog
+from icl_eval.runs.reports import Counts, MetricResult, Provenance, RunInfo, TaskResult
+
+
+def score_task(
+    evaluation: Evaluation, card: ModelCard, task: PreparedTask, log: RecordLog, metrics: Sequence[Metric]
+) -> TaskResult:
+    """Score a task's records, write them back in the order of the data set, and return the result."""
+    records = [log.records[example.id] for example in task.plan.examples]
+    predictions = [task.plan.postprocess(record.completion) for record in records]
+    references = [record.targets for record in records]
+    scores = [score(metric, predictions, references, evaluation.seed) for metric in metrics]
+    scores += [
+        score_statistics(found.name, found.higher_is_better, found.statistics, evaluation.seed)
+        for found in likelihood_metrics(records)
+    ]
+    scored = [
+        replace(record, prediction=prediction, metrics={s.metric: s.per_example[row] for s in scores})
+        for row, (record, prediction) in enumerate(zip(records, predictions, strict=True))
+    ]
+    log.finish(scored)
+    return TaskResult(
+        n=len(records),
+        num_fewshot=evaluation.choice.num_shown,
+        metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
+        counts=_count(
+            records,
+            prefix_tokens_reused=_count_reused(evaluation, card, task) if evaluation.search.shares_prefixes else 0,
+            unparsed={s.metric: s.unparsed for s in scores if s.unparsed is not None},
+        ),
+        behaviour=measure_behaviour(scored) if task.plan.max_new_tokens else None,
+    )
+
+
+def _count(records: Sequence[Record], prefix_tokens_reused: int, unparsed: Mapping[str, int]) -> Counts:
+    shots = Counter(record.shots_effective for record in records)
+    return Counts(
+        prompt_tokens=sum(record.prompt_tokens for record in records),
+        prefix_tokens_reused=prefix_tokens_reused,
+        completion_tokens=sum(record.completion_tokens for record in records),
+        finish_reasons=dict(sorted(Counter(record.finish_reason for record in records).items())),
+        unparsed=unparsed,
+        shots_effective={str(number): shots[number] for number in sorted(shots)},
+    )
+
+
+def _count_reused(evaluation: Evaluation, card: ModelCard, task: PreparedTask) -> int:
+    from icl_eval.decoding.networks import new_cache  # imports torch
+    from icl_eval.decoding.prefixes import longest_whole
+    from icl_eval.decoding.sharing import count_reused, plan_groups
+
+    reused = count_reused(
+        plan_groups(task.prompts), longest_whole(new_cache(card.config)), keeps=evaluation.prefix_cache_mb > 0
+    )
+    return sum(reused.values())
+
+
+def describe_run(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> RunInfo:
+    """Return what was asked, with what the defaults came to."""
+    tasks = {
+        task.plan.task.name: {"stop": list(task.plan.stop), "max_new_tokens": task.plan.max_new_tokens}
+        for task in prepared.tasks
+    }
+    return RunInfo(
+        model=prepared.card.name,
+        architecture=prepared.card.architecture,
+        template=evaluation.template.name,
+        placement=prepared.placement.name,
+        conventions=prepared.conventions.describe(),
+        num_fewshot=evaluation.choice.num_fewshot,
+        demonstrations=evaluation.choice.selector.name,
+        order=evaluation.choice.order.name,
+        control=evaluation.choice.control.name,
+        leave_out=evaluation.choice.leave_out,
+        seed=evaluation.seed,
+        decoding={
+            "search": evaluation.search.name,
+            "options": dict(evaluation.search.recipe),
+            "dtype": evaluation.dtype,
+            "batch_invariant": evaluation.dtype in ("float32", "float64") or evaluation.search.name == "generate",
+            "ends": prepared.conventions.ends,
+            "generation_config": prepared.conventions.rules(evaluation.search),
+            "tasks": tasks,
+        },
+        fingerprint=fingerprint,
+    )
+
+
+def describe_origin(evaluation: Evaluation, prepared: Prepared) -> Provenance:
+    """Return where the numbers come from."""
+    return Provenance(
+        versions=provenance.read_versions(),
+        git_commit=provenance.git_commit(),
+        weights=prepared.card.identity,
+        datasets={task.plan.task.name: task.plan.task.content_hash for task in prepared.tasks},
+        config=evaluation.config,
+        host=provenance.host_facts(),
+    )

@@ -1,0 +1,369 @@
+"""Owns language models: what can be known of one without its weights (its card), and loading it.
+
+What a model is, and how long its context may be, is read from its configuration, never from its name.
+Loaded models stay for later runs in the same process, as a sweep has them, for as long as there is room.
+"""
+
+import gc
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from icl_eval.errors import ConfigError, ModelUnavailableError
+from icl_eval.formatting import listed
+from icl_eval.models.quiet import quiet_transformers
+from icl_eval.models.weights import ModelSpec, Weights, check_generation_config, count_bytes, resolve_weights
+from icl_eval.models.weights.fitting import check_found, check_layers, check_numbers, check_room
+from icl_eval.models.weights.folders import read_json_object
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+Architecture = Literal["decoder-only", "encoder-decoder"]
+
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+_HEADROOM = 1.2
+"""Decoding needs room beside the weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCard:
+    """A model without its weights: enough to write and check prompts."""
+
+    weights: Weights
+    config: "PreTrainedConfig"
+    tokenizer: "PreTrainedTokenizerBase"
+    architecture: Architecture
+    max_length: int | None
+    """Number of positions that each side of the model has; None without a hard limit (relative positions)."""
+    max_encoder_length: int | None
+    """The same, of the encoder, where it has a number of its own (LED)."""
+    task_prefixes: Mapping[str, str]
+    """What opens the prompts of the tasks that the model was trained on, by task; from `task_specific_params`."""
+    generation: "GenerationConfig"
+    """What the model's files say about generating."""
+
+    @property
+    def name(self) -> str:
+        """What reports call the model."""
+        return self.weights.name
+
+    @property
+    def identity(self) -> str:
+        """What the weights are, wherever they lie; see `Weights.identify`."""
+        return self.weights.identify()
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A loaded model: its network is in evaluation mode and takes no gradients."""
+
+    network: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    architecture: Architecture
+    name: str
+    max_length: int | None
+    identity: str
+    dtype: str
+    device: str
+
+
+_loaded: OrderedDict[tuple[ModelSpec, str, str, str], LanguageModel] = OrderedDict()
+"""The least recently used one comes first."""
+
+
+def load_model(spec: ModelSpec, dtype: str = "float32", device: str = "auto") -> LanguageModel:
+    """Load a model, or return it if it is still loaded.
+
+    Args:
+        spec: Where its weights come from.
+        dtype: float32, bfloat16, float16 or float64.
+        device: auto (cuda if there is one, else cpu), cpu, cuda, cuda:N or mps.
+
+    Raises:
+        ConfigError: For a dtype or a device that does not exist here.
+        ModelUnavailableError: When weights cannot be fetched, read or trusted, or do not complete text.
+    """
+    device = choose_device(device)
+    if dtype not in _ITEM_BYTES:
+        raise ConfigError(f"dtype={dtype!r} is not one of {', '.join(_ITEM_BYTES)}")
+    key = (spec, resolve_weights(spec, descriptions_only=True).identify(), dtype, device)
+    if key not in _loaded:
+        _loaded[key] = _load(spec, dtype, device)
+    _loaded.move_to_end(key)
+    return _loaded[key]
+
+
+def read_card(spec: ModelSpec) -> ModelCard:
+    """Read what can be known of a model without its weights; of a hub model, nothing else is fetched."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    weights = resolve_weights(spec, descriptions_only=True)
+    _refuse_own_code(spec, weights)
+    with _reading(weights, "config.json"):
+        config = AutoConfig.from_pretrained(weights.folder, **_local(spec))
+    architecture = read_architecture(config, weights.name)
+    num_tokens = _count_embeddings(config)
+    with _reading(weights, "the tokenizer"):
+        _need_protobuf(weights.folder)
+        tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_local(spec))
+    _check_tokenizer(tokenizer, weights.name, num_tokens)
+    check_generation_config(weights.folder, num_tokens)
+    return ModelCard(
+        weights=weights,
+        config=config,
+        tokenizer=tokenizer,
+        architecture=architecture,
+        max_length=read_max_length(config),
+        max_encoder_length=getattr(config, "max_encoder_position_embeddings", None),
+        task_prefixes=read_task_prefixes(config),
+        generation=_read_generation(weights, config),
+    )
+
+
+def read_architecture(config: "PreTrainedConfig", name: str) -> Architecture:
+    """Tell from a configuration which sides a model has; raises ModelUnavailableError if it writes no text."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+
+    own_classes = getattr(config, "auto_map", {})
+    if config.is_encoder_decoder:
+        known, auto_class = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, "AutoModelForSeq2SeqLM"
+    else:
+        known, auto_class = MODEL_FOR_CAUSAL_LM_MAPPING, "AutoModelForCausalLM"
+    if type(config) not in known and auto_class not in own_classes:
+        raise ModelUnavailableError(f"{name} is a model of type {config.model_type}, which does not complete text")
+    return "encoder-decoder" if config.is_encoder_decoder else "decoder-only"
+
+
+def read_max_length(config: "PreTrainedConfig") -> int | None:
+    """Tell from a configuration how many positions a model has; None if its positions are relative."""
+    decoder = config.get_text_config(decoder=True)
+    for name in ("max_position_embeddings", "max_decoder_position_embeddings", "max_seq_len"):
+        length = getattr(decoder, name, None)
+        if length is not None:
+            return int(length)
+    return None
+
+
+def read_task_prefixes(config: "PreTrainedConfig") -> dict[str, str]:
+    """Tell from a configuration what opens the prompts of the tasks that it has parameters for."""
+    params = getattr(config, "task_specific_params", None) or {}
+    if not isinstance(params, dict) or not all(isinstance(options, dict) for options in params.values()):
+        raise ModelUnavailableError(f"config.json is damaged: task_specific_params={params!r} has no options by task")
+    prefixes = {task: options["prefix"] for task, options in params.items() if options.get("prefix")}
+    for task, prefix in prefixes.items():
+        if not isinstance(prefix, str):
+            raise ModelUnavailableError(f"config.json is damaged: the prefix of task {task!r} is no string: {prefix!r}")
+    return prefixes
+
+
+def _read_generation(weights: Weights, config: "PreTrainedConfig") -> "GenerationConfig":
+    from transformers import GenerationConfig
+
+    with _reading(weights, "generation_config.json"):
+        try:
+            return GenerationConfig.from_pretrained(weights.folder, local_files_only=True)
+        except OSError:  # there is none: older models have it in config.json
+            return GenerationConfig.from_model_config(config)
+
+
+def _count_embeddings(config: "PreTrainedConfig") -> int | None:
+    """Return how many tokens a network has a vector for; None where its configuration does not say."""
+    count: Any = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    return count if isinstance(count, int) else None
+
+
+def _need_protobuf(folder: Path) -> None:
+    """Say what a SentencePiece model needs to be read; transformers would ask for a package that does not read it."""
+    from transformers.utils import is_protobuf_available
+
+    alone = any(folder.glob("*.model")) and not (folder / "tokenizer.json").exists()
+    if alone and not is_protobuf_available():
+        raise ImportError(
+            "a SentencePiece model needs protobuf to be read, which is not installed: pip install protobuf"
+        )
+
+
+def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str, num_tokens: int | None) -> None:
+    """Refuse a tokenizer that the network cannot follow, or that a library took although it is damaged."""
+    longest, template = tokenizer.model_max_length, tokenizer.chat_template
+    if isinstance(longest, bool) or not isinstance(longest, int | float) or longest <= 0:
+        raise ModelUnavailableError(f"the tokenizer of {name} is damaged: model_max_length={longest!r} is no length")
+    if template is not None and not isinstance(template, str | dict):
+        raise ModelUnavailableError(f"the tokenizer of {name} is damaged: chat_template={template!r} is no string")
+    # Nothing is computed for padding: many a token for it was added without a vector.
+    ids = {token: id_ for token, id_ in tokenizer.get_vocab().items() if id_ != tokenizer.pad_token_id}
+    if num_tokens is not None and (beyond := sorted(token for token, id_ in ids.items() if id_ >= num_tokens)):
+        raise ModelUnavailableError(
+            f"the tokenizer of {name} has {max(ids.values()) + 1:,} tokens and its network only {num_tokens:,}: "
+            f"{listed(beyond)} cannot be read (config.json's vocab_size, or the tokenizer, is another model's)"
+        )
+
+
+def choose_device(name: str) -> str:
+    """Return the device that `name` stands for; raises ConfigError if this machine does not have it."""
+    import torch
+
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    available = ["cpu"] + ["cuda", *gpus] * bool(gpus) + ["mps"] * torch.backends.mps.is_available()
+    if name == "auto":
+        return "cuda" if gpus else "cpu"
+    if name not in available:
+        raise ConfigError(f"device={name!r} is not available here: auto, {', '.join(available)} are")
+    return name
+
+
+def needs_own_code(weights: Weights) -> bool:
+    """Tell whether a model cannot be loaded without running Python code that lies beside it."""
+    from transformers import CONFIG_MAPPING
+
+    config = read_json_object(weights.folder / "config.json")
+    model_type = config.get("model_type")
+    return "auto_map" in config and not (isinstance(model_type, str) and model_type in CONFIG_MAPPING)
+
+
+def _refuse_own_code(spec: ModelSpec, weights: Weights) -> None:
+    if needs_own_code(weights) and not spec.trust_remote_code:
+        model_type = read_json_object(weights.folder / "config.json").get("model_type")
+        raise ModelUnavailableError(
+            f"{weights.name} runs Python code of its own (transformers does not know its model type "
+            f"{model_type}): set model.trust_remote_code=true if you trust its maker"
+        )
+
+
+def _load(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
+    card = read_card(spec)  # first, so that no weights are fetched for a model that is refused
+    folder = resolve_weights(spec).folder
+    _check_sizes(spec, card)
+    _make_room(count_bytes(folder, spec.allow_pickle, _ITEM_BYTES[dtype]), device)
+    network = _load_network(spec, card, dtype, device)
+    with _reading(card.weights, "config.json"):
+        is_causal = card.architecture == "encoder-decoder" or _is_causal(network)
+    if not is_causal:
+        raise ModelUnavailableError(
+            f"{card.name} is neither decoder-only nor encoder-decoder: its tokens see those that follow them"
+        )
+    return LanguageModel(
+        network=network,
+        tokenizer=card.tokenizer,
+        architecture=card.architecture,
+        name=card.name,
+        max_length=card.max_length,
+        identity=card.identity,
+        dtype=dtype,
+        device=device,
+    )
+
+
+def _check_sizes(spec: ModelSpec, card: ModelCard) -> None:
+    """Refuse a configuration of a network that the files cannot fill, before room is taken for it."""
+    import torch
+
+    check_layers(card.weights.folder, spec.allow_pickle, card.config, card.name)
+    if not type(card.config).__module__.startswith("transformers."):
+        return  # building it takes code of its own
+    with _reading(card.weights, "config.json"), torch.device("meta"):
+        described = _auto_class(card).from_config(card.config).num_parameters()
+    check_room(card.weights.folder, spec.allow_pickle, described, card.name)
+
+
+def _auto_class(card: ModelCard) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if card.architecture == "encoder-decoder" else AutoModelForCausalLM
+
+
+def _load_network(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> "PreTrainedModel":
+    import torch
+
+    with _reading(card.weights, "the weights", reports=False):  # we report on them ourselves, below
+        network, found = _auto_class(card).from_pretrained(
+            card.weights.folder,
+            dtype=getattr(torch, dtype),
+            device_map={"": device},
+            use_safetensors=None if spec.allow_pickle else True,
+            ignore_mismatched_sizes=True,  # reported below; transformers would point to a report that is hidden
+            output_loading_info=True,
+            **_local(spec),
+        )
+    check_found(card.name, network, found)
+    check_numbers(card.weights.folder, card.name, network, dtype)
+    if network.generation_config and network.generation_config.max_time is not None:
+        logger.warning(
+            "%s: max_time=%s of its generation config is not followed: no completion ends by the clock",
+            card.name,
+            network.generation_config.max_time,
+        )
+    return network.eval().requires_grad_(False)
+
+
+def _is_causal(network: "PreTrainedModel") -> bool:
+    """Tell whether tokens see only those before them.
+
+    `is_decoder` is false in the configurations of encoders such as BERT, but of GPT-NeoX as well (transformers
+    5.23). Then it is tried out: do the first token's logits stay the same when the second token changes?
+    """
+    import torch
+
+    if getattr(network.config, "is_decoder", True):
+        return True
+    pairs = torch.tensor([[0, 1], [0, 2]], device=network.device)
+    with torch.inference_mode():
+        first, second = network(input_ids=pairs).logits[:, 0].float()
+    return bool((first - second).abs().max() <= 0.01 * first.abs().max())
+
+
+def _make_room(needed: int, device: str) -> None:
+    """Let go of loaded models, the least recently used first, until `needed` bytes are free."""
+    while _loaded and free_bytes(device) < needed * _HEADROOM:
+        _loaded.popitem(last=False)
+        gc.collect()
+
+
+def free_bytes(device: str) -> int:
+    """Return how much memory can still be had, or 0 where that cannot be told."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        memory = Path("/proc/meminfo").read_text()
+    except OSError:
+        return 0
+    return int(memory.split("MemAvailable:")[1].split()[0]) * 1024
+
+
+def _local(spec: ModelSpec) -> dict[str, Any]:
+    return {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
+
+
+@contextmanager
+def _reading(weights: Weights, what: str, reports: bool = True) -> Iterator[None]:
+    """Say in one sentence what could not be read."""
+    try:
+        with quiet_transformers(reports):
+            yield
+    except Exception as error:  # a damaged file can raise nearly anything in transformers and below
+        from icl_eval.decoding.memory import is_out_of_memory
+
+        if is_out_of_memory(error):
+            raise ModelUnavailableError(
+                f"memory ran out while {weights.name} was loaded: take a smaller model or dtype (dtype=bfloat16 needs "
+                "half of float32), or close other programs"
+            ) from error
+        reason = _first_sentence(error)
+        message = f"{what} of {weights.name} cannot be read ({reason}): {weights.remedy}"
+        raise ModelUnavailableError(message) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return the first line of a library's message, and the next one where it only announces that."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

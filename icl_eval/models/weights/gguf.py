@@ -1,0 +1,78 @@
+"""Owns the conversion of a GGUF file to a folder in Hugging Face layout, with float32 safetensors.
+
+transformers reads GGUF itself, but unpacks the whole file again at every load (15 s for 135M parameters, in
+place of 0.2 s from safetensors), so it is done once and the result is kept. The numbers stay the same.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icl_eval.errors import ModelUnavailableError
+from icl_eval.models.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+# Values of `tokenizer.ggml.pre` for which llama.cpp (llama-vocab.cpp) cuts every digit off before it splits
+# by GPT-2's rule. transformers 5.23 knows none of them and uses GPT-2's rule alone, so that "\n\n1" comes out
+# as "\n" "\n" "1", where the model was trained on "\n\n" "1".
+_SPLITS_DIGITS = {"codeshell", "command-r", "exaone", "minerva-7b", "refact", "smollm", "starcoder"}
+_GPT2_RULE = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion"}
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write the model and the tokenizer of `gguf` to `folder`; raises ModelUnavailableError."""
+    with gguf.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelUnavailableError(f"{gguf} is not a GGUF file (its first bytes are not GGUF)")
+    logger.info("converting %s to float32 safetensors, once (%.0f MB)", gguf.name, gguf.stat().st_size / 1e6)
+    try:
+        with quiet_transformers(reports=False):  # we report on the weights ourselves
+            _convert(gguf, folder)
+    except Exception as error:  # transformers and gguf raise a dozen types for files that they do not understand
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelUnavailableError(f"{gguf} cannot be converted: {reason}") from error
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers.utils.quantization_config import GgufConfig
+
+    from icl_eval.models.weights.gguf_claims import read_claims
+
+    claims = read_claims(gguf)
+    place = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    config = AutoConfig.from_pretrained(**place)
+    claims.carry_rope(config)
+    claims.check_settings(config)
+    auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    unpacked = GgufConfig(dequantize=True)
+    network, found = auto_class.from_pretrained(
+        **place, config=config, quantization_config=unpacked, dtype="float32", output_loading_info=True
+    )
+    claims.check_network(network, found)
+    # The weights are ordinary ones now, but transformers refuses to save what calls itself quantized.
+    network.hf_quantizer = None
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config
+    network.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(**place)
+    _correct_splitting(tokenizer, claims.pre_tokenizer)
+    tokenizer.save_pretrained(folder)
+
+
+def _correct_splitting(tokenizer: "PreTrainedTokenizerBase", name: str | None) -> None:
+    """Split words as `name` says where transformers fell back to GPT-2's rule."""
+    from tokenizers import pre_tokenizers
+
+    backend = tokenizer.backend_tokenizer
+    if name is None or not isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+        return
+    if name in _SPLITS_DIGITS:
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
+    elif name not in _GPT2_RULE:
+        logger.warning("the pre-tokenizer %r is unknown: words are split by GPT-2's rule, maybe wrongly", name)

@@ -1,0 +1,103 @@
+"""The page of a sweep, `sweep.html`: its cells' scores, what they say together, and any two of them side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icl_eval.analysis.influence import InfluenceAnalysis
+from icl_eval.analysis.sweep_reports import Sweep, read_sweep
+from icl_eval.errors import IclEvalError
+from icl_eval.reporting.pages.answers import gather_answers
+from icl_eval.reporting.pages.charts import curve_charts, variance_segments
+from icl_eval.reporting.pages.rendering import render_page, write_page
+from icl_eval.reporting.pages.scales import Scale, metric_scale, nice_scale
+from icl_eval.runs.cells import Cell, label_cells
+from icl_eval.runs.folders import read_run
+from icl_eval.runs.reports import MetricResult
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one task over all cells."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    scale: Scale
+
+
+def write_sweep_page(folder: Path) -> None:
+    """Write a sweep's `sweep.html` from `sweep.json` and the records of its cells."""
+    sweep = read_sweep(folder)
+    labels = label_cells(sweep.cells)
+    finished = {label: folder / cell.cell for label, cell in zip(labels, sweep.cells, strict=True) if cell.results}
+    notes = list(sweep.analysis.notes)
+    try:
+        answers = gather_answers({label: read_run(path) for label, path in finished.items()})
+    except IclEvalError as error:
+        answers = gather_answers({})
+        notes.append(f"no answers side by side: {error}")
+    write_page(render_sweep_page(folder.name, sweep, labels, answers, notes), folder / "sweep.html")
+
+
+def render_sweep_page(
+    name: str, sweep: Sweep, labels: Sequence[str], answers: Mapping[str, Any], notes: Sequence[str]
+) -> str:
+    """Return the page of a sweep.
+
+    Args:
+        name: What the sweep is called.
+        sweep: Its cells and their analysis.
+        labels: What a reader calls each cell.
+        answers: The cells' answers, as `gather_answers` returns them.
+        notes: What could not be shown, and why.
+    """
+    return render_page(
+        "sweep.html.j2",
+        name=name,
+        cells=list(zip(labels, sweep.cells, strict=True)),
+        shared=_shared_overrides(sweep.cells),
+        columns=score_columns(sweep.cells),
+        curves=curve_charts(sweep.analysis.shot_curves),
+        spreads=[(found, variance_segments(found)) for found in sweep.analysis.spreads],
+        influences=[(found, _influence_scales(found)) for found in sweep.analysis.influence],
+        behaviours=[(_name(found), found.behaviour) for found in sweep.analysis.influence if found.behaviour],
+        notes=notes,
+        answers=answers,
+    )
+
+
+def score_columns(cells: Sequence[Cell]) -> list[Column]:
+    """Return a column for each metric of each task, on a scale that holds all cells' scores and intervals."""
+    found: dict[tuple[str, str], list[MetricResult]] = {}
+    for cell in cells:
+        for task, result in (cell.results or {}).items():
+            for metric, score in result.metrics.items():
+                found.setdefault((task, metric), []).append(score)
+    return [
+        Column(task, metric, scores[0].higher_is_better, _column_scale(metric, scores))
+        for (task, metric), scores in found.items()
+    ]
+
+
+def _name(found: InfluenceAnalysis) -> str:
+    return " · ".join([found.task, *(f"{key}={value}" for key, value in found.conditions.items())])
+
+
+def _influence_scales(found: InfluenceAnalysis) -> dict[str, Scale]:
+    """Return a scale for each measure, which holds zero and every demonstration's effect."""
+    effects: dict[str, list[float]] = {}
+    for demonstration in found.demonstrations:
+        for measure, effect in demonstration.effects.items():
+            effects.setdefault(measure, [0.0]).extend((effect.mean, *(effect.ci95 or ())))
+    return {measure: nice_scale(values) for measure, values in effects.items()}
+
+
+def _column_scale(metric: str, scores: Sequence[MetricResult]) -> Scale:
+    return metric_scale(metric, (end for found in scores for end in (found.score, *(found.ci95 or ()))))
+
+
+def _shared_overrides(cells: Sequence[Cell]) -> list[str]:
+    first = cells[0].overrides if cells else ()
+    return [override for override in first if all(override in cell.overrides for cell in cells)]

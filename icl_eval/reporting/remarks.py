@@ -1,0 +1,22 @@
+"""Remarks: what a reader of a report's scores should know, in sentences."""
+
+from collections.abc import Iterator
+
+from icl_eval.runs.reports import Report
+
+
+def remarks(report: Report) -> Iterator[str]:
+    """Yield what differs from what was asked, or makes a score hard to read."""
+    for name, result in report.results.items():
+        shots = result.counts.shots_effective
+        fewer = sum(count for number, count in shots.items() if int(number) < result.num_fewshot)
+        if fewer:
+            yield f"{name}: {fewer} of {result.n} prompts had room for fewer than {result.num_fewshot} demonstrations"
+        for metric, count in result.counts.unparsed.items():
+            if count:
+                yield f"{name}: {metric} found no number in {count} of {result.n} predictions"
+        cut = result.counts.finish_reasons.get("length", 0)
+        if cut > result.n / 4:
+            yield f"{name}: {cut} of {result.n} completions were cut at max_new_tokens"
+    if not report.run.decoding["batch_invariant"]:
+        yield f"{report.run.decoding['dtype']}: completions can depend on batch_size; float32 is exact"

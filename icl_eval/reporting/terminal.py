@@ -1,0 +1,145 @@
+"""The terminal: tables of runs and sweeps on stdout, progress on stderr."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from icl_eval.formatting import counted, short
+from icl_eval.reporting.remarks import remarks
+from icl_eval.runs.cells import Cell, label_cells
+from icl_eval.runs.reports import MetricResult, Report, RunInfo
+
+
+class EvaluationProgress:
+    """A bar for each task on stderr, and nothing where stderr is not a terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bars: dict[str, TaskID] = {}
+
+    def begin(self, task: str, total: int, done: int) -> None:
+        """Show a task's bar."""
+        self._bars[task] = self._progress.add_task(task, total=total, completed=done)
+
+    def advance(self, task: str) -> None:
+        """Move a task's bar by one example."""
+        self._progress.advance(self._bars[task])
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+def print_report(report: Report, folder: Path) -> None:
+    """Print one run's scores."""
+    run = report.run
+    table = Table(
+        title=" · ".join(_title(run)),
+        title_justify="left",
+    )
+    for column in ("task", "n", "metric"):
+        table.add_column(column)
+    for column in ("score", "± stderr", "95 % interval"):
+        table.add_column(column, justify="right")
+    for name, result in report.results.items():
+        for row, (metric, found) in enumerate(result.metrics.items()):
+            first = (name, str(result.n)) if row == 0 else ("", "")
+            table.add_row(*first, metric, *_numbers(found), end_section=row == len(result.metrics) - 1)
+    console = open_console()
+    console.print(table)
+    for line in remarks(report):
+        console.print(line, style="yellow")
+    decoding = any(result.counts.completion_tokens for result in report.results.values())
+    if decoding and report.timing.completion_tokens_per_second is None:
+        console.print("all completions were there already: nothing was decoded", style="yellow")
+    print_path(console, "report", folder / "report.json")
+    print_path(console, "page", folder / "report.html")
+
+
+def _title(run: RunInfo) -> Iterable[str]:
+    yield run.model
+    yield counted(run.num_fewshot, "demonstration")
+    if run.control != "none":
+        yield f"control {run.control}"
+    yield f"template {run.template}"
+
+
+def _numbers(found: MetricResult) -> tuple[str, str, str]:
+    arrow = "" if found.higher_is_better else " ↓"
+    stderr = "" if found.stderr is None else f"{found.stderr:.3g}"
+    interval = "" if found.ci95 is None else f"{short(found.ci95[0])} to {short(found.ci95[1])}"
+    return f"{short(found.score)}{arrow}", stderr, interval
+
+
+def print_sweep(cells: Sequence[Cell], folder: Path) -> None:
+    """Print a sweep's scores: a row for each cell, called what sets it apart, a column for each task's metric."""
+    columns = dict.fromkeys(
+        (task, metric) for cell in cells for task, result in (cell.results or {}).items() for metric in result.metrics
+    )
+    table = Table(title=counted(len(cells), "cell"), title_justify="left")
+    table.add_column("cell")
+    for task, metric in columns:
+        table.add_column(f"{task}\n{metric}", justify="right")
+    for label, cell in zip(label_cells(cells), cells, strict=True):
+        table.add_row(label, *(_cell_score(cell, task, metric) for task, metric in columns))
+    console = open_console()
+    console.print(table)
+    print_path(console, "sweep", folder / "sweep.json")
+    print_path(console, "page", folder / "sweep.html")
+
+
+def _cell_score(cell: Cell, task: str, metric: str) -> str:
+    if cell.error:
+        return "failed"
+    found = cell.score(task, metric)
+    if found is None:
+        return ""
+    interval = "" if found.stderr is None else f" ±{found.stderr:.2g}"
+    return f"{short(found.score)}{interval}"
+
+
+def from_here(path: Path) -> Path:
+    """Return a path as the user would write it."""
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+def print_path(console: Console, name: str, path: Path) -> None:
+    """Print where something is, never folded: it is there to be copied."""
+    console.print(f"{name}: {from_here(path)}", soft_wrap=True)
+
+
+def open_console() -> Console:
+    """Return a console on stdout that shows texts as they are: what stands in data or names is no markup."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 160  # a pipe has no width, and a table must not be folded to 80 columns in a log file
+    return console

@@ -1,0 +1,82 @@
+"""Cells: the runs of a sweep, what each of them came to, and what sets it apart from the others."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from icl_eval.errors import DataError
+from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, leaving_out, read_run
+from icl_eval.runs.reports import Failure, MetricResult, RunInfo, TaskResult, read_failure
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep: what it found, or why it failed."""
+
+    cell: str
+    """The name of its folder, in the sweep's."""
+    overrides: tuple[str, ...]
+    run: RunInfo | None = None
+    results: Mapping[str, TaskResult] | None = None
+    error: Failure | None = None
+
+    def score(self, task: str, metric: str) -> MetricResult | None:
+        """Return one of its scores; None where it has none."""
+        result = (self.results or {}).get(task)
+        return result.metrics.get(metric) if result else None
+
+
+def gather_cells(folder: Path) -> list[Cell]:
+    """Return what each cell of a sweep came to, in the order of the cells' overrides.
+
+    One that never began, or was killed, is no cell yet. One that cannot be read is left out with a warning that names
+    the file.
+    """
+    cells: list[Cell] = []
+    for path in folder.iterdir():
+        if (path / ".hydra").is_dir():
+            with leaving_out():
+                cells += _read_cell(path)
+    return sorted(cells, key=_natural)
+
+
+def varying_options(cells: Sequence[Cell]) -> list[dict[str, str]]:
+    """Return, for each cell, the options whose values differ between cells."""
+    options = [
+        dict(override.lstrip("+").split("=", 1) for override in cell.overrides if "=" in override) for cell in cells
+    ]
+    keys = dict.fromkeys(key for own in options for key in own)
+    varying = [key for key in keys if len({own.get(key) for own in options}) > 1]
+    return [{key: own[key] for key in varying if key in own} for own in options]
+
+
+def label_cells(cells: Sequence[Cell]) -> list[str]:
+    """Return what sets each cell apart from the others; its folder's name where nothing does."""
+    labels = [" ".join(f"{key}={value}" for key, value in options.items()) for options in varying_options(cells)]
+    alone = [label and labels.count(label) == 1 for label in labels]
+    return [label if is_alone else cell.cell for label, is_alone, cell in zip(labels, alone, cells, strict=True)]
+
+
+def _read_cell(folder: Path) -> Iterator[Cell]:
+    if (folder / FAILURE_FILE).exists():
+        yield Cell(folder.name, _overrides(folder), error=read_failure(folder / FAILURE_FILE))
+    elif (folder / REPORT_FILE).exists():
+        report = read_run(folder).report
+        yield Cell(folder.name, _overrides(folder), report.run, report.results)
+
+
+def _overrides(folder: Path) -> tuple[str, ...]:
+    path = folder / ".hydra" / "overrides.yaml"
+    try:
+        return tuple(map(str, yaml.safe_load(path.read_bytes()) or ()))
+    except (OSError, TypeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: not a list of overrides ({' '.join(str(error).split())})") from None
+
+
+def _natural(cell: Cell) -> list[tuple[int, str]]:
+    """Sort key by which `num_fewshot=8` comes before `num_fewshot=16`; a long name shows only a digest of that."""
+    text = " ".join([*cell.overrides, cell.cell])
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

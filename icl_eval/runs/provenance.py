@@ -1,0 +1,128 @@
+"""Provenance: what a run depends on, and how two runs' dependences are compared."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import icl_eval
+from icl_eval.errors import FingerprintMismatchError
+from icl_eval.formatting import listed
+from icl_eval.runs.migration import upgrade_identity
+from icl_eval.runs.reports import write_json
+
+_CHOOSE = "choose another folder with hydra.run.dir=…"
+_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "hydra-core", "sacrebleu")
+
+
+def read_versions() -> dict[str, str]:
+    """Return the versions of Python, of this package and of the libraries that a number depends on."""
+    versions = {"python": platform.python_version(), "icl_eval": icl_eval.__version__}
+    return versions | {package: metadata.version(package) for package in _PACKAGES}
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that the package runs from; None for an installed copy."""
+    root = Path(icl_eval.__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def host_facts() -> dict[str, Any]:
+    """Return what a timing depends on: platform, processor, cores and accelerator."""
+    import torch
+
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """Return a digest of a run's identity: flat names and values that decide its records."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
+    """Compare with the identity that an earlier run left in its folder; leave ours where there is none.
+
+    Raises:
+        FingerprintMismatchError: Naming the keys that differ, or the files of which nothing says whose they are.
+    """
+    if path.exists():
+        stored = _read_identity(path)
+        earlier = upgrade_identity(stored, identity.get("template"))
+        differing = sorted(
+            key
+            for key in earlier.keys() | identity.keys()
+            if json.dumps(earlier.get(key)) != json.dumps(identity.get(key))
+        )
+        if differing == ["template.date"] and earlier.get("template.date"):
+            raise FingerprintMismatchError(_explain_day(path.parent, earlier, identity))
+        if differing:
+            shown = "; ".join(f"{key}: {earlier.get(key)!r} there, {identity.get(key)!r} now" for key in differing[:5])
+            more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+            raise FingerprintMismatchError(
+                f"{path.parent} holds a run with other options ({shown}{more}); {_CHOOSE} or delete this one"
+            )
+        if earlier == stored:
+            return
+    else:
+        _require_no_results(path.parent)
+    write_json(dict(identity), path)
+
+
+def _explain_day(folder: Path, earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """Return the sentence about prompts that show another day."""
+    there, now = earlier["template.date"], identity.get("template.date")
+    return (
+        f"{folder} holds a run whose prompts show the day {there}, and these show {now}: go on with "
+        f"template.date={there}, or {_CHOOSE}"
+    )
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    try:
+        identity = json.loads(path.read_bytes())
+        if not isinstance(identity, dict):
+            raise ValueError(f"a {type(identity).__name__} in place of an object")
+    except ValueError as error:
+        raise FingerprintMismatchError(
+            f"{path}: not JSON that says whose records these are ({error}); {_CHOOSE} or delete this one"
+        ) from None
+    return identity
+
+
+def _require_no_results(folder: Path) -> None:
+    """Refuse a folder with files that a run would write over and nothing that says they are a run's."""
+    found = sorted(
+        path.name for pattern in ("report.json", "report.html", "samples_*.jsonl") for path in folder.glob(pattern)
+    )
+    if found:
+        raise FingerprintMismatchError(
+            f"{folder} has {listed(found)}, but no fingerprint.json that says of which run; {_CHOOSE} or move "
+            "what is there"
+        )

@@ -1,0 +1,1 @@
+"""Tasks: rows of data, and the examples that they become."""
