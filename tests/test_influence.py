@@ -9,11 +9,11 @@ from test_records import FIRST
 from icl_eval.analysis.influence import Answers, Effect, Values, influence_analyses, influences
 from icl_eval.analysis.measurements import Measurement
 from icl_eval.analysis.significance import share_difference_interval
+from icl_eval.config.composing import Composed
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.errors import ConfigError
 from icl_eval.metrics import BLEU, CHRF, TER
 from icl_eval.runs.behaviour import Agreement, Behaviour, measure_behaviour
-from icl_eval.runs.cells import Cell
 from icl_eval.runs.records import ShownDemonstration
 
 # Behaviour
@@ -156,21 +156,19 @@ def test_what_is_left_out_is_read_from_the_records_of_each_question():
     assert (c.id, c.effects["f1"]) == ("c", Effect(1, 0.5, None, {"q1": 0.5}, {}))
 
 
-def test_it_is_said_where_no_prompt_lacks_one_demonstration_alone(monkeypatch, tmp_path):
+def test_it_is_said_where_no_prompt_lacks_one_demonstration_alone(monkeypatch):
     shows = {"whole": shown("a", "b"), "first": shown("b", "c"), "second": shown("a", "c")}
     ranks = {"whole": None, "first": 1, "second": 2}
 
-    def read_run(folder):
-        run = SimpleNamespace(leave_out=ranks[folder.name])
-        results = {"qa": SimpleNamespace(behaviour=None)}
-        return SimpleNamespace(folder=folder, report=SimpleNamespace(run=run, results=results))
+    def run_of(name):
+        info, results = SimpleNamespace(leave_out=ranks[name]), {"qa": SimpleNamespace(behaviour=None)}
+        return SimpleNamespace(name=name, report=SimpleNamespace(run=info, results=results))
 
-    monkeypatch.setattr("icl_eval.analysis.influence.read_run", read_run)
     monkeypatch.setattr(
-        "icl_eval.analysis.influence.read_answers", lambda run, task: answers(shows[run.folder.name], f1=[0.5])
+        "icl_eval.analysis.influence.read_answers", lambda run, task: answers(shows[run.name], f1=[0.5])
     )
-    cells = [Cell(name, (f"leave_out={rank}",), SimpleNamespace(leave_out=rank)) for name, rank in ranks.items()]
-    ([analysis], notes) = influence_analyses(tmp_path, cells)
+    options = [{"leave_out": str(rank)} for rank in ranks.values()]
+    ([analysis], notes) = influence_analyses([run_of(name) for name in ranks], options)
     assert analysis.demonstrations == ()
     assert notes == ["influence, qa: no two prompts differ by one demonstration and nothing else"]
 
@@ -179,7 +177,7 @@ def test_it_is_said_where_no_prompt_lacks_one_demonstration_alone(monkeypatch, t
 
 
 def demonstrations(compose, *overrides):
-    [plan] = build_evaluation(compose("task=[qa]", "num_fewshot=4", *overrides), {}, []).plans
+    [plan] = build_evaluation(Composed(compose("task=[qa]", "num_fewshot=4", *overrides))).plans
     return [
         (demonstration.example.id, demonstration.example.references[0])
         for demonstration in plan.select(plan.examples[0])

@@ -12,6 +12,7 @@ from test_reports import REPORT
 
 import icl_eval
 from icl_eval.analysis.measurements import measure
+from icl_eval.config.composing import Composed
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.config.identities import FAMILIES
 from icl_eval.config.setup import conf_dir
@@ -141,7 +142,7 @@ def test_each_choice_is_stored_by_the_name_of_its_file_in_conf():
 
 def test_the_identity_of_a_run_is_what_its_user_wrote(compose, gpt2):
     config = compose(f"model.source={gpt2}", *OPTIONS)
-    evaluation = build_evaluation(config, {"template": "labelled"}, [])
+    evaluation = build_evaluation(Composed(config, {"template": "labelled"}))
     same = {key: value for key, value in EARLIER_IDENTITY.items() if "_target_" not in key and key != "decoding.search"}
     assert evaluation.identity == same | RENAMED | NEW | {"task.math.data": evaluation.plans[0].task.content_hash}
 

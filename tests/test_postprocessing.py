@@ -1,5 +1,6 @@
 import pytest
 
+from icl_eval.config.composing import Composed
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.errors import ConfigError
 from icl_eval.postprocessing import Extract, FirstLine, Strip
@@ -45,5 +46,5 @@ def test_a_pattern_that_is_none_is_one_sentence():
     ],
 )
 def test_shipped_postprocessing_is_applied_by_the_plan(options, prediction, compose):
-    [plan] = build_evaluation(compose("task=[math]", *options), {}, []).plans
+    [plan] = build_evaluation(Composed(compose("task=[math]", *options))).plans
     assert plan.postprocess(" so\nthe answer is 42. ") == prediction

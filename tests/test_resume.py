@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from icl_eval.cli import main as cli
+from icl_eval.config.composing import Composed
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.config.setup import conf_dir
 from icl_eval.errors import FingerprintMismatchError
@@ -315,7 +316,7 @@ class Silence:
 
 def test_of_two_runs_in_one_folder_at_once_the_second_is_refused(compose, gpt2, tmp_path, monkeypatch):
     config = compose(f"model.source={gpt2}", *QUICK, "task=qa", "limit=3")
-    evaluation = build_evaluation(config, {"template": "labelled"}, [])
+    evaluation = build_evaluation(Composed(config, {"template": "labelled"}))
 
     refusals = []
 
@@ -328,7 +329,6 @@ def test_of_two_runs_in_one_folder_at_once_the_second_is_refused(compose, gpt2, 
         def begin(self, task, total, done):
             run_again()
 
-    monkeypatch.setattr("icl_eval.evaluation.pipeline.write_report", run_again)
-    report = run_evaluation(evaluation, tmp_path, SecondRun())
+    report = run_evaluation(evaluation, tmp_path, SecondRun(), write_page=run_again)
     assert report.results["qa"].n == 3
     assert refusals == [f"{tmp_path} is being written by another run"] * 2  # at its beginning and at its end

@@ -8,7 +8,6 @@ told by the questions' own values.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,8 +15,7 @@ from icl_eval.analysis.measurements import gain, measure
 from icl_eval.analysis.significance import share_difference_interval
 from icl_eval.metrics.intervals import spread, student_quantile
 from icl_eval.runs.behaviour import Behaviour
-from icl_eval.runs.cells import Cell, varying_options
-from icl_eval.runs.folders import Run, read_run
+from icl_eval.runs.folders import Run
 from icl_eval.runs.records import ShownDemonstration
 
 LEAVE_OUT = "leave_out"
@@ -86,22 +84,25 @@ class Answers:
     """By measure."""
 
 
-def influence_analyses(folder: Path, cells: Sequence[Cell]) -> tuple[list[InfluenceAnalysis], list[str]]:
+def influence_analyses(
+    runs: Sequence[Run], options: Sequence[Mapping[str, str]]
+) -> tuple[list[InfluenceAnalysis], list[str]]:
     """Return an analysis for each task and combination of the other options, and notes on what could not be analysed.
 
     Args:
-        folder: The sweep's folder, which holds the cells' folders.
-        cells: As in `sweep.json`, those that failed left out.
+        runs: Finished runs, such as the cells of a sweep.
+        options: What sets each of them apart; see `icl_eval.runs.options`.
 
     Raises:
         DataError: When records are missing or are not those of the report.
     """
     analyses, notes = [], []
-    for conditions, runs in _groups(folder, cells):
+    for conditions, members in _groups(runs, options):
         without = sorted(
-            (run for run in runs if run.report.run.leave_out is not None), key=lambda run: run.report.run.leave_out or 0
+            (run for run in members if run.report.run.leave_out is not None),
+            key=lambda run: run.report.run.leave_out or 0,
         )
-        whole = [run for run in runs if run.report.run.leave_out is None]
+        whole = [run for run in members if run.report.run.leave_out is None]
         if without and not whole:
             notes.append("influence: no cell shows all demonstrations (leave_out=null)")
         if not without or not whole:
@@ -114,16 +115,15 @@ def influence_analyses(folder: Path, cells: Sequence[Cell]) -> tuple[list[Influe
     return analyses, notes
 
 
-def _groups(folder: Path, cells: Sequence[Cell]) -> Iterator[tuple[Mapping[str, str], list[Run]]]:
+def _groups(runs: Sequence[Run], options: Sequence[Mapping[str, str]]) -> Iterator[tuple[Mapping[str, str], list[Run]]]:
     """Yield the runs that differ in nothing but `leave_out`, with the options that they share; none without it."""
-    if all(cell.run is None or cell.run.leave_out is None for cell in cells):
+    if all(run.report.run.leave_out is None for run in runs):
         return
     groups: defaultdict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
-    for cell, options in zip(cells, varying_options(cells), strict=True):
-        conditions = tuple((key, value) for key, value in options.items() if key != LEAVE_OUT)
-        groups[conditions].append(read_run(folder / cell.cell))
-    for conditions, runs in groups.items():
-        yield dict(conditions), runs
+    for run, own in zip(runs, options, strict=True):
+        groups[tuple((key, value) for key, value in own.items() if key != LEAVE_OUT)].append(run)
+    for conditions, members in groups.items():
+        yield dict(conditions), members
 
 
 def read_answers(run: Run, task: str) -> Answers:

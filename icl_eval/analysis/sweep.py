@@ -1,17 +1,16 @@
 """The analysis of a sweep: everything that its cells allow, as `sweep.json` holds it under `analysis`."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from icl_eval.analysis.designs import SweepCell
 from icl_eval.analysis.influence import InfluenceAnalysis, influence_analyses
 from icl_eval.analysis.measurements import measure
 from icl_eval.analysis.shot_curve import ShotCurve, shot_curves
 from icl_eval.analysis.variance import VarianceAnalysis, variance_analyses
-from icl_eval.runs.cells import Cell, varying_options
-from icl_eval.runs.folders import read_run
+from icl_eval.runs.folders import Run
+from icl_eval.runs.options import varying_options
 
 
 @dataclass(frozen=True)
@@ -33,20 +32,17 @@ class SweepAnalysis:
         return [found for found in self.variance if "num_fewshot" not in found.conditions]
 
 
-def analyse_sweep(folder: Path, cells: Sequence[Cell]) -> SweepAnalysis:
-    """Analyse the finished cells of a sweep.
-
-    Args:
-        folder: The sweep's folder, which holds the cells' folders.
-        cells: Those that did not fail.
+def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
+    """Analyse finished runs together: the cells of a sweep, or any others.
 
     Raises:
         DataError: When records are missing or are not those of the report.
     """
+    options = varying_options([run.overrides for run in runs])
     curves: list[ShotCurve] = []
     variance: list[VarianceAnalysis] = []
     notes: list[str] = []
-    for (task, metric), members in _by_metric(folder, cells).items():
+    for (task, metric), members in _by_metric(runs, options).items():
         if len({cell.measurement.example_ids for cell in members}) > 1:
             notes.append(f"{task}, {metric}: cells answered different questions and cannot be analysed together")
             continue
@@ -56,14 +52,14 @@ def analyse_sweep(folder: Path, cells: Sequence[Cell]) -> SweepAnalysis:
         found, unfit = variance_analyses(members)
         variance += found
         notes += unfit
-    influence, unfit = influence_analyses(folder, cells)
+    influence, unfit = influence_analyses(runs, options)
     notes += unfit
     return SweepAnalysis(tuple(curves), tuple(variance), tuple(dict.fromkeys(notes)), tuple(influence))
 
 
-def _by_metric(folder: Path, cells: Sequence[Cell]) -> dict[tuple[str, str], list[SweepCell]]:
+def _by_metric(runs: Sequence[Run], options: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], list[SweepCell]]:
     found: defaultdict[tuple[str, str], list[SweepCell]] = defaultdict(list)
-    for cell, options in zip(cells, varying_options(cells), strict=True):
-        for measurement in measure(read_run(folder / cell.cell)):
-            found[measurement.task, measurement.metric].append(SweepCell(options, measurement))
+    for run, own in zip(runs, options, strict=True):
+        for measurement in measure(run):
+            found[measurement.task, measurement.metric].append(SweepCell(own, measurement))
     return dict(found)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from icl_eval.errors import IclEvalError, UserError
 from icl_eval.runs.cells import Cell, gather_cells
-from icl_eval.runs.folders import FAILURE_FILE
+from icl_eval.runs.folders import FAILURE_FILE, read_run
 from icl_eval.runs.reports import Failure, write_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def write_failure(folder: Path, error: Exception) -> None:
-    """Say at once that a cell failed, and leave a note in its folder."""
+    """Print that a cell failed, and leave a note in its folder of why."""
     message = " ".join(str(error).split())
     if not isinstance(error, IclEvalError):
         traceback.print_exception(error)
@@ -85,10 +85,10 @@ def finish_sweep(folder: Path) -> int:
 
 def _analyse(folder: Path, cells: Sequence[Cell]) -> "tuple[SweepAnalysis, bool]":
     """Return the analysis of a sweep's finished cells, or why there is none, and whether that is a fault of ours."""
-    from icl_eval.analysis import SweepAnalysis, analyse_sweep
+    from icl_eval.analysis import SweepAnalysis, analyse_runs
 
     try:
-        return analyse_sweep(folder, [cell for cell in cells if cell.results]), False
+        return analyse_runs([read_run(folder / cell.cell) for cell in cells if cell.results]), False
     except IclEvalError as error:
         return SweepAnalysis((), (), (f"no analysis: {error}",)), False
     except Exception as error:

@@ -27,13 +27,10 @@ def compare_folders(config: CompareConfig) -> None:
         ConfigError: When there are fewer than two runs, an option is out of range, or the result cannot go where asked.
         DataError: When a folder holds no finished run, or runs cannot be compared.
     """
-    if config.num_resamples < _MIN_RESAMPLES:
-        raise ConfigError(f"num_resamples={config.num_resamples}: must be {_MIN_RESAMPLES} or more")
-    if config.seed < 0:
-        raise ConfigError(f"seed={config.seed}: must be 0 or more")
+    check_resampling(config.seed, config.num_resamples)
     folders = [Path(folder) for folder in config.runs]
     _require_distinct(folders)
-    runs = _runs(folders)
+    runs = read_runs(folders)
     if len(runs) < 2:
         raise ConfigError(f"compare: two or more runs are needed, found {len(runs)} (icl-eval compare RUN_A RUN_B)")
     path = _require_json_file(config.output) if config.output else runs[0].folder.parent / "compare.json"
@@ -43,6 +40,14 @@ def compare_folders(config: CompareConfig) -> None:
     write_json(asdict(comparison), path)
     write_comparison_page(comparison, runs, page)
     _print(comparison, path, page)
+
+
+def check_resampling(seed: int, num_resamples: int) -> None:
+    """Check what a comparison draws by; raises ConfigError."""
+    if num_resamples < _MIN_RESAMPLES:
+        raise ConfigError(f"num_resamples={num_resamples}: must be {_MIN_RESAMPLES} or more")
+    if seed < 0:
+        raise ConfigError(f"seed={seed}: must be 0 or more")
 
 
 def _require_distinct(folders: Sequence[Path]) -> None:
@@ -77,7 +82,7 @@ def _is_comparison(path: Path) -> bool:
     return isinstance(found, dict) and {"baseline", "differences"} <= found.keys()
 
 
-def _runs(folders: Sequence[Path]) -> list[Run]:
+def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Read the runs, each once, a sweep's folder standing for its finished cells."""
     found: dict[Path, Path] = {}
     for folder in folders:

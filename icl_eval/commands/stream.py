@@ -2,82 +2,54 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from icl_eval.config.options import build_conventions, build_model_spec, build_search, check_model_options
+from icl_eval.config.free_prompts import FreePrompts, open_prompts
+from icl_eval.config.options import build_search
 from icl_eval.config.schema import StreamConfig
 from icl_eval.decoding import Completion, Decoder, Token, build_decoder
-from icl_eval.decoding.searches import Greedy
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import written
-from icl_eval.models.loading import load_model, read_card
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
-from icl_eval.prompts.conventions import Asked, find_conventions
-
-DEFAULT_MAX_NEW_TOKENS = 50
 
 
-def stream(
-    source: str,
-    prompt: str,
-    decoder_prompt: str | None = None,
-    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
-    stop: Sequence[str] = (),
-    task_prefix: str | None = None,
-) -> Iterator[str]:
-    """Yield a greedy completion piece by piece while it is made, of any model; the model stays loaded.
-
-    >>> for text in icl_eval.stream("gpt2", "The capital of France is", max_new_tokens=20):
-    ...     print(text, end="", flush=True)
-
-    Args:
-        source: The model, as `model.source`: a hub name, or a folder such as `./t5`.
-        prompt: What an encoder reads, or what a decoder-only model goes on from.
-        decoder_prompt: How the answer of an encoder-decoder model begins.
-        max_new_tokens: How many tokens there may be.
-        stop: Texts that end the completion and are not a part of it.
-        task_prefix: The name of a prefix in the model's config that opens the prompt.
+def stream_pieces(config: StreamConfig, model: LanguageModel | None = None) -> Iterator[str]:
+    """Yield the completion of one prompt piece by piece while it is made; see `icl_eval.stream`.
 
     Raises:
-        UserError: When the model cannot be had, or the prompt does not fit.
+        UserError: When an option is impossible, there are several prompts, or the prompt does not fit.
     """
-    spec = ModelSpec(source)
-    conventions = find_conventions(read_card(spec), Asked(task_prefix))
-    encoded = conventions.encode_text("prompt", prompt, decoder_prompt)
-    conventions.context(max_new_tokens).require_fit(encoded)
-    decoder = build_decoder(load_model(spec), Greedy(), max_new_tokens, stop, settings=conventions.settings)
-    for event in decoder.stream([encoded]):
+    if not isinstance(config.prompt, str):
+        raise ConfigError(f"prompt={written(config.prompt)}: must be a string; stream several prompts one by one")
+    opened = open_prompts(config, build_search(config.decoding), [config.prompt], config.decoder_prompt, model)
+    for event in _build_decoder(opened).stream(opened.encoded):
         if isinstance(event, Token):
             yield event.text
 
 
-def stream_completion(config: StreamConfig) -> None:
-    """Load the model and print each prompt's completion on stdout while it is made, then a summary on stderr.
+def print_completions(config: StreamConfig) -> None:
+    """Print each prompt's completion on stdout while it is made, then a summary on stderr.
 
-    An encoder-decoder model reads the prompt in its encoder and goes on from `decoder_prompt`, if there is one; a
-    decoder-only model goes on from the prompt.
+    An encoder-decoder model reads the prompt in its encoder and continues `decoder_prompt`, if there is one; a
+    decoder-only model continues the prompt.
 
     Raises:
-        UserError: When an option is impossible or the prompt does not fit.
+        UserError: When an option is impossible or a prompt does not fit.
     """
-    check_model_options(config)
-    search = build_search(config.decoding)
-    max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
     texts = _texts(config.prompt)
-    conventions = build_conventions(config)
-    names = [f"prompt {number}" for number in range(1, len(texts) + 1)]
-    prompts = [conventions.encode_text(*named, config.decoder_prompt) for named in zip(names, texts, strict=True)]
-    context = conventions.context(max_new_tokens)
-    for prompt in prompts:
-        context.require_fit(prompt, f"{prompt.prompt.example_id}: " if len(prompts) > 1 else "")
-    model = load_model(build_model_spec(config.model), config.dtype, config.device)
-    decoder = build_decoder(model, search, max_new_tokens, search.stop or (), settings=conventions.settings)
-    for text, prompt in zip(texts, prompts, strict=True):
-        if len(prompts) > 1:
+    opened = open_prompts(config, build_search(config.decoding), texts, config.decoder_prompt)
+    decoder = _build_decoder(opened)
+    for text, prompt in zip(texts, opened.encoded, strict=True):
+        if len(texts) > 1:
             print(f"{prompt.prompt.example_id}: {text}", file=sys.stderr, flush=True)
         _show(decoder, prompt)
+
+
+def _build_decoder(opened: FreePrompts) -> Decoder:
+    stop, settings = opened.search.stop or (), opened.conventions.settings
+    return build_decoder(opened.model, opened.search, opened.max_new_tokens, stop, settings=settings)
 
 
 def _texts(prompt: Any) -> list[str]:

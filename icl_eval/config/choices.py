@@ -1,13 +1,15 @@
 """Choices: which config files a run is composed of, and whether one of them silently takes the place of another."""
 
 import typing
-from pathlib import PurePath
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from icl_eval.config.setup import conf_dir
 from icl_eval.errors import ConfigError
 
 
@@ -48,3 +50,13 @@ def _collision(group: str, key: str, first: str, second: str) -> str:
         f"{group}: {first} and {second} are both called {key}, by the first line of their files; "
         f"leave one of them out, or begin its file with '# @package task.{second}'"
     )
+
+
+def reject_packaged_names(folders: Sequence[Path]) -> None:
+    """Refuse a user's configs that are called like packaged ones: Hydra would silently take the packaged one."""
+    for folder in folders:
+        for path in sorted(folder.glob("*/*.yaml")):
+            packaged = conf_dir() / path.relative_to(folder)
+            if packaged.exists() and not packaged.samefile(path):
+                choice = f"{path.parent.name}={path.stem}"
+                raise ConfigError(f"{path}: {choice} already names {packaged}, which would be taken; rename yours")

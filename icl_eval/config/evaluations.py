@@ -2,60 +2,58 @@
 
 import datetime
 import typing
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from icl_eval.config.composing import Composed
 from icl_eval.config.identities import identity_of, name_choices
 from icl_eval.config.options import asked_conventions, build_model_spec, build_search, check_ranges
-from icl_eval.config.plans import build_plan
+from icl_eval.config.plans import build_plan, find_task
 from icl_eval.config.schema import RunConfig, TemplateConfig, typed_config
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, Choice, InstructionOnly
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.likelihood import LIKELIHOODS
 from icl_eval.evaluation.preparation import Evaluation, TaskPlan
+from icl_eval.models.loading import ModelSource
 from icl_eval.prompts.building import PLACEMENTS
 from icl_eval.prompts.templates import TextTemplate
 from icl_eval.targets import build
 
 
-def build_evaluation(
-    cfg: DictConfig,
-    choices: Mapping[str, Any],
-    search_path: Sequence[Path],
-    schema: type[RunConfig] = RunConfig,
-) -> Evaluation:
+def build_evaluation(composed: Composed, schema: type[RunConfig] = RunConfig) -> Evaluation:
     """Turn a composed configuration into an evaluation; reads the tasks' data.
 
     Args:
-        cfg: What Hydra composed from the schema.
-        choices: Which option was chosen for each config group.
-        search_path: Folders in which relative data files are looked for.
+        composed: What Hydra composed from the schema.
         schema: `RunConfig`, or that of a command which takes more keys.
 
     Raises:
         ConfigError: When an option is unknown, of the wrong type, out of range or at odds with another.
         DataError: When a task's data is not what the task expects.
     """
-    config = typed_config(cfg, schema)
+    config = typed_config(composed.cfg, schema)
+    model = composed.brought.model
     check_ranges(config)
-    named = name_choices(typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True)), choices)
-    choice = _build_choice(config)
+    named = name_choices(
+        typing.cast("dict[str, Any]", OmegaConf.to_container(composed.cfg, resolve=True)), composed.choices
+    )
+    choice = _build_choice(config, model or build_model_spec(config.model))
     search = build_search(config.decoding)
     if not search.shares_prefixes and config.batch_size not in ("auto", 1):
         raise ConfigError(f"batch_size={config.batch_size}: decoding={search.name} takes one prompt at a time")
-    plans = tuple(build_plan(name, task, config, choice, search_path) for name, task in config.task.items())
+    plans = tuple(
+        build_plan(find_task(name, task, composed), task, config, choice) for name, task in config.task.items()
+    )
     template = _build_template(config.template, named["template"]["name"])
     if isinstance(choice.control, InstructionOnly):
         for plan in plans:
             _require_instruction(plan, template)
     return Evaluation(
         plans=plans,
-        model=build_model_spec(config.model),
-        dtype=config.dtype,
-        device=config.device,
+        model=model or build_model_spec(config.model),
+        dtype=model.dtype if model else config.dtype,
+        device=model.device if model else config.device,
         conventions=asked_conventions(config),
         template=template,
         chat=config.template.chat,
@@ -70,11 +68,12 @@ def build_evaluation(
         likelihood=build(config.likelihood, "likelihood", LIKELIHOODS) if config.likelihood else None,
         identity=identity_of(named, plans, search),
         config=named,
+        overrides=composed.overrides,
     )
 
 
-def _build_choice(config: RunConfig) -> Choice:
-    known = {"model": build_model_spec(config.model), "device": config.device}
+def _build_choice(config: RunConfig, model: ModelSource) -> Choice:
+    known = {"model": model, "device": config.device}
     choice = Choice(
         selector=build(config.demonstrations, "demonstrations", SELECTORS, known),
         control=build(config.control, "control", CONTROLS),

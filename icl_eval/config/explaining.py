@@ -3,12 +3,14 @@
 import re
 import types
 import typing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from enum import EnumType
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import Node
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -20,6 +22,7 @@ from omegaconf.errors import (
 from yaml import MarkedYAMLError
 
 from icl_eval.config.schema import TaskConfig
+from icl_eval.errors import ConfigError
 from icl_eval.formatting import unknown_key, written
 
 _NOISE = re.compile(
@@ -29,6 +32,23 @@ _NOISE = re.compile(
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 _NAMELESS = "the file of a task has to begin with the line '# @package task.NAME'"
 _OF_A_TASK = [f"task.{field.name}" for field in fields(TaskConfig)]
+
+
+@contextmanager
+def explained(words: Sequence[str]) -> Iterator[None]:
+    """Turn what Hydra, OmegaConf and the reader of YAML raise while composing into a `ConfigError` of one line.
+
+    Hydra has no error class of its own for some mistakes (`task=null`, `placement.x=1`).
+
+    Args:
+        words: What was given, for messages that do not say it.
+    """
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
+        raise ConfigError(explain(error)) from error
+    except (AssertionError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{explain(error)} (given: {' '.join(words)})") from error
 
 
 def explain(error: BaseException) -> str:

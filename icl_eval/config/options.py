@@ -6,9 +6,8 @@ from typing import Any
 from icl_eval.config.schema import ModelConfig, ModelOptions, RunConfig
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.errors import ConfigError
-from icl_eval.models.loading import read_card
 from icl_eval.models.weights import ModelSpec
-from icl_eval.prompts.conventions import Asked, Conventions, find_conventions
+from icl_eval.prompts.conventions import Asked
 from icl_eval.targets import build
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -24,11 +23,6 @@ def asked_conventions(config: ModelOptions) -> Asked:
     """Return which of the model's conventions the options ask for."""
     model = config.model
     return Asked(config.task_prefix, model.source_language, model.target_language, model.chat_template)
-
-
-def build_conventions(config: ModelOptions) -> Conventions:
-    """Read the model's card and return its conventions as the options ask for them; raises UserError."""
-    return find_conventions(read_card(build_model_spec(config.model)), asked_conventions(config))
 
 
 def build_search(config: Mapping[str, Any]) -> Search:

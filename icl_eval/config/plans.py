@@ -3,8 +3,10 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from icl_eval.config.composing import IN_MEMORY_CONFIG, Composed
 from icl_eval.config.options import least_new_tokens_of
 from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig
 from icl_eval.decoding.searches import check_stop
@@ -14,21 +16,15 @@ from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics.building import build_metrics
 from icl_eval.postprocessing import POSTPROCESSORS, Strip
 from icl_eval.targets import build
-from icl_eval.tasks.examples import Example, load_task
+from icl_eval.tasks.examples import Example, Task, load_task
 from icl_eval.tasks.rows import DataSource
 
 _MAX_NAME_BYTES = 200
 """Of a task's name: file systems count a file name in bytes, to 255, and `samples_NAME.jsonl` is one."""
 
 
-def build_plan(
-    name: str,
-    config: TaskConfig,
-    run: RunConfig,
-    choice: Choice,
-    search_path: Sequence[Path],
-) -> TaskPlan:
-    """Load a task's data and build what asks and scores it; raises ConfigError and DataError."""
+def find_task(name: str, config: TaskConfig, composed: Composed) -> Task:
+    """Return a task with its data, in memory or read from its files; raises ConfigError and DataError."""
     key = f"task.{name}"
     if not re.fullmatch(r"[\w.-]+", name):
         raise ConfigError(f"{key}: a task's name becomes a file name; use letters, digits, '_', '-' and '.'")
@@ -37,14 +33,24 @@ def build_plan(
             f"{key}: a task's name becomes a part of a file name; it has {len(name.encode())} bytes in UTF-8, and may "
             f"have {_MAX_NAME_BYTES}"
         )
-    task = load_task(
+    if name in composed.brought.tasks:
+        for part in ("pool", "test", "fields"):
+            if getattr(config, part) != getattr(IN_MEMORY_CONFIG, part):
+                raise ConfigError(f"{key}.{part}: the rows of this task are in memory; give {part} to Task.of_rows")
+        return replace(composed.brought.tasks[name], instruction=config.instruction, labels=config.labels)
+    return load_task(
         name,
         instruction=config.instruction,
         labels=config.labels,
-        pool=_data_source(f"{key}.pool", config.pool, search_path),
-        test=_data_source(f"{key}.test", config.test, search_path),
+        pool=_data_source(f"{key}.pool", config.pool, composed.search_path),
+        test=_data_source(f"{key}.test", config.test, composed.search_path),
         fields=config.fields,
     )
+
+
+def build_plan(task: Task, config: TaskConfig, run: RunConfig, choice: Choice) -> TaskPlan:
+    """Build what asks and scores a task; raises ConfigError."""
+    key = f"task.{task.name}"
     max_new_tokens = _max_new_tokens(key, config, run)
     metrics, metrics_key = (run.metrics, "metrics") if run.metrics else (config.metrics, f"{key}.metrics")
     if not max_new_tokens:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from transformers import Cache, PreTrainedModel
 
-from icl_eval.decoding.memory import is_out_of_memory
 from icl_eval.decoding.networks import decoder_of, encode, new_cache, rope_switches_at, run, takes
 from icl_eval.decoding.prefixes import count_bytes, longest_whole
 from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
@@ -16,6 +15,7 @@ from icl_eval.decoding.split_attention import NO_LENGTH
 from icl_eval.decoding.switching import Switch, switched
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.models.loading import LanguageModel
+from icl_eval.models.memory import is_out_of_memory
 
 _TRIAL = 6
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}

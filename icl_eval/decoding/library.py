@@ -17,7 +17,6 @@ from transformers.generation.streamers import BaseStreamer
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
-from icl_eval.decoding.memory import is_out_of_memory
 from icl_eval.decoding.networks import reset_attention
 from icl_eval.decoding.rules import end_ids, start_ids, stop_strings
 from icl_eval.decoding.sharing import Ids
@@ -25,6 +24,7 @@ from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.decoding.switching import evaluating
 from icl_eval.errors import ConfigError
 from icl_eval.models.loading import LanguageModel
+from icl_eval.models.memory import is_out_of_memory
 from icl_eval.models.quiet import quiet_transformers
 from icl_eval.prompts.building import EncodedPrompt
 

@@ -16,7 +16,6 @@ from transformers import Cache
 
 from icl_eval.decoding.branches import Branches, ForkedBranches, LogProbs, Row, TreeBranches
 from icl_eval.decoding.capabilities import check_history
-from icl_eval.decoding.memory import is_out_of_memory
 from icl_eval.decoding.networks import encode
 from icl_eval.decoding.opening import extend
 from icl_eval.decoding.preparing import Prepared, prepare
@@ -24,6 +23,7 @@ from icl_eval.decoding.rules import forced_ids, start_ids
 from icl_eval.decoding.sharing import Group, Ids, plan_groups
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
+from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.continuations import Continuations
 

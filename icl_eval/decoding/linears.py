@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from icl_eval.decoding.states import has_hooks
 from icl_eval.decoding.switching import Switch
-from icl_eval.models.loading import free_bytes
+from icl_eval.models.memory import free_bytes
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _FREE_FACTOR = 4

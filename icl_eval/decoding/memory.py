@@ -1,10 +1,6 @@
-"""Memory: how many rows fit, and how to tell that too many did not."""
+"""Memory: how many rows fit."""
 
-import errno
-
-import torch
-
-from icl_eval.models.loading import free_bytes
+from icl_eval.models.memory import free_bytes
 
 MAX_ROWS = 64
 """More rows a step gain little once the weights are read once for many rows, and wait longer for the last one."""
@@ -12,11 +8,6 @@ MANY_PROMPTS = 256
 """From here on, twice as many rows pay."""
 _SHARE_OF_FREE = 4
 """One part in how many of the free memory rows may take; activations and other programs need some too."""
-_SIGNS = (
-    *("allocate memory", "out of memory", "not enough memory", "alloc_failed", "bad_alloc", "memory object"),
-    *("could not create a primitive", "could not create a memory"),
-)
-"""What errors of torch's allocators, cuBLAS, oneDNN and Metal have in their sentences."""
 
 
 def automatic_batch_size(num_prompts: int, bytes_per_row: int, device: str) -> int:
@@ -28,12 +19,3 @@ def automatic_batch_size(num_prompts: int, bytes_per_row: int, device: str) -> i
     free = free_bytes(device)
     fitting = free // _SHARE_OF_FREE // max(1, bytes_per_row) if free else most
     return max(1, min(most, fitting))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out; often it is a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    if isinstance(error, OSError):  # of a file that is mapped into memory
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)

@@ -17,7 +17,7 @@ from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.hypotheses import Hypothesis
-from icl_eval.decoding.memory import automatic_batch_size, is_out_of_memory
+from icl_eval.decoding.memory import automatic_batch_size
 from icl_eval.decoding.opening import Beginning, Opened, Room, begin_group, open_session
 from icl_eval.decoding.preparing import Prepared, prepare
 from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
@@ -27,6 +27,7 @@ from icl_eval.decoding.sharing import Group, plan_groups
 from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
+from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt
 
 _MEGABYTE = 1_000_000

@@ -15,7 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
-from icl_eval.models.loading import choose_device, load_model, needs_own_code, read_max_length
+from icl_eval.models.loading import (
+    LanguageModel,
+    ModelSource,
+    choose_device,
+    load_model,
+    needs_own_code,
+    read_max_length,
+)
 from icl_eval.models.quiet import quiet_transformers
 from icl_eval.models.weights import ModelSpec, resolve_weights
 from icl_eval.models.weights.fitting import check_layers, check_numbers, check_room
@@ -39,7 +46,7 @@ _vectors: dict[tuple[str, str], dict[str, FloatArray]] = {}
 class Encoder:
     """Turns examples into vectors, in float32 whatever the dtype of the run."""
 
-    model: ModelSpec
+    model: ModelSource
     """The evaluated model, whose own states are taken unless `source` names another."""
     device: str
     source: str | None = None
@@ -47,14 +54,11 @@ class Encoder:
     goes through that package."""
     revision: str | None = None
 
-    @property
-    def spec(self) -> ModelSpec:
-        """Where the encoder's weights come from."""
-        return self.model if self.source is None else ModelSpec(self.source, self.revision)
-
     def identify(self) -> str:
         """Return what the weights are; see `Weights.identify`."""
-        return self._resolved(lambda: resolve_weights(self.spec, descriptions_only=True).identify())
+        if isinstance(self.model, LanguageModel) and self.source is None:
+            return self.model.identify()
+        return self._resolved(lambda: resolve_weights(self._spec, descriptions_only=True).identify())
 
     def embed(self, examples: Sequence[Example]) -> FloatArray:
         """Return one unit vector for each example, over all its input fields, [examples, size].
@@ -71,17 +75,25 @@ class Encoder:
         if missing:
             embed_text = self._resolved(lambda: self._load(device))
             if not known:
-                logger.info("loaded %s to embed questions and pool", self.spec.source)
+                logger.info("loaded %s to embed questions and pool", self.source or self.identify())
             for text in _progress(missing):
                 vector = embed_text(text)
                 known[text] = vector / np.linalg.norm(vector)
         return np.stack([known[text] for text in texts])
 
+    @property
+    def _spec(self) -> ModelSpec:
+        """Where the weights are stored."""
+        if self.source is not None:
+            return ModelSpec(self.source, self.revision)
+        assert isinstance(self.model, ModelSpec)
+        return self.model
+
     def _load(self, device: str) -> Callable[[str], FloatArray]:
         if self.source is None:
             model = load_model(self.model, "float32", device)
             return lambda text: _mean_state(model.network, model.tokenizer, text)
-        return _load_encoder(self.spec, device)
+        return _load_encoder(self._spec, device)
 
     def _resolved(self, step: Callable[[], Result]) -> Result:
         """Do a step that needs the weights; say where the source stands when they cannot be had."""

@@ -7,7 +7,7 @@ said at once.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from functools import cache
@@ -47,10 +47,18 @@ class Progress(Protocol):
         """One more completion is finished."""
 
 
-def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> Report:
+def run_evaluation(
+    evaluation: Evaluation, folder: Path, progress: Progress, write_page: Callable[[Path], None] = lambda folder: None
+) -> Report:
     """Evaluate all tasks; write samples and `report.json` into a folder, and return the report.
 
     What the folder already holds of the same run is not computed again.
+
+    Args:
+        evaluation: What to run.
+        folder: Where the results go.
+        progress: Receives how far the run is.
+        write_page: Writes the page of the folder, while no other run can write there.
 
     Raises:
         FingerprintMismatchError: When the folder holds records of another run, or is in use.
@@ -82,6 +90,7 @@ def run_evaluation(evaluation: Evaluation, folder: Path, progress: Progress) -> 
             provenance=describe_origin(evaluation, prepared),
         )
         write_report(report, folder / "report.json")
+        write_page(folder)
     return report
 
 

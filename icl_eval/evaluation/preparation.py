@@ -13,8 +13,7 @@ from icl_eval.demonstrations import Choice, Selection
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.likelihood import AnswerBuilder, Answers, AskedLikelihood
 from icl_eval.metrics import Metric
-from icl_eval.models.loading import ModelCard, read_card
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.loading import ModelCard, ModelSource, read_card
 from icl_eval.postprocessing import Postprocessor
 from icl_eval.prompts.building import (
     DecoderPlacement,
@@ -53,7 +52,7 @@ class Evaluation:
     """Everything that a run is asked to do."""
 
     plans: tuple[TaskPlan, ...]
-    model: ModelSpec
+    model: ModelSource
     dtype: str
     device: str
     conventions: Asked
@@ -77,6 +76,8 @@ class Evaluation:
     """The options that decide the records, by name."""
     config: Mapping[str, Any]
     """The whole configuration, for the report."""
+    overrides: tuple[str, ...] = ()
+    """What was asked for, in the words of the command line, for the report."""
 
 
 @dataclass(frozen=True)

@@ -107,5 +107,6 @@ def describe_origin(evaluation: Evaluation, prepared: Prepared) -> Provenance:
         weights=prepared.card.identity,
         datasets={task.plan.task.name: task.plan.task.content_hash for task in prepared.tasks},
         config=evaluation.config,
+        overrides=evaluation.overrides,
         host=provenance.host_facts(),
     )

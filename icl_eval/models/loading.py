@@ -9,12 +9,14 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from icl_eval.errors import ConfigError, ModelUnavailableError
+from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
 from icl_eval.formatting import listed
+from icl_eval.models.in_memory import WeightsInMemory, digest_network
+from icl_eval.models.memory import free_bytes, is_out_of_memory
 from icl_eval.models.quiet import quiet_transformers
 from icl_eval.models.weights import ModelSpec, Weights, check_generation_config, count_bytes, resolve_weights
 from icl_eval.models.weights.fitting import check_found, check_layers, check_numbers, check_room
@@ -36,7 +38,7 @@ _HEADROOM = 1.2
 class ModelCard:
     """A model without its weights: enough to write and check prompts."""
 
-    weights: Weights
+    weights: Weights | WeightsInMemory
     config: "PreTrainedConfig"
     tokenizer: "PreTrainedTokenizerBase"
     architecture: Architecture
@@ -69,20 +71,63 @@ class LanguageModel:
     architecture: Architecture
     name: str
     max_length: int | None
-    identity: str
+    identity: str | None
+    """What the weights on disk are; None for a network that a caller has in memory."""
     dtype: str
     device: str
 
+    @classmethod
+    def of(
+        cls, network: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", name: str | None = None
+    ) -> "LanguageModel":
+        """Return a network and a tokenizer in memory as a model; neither is changed.
+
+        >>> model = LanguageModel.of(network, tokenizer)  # doctest: +SKIP
+
+        Args:
+            network: A decoder-only or encoder-decoder network of transformers. Its weights, hooks and modules may
+                change at any time: each call computes with the network as it is then.
+            tokenizer: Its tokenizer.
+            name: What reports call the model; None for the name that the network's configuration has.
+
+        Raises:
+            ModelUnavailableError: When the network does not complete text.
+        """
+        name = name or Path(network.config._name_or_path).name or type(network).__name__
+        architecture = read_architecture(network.config, name)
+        require_causal(network, architecture, name)
+        return cls(
+            network=network,
+            tokenizer=tokenizer,
+            architecture=architecture,
+            name=name,
+            max_length=read_max_length(network.config),
+            identity=None,
+            dtype=str(network.dtype).removeprefix("torch."),
+            device=str(network.device),
+        )
+
+    def pin(self) -> "LanguageModel":
+        """Return the model with the identity of what is in memory now, whatever it was loaded from."""
+        return replace(self, identity=digest_network(self.network, self.tokenizer))
+
+    def identify(self) -> str:
+        """Return what the weights are; where it is not known, a digest of what is in memory now."""
+        return self.identity or digest_network(self.network, self.tokenizer)
+
+
+ModelSource = ModelSpec | LanguageModel
+"""Where a model comes from: a specification, or a model that a caller has in memory."""
 
 _loaded: OrderedDict[tuple[ModelSpec, str, str, str], LanguageModel] = OrderedDict()
 """The least recently used one comes first."""
 
 
-def load_model(spec: ModelSpec, dtype: str = "float32", device: str = "auto") -> LanguageModel:
+def load_model(source: ModelSource, dtype: str = "float32", device: str = "auto") -> LanguageModel:
     """Load a model, or return it if it is still loaded.
 
     Args:
-        spec: Where its weights come from.
+        source: Where its weights come from; a model in memory is returned as it is.
         dtype: float32, bfloat16, float16 or float64.
         device: auto (cuda if there is one, else cpu), cpu, cuda, cuda:N or mps.
 
@@ -90,20 +135,24 @@ def load_model(spec: ModelSpec, dtype: str = "float32", device: str = "auto") ->
         ConfigError: For a dtype or a device that does not exist here.
         ModelUnavailableError: When weights cannot be fetched, read or trusted, or do not complete text.
     """
+    if isinstance(source, LanguageModel):
+        return source
     device = choose_device(device)
     if dtype not in _ITEM_BYTES:
         raise ConfigError(f"dtype={dtype!r} is not one of {', '.join(_ITEM_BYTES)}")
-    key = (spec, resolve_weights(spec, descriptions_only=True).identify(), dtype, device)
+    key = (source, resolve_weights(source, descriptions_only=True).identify(), dtype, device)
     if key not in _loaded:
-        _loaded[key] = _load(spec, dtype, device)
+        _loaded[key] = load_own(source, dtype, device)
     _loaded.move_to_end(key)
     return _loaded[key]
 
 
-def read_card(spec: ModelSpec) -> ModelCard:
+def read_card(spec: ModelSource) -> ModelCard:
     """Read what can be known of a model without its weights; of a hub model, nothing else is fetched."""
     from transformers import AutoConfig, AutoTokenizer
 
+    if isinstance(spec, LanguageModel):
+        return _card_in_memory(spec)
     weights = resolve_weights(spec, descriptions_only=True)
     _refuse_own_code(spec, weights)
     with _reading(weights, "config.json"):
@@ -161,6 +210,21 @@ def read_task_prefixes(config: "PreTrainedConfig") -> dict[str, str]:
         if not isinstance(prefix, str):
             raise ModelUnavailableError(f"config.json is damaged: the prefix of task {task!r} is no string: {prefix!r}")
     return prefixes
+
+
+def _card_in_memory(model: LanguageModel) -> ModelCard:
+    config = model.network.config
+    generation = model.network.generation_config or GenerationConfig.from_model_config(config)
+    return ModelCard(
+        weights=WeightsInMemory(model.name, model.identify()),
+        config=config,
+        generation=generation,
+        tokenizer=model.tokenizer,
+        architecture=model.architecture,
+        max_length=model.max_length,
+        max_encoder_length=getattr(config, "max_encoder_position_embeddings", None),
+        task_prefixes=read_task_prefixes(config),
+    )
 
 
 def _read_generation(weights: Weights, config: "PreTrainedConfig") -> "GenerationConfig":
@@ -237,18 +301,15 @@ def _refuse_own_code(spec: ModelSpec, weights: Weights) -> None:
         )
 
 
-def _load(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
+def load_own(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
+    """Load a model that the caller alone has, and may change; see `load_model`."""
     card = read_card(spec)  # first, so that no weights are fetched for a model that is refused
-    folder = resolve_weights(spec).folder
-    _check_sizes(spec, card)
-    _make_room(count_bytes(folder, spec.allow_pickle, _ITEM_BYTES[dtype]), device)
-    network = _load_network(spec, card, dtype, device)
-    with _reading(card.weights, "config.json"):
-        is_causal = card.architecture == "encoder-decoder" or _is_causal(network)
-    if not is_causal:
-        raise ModelUnavailableError(
-            f"{card.name} is neither decoder-only nor encoder-decoder: its tokens see those that follow them"
-        )
+    weights = resolve_weights(spec)
+    _check_sizes(spec, card, weights)
+    _make_room(count_bytes(weights.folder, spec.allow_pickle, _ITEM_BYTES[dtype]), device)
+    network = _load_network(spec, card, weights, dtype, device)
+    with _reading(weights, "config.json"):
+        require_causal(network, card.architecture, card.name)
     return LanguageModel(
         network=network,
         tokenizer=card.tokenizer,
@@ -261,16 +322,16 @@ def _load(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
     )
 
 
-def _check_sizes(spec: ModelSpec, card: ModelCard) -> None:
+def _check_sizes(spec: ModelSpec, card: ModelCard, weights: Weights) -> None:
     """Refuse a configuration of a network that the files cannot fill, before room is taken for it."""
     import torch
 
-    check_layers(card.weights.folder, spec.allow_pickle, card.config, card.name)
+    check_layers(weights.folder, spec.allow_pickle, card.config, card.name)
     if not type(card.config).__module__.startswith("transformers."):
         return  # building it takes code of its own
-    with _reading(card.weights, "config.json"), torch.device("meta"):
+    with _reading(weights, "config.json"), torch.device("meta"):
         described = _auto_class(card).from_config(card.config).num_parameters()
-    check_room(card.weights.folder, spec.allow_pickle, described, card.name)
+    check_room(weights.folder, spec.allow_pickle, described, card.name)
 
 
 def _auto_class(card: ModelCard) -> Any:
@@ -279,12 +340,12 @@ def _auto_class(card: ModelCard) -> Any:
     return AutoModelForSeq2SeqLM if card.architecture == "encoder-decoder" else AutoModelForCausalLM
 
 
-def _load_network(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> "PreTrainedModel":
+def _load_network(spec: ModelSpec, card: ModelCard, weights: Weights, dtype: str, device: str) -> "PreTrainedModel":
     import torch
 
-    with _reading(card.weights, "the weights", reports=False):  # we report on them ourselves, below
+    with _reading(weights, "the weights", reports=False):  # we report on them ourselves, below
         network, found = _auto_class(card).from_pretrained(
-            card.weights.folder,
+            weights.folder,
             dtype=getattr(torch, dtype),
             device_map={"": device},
             use_safetensors=None if spec.allow_pickle else True,
@@ -293,7 +354,7 @@ def _load_network(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> 
             **_local(spec),
         )
     check_found(card.name, network, found)
-    check_numbers(card.weights.folder, card.name, network, dtype)
+    check_numbers(weights.folder, card.name, network, dtype)
     if network.generation_config and network.generation_config.max_time is not None:
         logger.warning(
             "%s: max_time=%s of its generation config is not followed: no completion ends by the clock",
@@ -301,6 +362,14 @@ def _load_network(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> 
             network.generation_config.max_time,
         )
     return network.eval().requires_grad_(False)
+
+
+def require_causal(network: "PreTrainedModel", architecture: Architecture, name: str) -> None:
+    """Raise ModelUnavailableError for a network without an encoder whose tokens see those that follow them."""
+    if architecture == "decoder-only" and not _is_causal(network):
+        raise ModelUnavailableError(
+            f"{name} is neither decoder-only nor encoder-decoder: its tokens see those that follow them"
+        )
 
 
 def _is_causal(network: "PreTrainedModel") -> bool:
@@ -326,20 +395,6 @@ def _make_room(needed: int, device: str) -> None:
         gc.collect()
 
 
-def free_bytes(device: str) -> int:
-    """Return how much memory can still be had, or 0 where that cannot be told."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.empty_cache()
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        memory = Path("/proc/meminfo").read_text()
-    except OSError:
-        return 0
-    return int(memory.split("MemAvailable:")[1].split()[0]) * 1024
-
-
 def _local(spec: ModelSpec) -> dict[str, Any]:
     return {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
 
@@ -350,9 +405,9 @@ def _reading(weights: Weights, what: str, reports: bool = True) -> Iterator[None
     try:
         with quiet_transformers(reports):
             yield
+    except UserError:
+        raise
     except Exception as error:  # a damaged file can raise nearly anything in transformers and below
-        from icl_eval.decoding.memory import is_out_of_memory
-
         if is_out_of_memory(error):
             raise ModelUnavailableError(
                 f"memory ran out while {weights.name} was loaded: take a smaller model or dtype (dtype=bfloat16 needs "

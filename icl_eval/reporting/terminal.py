@@ -1,68 +1,23 @@
-"""The terminal: tables of runs and sweeps on stdout, progress on stderr."""
+"""The terminal: tables of runs and sweeps on stdout."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from icl_eval.formatting import counted, short
 from icl_eval.reporting.remarks import remarks
 from icl_eval.runs.cells import Cell, label_cells
-from icl_eval.runs.reports import MetricResult, Report, RunInfo
+from icl_eval.runs.folders import Run
+from icl_eval.runs.reports import MetricResult, RunInfo
 
 
-class EvaluationProgress:
-    """A bar for each task on stderr, and nothing where stderr is not a terminal."""
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._bars: dict[str, TaskID] = {}
-
-    def begin(self, task: str, total: int, done: int) -> None:
-        """Show a task's bar."""
-        self._bars[task] = self._progress.add_task(task, total=total, completed=done)
-
-    def advance(self, task: str) -> None:
-        """Move a task's bar by one example."""
-        self._progress.advance(self._bars[task])
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-
-def print_report(report: Report, folder: Path) -> None:
+def print_report(run: Run) -> None:
     """Print one run's scores."""
-    run = report.run
+    report = run.report
     table = Table(
-        title=" · ".join(_title(run)),
+        title=" · ".join(_title(report.run)),
         title_justify="left",
     )
     for column in ("task", "n", "metric"):
@@ -80,8 +35,8 @@ def print_report(report: Report, folder: Path) -> None:
     decoding = any(result.counts.completion_tokens for result in report.results.values())
     if decoding and report.timing.completion_tokens_per_second is None:
         console.print("all completions were there already: nothing was decoded", style="yellow")
-    print_path(console, "report", folder / "report.json")
-    print_path(console, "page", folder / "report.html")
+    print_path(console, "report", run.folder / "report.json")
+    print_path(console, "page", run.folder / "report.html")
 
 
 def _title(run: RunInfo) -> Iterable[str]:

@@ -5,10 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from icl_eval.errors import DataError
-from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, leaving_out, read_run
+from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, leaving_out, read_overrides, read_run
+from icl_eval.runs.options import varying_options
 from icl_eval.runs.reports import Failure, MetricResult, RunInfo, TaskResult, read_failure
 
 
@@ -43,37 +41,20 @@ def gather_cells(folder: Path) -> list[Cell]:
     return sorted(cells, key=_natural)
 
 
-def varying_options(cells: Sequence[Cell]) -> list[dict[str, str]]:
-    """Return, for each cell, the options whose values differ between cells."""
-    options = [
-        dict(override.lstrip("+").split("=", 1) for override in cell.overrides if "=" in override) for cell in cells
-    ]
-    keys = dict.fromkeys(key for own in options for key in own)
-    varying = [key for key in keys if len({own.get(key) for own in options}) > 1]
-    return [{key: own[key] for key in varying if key in own} for own in options]
-
-
 def label_cells(cells: Sequence[Cell]) -> list[str]:
     """Return what sets each cell apart from the others; its folder's name where nothing does."""
-    labels = [" ".join(f"{key}={value}" for key, value in options.items()) for options in varying_options(cells)]
+    varying = varying_options([cell.overrides for cell in cells])
+    labels = [" ".join(f"{key}={value}" for key, value in options.items()) for options in varying]
     alone = [label and labels.count(label) == 1 for label in labels]
     return [label if is_alone else cell.cell for label, is_alone, cell in zip(labels, alone, cells, strict=True)]
 
 
 def _read_cell(folder: Path) -> Iterator[Cell]:
     if (folder / FAILURE_FILE).exists():
-        yield Cell(folder.name, _overrides(folder), error=read_failure(folder / FAILURE_FILE))
+        yield Cell(folder.name, read_overrides(folder), error=read_failure(folder / FAILURE_FILE))
     elif (folder / REPORT_FILE).exists():
-        report = read_run(folder).report
-        yield Cell(folder.name, _overrides(folder), report.run, report.results)
-
-
-def _overrides(folder: Path) -> tuple[str, ...]:
-    path = folder / ".hydra" / "overrides.yaml"
-    try:
-        return tuple(map(str, yaml.safe_load(path.read_bytes()) or ()))
-    except (OSError, TypeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: not a list of overrides ({' '.join(str(error).split())})") from None
+        run = read_run(folder)
+        yield Cell(folder.name, run.overrides, run.report.run, run.report.results)
 
 
 def _natural(cell: Cell) -> list[tuple[int, str]]:

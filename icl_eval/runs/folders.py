@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from icl_eval.errors import DataError
+from icl_eval.formatting import short
 from icl_eval.runs.choices import flatten_options
 from icl_eval.runs.records import Record, read_records
 from icl_eval.runs.reports import Report, read_report
@@ -16,10 +19,13 @@ REPORT_FILE = "report.json"
 FAILURE_FILE = "error.json"
 """What a cell of a sweep that failed leaves in place of a report."""
 
+if TYPE_CHECKING:
+    import pandas
+
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run: its folder and what it found."""
 
@@ -45,6 +51,52 @@ class Run:
     def options(self) -> dict[str, Any]:
         """The whole configuration, flat: `{"order": "random", "order.seed": 0, …}`."""
         return flatten_options(self.report.provenance.config)
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What was asked for, as `key=value`."""
+        return self.report.provenance.overrides or read_overrides(self.folder)
+
+    @property
+    def scores(self) -> "pandas.DataFrame":
+        """The scores as a data frame: a row for each metric of each task.
+
+        Columns are `task`, `n`, `metric`, `score`, `stderr`, `ci_low`, `ci_high`, `higher_is_better` and `signature`.
+        """
+        import pandas
+
+        return pandas.DataFrame(
+            {"task": task, "n": result.n, "metric": metric, **found.as_columns()}
+            for task, result in self.report.results.items()
+            for metric, found in result.metrics.items()
+        )
+
+    def __repr__(self) -> str:
+        scores = (
+            f"{task} {metric} {short(found.score)}"
+            for task, result in self.report.results.items()
+            for metric, found in result.metrics.items()
+        )
+        return f"<Run {self.folder}: {', '.join(scores)}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the scores, without their signatures."""
+        return str(self.scores.drop(columns="signature").to_html(index=False, float_format=short, na_rep=""))
+
+
+def read_overrides(folder: Path) -> tuple[str, ...]:
+    """Read the overrides that Hydra left in a run's folder; none where it left none.
+
+    Raises:
+        DataError: When the file holds something else.
+    """
+    path = folder / ".hydra" / "overrides.yaml"
+    if not path.exists():
+        return ()
+    try:
+        return tuple(map(str, yaml.safe_load(path.read_bytes()) or ()))
+    except (OSError, TypeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: not a list of overrides ({' '.join(str(error).split())})") from None
 
 
 def read_run(folder: Path) -> Run:

@@ -5,18 +5,22 @@
 >>> runs.pivot_table("score", "num_fewshot", "task")
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.runs.folders import Run, find_runs, leaving_out
+from icl_eval.runs.options import differing_keys
 from icl_eval.runs.records import Record
 from icl_eval.runs.reports import MetricResult, TaskResult
 
 if TYPE_CHECKING:
     import pandas
+
+
+_COLUMNS = ("num_fewshot", "placement", "seed", "template")
+"""Options that have a column of their own."""
 
 
 def load_runs(*roots: str | Path) -> "pandas.DataFrame":
@@ -38,7 +42,7 @@ def load_runs(*roots: str | Path) -> "pandas.DataFrame":
     import pandas
 
     runs = _find(roots)
-    varying = _varying(runs)
+    varying = [key for key in differing_keys([run.options for run in runs]) if key not in _COLUMNS]
     rows = []
     for run in runs:
         own = {key: run.options.get(key) for key in varying}
@@ -78,7 +82,6 @@ def _find(roots: Sequence[str | Path]) -> list[Run]:
 
 
 def _score_row(run: Run, task: str, result: TaskResult, metric: str, found: MetricResult) -> dict[str, Any]:
-    low, high = found.ci95 or (None, None)
     info = run.report.run
     return {
         "run": str(run.folder),
@@ -91,23 +94,5 @@ def _score_row(run: Run, task: str, result: TaskResult, metric: str, found: Metr
         "task": task,
         "n": result.n,
         "metric": metric,
-        "score": found.score,
-        "stderr": found.stderr,
-        "ci_low": low,
-        "ci_high": high,
-        "higher_is_better": found.higher_is_better,
-        "signature": found.signature,
+        **found.as_columns(),
     }
-
-
-def _varying(runs: Sequence[Run]) -> list[str]:
-    """Return the options whose values differ between runs and that no other column shows."""
-    options = [run.options for run in runs]
-    keys = dict.fromkeys(key for one in options for key in one)
-    return [
-        key for key in keys if key not in ("num_fewshot", "placement", "seed", "template") and _differs(key, options)
-    ]
-
-
-def _differs(key: str, options: Iterable[Mapping[str, Any]]) -> bool:
-    return len({json.dumps(one.get(key), sort_keys=True) for one in options}) > 1

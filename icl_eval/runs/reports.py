@@ -37,6 +37,18 @@ class MetricResult:
     """Every option that changes the number."""
     higher_is_better: bool
 
+    def as_columns(self) -> dict[str, Any]:
+        """Return the score as columns of a data frame."""
+        low, high = self.ci95 or (None, None)
+        return {
+            "score": self.score,
+            "stderr": self.stderr,
+            "ci_low": low,
+            "ci_high": high,
+            "higher_is_better": self.higher_is_better,
+            "signature": self.signature,
+        }
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -120,6 +132,8 @@ class Provenance:
     config: Mapping[str, Any]
     """The whole composed configuration, with the names of what was chosen."""
     host: Mapping[str, Any]
+    overrides: tuple[str, ...] = ()
+    """What was asked for, in the words of the command line."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import hashlib
 import json
 import math
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -58,6 +59,41 @@ class Task:
     content_hash: str
     """Digest of the examples of both splits, wherever they are stored."""
 
+    @classmethod
+    def of_rows(
+        cls,
+        name: str,
+        pool: Iterable[Mapping[str, Any]],
+        test: Iterable[Mapping[str, Any]],
+        *,
+        fields: Mapping[str, str] = MappingProxyType({"question": "question", "references": "references"}),
+        instruction: str = "",
+        labels: Mapping[str, str] = MappingProxyType({"question": "Question", "answer": "Answer"}),
+    ) -> "Task":
+        """Return a task whose rows are in memory.
+
+        >>> rows = [{"country": "France", "capital": "Paris"}, {"country": "Italy", "capital": "Rome"}]
+        >>> fields = {"question": "country", "references": "capital"}
+        >>> task = Task.of_rows("capitals", pool=rows[:1], test=rows[1:], fields=fields)
+        >>> task.examples[0].references
+        ('Rome',)
+
+        Args:
+            name: What prompts' files and reports call the task: letters, digits, `_`, `-` and `.`.
+            pool: The rows that demonstrations are drawn from, each a mapping from columns to values.
+            test: The rows to evaluate.
+            fields: For each field a column, or a Jinja expression over the columns; `references` is needed, and
+                `choices` gives the answers for `likelihood=choices`.
+            instruction: What templates show as the instruction.
+            labels: What templates call the two sides.
+
+        Raises:
+            ConfigError: When a field's expression is not valid.
+            DataError: When a row is not what the fields expect; the message names it.
+        """
+        pool_rows, test_rows = _rows_in_memory(name, "pool", pool), _rows_in_memory(name, "test", test)
+        return _build_task(name, instruction, labels, pool_rows, test_rows, FieldMapping(fields))
+
 
 class FieldMapping:
     """Turns rows into examples by evaluating one expression a field.
@@ -71,6 +107,10 @@ class FieldMapping:
             raise ConfigError("fields: 'references' is missing; it says where the right answers are")
         self._fields = fields
         self._expressions: dict[str, Callable[..., Any]] = {}
+
+    def without_choices(self) -> "FieldMapping":
+        """Return the mapping for a pool, whose rows need no choices."""
+        return FieldMapping({name: expression for name, expression in self._fields.items() if name != "choices"})
 
     def example(self, row: Row, default_id: str) -> Example:
         """Build the example of one row.
@@ -174,16 +214,38 @@ def load_task(
         DataError: When a file or row is not what the task expects.
         ConfigError: When a field's expression is not one.
     """
-    mapping = FieldMapping(fields)
-    shown = FieldMapping({name: expression for name, expression in fields.items() if name != "choices"})
-    candidates = _examples(shown, read_rows(pool), "pool")
-    examples = _examples(mapping, read_rows(test), "test")
+    return _build_task(name, instruction, labels, read_rows(pool), read_rows(test), FieldMapping(fields))
+
+
+def _build_task(
+    name: str,
+    instruction: str,
+    labels: Mapping[str, str],
+    pool: Sequence[Row],
+    test: Sequence[Row],
+    mapping: "FieldMapping",
+) -> Task:
+    candidates = _examples(mapping.without_choices(), pool, "pool")
+    examples = _examples(mapping, test, "test")
     return Task(name, instruction, labels, candidates, examples, _hash(candidates, examples))
 
 
 def normalise(text: str) -> str:
     """Return a text after Unicode normalisation (NFKC), case folding and squeezing of white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _rows_in_memory(name: str, split: str, rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+    found = [Row(f"{name}: row {number} of {split}", values) for number, values in enumerate(rows)]
+    for row in found:
+        if not isinstance(row.values, Mapping):
+            raise DataError(
+                f"{row.where}: a {type(row.values).__name__}, but every row must be a mapping from columns to values "
+                "(of a data frame: frame.to_dict('records'))"
+            )
+    if not found:
+        raise DataError(f"{name}: no rows in {split}")
+    return found
 
 
 def _examples(mapping: FieldMapping, rows: Sequence[Row], split: str) -> tuple[Example, ...]:

@@ -14,13 +14,13 @@ from icl_eval.commands.tour.ways import (
     generate_in_stream,
     generate_one_by_one,
 )
-from icl_eval.config.options import build_conventions, build_model_spec, build_search, check_model_options
+from icl_eval.config.free_prompts import open_prompts
+from icl_eval.config.options import build_search
 from icl_eval.config.schema import TourConfig
 from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.decoding.rules import start_ids, stop_strings
 from icl_eval.decoding.searches import Sample
 from icl_eval.errors import ConfigError
-from icl_eval.models.loading import load_model
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.prompts.tokenization import pieces_of
 from icl_eval.runs import provenance
@@ -54,7 +54,6 @@ def take_tour(config: TourConfig, folder: Path) -> Tour:
     Raises:
         UserError: When an option is impossible or the prompt does not fit.
     """
-    check_model_options(config)
     search = build_search(config.decoding)
     if not isinstance(search, Sample):
         raise ConfigError(
@@ -62,12 +61,10 @@ def take_tour(config: TourConfig, folder: Path) -> Tour:
         )
     if config.num_return_sequences < 0:
         raise ConfigError(f"num_return_sequences={config.num_return_sequences}: must be 0 or more")
-    conventions = build_conventions(config)
-    prompt = conventions.encode_text("prompt", config.prompt)
-    max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
-    conventions.context(max_new_tokens).require_fit(prompt)
-    model = load_model(build_model_spec(config.model), config.dtype, config.device)
-    subject = Subject(model, conventions, config.prompt, max_new_tokens, stop_strings(model.network, search.stop or ()))
+    opened = open_prompts(config, search, [config.prompt], default_max_new_tokens=DEFAULT_MAX_NEW_TOKENS)
+    model, [prompt] = opened.model, opened.encoded
+    stop = stop_strings(model.network, search.stop or ())
+    subject = Subject(model, opened.conventions, config.prompt, opened.max_new_tokens, stop)
     ways = _go_all_ways(subject)
     tour = Tour(subject, prompt, search, _draw(subject, prompt, search, config.num_return_sequences), ways)
     write_json(describe(tour), folder / "tour.json")
@@ -98,7 +95,7 @@ def describe(tour: Tour) -> dict[str, Any]:
             for way in tour.ways
         ],
         "versions": provenance.read_versions(),
-        "weights": tour.subject.model.identity,
+        "weights": tour.subject.model.identify(),
         "host": provenance.host_facts(),
     }
 

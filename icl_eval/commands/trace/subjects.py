@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from icl_eval.commands.stream import DEFAULT_MAX_NEW_TOKENS
 from icl_eval.commands.trace.tracer import Limits
-from icl_eval.config.options import build_conventions, build_model_spec, build_search, check_model_options
+from icl_eval.config.free_prompts import open_prompts
+from icl_eval.config.options import build_search
 from icl_eval.config.schema import ModelOptions, TraceConfig
 from icl_eval.decoding.searches import Greedy, Sample, Search
 from icl_eval.errors import ConfigError
@@ -83,15 +83,10 @@ def free_subject(config: TraceConfig, text: str, given: Sequence[str]) -> Subjec
                 f"{key}: means nothing for a prompt of your own, which no template and no demonstration goes with; "
                 f"leave out {key}, or leave out prompt to follow a question of a task"
             )
-    check_model_options(config)
     search = _by_token(build_search(config.decoding))
-    conventions = build_conventions(config)
-    encoded = conventions.encode_text("prompt", text)
-    max_new_tokens = config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
-    conventions.context(max_new_tokens).require_fit(encoded)
-    model = load_model(build_model_spec(config.model), config.dtype, config.device)
-    limits = Limits(max_new_tokens, tuple(search.stop or ()))
-    return Subject(model, encoded, limits, search, conventions.settings, None, text)
+    opened = open_prompts(config, search, [text])
+    limits = Limits(opened.max_new_tokens, tuple(search.stop or ()))
+    return Subject(opened.model, opened.encoded[0], limits, search, opened.conventions.settings, None, text)
 
 
 def question_subject(evaluation: Evaluation, example_id: str | None) -> Subject:

@@ -1,0 +1,257 @@
+"""The Python interface: the configuration is the API.
+
+Options are the keys of the configuration, given by keyword (`num_fewshot=4`) or in the words of the command line
+(`"decoding=sample"`, `"decoding.temperature=0.7"`); `icl-eval --help` lists them all. The examples below use the model
+that comes with the package:
+
+>>> import icl_eval
+>>> run = icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=8, limit=16)
+>>> run.scores.loc[0, "score"].item()
+1.0
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from icl_eval.analysis.comparison import Comparison, compare_runs
+from icl_eval.analysis.sweep import SweepAnalysis, analyse_runs
+from icl_eval.config.composing import Brought, as_words, composing
+from icl_eval.config.schema import RunConfig, StreamConfig, typed_config
+from icl_eval.errors import ConfigError
+from icl_eval.metrics.scoring import Score
+from icl_eval.models.loading import LanguageModel
+from icl_eval.prompts.building import Prompt
+from icl_eval.runs.folders import Run
+from icl_eval.tasks.examples import Task
+
+ModelArgument = str | LanguageModel | None
+TaskArgument = str | Task | Sequence[str | Task] | None
+
+
+def evaluate(
+    *overrides: str,
+    model: ModelArgument = None,
+    task: TaskArgument = None,
+    folder: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Run:
+    """Evaluate a model on tasks, few-shot, and return the run.
+
+    >>> run = evaluate("decoding=sample", model="icl_t5", task="induction_numbers", num_fewshot=8, limit=4)
+    >>> run.records("induction_numbers")[0].shots_effective
+    8
+
+    The results go into a folder, as those of `icl-eval` do; the same call again reads what is there and computes only
+    what is missing. A model in memory is known by a digest of its weights, so that another folder is used after each
+    change of them.
+
+    Args:
+        overrides: Options in the words of the command line, such as `"order=reversed"`.
+        model: The name of a packaged model, a source such as `"./mine"` or `"gpt2"`, or a model in memory
+            (`LanguageModel.of(network, tokenizer)`); None for the default model.
+        task: The name of a task, a task in memory (`Task.of_rows`), or a list of these; None for the default tasks.
+        folder: Where the results go; None for a folder in `outputs` that is named after the options.
+        progress: Whether to show how far the run is.
+        options: Keys of the configuration, such as `num_fewshot=4`.
+
+    Raises:
+        ConfigError: When an option is unknown or impossible.
+        DataError: When a task's data is not what the task expects.
+        UserError: When the model cannot be had, or a prompt does not fit.
+    """
+    from icl_eval.commands.evaluate import evaluate_into
+    from icl_eval.config.evaluations import build_evaluation
+
+    with _composing_run(overrides, model, task, options) as composed:
+        evaluation = build_evaluation(composed)
+    return evaluate_into(evaluation, Path(folder or composed.folder), progress)
+
+
+def preview(*overrides: str, model: ModelArgument = None, task: TaskArgument = None, **options: Any) -> list[Prompt]:
+    """Return the prompts that `evaluate` would give the model, without loading weights.
+
+    >>> [prompt] = preview(model="icl_t5", task="induction_numbers", num_fewshot=1, limit=1)
+    >>> len(prompt.demonstrations)
+    1
+
+    Args:
+        overrides: As for `evaluate`.
+        model: As for `evaluate`.
+        task: As for `evaluate`.
+        options: As for `evaluate`.
+
+    Raises:
+        UserError: When `evaluate` would refuse.
+    """
+    from icl_eval.config.evaluations import build_evaluation
+    from icl_eval.evaluation.preparation import prepare
+
+    with _composing_run(overrides, model, task, options) as composed:
+        prepared = prepare(build_evaluation(composed))
+    return [encoded.prompt for task_ in prepared.tasks for encoded in task_.prompts]
+
+
+def stream(model: str | LanguageModel, prompt: str, *overrides: str, **options: Any) -> Iterator[str]:
+    """Yield a completion piece by piece while it is made.
+
+    >>> pieces = stream("icl_t5", "66", max_new_tokens=4)
+    >>> isinstance("".join(pieces), str)
+    True
+
+    Args:
+        model: The name of a packaged model, a source such as `"./mine"` or `"gpt2"`, or a model in memory.
+        prompt: What an encoder reads, or what a decoder-only model continues.
+        overrides: Options in the words of the command line, such as `"decoding=sample"`.
+        options: Keys of the configuration of `icl-eval stream`, such as `max_new_tokens=20` and `decoder_prompt`.
+
+    Raises:
+        ConfigError: When an option is unknown or impossible.
+        UserError: When the model cannot be had, or the prompt does not fit.
+    """
+    from icl_eval.commands.stream import stream_pieces
+
+    brought = _bring(model, options)
+    words = [*_model_words(brought, model), *as_words({"prompt": prompt, **options}), *overrides]
+    with composing(words, "stream", StreamConfig, brought) as composed:
+        config = typed_config(composed.cfg, StreamConfig)
+    yield from stream_pieces(config, brought.model)
+
+
+def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
+    """Load a model for the caller alone, who may change it; `evaluate` and `stream` take it as their `model`.
+
+    >>> load_model("icl_t5").architecture
+    'encoder-decoder'
+
+    Args:
+        model: The name of a packaged model, or a source such as `"./mine"` or `"gpt2"`.
+        overrides: Options in the words of the command line, such as `"model.revision=main"`.
+        options: `device` and `dtype`.
+
+    Raises:
+        ConfigError: When an option is unknown or impossible.
+        ModelUnavailableError: When weights cannot be fetched, read or trusted.
+    """
+    from icl_eval.config.options import build_model_spec, check_model_options
+    from icl_eval.models.loading import choose_device, load_own
+
+    words = [*as_words({"model": model, "prompt": "", **options}), *overrides]
+    with composing(words, "stream", StreamConfig) as composed:
+        config = typed_config(composed.cfg, StreamConfig)
+    check_model_options(config)
+    return load_own(build_model_spec(config.model), config.dtype, choose_device(config.device))
+
+
+def compare(*runs: Run | str | Path, seed: int = 0, num_resamples: int = 10_000) -> Comparison:
+    """Compare finished runs with the first of them, question by question.
+
+    >>> few = evaluate(model="icl_t5", task="induction_numbers", num_fewshot=8, limit=16)
+    >>> none = evaluate(model="icl_t5", task="induction_numbers", num_fewshot=0, limit=16)
+    >>> compare(none, few).differences[0].difference
+    1.0
+
+    Args:
+        runs: Two or more runs, or folders; the folder of a sweep stands for its finished cells.
+        seed: The seed of everything that is drawn.
+        num_resamples: How many corpora are drawn for an interval, and how many exchanges for a test.
+
+    Raises:
+        ConfigError: When there are fewer than two runs, or an option is out of range.
+        DataError: When a folder holds no finished run, or runs cannot be compared.
+    """
+    from icl_eval.commands.compare import check_resampling
+
+    check_resampling(seed, num_resamples)
+    found = _runs(runs)
+    if len(found) < 2:
+        raise ConfigError(f"compare: two or more runs are needed, found {len(found)}")
+    return compare_runs(found, seed, num_resamples)
+
+
+def analyse(runs: Sequence[Run | str | Path]) -> SweepAnalysis:
+    """Analyse finished runs together: shot curves, shares of variance, and what each demonstration adds.
+
+    Which analysis applies follows from the options in which the runs differ: `num_fewshot` gives shot curves, seeds,
+    orders and wordings give shares of variance, `leave_out` gives influence.
+
+    >>> runs = [evaluate(model="icl_t5", task="induction_numbers", num_fewshot=k, limit=16) for k in (0, 1, 8)]
+    >>> [(point.num_fewshot, point.mean) for point in analyse(runs).shot_curves[0].points]
+    [(0, 0.0), (1, 0.8125), (8, 1.0)]
+
+    Args:
+        runs: Runs, made in a loop or read from folders; the folder of a sweep stands for its finished cells.
+
+    Raises:
+        ConfigError: When there are fewer than two runs.
+        DataError: When a folder holds no finished run, or its records are not those of its report.
+    """
+    found = _runs(runs)
+    if len(found) < 2:
+        raise ConfigError(f"analyse: two or more runs are needed, found {len(found)}")
+    return analyse_runs(found)
+
+
+def score(
+    metric: str, predictions: Sequence[str], references: Sequence[str | Sequence[str]], seed: int = 0, **options: Any
+) -> Score:
+    """Score predictions, with a standard error and a 95 % interval over examples.
+
+    >>> score("exact_match", ["Paris", "Rome"], [["Paris"], ["Milan", "Turin"]]).value
+    0.5
+
+    Args:
+        metric: The name of a metric, such as `bleu`, `exact_match` or `token_f1`: see `conf/metrics/`.
+        predictions: One string for each example.
+        references: For each example a string, or several.
+        seed: The seed of the bootstrap.
+        options: Of the metric, such as `lowercase=True`.
+
+    Raises:
+        ConfigError: When the metric or an option is unknown.
+        DataError: When there is nothing to score, or an example lacks its prediction or its references.
+    """
+    from icl_eval.config.metrics import find_metric
+    from icl_eval.metrics.scoring import score as score_corpus
+
+    answers = [[each] if isinstance(each, str) else each for each in references]
+    return score_corpus(find_metric(metric, options), predictions, answers, seed)
+
+
+def _composing_run(
+    overrides: Sequence[str], model: ModelArgument, task: TaskArgument, options: Mapping[str, Any]
+) -> Any:
+    tasks = [] if task is None else [task] if isinstance(task, str | Task) else list(task)
+    brought = _bring(model, options, tasks)
+    words = _model_words(brought, model)
+    if task is not None:
+        names = [each.name if isinstance(each, Task) else each for each in tasks]
+        words += as_words({"task": names if len(names) != 1 else names[0]})
+    return composing([*words, *as_words(options), *overrides], "evaluate", RunConfig, brought)
+
+
+def _bring(model: ModelArgument, options: Mapping[str, Any], tasks: Sequence[str | Task] = ()) -> Brought:
+    own = model.pin() if isinstance(model, LanguageModel) else None
+    if own:
+        for key in ("device", "dtype"):
+            if key in options:
+                raise ConfigError(f"{key}={options[key]}: the model is in memory, on {own.device} in {own.dtype}")
+    return Brought(own, {each.name: each for each in tasks if isinstance(each, Task)})
+
+
+def _model_words(brought: Brought, model: ModelArgument) -> list[str]:
+    """Return the words that choose the model; one in memory is named with the first digits of its digest."""
+    if brought.model:
+        digest = brought.model.identify().rpartition("=")[2]
+        return as_words({"model.source": f"memory:{brought.model.name}@{digest[:8]}"})
+    return [] if model is None else as_words({"model": model})
+
+
+def _runs(runs: Sequence[Run | str | Path]) -> list[Run]:
+    from icl_eval.commands.compare import read_runs
+
+    found: list[Run] = []
+    for run in runs:
+        found += [run] if isinstance(run, Run) else read_runs([Path(run)])
+    return found

@@ -1,0 +1,143 @@
+"""Commands: what the first word of the command line can be, and the function that does it.
+
+What a command needs is imported when it is called: `icl-eval --help` must stay fast.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from icl_eval.config.schema import (
+    CompareConfig,
+    ExportConfig,
+    ListConfig,
+    RunConfig,
+    StreamConfig,
+    TourConfig,
+    TraceConfig,
+    typed_config,
+)
+from icl_eval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from icl_eval.evaluation.preparation import Evaluation
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the first word of the command line can be."""
+
+    config_name: str
+    schema: type
+    run: Callable[[DictConfig], None]
+    folders_key: str | None = None
+    """The key that takes the words which are folders; None where all words are options."""
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Evaluate and print a table."""
+    from icl_eval.commands.evaluate import evaluate_into
+    from icl_eval.config.composing import describe_job
+    from icl_eval.config.evaluations import build_evaluation
+    from icl_eval.reporting.terminal import print_report
+
+    composed = describe_job(cfg)
+    print_report(evaluate_into(build_evaluation(composed), composed.folder))
+
+
+def preview(cfg: DictConfig) -> None:
+    """Show prompts without loading weights."""
+    from icl_eval.commands.preview import print_preview
+
+    print_preview(_evaluation_of_job(cfg))
+
+
+def doctor(cfg: DictConfig) -> None:
+    """Show whether the model gives the same tokens however it is run."""
+    from icl_eval.commands.doctor import print_diagnosis
+
+    print_diagnosis(_evaluation_of_job(cfg))
+
+
+def stream(cfg: DictConfig) -> None:
+    """Show one completion while it is made."""
+    from icl_eval.commands.stream import print_completions
+
+    print_completions(typed_config(cfg, StreamConfig))
+
+
+def trace(cfg: DictConfig) -> None:
+    """Show everything that happens to one prompt."""
+    from icl_eval.commands.trace.command import run_trace
+    from icl_eval.commands.trace.subjects import free_subject, question_subject
+
+    config = typed_config(cfg, TraceConfig)
+    if config.runners_up < 0:
+        raise ConfigError(f"runners_up={config.runners_up}: must be 0 or more")
+    if config.prompt is None:
+        subject = question_subject(_evaluation_of_job(cfg, TraceConfig), config.example)
+    else:
+        subject = free_subject(config, config.prompt, _given_keys())
+    run_trace(subject, config.runners_up, Path(HydraConfig.get().runtime.output_dir))
+
+
+def tour(cfg: DictConfig) -> None:
+    """Generate one prompt in every way there is, side by side."""
+    from icl_eval.commands.tour.terminal_view import print_tour
+    from icl_eval.commands.tour.tours import take_tour
+
+    config = typed_config(cfg, TourConfig)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    print_tour(take_tour(config, folder), folder)
+
+
+def compare(cfg: DictConfig) -> None:
+    """Compare finished runs with the first of them."""
+    from icl_eval.commands.compare import compare_folders
+
+    compare_folders(typed_config(cfg, CompareConfig))
+
+
+def list_runs(cfg: DictConfig) -> None:
+    """Show the runs in some folders."""
+    from icl_eval.commands.list_runs import print_runs
+
+    print_runs([Path(folder) for folder in typed_config(cfg, ListConfig).folders])
+
+
+def export(cfg: DictConfig) -> None:
+    """Write the figures and tables of runs and sweeps."""
+    from icl_eval.commands.export import export_folders
+
+    export_folders([Path(folder) for folder in typed_config(cfg, ExportConfig).folders])
+
+
+COMMANDS = {
+    "evaluate": Command("evaluate", RunConfig, evaluate),
+    "preview": Command("preview", RunConfig, preview),
+    "doctor": Command("doctor", RunConfig, doctor),
+    "stream": Command("stream", StreamConfig, stream),
+    "trace": Command("trace", TraceConfig, trace),
+    "tour": Command("tour", TourConfig, tour),
+    "compare": Command("compare", CompareConfig, compare, folders_key="runs"),
+    "list": Command("list", ListConfig, list_runs, folders_key="folders"),
+    "export": Command("export", ExportConfig, export, folders_key="folders"),
+}
+
+
+def _evaluation_of_job(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> "Evaluation":
+    from icl_eval.config.composing import describe_job
+    from icl_eval.config.evaluations import build_evaluation
+
+    return build_evaluation(describe_job(cfg), schema)
+
+
+def _given_keys() -> list[str]:
+    """Return the first name of every key that the user has set."""
+    overrides = HydraConfig.get().overrides.task
+    return [re.split("[=.@]", override.lstrip("+~"))[0] for override in overrides]

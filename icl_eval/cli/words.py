@@ -1,0 +1,61 @@
+"""Words: what is typed after `icl-eval`, put into the order and the grammar that Hydra takes, or refused."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from icl_eval.config.overrides import SWEEP_FLAGS
+from icl_eval.errors import ConfigError
+
+_FOLDER_FLAG = "--config-dir"
+
+
+def put_flags_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with flags before overrides, as argparse wants them, each in one word with its folder."""
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1] == _FOLDER_FLAG:
+            words[-1] += f"={word}"
+        else:
+            words.append(re.sub("^-cd(=|$)", rf"{_FOLDER_FLAG}\1", word))
+    return sorted(words, key=lambda word: word not in SWEEP_FLAGS and not word.startswith(f"{_FOLDER_FLAG}="))
+
+
+def gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with those that are folders made one option, so that the others keep Hydra's grammar.
+
+    A run's folder may well have a `=` in its name, but there is no option with a `/` before it.
+    """
+    folders = [
+        word
+        for word in arguments
+        if not word.startswith("-") and (Path(word).is_dir() or "/" in word.partition("=")[0] or "=" not in word)
+    ]
+    others = [word for word in arguments if word not in folders]
+    if not folders:
+        return others
+    quoted = ",".join("'" + folder.replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
+    return [*others, f"{key}=[{quoted}]"]
+
+
+def reject_stray_words(arguments: Sequence[str], commands: Sequence[str], can_sweep: bool) -> None:
+    """Refuse what Hydra would take for a command of its own, or ignore.
+
+    Args:
+        arguments: What was typed after the command.
+        commands: The names of all commands.
+        can_sweep: Whether the command takes `-m`.
+
+    Raises:
+        ConfigError: Naming the word.
+    """
+    if not can_sweep and set(SWEEP_FLAGS) & set(arguments):
+        raise ConfigError("-m: only evaluations can be swept")
+    words = [argument for argument in arguments if argument not in SWEEP_FLAGS]
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):  # how Python hands on other bytes
+            raise ConfigError(f"{word!r}: is not UTF-8")
+    for previous, word in zip(["", *words], words, strict=False):
+        if word.isidentifier() and not previous.startswith("-"):
+            known = ", ".join(commands)
+            raise ConfigError(f"{word!r}: unknown command (known, as the first word: {known}; options are key=value)")

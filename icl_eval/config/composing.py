@@ -1,0 +1,173 @@
+"""Composing: from words such as `num_fewshot=4` to a composed configuration, on the command line and from Python."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict, read_write
+
+from icl_eval.config.choices import reject_packaged_names, require_distinct_choices
+from icl_eval.config.explaining import explained
+from icl_eval.config.overrides import added_folders, read_overrides
+from icl_eval.config.schema import DataConfig, TaskConfig, register_schemas
+from icl_eval.config.setup import conf_dir, register_resolvers, set_command_name
+from icl_eval.errors import ConfigError
+from icl_eval.models.loading import LanguageModel
+from icl_eval.tasks.examples import Task
+
+IN_MEMORY_CONFIG = TaskConfig(pool=DataConfig("(in memory)"), test=DataConfig("(in memory)"))
+"""What the configuration says of a task whose rows are in memory."""
+
+
+@dataclass(frozen=True)
+class Brought:
+    """Objects that a caller brings in place of what the configuration would build."""
+
+    model: LanguageModel | None = None
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed configuration, with what Hydra knows about its making."""
+
+    cfg: DictConfig
+    """The keys of the command, without Hydra's own."""
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    """Which configuration was chosen for each config group."""
+    search_path: tuple[Path, ...] = ()
+    """Folders in which relative data files are looked for."""
+    overrides: tuple[str, ...] = ()
+    """What was asked for, as words of the command line."""
+    folder: Path = Path()
+    """Where results go."""
+    brought: Brought = Brought()
+
+
+def describe_job(cfg: DictConfig, brought: Brought = Brought()) -> Composed:
+    """Return what Hydra composed for the job that is running.
+
+    Raises:
+        ConfigError: When two of the chosen files would silently replace one another.
+    """
+    hydra = HydraConfig.get()
+    own = ("hydra", "main", "schema")
+    added = [Path(source.path) for source in hydra.runtime.config_sources if source.provider not in own]
+    require_distinct_choices(has_own_files=bool(added))
+    return Composed(
+        cfg=cfg,
+        choices=hydra.runtime.choices,
+        search_path=(Path.cwd(), *added),
+        overrides=tuple(hydra.overrides.task),
+        folder=Path(hydra.runtime.output_dir),
+        brought=brought,
+    )
+
+
+@contextmanager
+def composing(words: Sequence[str], config_name: str, schema: type, brought: Brought = Brought()) -> Iterator[Composed]:
+    """Compose a configuration as the command line would, without its process; Hydra's state is restored at the end.
+
+    Args:
+        words: What the command line would be given.
+        config_name: The command's configuration, such as `evaluate`.
+        schema: The schema of that configuration.
+        brought: A model and tasks in memory; the tasks can be chosen by their names.
+
+    Raises:
+        ConfigError: When a word is wrong; the message says what is allowed.
+    """
+    register_schemas()
+    register_resolvers()
+    state, job = HydraConfig.instance(), HydraConfig.instance().cfg
+    with explained(words), _stored(brought.tasks):
+        folders = added_folders(words)
+        reject_packaged_names(folders)
+        set_command_name(words)
+        overrides = read_overrides(words, schema, [conf_dir(), *folders])
+        try:
+            with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="icl-eval"):
+                cfg = compose(config_name, overrides=overrides, return_hydra_config=True)
+                if cfg.hydra.mode == RunMode.MULTIRUN:
+                    raise ConfigError("experiment: this preset is a sweep; call evaluate once for each of its cells")
+                cfg.hydra.runtime.output_dir = cfg.hydra.run.dir
+                cfg.hydra.job.config_name = config_name
+                state.set_config(cfg)
+                own = copy.deepcopy(cfg)
+                with read_write(own), open_dict(own):
+                    del own["hydra"]
+                composed = describe_job(own, brought)
+        finally:
+            state.cfg = job
+    yield composed
+
+
+@contextmanager
+def _stored(tasks: Mapping[str, Task]) -> Iterator[None]:
+    """Let Hydra find tasks in memory among the files of `conf/task`."""
+    store = ConfigStore.instance()
+    for task in tasks.values():
+        if (conf_dir() / "task" / f"{task.name}.yaml").exists():
+            raise ConfigError(f"task={task.name}: a packaged task has this name; choose another for the one in memory")
+        node: dict[str, Any] = {
+            "defaults": [{"/metrics@metrics": ["exact_match"]}, "_self_"],
+            "pool": {"path": IN_MEMORY_CONFIG.pool.path},
+            "test": {"path": IN_MEMORY_CONFIG.test.path},
+            "instruction": task.instruction,
+            "labels": dict(task.labels),
+        }
+        store.store(group="task", name=task.name, package=f"task.{task.name}", node=node)
+    try:
+        yield
+    finally:
+        for name in tasks:
+            del store.repo["task"][f"{name}.yaml"]
+
+
+def as_words(options: Mapping[str, Any]) -> list[str]:
+    """Return options given by keyword as words of the command line.
+
+    The name of a config group takes the name of one of its configs, or a list of them; a model that is no packaged
+    name is a source.
+
+    >>> as_words({"num_fewshot": 4, "task": ["qa", "math"], "model": "./mine", "limit": None})
+    ['num_fewshot=4', 'task=[qa,math]', "model.source='./mine'", 'limit=null']
+    """
+    return [_word(key, value) for key, value in options.items()]
+
+
+def _word(key: str, value: Any) -> str:
+    if key == "model" and isinstance(value, str) and not (conf_dir() / "model" / f"{value}.yaml").exists():
+        return f"model.source={_written(value)}"
+    if (conf_dir() / key).is_dir():
+        names = value if isinstance(value, list | tuple) else [value]
+        if not all(name is None or isinstance(name, str) for name in names):
+            raise ConfigError(f"{key}={value!r}: must be the name of a configuration in conf/{key}, or a list of names")
+        listed = ",".join("null" if name is None else name for name in names)
+        return f"{key}=[{listed}]" if isinstance(value, list | tuple) else f"{key}={listed}"
+    return f"{key}={_written(value)}"
+
+
+def _written(value: Any) -> str:
+    """Return a value in Hydra's grammar; a string stands in quotes, so that it is taken as it is."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | Path):
+        return str(QuotedString(str(value), Quote.single).with_quotes())
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_written, value)) + "]"
+    raise ConfigError(f"{value!r}: an option is a string, a number, true or false, None, or a list or dict of these")

@@ -1,0 +1,35 @@
+"""Memory: how much there is, and how to tell that there was too little."""
+
+import errno
+from pathlib import Path
+
+_SIGNS = (
+    *("allocate memory", "out of memory", "not enough memory", "alloc_failed", "bad_alloc", "memory object"),
+    *("could not create a primitive", "could not create a memory"),
+)
+"""What errors of torch's allocators, cuBLAS, oneDNN and Metal have in their sentences."""
+
+
+def free_bytes(device: str) -> int:
+    """Return how much memory can still be had, or 0 where that cannot be told."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        memory = Path("/proc/meminfo").read_text()
+    except OSError:
+        return 0
+    return int(memory.split("MemAvailable:")[1].split()[0]) * 1024
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out; often it is a plain RuntimeError."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError):  # of a file that is mapped into memory
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
