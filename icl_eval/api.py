@@ -39,7 +39,7 @@ def evaluate(
 ) -> Run:
     """Evaluate a model on tasks, few-shot, and return the run.
 
-    >>> run = evaluate("decoding=sample", model="icl_t5", task="induction_numbers", num_fewshot=8, limit=4)
+    >>> run = icl_eval.evaluate("decoding=sample", model="icl_t5", task="induction_numbers", num_fewshot=8, limit=4)
     >>> run.records("induction_numbers")[0].shots_effective
     8
 
@@ -72,7 +72,7 @@ def evaluate(
 def preview(*overrides: str, model: ModelArgument = None, task: TaskArgument = None, **options: Any) -> list[Prompt]:
     """Return the prompts that `evaluate` would give the model, without loading weights.
 
-    >>> [prompt] = preview(model="icl_t5", task="induction_numbers", num_fewshot=1, limit=1)
+    >>> [prompt] = icl_eval.preview(model="icl_t5", task="induction_numbers", num_fewshot=1, limit=1)
     >>> len(prompt.demonstrations)
     1
 
@@ -96,7 +96,7 @@ def preview(*overrides: str, model: ModelArgument = None, task: TaskArgument = N
 def stream(model: str | LanguageModel, prompt: str, *overrides: str, **options: Any) -> Iterator[str]:
     """Yield a completion piece by piece while it is made.
 
-    >>> pieces = stream("icl_t5", "66", max_new_tokens=4)
+    >>> pieces = icl_eval.stream("icl_t5", "66", max_new_tokens=4)
     >>> isinstance("".join(pieces), str)
     True
 
@@ -122,7 +122,7 @@ def stream(model: str | LanguageModel, prompt: str, *overrides: str, **options: 
 def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
     """Load a model for the caller alone, who may change it; `evaluate` and `stream` take it as their `model`.
 
-    >>> load_model("icl_t5").architecture
+    >>> icl_eval.load_model("icl_t5").architecture
     'encoder-decoder'
 
     Args:
@@ -147,9 +147,9 @@ def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
 def compare(*runs: Run | str | Path, seed: int = 0, num_resamples: int = 10_000) -> Comparison:
     """Compare finished runs with the first of them, question by question.
 
-    >>> few = evaluate(model="icl_t5", task="induction_numbers", num_fewshot=8, limit=16)
-    >>> none = evaluate(model="icl_t5", task="induction_numbers", num_fewshot=0, limit=16)
-    >>> compare(none, few).differences[0].difference
+    >>> few = icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=8, limit=16)
+    >>> none = icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=0, limit=16)
+    >>> icl_eval.compare(none, few).differences[0].difference
     1.0
 
     Args:
@@ -176,9 +176,9 @@ def analyse(runs: Sequence[Run | str | Path]) -> SweepAnalysis:
     Which analysis applies follows from the options in which the runs differ: `num_fewshot` gives shot curves, seeds,
     orders and wordings give shares of variance, `leave_out` gives influence.
 
-    >>> runs = [evaluate(model="icl_t5", task="induction_numbers", num_fewshot=k, limit=16) for k in (0, 1, 8)]
-    >>> [(point.num_fewshot, point.mean) for point in analyse(runs).shot_curves[0].points]
-    [(0, 0.0), (1, 0.8125), (8, 1.0)]
+    >>> runs = [icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=k, limit=16) for k in (0, 1, 8)]
+    >>> [(point.num_fewshot, point.mean) for point in icl_eval.analyse(runs).shot_curves[0].points]
+    [(0, 0.0), (1, 0.875), (8, 1.0)]
 
     Args:
         runs: Runs, made in a loop or read from folders; the folder of a sweep stands for its finished cells.
@@ -198,7 +198,7 @@ def score(
 ) -> Score:
     """Score predictions, with a standard error and a 95 % interval over examples.
 
-    >>> score("exact_match", ["Paris", "Rome"], [["Paris"], ["Milan", "Turin"]]).value
+    >>> icl_eval.score("exact_match", ["Paris", "Rome"], [["Paris"], ["Milan", "Turin"]]).value
     0.5
 
     Args:

@@ -13,13 +13,24 @@ The command line prints the sentence and nothing else; a Python caller catches t
 
 
 class IclEvalError(Exception):
-    """Base class of everything `icl_eval` raises on purpose."""
+    """Base class of everything `icl_eval` raises on purpose.
+
+    >>> issubclass(icl_eval.UserError, icl_eval.IclEvalError)
+    True
+    """
 
     exit_code = 1
 
 
 class UserError(IclEvalError):
-    """Base class of the errors that a user mends by asking for something else."""
+    """Base class of the errors that a user mends by asking for something else.
+
+    >>> try:
+    ...     icl_eval.preview(num_fewshot=-1)
+    ... except icl_eval.UserError as error:
+    ...     print(error)
+    num_fewshot=-1: must be 0 or more
+    """
 
     exit_code = 2
 

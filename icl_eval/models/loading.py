@@ -82,7 +82,10 @@ class LanguageModel:
     ) -> "LanguageModel":
         """Return a network and a tokenizer in memory as a model; neither is changed.
 
-        >>> model = LanguageModel.of(network, tokenizer)  # doctest: +SKIP
+        >>> loaded = icl_eval.load_model("icl_t5")
+        >>> model = icl_eval.LanguageModel.of(loaded.network, loaded.tokenizer, name="mine")
+        >>> model.name, model.architecture
+        ('mine', 'encoder-decoder')
 
         Args:
             network: A decoder-only or encoder-decoder network of transformers. Its weights, hooks and modules may

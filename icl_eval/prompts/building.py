@@ -40,6 +40,13 @@ class Prompt:
     is_chat: bool = False
     """Whether the text is a conversation, with all special tokens written out."""
 
+    def __str__(self) -> str:
+        """The prompt as a person reads it; where a model has two sides, each under its name."""
+        if self.encoder is None:
+            return self.decoder or ""
+        decoder = "" if self.decoder is None else f"\n[decoder]\n{self.decoder}"
+        return f"[encoder]\n{self.encoder}{decoder}"
+
     @property
     def demonstration_ids(self) -> tuple[str, ...]:
         """The demonstrations' ids, in the order of the text."""

@@ -1,9 +1,4 @@
-"""Frames: finished runs as pandas data frames, so that analysis in a notebook begins in one line.
-
->>> import icl_eval
->>> runs = icl_eval.load_runs("outputs")
->>> runs.pivot_table("score", "num_fewshot", "task")
-"""
+"""Frames: finished runs as pandas data frames, so that analysis in a notebook begins in one line."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,6 +22,10 @@ def load_runs(*roots: str | Path) -> "pandas.DataFrame":
     """Return the scores of all finished runs in some folders and below them, one row a score.
 
     A run that cannot be read is left out with a warning that names it.
+
+    >>> run = icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=8, limit=4, folder="runs/first")
+    >>> icl_eval.load_runs("runs")[["num_fewshot", "metric", "score"]].values.tolist()
+    [[8, 'exact_match', 1.0]]
 
     Columns are `run` (its folder), `model`, `architecture`, `template`, `placement`, `num_fewshot`, `seed`, `task`,
     `n`, `metric`, `score`, `stderr`, `ci_low`, `ci_high`, `higher_is_better`, `signature`; and every other option in
@@ -53,6 +52,10 @@ def load_runs(*roots: str | Path) -> "pandas.DataFrame":
 
 def load_records(*roots: str | Path) -> "pandas.DataFrame":
     """Return the records of all finished runs in some folders and below them, one row a question.
+
+    >>> run = icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=8, limit=4, folder="runs/first")
+    >>> icl_eval.load_records("runs")["metrics.exact_match"].tolist()
+    [1.0, 1.0, 1.0, 1.0]
 
     Columns are `run`, `task`, the fields of `icl_eval.runs.records.Record`, and in place of its `metrics` one column a
     metric, such as `metrics.exact_match`. A run, or a task of one, that cannot be read is left out with a warning.

@@ -74,7 +74,7 @@ class Task:
 
         >>> rows = [{"country": "France", "capital": "Paris"}, {"country": "Italy", "capital": "Rome"}]
         >>> fields = {"question": "country", "references": "capital"}
-        >>> task = Task.of_rows("capitals", pool=rows[:1], test=rows[1:], fields=fields)
+        >>> task = icl_eval.Task.of_rows("capitals", pool=rows[:1], test=rows[1:], fields=fields)
         >>> task.examples[0].references
         ('Rome',)
 
