@@ -9,10 +9,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "icl_eval"
 
 FLOORS = (
     ("errors", "formatting"),
-    ("models", "postprocessing", "targets", "tasks"),
-    ("demonstrations",),
+    ("targets",),
+    ("models", "postprocessing", "tasks"),
+    ("demonstrations", "runs"),
     ("prompts",),
-    ("decoding", "runs"),
+    ("decoding",),
     ("metrics",),
     ("analysis", "evaluation"),
     ("config", "reporting"),

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from icl_eval.config.choices import reject_packaged_names, require_distinct_choices
 from icl_eval.config.explaining import explained
+from icl_eval.config.files import require_readable_files
 from icl_eval.config.overrides import added_folders, read_overrides
 from icl_eval.config.schema import DataConfig, TaskConfig, register_schemas
 from icl_eval.config.setup import conf_dir, register_resolvers, set_command_name
@@ -92,6 +93,7 @@ def composing(words: Sequence[str], config_name: str, schema: type, brought: Bro
     with explained(words), _stored(brought.tasks):
         folders = added_folders(words)
         reject_packaged_names(folders)
+        require_readable_files(folders)
         set_command_name(words)
         overrides = read_overrides(words, schema, [conf_dir(), *folders])
         try:
