@@ -4,12 +4,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
+import yaml
 from rich.table import Table
 
 from icl_eval.errors import DataError
 from icl_eval.formatting import counted, short
 from icl_eval.reporting.terminal import from_here, open_console
+from icl_eval.runs.choices import flatten
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, Run, read_run
 from icl_eval.runs.reports import read_failure
 
@@ -83,10 +84,10 @@ def _finished(run: Run) -> list[list[str]]:
 def _unfinished(folder: Path) -> list[str]:
     """Return the row of a run without a report; what its model would have made of the defaults is not known yet."""
     path = folder / ".hydra" / "config.yaml"
-    config = OmegaConf.load(path) if path.exists() else OmegaConf.create()
-    known = {key: OmegaConf.select(config, key, default="") for key in ("model.source", "num_fewshot", "seed")}
-    model, shots, seed = map(str, known.values())
-    tasks = ", ".join(OmegaConf.select(config, "task", default={}))
+    config = yaml.safe_load(path.read_bytes()) if path.exists() else {}
+    known = flatten(config)
+    model, shots, seed = (str(known.get(key, "")) for key in ("model.source", "num_fewshot", "seed"))
+    tasks = ", ".join(config.get("task") or {})
     return [Path(model).name, tasks, shots, seed, "", "", "", "", _state(folder)]
 
 

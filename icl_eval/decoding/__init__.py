@@ -2,13 +2,14 @@
 
 To follow a token from logits to screen, read in this order:
 
-    greedy           the stream: rows join, tokens are chosen, finished rows leave
+    stream           rows join, tokens are chosen, finished rows leave
     choosing         the next token of each row, from its logits: the most likely one, or a draw
     hypotheses       one completion while it is being decoded
     completions      what the stream yields: tokens, and completions
     detokenization   token ids to text, never a part of a character
     stopping         stop strings in a stream of text
     rules            what a model's generation config and a search demand of logits
+    model_rules      which of those demands are the model's, for reports
 
 from a prompt to the probability of what could follow it:
 
@@ -35,10 +36,14 @@ and for what the stream does not do:
     decoders         which of the two a search asks for
 """
 
-from icl_eval.decoding.completions import Completion, FinishReason, Token
-from icl_eval.decoding.decoders import Decoder, build_decoder
-from icl_eval.decoding.likelihood import LikelihoodScorer
-from icl_eval.decoding.stream import StreamDecoder
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from icl_eval.decoding.completions import Completion, FinishReason, Token
+    from icl_eval.decoding.decoders import Decoder, build_decoder
+    from icl_eval.decoding.likelihood import LikelihoodScorer
+    from icl_eval.decoding.stream import StreamDecoder
 
 __all__ = [
     "Completion",
@@ -49,3 +54,20 @@ __all__ = [
     "Token",
     "build_decoder",
 ]
+
+_MODULES = {
+    "Completion": "completions",
+    "Decoder": "decoders",
+    "FinishReason": "completions",
+    "LikelihoodScorer": "likelihood",
+    "StreamDecoder": "stream",
+    "Token": "completions",
+    "build_decoder": "decoders",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is public when it is first asked for: a search can be described without torch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from icl_eval.decoding.model_rules import describe_rules
 from icl_eval.errors import FingerprintMismatchError
 from icl_eval.evaluation.likelihood import Answers, score_answers
 from icl_eval.evaluation.linting import lint_leaks, lint_pool, lint_template
@@ -95,7 +96,7 @@ def run_evaluation(
 
 
 def _warn_of_mistakes(evaluation: Evaluation, prepared: Prepared) -> None:
-    if rules := prepared.conventions.warn_of_rules(evaluation.search):
+    if rules := describe_rules(prepared.conventions, evaluation.search):
         _warn_once(rules)
     for task in prepared.tasks:
         for sentence in (*lint_template(task), *lint_leaks(task), *lint_pool(task)):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from icl_eval.decoding.model_rules import list_rules
 from icl_eval.evaluation.preparation import Evaluation, Prepared, PreparedTask
 from icl_eval.metrics import Metric, score
 from icl_eval.metrics.likelihood import likelihood_metrics
@@ -92,7 +93,7 @@ def describe_run(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -
             "dtype": evaluation.dtype,
             "batch_invariant": evaluation.dtype in ("float32", "float64") or evaluation.search.name == "generate",
             "ends": prepared.conventions.ends,
-            "generation_config": prepared.conventions.rules(evaluation.search),
+            "generation_config": list_rules(prepared.conventions, evaluation.search),
             "tasks": tasks,
         },
         fingerprint=fingerprint,

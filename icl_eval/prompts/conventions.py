@@ -23,7 +23,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from icl_eval.decoding.searches import OWN_OPTIONS, Search
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import listed
 from icl_eval.prompts.building import Context, EncodedPrompt, Prompt
@@ -34,17 +33,6 @@ if TYPE_CHECKING:
 
 
 _LANGUAGE = re.compile(r">>(.+)<<|<2([^<>]+)>")
-_RULES = (
-    *("repetition_penalty", "no_repeat_ngram_size", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),
-    *("min_length", "min_new_tokens", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias"),
-    *("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "guidance_scale"),
-    *("remove_invalid_values", "stop_strings"),
-)
-"""What a generation config can hold that changes what greedy search finds."""
-_FAMILIAR = ("forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "stop_strings")
-"""Those of them that nobody has to be warned of: how a model's texts begin and end."""
-_UNTOLD = (*OWN_OPTIONS, "do_sample", "use_cache", "_from_model_config")
-_NEUTRAL: Mapping[str, Any] = {"repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "guidance_scale": 1.0}
 
 
 @dataclass(frozen=True)
@@ -94,27 +82,6 @@ class Conventions:
     def ends(self) -> list[str]:
         """The tokens that end a completion, as the vocabulary calls them."""
         return pieces_of(self.card.tokenizer, self.end_ids)
-
-    def rules(self, search: Search) -> dict[str, Any]:
-        """Return what the model's generation config changes in a search, by the names that it has there."""
-        own: dict[str, Any] = self.card.generation.to_diff_dict()
-        names = _RULES if search.name != "generate" else [name for name in own if name not in _UNTOLD]
-        told = {**search.settings, **self.settings}
-        found = {name: own[name] for name in names if name in own and name not in told}
-        return {name: value for name, value in found.items() if value and value != _NEUTRAL.get(name)}
-
-    def warn_of_rules(self, search: Search) -> str:
-        """Return a sentence about rules that decide what is found; empty where there are none."""
-        pad = self.card.generation.pad_token_id
-        rules = {name: value for name, value in self.rules(search).items() if name in _RULES and name not in _FAMILIAR}
-        if rules.get("bad_words_ids") == [[pad]]:
-            del rules["bad_words_ids"]
-        if not rules:
-            return ""
-        shown = ", ".join(f"{name}={value}" for name, value in rules.items())
-        return (
-            f"the generation config of {self.card.name} has rules that change what is decoded, and so scores: {shown}"
-        )
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Turn a prompt into token ids, with all that the conventions add; its texts say what opens them."""
