@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from transformers import Cache, PreTrainedModel
 
-from icl_eval.decoding.networks import decoder_of, encode, new_cache, rope_switches_at, run, takes
+from icl_eval.decoding.networks import (
+    all_finite,
+    decoder_of,
+    encode,
+    new_cache,
+    not_finite,
+    rope_switches_at,
+    run,
+    takes,
+)
 from icl_eval.decoding.prefixes import count_bytes, longest_whole
 from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
 from icl_eval.decoding.sharing import Ids
@@ -103,6 +112,8 @@ def _run_trial(model: LanguageModel, split_switches: Sequence[Switch]) -> Capabi
     if model.architecture == "encoder-decoder":
         encoded, _ = encode(network, [_ids(network.get_encoder())])
     whole = run(network, [ids], new_cache(network.config), encoded)
+    if not all_finite(whole).all():
+        raise not_finite(f"{model.name}: the largest logit", whole.dtype)
     pieces, prefix = _run_in_pieces(network, ids, encoded)
     if not _agree(whole, pieces):
         raise _refusal(model, "with its cache it gives other logits")

@@ -16,21 +16,33 @@ import numpy as np
 import torch
 
 from icl_eval.decoding.hypotheses import Hypothesis
+from icl_eval.decoding.networks import not_finite
 from icl_eval.decoding.rules import apply_rules
 from icl_eval.decoding.searches import Greedy, Sample
+
+NO_TOKEN = -1
+"""What is picked where the largest logit is infinite or not a number."""
 
 Pick = Callable[[Sequence[Hypothesis], torch.Tensor], list[int]]
 """Returns a token for each row, from its logits after the rules, [rows, vocabulary]."""
 
 
 def choose(rows: Sequence[Hypothesis], logits: torch.Tensor, pick: Pick) -> list[int]:
-    """Return the next token of each row under its model's rules, from logits [rows, vocabulary]."""
+    """Return the next token of each row under its model's rules, from logits [rows, vocabulary].
+
+    Raises:
+        IclEvalError: When a row's logits are not numbers.
+    """
     if not rows:
         return []
-    logits = logits.float()  # as `generate` compares them
+    dtype, logits = logits.dtype, logits.float()  # as `generate` compares them
     if any(row.rules for row in rows):
         logits = apply_rules([row.rules for row in rows], [row.history for row in rows], logits)
-    return pick(rows, logits)
+    chosen = pick(rows, logits)
+    if NO_TOKEN in chosen:
+        example_id = rows[chosen.index(NO_TOKEN)].example_id
+        raise not_finite(f"{example_id}: the largest logit", dtype)
+    return chosen
 
 
 def build_pick(search: Greedy | Sample) -> Pick:
@@ -41,9 +53,8 @@ def build_pick(search: Greedy | Sample) -> Pick:
 
 
 def most_likely(rows: Sequence[Hypothesis], logits: torch.Tensor) -> list[int]:
-    """Return each row's most likely token."""
-    # max, not argmax: the same index on ties, several times faster on a large vocabulary
-    token_ids: list[int] = logits.max(dim=-1).indices.tolist()
+    """Return each row's most likely token; NO_TOKEN where logits are not numbers."""
+    token_ids: list[int] = _largest(logits).tolist()
     return token_ids
 
 
@@ -55,10 +66,16 @@ def draw(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
         uniforms: Independent and uniform on [0, 1), of the same shape.
 
     Returns:
-        Token ids, [rows].
+        Token ids, [rows]; NO_TOKEN where logits are not numbers.
     """
     gumbels = -(-uniforms.log()).log()
-    return (logits.double() + gumbels).max(dim=-1).indices
+    return _largest(logits.double() + gumbels)
+
+
+def _largest(logits: torch.Tensor) -> torch.Tensor:
+    # max, not argmax: the same index on ties, several times faster on a large vocabulary
+    values, token_ids = logits.max(dim=-1)
+    return torch.where(values < float("inf"), token_ids, NO_TOKEN)  # in the one tensor that leaves the device
 
 
 def uniforms_of(seed: int, example_id: str, place: int, count: int) -> torch.Tensor:

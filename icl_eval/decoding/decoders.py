@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.library import LibraryDecoder
 from icl_eval.decoding.searches import Generate, Greedy, Sample, Search
-from icl_eval.decoding.stream import StreamDecoder
+from icl_eval.decoding.stream import PREFIX_CACHE_MB, StreamDecoder
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
 
@@ -27,14 +27,10 @@ def build_decoder(
     max_new_tokens: int,
     stop: Sequence[str] = (),
     batch_size: int | None = None,
-    prefix_cache_mb: int = 1000,
+    prefix_cache_mb: int = PREFIX_CACHE_MB,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Decoder:
-    """Return a decoder that finds completions as `search` says; see `StreamDecoder` for the arguments.
-
-    Raises:
-        ConfigError: When the model cannot be decoded token by token, and has to be.
-    """
+    """Return a decoder that finds completions as `search` says; see `StreamDecoder` for the arguments."""
     if isinstance(search, Generate):
         return LibraryDecoder(model, {**search.settings, **settings}, max_new_tokens, stop, search.seed)
     assert isinstance(search, Greedy | Sample)

@@ -1,14 +1,16 @@
 """Hypotheses: one completion while it is being decoded."""
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from transformers import LogitsProcessorList
 
 from icl_eval.decoding.completions import Completion, FinishReason, Token
 from icl_eval.decoding.detokenization import Detokenizer
+from icl_eval.decoding.rules import Rules, start_ids
 from icl_eval.decoding.sharing import Ids
-from icl_eval.decoding.stopping import StopFilter
+from icl_eval.decoding.stopping import StopFilter, special_stops
+from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
 
 
@@ -49,6 +51,11 @@ class Hypothesis:
     def history(self) -> Ids:
         """All tokens of the decoder so far, given or chosen."""
         return (*self._context_ids, *self.token_ids)
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the completion."""
+        return self._stop_filter.found
 
     def next_id(self) -> int:
         """Return the token that the network is to be given next."""
@@ -92,3 +99,24 @@ class Hypothesis:
             tuple(self.token_ids),
             self.finish_reason,
         )
+
+
+def begin_hypothesis(
+    model: LanguageModel, prompt: EncodedPrompt, stop: Sequence[str], rules: Rules | None = None
+) -> Hypothesis:
+    """Return the completion of a prompt of which nothing is generated yet.
+
+    Args:
+        model: What generates it.
+        prompt: What is to be completed.
+        stop: All strings that end the completion and are not a part of it.
+        rules: What is demanded of its tokens; None where they are chosen elsewhere.
+    """
+    start = start_ids(model)
+    return Hypothesis(
+        prompt,
+        start,
+        LogitsProcessorList() if rules is None else rules.for_row((*start, *prompt.decoder_ids), prompt.encoder_ids),
+        Detokenizer(model.tokenizer, prompt.decoder_ids),
+        StopFilter(stop, special_stops(model.tokenizer, stop)),
+    )

@@ -11,16 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from icl_eval.decoding.completions import Completion, Token
-from icl_eval.decoding.detokenization import Detokenizer
-from icl_eval.decoding.hypotheses import Hypothesis
-from icl_eval.decoding.networks import reset_attention
+from icl_eval.decoding.hypotheses import begin_hypothesis
+from icl_eval.decoding.networks import not_finite, reset_attention
 from icl_eval.decoding.rules import end_ids, start_ids, stop_strings
 from icl_eval.decoding.sharing import Ids
-from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.decoding.switching import evaluating
 from icl_eval.errors import ConfigError
 from icl_eval.models.loading import LanguageModel
@@ -51,7 +49,6 @@ class LibraryDecoder:
         """
         self._model = model
         self._stop = stop_strings(model.network, stop)
-        self._special_stops = special_stops(model.tokenizer, self._stop)
         self._seed = seed
         self._config = copy.deepcopy(model.network.generation_config)
         own = {"max_length": None, "max_new_tokens": max_new_tokens, "max_time": float("inf")}
@@ -77,6 +74,7 @@ class LibraryDecoder:
 
         Raises:
             ConfigError: When the library refuses its options.
+            IclEvalError: When logits are not numbers.
         """
         inputs = library_inputs(self._model, prompt)
         context = len(self._start_ids) + len(prompt.decoder_ids)
@@ -86,7 +84,11 @@ class LibraryDecoder:
             torch.manual_seed(_seed_of(self._seed, prompt.prompt.example_id))
             try:
                 ids = network.generate(
-                    **inputs, generation_config=self._config, streamer=streamer, tokenizer=self._model.tokenizer
+                    **inputs,
+                    generation_config=self._config,
+                    streamer=streamer,
+                    tokenizer=self._model.tokenizer,
+                    logits_processor=LogitsProcessorList([_RefusesNaN(prompt.prompt.example_id, network.dtype)]),
                 )
             except (ImportError, IndexError, RuntimeError, TypeError, ValueError) as error:
                 if is_out_of_memory(error):
@@ -95,16 +97,27 @@ class LibraryDecoder:
         return tuple(ids[0, context:].tolist())
 
     def _replay(self, prompt: EncodedPrompt, token_ids: Ids) -> Iterator[Token | Completion]:
-        detokenizer = Detokenizer(self._model.tokenizer, prompt.decoder_ids)
-        row = Hypothesis(
-            prompt, self._start_ids, LogitsProcessorList(), detokenizer, StopFilter(self._stop, self._special_stops)
-        )
+        row = begin_hypothesis(self._model, prompt, self._stop)
         for token_id in token_ids:
             # Beam search may end before max_new_tokens and without an end of sequence: that is its length, then.
             yield row.append(token_id, self._end_ids, len(token_ids))
             if row.finish_reason:
                 break
         yield row.completion()
+
+
+class _RefusesNaN(LogitsProcessor):  # type: ignore[misc]  # transformers has no type hints here
+    """Refuses scores that are not numbers, from which `generate` would go on."""
+
+    def __init__(self, example_id: str, dtype: torch.dtype):
+        self._example_id = example_id
+        self._dtype = dtype
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the scores, [rows, vocabulary], as they are."""
+        if scores.isnan().any():
+            raise not_finite(f"{self._example_id}: a logit", self._dtype)
+        return scores
 
 
 def library_inputs(model: LanguageModel, prompt: EncodedPrompt, generated: Ids = ()) -> dict[str, torch.Tensor]:

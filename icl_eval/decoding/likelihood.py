@@ -8,6 +8,7 @@ asked about with the same batch size: a batch is run whole, also where only some
 over from earlier runs.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,7 @@ from transformers import Cache
 
 from icl_eval.decoding.branches import Branches, ForkedBranches, LogProbs, Row, TreeBranches
 from icl_eval.decoding.capabilities import check_history
-from icl_eval.decoding.networks import encode
+from icl_eval.decoding.networks import encode, not_finite
 from icl_eval.decoding.opening import extend
 from icl_eval.decoding.preparing import Prepared, prepare
 from icl_eval.decoding.rules import forced_ids, start_ids
@@ -107,7 +108,9 @@ class LikelihoodScorer:
                 if any(row.number in needed for row in batch):
                     with prepared.accelerated():
                         found = self._run(branches, batch)
-                    yield from zip([row.number for row in batch], found, strict=True)
+                    for row, log_probs in zip(batch, found, strict=True):
+                        self._check(asked[row.number], log_probs)
+                        yield row.number, log_probs
 
     def _open(self, prepared: Prepared, encoder_ids: Ids, prefix_ids: Ids, rows: Sequence[Row]) -> Branches:
         network = self._model.network
@@ -129,6 +132,11 @@ class LikelihoodScorer:
             raise IclEvalError(f"not enough memory for one prompt on {self._model.device}")
         half = len(batch) // 2
         return self._run(branches, batch[:half]) + self._run(branches, batch[half:])
+
+    def _check(self, asked: Continuations, log_probs: LogProbs) -> None:
+        if not all(math.isfinite(value) for text in log_probs for value in text):
+            example_id = asked.context.prompt.example_id
+            raise not_finite(f"{example_id}: the log-probability of an answer", self._model.network.dtype)
 
     def _history(self, decoder_ids: Ids) -> Ids:
         return self._start_ids + (decoder_ids or self._forced_ids)

@@ -10,6 +10,7 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedCon
 from transformers.modeling_outputs import MoEModelOutput
 
 from icl_eval.decoding.sharing import Ids
+from icl_eval.errors import IclEvalError
 
 MAX_PREFILL_TOKENS = 2048
 """Tokens of one forward pass that runs prompts. More at once gains nothing and costs padding and memory."""
@@ -127,6 +128,24 @@ def logits_of_columns(network: PreTrainedModel, count: int, **inputs: Any) -> to
     option = {"logits_to_keep": torch.arange(-count, 0)} if takes(network, "logits_to_keep") else {}
     logits: torch.Tensor = network(use_cache=True, **option, **inputs).logits
     return logits[:, -count:]
+
+
+def all_finite(logits: torch.Tensor) -> torch.Tensor:
+    """Return whether the largest logit of each row is a number, [rows]; minus infinity is one that never comes."""
+    return logits.max(dim=-1).values < float("inf")  # which what is not a number is not, either
+
+
+def not_finite(what: str, dtype: torch.dtype) -> IclEvalError:
+    """Return the error for a number that a network has made useless.
+
+    Args:
+        what: The number, with the question that it came up at.
+        dtype: What the network computes in.
+    """
+    name, cause = str(dtype).removeprefix("torch."), "the weights are damaged, or were made so by a change"
+    if dtype in (torch.float16, torch.bfloat16):
+        cause = f"{name} may be too narrow for this model (dtype=float32 is not), or {cause}"
+    return IclEvalError(f"{what} is not a finite number in {name}: {cause}")
 
 
 def takes(network: PreTrainedModel, name: str) -> bool:

@@ -15,8 +15,7 @@ import torch
 from icl_eval.decoding.capabilities import Capabilities, check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
-from icl_eval.decoding.detokenization import Detokenizer
-from icl_eval.decoding.hypotheses import Hypothesis
+from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
 from icl_eval.decoding.memory import automatic_batch_size
 from icl_eval.decoding.opening import Beginning, Opened, Room, begin_group, open_session
 from icl_eval.decoding.preparing import Prepared, prepare
@@ -24,12 +23,13 @@ from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
 from icl_eval.decoding.searches import Greedy, Sample
 from icl_eval.decoding.sessions import Joining
 from icl_eval.decoding.sharing import Group, plan_groups
-from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt
 
+PREFIX_CACHE_MB = 1000
+"""How many megabytes of prefixes are kept where nobody says otherwise."""
 _MEGABYTE = 1_000_000
 _FREE_SHARE = 8
 """Waiting rows join when one place in so many is free: a forward pass for one row costs nearly as much as for a few."""
@@ -46,7 +46,7 @@ class StreamDecoder:
         max_new_tokens: int,
         stop: Sequence[str] = (),
         batch_size: int | None = None,
-        prefix_cache_mb: int = 1000,
+        prefix_cache_mb: int = PREFIX_CACHE_MB,
         search: Greedy | Sample | None = None,
         settings: Mapping[str, Any] = MappingProxyType({}),
     ):
@@ -64,7 +64,6 @@ class StreamDecoder:
         self._model = model
         self._max_new_tokens = max_new_tokens
         self._stop = stop_strings(model.network, stop)
-        self._special_stops = special_stops(model.tokenizer, self._stop)
         self._batch_size = batch_size
         self._prefix_bytes = prefix_cache_mb * _MEGABYTE
         search = search or Greedy()
@@ -100,17 +99,12 @@ class StreamDecoder:
         for number, group in enumerate(plan_groups(among or prompts)):
             if number and group.prefix:  # what is computed of it is kept, and the caller has had control
                 prepared = prepared.renew()
-            hypotheses = [self._begin(prompt) for prompt in group.prompts if prompt.prompt.example_id in wanted]
+            hypotheses = [
+                begin_hypothesis(self._model, prompt, self._stop, self._rules)
+                for prompt in group.prompts
+                if prompt.prompt.example_id in wanted
+            ]
             yield from self._decode(prepared, group, hypotheses)
-
-    def _begin(self, prompt: EncodedPrompt) -> Hypothesis:
-        return Hypothesis(
-            prompt,
-            self._start_ids,
-            self._rules.for_row((*self._start_ids, *prompt.decoder_ids), prompt.encoder_ids),
-            Detokenizer(self._model.tokenizer, prompt.decoder_ids),
-            StopFilter(self._stop, self._special_stops),
-        )
 
     def _decode(
         self, prepared: Prepared, group: Group, hypotheses: Sequence[Hypothesis]

@@ -5,6 +5,7 @@ same command is in `timing` and `provenance`.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -204,8 +205,28 @@ def _read(kind: TypeAdapter[_Kind], path: Path, name: str) -> _Kind:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write a JSON file, at once or not at all."""
+    """Write a JSON file, at once or not at all.
+
+    Raises:
+        DataError: When a number in it is infinite or not a number, which JSON has no word for.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    content = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    try:
+        content = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError:
+        raise DataError(f"{path}: cannot be written ({find_not_finite(value)}, which is not a finite number)") from None
     temporary.write_text(content, encoding="utf-8", newline="\n")
     temporary.replace(path)
+
+
+def find_not_finite(value: Any, place: str = "") -> str:
+    """Return the place and the value of the first number that is infinite or not a number; empty for none."""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"{place} is {value}"
+    if isinstance(value, Mapping):
+        parts = [(f"{place}.{key}" if place else str(key), part) for key, part in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [(f"{place}[{number}]", part) for number, part in enumerate(value)]
+    else:
+        return ""
+    return next(filter(None, (find_not_finite(part, name) for name, part in parts)), "")

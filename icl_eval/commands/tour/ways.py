@@ -16,18 +16,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from icl_eval.commands.tour.meters import Mark, Meter
 from icl_eval.decoding import StreamDecoder, Token
-from icl_eval.decoding.detokenization import Detokenizer
-from icl_eval.decoding.hypotheses import Hypothesis
+from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
 from icl_eval.decoding.library import LibraryDecoder, library_inputs
 from icl_eval.decoding.networks import encode, new_cache, reset_attention, run
-from icl_eval.decoding.rules import Rules, end_ids, start_ids
+from icl_eval.decoding.preparing import prepare
+from icl_eval.decoding.rules import Rules, end_ids
 from icl_eval.decoding.searches import Greedy
-from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.decoding.switching import evaluating
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt, Prompt
@@ -54,17 +52,10 @@ class Subject:
         """Tokenise the text, with what the model's conventions add."""
         return self.conventions.encode_text("prompt", self.text)
 
-    def begin(self, prompt: EncodedPrompt, rules: LogitsProcessorList | None = None) -> Hypothesis:
+    def begin(self, prompt: EncodedPrompt) -> Hypothesis:
         """Return a completion of which nothing is generated yet."""
-        detokenizer = Detokenizer(self.model.tokenizer, prompt.decoder_ids)
-        own_rules = LogitsProcessorList() if rules is None else rules
-        stops = StopFilter(self.stop, special_stops(self.model.tokenizer, self.stop))
-        return Hypothesis(prompt, start_ids(self.model), own_rules, detokenizer, stops)
-
-    def rules(self, prompt: EncodedPrompt) -> LogitsProcessorList:
-        """Return what the model demands of the tokens after a prompt."""
-        context = (*start_ids(self.model), *prompt.decoder_ids)
-        return Rules(self.model.network, self.max_new_tokens, self.settings).for_row(context, prompt.encoder_ids)
+        rules = Rules(self.model.network, self.max_new_tokens, self.settings)
+        return begin_hypothesis(self.model, prompt, self.stop, rules)
 
     def append(self, row: Hypothesis, token_id: int) -> None:
         """Add a token to a completion."""
@@ -124,7 +115,7 @@ def generate_at_once(subject: Subject) -> Way:
 def generate_one_by_one(subject: Subject) -> Way:
     """Send the whole text through the whole pipeline for every token: tokenise, run without a cache, detokenise."""
     prompt = subject.encode()
-    row, rules = subject.begin(prompt), subject.rules(prompt)
+    row = subject.begin(prompt)
     written, remark = "", ""
     network = subject.model.network
     with Meter(network) as meter, torch.inference_mode(), evaluating(network):
@@ -143,7 +134,7 @@ def generate_one_by_one(subject: Subject) -> Way:
             reset_attention(network)
             logits = network(**inputs, use_cache=False).logits[:, -1].float()  # [1, vocabulary]
             history = torch.tensor([[*row.start_ids, *again.decoder_ids]], device=logits.device)
-            token_id = int(rules(history, logits).argmax())
+            token_id = int(row.rules(history, logits).argmax())
             subject.append(row, token_id)
             if again.decoder_ids or token_id != subject.conventions.first_id:  # which the model asks for by itself
                 written += _piece(subject, again.decoder_ids, token_id)
@@ -158,7 +149,7 @@ def generate_by_hand(subject: Subject) -> Way:
     with Meter(network) as meter, evaluating(network):
         begin = time.perf_counter()
         prompt = subject.encode()
-        row = subject.begin(prompt, subject.rules(prompt))
+        row = subject.begin(prompt)
         encoded = encode(network, [prompt.encoder_ids])[0] if prompt.encoder_ids else None
         cache = new_cache(network.config)
         logits = run(network, [row.history], cache, encoded)
@@ -179,6 +170,7 @@ def generate_in_stream(subject: Subject) -> Way:
     """Let our own decoder stream the tokens."""
     decoder = StreamDecoder(subject.model, subject.max_new_tokens, subject.stop, settings=subject.conventions.settings)
     text, token_ids = "", []
+    prepare(subject.model)  # once for a model, so that it is no part of what a token costs
     with Meter(subject.model.network) as meter:
         begin = time.perf_counter()
         for event in decoder.stream([subject.encode()]):

@@ -20,13 +20,11 @@ from icl_eval.commands.trace.traces import Candidate, Choice, Shape, Side, Step
 from icl_eval.decoding.capabilities import check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion
-from icl_eval.decoding.detokenization import Detokenizer
-from icl_eval.decoding.hypotheses import Hypothesis
+from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
 from icl_eval.decoding.networks import decoder_of, encode, new_cache, run
 from icl_eval.decoding.preparing import prepare
-from icl_eval.decoding.rules import Rules, apply_rules, end_ids, start_ids, stop_strings
+from icl_eval.decoding.rules import Rules, apply_rules, end_ids, stop_strings
 from icl_eval.decoding.searches import Greedy, Sample
-from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
 
@@ -88,7 +86,8 @@ class Tracer:
             IclEvalError: When logits are not numbers.
         """
         network = self._model.network
-        row, stops = self._begin(prompt)
+        stop = stop_strings(network, self._limits.stop)
+        row = begin_hypothesis(self._model, prompt, stop, self._rules)
         prepared = prepare(self._model)
         check_history(self._model, prepared.capabilities, row.history, self._limits.max_new_tokens)
         with prepared.accelerated():
@@ -105,7 +104,7 @@ class Tracer:
             decoder=Side(prompt.prompt.decoder, decoder_tokens, decoder_embeddings[0]),
             steps=steps,
             completion=row.completion(),
-            stop_string=stops.found,
+            stop_string=row.stop_string,
         )
 
     def _encode(self, prompt: EncodedPrompt) -> tuple[torch.Tensor | None, Shape]:
@@ -115,13 +114,6 @@ class Tracer:
         with _watched_embeddings(self._model.network.get_encoder()) as embeddings:
             encoded, _ = encode(self._model.network, [prompt.encoder_ids])
         return encoded, embeddings[0]
-
-    def _begin(self, prompt: EncodedPrompt) -> tuple[Hypothesis, StopFilter]:
-        start = start_ids(self._model)
-        rules = self._rules.for_row((*start, *prompt.decoder_ids), prompt.encoder_ids)
-        stop = stop_strings(self._model.network, self._limits.stop)
-        stops = StopFilter(stop, special_stops(self._model.tokenizer, stop))
-        return Hypothesis(prompt, start, rules, Detokenizer(self._model.tokenizer, prompt.decoder_ids), stops), stops
 
     def _steps(self, row: Hypothesis, cache: Cache, encoded: torch.Tensor | None) -> Iterator[Step]:
         fed: Sequence[int] = row.history
