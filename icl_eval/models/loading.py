@@ -7,7 +7,7 @@ Loaded models stay for later runs in the same process, as a sweep has them, for 
 import gc
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +60,10 @@ class ModelCard:
     def identity(self) -> str:
         """What the weights are, wherever they lie; see `Weights.identify`."""
         return self.weights.identify()
+
+    def require_vectors(self, ids: Iterable[int]) -> None:
+        """Refuse a prompt with tokens that the network has no vector for; raises ModelUnavailableError."""
+        _refuse_unknown(self.tokenizer, self.name, _count_embeddings(self.config), ids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +156,7 @@ def load_model(source: ModelSource, dtype: str = "float32", device: str = "auto"
 
 def read_card(spec: ModelSource) -> ModelCard:
     """Read what can be known of a model without its weights; of a hub model, nothing else is fetched."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     if isinstance(spec, LanguageModel):
         return _card_in_memory(spec)
@@ -163,8 +167,7 @@ def read_card(spec: ModelSource) -> ModelCard:
     architecture = read_architecture(config, weights.name)
     num_tokens = _count_embeddings(config)
     with _reading(weights, "the tokenizer"):
-        _need_protobuf(weights.folder)
-        tokenizer = AutoTokenizer.from_pretrained(weights.folder, **_local(spec))
+        tokenizer = _load_tokenizer(weights.folder, spec)
     _check_tokenizer(tokenizer, weights.name, num_tokens)
     check_generation_config(weights.folder, num_tokens)
     return ModelCard(
@@ -246,15 +249,17 @@ def _count_embeddings(config: "PreTrainedConfig") -> int | None:
     return count if isinstance(count, int) else None
 
 
-def _need_protobuf(folder: Path) -> None:
-    """Say what a SentencePiece model needs to be read; transformers would ask for a package that does not read it."""
+def _load_tokenizer(folder: Path, spec: ModelSpec) -> Any:
+    from transformers import AutoTokenizer
     from transformers.utils import is_protobuf_available
 
-    alone = any(folder.glob("*.model")) and not (folder / "tokenizer.json").exists()
-    if alone and not is_protobuf_available():
-        raise ImportError(
-            "a SentencePiece model needs protobuf to be read, which is not installed: pip install protobuf"
-        )
+    try:
+        return AutoTokenizer.from_pretrained(folder, **_local(spec))
+    except Exception as error:
+        # What transformers then tries in its stead asks for another package, which does not read it either.
+        if "tiktoken" in str(error) and any(folder.glob("*.model")) and not is_protobuf_available():
+            raise ImportError("a SentencePiece model takes protobuf to be read: pip install protobuf") from error
+        raise
 
 
 def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str, num_tokens: int | None) -> None:
@@ -264,12 +269,21 @@ def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str, num_tokens
         raise ModelUnavailableError(f"the tokenizer of {name} is damaged: model_max_length={longest!r} is no length")
     if template is not None and not isinstance(template, str | dict):
         raise ModelUnavailableError(f"the tokenizer of {name} is damaged: chat_template={template!r} is no string")
-    # Nothing is computed for padding: many a token for it was added without a vector.
-    ids = {token: id_ for token, id_ in tokenizer.get_vocab().items() if id_ != tokenizer.pad_token_id}
-    if num_tokens is not None and (beyond := sorted(token for token, id_ in ids.items() if id_ >= num_tokens)):
+    # Many a token was added without a vector, for padding or images, and is in no prompt: `ModelCard.require_vectors`.
+    ordinary = set(tokenizer.get_vocab().values()) - set(tokenizer.get_added_vocab().values())
+    _refuse_unknown(tokenizer, name, num_tokens, ordinary)
+
+
+def _refuse_unknown(
+    tokenizer: "PreTrainedTokenizerBase", name: str, num_tokens: int | None, ids: Iterable[int]
+) -> None:
+    """Refuse tokens that the network has no vector for; raises ModelUnavailableError."""
+    beyond = sorted({token_id for token_id in ids if num_tokens is not None and token_id >= num_tokens})
+    if beyond:
+        names = listed([str(token) for token in tokenizer.convert_ids_to_tokens(beyond[:3])] + [""] * len(beyond[3:]))
         raise ModelUnavailableError(
-            f"the tokenizer of {name} has {max(ids.values()) + 1:,} tokens and its network only {num_tokens:,}: "
-            f"{listed(beyond)} cannot be read (config.json's vocab_size, or the tokenizer, is another model's)"
+            f"the tokenizer of {name} has {len(tokenizer):,} tokens and its network only {num_tokens:,}: {names} "
+            "cannot be read (config.json's vocab_size, or the tokenizer, is another model's)"
         )
 
 

@@ -84,13 +84,18 @@ class Conventions:
         return pieces_of(self.card.tokenizer, self.end_ids)
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
-        """Turn a prompt into token ids, with all that the conventions add; its texts say what opens them."""
+        """Turn a prompt into token ids, with all that the conventions add; its texts say what opens them.
+
+        Raises:
+            ModelUnavailableError: When the network has no vector for one of them.
+        """
         if prompt.encoder is None:
             opened = replace(prompt, decoder=self.opening + (prompt.decoder or ""))
         else:
             opened = replace(prompt, encoder=self.opening + prompt.encoder)
             self._require_language(opened.encoder or "")
         encoded = encode_prompt(self.card.tokenizer, opened)
+        self.card.require_vectors(encoded.encoder_ids + encoded.decoder_ids)
         if self.first_id is None or prompt.encoder is None or not encoded.decoder_ids:
             return encoded
         return replace(encoded, decoder_ids=(self.first_id, *encoded.decoder_ids), num_added=1)

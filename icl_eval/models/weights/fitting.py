@@ -80,6 +80,9 @@ def check_numbers(folder: Path, name: str, network: "PreTrainedModel", dtype: st
                 f"{name} has weights that are not finite numbers in {dtype} ({key}): take another dtype, or a copy of "
                 "the model that is whole"
             )
+    for key, buffer in network.named_buffers():
+        if key.endswith("inv_freq") and not (buffer.isfinite().all() and buffer.abs().sum() > 0):
+            raise ModelUnavailableError(f"config.json of {name} is damaged: its rope_parameters turn nothing ({key})")
     if getattr(network.config, "quantization_config", None) is None:
         _refuse_packed(folder, name, network)
 
