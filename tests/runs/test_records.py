@@ -1,44 +1,14 @@
 import dataclasses
 
 import pytest
+from sample_runs import FIRST, SECOND
 
 from icl_eval.errors import DataError
 from icl_eval.runs.records import (
-    AnswerLikelihood,
-    QuestionLikelihood,
-    Record,
     RecordLog,
-    ShownDemonstration,
     read_records,
 )
 
-FIRST = Record(
-    example_id="qa-test-001",
-    doc={"question": "Où ?"},
-    targets=("Paris", "à Paris"),
-    encoder=None,
-    decoder="Q: Où ?\nA:",
-    demonstration_ids=("qa-pool-007",),
-    shots_requested=2,
-    shots_effective=1,
-    completion=" Paris\u2028\r\n\u0085😀",  # all of them line ends to somebody
-    prediction="Paris",
-    metrics={"exact_match": 1.0, "numeric_strict": None},
-    prompt_tokens=9,
-    completion_tokens=3,
-    finish_reason="eos",
-    prompt_hash="0123456789abcdef",
-    demonstrations=(ShownDemonstration("qa-pool-007", "Rom", 0.25),),
-)
-PARIS = AnswerLikelihood("Paris", -1.0 / 3, 2, 5, None)
-SECOND = dataclasses.replace(
-    FIRST,
-    example_id="qa-test-002",
-    encoder="Q",
-    decoder=None,
-    metrics={},
-    likelihood=QuestionLikelihood((PARIS,), (PARIS, dataclasses.replace(PARIS, calibrated=0.1)), "N/A"),
-)
 LINE = (
     '{"example_id": "qa-test-001", "doc": {"question": "Où ?"}, "targets": ["Paris", "à Paris"], "encoder": null, '
     '"decoder": "Q: Où ?\\nA:", "demonstration_ids": ["qa-pool-007"], "shots_requested": 2, "shots_effective": 1, '

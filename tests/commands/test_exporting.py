@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 from xml.etree import ElementTree
 
 import pytest
-import test_reports
+import sample_runs
 from matplotlib.collections import PolyCollection
 from parsed_pages import HOSTILE
-from test_sweep_pages import BEYOND, CURVE, INFLUENCE, VARIANCE
+from sample_sweeps import BEYOND, CURVE, INFLUENCE, VARIANCE
 
 from icl_eval.analysis import SweepAnalysis
 from icl_eval.commands.export import export_folder
@@ -81,7 +81,7 @@ def test_hostile_text_stays_in_its_cell(text):
 
 
 def write_sweep(folder, analysis):
-    report = asdict(test_reports.REPORT)
+    report = asdict(sample_runs.REPORT)
     cells = [
         {"cell": "a", "overrides": ["num_fewshot=0"], "run": report["run"], "results": report["results"]},
         {"cell": "b", "overrides": ["num_fewshot=1"], "error": {"error": "E", "message": "no", "exit_code": 1}},
@@ -90,7 +90,7 @@ def write_sweep(folder, analysis):
 
 
 def test_a_run_is_exported_as_tables(tmp_path):
-    write_report(test_reports.REPORT, tmp_path / "report.json")
+    write_report(sample_runs.REPORT, tmp_path / "report.json")
     written = export_folder(tmp_path)
     assert [str(path.relative_to(tmp_path)) for path in written] == [
         f"tables/{name}.{extension}" for name in ("scores", "signatures") for extension in ("md", "tex", "csv")
@@ -175,7 +175,7 @@ def test_a_folder_without_results_is_named(tmp_path):
 
 def test_the_command_exports_every_folder_and_names_its_files(icl_eval_command, tmp_path):
     (tmp_path / "num_fewshot=1").mkdir()
-    write_report(test_reports.REPORT, tmp_path / "num_fewshot=1" / "report.json")
+    write_report(sample_runs.REPORT, tmp_path / "num_fewshot=1" / "report.json")
     outcome = icl_eval_command("export", "num_fewshot=1")
     assert (outcome.exit_code, outcome.err) == (0, "")
     assert outcome.out.splitlines()[0] == "num_fewshot=1/tables/scores.md"

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 from omegaconf import OmegaConf
 
+from icl_eval import stream
 from icl_eval.cli.main import COMMANDS
-from icl_eval.commands.stream import stream
 from icl_eval.config.schema import ModelConfig, RunConfig, StreamConfig, TaskConfig, TemplateConfig
 from icl_eval.config.setup import conf_dir
 from icl_eval.decoding import Completion, StreamDecoder
@@ -514,7 +514,8 @@ def test_law_5_the_text_of_a_stream_is_the_completion(stop, sides, icl_eval_comm
     assert outcome.exit_code == 0
     shown = whole.text[: whole.text.find(middle)] if stop else whole.text
     assert outcome.out == f"{shown}\n"
-    assert "".join(stream(str(folder), TEXT, begun, 12, [middle] if stop else [])) == shown
+    options = {"decoder_prompt": begun, "max_new_tokens": 12, "decoding.stop": [middle] if stop else []}
+    assert "".join(stream(str(folder), TEXT, **options)) == shown
     assert outcome.err.startswith(f"{encoded.num_tokens} prompt tokens, ")
     assert outcome.err.endswith(f"ended by {'stop' if stop else 'length'}\n")
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from architectures import VOCABULARY, build
-from test_pages import HOSTILE, assert_self_contained
+from parsed_pages import HOSTILE, assert_self_contained
 
 from icl_eval.commands.trace.phrases import visible_lines
 from icl_eval.commands.trace.tracer import Limits, Tracer

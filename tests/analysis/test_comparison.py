@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import scipy.stats
-from test_reports import REPORT
+from sample_runs import REPORT
 
 import icl_eval
 from icl_eval.analysis.comparison import compare_runs

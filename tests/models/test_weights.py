@@ -27,7 +27,7 @@ from icl_eval.models.weights.cache import cache_folder, cached
 from icl_eval.models.weights.folders import sha256_of
 from icl_eval.models.weights.hub import choose_files
 
-MODELS = Path(__file__).parent.parent / "conf" / "model"
+MODELS = Path(__file__).parents[2] / "conf" / "model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

@@ -1,94 +1,30 @@
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
-import test_reports
 from parsed_pages import HOSTILE, assert_self_contained
-from test_records import FIRST
+from sample_runs import FIRST
+from sample_sweeps import (
+    BEYOND,
+    CURVE,
+    INFLUENCE,
+    VARIANCE,
+    curve,
+    difference,
+    record,
+    write_run,
+    write_sweep,
+)
 
-from icl_eval.analysis import CellScore, Component, ShotCurve, ShotCurvePoint, SweepAnalysis, VarianceAnalysis
-from icl_eval.analysis.comparison import Comparison, Difference
-from icl_eval.analysis.influence import Effect, Influence, InfluenceAnalysis
+from icl_eval.analysis import SweepAnalysis
+from icl_eval.analysis.comparison import Comparison
 from icl_eval.analysis.sweep_reports import read_sweep
 from icl_eval.errors import DataError
 from icl_eval.reporting.pages.answers import gather_answers
 from icl_eval.reporting.pages.charts import curve_charts, variance_segments
 from icl_eval.reporting.pages.comparison_page import write_comparison_page
 from icl_eval.reporting.pages.sweep_page import write_sweep_page
-from icl_eval.runs.behaviour import Agreement, Behaviour
-from icl_eval.runs.folders import read_run
-from icl_eval.runs.reports import write_json, write_report
-
-NOTHING = SweepAnalysis((), (), ())
-
-
-def record(number, prediction, score, **changes):
-    question = {"example_id": f"q{number}", "doc": {"question": f"{number}?"}, "targets": (str(number),)}
-    answer = {"completion": f" {prediction}", "prediction": prediction, "metrics": {"exact_match": score, "hub": None}}
-    return replace(FIRST, **(question | answer | changes))
-
-
-def write_run(folder, *records):
-    """Write what a run of one task leaves."""
-    folder.mkdir(parents=True, exist_ok=True)
-    result = replace(test_reports.REPORT.results["qa"], n=len(records))
-    report = replace(test_reports.REPORT, results={"qa": result})
-    write_report(report, folder / "report.json")
-    lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
-    (folder / "samples_qa.jsonl").write_text(lines, encoding="utf-8")
-    return read_run(folder)
-
-
-def write_sweep(folder, cells, analysis=NOTHING):
-    """Write a sweep of runs, or of failures, by their overrides; return its page as a browser reads it."""
-    entries = []
-    for number, (overrides, records) in enumerate(cells):
-        entry = {"cell": f"cell {number}#?", "overrides": overrides}
-        if isinstance(records, str):
-            entry["error"] = {"error": "ConfigError", "message": records, "exit_code": 2}
-        else:
-            report = asdict(write_run(folder / entry["cell"], *records).report)
-            entry |= {"run": report["run"], "results": report["results"]}
-        entries.append(entry)
-    write_json({"schema_version": 1, "cells": entries, "analysis": asdict(analysis)}, folder / "sweep.json")
-    write_sweep_page(folder)
-    return assert_self_contained((folder / "sweep.html").read_bytes().decode())
-
-
-def curve(*points, conditions=(), **changes):
-    points = tuple(ShotCurvePoint(number, scores, mean, None, ci95, 0.05) for number, scores, mean, ci95 in points)
-    return replace(ShotCurve("qa", "exact_match", True, dict(conditions), ("seed",), 24, points), **changes)
-
-
-CURVE = curve(
-    (0, {"": 0.0}, 0.0, None),
-    (1, {"seed=0": 0.4, "seed=1": 0.6}, 0.5, (0.3, 0.7)),
-    (8, {"seed=0": 0.8, "seed=1": 0.8}, 0.8, (0.7, 0.9)),
-)
-COMPONENTS = (
-    Component(("seed",), 0.01, 0.25, 0.01, 0.04),
-    Component(("template",), 0.0, 0.0, -0.001, 0.6),
-    Component(("seed", "template"), 0.01, 0.25, 0.01, 0.5),
-    Component(("questions",), 0.01, 0.25, 0.01, None),
-    Component(("seed", "questions"), 0.01, 0.25, 0.01, None),
-)
-VARIANCE = VarianceAnalysis(
-    task="qa", metric="exact_match", higher_is_better=True, conditions={"control": "none"},
-    factors={"seed": ("0", "1"), "template": ("a", "b")}, n=24, mean=0.5, stdev=0.1,
-    worst=CellScore({"seed": "0", "template": "a"}, 0.4), best=CellScore({"seed": "1", "template": "b"}, 0.6),
-    test_set_stderr=0.05, components=COMPONENTS, level_means={"seed": {"0": 0.45, "1": 0.55}},
-)  # fmt: skip
-
-
-INFLUENCE = InfluenceAnalysis(
-    task="qa",
-    conditions={"control": "none"},
-    demonstrations=(
-        Influence("pool-1", "Paris", {"exact_match": Effect(24, 0.25, (-0.25, 0.75), {"q1": 1.0, "q2": 1.0}, {})}),
-        Influence("pool-2", None, {"logprob": Effect(24, -2.5, None, {}, {"q1": -2.5})}),
-    ),
-    behaviour=Behaviour(Agreement(24, 0.5, 0.25), None, None),
-)
+from icl_eval.runs.reports import write_json
 
 
 def test_a_sweep_page_shows_what_each_demonstration_adds(tmp_path):
@@ -219,11 +155,6 @@ def test_a_shot_curve_goes_through_the_means_with_a_band_where_there_are_several
     assert corners[1][1] < line.marks[2].y < corners[2][1]
 
 
-BEYOND = curve(
-    (0, {"": 0.0}, 0.0, None), (1, {"seed=0": 0.0, "seed=1": 0.4}, 0.2, (-2.3, 2.7)), (2, {"": 0.4}, 0.4, (0.4, 0.4))
-)
-
-
 def test_a_chart_ends_where_its_metric_does():
     (chart,) = curve_charts([BEYOND])
     assert [tick for _, tick in chart.y_ticks] == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
@@ -267,14 +198,6 @@ def test_a_sweep_page_shows_what_was_analysed(tmp_path):
     labels = [attributes["aria-label"] for _, attributes in page.elements if "aria-label" in attributes]
     assert "seed 25 %, template 0 %, seed × template 25 %, test set 50 %" in labels
     assert "exact_match on qa over the number of demonstrations" in labels
-
-
-def difference(run, **changes):
-    found = Difference(
-        run=run, task="qa", metric="exact_match", higher_is_better=True, n=2, baseline_score=0.5, score=0.0,
-        difference=-0.5, ci95=(-0.75, 0.25), test="mcnemar", p_value=0.25, p_adjusted=0.0004, better=("q1",), worse=(),
-    )  # fmt: skip
-    return replace(found, **changes)
 
 
 def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_side(tmp_path):

@@ -1,9 +1,9 @@
-import random
 import re
 
 import pytest
 import torch
 from architectures import DECODER_ONLY, ENCODER_DECODER, GROUPED, VOCABULARY, build
+from reference_decoding import NEW_TOKENS, assert_as_generate, decode, generate, make_prompts
 from transformers import MistralConfig
 
 from icl_eval.decoding import Completion, StreamDecoder, Token
@@ -13,69 +13,10 @@ from icl_eval.decoding import opening as opening_module
 from icl_eval.decoding import sessions as sessions_module
 from icl_eval.decoding import stream as greedy_module
 from icl_eval.decoding.memory import MAX_ROWS, automatic_batch_size
-from icl_eval.decoding.networks import decoder_of, reset_attention
 from icl_eval.decoding.preparing import capabilities_of
-from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.sessions import SplitSession
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
-
-NEW_TOKENS = 10
-
-
-def make_prompts(model, seed=0, count=14):
-    """Prompts that share a prefix, prompts that share nothing, the prefix itself, a single token, and a copy."""
-    draw = random.Random(seed)
-    vocabulary = decoder_of(model.network).get_input_embeddings().num_embeddings
-
-    def ids(length):
-        return tuple(draw.randrange(10, vocabulary) for _ in range(length))
-
-    prefix, shared_input = ids(20), ids(9)
-    decoder_ids = [prefix + ids(draw.randint(1, 12)) for _ in range(count - 4)]
-    decoder_ids += [prefix, ids(1), ids(30), decoder_ids[0]]
-    prompts = []
-    for number, own in enumerate(decoder_ids):
-        encoder_ids = ()
-        if model.architecture == "encoder-decoder":
-            encoder_ids = ids(draw.randint(1, 30)) if number % 2 else shared_input
-            own = () if number % 5 == 4 else own
-        prompts.append(EncodedPrompt(Prompt(f"p{number}", None, None), encoder_ids, own))
-    return prompts
-
-
-def generate(model, prompt, **options):
-    """The library's own greedy search, one prompt at a time, as if it were the first."""
-    reset_attention(model.network)
-    context = [*start_ids(model), *prompt.decoder_ids]
-    inputs = {"input_ids": torch.tensor([context])}
-    if prompt.encoder_ids:
-        inputs = {"input_ids": torch.tensor([prompt.encoder_ids]), "decoder_input_ids": inputs["input_ids"]}
-    ids = model.network.generate(
-        **inputs,
-        attention_mask=torch.ones_like(inputs["input_ids"]),
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=NEW_TOKENS,
-        pad_token_id=0,
-        tokenizer=model.tokenizer,
-        **options,
-    )
-    return tuple(ids[0, len(context) :].tolist())
-
-
-def decode(model, prompts, **options):
-    events = list(StreamDecoder(model, NEW_TOKENS, **options).stream(prompts))
-    completions = [event for event in events if isinstance(event, Completion)]
-    assert len(completions) == len(prompts)
-    return {completion.example_id: completion for completion in completions}
-
-
-def assert_as_generate(model, prompts, **options):
-    decoded = decode(model, prompts, **options)
-    for prompt in prompts:
-        name = prompt.prompt.example_id
-        assert decoded[name].token_ids == generate(model, prompt), name
 
 
 @pytest.mark.parametrize("name", [*(n for n in DECODER_ONLY if n != "mamba"), *ENCODER_DECODER])

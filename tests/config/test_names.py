@@ -7,8 +7,7 @@ from importlib import import_module
 
 import pytest
 from omegaconf import OmegaConf
-from test_records import FIRST
-from test_reports import REPORT
+from sample_runs import FIRST, REPORT
 
 import icl_eval
 from icl_eval.analysis.measurements import measure

@@ -5,23 +5,15 @@ import sys
 from dataclasses import asdict, replace
 
 import pytest
-import test_reports
 from jinja2 import UndefinedError
 from parsed_pages import HOSTILE, Parsed, assert_self_contained
-from test_records import FIRST, SECOND
+from sample_pages import REPORT, write_run
+from sample_runs import FIRST, SECOND
 
 from icl_eval.formatting import short
 from icl_eval.reporting.pages import rendering
-from icl_eval.reporting.pages.run_page import write_run_page
 from icl_eval.reporting.pages.scales import metric_scale, nice_scale
 from icl_eval.runs.records import ShownDemonstration
-from icl_eval.runs.reports import write_report
-
-REPORT = replace(
-    test_reports.REPORT,
-    run=replace(test_reports.REPORT.run, decoding={"search": "greedy", "dtype": "float32", "batch_invariant": True}),
-    provenance=replace(test_reports.REPORT.provenance, versions={"icl_eval": "0.1.0"}),
-)
 
 
 def render(template, **values):
@@ -57,17 +49,6 @@ def test_a_number_that_json_does_not_have_is_null():
 def test_a_name_that_a_page_does_not_get_is_an_error():
     with pytest.raises(UndefinedError, match="'missing' is undefined"):
         render("{% block main %}{{ missing }}{% endblock %}")
-
-
-def write_run(folder, *records, report=REPORT):
-    """Write what a run of one task leaves, and its page; return the page as a browser reads it."""
-    folder.mkdir(exist_ok=True)
-    report = replace(report, results={"qa": replace(report.results["qa"], n=len(records))})
-    write_report(report, folder / "report.json")
-    lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
-    (folder / "samples_qa.jsonl").write_text(lines, encoding="utf-8")
-    write_run_page(folder)
-    return assert_self_contained((folder / "report.html").read_bytes().decode())
 
 
 def hostile_records():

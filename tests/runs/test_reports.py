@@ -4,55 +4,14 @@ from importlib.resources import files
 
 import jsonschema
 import pytest
+from sample_runs import REPORT
 
 from icl_eval.errors import DataError
-from icl_eval.runs.behaviour import Agreement, Behaviour
 from icl_eval.runs.reports import (
-    SCHEMA_VERSION,
-    Counts,
-    MetricResult,
-    Provenance,
-    Report,
-    RunInfo,
-    TaskResult,
-    Timing,
     read_report,
     report_schema,
     write_json,
     write_report,
-)
-
-REPORT = Report(
-    schema_version=SCHEMA_VERSION,
-    run=RunInfo(
-        model="tiny-gpt2",
-        architecture="decoder-only",
-        template="labelled",
-        placement="decoder",
-        conventions={},
-        num_fewshot=2,
-        demonstrations="random",
-        order="as_selected",
-        control="none",
-        leave_out=None,
-        seed=0,
-        decoding={"search": "greedy", "tasks": {"qa": {"stop": ["\n"], "max_new_tokens": 16}}},
-        fingerprint="0123456789abcdef",
-    ),
-    results={
-        "qa": TaskResult(
-            n=3,
-            num_fewshot=2,
-            metrics={
-                "exact_match": MetricResult(1 / 3, 0.27, (0.0, 1.0), "exact_match|case:ignored", True),
-                "hub": MetricResult(12.5, None, None, "hub|name:perplexity", False),
-            },
-            counts=Counts(120, 80, 31, {"eos": 1, "stop": 2}, {"exact_match": 0}, {"2": 3}),
-            behaviour=Behaviour(Agreement(3, 1 / 3, 0.0), None, Agreement(3, 1 / 3, 2 / 3)),
-        )
-    },
-    timing=Timing({"prompts": 0.1, "decoding": 0.2}, None),
-    provenance=Provenance({"torch": "2.9"}, None, "sha256:…", {"qa": "abc"}, {"num_fewshot": 2}, {"cpu": "é"}),
 )
 
 

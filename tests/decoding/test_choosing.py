@@ -4,8 +4,8 @@ from collections import Counter
 import pytest
 import torch
 from architectures import build
+from reference_decoding import decode, generate, make_prompts
 from scipy import stats
-from test_decoding import decode, generate, make_prompts
 
 from icl_eval.decoding import StreamDecoder, Token
 from icl_eval.decoding.choosing import draw, uniforms_of

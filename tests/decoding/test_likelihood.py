@@ -1,60 +1,14 @@
-import random
-
 import pytest
 import torch
 from architectures import DECODER_ONLY, ENCODER_DECODER, VOCABULARY, build
+from reference_decoding import make_questions, plain_log_probs
 
 from icl_eval.decoding import LikelihoodScorer, branches
 from icl_eval.decoding.branches import ForkedBranches, TreeBranches
-from icl_eval.decoding.networks import decoder_of, reset_attention, takes
-from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.trees import ROOT, build_tree
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.continuations import Continuations
-
-
-def make_questions(model, seed=0, count=10):
-    """Questions after shared demonstrations, one after nothing, one of a single token, and a copy.
-
-    Their texts are uneven; some begin alike, and one is a prefix of another.
-    """
-    draw = random.Random(seed)
-    vocabulary = decoder_of(model.network).get_input_embeddings().num_embeddings
-
-    def ids(length):
-        return tuple(draw.randrange(10, vocabulary) for _ in range(length))
-
-    prefix, shared_input, label = ids(20), ids(9), ids(3)
-    contexts = [prefix + ids(draw.randint(1, 9)) for _ in range(count - 3)] + [ids(1), ids(25)]
-    contexts.append(contexts[0])
-    asked = []
-    for number, context in enumerate(contexts):
-        encoder_ids = ()
-        if model.architecture == "encoder-decoder":
-            encoder_ids = ids(draw.randint(1, 30)) if number % 2 else shared_input
-            context = () if number % 5 == 4 else context
-        texts = (ids(1), label, label + ids(4), label[:2], label[:2] + ids(1), ids(draw.randint(2, 6)))
-        asked.append(Continuations(EncodedPrompt(Prompt("", None, None), encoder_ids, context), texts))
-    return asked
-
-
-def plain_log_probs(model, each, forced=()):
-    """One forward pass of the library's network for each text, without a cache."""
-    start = start_ids(model)
-    context = (*start, *(each.context.decoder_ids or forced))
-    found = []
-    for text in each.texts:
-        ids = torch.tensor([[*context, *text]])
-        inputs = {"input_ids": ids}
-        if each.context.encoder_ids:
-            inputs = {"input_ids": torch.tensor([each.context.encoder_ids]), "decoder_input_ids": ids}
-        if not each.context.encoder_ids and takes(model.network, "position_ids"):
-            inputs["position_ids"] = torch.arange(ids.shape[1])[None]
-        reset_attention(model.network)
-        logits = model.network(**inputs, use_cache=False).logits[0, len(context) - 1 : -1]
-        found.append(logits.log_softmax(-1)[range(len(text)), list(text)].tolist())
-    return found
 
 
 def assert_as_plain(model, asked, tolerance, forced=(), **options):

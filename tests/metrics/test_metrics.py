@@ -16,7 +16,7 @@ from icl_eval.errors import ConfigError, DataError
 from icl_eval.metrics import BLEU, CHRF, TER, ExactMatch, HubMetric, NumericMatch, TokenF1, local, score
 from icl_eval.metrics.means import mean_statistics
 
-CONF = Path(__file__).parent.parent / "conf" / "metrics"
+CONF = Path(__file__).parents[2] / "conf" / "metrics"
 
 # Imperfect output, an empty prediction, and one, two, three references.
 PREDICTIONS = ["The cat sat on a mat, I think.", "", "wholly different words here", "rain in the north"]

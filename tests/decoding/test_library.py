@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 from architectures import build
-from test_decoding import NEW_TOKENS, decode, make_prompts
+from reference_decoding import NEW_TOKENS, decode, make_prompts
 
 from icl_eval.decoding import Completion, Token, build_decoder
 from icl_eval.decoding.library import library_inputs

@@ -5,8 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from architectures import build
-from test_decoding import NEW_TOKENS, decode, generate, make_prompts
-from test_likelihood import make_questions, plain_log_probs
+from reference_decoding import NEW_TOKENS, decode, generate, make_prompts, make_questions, plain_log_probs
 from torch.nn.utils import prune
 
 from icl_eval.commands.trace.tracer import Limits, Tracer

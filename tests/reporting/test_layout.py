@@ -3,10 +3,10 @@ import shutil
 from dataclasses import replace
 
 import pytest
-import test_pages
-import test_sweep_pages
+import sample_pages
+import sample_sweeps
 from playwright.sync_api import sync_playwright
-from test_records import FIRST
+from sample_runs import FIRST
 
 from icl_eval.analysis import SweepAnalysis
 from icl_eval.analysis.comparison import Comparison
@@ -68,9 +68,9 @@ def measure(browser):
 
 def test_a_run_with_many_metrics_can_be_read_at_every_width(measure, tmp_path):
     found = MetricResult(0.5, 0.2, (0.1, 0.9), "x", True)
-    result = replace(test_pages.REPORT.results["qa"], metrics=dict.fromkeys(METRICS, found))
+    result = replace(sample_pages.REPORT.results["qa"], metrics=dict.fromkeys(METRICS, found))
     record = replace(FIRST, metrics=dict.fromkeys(METRICS, 0.5))
-    test_pages.write_run(tmp_path, record, report=replace(test_pages.REPORT, results={"qa": result}))
+    sample_pages.write_run(tmp_path, record, report=replace(sample_pages.REPORT, results={"qa": result}))
 
     measured = measure(tmp_path / "report.html")
 
@@ -86,10 +86,10 @@ def test_a_run_with_many_metrics_can_be_read_at_every_width(measure, tmp_path):
 
 
 def test_runs_with_long_names_stand_side_by_side_at_every_width(measure, tmp_path):
-    question = test_sweep_pages.record(1, "1", 1.0)
-    runs = [test_sweep_pages.write_run(tmp_path / name / LONG, question) for name in "ab"]
+    question = sample_sweeps.record(1, "1", 1.0)
+    runs = [sample_sweeps.write_run(tmp_path / name / LONG, question) for name in "ab"]
     names = tuple(str(run.folder) for run in runs)
-    found = test_sweep_pages.difference(names[1])
+    found = sample_sweeps.difference(names[1])
     write_comparison_page(Comparison(1, names[0], names[1:], 0, 1000, (), (found,)), runs, tmp_path / "page.html")
 
     for width, page in measure(tmp_path / "page.html").items():
@@ -101,12 +101,10 @@ def test_runs_with_long_names_stand_side_by_side_at_every_width(measure, tmp_pat
 
 
 def test_a_sweep_with_long_names_can_be_read_at_every_width(measure, tmp_path):
-    curve = test_sweep_pages.curve((0, {}, 0.0, None), (1, {"": 3e5}, 3e5, None), metric="reference_perplexity")
-    analysis = SweepAnalysis(
-        (test_sweep_pages.CURVE, curve), (test_sweep_pages.VARIANCE,), (), (test_sweep_pages.INFLUENCE,)
-    )
-    cells = [([f"seed={seed}", LONG], [test_sweep_pages.record(1, "1", 1.0)]) for seed in (0, 1)]
-    test_sweep_pages.write_sweep(tmp_path, cells, analysis)
+    curve = sample_sweeps.curve((0, {}, 0.0, None), (1, {"": 3e5}, 3e5, None), metric="reference_perplexity")
+    analysis = SweepAnalysis((sample_sweeps.CURVE, curve), (sample_sweeps.VARIANCE,), (), (sample_sweeps.INFLUENCE,))
+    cells = [([f"seed={seed}", LONG], [sample_sweeps.record(1, "1", 1.0)]) for seed in (0, 1)]
+    sample_sweeps.write_sweep(tmp_path, cells, analysis)
 
     for width, page in measure(tmp_path / "sweep.html").items():
         assert page["width"] <= width
@@ -116,7 +114,7 @@ def test_a_sweep_with_long_names_can_be_read_at_every_width(measure, tmp_path):
 
 @pytest.mark.parametrize("number", [0.0, 0.0625, -0.1875, 2.0, -2.25, 99.95, 999999.0, 1e6, -317239765.9, 2e12])
 def test_a_score_reads_the_same_from_a_template_and_from_a_script(number, browser, tmp_path):
-    test_pages.write_run(tmp_path, FIRST)
+    sample_pages.write_run(tmp_path, FIRST)
     page = browser.new_page()
     page.goto((tmp_path / "report.html").as_uri())
     assert page.evaluate("formatted", number) == typeset(short(number))

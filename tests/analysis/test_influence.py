@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import scipy.stats
-from test_records import FIRST
+from sample_runs import FIRST
 
 from icl_eval.analysis.influence import Answers, Effect, Values, influence_analyses, influences
 from icl_eval.analysis.measurements import Measurement

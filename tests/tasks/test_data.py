@@ -9,7 +9,7 @@ from icl_eval.config.composing import Composed
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.metrics.numeric_match import NumericMatch
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 TASKS = ("commonsense", "dialogue", "math", "qa", "showcase", "story", "translation", "translation_en_fr")
 SIZES = {"showcase": (24, 7), "story": (32, 20)}
 """By task, the least numbers of demonstrations and of test questions; of the others there are at least 32 and 60."""
