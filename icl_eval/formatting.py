@@ -3,7 +3,8 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -59,3 +60,16 @@ def shortened(name: str, text: str, size: int) -> str:
         size: How many bytes of the name may stay; 9 more are the digest's.
     """
     return f"{name.encode()[:size].decode(errors='ignore')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def find_not_finite(value: Any, place: str = "") -> str:
+    """Return the place and the value of the first number that is infinite or not a number; empty for none."""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"{place} is {value}"
+    if isinstance(value, Mapping):
+        parts = [(f"{place}.{key}" if place else str(key), part) for key, part in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [(f"{place}[{number}]", part) for number, part in enumerate(value)]
+    else:
+        return ""
+    return next(filter(None, (find_not_finite(part, name) for name, part in parts)), "")

@@ -68,7 +68,10 @@ class ModelCard:
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A loaded model: its network is in evaluation mode and takes no gradients."""
+    """A loaded model; whatever runs its network gives it back as it was.
+
+    A network that `load_model` loads is in evaluation mode and takes no gradients; any other is run in evaluation mode.
+    """
 
     network: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"

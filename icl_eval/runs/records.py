@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
+from icl_eval.formatting import find_not_finite
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,14 @@ class RecordLog:
         self._file = path.open("a", encoding="utf-8", newline="\n")
 
     def append(self, record: Record) -> None:
-        """Add one finished record and flush it to the file."""
+        """Add one finished record and flush it to the file.
+
+        Raises:
+            DataError: When a number in it is infinite or not a number.
+        """
+        line = _line(record)
         self.records[record.example_id] = record
-        self._file.write(_line(record))
+        self._file.write(line)
         self._file.flush()
 
     def finish(self, records: Iterable[Record]) -> None:
@@ -151,7 +157,10 @@ def read_records(path: Path) -> list[Record]:
 
 
 def _line(record: Record) -> str:
-    return json.dumps(asdict(record), ensure_ascii=False) + "\n"
+    value = asdict(record)
+    if found := find_not_finite(value):
+        raise DataError(f"{record.example_id}: its record cannot be written ({found}, which is not a finite number)")
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _parse(path: Path, number: int, line: bytes) -> Record:

@@ -5,7 +5,6 @@ same command is in `timing` and `provenance`.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
+from icl_eval.formatting import find_not_finite
 from icl_eval.runs.behaviour import Behaviour
 from icl_eval.runs.migration import upgrade_config
 
@@ -217,16 +217,3 @@ def write_json(value: Any, path: Path) -> None:
         raise DataError(f"{path}: cannot be written ({find_not_finite(value)}, which is not a finite number)") from None
     temporary.write_text(content, encoding="utf-8", newline="\n")
     temporary.replace(path)
-
-
-def find_not_finite(value: Any, place: str = "") -> str:
-    """Return the place and the value of the first number that is infinite or not a number; empty for none."""
-    if isinstance(value, float):
-        return "" if math.isfinite(value) else f"{place} is {value}"
-    if isinstance(value, Mapping):
-        parts = [(f"{place}.{key}" if place else str(key), part) for key, part in value.items()]
-    elif isinstance(value, list | tuple):
-        parts = [(f"{place}[{number}]", part) for number, part in enumerate(value)]
-    else:
-        return ""
-    return next(filter(None, (find_not_finite(part, name) for name, part in parts)), "")

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import pytest
 from sample_runs import FIRST, SECOND
@@ -41,6 +42,16 @@ def test_a_record_is_one_line_that_reads_back(path):
     write(path, FIRST)
     assert path.read_bytes() == LINE.encode()
     assert read_records(path) == [FIRST]
+
+
+def test_a_record_with_a_number_that_json_has_no_word_for_is_not_written(path):
+    broken = dataclasses.replace(PARIS, logprob=float("nan"))
+    record = dataclasses.replace(SECOND, likelihood=QuestionLikelihood((PARIS, broken), (), None))
+    place = "likelihood.references[1].logprob"
+    message = f"qa-test-002: its record cannot be written ({place} is nan, which is not a finite number)"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        write(path, record)
+    assert path.read_bytes() == b""
 
 
 def test_a_record_is_on_disk_as_soon_as_it_is_appended(path):

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import asdict, replace
 from importlib.resources import files
 
@@ -78,3 +79,12 @@ def part(document, place):
     for name in filter(None, place.split(".")):
         document = document[name]
     return document
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_no_file_gets_a_number_that_json_has_no_word_for(path, value):
+    broken = {"qa": replace(REPORT.results["qa"], metrics={"bleu": MetricResult(value, None, None, "", True)})}
+    message = f"{path}: cannot be written (results.qa.metrics.bleu.score is {value}, which is not a finite number)"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        write_report(replace(REPORT, results=broken), path)
+    assert not path.exists()
