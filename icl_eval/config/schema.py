@@ -172,11 +172,12 @@ def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:
 
     Raises:
         ConfigError: When it holds a key that the schema does not have (Hydra lets `+key=value` add one to
-            anything), or lacks one that has no default.
+            anything), lacks one that has no default, or has half a character in a string.
     """
     for missing in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{missing}: a value is needed ({missing}=…)")
     _reject_added_keys(cfg, schema, "")
+    _reject_halves(OmegaConf.to_container(cfg, resolve=True), "")
     return typing.cast("Schema", OmegaConf.to_object(cfg))
 
 
@@ -191,6 +192,18 @@ def _reject_added_keys(node: Any, schema: Any, path: str) -> None:
     elif typing.get_origin(schema) is dict and OmegaConf.is_config(node):
         for key in node:
             _reject_added_keys(node[key], typing.get_args(schema)[1], f"{path}{key}.")
+
+
+def _reject_halves(value: Any, key: str) -> None:
+    """Refuse one half of a surrogate pair, which YAML can escape and no tokenizer can read."""
+    if isinstance(value, dict | list):
+        for name, member in value.items() if isinstance(value, dict) else enumerate(value):
+            _reject_halves(member, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{key}: there is half a character ({value[error.start]!r}) in it") from None
 
 
 def takes_text(schema: type, key: str) -> bool:

@@ -7,6 +7,7 @@
 | `generate` | whatever the library's own `generate` makes of its options | nothing: one at a time |
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ OWN_OPTIONS = (
 """What a generation config can hold and a run decides by keys of its own, or not at all."""
 
 
+_TYPED_ESCAPES = re.compile(r"\s*(\\[nrt])(?:\\[nrt]|\s)*")
+"""White space of which a part is typed as a backslash and a letter."""
 _LEAST_TEMPERATURE = 1e-30
 """Logits divided by less come near the largest float32, 3.4e38."""
 
@@ -170,5 +173,8 @@ def check_stop(stop: Sequence[str] | None) -> None:
     """Raise ConfigError where a stop string would end everything, or is not what was surely meant."""
     if "" in (stop or ()):
         raise ConfigError("stop: an empty stop string would end every completion before it begins")
-    if "\\n" in (stop or ()):
-        raise ConfigError(r'stop: \n is a backslash and an n here; between double quotes it is a line break: ["\n"]')
+    for typed in filter(None, map(_TYPED_ESCAPES.fullmatch, stop or ())):
+        raise ConfigError(
+            f"stop: {typed[1]} is a backslash and a letter here, so that it never matches; between double quotes, "
+            r'\n is a line break and \t a tab: ["\n"]'
+        )

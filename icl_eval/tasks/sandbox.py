@@ -31,7 +31,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_SIZE = 20_000_000
 MAX_TOTAL = 100_000_000
-MAX_SECONDS = 2.0
+MAX_SECONDS = 1.0
 MAX_BITS = 10_000
 MEMBER = 20
 
@@ -79,7 +79,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if self.total > MAX_TOTAL:
             raise SecurityError(f"it makes strings of more than {MAX_TOTAL:,} characters")
         if time.thread_time() > self.deadline:
-            raise SecurityError(f"it takes more than {MAX_SECONDS:g} seconds")
+            raise SecurityError(f"it takes more than {MAX_SECONDS:g} s of processor time")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute `left operator right` where the result is not too large."""

@@ -205,7 +205,13 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         ),
         (
             ["decoding.stop=['\\n']"],
-            r'decoding.stop: \n is a backslash and an n here; between double quotes it is a line break: ["\n"]',
+            r"decoding.stop: \n is a backslash and a letter here, so that it never matches; between double quotes, "
+            r'\n is a line break and \t a tab: ["\n"]',
+        ),
+        (
+            [r'decoding.stop=["\r\n"]'],
+            r"decoding.stop: \r is a backslash and a letter here, so that it never matches; between double quotes, "
+            r'\n is a line break and \t a tab: ["\n"]',
         ),
         (["template.separator=${x}"], "template.separator: Interpolation key 'x' not found"),
         (
@@ -253,7 +259,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
             ["model.source={t5}", "placement=decoder"],
             "placement=decoder: tiny-t5 is encoder-decoder; it takes encoder or split",
         ),
-        (["template=chat"], "template=chat: this model's tokenizer has no chat template; use another template"),
+        (["template=chat"], "template=chat: tiny-gpt2 has no chat template in its tokenizer; use another template"),
         (
             ['template.question="{{ choices }}"'],
             "template 'labelled': question: 'choices' is undefined, for example 'qa-pool-010' of task 'qa' "

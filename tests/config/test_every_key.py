@@ -21,6 +21,7 @@ from icl_eval.config.setup import conf_dir
 
 STREAM = ("model.source={gpt2}", "prompt='Question: is the sky blue?'", "max_new_tokens=12", "device=cpu")
 STREAM_CHANGES = {
+    "model.chat_template": ([], ["model.chat_template=dated"]),  # refused: a prompt of one's own is no conversation
     "prompt": ([], ["prompt='The house is small.'"]),
     "decoder_prompt": (["model.source={t5}"], ["decoder_prompt='The house is'"]),
 }
@@ -283,7 +284,7 @@ def flatten(value, names=()):
 
 def test_every_key_has_a_row_in_the_table():
     assert set(walk(RunConfig)) == set(CHANGES)
-    assert set(walk(StreamConfig)) - set(CHANGES) == set(STREAM_CHANGES)
+    assert set(walk(StreamConfig)) - set(CHANGES) == set(STREAM_CHANGES) - set(CHANGES)
     assert set(walk(TraceConfig)) - set(CHANGES) == set(TRACE_CHANGES)
 
 
@@ -493,7 +494,7 @@ def test_law_9_every_key_changes_something_observable(key, observe):
 
 @pytest.mark.parametrize("key", sorted(walk(StreamConfig)))
 def test_law_9_every_key_changes_a_stream(key, icl_eval_command, places):
-    _, before, change = CHANGES[key] if key in CHANGES else (None, *STREAM_CHANGES[key])
+    before, change = STREAM_CHANGES[key] if key in STREAM_CHANGES else CHANGES[key][1:]
 
     def shown(overrides):
         outcome = icl_eval_command("stream", *(fill(override, places) for override in [*STREAM, *overrides]))
