@@ -2,7 +2,7 @@ import dataclasses
 import re
 
 import pytest
-from sample_runs import FIRST, SECOND
+from sample_runs import FIRST, PARIS, SECOND
 
 from icl_eval.errors import DataError
 from icl_eval.runs.records import (

@@ -9,6 +9,7 @@ from sample_runs import REPORT
 
 from icl_eval.errors import DataError
 from icl_eval.runs.reports import (
+    MetricResult,
     read_report,
     report_schema,
     write_json,
