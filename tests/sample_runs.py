@@ -83,5 +83,7 @@ REPORT = Report(
         )
     },
     timing=Timing({"prompts": 0.1, "decoding": 0.2}, None),
-    provenance=Provenance({"torch": "2.9"}, None, "sha256:…", {"qa": "abc"}, {"num_fewshot": 2}, {"cpu": "é"}),
+    provenance=Provenance(
+        {"torch": "2.9"}, None, "sha256:…", {"qa": "abc"}, {"num_fewshot": 2}, {"cpu": "é"}, ("num_fewshot=2",)
+    ),
 )

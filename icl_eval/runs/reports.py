@@ -134,7 +134,7 @@ class Provenance:
     """The whole composed configuration, with the names of what was chosen."""
     host: Mapping[str, Any]
     overrides: tuple[str, ...] = ()
-    """What was asked for, in the words of the command line."""
+    """What was asked for, in the words of the command line; a report of version 1 does not say."""
 
 
 @dataclass(frozen=True)

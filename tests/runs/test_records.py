@@ -5,10 +5,7 @@ import pytest
 from sample_runs import FIRST, PARIS, SECOND
 
 from icl_eval.errors import DataError
-from icl_eval.runs.records import (
-    RecordLog,
-    read_records,
-)
+from icl_eval.runs.records import QuestionLikelihood, RecordLog, read_records
 
 LINE = (
     '{"example_id": "qa-test-001", "doc": {"question": "Où ?"}, "targets": ["Paris", "à Paris"], "encoder": null, '
