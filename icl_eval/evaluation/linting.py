@@ -66,7 +66,7 @@ def lint_pool(prepared: PreparedTask) -> Iterator[str]:
     found = [f"{left_out} repeats {kept}" for left_out, kept in find_duplicates(plan.task.pool, plan.match_field)]
     if found:
         share = f"{len(found)} of {len(plan.task.pool)} rows of the pool are duplicates"
-        yield f"{share} ({listed(found)}); a question is shown each once"
+        yield f"{share} ({listed(found)}); each is drawn once"
 
 
 def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any) -> Iterator[str]:

@@ -7,6 +7,7 @@ mixed types into re-quoted text without a word, and names neither file nor line 
 import csv
 import json
 import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -150,7 +151,7 @@ def _object(where: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 def _require_different(names: Sequence[str], what: str) -> None:
     """Refuse names of which one is there twice: the parsers would keep its last value and forget the others."""
     if len(set(names)) < len(names):
-        name = next(name for name in names if names.count(name) > 1)
+        name = next(name for name, count in Counter(names).items() if count > 1)
         raise DataError(f"{what} {name!r} is there more than once; each name must have one value")
 
 

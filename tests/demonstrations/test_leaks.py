@@ -63,7 +63,7 @@ def test_duplicates_in_a_pool_are_said_before_anything_is_decoded_and_in_a_previ
         raise KeyboardInterrupt
 
     (tmp_path / "pool.csv").write_text("question,references\nwho?,a\nwhat?,b\n WHAT? ,B\nwhat?,c\n")
-    said = "qa: 1 of 4 rows of the pool are duplicates (pool-2 repeats pool-1); a question is shown each once"
+    said = "qa: 1 of 4 rows of the pool are duplicates (pool-2 repeats pool-1); each is drawn once"
     preview = icl_eval_command("preview", *leaking, "num_fewshot=3").out
     assert said in " ".join(preview.split())
     assert "duplicates" not in icl_eval_command("preview", *leaking, "num_fewshot=0").out

@@ -76,6 +76,10 @@ DATA = {
     ),
     "rows.json": (bytes_of(ROW), ": a file of rows has a name that ends in .jsonl, .csv or .parquet"),
     "header.csv": (bytes_of(HEADER), ": no rows in it"),
+    "many.csv": (  # to count each name among all would take minutes
+        bytes_of(",".join([*map(str, range(100_000)), "99999"]).encode() + b"\n"),
+        ":1: the column '99999' is there more than once",
+    ),
     "quote.csv": (bytes_of(HEADER + b'"a,b\n'), ":2: not CSV (unexpected end of data)"),
     "semicolons.csv": (
         bytes_of(HEADER.replace(b",", b";") + b"a;b\n"),
