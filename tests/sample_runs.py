@@ -78,7 +78,7 @@ REPORT = Report(
                 "exact_match": MetricResult(1 / 3, 0.27, (0.0, 1.0), "exact_match|case:ignored", True),
                 "hub": MetricResult(12.5, None, None, "hub|name:perplexity", False),
             },
-            counts=Counts(120, 80, 31, {"eos": 1, "stop": 2}, {"exact_match": 0}, {"2": 3}),
+            counts=Counts(120, 80, 31, {"eos": 1, "stop": 2}, {"exact_match": 0}, {"2": 3}, 1, {"\n": 1}),
             behaviour=Behaviour(Agreement(3, 1 / 3, 0.0), None, Agreement(3, 1 / 3, 2 / 3)),
         )
     },

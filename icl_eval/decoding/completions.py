@@ -28,3 +28,5 @@ class Completion:
     token_ids: tuple[int, ...]
     """Everything that was generated, the end-of-sequence token or the stop string's tokens included."""
     finish_reason: FinishReason
+    stop_string: str | None = None
+    """What ended it where `finish_reason` is `stop`."""

@@ -98,6 +98,7 @@ class Hypothesis:
             "".join(self._pieces),
             tuple(self.token_ids),
             self.finish_reason,
+            self._stop_filter.found if self.finish_reason == "stop" else None,
         )
 
 

@@ -293,4 +293,5 @@ def _record(
         finish_reason=completion.finish_reason,
         prompt_hash=prompt.hash,
         demonstrations=prompt.demonstrations,
+        stop_string=completion.stop_string,
     )

@@ -1,5 +1,6 @@
 """Results: from a task's finished records to the parts of a report; nothing here asks a model."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +39,7 @@ def score_task(
         num_fewshot=evaluation.choice.num_shown,
         metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
         counts=_count(
-            records,
+            scored,
             prefix_tokens_reused=_count_reused(evaluation, card, task) if evaluation.search.shares_prefixes else 0,
             unparsed={s.metric: s.unparsed for s in scores if s.unparsed is not None},
         ),
@@ -48,6 +49,10 @@ def score_task(
 
 def _count(records: Sequence[Record], prefix_tokens_reused: int, unparsed: Mapping[str, int]) -> Counts:
     shots = Counter(record.shots_effective for record in records)
+    expected = [record for record in records if not any(map(_says_nothing, record.targets))]
+    stops = [
+        record.stop_string for record in expected if record.stop_string is not None and _says_nothing(record.completion)
+    ]
     return Counts(
         prompt_tokens=sum(record.prompt_tokens for record in records),
         prefix_tokens_reused=prefix_tokens_reused,
@@ -55,7 +60,17 @@ def _count(records: Sequence[Record], prefix_tokens_reused: int, unparsed: Mappi
         finish_reasons=dict(sorted(Counter(record.finish_reason for record in records).items())),
         unparsed=unparsed,
         shots_effective={str(number): shots[number] for number in sorted(shots)},
+        empty=sum(record.finish_reason != "undecoded" and _says_nothing(record.prediction) for record in expected),
+        stopped_empty=dict(sorted(Counter(stops).items())),
     )
+
+
+_TAG = re.compile(r"</?\|?\w+\|?>")
+
+
+def _says_nothing(text: str) -> bool:
+    """Return whether a string has nothing but white space and tags such as `<think>`."""
+    return not _TAG.sub("", text).strip()
 
 
 def _count_reused(evaluation: Evaluation, card: ModelCard, task: PreparedTask) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from icl_eval.runs.reports import Report
+from icl_eval.runs.reports import Counts, Report
 
 
 def remarks(report: Report) -> Iterator[str]:
@@ -15,8 +15,21 @@ def remarks(report: Report) -> Iterator[str]:
         for metric, count in result.counts.unparsed.items():
             if count:
                 yield f"{name}: {metric} found no number in {count} of {result.n} predictions"
+        if result.counts.empty >= 0.9 * result.n:
+            yield f"{name}: {result.counts.empty} of {result.n} predictions are empty{_reason(result.counts)}"
         cut = result.counts.finish_reasons.get("length", 0)
         if cut > result.n / 4:
             yield f"{name}: {cut} of {result.n} completions were cut at max_new_tokens"
     if not report.run.decoding["batch_invariant"]:
         yield f"{report.run.decoding['dtype']}: completions can depend on batch_size; float32 is exact"
+
+
+def _reason(counts: Counts) -> str:
+    """Return what probably left predictions empty, and what to try."""
+    if not counts.stopped_empty:
+        return "; look at the completions: the template, or postprocessing, may not suit the model"
+    stop, stopped = max(counts.stopped_empty.items(), key=lambda item: item[1])
+    return (
+        f"; {stopped} completions ended at the stop string {stop!r} before any text: try decoding.stop=[] with "
+        "postprocessing=first_line, or =extract where a model thinks first"
+    )

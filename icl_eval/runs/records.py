@@ -86,6 +86,8 @@ class Record:
     """What was shown, in the order of the prompt."""
     likelihood: QuestionLikelihood | None = None
     """What the model finds of answers that it is given, where that was asked for."""
+    stop_string: str | None = None
+    """What ended the completion where `finish_reason` is `stop`."""
 
     @property
     def asked(self) -> dict[str, Any]:

@@ -6,11 +6,11 @@ same command is in `timing` and `provenance`.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
 from icl_eval.formatting import find_not_finite
@@ -19,6 +19,10 @@ from icl_eval.runs.migration import upgrade_config
 
 SCHEMA_VERSION: Literal[2] = 2
 """Version 1 had classes in place of names in `provenance.config`; such reports are read as version 2."""
+
+
+_WRITTEN_WHOLE = ConfigDict(json_schema_serialization_defaults_required=True)
+"""A field that an earlier report lacks has a default for reading; a report that is written has all fields."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class MetricResult:
 class Counts:
     """What went in and out, summed over a task's examples."""
 
+    __pydantic_config__ = _WRITTEN_WHOLE
+
     prompt_tokens: int
     """Tokens of all prompts, encoder and decoder side, without padding."""
     prefix_tokens_reused: int
@@ -66,6 +72,10 @@ class Counts:
     """By metric, in how many predictions it found nothing that it could compare."""
     shots_effective: Mapping[str, int]
     """How many prompts held how many demonstrations."""
+    empty: int = 0
+    """Predictions that are empty, or nothing but a tag such as `<think>`, though no reference is."""
+    stopped_empty: Mapping[str, int] = field(default_factory=dict)
+    """By stop string, how many completions it ended before any such text."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,8 @@ class Timing:
 class Provenance:
     """Where a number came from."""
 
+    __pydantic_config__ = _WRITTEN_WHOLE
+
     versions: Mapping[str, str]
     git_commit: str | None
     weights: str
@@ -164,8 +176,8 @@ _FAILURE = TypeAdapter(Failure)
 
 
 def report_schema() -> dict[str, Any]:
-    """Return the JSON Schema of `report.json`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_REPORT.json_schema()}
+    """Return the JSON Schema of `report.json` as it is written; a report of before may lack what has a default."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_REPORT.json_schema(mode="serialization")}
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -552,13 +552,14 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
     ]  # fmt: skip
     assert list(report["results"]["qa"]["counts"]) == [
         "prompt_tokens", "prefix_tokens_reused", "completion_tokens", "finish_reasons", "unparsed", "shots_effective",
+        "empty", "stopped_empty",
     ]  # fmt: skip
     assert list(report["provenance"]) == ["versions", "git_commit", "weights", "datasets", "config", "host"]
     for sample in samples:
         assert list(sample) == [
             "example_id", "doc", "targets", "encoder", "decoder", "demonstration_ids", "shots_requested",
             "shots_effective", "completion", "prediction", "metrics", "prompt_tokens",
-            "completion_tokens", "finish_reason", "prompt_hash", "demonstrations", "likelihood",
+            "completion_tokens", "finish_reason", "prompt_hash", "demonstrations", "likelihood", "stop_string",
         ]  # fmt: skip
     assert [sample["example_id"] for sample in samples] == ["qa-test-001", "qa-test-002"]
     assert outcome.out.endswith("\nreport: run/report.json\npage: run/report.html\n")

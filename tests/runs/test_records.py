@@ -13,7 +13,8 @@ LINE = (
     '"completion": " Paris\u2028\\r\\n\u0085😀", "prediction": "Paris", '
     '"metrics": {"exact_match": 1.0, "numeric_strict": null}, "prompt_tokens": 9, "completion_tokens": 3, '
     '"finish_reason": "eos", "prompt_hash": "0123456789abcdef", '
-    '"demonstrations": [{"id": "qa-pool-007", "target": "Rom", "similarity": 0.25}], "likelihood": null}\n'
+    '"demonstrations": [{"id": "qa-pool-007", "target": "Rom", "similarity": 0.25}], "likelihood": null, '
+    '"stop_string": null}\n'
 )
 
 

@@ -1,0 +1,60 @@
+import json
+from dataclasses import replace
+
+import pytest
+from test_reports import REPORT
+
+from icl_eval.decoding import Completion, StreamDecoder
+from icl_eval.reporting.remarks import remarks
+from icl_eval.runs.reports import Counts
+
+TRY = "before any text: try decoding.stop=[] with postprocessing=first_line"
+
+
+@pytest.mark.parametrize(
+    ("empty", "stopped_empty", "sentence"),
+    [
+        (17, {"\n": 17}, None),
+        (
+            18,
+            {},
+            "18 of 20 predictions are empty; look at the completions: the template, or postprocessing, may not suit",
+        ),
+        (
+            20,
+            {"\n": 3, "Q:": 12},
+            f"20 of 20 predictions are empty; 12 completions ended at the stop string 'Q:' {TRY}",
+        ),
+    ],
+)
+def test_a_score_of_empty_predictions_has_a_remark(empty, stopped_empty, sentence):
+    result = REPORT.results["qa"]
+    counts = Counts(1, 1, 1, {"stop": 20}, {}, {"2": 20}, empty, stopped_empty)
+    run = replace(REPORT.run, decoding={**REPORT.run.decoding, "batch_invariant": True})
+    found = list(remarks(replace(REPORT, run=run, results={"qa": replace(result, n=20, counts=counts)})))
+    assert len(found) == (sentence is not None)
+    assert all(line.startswith(f"qa: {sentence}") for line in found)
+
+
+SAID = {
+    "qa-test-001": Completion("qa-test-001", "", (1,), "stop", "\n"),
+    "qa-test-002": Completion("qa-test-002", " <think> ", (1,), "stop", "\n"),
+    "qa-test-003": Completion("qa-test-003", "", (1,), "eos"),
+    "qa-test-004": Completion("qa-test-004", "Paris", (1,), "stop", "\n"),
+}
+
+
+def test_what_left_predictions_empty_is_recorded_and_counted(icl_eval_command, gpt2, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        StreamDecoder, "stream", lambda _, prompts, **options: (SAID[prompt.prompt.example_id] for prompt in prompts)
+    )
+    run = [f"model.source={gpt2}", "task=[qa]", "num_fewshot=0", "hydra.run.dir=run"]
+    outcome = icl_eval_command(*run, "limit=3")
+    assert f"qa: 3 of 3 predictions are empty; 2 completions ended at the stop string '\\n' {TRY}" in outcome.out
+    assert TRY in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    outcome = icl_eval_command(*run, "limit=4", "hydra.run.dir=other")
+    assert "are empty" not in outcome.out
+    counts = json.loads((tmp_path / "other" / "report.json").read_text(encoding="utf-8"))["results"]["qa"]["counts"]
+    assert (counts["empty"], counts["stopped_empty"]) == (3, {"\n": 2})
+    lines = (tmp_path / "other" / "samples_qa.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["stop_string"] for line in lines] == ["\n", "\n", None, "\n"]
