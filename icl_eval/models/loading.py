@@ -19,7 +19,7 @@ from icl_eval.models.in_memory import WeightsInMemory, digest_network
 from icl_eval.models.memory import free_bytes, is_out_of_memory
 from icl_eval.models.quiet import quiet_transformers
 from icl_eval.models.weights import ModelSpec, Weights, check_generation_config, count_bytes, resolve_weights
-from icl_eval.models.weights.fitting import check_found, check_layers, check_numbers, check_room
+from icl_eval.models.weights.fitting import check_found, check_layers, check_numbers, check_room, check_sizes
 from icl_eval.models.weights.folders import read_json_object
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def read_card(spec: ModelSource) -> ModelCard:
     _refuse_own_code(spec, weights)
     with _reading(weights, "config.json"):
         config = AutoConfig.from_pretrained(weights.folder, **_local(spec))
+    check_sizes(config, weights.name)
     architecture = read_architecture(config, weights.name)
     num_tokens = _count_embeddings(config)
     with _reading(weights, "the tokenizer"):
@@ -325,7 +326,7 @@ def load_own(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
     """Load a model that the caller alone has, and may change; see `load_model`."""
     card = read_card(spec)  # first, so that no weights are fetched for a model that is refused
     weights = resolve_weights(spec)
-    _check_sizes(spec, card, weights)
+    _check_described(spec, card, weights)
     _make_room(count_bytes(weights.folder, spec.allow_pickle, _ITEM_BYTES[dtype]), device)
     network = _load_network(spec, card, weights, dtype, device)
     with _reading(weights, "config.json"):
@@ -342,7 +343,7 @@ def load_own(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
     )
 
 
-def _check_sizes(spec: ModelSpec, card: ModelCard, weights: Weights) -> None:
+def _check_described(spec: ModelSpec, card: ModelCard, weights: Weights) -> None:
     """Refuse a configuration of a network that the files cannot fill, before room is taken for it."""
     import torch
 

@@ -1,3 +1,4 @@
+import errno
 import re
 
 import pytest
@@ -327,6 +328,10 @@ def test_tokens_come_while_others_are_still_to_be_decoded():
         (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a primitive descriptor iterator"), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
         (RuntimeError("The size of tensor a (2) must match the size of tensor b (3)"), False),
         (ValueError("out of memory"), False),
     ],

@@ -86,6 +86,27 @@ def test_a_sentence_transformers_folder_asks_for_its_package(gpt2, tmp_path, mon
         Encoder(ModelSpec(str(gpt2)), "cpu", source=str(folder)).embed(examples("a"))
 
 
+def test_an_encoder_that_runs_its_own_code_is_refused_and_nobody_is_asked(gpt2, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on the terminal"))
+    for name, config in {"unknown": {"model_type": "acme"}, "known": {}}.items():
+        folder = shutil.copytree(gpt2, tmp_path / name)
+        config = json.loads((folder / "config.json").read_text()) | {"auto_map": {"AutoModel": "code.Acme"}} | config
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "code.py").write_text("raise SystemExit('this ran')")
+    with pytest.raises(ModelUnavailableError, match=r"^demonstrations\.encoder: .*unknown runs Python code of its own"):
+        Encoder(ModelSpec(str(gpt2)), "cpu", source=str(tmp_path / "unknown")).embed(examples("a"))
+    own = Encoder(ModelSpec(str(gpt2)), "cpu").embed(examples("a"))
+    assert (Encoder(ModelSpec(str(gpt2)), "cpu", source=str(tmp_path / "known")).embed(examples("a")) == own).all()
+
+
+@pytest.mark.parametrize("kind", ["code.Acme", "os.system", None])
+def test_a_sentence_transformers_folder_with_modules_of_its_own_is_refused(gpt2, tmp_path, kind):
+    folder = shutil.copytree(gpt2, tmp_path / "sentences")
+    (folder / "modules.json").write_text(json.dumps([{"idx": 0, "path": "", "type": kind}]))
+    with pytest.raises(ModelUnavailableError, match=f"modules.json names {kind!r}, which is not of sentence_transf"):
+        Encoder(ModelSpec(str(gpt2)), "cpu", source=str(folder)).embed(examples("a"))
+
+
 def test_a_preview_says_that_it_loads_weights_and_a_run_records_what_was_retrieved(icl_eval_command, gpt2, tmp_path):
     options = [f"model.source={gpt2}", "task=[qa]", "demonstrations=nearest", "limit=2", "num_fewshot=2"]
     preview = icl_eval_command("preview", *options).out

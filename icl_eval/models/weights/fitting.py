@@ -26,6 +26,13 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 _NUMBERED = re.compile(r"\.\d+\.")
 
 
+def check_sizes(config: "PreTrainedConfig", name: str) -> None:
+    """Refuse sizes below 1; raises ModelUnavailableError."""
+    for key in _SIZES:
+        if isinstance(size := getattr(config, key, None), int) and size < 1:
+            raise ModelUnavailableError(f"config.json of {name} is damaged: {key}={size} must be 1 or more")
+
+
 def check_layers(folder: Path, allow_pickle: bool, config: "PreTrainedConfig", name: str) -> None:
     """Refuse a number of layers that the files cannot have, which may take a day to build.
 
@@ -39,9 +46,6 @@ def check_layers(folder: Path, allow_pickle: bool, config: "PreTrainedConfig", n
             raise ModelUnavailableError(
                 f"config.json of {name} is damaged: {key}={value}, with {most:,} tensors for them"
             )
-    for key in _SIZES:
-        if isinstance(size := getattr(config, key, None), int) and size < 1:
-            raise ModelUnavailableError(f"config.json of {name} is damaged: {key}={size} must be 1 or more")
 
 
 def check_room(folder: Path, allow_pickle: bool, described: int, name: str) -> None:
