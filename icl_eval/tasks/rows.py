@@ -273,7 +273,8 @@ def _load_dataset(source: DataSource) -> Any:
     datasets.disable_progress_bars()
     is_folder = Path(source.path).is_dir()
     offline = datasets.config.HF_HUB_OFFLINE
-    if not is_folder and not _hub_answers(source.path):
+    silence = None if is_folder or offline else _why_the_hub_is_silent(source.path)
+    if silence is not None:
         datasets.config.HF_HUB_OFFLINE = True  # it looks into its cache alone; else it would retry for half a minute
     try:
         return datasets.load_dataset(source.path, name=source.name, split=source.split)
@@ -281,20 +282,24 @@ def _load_dataset(source: DataSource) -> Any:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
+        reason = _one_line(cause)
+        if silence is not None and "OfflineModeIsEnabled" in reason:  # it only knows that we told it not to ask
+            reason = f"it is not in the cache, and the hub cannot be reached ({_one_line(silence)})"
         hint = "" if is_folder else "; give a .jsonl, .csv or .parquet file, or a local folder in the hub's layout"
-        raise DataError(f"data set {source.path!r} cannot be loaded: {_one_line(cause)}{hint}") from None
+        raise DataError(f"data set {source.path!r} cannot be loaded: {reason}{hint}") from None
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
 
 
-def _hub_answers(name: str) -> bool:
+def _why_the_hub_is_silent(name: str) -> Exception | None:
+    """Return what keeps the hub from answering, such as a proxy that refuses; None where it answers."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         HfApi().dataset_info(name, timeout=_HUB_TIMEOUT_S)
     except RepositoryNotFoundError:
-        return True  # it did, and the library will say what is wrong with the name
-    except Exception:  # connection errors are of whichever HTTP library the hub's client uses
-        return False
-    return True
+        return None  # it did answer, and the library will say what is wrong with the name
+    except Exception as error:  # connection errors are of whichever HTTP library the hub's client uses
+        return error
+    return None

@@ -655,6 +655,12 @@ def test_an_unreachable_hub_is_one_quick_sentence(tmp_path: Path) -> None:
     assert seconds < 20  # the library on its own retries for longer
 
 
+def test_a_proxy_that_refuses_is_blamed(tmp_path: Path) -> None:
+    answer, _ = ask("acme/llama", tmp_path, endpoint="http://hub.invalid", http_proxy="http://127.0.0.1:9")
+    assert "cannot be fetched from http://hub.invalid (" in answer
+    assert ", through the proxy that the environment names), and it is not in the hub's cache: connect" in answer
+
+
 def test_offline_mode_is_honoured(tmp_path: Path) -> None:
     answer, seconds = ask("acme/llama", tmp_path, HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE is set" in answer

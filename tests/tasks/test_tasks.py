@@ -228,8 +228,13 @@ def test_the_content_hash_knows_which_examples_are_demonstrations(tmp_path):
 
 
 def test_a_data_set_that_nobody_answers_for_leaves_the_next_one_its_network(monkeypatch):
+    def refuse(*_, **__):
+        raise ConnectionError("the proxy says no")
+
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    with pytest.raises(DataError, match="data set 'acme/none' cannot be loaded"):
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refuse)
+    reason = r"it is not in the cache, and the hub cannot be reached \(the proxy says no\); give"
+    with pytest.raises(DataError, match=f"data set 'acme/none' cannot be loaded: {reason}"):
         read_rows(DataSource("acme/none", split="test"))
     assert datasets.config.HF_HUB_OFFLINE is False
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from icl_eval.errors import ModelUnavailableError
 from icl_eval.models.weights.folders import check_whole
@@ -111,7 +113,14 @@ def _explain(spec: ModelSpec, error: Exception, lacking: str) -> str:
         reason, remedy = "HF_HUB_OFFLINE is set", "unset it once"
     else:
         reason, remedy = " ".join(str(error).split()) or type(error).__name__, "connect to the network once"
+        if _goes_through_proxy(constants.ENDPOINT):
+            reason += ", through the proxy that the environment names"
     return (
         f"{asked} cannot be fetched from {constants.ENDPOINT} ({reason}), and {lacking}: {remedy}, "
         "or give model.source=./FOLDER or ./FILE.gguf"
     )
+
+
+def _goes_through_proxy(address: str) -> bool:
+    parts = urlsplit(address)
+    return bool({parts.scheme, "all"} & getproxies().keys()) and not proxy_bypass(parts.hostname or "")
