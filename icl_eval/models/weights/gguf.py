@@ -46,9 +46,10 @@ def _convert(gguf: Path, folder: Path) -> None:
     claims = read_claims(gguf)
     place = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     config = AutoConfig.from_pretrained(**place)
+    auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     claims.carry_rope(config)
     claims.check_settings(config)
-    auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    claims.check_size(lambda: auto_class.from_config(config))
     unpacked = GgufConfig(dequantize=True)
     network, found = auto_class.from_pretrained(
         **place, config=config, quantization_config=unpacked, dtype="float32", output_loading_info=True

@@ -9,7 +9,7 @@ what cannot be carried over is refused by name. Rotary scaling is carried over h
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,8 @@ _ROPE_KEYS = {
 }
 _NEVER_USED = ".cross_attn_rel_b.weight"
 """T5's checkpoints have it, and neither transformers nor llama.cpp computes with it."""
+_MOST_SHARED = 4
+"""How many parameters of a network one tensor can fill: embeddings that are tied, on both sides and twice."""
 _YARN_ONES = ("rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_ext_factor")
 """transformers has no place for another value of them."""
 
@@ -99,6 +101,8 @@ class GgufClaims:
     settings: Mapping[str, Any]
     """The metadata of the architecture, without its name: `rope.freq_base` for `llama.rope.freq_base`."""
     tensors: tuple[str, ...]
+    num_items: int
+    """Of all tensors together."""
     rope_factors: tuple[float, ...] | None
     """What each pair of rotated dimensions is slowed down by; None where the file has no such tensor."""
     pre_tokenizer: str | None
@@ -116,6 +120,18 @@ class GgufClaims:
         if "partial_rotary_factor" in parameters:
             base["partial_rotary_factor"] = parameters["partial_rotary_factor"]
         config.rope_parameters = base | self._scaling(config.max_position_embeddings)
+
+    def check_size(self, build: Callable[[], "PreTrainedModel"]) -> None:
+        """Refuse a network that the file can never fill, before room is taken for it; raises ModelUnavailableError."""
+        import torch
+
+        layers = self.settings.get("block_count", 0)
+        if not isinstance(layers, int) or not 0 < layers <= len(self.tensors):
+            raise ModelUnavailableError(f"it says block_count={layers}, and has {len(self.tensors)} tensors")
+        with torch.device("meta"):
+            described = build().num_parameters()
+        if described > _MOST_SHARED * self.num_items:
+            raise ModelUnavailableError(f"its sizes make {described:,} numbers, and its tensors are {self.num_items:,}")
 
     def check_settings(self, config: "PreTrainedConfig") -> None:
         """Refuse settings of the file that a configuration does not have; raises ModelUnavailableError."""
@@ -223,6 +239,7 @@ def read_claims(gguf: Path) -> GgufClaims:
         architecture=architecture,
         settings={name.removeprefix(prefix): value for name, value in metadata.items() if name.startswith(prefix)},
         tensors=tuple(tensor.name for tensor in reader.tensors),
+        num_items=sum(tensor.n_elements for tensor in reader.tensors),
         rope_factors=tuple(map(float, factors[0])) if factors else None,
         pre_tokenizer=str(rule.contents()) if rule else None,
     )
