@@ -9,6 +9,9 @@ from tiny_models import train_bpe
 from tokenizers import AddedToken, processors
 
 from icl_eval.errors import ConfigError
+from icl_eval.models.weights import ModelSpec
+from icl_eval.models.weights.folders import digest_folder
+from icl_eval.models.weights.hub import choose_files
 from icl_eval.prompts import chats
 from icl_eval.prompts.building import Prompt
 from icl_eval.prompts.chats import chat_renderer
@@ -147,6 +150,23 @@ def test_a_template_is_chosen_by_name():
     with pytest.raises(ConfigError) as error:
         chat_renderer(tokenizer, "tiny", "short")(MESSAGES)
     assert str(error.value).startswith("template=chat: the chat template 'short' of tiny does not open")
+
+
+def test_a_named_template_is_fetched_and_belongs_to_the_model(tmp_path):
+    templates = {"default": CHATML, "short": LOOP + OPENING}
+    folder = tiny_models.save_gpt2(tmp_path / "named", chat_template=templates)
+    named = folder / "additional_chat_templates" / "short.jinja"
+    before = digest_folder(folder)
+    named.write_text(LOOP + "Say: " + OPENING)
+    assert digest_folder(folder) != before
+    names = [
+        "config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "additional_chat_templates/short.jinja",
+        "onnx/a.json",
+    ]
+    assert choose_files(names, ModelSpec("tiny/named"), descriptions_only=True) == names[:-1]
 
 
 CHAT = ("task=qa", "template=chat", "limit=2", "num_fewshot=1", "max_new_tokens=2", "hydra.run.dir=run")

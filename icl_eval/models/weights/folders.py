@@ -23,6 +23,7 @@ _OBJECTS = ("generation_config.json", "tokenizer_config.json", "special_tokens_m
 """Files that need not be there; a library takes some of them for absent when they are damaged."""
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.*", "*/adapter_config.json")
 _IDENTIFYING_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja", ".py"}
+_NAMED_CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
 
 
 def check_whole(folder: Path, allow_pickle: bool, descriptions_only: bool = False) -> None:
@@ -102,7 +103,7 @@ def count_bytes(folder: Path, allow_pickle: bool, item_bytes: int) -> int:
 def digest_folder(folder: Path) -> str:
     """Return a sha256 over the names and the contents of the model's files, wherever the folder lies."""
     whole = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in (*sorted(folder.iterdir()), *sorted(folder.glob(_NAMED_CHAT_TEMPLATES))):
         if path.is_file() and path.suffix in _IDENTIFYING_SUFFIXES:
             whole.update(f"{path.name} {sha256_of(path)}\n".encode())
     return whole.hexdigest()

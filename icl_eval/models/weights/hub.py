@@ -22,6 +22,7 @@ _PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 _CODE = re.compile(r".*\.py")
 _MODULES = re.compile(r"\d+_\w+/(config\.json|model\.safetensors)")
 """What sentence-transformers adds to a network, such as `1_Pooling/config.json`."""
+_NAMED_CHAT_TEMPLATES = re.compile(r"additional_chat_templates/[^/]+\.jinja")
 
 
 def fetch_snapshot(spec: ModelSpec, descriptions_only: bool) -> Path:
@@ -50,6 +51,7 @@ def choose_files(names: Sequence[str], spec: ModelSpec, descriptions_only: bool)
     if not descriptions_only:
         wanted.append(_choose_weights(top, spec))
     chosen = [name for name in top if any(pattern.fullmatch(name) for pattern in wanted)]
+    chosen += filter(_NAMED_CHAT_TEMPLATES.fullmatch, names)
     if "modules.json" in top:
         chosen += filter(_MODULES.fullmatch, names)
     return chosen
