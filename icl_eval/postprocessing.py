@@ -54,7 +54,7 @@ class Extract:
     def __post_init__(self) -> None:
         try:
             object.__setattr__(self, "_compiled", re.compile(self.pattern))
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ConfigError(f"pattern: {self.pattern!r}: {error}") from None
 
     def __call__(self, text: str) -> str:

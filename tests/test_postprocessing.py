@@ -36,6 +36,12 @@ def test_a_pattern_that_is_none_is_one_sentence():
     assert str(error.value) == "pattern: '(': missing ), unterminated subpattern at position 0"
 
 
+@pytest.mark.parametrize("pattern", ["(" * 5000, "a{" + "9" * 20 + "}"])
+def test_a_pattern_that_is_too_much_for_the_library_is_one_sentence(pattern):
+    with pytest.raises(ConfigError, match=r"^pattern: '.*': \w[^\n]*$"):
+        Extract(pattern)
+
+
 @pytest.mark.parametrize(
     ("options", "prediction"),
     [

@@ -92,6 +92,8 @@ def _load(name: str) -> Any:
     import evaluate
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
+    if not name.isprintable() or len(name) > 1000 or any(len(part) > 250 for part in Path(name).parts):
+        raise ConfigError(f"name={name[:80]!r}: neither a metric's name nor a path")
     if not name.endswith(".py") and Path(name, f"{Path(name).name}.py").exists():
         # evaluate 0.4.6 would run that file instead of the hub's metric, without a word.
         raise ConfigError(

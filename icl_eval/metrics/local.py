@@ -52,7 +52,8 @@ def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
         ConfigError: the value is none of them.
     """
     if value not in choices:
-        raise ConfigError(f"{option}={value} is unknown, choose one of: {', '.join(choices)}")
+        shown = value if value.isprintable() else repr(value)
+        raise ConfigError(f"{option}={shown} is unknown, choose one of: {', '.join(choices)}")
 
 
 def require_whole(option: str, value: int, least: int, most: int) -> None:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 import icl_eval.metrics
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.metrics import BLEU, CHRF, TER, ExactMatch, HubMetric, NumericMatch, TokenF1, local, score
+from icl_eval.metrics.building import build_metrics
 from icl_eval.metrics.means import mean_statistics
 
 CONF = Path(__file__).parents[2] / "conf" / "metrics"
@@ -604,6 +605,29 @@ def test_evaluate_refuses_an_empty_corpus_too():
 def test_a_bad_option_is_one_sentence(build, message):
     with pytest.raises(ConfigError, match=message) as error:
         build()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (5, "^metrics.own=5: must be a metric's options, with its class under _target_$"),
+        ([1], "^metrics.own=.*: must be a metric's options, with its class under _target_$"),
+        ({"_target_": "icl_eval.postprocessing.Strip"}, "^metrics.own._target_: 'icl_eval.postprocessing.Strip' is no"),
+        ({"_target_": "icl_eval.metrics.bleu.BLEU", "tokenize": "a\nb"}, r"^metrics.own.tokenize='a\\nb' is unknown"),
+        (
+            {"_target_": "icl_eval.metrics.hub.HubMetric", "name": "a" * 300},
+            "^metrics.own.name='a*': neither a metric",
+        ),
+        (
+            {"_target_": "icl_eval.metrics.hub.HubMetric", "name": "a\nb"},
+            r"^metrics.own.name='a\\nb': neither a metric",
+        ),
+    ],
+)
+def test_what_is_no_metric_is_one_sentence(options, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        build_metrics({"own": options}, "metrics")
     assert "\n" not in str(error.value)
 
 

@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from test_reports import REPORT
+from sample_runs import REPORT
 
 from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.reporting.remarks import remarks
