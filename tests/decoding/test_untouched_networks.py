@@ -190,6 +190,7 @@ WAYS = (stream, trace, generate_all, score)
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_what_the_caller_changes_is_seen_by_the_next_call(model, changes):
     prompts, asked = make_prompts(model, count=5), make_questions(model, count=4)
+    prompts = [prompts[number] for number in (0, 1, 4)]  # those with a common beginning, which is kept
     for _ in range(2):  # what is kept of one call is used by the next
         before = stream(model, prompts, asked)
     for change in changes:
