@@ -57,7 +57,7 @@ def product_switches(network: PreTrainedModel, layouts: Layouts, contents: Mappi
         contents: Digests of all tensors, by name; None where the weights may be other ones in every pass, so that
             none can be laid out.
     """
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if network.dtype not in _DTYPES or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return []
     layers = dict(_linear_layers(network))
     laid_out = {} if contents is None else layouts.get(layers, contents)
