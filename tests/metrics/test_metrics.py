@@ -611,9 +611,12 @@ def test_a_bad_option_is_one_sentence(build, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (5, "^metrics.own=5: must be a metric's options, with its class under _target_$"),
-        ([1], "^metrics.own=.*: must be a metric's options, with its class under _target_$"),
-        ({"_target_": "icl_eval.postprocessing.Strip"}, "^metrics.own._target_: 'icl_eval.postprocessing.Strip' is no"),
+        (5, "^metrics.own=5: must be a mapping whose _target_ is a class of icl_eval.metrics: "),
+        ([1], "^metrics.own=.*: must be a mapping whose _target_ is a class of icl_eval.metrics: "),
+        (
+            {"_target_": "icl_eval.postprocessing.Strip"},
+            "^metrics.own._target_=icl_eval.postprocessing.Strip: must be a class",
+        ),
         ({"_target_": "icl_eval.metrics.bleu.BLEU", "tokenize": "a\nb"}, r"^metrics.own.tokenize='a\\nb' is unknown"),
         (
             {"_target_": "icl_eval.metrics.hub.HubMetric", "name": "a" * 300},
