@@ -324,6 +324,12 @@ def places(tmp_path_factory, gpt2, t5):
     """Return what the placeholders of the table stand for."""
     root = tmp_path_factory.mktemp("places")
     places = {name: root / name for name in PLACES}
+    for folder, completions in COMPLETIONS.items():  # the questions of the runs that are judged by hand
+        rows = [
+            {"question": f"{number}?", "references": [target]} for number, target in enumerate(completions.values())
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (root / f"{folder[15:-1]}.jsonl").write_text(lines, encoding="utf-8")
     tiny_models.save_gpt2(places["other"], seed=1)
     for name in ("fresh", "as_fresh"):  # the same, loaded apart
         tiny_models.save_gpt2(places[name])
@@ -443,7 +449,8 @@ def observe(icl_eval_command, places, seen, tmp_path, monkeypatch):
     monkeypatch.setattr(GPT2LMHeadModel, "forward", listen)
 
     def call(overrides):
-        filled = [fill(override, places) for override in overrides]
+        asked = [f"task.qa.test.path={word.partition('=')[2]}.jsonl" for word in overrides if word in COMPLETIONS]
+        filled = [fill(override, places) for override in [*asked, *overrides]]
         name = f"run{len(seen)}"
         fed.clear()
         outcome = icl_eval_command(f"model.source={places['gpt2']}", *QUICK, f"hydra.run.dir={name}", *filled)
@@ -477,10 +484,9 @@ def fill(override, places):
 
 
 def judge_by_hand(observed, folder, completions):
-    """Replace what the model said, and what would have been right: scoring reads the records alone."""
+    """Replace what the model said: scoring reads the records alone."""
     records = [
-        record | {"completion": completion, "targets": [target]}
-        for record, (completion, target) in zip(observed.records, completions.items(), strict=True)
+        record | {"completion": completion} for record, completion in zip(observed.records, completions, strict=True)
     ]
     path = Path(folder.partition("=")[2]) / "samples_qa.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")

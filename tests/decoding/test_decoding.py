@@ -17,6 +17,7 @@ from icl_eval.decoding.memory import MAX_ROWS, automatic_batch_size
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.sessions import SplitSession
 from icl_eval.errors import ConfigError, IclEvalError
+from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 
@@ -337,4 +338,4 @@ def test_tokens_come_while_others_are_still_to_be_decoded():
     ],
 )
 def test_errors_that_say_that_memory_ran_out_are_known(error, expected):
-    assert memory_module.is_out_of_memory(error) is expected
+    assert is_out_of_memory(error) is expected
