@@ -18,11 +18,11 @@ from icl_eval.decoding.networks import reset_attention
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.rules import Rules, apply_rules, start_ids
 from icl_eval.decoding.searches import Greedy
-from icl_eval.decoding.switching import evaluating
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import Evaluation, PreparedTask, prepare
 from icl_eval.formatting import counted
 from icl_eval.models.loading import LanguageModel, load_model
+from icl_eval.models.switching import evaluating
 from icl_eval.reporting.terminal import open_console
 
 Tokens = Mapping[str, tuple[int, ...]]

@@ -29,8 +29,6 @@ and for how it is made fast:
     opening          the right session for a group of prompts
     capabilities     what a network can do, found by trying it
     preparing        a network for one call, and what is kept of it until the next
-    states           what decides what a network computes, so that nothing is kept beyond a change
-    switching        what we change in a network, changed for the time of a block
     memory           how many rows fit
 
 and for what the stream does not do:

@@ -21,10 +21,10 @@ from icl_eval.decoding.prefixes import count_bytes, longest_whole
 from icl_eval.decoding.sessions import Joining, SplitSession, UniformSession
 from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.split_attention import NO_LENGTH
-from icl_eval.decoding.switching import Switch, switched
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
+from icl_eval.models.switching import Switch, switched
 
 _TRIAL = 6
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}

@@ -13,9 +13,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from icl_eval.decoding.states import has_hooks
-from icl_eval.decoding.switching import Switch
 from icl_eval.models.memory import free_bytes
+from icl_eval.models.states import has_hooks
+from icl_eval.models.switching import Switch
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _FREE_FACTOR = 4

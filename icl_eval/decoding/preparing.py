@@ -9,19 +9,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+from transformers import PreTrainedModel
+
 from icl_eval.decoding.capabilities import Capabilities, try_out
 from icl_eval.decoding.linears import Layouts, product_switches
 from icl_eval.decoding.prefixes import PrefixStore
 from icl_eval.decoding.split_attention import attention_switches
-from icl_eval.decoding.states import State, read_state
-from icl_eval.decoding.switching import Switch, evaluation_switches, switched
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.quiet import quiet_transformers
+from icl_eval.models.states import State, read_state
+from icl_eval.models.switching import Switch, evaluation_switches, switched
 
 
 @dataclass
 class _Kept:
-    """What is kept of a model."""
+    """What is kept of a network."""
 
     state: State | None = None
     """The state in which the rest was made."""
@@ -30,7 +32,7 @@ class _Kept:
     layouts: Layouts = field(default_factory=Layouts)
 
 
-_KEPT: "WeakKeyDictionary[LanguageModel, _Kept]" = WeakKeyDictionary()
+_KEPT: "WeakKeyDictionary[PreTrainedModel, _Kept]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def prepare(model: LanguageModel) -> Prepared:
         ConfigError: When the network fails, or gives other logits with a key/value cache than without one.
         IclEvalError: When its logits are not numbers.
     """
-    network, kept = model.network, _KEPT.setdefault(model, _Kept())
+    network, kept = model.network, _KEPT.setdefault(model.network, _Kept())
     state = read_state(network)
     _forget_what_changed(kept, state)
     switches = evaluation_switches(network)

@@ -26,8 +26,8 @@ from transformers.cache_utils import CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from icl_eval.decoding.states import configs_of
-from icl_eval.decoding.switching import AS_FOUND, Switch, switched
+from icl_eval.models.states import configs_of
+from icl_eval.models.switching import AS_FOUND, Switch, switched
 
 NAME = "icl_eval_split"
 """What the attention function is called in the library's registry."""

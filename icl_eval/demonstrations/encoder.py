@@ -184,10 +184,12 @@ def _mean_state(network: Any, tokenizer: Any, text: str) -> FloatArray:
     """Return the mean of the last hidden states over a text's tokens, [size]."""
     import torch
 
+    from icl_eval.models.switching import evaluating
+
     body = network.get_encoder() if network.config.is_encoder_decoder else network.base_model
     limit = min(read_max_length(network.config) or _NO_LIMIT, tokenizer.model_max_length)
     ids = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")["input_ids"]  # [1, tokens]
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluating(network):
         states = body(input_ids=ids.to(network.device)).last_hidden_state  # [1, tokens, size]
-    mean: FloatArray = states[0].mean(0).cpu().numpy()
+    mean: FloatArray = states[0].float().mean(0).cpu().numpy()
     return mean

@@ -5,8 +5,8 @@ from transformers.pytorch_utils import Conv1D
 
 from icl_eval.decoding import linears
 from icl_eval.decoding.networks import new_cache, run
-from icl_eval.decoding.states import read_state
-from icl_eval.decoding.switching import switched
+from icl_eval.models.states import read_state
+from icl_eval.models.switching import switched
 
 
 @pytest.mark.parametrize(("free", "laid_out"), [(0, True), (10**12, False), (10**12, True)])

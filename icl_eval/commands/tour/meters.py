@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from transformers import PreTrainedModel
 
-from icl_eval.decoding.states import Observer
+from icl_eval.models.states import Observer
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from icl_eval.decoding.networks import encode, new_cache, reset_attention, run
 from icl_eval.decoding.preparing import prepare
 from icl_eval.decoding.rules import Rules, end_ids
 from icl_eval.decoding.searches import Greedy
-from icl_eval.decoding.switching import evaluating
 from icl_eval.models.loading import LanguageModel
+from icl_eval.models.switching import evaluating
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.conventions import Conventions
 from icl_eval.prompts.tokenization import pieces_of
