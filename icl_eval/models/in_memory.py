@@ -24,9 +24,9 @@ class WeightsInMemory:
 def digest_network(network: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return a digest of everything that decides what a network in memory computes for a prompt.
 
-    It covers the numbers in all tensors, the classes of all modules, both configurations and the tokenizer. What a hook or
-    a replaced `forward` computes cannot be known, so a network that has one gets a new digest each time, and no earlier
-    result is taken for its own.
+    It covers the numbers in all tensors, the classes of all modules, both configurations and the tokenizer. What a hook
+    or a replaced `forward` computes cannot be known, so a network that has one gets a new digest each time, and no
+    earlier result is taken for its own.
     """
     from icl_eval.models.states import read_state
 
