@@ -1,11 +1,14 @@
 """The map of the package, as CONTRIBUTING.md draws it: what it holds at the top, and who may import what."""
 
 import ast
+import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "icl_eval"
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "icl_eval"
 
 FLOORS = (
     ("errors", "formatting"),
@@ -36,6 +39,11 @@ def modules():
     return sorted(path for path in PACKAGE.rglob("*.py"))
 
 
+def top_level_names():
+    names = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    return names - {"__pycache__", "conf", "data"}
+
+
 def name_of(path):
     return str(path.relative_to(PACKAGE))
 
@@ -56,8 +64,7 @@ def room_of(path):
 
 
 def test_the_top_level_has_at_most_twenty_names_and_each_has_its_floor():
-    names = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    names -= {"__pycache__", "conf", "data"}
+    names = top_level_names()
     assert names - {"__init__"} == set(FLOOR_OF)
     assert len(names) <= 20
 
@@ -79,3 +86,32 @@ def test_a_heavy_library_is_imported_in_its_places_alone(libraries, places):
     users = {name_of(path) for path in modules() if libraries & {module.split(".")[0] for module in imports(path)}}
     assert {user for user in users if not any(user.startswith(place) for place in places)} == set()
     assert {place for place in places if not any(user.startswith(place) for user in users)} == set()
+
+
+def test_contributing_draws_the_top_level_and_its_floors_as_they_are():
+    page = (TESTS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tree = re.search(r"^    icl_eval/\n((?:      \S.*\n)+)", page, re.MULTILINE).group(1)
+    drawn = [line.split()[0].removesuffix("/").removesuffix(".py") for line in tree.splitlines()]
+    assert sorted(drawn) == sorted(top_level_names())
+    floors = re.findall(r"^ +(\d+)  ((?: {2,3}\w+)+)", page, re.MULTILINE)
+    assert {room: int(number) - 1 for number, rooms in floors for room in rooms.split()} == FLOOR_OF
+
+
+def test_the_page_of_the_tests_lists_the_laws_and_the_tests_that_are_named_after_them():
+    named = defaultdict(set)
+    for path in TESTS.rglob("test_*.py"):
+        for test, law in re.findall(r"^def (test_law_(\d+)_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
+            named[law].add((test, str(path.relative_to(TESTS))))
+    listed = defaultdict(set)
+    page = (TESTS / "README.md").read_text(encoding="utf-8")
+    for law, cell in re.findall(r"^\| \*\*(\d+)\*\* .* \| (.*) \|$", page, re.MULTILINE):
+        for tests, file in re.findall(r"([^()]+) \(`([^`]+)`\)", cell):
+            listed[law] |= {(test, file) for test in re.findall(r"`(\w+)`", tests)}
+    assert listed == named
+    assert sorted(map(int, listed)) == list(range(1, 12))
+
+
+def test_no_test_imports_another_test():
+    tests = {path.stem: path for path in TESTS.rglob("test_*.py")}
+    for path in tests.values():
+        assert not {module.split(".")[-1] for module in imports(path)} & set(tests), path

@@ -60,7 +60,7 @@ SACREBLEU_OPTIONS = [
 
 
 @pytest.mark.parametrize(("metric", "options"), SACREBLEU_OPTIONS)
-def test_translation_scores_are_those_of_sacrebleu(metric, options):
+def test_law_8_translation_scores_are_those_of_sacrebleu(metric, options):
     scorer = getattr(sacrebleu.metrics, metric.__name__)(**options)
     by_hand = scorer.corpus_score(PREDICTIONS, PADDED)
     found = score(metric(**options), PREDICTIONS, REFERENCES, seed=0)

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from architectures import build
-from test_decoding import NEW_TOKENS
+from reference_decoding import NEW_TOKENS
 
 from icl_eval.commands.trace.tracer import Limits, Tracer
 from icl_eval.decoding import LikelihoodScorer, build_decoder
