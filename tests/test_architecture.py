@@ -93,7 +93,7 @@ def test_contributing_draws_the_top_level_and_its_floors_as_they_are():
     tree = re.search(r"^    icl_eval/\n((?:      \S.*\n)+)", page, re.MULTILINE).group(1)
     drawn = [line.split()[0].removesuffix("/").removesuffix(".py") for line in tree.splitlines()]
     assert sorted(drawn) == sorted(top_level_names())
-    floors = re.findall(r"^ +(\d+)  ((?: {2,3}\w+)+)", page, re.MULTILINE)
+    floors = re.findall(r"^ +(\d+)((?: {2,3}\w+)+)", page, re.MULTILINE)
     assert {room: int(number) - 1 for number, rooms in floors for room in rooms.split()} == FLOOR_OF
 
 
