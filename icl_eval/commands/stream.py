@@ -16,7 +16,7 @@ from icl_eval.prompts.building import EncodedPrompt
 
 
 def stream_pieces(config: StreamConfig, model: LanguageModel | None = None) -> Iterator[str]:
-    """Yield the completion of one prompt piece by piece while it is made; see `icl_eval.stream`.
+    """Check and encode one prompt, and return its completion piece by piece; see `icl_eval.stream`.
 
     Raises:
         UserError: When an option is impossible, there are several prompts, or the prompt does not fit.
@@ -24,9 +24,7 @@ def stream_pieces(config: StreamConfig, model: LanguageModel | None = None) -> I
     if not isinstance(config.prompt, str):
         raise ConfigError(f"prompt={written(config.prompt)}: must be a string; stream several prompts one by one")
     opened = open_prompts(config, build_search(config.decoding), [config.prompt], config.decoder_prompt, model)
-    for event in _build_decoder(opened).stream(opened.encoded):
-        if isinstance(event, Token):
-            yield event.text
+    return (event.text for event in _build_decoder(opened).stream(opened.encoded) if isinstance(event, Token))
 
 
 def print_completions(config: StreamConfig) -> None:

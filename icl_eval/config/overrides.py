@@ -27,6 +27,14 @@ def is_override(word: str) -> bool:
     return "=" in word and not word.startswith("-")
 
 
+def is_sweep(word: str) -> bool:
+    """Return whether an override has several values of which a sweep takes one at a time; False where it is invalid."""
+    try:
+        return _parse(word).is_sweep_override()
+    except HydraException:
+        return False
+
+
 def added_folders(words: Sequence[str]) -> list[Path]:
     """Return the folders of configs that the words of a command line add to ours; raises HydraException."""
     folders = []

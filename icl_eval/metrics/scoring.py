@@ -6,7 +6,7 @@ value is a share of right answers (see `icl_eval.metrics.intervals`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from icl_eval.errors import DataError
@@ -64,7 +64,7 @@ class Score:
     higher_is_better: bool
     unparsed: int | None
     """Predictions in which nothing to compare was found; None where any text can be compared."""
-    per_example: tuple[float | None, ...]
+    per_example: tuple[float | None, ...] = field(repr=False)
     """One value an example, in the order of the predictions."""
 
 

@@ -36,8 +36,11 @@ class Run:
         """Read the records of one of its tasks, in the order of the data set.
 
         Raises:
-            DataError: When they are not there, or not all of them are.
+            DataError: When the run has no such task, or its records are not all there.
         """
+        if task not in self.report.results:
+            known = ", ".join(self.report.results)
+            raise DataError(f"{self.folder}: this run has no task {task!r} (it has: {known})")
         path = self.folder / f"samples_{task}.jsonl"
         if not path.exists():
             raise DataError(f"{path}: no such file, but {self.folder / REPORT_FILE} has scores of it")
