@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 
 from icl_eval.cli.commands import COMMANDS, Command
 from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words
-from icl_eval.config.choices import reject_packaged_names
+from icl_eval.config.collisions import reject_packaged_names
 from icl_eval.config.explaining import explained
 from icl_eval.config.files import require_readable_files
 from icl_eval.config.overrides import added_folders, read_overrides

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from icl_eval.config.choices import reject_packaged_names, require_distinct_choices
+from icl_eval.config.collisions import reject_packaged_names, require_distinct_choices
 from icl_eval.config.explaining import explained
 from icl_eval.config.files import require_readable_files
 from icl_eval.config.overrides import added_folders, is_override, is_sweep, read_overrides

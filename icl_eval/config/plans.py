@@ -10,7 +10,7 @@ from icl_eval.config.composing import IN_MEMORY_CONFIG, Composed
 from icl_eval.config.options import least_new_tokens_of
 from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig
 from icl_eval.decoding.searches import check_stop
-from icl_eval.demonstrations import Choice, Demonstration, Selection, build_shown
+from icl_eval.demonstrations import Demonstration, FewShot, Selection, build_shown
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics.building import build_metrics
@@ -48,7 +48,7 @@ def find_task(name: str, config: TaskConfig, composed: Composed) -> Task:
     )
 
 
-def build_plan(task: Task, config: TaskConfig, run: RunConfig, choice: Choice) -> TaskPlan:
+def build_plan(task: Task, config: TaskConfig, run: RunConfig, few_shot: FewShot) -> TaskPlan:
     """Build what asks and scores a task; raises ConfigError."""
     key = f"task.{task.name}"
     max_new_tokens = _max_new_tokens(key, config, run)
@@ -68,8 +68,8 @@ def build_plan(task: Task, config: TaskConfig, run: RunConfig, choice: Choice) -
     except ConfigError as error:
         raise ConfigError(f"{key}.{error}") from None
     examples = _limited(task.examples, run.limit)
-    select = _remembered(build_shown(task, choice, config.match_field))
-    if choice.selector.encoder is None:  # no weights are needed, so a pool too small is said at once
+    select = _remembered(build_shown(task, few_shot, config.match_field))
+    if few_shot.selector.encoder is None:  # no weights are needed, so a pool too small is said at once
         for example in examples:
             select(example)
     return TaskPlan(

@@ -13,7 +13,7 @@ To follow a token from logits to screen, read in this order:
 
 from a prompt to the probability of what could follow it:
 
-    likelihood       which texts are run together
+    log_probs        which texts are run together
     branches         running texts after prompts
     trees            what the texts of one prompt share
 
@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from icl_eval.decoding.completions import Completion, FinishReason, Token
     from icl_eval.decoding.decoders import Decoder, build_decoder
-    from icl_eval.decoding.likelihood import LikelihoodScorer
+    from icl_eval.decoding.log_probs import LikelihoodScorer
     from icl_eval.decoding.stream import StreamDecoder
 
 __all__ = [
@@ -60,7 +60,7 @@ _MODULES = {
     "Completion": "completions",
     "Decoder": "decoders",
     "FinishReason": "completions",
-    "LikelihoodScorer": "likelihood",
+    "LikelihoodScorer": "log_probs",
     "StreamDecoder": "stream",
     "Token": "completions",
     "build_decoder": "decoders",

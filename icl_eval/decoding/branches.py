@@ -50,7 +50,7 @@ LogProbs = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
-class Row:
+class BranchingPrompt:
     """One prompt, without the prefix that it shares with its neighbours, and its texts."""
 
     number: int
@@ -70,10 +70,10 @@ class Row:
 class Branches(Protocol):
     """A way to run texts after prompts that share a prefix."""
 
-    def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Put rows together that are run in one pass; a function of the rows alone."""
 
-    def run(self, rows: Sequence[Row]) -> list[LogProbs]:
+    def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
         """Return the log-probabilities of each row's texts."""
 
 
@@ -86,18 +86,18 @@ class TreeBranches:
         self._prefix = layers_of(prefix)
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
 
-    def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Put rows of similar size together."""
         per_column = logits_cost(self._network)
 
-        def cost(row: Row) -> int:
+        def cost(row: BranchingPrompt) -> int:
             nodes = len(row.tree.ids)
             return max(len(row.own_ids) + nodes, ceil(per_column * (1 + nodes)))
 
         yield from _cut(sorted(rows, key=lambda row: (-cost(row), row.number)), cost)
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[Row]) -> list[LogProbs]:
+    def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
         """Return the log-probabilities of each row's texts."""
         context = max(len(row.own_ids) for row in rows)
         nodes = max(len(row.tree.ids) for row in rows)
@@ -160,14 +160,14 @@ class ForkedBranches:
         )
         self._copying = bytes_per_token * MAX_PREFILL_TOKENS / _COPIES_BYTES
 
-    def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Put rows of equal length together."""
         by_length = sorted(rows, key=lambda row: (-len(row.own_ids), -len(row.encoder_ids), row.number))
         for _, same in groupby(by_length, key=lambda row: len(row.own_ids)):
             yield from _cut(list(same), lambda row: self._cost(row, len(row.own_ids), 1))
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[Row]) -> list[LogProbs]:
+    def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
         """Return the log-probabilities of each row's texts."""
         memory = self._run_prompts(rows)
         found: dict[tuple[int, Ids], tuple[float, ...]] = {}
@@ -186,7 +186,7 @@ class ForkedBranches:
                     found[number, text] += _pick(logits, range(len(begun)), text[1:])
         return [tuple(found[number, text] for text in row.texts) for number, row in enumerate(rows)]
 
-    def _run_prompts(self, rows: Sequence[Row]) -> "_Memory":
+    def _run_prompts(self, rows: Sequence[BranchingPrompt]) -> "_Memory":
         if self._prefix is None:
             cache = new_cache(self._network.config)
         else:
@@ -209,7 +209,7 @@ class ForkedBranches:
         mask = None if memory.encoder_mask is None else memory.encoder_mask[sources]
         return run_columns(self._network, padded, cache, encoded, mask, count=width)
 
-    def _cost(self, row: Row, num_run: int, num_logits: int) -> int:
+    def _cost(self, row: BranchingPrompt, num_run: int, num_logits: int) -> int:
         num_kept = self._num_shared + len(row.encoder_ids) + len(row.own_ids) + num_run
         return ceil(max(num_run, self._copying * num_kept, logits_cost(self._network) * num_logits))
 
@@ -237,7 +237,7 @@ def _cut(items: Sequence[Item], cost: Callable[[Item], int]) -> Iterator[list[It
         yield list(items[chunk])
 
 
-def _pick_tree(logits: torch.Tensor, row: Row) -> LogProbs:
+def _pick_tree(logits: torch.Tensor, row: BranchingPrompt) -> LogProbs:
     """Return the log-probabilities of a row's texts, from logits [1 + places, vocabulary] after the root and them."""
     paths = zip(row.tree.paths, row.texts, strict=True)
     return tuple(_pick(logits, [place - ROOT for place in path], text) for path, text in paths)

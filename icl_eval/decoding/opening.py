@@ -9,9 +9,9 @@ from transformers import Cache, PreTrainedModel
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, encode, new_cache, run
 from icl_eval.decoding.prefixes import Key
-from icl_eval.decoding.preparing import Prepared
+from icl_eval.decoding.preparing import PreparedModel
 from icl_eval.decoding.sessions import Session, SplitSession, UniformSession
-from icl_eval.decoding.sharing import Group, Ids
+from icl_eval.decoding.sharing import Ids, PromptGroup
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Opened:
     prefix_length: int
 
 
-def begin_group(prepared: Prepared, group: Group, rows: Sequence[Hypothesis], prefix_bytes: int) -> Beginning:
+def begin_group(
+    prepared: PreparedModel, group: PromptGroup, rows: Sequence[Hypothesis], prefix_bytes: int
+) -> Beginning:
     """Return what the rows of a group begin with, computed or taken from what was kept.
 
     Args:
@@ -64,7 +66,7 @@ def begin_group(prepared: Prepared, group: Group, rows: Sequence[Hypothesis], pr
     return Beginning(len(prefix_ids), prefix, encoded)
 
 
-def open_session(prepared: Prepared, beginning: Beginning, rows: Sequence[Hypothesis], room: Room) -> Opened:
+def open_session(prepared: PreparedModel, beginning: Beginning, rows: Sequence[Hypothesis], room: Room) -> Opened:
     """Return a session for rows of a group, after what they begin with."""
     network = prepared.model.network
     longest = max(len(row.history) for row in rows)

@@ -36,7 +36,7 @@ _KEPT: "WeakKeyDictionary[PreTrainedModel, _Kept]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """A model, ready to be run; its network is touched inside `accelerated` alone."""
 
     model: LanguageModel
@@ -50,12 +50,12 @@ class Prepared:
         """Let the network run as fast as it can for the time of a block, in evaluation mode."""
         return switched(self.model.network, self._switches)
 
-    def renew(self) -> "Prepared":
+    def renew(self) -> "PreparedModel":
         """Return the model prepared for what may have become of it; for code of the caller's, that is no question."""
         return prepare(self.model) if self._is_plain else self
 
 
-def prepare(model: LanguageModel) -> Prepared:
+def prepare(model: LanguageModel) -> PreparedModel:
     """Prepare a model for a call, in which its network is not changed.
 
     Raises:
@@ -74,7 +74,7 @@ def prepare(model: LanguageModel) -> Prepared:
                 kept.capabilities = try_out(model, split)
     if kept.capabilities.split:
         switches += split
-    return Prepared(model, kept.capabilities, kept.prefixes, tuple(switches), state is not None)
+    return PreparedModel(model, kept.capabilities, kept.prefixes, tuple(switches), state is not None)
 
 
 def capabilities_of(model: LanguageModel) -> Capabilities:

@@ -3,7 +3,7 @@
 Prompts are compared as token ids, never as text: a tokenizer may join the end of a prefix with what follows it.
 The plan depends on the set of prompts alone, not on their order, a batch size, or what an earlier run has left over.
 
-    [1 2 3 4 5 6] [1 2 3 4 7 8] [1 2 3 4 9]      ──▶  Group(prefix=[1 2 3 4], prompts=all three)
+    [1 2 3 4 5 6] [1 2 3 4 7 8] [1 2 3 4 9]      ──▶  PromptGroup(prefix=[1 2 3 4], prompts=all three)
 """
 
 from collections import defaultdict
@@ -23,7 +23,7 @@ hundred forward passes of one token each, which are then not shared with the res
 
 
 @dataclass(frozen=True)
-class Group:
+class PromptGroup:
     """Prompts that are decoded together, and what they share."""
 
     prompts: tuple[EncodedPrompt, ...]
@@ -33,7 +33,7 @@ class Group:
     """Whether all their encoder tokens are the same, so that the encoder runs once."""
 
 
-def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[Group]:
+def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[PromptGroup]:
     """Return groups that contain every prompt once."""
     by_encoder: defaultdict[Ids, list[EncodedPrompt]] = defaultdict(list)
     for prompt in sorted(prompts, key=_order):
@@ -46,11 +46,11 @@ def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[Group]:
         else:
             groups += _split(members, bool(encoder_ids))
     if alone:
-        groups.append(Group(tuple(alone), (), shares_encoder=False))
+        groups.append(PromptGroup(tuple(alone), (), shares_encoder=False))
     return groups
 
 
-def count_reused(groups: Sequence[Group], longest_whole: int | None, keeps: bool = True) -> dict[str, int]:
+def count_reused(groups: Sequence[PromptGroup], longest_whole: int | None, keeps: bool = True) -> dict[str, int]:
     """Return for each prompt how many of its tokens another prompt's computation serves.
 
     The first prompt that has a prefix pays for it, the others reuse it; so prompt tokens minus reused tokens is what
@@ -96,7 +96,7 @@ def _longest_paid(paid: set[tuple[Ids, Ids]], key: tuple[Ids, Ids], longest_whol
     return longest
 
 
-def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> list[Group]:
+def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> list[PromptGroup]:
     """Return the groups of sorted prompts: branches that save enough on their own, each before what it branches off."""
     groups = []
     unsplit = [members]
@@ -117,7 +117,7 @@ def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> list[Group
             rest.sort(key=_order)
             depth = _shared_length(rest)
             worthwhile = len(rest) > 1 and (depth >= MIN_PREFIX or shares_encoder)
-            groups.append(Group(tuple(rest), rest[0].decoder_ids[: depth if worthwhile else 0], shares_encoder))
+            groups.append(PromptGroup(tuple(rest), rest[0].decoder_ids[: depth if worthwhile else 0], shares_encoder))
     return groups[::-1]
 
 

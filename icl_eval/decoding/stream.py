@@ -18,11 +18,11 @@ from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
 from icl_eval.decoding.memory import automatic_batch_size
 from icl_eval.decoding.opening import Beginning, Opened, Room, begin_group, open_session
-from icl_eval.decoding.preparing import Prepared, prepare
+from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
 from icl_eval.decoding.searches import Greedy, Sample
 from icl_eval.decoding.sessions import Joining
-from icl_eval.decoding.sharing import Group, plan_groups
+from icl_eval.decoding.sharing import PromptGroup, plan_groups
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
@@ -107,7 +107,7 @@ class StreamDecoder:
             yield from self._decode(prepared, group, hypotheses)
 
     def _decode(
-        self, prepared: Prepared, group: Group, hypotheses: Sequence[Hypothesis]
+        self, prepared: PreparedModel, group: PromptGroup, hypotheses: Sequence[Hypothesis]
     ) -> Iterator[Token | Completion]:
         """Decode a group.
 
@@ -129,7 +129,9 @@ class StreamDecoder:
                 num_rows = max(1, min(num_rows, len(rows) or num_rows) // 2)
                 waiting.extendleft(row for row in reversed(rows) if not row.finish_reason)
 
-    def _automatic_batch_size(self, capabilities: Capabilities, group: Group, waiting: Sequence[Hypothesis]) -> int:
+    def _automatic_batch_size(
+        self, capabilities: Capabilities, group: PromptGroup, waiting: Sequence[Hypothesis]
+    ) -> int:
         if not waiting:
             return 1
         longest = max(map(_size, waiting))
@@ -140,7 +142,7 @@ class StreamDecoder:
 
     def _decode_session(
         self,
-        prepared: Prepared,
+        prepared: PreparedModel,
         beginning: Beginning,
         waiting: deque[Hypothesis],
         rows: list[Hypothesis],

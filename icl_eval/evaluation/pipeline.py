@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 
 from icl_eval.decoding.model_rules import describe_rules
 from icl_eval.errors import FingerprintMismatchError
-from icl_eval.evaluation.likelihood import Answers, score_answers
+from icl_eval.evaluation.answers import CandidateAnswers, score_answers
 from icl_eval.evaluation.linting import lint_leaks, lint_pool, lint_template
-from icl_eval.evaluation.preparation import Evaluation, Prepared, PreparedTask, TaskPlan, prepare
+from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan, prepare
 from icl_eval.evaluation.results import describe_origin, describe_run, score_task
 from icl_eval.evaluation.stopwatch import Stopwatch
 from icl_eval.metrics import Metric
@@ -95,7 +95,7 @@ def run_evaluation(
     return report
 
 
-def _warn_of_mistakes(evaluation: Evaluation, prepared: Prepared) -> None:
+def _warn_of_mistakes(evaluation: Evaluation, prepared: PreparedEvaluation) -> None:
     if rules := describe_rules(prepared.conventions, evaluation.search):
         _warn_once(rules)
     for task in prepared.tasks:
@@ -109,9 +109,9 @@ def _warn_once(sentence: str) -> None:
     logger.warning(sentence)
 
 
-def _content_identities(evaluation: Evaluation, prepared: Prepared) -> dict[str, str]:
+def _content_identities(evaluation: Evaluation, prepared: PreparedEvaluation) -> dict[str, str]:
     """Return what the weights are, wherever they lie, the model's and those of an encoder of its own, and the day."""
-    encoder = evaluation.choice.selector.encoder
+    encoder = evaluation.few_shot.selector.encoder
     identities = {"weights": prepared.card.identity}
     if prepared.conventions.day is not None:
         identities["template.date"] = prepared.conventions.day
@@ -166,7 +166,7 @@ def _ids_and_targets(demonstrations: Sequence[ShownDemonstration]) -> list[tuple
     return [(shown.id, shown.target) for shown in demonstrations]
 
 
-def _require_same_answers(log: RecordLog, answers: Answers) -> None:
+def _require_same_answers(log: RecordLog, answers: CandidateAnswers) -> None:
     """Refuse likelihoods of other answers than those of the data."""
     record = log.records.get(answers.example_id)
     if record is None or record.likelihood is None:
@@ -190,7 +190,7 @@ def _build_metrics(plan: TaskPlan) -> Sequence[Metric]:
 
 def _decode_missing(
     evaluation: Evaluation,
-    prepared: Prepared,
+    prepared: PreparedEvaluation,
     logs: Sequence[RecordLog],
     stopwatch: Stopwatch,
     progress: Progress,
@@ -252,7 +252,11 @@ def _undecoded(evaluation: Evaluation, task: PreparedTask, missing: Sequence[Enc
 
 
 def _add_likelihoods(
-    evaluation: Evaluation, prepared: Prepared, logs: Sequence[RecordLog], stopwatch: Stopwatch, progress: Progress
+    evaluation: Evaluation,
+    prepared: PreparedEvaluation,
+    logs: Sequence[RecordLog],
+    stopwatch: Stopwatch,
+    progress: Progress,
 ) -> None:
     """Complete the records that no earlier run has given their likelihoods."""
     for task, log in zip(prepared.tasks, logs, strict=True):
@@ -283,7 +287,7 @@ def _record(
         encoder=prompt.encoder,
         decoder=prompt.decoder,
         demonstration_ids=prompt.demonstration_ids,
-        shots_requested=evaluation.choice.num_shown,
+        shots_requested=evaluation.few_shot.num_shown,
         shots_effective=len(prompt.demonstration_ids),
         completion=completion.text,
         prediction=plan.postprocess(completion.text),

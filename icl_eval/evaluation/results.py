@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from icl_eval.decoding.model_rules import list_rules
-from icl_eval.evaluation.preparation import Evaluation, Prepared, PreparedTask
+from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
 from icl_eval.metrics import Metric, score
 from icl_eval.metrics.likelihood import likelihood_metrics
 from icl_eval.metrics.scoring import score_statistics
@@ -36,7 +36,7 @@ def score_task(
     log.finish(scored)
     return TaskResult(
         n=len(records),
-        num_fewshot=evaluation.choice.num_shown,
+        num_fewshot=evaluation.few_shot.num_shown,
         metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
         counts=_count(
             scored,
@@ -84,7 +84,7 @@ def _count_reused(evaluation: Evaluation, card: ModelCard, task: PreparedTask) -
     return sum(reused.values())
 
 
-def describe_run(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> RunInfo:
+def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerprint: str) -> RunInfo:
     """Return what was asked, with what the defaults came to."""
     tasks = {
         task.plan.task.name: {"stop": list(task.plan.stop), "max_new_tokens": task.plan.max_new_tokens}
@@ -96,11 +96,11 @@ def describe_run(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -
         template=evaluation.template.name,
         placement=prepared.placement.name,
         conventions=prepared.conventions.describe(),
-        num_fewshot=evaluation.choice.num_fewshot,
-        demonstrations=evaluation.choice.selector.name,
-        order=evaluation.choice.order.name,
-        control=evaluation.choice.control.name,
-        leave_out=evaluation.choice.leave_out,
+        num_fewshot=evaluation.few_shot.num_fewshot,
+        demonstrations=evaluation.few_shot.selector.name,
+        order=evaluation.few_shot.order.name,
+        control=evaluation.few_shot.control.name,
+        leave_out=evaluation.few_shot.leave_out,
         seed=evaluation.seed,
         decoding={
             "search": evaluation.search.name,
@@ -115,7 +115,7 @@ def describe_run(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -
     )
 
 
-def describe_origin(evaluation: Evaluation, prepared: Prepared) -> Provenance:
+def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation) -> Provenance:
     """Return where the numbers come from."""
     return Provenance(
         versions=provenance.read_versions(),

@@ -7,7 +7,7 @@ from typing import Any
 
 from icl_eval.commands.tour.plotting import plot_costs
 from icl_eval.commands.tour.ways import (
-    Subject,
+    TourSubject,
     Way,
     generate_at_once,
     generate_by_hand,
@@ -34,7 +34,7 @@ _WARM_UP_TOKENS = 2
 class Tour:
     """What was seen."""
 
-    subject: Subject
+    subject: TourSubject
     prompt: EncodedPrompt
     search: Sample
     draws: tuple[Completion, ...]
@@ -64,7 +64,7 @@ def take_tour(config: TourConfig, folder: Path) -> Tour:
     opened = open_prompts(config, search, [config.prompt], default_max_new_tokens=DEFAULT_MAX_NEW_TOKENS)
     model, [prompt] = opened.model, opened.encoded
     stop = stop_strings(model.network, search.stop or ())
-    subject = Subject(model, opened.conventions, config.prompt, opened.max_new_tokens, stop)
+    subject = TourSubject(model, opened.conventions, config.prompt, opened.max_new_tokens, stop)
     ways = _go_all_ways(subject)
     tour = Tour(subject, prompt, search, _draw(subject, prompt, search, config.num_return_sequences), ways)
     write_json(describe(tour), folder / "tour.json")
@@ -100,9 +100,9 @@ def describe(tour: Tour) -> dict[str, Any]:
     }
 
 
-def _go_all_ways(subject: Subject) -> tuple[Way, ...]:
+def _go_all_ways(subject: TourSubject) -> tuple[Way, ...]:
     """Generate greedily in all ways, each after a few tokens that are not measured."""
-    brief = Subject(subject.model, subject.conventions, subject.text, _WARM_UP_TOKENS, ())
+    brief = TourSubject(subject.model, subject.conventions, subject.text, _WARM_UP_TOKENS, ())
     ways = []
     for go in (generate_at_once, generate_one_by_one, generate_by_hand, generate_in_stream):
         go(brief)
@@ -110,7 +110,7 @@ def _go_all_ways(subject: Subject) -> tuple[Way, ...]:
     return tuple(ways)
 
 
-def _draw(subject: Subject, prompt: EncodedPrompt, search: Sample, count: int) -> tuple[Completion, ...]:
+def _draw(subject: TourSubject, prompt: EncodedPrompt, search: Sample, count: int) -> tuple[Completion, ...]:
     """Draw continuations; each is a question of its own to the decoder, with draws of its own."""
     prompts: Sequence[EncodedPrompt] = [
         replace(prompt, prompt=replace(prompt.prompt, example_id=f"continuation {number}"))

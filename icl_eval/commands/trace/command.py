@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from icl_eval.commands.trace.following import follow
-from icl_eval.commands.trace.subjects import Subject
+from icl_eval.commands.trace.subjects import TraceSubject
 from icl_eval.commands.trace.terminal_view import print_trace
 from icl_eval.commands.trace.trace_page import render_trace
 from icl_eval.commands.trace.traces import write_trace
@@ -11,7 +11,7 @@ from icl_eval.reporting.pages import write_page
 from icl_eval.reporting.terminal import open_console, print_path
 
 
-def run_trace(subject: Subject, num_runners_up: int, folder: Path) -> None:
+def run_trace(subject: TraceSubject, num_runners_up: int, folder: Path) -> None:
     """Follow a subject; print the trace, and write `trace.json` and `trace.html` into a folder.
 
     Raises:

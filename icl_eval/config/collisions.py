@@ -1,4 +1,4 @@
-"""Choices: which config files a run is composed of, and whether one of them silently takes the place of another."""
+"""Collisions: whether one of the config files that a run is composed of silently takes the place of another."""
 
 import typing
 from collections.abc import Sequence

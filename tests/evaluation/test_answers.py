@@ -6,10 +6,10 @@ import tiny_models
 
 from icl_eval.demonstrations import AsSelectedOrder, Demonstration
 from icl_eval.errors import ConfigError, DataError, PromptTooLongError
-from icl_eval.evaluation.likelihood import (
+from icl_eval.evaluation.answers import (
     AnswerBuilder,
     AnswerLikelihood,
-    Answers,
+    CandidateAnswers,
     ChoiceLikelihood,
     QuestionLikelihood,
     ReferenceLikelihood,
@@ -134,7 +134,7 @@ def test_what_cannot_be_scored_is_one_sentence():
 
 def test_what_is_found_adds_up_tokens_and_takes_off_what_nothing_gives():
     prompt = EncodedPrompt(Prompt("q", None, None), (), (1,))
-    asked = Answers("q", ("né",), ("oui", "né"), Continuations(prompt, ()), "N/A", Continuations(prompt, ()))
+    asked = CandidateAnswers("q", ("né",), ("oui", "né"), Continuations(prompt, ()), "N/A", Continuations(prompt, ()))
     found = asked.found(((-1.0, -0.5), (-3.0,)), ((-3.5,), (-0.25, -0.25)))
     assert found == QuestionLikelihood(
         references=(AnswerLikelihood("né", -1.5, 2, 3, None),),
