@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from icl_eval.analysis.measurements import Measurement
 from icl_eval.formatting import counted
+from icl_eval.metrics.measurements import Measurement
 
 _INCIDENTAL = ("order", "template")
 _ORDER_SEED = "order.seed"

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from icl_eval.decoding.model_rules import list_rules
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
-from icl_eval.metrics import Metric, score
-from icl_eval.metrics.likelihood import likelihood_metrics
+from icl_eval.metrics import Metric
+from icl_eval.metrics.measurements import measure_records
 from icl_eval.metrics.scoring import score_statistics
 from icl_eval.models.loading import ModelCard
 from icl_eval.runs import provenance
@@ -22,16 +22,13 @@ def score_task(
 ) -> TaskResult:
     """Score a task's records, write them back in the order of the data set, and return the result."""
     records = [log.records[example.id] for example in task.plan.examples]
-    predictions = [task.plan.postprocess(record.completion) for record in records]
-    references = [record.targets for record in records]
-    scores = [score(metric, predictions, references, evaluation.seed) for metric in metrics]
-    scores += [
-        score_statistics(found.name, found.higher_is_better, found.statistics, evaluation.seed)
-        for found in likelihood_metrics(records)
+    records = [replace(record, prediction=task.plan.postprocess(record.completion)) for record in records]
+    scores = [
+        score_statistics(found.metric, found.higher_is_better, found.statistics, evaluation.seed)
+        for found in measure_records(task.plan.task.name, records, metrics)
     ]
     scored = [
-        replace(record, prediction=prediction, metrics={s.metric: s.per_example[row] for s in scores})
-        for row, (record, prediction) in enumerate(zip(records, predictions, strict=True))
+        replace(record, metrics={s.metric: s.per_example[row] for s in scores}) for row, record in enumerate(records)
     ]
     log.finish(scored)
     return TaskResult(

@@ -80,9 +80,18 @@ def score(
     Raises:
         DataError: there is nothing to score, or an example lacks its prediction or its references.
     """
-    check_corpus(metric.name, predictions, references)
-    statistics = metric.per_example(predictions, references)
+    statistics = compute_statistics(metric, predictions, references)
     return score_statistics(metric.name, metric.higher_is_better, statistics, seed, num_resamples)
+
+
+def compute_statistics(metric: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
+    """Return what a metric finds in a corpus.
+
+    Raises:
+        DataError: there is nothing to score, or an example lacks its prediction or its references.
+    """
+    check_corpus(metric.name, predictions, references)
+    return metric.per_example(predictions, references)
 
 
 def score_statistics(

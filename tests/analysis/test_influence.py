@@ -7,12 +7,12 @@ import scipy.stats
 from sample_runs import FIRST
 
 from icl_eval.analysis.influence import CellOutcome, Effect, Values, influence_analyses, influences
-from icl_eval.analysis.measurements import Measurement
 from icl_eval.analysis.significance import share_difference_interval
 from icl_eval.config.composing import Composed
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.errors import ConfigError
 from icl_eval.metrics import BLEU, CHRF, TER
+from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.behaviour import Agreement, Behaviour, measure_behaviour
 from icl_eval.runs.records import ShownDemonstration
 
