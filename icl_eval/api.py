@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval.analysis.comparison import Comparison, compare_runs
-from icl_eval.analysis.sweep import SweepAnalysis, analyse_runs
+from icl_eval.analysis.sweeps import SweepAnalysis, analyse_runs
 from icl_eval.config.composing import Brought, as_words, composing
 from icl_eval.config.schema import RunConfig, StreamConfig, typed_config
 from icl_eval.errors import ConfigError

@@ -63,9 +63,9 @@ def finish_sweep(folder: Path) -> int:
 
     The cells are written and shown also where their analysis breaks down.
     """
-    from icl_eval.analysis.sweep_reports import SCHEMA_VERSION, Sweep, write_sweep
-    from icl_eval.reporting.analysis_tables import print_analysis
+    from icl_eval.analysis.sweeps import SCHEMA_VERSION, Sweep, write_sweep
     from icl_eval.reporting.pages.sweep_page import write_sweep_page
+    from icl_eval.reporting.tables import print_analysis
     from icl_eval.reporting.terminal import print_sweep
 
     cells = gather_cells(folder)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from icl_eval.analysis.sweep_reports import Sweep
+    from icl_eval.analysis.sweeps import Sweep
 
 _COLOURS = ("#b4b8be", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Grey, then Okabe and Ito's, in the order of a page's."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from icl_eval.analysis.sweep_reports import SWEEP_FILE, read_sweep
+from icl_eval.analysis.sweeps import SWEEP_FILE, read_sweep
 from icl_eval.commands.export.contents import run_tables, sweep_tables
 from icl_eval.commands.export.figures import write_figures
 from icl_eval.commands.export.tables import FORMATS, PaperTable
