@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from icl_eval.evaluation.preparation import Evaluation
 
 
+_MOST_RUNNERS_UP = 1000
+"""Of a step, all of which the page shows."""
+
+
 @dataclass(frozen=True)
 class Command:
     """What the first word of the command line can be."""
@@ -75,10 +79,12 @@ def trace(cfg: DictConfig) -> None:
     """Show everything that happens to one prompt."""
     from icl_eval.commands.trace.command import run_trace
     from icl_eval.commands.trace.subjects import free_subject, question_subject
+    from icl_eval.config.options import require_at_most
 
     config = typed_config(cfg, TraceConfig)
     if config.runners_up < 0:
         raise ConfigError(f"runners_up={config.runners_up}: must be 0 or more")
+    require_at_most("runners_up", config.runners_up, _MOST_RUNNERS_UP)
     if config.prompt is None:
         subject = question_subject(_evaluation_of_job(cfg, TraceConfig), config.example)
     else:

@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from icl_eval.cli.commands import COMMANDS, Command
-from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words
+from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, say
 from icl_eval.config.collisions import reject_packaged_names
 from icl_eval.config.explaining import explained
 from icl_eval.config.files import require_readable_files
@@ -112,5 +112,5 @@ def _say_file_error(error: OSError) -> int:
 
 
 def _say(sentence: str, exit_code: int) -> int:
-    print(f"icl-eval: {' '.join(sentence.split())}", file=sys.stderr)
+    say(sentence)
     return exit_code

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from icl_eval.errors import IclEvalError, UserError
+from icl_eval.cli.words import say
+from icl_eval.config.overrides import require_distinct_cells
+from icl_eval.errors import ConfigError, IclEvalError, UserError
+from icl_eval.formatting import shown
 from icl_eval.runs.cells import Cell, gather_cells
 from icl_eval.runs.folders import FAILURE_FILE, read_run
 from icl_eval.runs.reports import Failure, write_json
@@ -27,9 +30,9 @@ def write_failure(folder: Path, error: Exception) -> None:
     """Print that a cell failed, and leave a note in its folder of why."""
     message = " ".join(str(error).split())
     if not isinstance(error, IclEvalError):
-        traceback.print_exception(error)
+        print(shown("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         message = f"{type(error).__name__}: {message}"
-    print(f"icl-eval: {folder.name} failed: {message}", file=sys.stderr)
+    say(f"{folder.name} failed: {message}")
     exit_code = error.exit_code if isinstance(error, IclEvalError) else 1
     write_json(asdict(Failure(type(error).__name__, message, exit_code)), folder / FAILURE_FILE)
 
@@ -41,8 +44,13 @@ class SweepReport(Callback):
         """Forget earlier failures: a cell of this sweep gets another chance, one of another sweep is not ours."""
         overrides = cast("list[str]", OmegaConf.to_container(config.hydra.overrides.hydra))  # `${…}` is not resolved
         if any(override.startswith("hydra.run.dir=") for override in overrides):
-            print("icl-eval: hydra.run.dir: a sweep's folder is hydra.sweep.dir", file=sys.stderr)
+            say("hydra.run.dir: a sweep's folder is hydra.sweep.dir")
             sys.exit(UserError.exit_code)
+        try:
+            require_distinct_cells(config.hydra.sweeper.get("params"), config.hydra.overrides.task)
+        except ConfigError as error:
+            say(str(error))
+            sys.exit(error.exit_code)
         for note in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE_FILE}"):
             note.unlink()
 
@@ -52,7 +60,7 @@ class SweepReport(Callback):
             exit_code = finish_sweep(Path(config.hydra.sweep.dir))
         except Exception as error:  # Hydra would make a warning of it, and 0 the exit code
             message = str(error) if isinstance(error, IclEvalError) else _describe(error)
-            print(f"icl-eval: the sweep cannot be summed up: {message}", file=sys.stderr)
+            say(f"the sweep cannot be summed up: {message}")
             exit_code = error.exit_code if isinstance(error, IclEvalError) else 1
         if exit_code:
             sys.exit(exit_code)
@@ -76,9 +84,9 @@ def finish_sweep(folder: Path) -> int:
     print_analysis(analysis)
     failed = [cell.error for cell in cells if cell.error]
     if failed:
-        print(f"icl-eval: {len(failed)} of {len(cells)} cells failed", file=sys.stderr)
+        say(f"{len(failed)} of {len(cells)} cells failed")
     if has_broken_down:
-        print(f"icl-eval: {analysis.notes[0]}", file=sys.stderr)
+        say(analysis.notes[0])
     is_users = bool(failed) and all(error.exit_code == UserError.exit_code for error in failed)
     return 1 if has_broken_down or (failed and not is_users) else UserError.exit_code if failed else 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from icl_eval.analysis.comparison import Comparison, Difference, compare_runs
+from icl_eval.config.options import MOST_SEED, require_at_most
 from icl_eval.config.schema import CompareConfig
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import probability, short, signed
@@ -18,6 +19,7 @@ from icl_eval.runs.folders import REPORT_FILE, Run, read_run
 from icl_eval.runs.reports import write_json
 
 _MIN_RESAMPLES = 100
+_MAX_RESAMPLES = 1_000_000
 
 
 def compare_folders(config: CompareConfig) -> None:
@@ -48,6 +50,8 @@ def check_resampling(seed: int, num_resamples: int) -> None:
         raise ConfigError(f"num_resamples={num_resamples}: must be {_MIN_RESAMPLES} or more")
     if seed < 0:
         raise ConfigError(f"seed={seed}: must be 0 or more")
+    require_at_most("num_resamples", num_resamples, _MAX_RESAMPLES)
+    require_at_most("seed", seed, MOST_SEED)
 
 
 def _require_distinct(folders: Sequence[Path]) -> None:

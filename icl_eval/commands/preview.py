@@ -6,7 +6,7 @@ from rich.text import Text
 
 from icl_eval.evaluation.linting import lint_task
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, prepare
-from icl_eval.formatting import counted
+from icl_eval.formatting import counted, shown
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.reporting.terminal import open_console
 
@@ -49,8 +49,8 @@ def _print_prompt(console: Console, name: str, encoded: EncodedPrompt) -> None:
         ("encoder", prompt.encoder, encoded.encoder_ids),
         ("decoder", prompt.decoder, encoded.decoder_ids),
     )
-    shown = ", ".join(prompt.demonstration_ids) or "no demonstrations"
+    ids_shown = ", ".join(prompt.demonstration_ids) or "no demonstrations"
     for side, text, ids in sides:
         if text is not None:
-            title = Text(f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens")
-            console.print(Panel(Text(text), title=title, subtitle=Text(shown), title_align="left"))
+            title = Text(shown(f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens"))
+            console.print(Panel(Text(shown(text)), title=title, subtitle=Text(shown(ids_shown)), title_align="left"))

@@ -10,7 +10,7 @@ from icl_eval.config.options import build_search
 from icl_eval.config.schema import StreamConfig
 from icl_eval.decoding import Completion, Decoder, Token, build_decoder
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import written
+from icl_eval.formatting import shown, written
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
 
@@ -41,7 +41,7 @@ def print_completions(config: StreamConfig) -> None:
     decoder = _build_decoder(opened)
     for text, prompt in zip(texts, opened.encoded, strict=True):
         if len(texts) > 1:
-            print(f"{prompt.prompt.example_id}: {text}", file=sys.stderr, flush=True)
+            print(f"{prompt.prompt.example_id}: {shown(text)}", file=sys.stderr, flush=True)
         _show(decoder, prompt)
 
 
@@ -71,4 +71,4 @@ def _show(decoder: Decoder, encoded: EncodedPrompt) -> None:
                 file=sys.stderr,
             )
         else:
-            print(event.text, end="", flush=True)
+            print(shown(event.text), end="", flush=True)

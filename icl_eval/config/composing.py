@@ -1,7 +1,6 @@
 """Composing: from words such as `num_fewshot=4` to a composed configuration, on the command line and from Python."""
 
 import copy
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -172,8 +171,7 @@ def _written(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str | Path):
-        literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(value))  # an interpolation would be resolved
-        return str(QuotedString(literal, Quote.single).with_quotes())
+        return str(QuotedString(str(value), Quote.single).with_quotes())
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):

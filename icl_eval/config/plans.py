@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from icl_eval.config.composing import IN_MEMORY_CONFIG, Composed
-from icl_eval.config.options import least_new_tokens_of
+from icl_eval.config.options import MOST_NEW_TOKENS, least_new_tokens_of, require_at_most
 from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig
 from icl_eval.decoding.searches import check_stop
 from icl_eval.demonstrations import Demonstration, FewShot, Selection, build_shown
@@ -19,6 +19,7 @@ from icl_eval.targets import build
 from icl_eval.tasks.examples import Example, Task, load_task
 from icl_eval.tasks.rows import DataSource
 
+_MAX_ROWS = 1_000_000_000
 _MAX_NAME_BYTES = 200
 """Of a task's name: file systems count a file name in bytes, to 255, and `samples_NAME.jsonl` is one."""
 
@@ -101,6 +102,7 @@ def _max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
     max_new_tokens = config.max_new_tokens if run.max_new_tokens is None else run.max_new_tokens
     if max_new_tokens < least_new_tokens_of(run):
         raise ConfigError(f"{key}.max_new_tokens={max_new_tokens}: must be {least_new_tokens_of(run)} or more")
+    require_at_most(f"{key}.max_new_tokens", max_new_tokens, MOST_NEW_TOKENS)
     pointless = {
         "metrics": run.metrics,
         "postprocessing": run.postprocessing,
@@ -116,6 +118,7 @@ def _data_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> D
     """Return the source, with a relative path completed by the first folder that holds it."""
     if config.max_rows < 1:
         raise ConfigError(f"{key}.max_rows={config.max_rows}: must be 1 or more")
+    require_at_most(f"{key}.max_rows", config.max_rows, _MAX_ROWS)
     path = next((str(folder / config.path) for folder in search_path if (folder / config.path).exists()), None)
     return DataSource(path or config.path, config.name, config.split, config.max_rows)
 

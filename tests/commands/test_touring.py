@@ -204,7 +204,7 @@ def test_law_9_every_key_of_a_tour_changes_something(change, part, tour, gpt2):
     ("override", "sentence"),
     [
         ("decoding=greedy", "decoding=greedy: the tour draws continuations and is greedy besides; decoding=sample"),
-        ("num_return_sequences=-1", "num_return_sequences=-1: must be 0 or more"),
+        ("num_return_sequences=-1", "num_return_sequences=-1: must be from 0 to 100"),
         (
             "max_new_tokens=255",
             "a prompt of 2 tokens, with 255 new ones to come, is 1 too long for the model's 256 positions; shorten "

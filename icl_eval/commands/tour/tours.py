@@ -28,6 +28,7 @@ from icl_eval.runs.reports import write_json
 
 DEFAULT_MAX_NEW_TOKENS = 40
 _WARM_UP_TOKENS = 2
+_MOST_DRAWS = 100
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def take_tour(config: TourConfig, folder: Path) -> Tour:
         raise ConfigError(
             f"decoding={search.name}: the tour draws continuations and is greedy besides; decoding=sample"
         )
-    if config.num_return_sequences < 0:
-        raise ConfigError(f"num_return_sequences={config.num_return_sequences}: must be 0 or more")
+    if not 0 <= config.num_return_sequences <= _MOST_DRAWS:
+        raise ConfigError(f"num_return_sequences={config.num_return_sequences}: must be from 0 to {_MOST_DRAWS}")
     opened = open_prompts(config, search, [config.prompt], default_max_new_tokens=DEFAULT_MAX_NEW_TOKENS)
     model, [prompt] = opened.model, opened.encoded
     stop = stop_strings(model.network, search.stop or ())
