@@ -48,10 +48,13 @@ def evaluate(cfg: DictConfig) -> None:
     from icl_eval.commands.evaluate import evaluate_into
     from icl_eval.config.composing import describe_job
     from icl_eval.config.evaluations import build_evaluation
+    from icl_eval.reporting.output import finished
     from icl_eval.reporting.terminal import print_report
 
     composed = describe_job(cfg)
-    print_report(evaluate_into(build_evaluation(composed), composed.folder))
+    run = evaluate_into(build_evaluation(composed), composed.folder)
+    with finished():
+        print_report(run)
 
 
 def preview(cfg: DictConfig) -> None:
@@ -96,10 +99,13 @@ def tour(cfg: DictConfig) -> None:
     """Generate one prompt in every way there is, side by side."""
     from icl_eval.commands.tour.terminal_view import print_tour
     from icl_eval.commands.tour.tours import take_tour
+    from icl_eval.reporting.output import finished
 
     config = typed_config(cfg, TourConfig)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    print_tour(take_tour(config, folder), folder)
+    taken = take_tour(config, folder)
+    with finished():
+        print_tour(taken, folder)
 
 
 def compare(cfg: DictConfig) -> None:

@@ -12,6 +12,7 @@ from icl_eval.config.options import MOST_SEED, require_at_most
 from icl_eval.config.schema import CompareConfig
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import probability, short, signed
+from icl_eval.reporting.output import finished
 from icl_eval.reporting.pages.comparison_page import write_comparison_page
 from icl_eval.reporting.terminal import open_console, print_path
 from icl_eval.runs.cells import gather_cells
@@ -41,7 +42,8 @@ def compare_folders(config: CompareConfig) -> None:
     comparison = compare_runs(runs, config.seed, config.num_resamples)
     write_json(asdict(comparison), path)
     write_comparison_page(comparison, runs, page)
-    _print(comparison, path, page)
+    with finished():
+        _print(comparison, path, page)
 
 
 def check_resampling(seed: int, num_resamples: int) -> None:

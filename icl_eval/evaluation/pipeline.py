@@ -8,13 +8,11 @@ said at once.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-
-from filelock import FileLock, Timeout
 
 from icl_eval.decoding.model_rules import describe_rules
 from icl_eval.errors import FingerprintMismatchError
@@ -27,6 +25,7 @@ from icl_eval.metrics import Metric
 from icl_eval.models.loading import LanguageModel, load_model
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.runs import provenance
+from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, holding
 from icl_eval.runs.records import Record, RecordLog, ShownDemonstration
 from icl_eval.runs.reports import SCHEMA_VERSION, Report, Timing, write_report
 from icl_eval.tasks.examples import Example
@@ -63,11 +62,12 @@ def run_evaluation(
 
     Raises:
         FingerprintMismatchError: When the folder holds records of another run, or is in use.
+        IclEvalError: When the folder is removed, moved or replaced while the run is writing.
         UserError: When something asked for is impossible.
     """
     stopwatch = Stopwatch()
     with ExitStack() as stack:
-        stack.enter_context(_exclusive(folder))
+        held = stack.enter_context(holding(folder))
         with stopwatch.stage("prompts"):
             prepared = prepare(evaluation)
             _warn_of_mistakes(evaluation, prepared)
@@ -90,8 +90,13 @@ def run_evaluation(
             timing=Timing(stopwatch.seconds, stopwatch.rate("decoding")),
             provenance=describe_origin(evaluation, prepared),
         )
-        write_report(report, folder / "report.json")
+        held.require_in_place()
+        (folder / FAILURE_FILE).unlink(
+            missing_ok=True
+        )  # of an earlier attempt; no kill can leave it beside this report
+        write_report(report, folder / REPORT_FILE)
         write_page(folder)
+        held.require_in_place()
     return report
 
 
@@ -116,13 +121,6 @@ def _content_identities(evaluation: Evaluation, prepared: PreparedEvaluation) ->
     if prepared.conventions.day is not None:
         identities["template.date"] = prepared.conventions.day
     return identities if encoder is None else identities | {"encoder_weights": encoder.identify()}
-
-
-def _exclusive(folder: Path) -> AbstractContextManager[Any]:
-    try:
-        return FileLock(folder / ".lock", timeout=0).acquire()
-    except Timeout:
-        raise FingerprintMismatchError(f"{folder} is being written by another run") from None
 
 
 def _open_log(stack: ExitStack, folder: Path, task: PreparedTask) -> RecordLog:

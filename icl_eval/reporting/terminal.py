@@ -96,7 +96,13 @@ def print_path(console: Console, name: str, path: Path) -> None:
 
 
 class _Console(Console):
-    """A console that writes out the control characters of what it prints."""
+    """A console that writes out control characters, and leaves it to us what a closed output means.
+
+    Rich itself ends the process when its output is closed.
+    """
+
+    def on_broken_pipe(self) -> None:
+        raise  # the error that is being handled
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as it is laid out; it is written out before its width is measured."""

@@ -7,6 +7,7 @@ from icl_eval.commands.trace.subjects import TraceSubject
 from icl_eval.commands.trace.terminal_view import print_trace
 from icl_eval.commands.trace.trace_page import render_trace
 from icl_eval.commands.trace.traces import write_trace
+from icl_eval.reporting.output import finished
 from icl_eval.reporting.pages import write_page
 from icl_eval.reporting.terminal import open_console, print_path
 
@@ -18,9 +19,10 @@ def run_trace(subject: TraceSubject, num_runners_up: int, folder: Path) -> None:
         ConfigError: When the model cannot be decoded token by token.
     """
     trace = follow(subject, num_runners_up)
-    console = open_console()
-    print_trace(trace, console)
     write_trace(trace, folder / "trace.json")
     write_page(render_trace(trace), folder / "trace.html")
-    for name in ("trace.json", "trace.html"):
-        print_path(console, "trace", folder / name)
+    with finished():
+        console = open_console()
+        print_trace(trace, console)
+        for name in ("trace.json", "trace.html"):
+            print_path(console, "trace", folder / name)
