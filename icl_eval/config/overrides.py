@@ -107,7 +107,7 @@ def require_distinct_cells(params: Mapping[str, Any] | None, overrides: Sequence
 
 def _count_distinct(key: str, override: Override) -> int:
     values = list(islice(override.sweep_string_iterator(), _MAX_CELLS + 1))
-    word = f"{key}={override.get_value_element_as_str()}"
+    word = override.input_line or key
     if not values:
         raise ConfigError(f"{word}: a sweep of no values")
     value, times = Counter(values).most_common(1)[0]
