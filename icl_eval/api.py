@@ -125,6 +125,8 @@ def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
     >>> icl_eval.load_model("icl_t5").architecture
     'encoder-decoder'
 
+    Its network is in evaluation mode and takes no gradients; `network.requires_grad_(True)` makes it trainable.
+
     Args:
         model: The name of a packaged model, or a source such as `"./mine"` or `"gpt2"`.
         overrides: Options in the words of the command line, such as `"model.revision=main"`.
