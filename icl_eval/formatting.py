@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -38,6 +38,16 @@ def probability(p_value: float) -> str:
 def signed(difference: float) -> str:
     """Return a difference as a score with its sign."""
     return ("+" if difference > 0 else "") + short(difference)
+
+
+def format_interval(ends: tuple[float, float] | None, number: Callable[[float], str] = short) -> str:
+    """Return the ends of an interval; an empty string where there is none."""
+    return "" if ends is None else f"{number(ends[0])} to {number(ends[1])}"
+
+
+def format_options(options: Mapping[str, str], separator: str = " ") -> str:
+    """Return options as a user writes them: `order=random seed=3`."""
+    return separator.join(f"{key}={value}" for key, value in options.items())
 
 
 def written(value: Any) -> str:
