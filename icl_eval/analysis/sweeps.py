@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,6 +20,7 @@ from icl_eval.formatting import counted
 from icl_eval.runs.cells import Cell
 from icl_eval.runs.folders import Run
 from icl_eval.runs.options import varying_options
+from icl_eval.runs.records import describe_mistake
 from icl_eval.runs.reports import write_json
 
 if TYPE_CHECKING:
@@ -128,8 +129,7 @@ def read_sweep(folder: Path) -> Sweep:
     try:
         return _SWEEP.validate_json(path.read_bytes())
     except ValidationError as error:
-        first: Any = error.errors()[0]
-        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        found = describe_mistake(error)
         raise DataError(f"{path}: not a sweep of this version ({found}); the same command writes it again") from None
 
 
