@@ -68,6 +68,16 @@ def shown(text: str) -> str:
     return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def one_line(text: str) -> str:
+    """Return a string with each run of white space as one space."""
+    return " ".join(text.split())
+
+
+def describe_error(error: BaseException) -> str:
+    """Return what an error says on one line; the name of its type where it says nothing."""
+    return one_line(str(error)) or type(error).__name__
+
+
 def unknown_key(key: str, known: Sequence[str]) -> str:
     """Return the sentence about a key that does not exist."""
     close = difflib.get_close_matches(key, known, n=1)

@@ -19,7 +19,7 @@ from icl_eval.cli.faults import in_one_line
 from icl_eval.cli.words import say
 from icl_eval.config.overrides import require_distinct_cells
 from icl_eval.errors import ConfigError, FolderInUseError, IclEvalError, OutputError, UserError
-from icl_eval.formatting import counted, shown
+from icl_eval.formatting import counted, one_line, shown
 from icl_eval.runs.cells import Cell, gather_cells
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, holding, is_in_use, read_run
 from icl_eval.runs.reports import Failure, read_failure, write_json
@@ -43,7 +43,7 @@ def tell_of_failure(folder: Path, error: Exception) -> None:
     if isinstance(known, FolderInUseError):
         say(f"{folder.name} is in use by another run, and left to it")
         return
-    message = " ".join(str(known or error).split())
+    message = one_line(str(known or error))
     if known is None:
         print(shown("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         message = f"{type(error).__name__}: {message}"
@@ -77,7 +77,7 @@ class SweepReport(Callback):
                 exit_code = known.exit_code
                 say(f"{known}")
             else:
-                message = " ".join(str(known or _describe(error)).split())
+                message = one_line(str(known or _describe(error)))
                 say(f"the sweep cannot be summed up: {message}")
                 exit_code = known.exit_code if known else 1
         if exit_code:
@@ -148,5 +148,5 @@ def _analyse(folder: Path, cells: Sequence[Cell]) -> "tuple[SweepAnalysis, bool]
 def _describe(error: Exception) -> str:
     """Return an unexpected error and where it was raised, in one line."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    message = " ".join(f"{type(error).__name__}: {error}".split())
+    message = one_line(f"{type(error).__name__}: {error}")
     return f"{message} ({Path(place.filename).name}:{place.lineno})"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from icl_eval.config.overrides import SWEEP_FLAGS
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import shown
+from icl_eval.formatting import one_line, shown
 
 _FOLDER_FLAG = "--config-dir"
 _FLAGS = {
@@ -89,7 +89,7 @@ def _reject_unknown_flags(arguments: Sequence[str]) -> None:
 
 def say(sentence: str) -> None:
     """Print a sentence on stderr, in one line and without control characters."""
-    print(f"icl-eval: {shown(' '.join(sentence.split()))}", file=sys.stderr)
+    print(f"icl-eval: {shown(one_line(sentence))}", file=sys.stderr)
 
 
 class LogFormatter(logging.Formatter):

@@ -21,6 +21,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import ConfigError
+from icl_eval.formatting import describe_error
 from icl_eval.tasks.sandbox import bounded, render
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Chat:
         try:
             text = self._render(messages, self._takes_parts[roles])
         except Exception as error:  # a chat template is a program of the model's authors
-            raise self._refused(f"failed: {_line(error)}") from None
+            raise self._refused(f"failed: {describe_error(error)}") from None
         self._require_contents(messages, text)
         return text
 
@@ -117,7 +118,7 @@ class Chat:
             except ConfigError as error:
                 problems.append(error)
             except Exception as error:  # a chat template is a program of the model's authors
-                problems.append(self._refused(f"failed: {_line(error)}"))
+                problems.append(self._refused(f"failed: {describe_error(error)}"))
         raise problems[0]
 
     def _require_contents(self, messages: Messages, text: str) -> None:
@@ -175,7 +176,7 @@ def chat_renderer(
     try:
         template = _environment(calendar).from_string(text)
     except Exception as error:  # what nests too deeply for Python is none of Jinja's errors
-        raise ConfigError(f"template=chat: {description} cannot be read: {_line(error)}") from None
+        raise ConfigError(f"template=chat: {description} cannot be read: {describe_error(error)}") from None
     return Chat(template, description, tokenizer, calendar)
 
 
@@ -220,7 +221,3 @@ def _name_turn(number: int, count: int) -> str:
         return "the question"
     side = "answer" if number % 2 else "question"
     return f"the {side} of demonstration {number // 2 + 1}"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -12,7 +12,7 @@ from icl_eval.analysis.shot_curve import ShotCurve, curve_table
 from icl_eval.analysis.sweeps import SweepAnalysis
 from icl_eval.analysis.tables import condition_keys
 from icl_eval.analysis.variance import TEST_SET, CellScore, VarianceAnalysis
-from icl_eval.formatting import format_interval, format_options, probability, short, signed
+from icl_eval.formatting import format_interval, format_options, one_line, probability, short, signed
 from icl_eval.reporting.terminal import open_console, print_path
 from icl_eval.runs.behaviour import Agreement, Behaviour
 
@@ -218,5 +218,5 @@ def _where(found: InfluenceAnalysis) -> str:
 
 
 def _cut(text: str) -> str:
-    line = " ".join(text.split())
+    line = one_line(text)
     return line if len(line) <= _MAX_WIDTH else f"{line[: _MAX_WIDTH - 1]}…"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from icl_eval.analysis.tables import PlainTable, TableValue
-from icl_eval.formatting import short
+from icl_eval.formatting import one_line, short
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -56,9 +56,9 @@ def to_csv(table: PlainTable) -> str:
     return text.getvalue()
 
 
-def one_line(text: str) -> str:
-    """Return a text on one line, without control characters."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+def printable(text: str) -> str:
+    """Return a string on one line, without control characters."""
+    return one_line("".join(character if character.isprintable() else " " for character in text))
 
 
 FORMATS: dict[str, Callable[[PlainTable], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
@@ -82,7 +82,7 @@ def _show(cell: TableValue, escapes: dict[str, str], missing: str) -> str:
 
 
 def _escape(text: str, escapes: dict[str, str]) -> str:
-    return "".join(escapes.get(character, character) for character in one_line(text))
+    return "".join(escapes.get(character, character) for character in printable(text))
 
 
 def _inert(cell: TableValue) -> str:

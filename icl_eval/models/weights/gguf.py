@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icl_eval.errors import ModelUnavailableError
+from icl_eval.formatting import describe_error
 from icl_eval.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         with quiet_transformers(reports=False):  # we report on the weights ourselves
             _convert(gguf, folder)
     except Exception as error:  # transformers and gguf raise a dozen types for files that they do not understand
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ModelUnavailableError(f"{gguf} cannot be converted: {reason}") from error
+        raise ModelUnavailableError(f"{gguf} cannot be converted: {describe_error(error)}") from error
 
 
 def _convert(gguf: Path, folder: Path) -> None:
