@@ -1,16 +1,40 @@
-"""Tokenization: prompts to token ids, whole, so that no token boundary depends on how a text was put together."""
+"""Tokenization: prompts to token ids, whole, so that no token boundary depends on how a text was put together.
+
+A continuation is tokenized together with its prompt, as one text, and what follows the prompt is found among the ids:
+
+    prompt            [Answer] [:]
+    with " yes"       [Answer] [:] [ yes]            ──▶  context [Answer] [:], texts [ yes] and [ no] [body]
+    with " nobody"    [Answer] [:] [ no] [body]
+
+Where a tokenizer joins the end of the prompt with what follows, the context ends before that token, for all texts of
+the prompt alike: so they are always compared after the same context, and none is cut where the model never cuts.
+"""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
-from icl_eval.prompts.continuations import Continuations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """Some texts that could follow one prompt."""
+
+    context: EncodedPrompt
+    """The encoder's ids, and those of the decoder that the prompt has in common with all of its texts."""
+    texts: tuple[tuple[int, ...], ...]
+    """What follows the context in each text."""
+
+    @property
+    def longest(self) -> int:
+        """How many tokens the longest text has."""
+        return max(map(len, self.texts))
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> EncodedPrompt:
@@ -37,7 +61,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> Encod
 def encode_continuations(
     tokenizer: "PreTrainedTokenizerBase", encoded: EncodedPrompt, texts: Sequence[str]
 ) -> Continuations:
-    """Turn texts that could follow a prompt into token ids; see `icl_eval.prompts.continuations`.
+    """Turn texts that could follow a prompt into token ids.
 
     A text may come out empty, where its tokens are a beginning of the prompt's.
     """

@@ -25,9 +25,8 @@ from icl_eval.prompts.building import (
     PromptBuilder,
     SplitPlacement,
 )
-from icl_eval.prompts.continuations import Continuations
 from icl_eval.prompts.templates import ChatTemplate, TextTemplate
-from icl_eval.prompts.tokenization import encode_continuations, encode_prompt
+from icl_eval.prompts.tokenization import Continuations, encode_continuations, encode_prompt
 from icl_eval.runs.records import Record
 from icl_eval.tasks.examples import Example, Task
 

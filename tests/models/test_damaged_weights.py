@@ -13,7 +13,7 @@ from icl_eval.decoding.networks import decoder_of
 from icl_eval.decoding.searches import Generate, Greedy, Sample
 from icl_eval.errors import IclEvalError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
-from icl_eval.prompts.continuations import Continuations
+from icl_eval.prompts.tokenization import Continuations
 
 DAMAGED = "the weights are damaged, or were made so by a change"
 NARROW = f"bfloat16 may be too narrow for this model (dtype=float32 is not), or {DAMAGED}"

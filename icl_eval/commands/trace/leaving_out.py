@@ -16,7 +16,7 @@ from icl_eval.decoding.log_probs import LikelihoodScorer
 from icl_eval.decoding.rules import forced_ids
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
-from icl_eval.prompts.continuations import Continuations
+from icl_eval.prompts.tokenization import Continuations
 
 
 @dataclass(frozen=True)
