@@ -154,6 +154,8 @@ def compare(*runs: Run | str | Path, seed: int = 0, num_resamples: int = 10_000)
     >>> icl_eval.compare(none, few).differences[0].difference
     1.0
 
+    A notebook shows the table of differences; `.table` is its data frame.
+
     Args:
         runs: Two or more runs, or folders; the folder of a sweep stands for its finished cells.
         seed: The seed of everything that is drawn.
@@ -182,6 +184,8 @@ def analyse(runs: Sequence[Run | str | Path]) -> SweepAnalysis:
     >>> runs = [icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=k, limit=16) for k in (0, 1, 8)]
     >>> [(point.num_fewshot, point.mean) for point in icl_eval.analyse(runs).shot_curves[0].points]
     [(0, 0.0), (1, 0.875), (8, 1.0)]
+
+    A notebook shows the tables; `.tables` holds their data frames by name: `shot_curves`, `variance`, `influence`.
 
     Args:
         runs: Runs, made in a loop or read from folders; the folder of a sweep stands for its finished cells.
