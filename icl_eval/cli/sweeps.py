@@ -10,13 +10,14 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from icl_eval.cli.faults import in_one_line
 from icl_eval.cli.words import say
+from icl_eval.config.explaining import explained
 from icl_eval.config.overrides import require_distinct_cells
 from icl_eval.errors import ConfigError, FolderInUseError, IclEvalError, OutputError, UserError
 from icl_eval.formatting import counted, one_line, shown
@@ -26,6 +27,11 @@ from icl_eval.runs.reports import Failure, read_failure, write_json
 
 if TYPE_CHECKING:
     from icl_eval.analysis import SweepAnalysis
+
+
+def _unresolved(node: Any) -> Any:
+    """Return what a node holds, with `${…}` as it was typed."""
+    return OmegaConf.to_container(node, resolve=False)
 
 
 def tell_of_failure(folder: Path, error: Exception) -> None:
@@ -57,11 +63,15 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Forget earlier failures: a cell of this sweep gets another chance, one of another sweep is not ours."""
-        overrides = cast("list[str]", OmegaConf.to_container(config.hydra.overrides.hydra))  # `${…}` is not resolved
+        overrides = _unresolved(config.hydra.overrides.hydra)
         if any(override.startswith("hydra.run.dir=") for override in overrides):
             _refuse("hydra.run.dir: a sweep's folder is hydra.sweep.dir")
         try:
-            require_distinct_cells(config.hydra.sweeper.get("params"), config.hydra.overrides.task)
+            with explained(()):
+                require_distinct_cells(
+                    _unresolved(config.hydra.sweeper.get("params") or DictConfig({})),
+                    _unresolved(config.hydra.overrides.task),
+                )
         except ConfigError as error:
             _refuse(str(error))
         for note in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE_FILE}"):
