@@ -41,6 +41,7 @@ def tell_of_failure(folder: Path, error: Exception) -> None:
 
     Raises:
         OutputError: What the cell could not print.
+        FolderInUseError: When another run has begun to write the cell.
         OSError: When the note cannot be written.
     """
     known = in_one_line(error)
@@ -55,7 +56,8 @@ def tell_of_failure(folder: Path, error: Exception) -> None:
         message = f"{type(error).__name__}: {message}"
     say(f"{folder.name} failed: {message}")
     note = Failure(type(error).__name__, message, known.exit_code if known else 1)
-    write_json(asdict(note), folder / FAILURE_FILE)
+    with holding(folder):
+        write_json(asdict(note), folder / FAILURE_FILE)
 
 
 class SweepReport(Callback):
