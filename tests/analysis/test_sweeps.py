@@ -431,3 +431,23 @@ def test_a_sweep_for_which_there_is_no_room_names_the_file_and_goes_on_when_ther
 
     assert sweep("num_fewshot=0").exit_code == 0
     assert read_sweep(tmp_path) == whole
+
+
+def test_an_interrupted_sweep_keeps_what_is_finished_and_calls_no_cell_failed(sweep, tmp_path, monkeypatch):
+    from icl_eval.evaluation import pipeline
+
+    load, attempts = pipeline.load_model, iter([None, KeyboardInterrupt()])
+
+    def be_interrupted(*arguments):
+        if error := next(attempts):
+            raise error
+        return load(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "load_model", be_interrupted)
+        outcome = sweep("num_fewshot=0,1")
+
+    assert outcome.exit_code == 130
+    assert own_words(outcome) == ["icl-eval: interrupted; the same command goes on from here"]
+    assert len(list(tmp_path.rglob("report.json"))) == 1
+    assert notes(tmp_path) == []
