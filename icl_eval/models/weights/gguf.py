@@ -4,7 +4,10 @@ transformers reads GGUF itself, but unpacks the whole file again at every load (
 place of 0.2 s from safetensors), so it is done once and the result is kept. The numbers stay the same.
 """
 
+import errno
 import logging
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +28,10 @@ _GPT2_RULE = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion"}
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write the model and the tokenizer of `gguf` to `folder`; raises ModelUnavailableError."""
+    """Write the model and the tokenizer of `gguf` to `folder`; raises ModelUnavailableError.
+
+    Where there is no room in the folder, an OSError says so.
+    """
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ModelUnavailableError(f"{gguf} is not a GGUF file (its first bytes are not GGUF)")
@@ -34,7 +40,16 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         with quiet_transformers(reports=False):  # we report on the weights ourselves
             _convert(gguf, folder)
     except Exception as error:  # transformers and gguf raise a dozen types for files that they do not understand
+        if number := _want_of_room(error):
+            raise OSError(number, os.strerror(number)) from error
         raise ModelUnavailableError(f"{gguf} cannot be converted: {describe_error(error)}") from error
+
+
+def _want_of_room(error: Exception) -> int | None:
+    """Return the system's number for an error that is the disk's; safetensors has it in words alone."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(found[1]) if found else getattr(error, "errno", None)
+    return number if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
 
 
 def _convert(gguf: Path, folder: Path) -> None:
