@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
 from icl_eval.config.schema import Texts, is_string, leaves, takes_text, type_of
@@ -101,7 +101,10 @@ def require_distinct_cells(params: Mapping[str, Any] | None, overrides: Sequence
     for key, times in Counter(each.get_key_element() for each in typed).items():
         if key in swept and times > 1:
             raise ConfigError(f"{key}: is given {times} times")
-    sizes = [_count_distinct(key, override) for key, override in swept.items()]
+    # What a pattern matches is known to Hydra alone, and is distinct.
+    sizes = [
+        _count_distinct(key, override) for key, override in swept.items() if not isinstance(override.value(), Glob)
+    ]
     if math.prod(sizes) > _MAX_CELLS:
         raise ConfigError(f"{', '.join(swept)}: more than {_MAX_CELLS} cells, which is the most that a sweep may have")
 
