@@ -134,7 +134,7 @@ def test_variates_depend_on_seed_example_and_place_alone():
         ({"temperature": float("nan")}, "temperature=nan: must be more than 0 (greedy: decoding=greedy)"),
         (
             {"temperature": 1e-40},
-            "temperature=1e-40: must be 1e-30 or more, so that float32 holds the logits divided by it "
+            "temperature=1e-40: must be 1e-30 or more, so that the divided logits fit into float32 "
             "(greedy: decoding=greedy)",
         ),
         ({"top_k": 0}, "top_k=0: must be 1 or more, or null for all tokens"),
