@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval.analysis.comparison import Comparison, compare_runs
-from icl_eval.analysis.sweep import SweepAnalysis, analyse_runs
+from icl_eval.analysis.sweeps import SweepAnalysis, analyse_runs
 from icl_eval.config.composing import Brought, as_words, composing
 from icl_eval.config.schema import RunConfig, StreamConfig, typed_config
 from icl_eval.errors import ConfigError
@@ -94,7 +94,7 @@ def preview(*overrides: str, model: ModelArgument = None, task: TaskArgument = N
 
 
 def stream(model: str | LanguageModel, prompt: str, *overrides: str, **options: Any) -> Iterator[str]:
-    """Yield a completion piece by piece while it is made.
+    """Return a completion piece by piece while it is made.
 
     >>> pieces = icl_eval.stream("icl_t5", "66", max_new_tokens=4)
     >>> isinstance("".join(pieces), str)
@@ -116,7 +116,7 @@ def stream(model: str | LanguageModel, prompt: str, *overrides: str, **options: 
     words = [*_model_words(brought, model), *as_words({"prompt": prompt, **options}), *overrides]
     with composing(words, "stream", StreamConfig, brought) as composed:
         config = typed_config(composed.cfg, StreamConfig)
-    yield from stream_pieces(config, brought.model)
+    return stream_pieces(config, brought.model)
 
 
 def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
@@ -164,9 +164,10 @@ def compare(*runs: Run | str | Path, seed: int = 0, num_resamples: int = 10_000)
     from icl_eval.commands.compare import check_resampling
 
     check_resampling(seed, num_resamples)
-    found = _runs(runs)
-    if len(found) < 2:
-        raise ConfigError(f"compare: two or more runs are needed, found {len(found)}")
+    found = _read_all("compare", runs)
+    folders = [run.folder.resolve() for run in found]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise ConfigError(f"compare: {twice[0]} is there twice; a run is compared with other runs")
     return compare_runs(found, seed, num_resamples)
 
 
@@ -187,10 +188,7 @@ def analyse(runs: Sequence[Run | str | Path]) -> SweepAnalysis:
         ConfigError: When there are fewer than two runs.
         DataError: When a folder holds no finished run, or its records are not those of its report.
     """
-    found = _runs(runs)
-    if len(found) < 2:
-        raise ConfigError(f"analyse: two or more runs are needed, found {len(found)}")
-    return analyse_runs(found)
+    return analyse_runs(_read_all("analyse", runs))
 
 
 def score(
@@ -222,13 +220,21 @@ def score(
 def _composing_run(
     overrides: Sequence[str], model: ModelArgument, task: TaskArgument, options: Mapping[str, Any]
 ) -> Any:
-    tasks = [] if task is None else [task] if isinstance(task, str | Task) else list(task)
+    tasks = _listed_tasks(task)
     brought = _bring(model, options, tasks)
     words = _model_words(brought, model)
     if task is not None:
         names = [each.name if isinstance(each, Task) else each for each in tasks]
         words += as_words({"task": names if len(names) != 1 else names[0]})
     return composing([*words, *as_words(options), *overrides], "evaluate", RunConfig, brought)
+
+
+def _listed_tasks(task: TaskArgument) -> list[str | Task]:
+    if task is None or isinstance(task, str | Task):
+        return [] if task is None else [task]
+    if isinstance(task, list | tuple) and all(isinstance(each, str | Task) for each in task):
+        return list(task)
+    raise ConfigError(f"task={task!r}: must be the name of a task, a Task, or a list of these")
 
 
 def _bring(model: ModelArgument, options: Mapping[str, Any], tasks: Sequence[str | Task] = ()) -> Brought:
@@ -248,10 +254,13 @@ def _model_words(brought: Brought, model: ModelArgument) -> list[str]:
     return [] if model is None else as_words({"model": model})
 
 
-def _runs(runs: Sequence[Run | str | Path]) -> list[Run]:
+def _read_all(function: str, runs: Sequence[Run | str | Path]) -> list[Run]:
     from icl_eval.commands.compare import read_runs
 
-    found: list[Run] = []
-    for run in runs:
-        found += [run] if isinstance(run, Run) else read_runs([Path(run)])
-    return found
+    given = [runs] if isinstance(runs, Run | str | Path) else runs
+    read: list[Run] = []
+    for run in given:
+        read += [run] if isinstance(run, Run) else read_runs([Path(run)])
+    if len(read) < 2:
+        raise ConfigError(f"{function}: two or more runs are needed, found {len(read)}")
+    return read

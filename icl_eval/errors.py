@@ -1,12 +1,14 @@
 """The exceptions of `icl_eval`, all of them one readable sentence.
 
     IclEvalError                     the run itself failed                       exit code 1
+     ├─ OutputError                  what was found could not be printed
      └─ UserError                    the user asked for something impossible     exit code 2
          ├─ ConfigError              an option: unknown, of the wrong type, or at odds with another
          ├─ DataError                a data file: where it is wrong and what was expected
          ├─ ModelUnavailableError    weights that cannot be found, fetched or trusted
          ├─ PromptTooLongError       a prompt that does not fit into the model
          └─ FingerprintMismatchError a run folder that belongs to another configuration
+             └─ FolderInUseError     a run folder that another run is writing
 
 The command line prints the sentence and nothing else; a Python caller catches the type.
 """
@@ -20,6 +22,10 @@ class IclEvalError(Exception):
     """
 
     exit_code = 1
+
+
+class OutputError(IclEvalError):
+    """The standard output takes nothing; what was computed is in its files."""
 
 
 class UserError(IclEvalError):
@@ -53,3 +59,7 @@ class PromptTooLongError(UserError):
 
 class FingerprintMismatchError(UserError):
     """A run folder holds records of another configuration."""
+
+
+class FolderInUseError(FingerprintMismatchError):
+    """A run folder is being written by another run."""

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,19 @@ def signed(difference: float) -> str:
 def written(value: Any) -> str:
     """Return a value as it is written in a configuration."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What moves the cursor, colours or reorders what stands around it; line breaks and tabs are text."""
+
+
+def shown(text: str) -> str:
+    r"""Return a string with its control characters written out: a terminal would obey them.
+
+    >>> shown("\x1b[2J")
+    '\\x1b[2J'
+    """
+    return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:

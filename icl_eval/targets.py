@@ -10,10 +10,13 @@ from dataclasses import dataclass, is_dataclass
 from importlib import import_module
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import unknown_key, written
+
+Seed = typing.Annotated[int, Field(ge=0, lt=2**63)]
+"""The type of an argument that decides draws."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def _load(family: Family, class_name: str) -> Any:
 
 
 def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: Mapping[str, Any]) -> Any:
-    hints = typing.get_type_hints(built_class.__init__)
+    hints = typing.get_type_hints(built_class.__init__, include_extras=True)
     hints.pop("return", None)
     for name, value in arguments.items():
         if name not in hints:

@@ -19,7 +19,9 @@ REPORT = replace(
 def write_run(folder, *records, report=REPORT):
     """Write what a run of one task leaves, and its page; return the page as a browser reads it."""
     folder.mkdir(exist_ok=True)
-    report = replace(report, results={"qa": replace(report.results["qa"], n=len(records))})
+    result = report.results["qa"]
+    result = replace(result, n=len(records), counts=replace(result.counts, empty=0, stopped_empty={}))
+    report = replace(report, results={"qa": result})
     write_report(report, folder / "report.json")
     lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
     (folder / "samples_qa.jsonl").write_text(lines, encoding="utf-8")

@@ -115,3 +115,12 @@ def test_no_test_imports_another_test():
     tests = {path.stem: path for path in TESTS.rglob("test_*.py")}
     for path in tests.values():
         assert not {module.split(".")[-1] for module in imports(path)} & set(tests), path
+
+
+def test_no_class_name_stands_for_two_things():
+    places = defaultdict(list)
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(name_of(path))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}

@@ -6,7 +6,7 @@ Which analysis applies follows from which options vary from cell to cell: see `i
 from icl_eval.analysis.designs import SweepCell
 from icl_eval.analysis.influence import Effect, Influence, InfluenceAnalysis
 from icl_eval.analysis.shot_curve import ShotCurve, ShotCurvePoint
-from icl_eval.analysis.sweep import SweepAnalysis, analyse_runs
+from icl_eval.analysis.sweeps import SweepAnalysis, analyse_runs
 from icl_eval.analysis.variance import CellScore, Component, VarianceAnalysis
 
 __all__ = [

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from icl_eval.analysis.measurements import Measurement, gain, measure
+from icl_eval.analysis.measurements import gain, measure
 from icl_eval.analysis.significance import (
     Paired,
     approximate_randomisation,
@@ -16,6 +16,7 @@ from icl_eval.analysis.significance import (
     sign_flip,
 )
 from icl_eval.errors import DataError
+from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.folders import Run
 from icl_eval.runs.records import Record
 from icl_eval.runs.reports import MetricResult

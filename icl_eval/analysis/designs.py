@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from icl_eval.analysis.measurements import Measurement
 from icl_eval.formatting import counted
+from icl_eval.metrics.measurements import Measurement
 
 _INCIDENTAL = ("order", "template")
 _ORDER_SEED = "order.seed"
@@ -29,7 +29,7 @@ class SweepCell:
 
 
 @dataclass(frozen=True)
-class Group:
+class CellGroup:
     """Cells that differ only in some options."""
 
     conditions: Mapping[str, str]
@@ -64,7 +64,7 @@ def nesting(options: Collection[str]) -> tuple[str, str] | None:
     return (_ORDER_SEED, hosts[0]) if _ORDER_SEED in options and hosts else None
 
 
-def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[Group]:
+def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[CellGroup]:
     """Return groups of cells that differ only in some options.
 
     Args:
@@ -78,7 +78,7 @@ def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[
     return [_group(dict(outside), members, is_inside) for outside, members in groups.items()]
 
 
-def _group(conditions: Mapping[str, str], members: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> Group:
+def _group(conditions: Mapping[str, str], members: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> CellGroup:
     options = dict.fromkeys(key for cell in members for key in cell.options if is_inside(key))
     whole = tuple(cell for cell in members if all(key in cell.options for key in options))
     where = " ".join([members[0].measurement.task, *(f"{key}={value}" for key, value in conditions.items())])
@@ -87,4 +87,4 @@ def _group(conditions: Mapping[str, str], members: Sequence[SweepCell], is_insid
         missing = [key for key in options if any(key not in cell.options for cell in members)]
         left_out = len(members) - len(whole)
         gap = f"{left_out} of {counted(len(members), 'cell')} left out, for want of {' and '.join(missing)}"
-    return Group(conditions, where, tuple(options), whole, gap)
+    return CellGroup(conditions, where, tuple(options), whole, gap)

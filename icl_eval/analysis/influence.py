@@ -75,7 +75,7 @@ class Values:
 
 
 @dataclass(frozen=True)
-class Answers:
+class CellOutcome:
     """What one cell's questions were shown, and how they did."""
 
     shown: Mapping[str, Sequence[ShownDemonstration]]
@@ -108,7 +108,7 @@ def influence_analyses(
         if not without or not whole:
             continue
         for task, result in whole[0].report.results.items():
-            found = influences(read_answers(whole[0], task), [read_answers(run, task) for run in without])
+            found = influences(read_outcome(whole[0], task), [read_outcome(run, task) for run in without])
             if not found:
                 notes.append(f"influence, {task}: no two prompts differ by one demonstration and nothing else")
             analyses.append(InfluenceAnalysis(task, conditions, tuple(found), result.behaviour))
@@ -126,7 +126,7 @@ def _groups(runs: Sequence[Run], options: Sequence[Mapping[str, str]]) -> Iterat
         yield dict(conditions), members
 
 
-def read_answers(run: Run, task: str) -> Answers:
+def read_outcome(run: Run, task: str) -> CellOutcome:
     """Read what one task of a run showed, and each question's values: of metrics that have them, and of likelihood.
 
     Raises:
@@ -138,16 +138,16 @@ def read_answers(run: Run, task: str) -> Answers:
             sign = 1.0 if measured.higher_is_better else -1.0
             parts = dict(zip(measured.example_ids, (sign * measured.values).tolist(), strict=True))
             values[measured.metric] = Values(parts, measured.own_values, measured.statistics.is_share)
-    return Answers({record.example_id: record.demonstrations for record in run.records(task)}, values)
+    return CellOutcome({record.example_id: record.demonstrations for record in run.records(task)}, values)
 
 
-def influences(whole: Answers, without: Sequence[Answers]) -> list[Influence]:
+def influences(whole: CellOutcome, without: Sequence[CellOutcome]) -> list[Influence]:
     """Return what each demonstration adds, in the order in which the cells leave them out.
 
     Which one a cell leaves out is read from its records, question by question: questions may have demonstrations of
     their own, and a prompt that was too long may have lost one in the first place.
     """
-    found: dict[str, list[tuple[str, Answers]]] = {}  # by demonstration, questions and their answers without it
+    found: dict[str, list[tuple[str, CellOutcome]]] = {}  # by demonstration, questions and their answers without it
     targets: dict[str, str | None] = {}
     for cell in without:
         for question in whole.shown:
@@ -158,7 +158,7 @@ def influences(whole: Answers, without: Sequence[Answers]) -> list[Influence]:
     return [Influence(name, targets[name], _effects(whole, pairs)) for name, pairs in found.items()]
 
 
-def _left_out(whole: Answers, cell: Answers, question: str) -> ShownDemonstration | None:
+def _left_out(whole: CellOutcome, cell: CellOutcome, question: str) -> ShownDemonstration | None:
     """Return the one demonstration by which the prompts differ.
 
     None where they differ in another way: there was no room for it in the first place, or, when it is gone, there is
@@ -170,7 +170,7 @@ def _left_out(whole: Answers, cell: Answers, question: str) -> ShownDemonstratio
     return left_out[0] if question in cell.shown and is_subset and len(left_out) == 1 else None
 
 
-def _effects(whole: Answers, pairs: Sequence[tuple[str, Answers]]) -> dict[str, Effect]:
+def _effects(whole: CellOutcome, pairs: Sequence[tuple[str, CellOutcome]]) -> dict[str, Effect]:
     """Return what a demonstration adds to each measure, from questions and their answers without it."""
     effects = {}
     for name, values in whole.values.items():

@@ -7,7 +7,6 @@ elsewhere has the score that the report says.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,49 +14,9 @@ import numpy as np
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.metrics import Metric, Statistics
 from icl_eval.metrics.building import build_own_metrics
-from icl_eval.metrics.intervals import FloatArray, pseudo_values
-from icl_eval.metrics.likelihood import likelihood_metrics
-from icl_eval.metrics.scoring import check_corpus
+from icl_eval.metrics.measurements import Measurement, measure_records
 from icl_eval.runs.folders import REPORT_FILE, Run
-from icl_eval.runs.records import Record
 from icl_eval.runs.reports import MetricResult
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One metric of one task of one run."""
-
-    task: str
-    metric: str
-    higher_is_better: bool
-    example_ids: tuple[str, ...]
-    """Sorted; rows and values of the statistics are in the same order."""
-    statistics: Statistics
-
-    @property
-    def score(self) -> float:
-        """The score of the whole corpus."""
-        return self.statistics.value
-
-    @property
-    def values(self) -> FloatArray | None:
-        """A value a question whose mean is the score, `[num_examples]`; None where there are none.
-
-        The questions' own values of a metric that is their mean, the jackknife's pseudo-values of any other whose
-        statistics add up; see `icl_eval.metrics.intervals.pseudo_values`.
-        """
-        if self.statistics.is_mean:
-            return np.array(self.statistics.per_example, dtype=np.float64)
-        if self.statistics.score_sums is None or len(self.example_ids) < 2:
-            return None
-        return pseudo_values(self.statistics.rows, self.statistics.score_sums)
-
-    @property
-    def own_values(self) -> dict[str, float | None]:
-        """The value of each question on its own, such as sentence BLEU, larger is better; None where it has none."""
-        sign = 1.0 if self.higher_is_better else -1.0
-        values = zip(self.example_ids, self.statistics.per_example, strict=True)
-        return {example_id: None if value is None else sign * value for example_id, value in values}
 
 
 def gain(before: float | None, after: float | None) -> float:
@@ -68,7 +27,7 @@ def gain(before: float | None, after: float | None) -> float:
 
 
 def measure(run: Run, tasks: tuple[str, ...] | None = None) -> list[Measurement]:
-    """Compute the metrics of a run's tasks again.
+    """Compute the metrics of a run's tasks again, with the questions sorted by their ids.
 
     Args:
         run: A finished run.
@@ -84,18 +43,11 @@ def measure(run: Run, tasks: tuple[str, ...] | None = None) -> list[Measurement]
 
 def _measure_task(run: Run, task: str) -> list[Measurement]:
     records = sorted(run.records(task), key=lambda record: record.example_id)
-    ids = tuple(record.example_id for record in records)
     scores = run.report.results[task].metrics
-    found = [
-        Measurement(task, metric.name, metric.higher_is_better, ids, _compute(metric, records))
-        for metric in _build_metrics(run, task)
-        if metric.name in scores  # without completions there are none of them
-    ]
-    found += [
-        Measurement(task, metric.name, metric.higher_is_better, ids, metric.statistics)
-        for metric in likelihood_metrics(records)
-    ]
+    known = [metric for metric in _build_metrics(run, task) if metric.name in scores]  # none without completions
+    found = measure_records(task, records, known)
     measured = {measurement.metric for measurement in found}
+    ids = tuple(record.example_id for record in records)
     found += [
         Measurement(task, name, result.higher_is_better, ids, _recorded(result, len(ids)))
         for name, result in scores.items()
@@ -120,13 +72,6 @@ def _recorded(result: MetricResult, num_examples: int) -> Statistics:
         per_example=(None,) * num_examples,
         signature=result.signature,
     )
-
-
-def _compute(metric: Metric, records: list[Record]) -> Statistics:
-    predictions = [record.prediction for record in records]
-    references = [record.targets for record in records]
-    check_corpus(metric.name, predictions, references)
-    return metric.per_example(predictions, references)
 
 
 def _build_metrics(run: Run, task: str) -> list[Metric]:

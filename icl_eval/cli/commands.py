@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from icl_eval.evaluation.preparation import Evaluation
 
 
+_MOST_RUNNERS_UP = 1000
+"""Of a step, all of which the page shows."""
+
+
 @dataclass(frozen=True)
 class Command:
     """What the first word of the command line can be."""
@@ -44,10 +48,13 @@ def evaluate(cfg: DictConfig) -> None:
     from icl_eval.commands.evaluate import evaluate_into
     from icl_eval.config.composing import describe_job
     from icl_eval.config.evaluations import build_evaluation
+    from icl_eval.reporting.output import finished
     from icl_eval.reporting.terminal import print_report
 
     composed = describe_job(cfg)
-    print_report(evaluate_into(build_evaluation(composed), composed.folder))
+    run = evaluate_into(build_evaluation(composed), composed.folder)
+    with finished():
+        print_report(run)
 
 
 def preview(cfg: DictConfig) -> None:
@@ -75,10 +82,12 @@ def trace(cfg: DictConfig) -> None:
     """Show everything that happens to one prompt."""
     from icl_eval.commands.trace.command import run_trace
     from icl_eval.commands.trace.subjects import free_subject, question_subject
+    from icl_eval.config.options import require_at_most
 
     config = typed_config(cfg, TraceConfig)
     if config.runners_up < 0:
         raise ConfigError(f"runners_up={config.runners_up}: must be 0 or more")
+    require_at_most("runners_up", config.runners_up, _MOST_RUNNERS_UP)
     if config.prompt is None:
         subject = question_subject(_evaluation_of_job(cfg, TraceConfig), config.example)
     else:
@@ -90,10 +99,13 @@ def tour(cfg: DictConfig) -> None:
     """Generate one prompt in every way there is, side by side."""
     from icl_eval.commands.tour.terminal_view import print_tour
     from icl_eval.commands.tour.tours import take_tour
+    from icl_eval.reporting.output import finished
 
     config = typed_config(cfg, TourConfig)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    print_tour(take_tour(config, folder), folder)
+    taken = take_tour(config, folder)
+    with finished():
+        print_tour(taken, folder)
 
 
 def compare(cfg: DictConfig) -> None:

@@ -14,8 +14,8 @@
 A user's mistake is one line on stderr and exit code 2; a run that fails exits with 1.
 """
 
-import errno
 import io
+import logging
 import os
 import sys
 from pathlib import Path
@@ -26,23 +26,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from icl_eval.cli.commands import COMMANDS, Command
-from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words
-from icl_eval.config.choices import reject_packaged_names
+from icl_eval.cli.faults import in_one_line, open_standard_files
+from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, say
+from icl_eval.config.collisions import reject_packaged_names
 from icl_eval.config.explaining import explained
 from icl_eval.config.files import require_readable_files
 from icl_eval.config.overrides import added_folders, read_overrides
 from icl_eval.config.schema import register_schemas
 from icl_eval.config.setup import conf_dir, register_resolvers, set_command_name
-from icl_eval.errors import IclEvalError, UserError
-
-_FILE_ERRORS = (
-    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG),
-    *(errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ELOOP, errno.EPIPE),
-)
+from icl_eval.errors import ConfigError, IclEvalError
 
 
 def main() -> None:
     """Run the command line."""
+    open_standard_files()
+    logging.raiseExceptions = False  # a warning that cannot be written is no traceback
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is ASCII only shows the rest as it can
     arguments = put_flags_first(sys.argv[1:])
@@ -74,12 +72,11 @@ def _run(command: Command, arguments: list[str]) -> int:
             sys.stdout.flush()  # if it cannot be written, that is reported below
         if failures:
             raise failures[0]
-    except IclEvalError as error:
-        return _say(str(error), error.exit_code)
-    except OSError as error:
-        if error.errno not in _FILE_ERRORS:
+    except (IclEvalError, OSError) as error:
+        known = in_one_line(error)
+        if known is None:
             raise
-        return _say_file_error(error)
+        return _say(str(known), known.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted; the same command goes on from here", 130)
     return 0
@@ -87,30 +84,31 @@ def _run(command: Command, arguments: list[str]) -> int:
 
 def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> float | None:
     """Run one job; in a sweep, a job that fails leaves a note and the next one begins."""
-    is_cell = HydraConfig.get().mode == RunMode.MULTIRUN
+    hydra_config = HydraConfig.get()
+    is_cell = hydra_config.mode == RunMode.MULTIRUN
+    folder = Path(hydra_config.runtime.output_dir)
+    if is_cell and folder.parent.resolve() != Path(hydra_config.sweep.dir).resolve():
+        sentence = (
+            f"hydra.sweep.subdir: a cell's folder must lie in {hydra_config.sweep.dir} itself, and {folder} does not"
+        )
+        sys.exit(_say(sentence, ConfigError.exit_code))
     try:
         command.run(cfg)
     except Exception as error:
         if not is_cell:
             failures.append(error)
             return None
-        from icl_eval.cli.sweeps import write_failure
+        from icl_eval.cli.sweeps import tell_of_failure
 
-        write_failure(Path(HydraConfig.get().runtime.output_dir), error)
+        try:
+            tell_of_failure(folder, error)
+        except Exception as untold:
+            failures.append(untold)
         return float("nan")
     return None
 
 
-def _say_file_error(error: OSError) -> int:
-    """Say which file cannot be used; what has no name is the output, or a file that was open already."""
-    if error.filename:
-        return _say(f"{error.filename}: cannot be read or written ({error.strerror})", UserError.exit_code)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python would still flush must not complain
-    if isinstance(error, BrokenPipeError):  # whoever read the output has enough of it
-        return IclEvalError.exit_code
-    return _say(f"output cannot be written ({error.strerror})", IclEvalError.exit_code)
-
-
 def _say(sentence: str, exit_code: int) -> int:
-    print(f"icl-eval: {' '.join(sentence.split())}", file=sys.stderr)
+    if sentence:  # to whoever has closed the output there is nothing to say
+        say(sentence)
     return exit_code

@@ -1,37 +1,55 @@
 """Sweeps: many runs into one table.
 
 Each cell of a sweep is an ordinary run folder. When the last cell is finished, whatever the folders hold is
-gathered into `sweep.json` and analysed; a cell that failed left `error.json` in place of a report.
+gathered into `sweep.json` and analysed; a cell that failed left a note, `error.json`, which its next run removes
+when it finishes.
 """
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from icl_eval.errors import IclEvalError, UserError
+from icl_eval.cli.faults import in_one_line
+from icl_eval.cli.words import say
+from icl_eval.config.overrides import require_distinct_cells
+from icl_eval.errors import ConfigError, FolderInUseError, IclEvalError, OutputError, UserError
+from icl_eval.formatting import counted, shown
 from icl_eval.runs.cells import Cell, gather_cells
-from icl_eval.runs.folders import FAILURE_FILE, read_run
-from icl_eval.runs.reports import Failure, write_json
+from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, holding, is_in_use, read_run
+from icl_eval.runs.reports import Failure, read_failure, write_json
 
 if TYPE_CHECKING:
     from icl_eval.analysis import SweepAnalysis
 
 
-def write_failure(folder: Path, error: Exception) -> None:
-    """Print that a cell failed, and leave a note in its folder of why."""
-    message = " ".join(str(error).split())
-    if not isinstance(error, IclEvalError):
-        traceback.print_exception(error)
+def tell_of_failure(folder: Path, error: Exception) -> None:
+    """Print that a cell failed, and leave a note in its folder of why.
+
+    A cell that another run is writing has not failed, nor has one that is finished and could not be printed.
+
+    Raises:
+        OutputError: What the cell could not print.
+        OSError: When the note cannot be written.
+    """
+    known = in_one_line(error)
+    if isinstance(known, OutputError):
+        raise known
+    if isinstance(known, FolderInUseError):
+        say(f"{folder.name} is in use by another run, and left to it")
+        return
+    message = " ".join(str(known or error).split())
+    if known is None:
+        print(shown("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         message = f"{type(error).__name__}: {message}"
-    print(f"icl-eval: {folder.name} failed: {message}", file=sys.stderr)
-    exit_code = error.exit_code if isinstance(error, IclEvalError) else 1
-    write_json(asdict(Failure(type(error).__name__, message, exit_code)), folder / FAILURE_FILE)
+    say(f"{folder.name} failed: {message}")
+    note = Failure(type(error).__name__, message, known.exit_code if known else 1)
+    write_json(asdict(note), folder / FAILURE_FILE)
 
 
 class SweepReport(Callback):
@@ -41,46 +59,78 @@ class SweepReport(Callback):
         """Forget earlier failures: a cell of this sweep gets another chance, one of another sweep is not ours."""
         overrides = cast("list[str]", OmegaConf.to_container(config.hydra.overrides.hydra))  # `${…}` is not resolved
         if any(override.startswith("hydra.run.dir=") for override in overrides):
-            print("icl-eval: hydra.run.dir: a sweep's folder is hydra.sweep.dir", file=sys.stderr)
-            sys.exit(UserError.exit_code)
+            _refuse("hydra.run.dir: a sweep's folder is hydra.sweep.dir")
+        try:
+            require_distinct_cells(config.hydra.sweeper.get("params"), config.hydra.overrides.task)
+        except ConfigError as error:
+            _refuse(str(error))
         for note in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE_FILE}"):
-            note.unlink()
+            note.unlink(missing_ok=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Gather all cells of the sweep's folder."""
         try:
             exit_code = finish_sweep(Path(config.hydra.sweep.dir))
         except Exception as error:  # Hydra would make a warning of it, and 0 the exit code
-            message = str(error) if isinstance(error, IclEvalError) else _describe(error)
-            print(f"icl-eval: the sweep cannot be summed up: {message}", file=sys.stderr)
-            exit_code = error.exit_code if isinstance(error, IclEvalError) else 1
+            known = in_one_line(error)
+            if isinstance(known, OutputError):
+                exit_code = known.exit_code
+                say(f"{known}")
+            else:
+                message = " ".join(str(known or _describe(error)).split())
+                say(f"the sweep cannot be summed up: {message}")
+                exit_code = known.exit_code if known else 1
         if exit_code:
             sys.exit(exit_code)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    say(sentence)
+    sys.exit(UserError.exit_code)
 
 
 def finish_sweep(folder: Path) -> int:
     """Write `sweep.json` and `sweep.html`, print what is in them, and return the exit code.
 
-    The cells are written and shown also where their analysis breaks down.
+    The cells are written and shown also where their analysis breaks down. Of two sweeps that end at once in one folder,
+    the second waits for the first.
     """
-    from icl_eval.analysis.sweep_reports import SCHEMA_VERSION, Sweep, write_sweep
-    from icl_eval.reporting.analysis_tables import print_analysis
+    from icl_eval.analysis.sweeps import SCHEMA_VERSION, Sweep, write_sweep
+    from icl_eval.reporting.output import finished
     from icl_eval.reporting.pages.sweep_page import write_sweep_page
+    from icl_eval.reporting.tables import print_analysis
     from icl_eval.reporting.terminal import print_sweep
 
-    cells = gather_cells(folder)
-    analysis, has_broken_down = _analyse(folder, cells)
-    write_sweep(Sweep(SCHEMA_VERSION, tuple(cells), analysis), folder)
-    write_sweep_page(folder)
-    print_sweep(cells, folder)
-    print_analysis(analysis)
-    failed = [cell.error for cell in cells if cell.error]
-    if failed:
-        print(f"icl-eval: {len(failed)} of {len(cells)} cells failed", file=sys.stderr)
+    with holding(folder, patience=-1):
+        cells = gather_cells(folder)
+        analysis, has_broken_down = _analyse(folder, cells)
+        write_sweep(Sweep(SCHEMA_VERSION, tuple(cells), analysis), folder)
+        write_sweep_page(folder)
+    exit_codes = [*_tell_of_missing(folder, cells)]
     if has_broken_down:
-        print(f"icl-eval: {analysis.notes[0]}", file=sys.stderr)
-    is_users = bool(failed) and all(error.exit_code == UserError.exit_code for error in failed)
-    return 1 if has_broken_down or (failed and not is_users) else UserError.exit_code if failed else 0
+        say(analysis.notes[0])
+        exit_codes.append(1)
+    with finished():
+        print_sweep(cells, folder)
+        print_analysis(analysis)
+    return min(exit_codes, default=0)  # 1, a failure, tells more than 2, a mistake
+
+
+def _tell_of_missing(folder: Path, cells: Sequence[Cell]) -> Iterator[int]:
+    """Say how many cells failed or are another run's, and yield what each makes the exit code."""
+    failures = {path.parent: read_failure(path) for path in folder.glob(f"*/{FAILURE_FILE}")}
+    if failures:
+        earlier = sum(bool(cell.results) and folder / cell.cell in failures for cell in cells)
+        note = f"; of {earlier} of them an earlier run is shown" if earlier else ""
+        say(f"{len(failures)} of {len(cells)} cells failed{note}")
+    used = [path for path in folder.iterdir() if not (path / REPORT_FILE).exists() and is_in_use(path)]
+    if used:
+        say(f"{counted(len(used), 'cell')} in use by another run")
+    elif not cells:
+        say(f"{folder}: the sweep has no cells")
+    yield from (failure.exit_code for failure in failures.values())
+    if used or not cells:
+        yield UserError.exit_code
 
 
 def _analyse(folder: Path, cells: Sequence[Cell]) -> "tuple[SweepAnalysis, bool]":

@@ -1,13 +1,29 @@
-"""Words: what is typed after `icl-eval`, put into the order and the grammar that Hydra takes, or refused."""
+"""Words: what is typed after `icl-eval`, put into the order and the grammar that Hydra takes, or refused.
 
+And the sentences that answer.
+"""
+
+import logging
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from icl_eval.config.overrides import SWEEP_FLAGS
 from icl_eval.errors import ConfigError
+from icl_eval.formatting import shown
 
 _FOLDER_FLAG = "--config-dir"
+_FLAGS = {
+    **dict.fromkeys(("-h", "--help", "--hydra-help", "--version", "-r", "--run", "-i", "--info"), ""),
+    **dict.fromkeys(("-c", "--cfg", _FOLDER_FLAG, "-sc", "--shell-completion", *SWEEP_FLAGS), ""),
+    **dict.fromkeys(("-p", "--package", "--resolve"), "--cfg"),
+}
+"""Those of Hydra that we pass on, each with the one that it has no effect without.
+
+Others choose another configuration than the command's (`--config-name`) or open a pickle (`--experimental-rerun`), and
+argparse would take any beginning of them.
+"""
 
 
 def put_flags_first(arguments: Sequence[str]) -> list[str]:
@@ -51,6 +67,7 @@ def reject_stray_words(arguments: Sequence[str], commands: Sequence[str], can_sw
     """
     if not can_sweep and set(SWEEP_FLAGS) & set(arguments):
         raise ConfigError("-m: only evaluations can be swept")
+    _reject_unknown_flags(arguments)
     words = [argument for argument in arguments if argument not in SWEEP_FLAGS]
     for word in words:
         if any("\ud800" <= character <= "\udfff" for character in word):  # how Python hands on other bytes
@@ -59,3 +76,25 @@ def reject_stray_words(arguments: Sequence[str], commands: Sequence[str], can_sw
         if word.isidentifier() and not previous.startswith("-"):
             known = ", ".join(commands)
             raise ConfigError(f"{word!r}: unknown command (known, as the first word: {known}; options are key=value)")
+
+
+def _reject_unknown_flags(arguments: Sequence[str]) -> None:
+    given = [word.partition("=")[0] for word in arguments if word.startswith("-")]
+    for flag in given:
+        if flag not in _FLAGS:
+            raise ConfigError(f"{flag}: unknown flag (known: {', '.join(_FLAGS)})")
+        if _FLAGS[flag] and not {"-c", "--cfg"} & set(given):
+            raise ConfigError(f"{flag}: has no effect without {_FLAGS[flag]}")
+
+
+def say(sentence: str) -> None:
+    """Print a sentence on stderr, in one line and without control characters."""
+    print(f"icl-eval: {shown(' '.join(sentence.split()))}", file=sys.stderr)
+
+
+class LogFormatter(logging.Formatter):
+    """Writes out the control characters of what is logged."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as it is printed."""
+        return shown(super().format(record))

@@ -8,9 +8,11 @@ from pathlib import Path
 from rich.table import Table
 
 from icl_eval.analysis.comparison import Comparison, Difference, compare_runs
+from icl_eval.config.options import MOST_SEED, require_at_most
 from icl_eval.config.schema import CompareConfig
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import probability, short, signed
+from icl_eval.reporting.output import finished
 from icl_eval.reporting.pages.comparison_page import write_comparison_page
 from icl_eval.reporting.terminal import open_console, print_path
 from icl_eval.runs.cells import gather_cells
@@ -18,6 +20,7 @@ from icl_eval.runs.folders import REPORT_FILE, Run, read_run
 from icl_eval.runs.reports import write_json
 
 _MIN_RESAMPLES = 100
+_MAX_RESAMPLES = 1_000_000
 
 
 def compare_folders(config: CompareConfig) -> None:
@@ -39,7 +42,8 @@ def compare_folders(config: CompareConfig) -> None:
     comparison = compare_runs(runs, config.seed, config.num_resamples)
     write_json(asdict(comparison), path)
     write_comparison_page(comparison, runs, page)
-    _print(comparison, path, page)
+    with finished():
+        _print(comparison, path, page)
 
 
 def check_resampling(seed: int, num_resamples: int) -> None:
@@ -48,6 +52,8 @@ def check_resampling(seed: int, num_resamples: int) -> None:
         raise ConfigError(f"num_resamples={num_resamples}: must be {_MIN_RESAMPLES} or more")
     if seed < 0:
         raise ConfigError(f"seed={seed}: must be 0 or more")
+    require_at_most("num_resamples", num_resamples, _MAX_RESAMPLES)
+    require_at_most("seed", seed, MOST_SEED)
 
 
 def _require_distinct(folders: Sequence[Path]) -> None:

@@ -33,7 +33,7 @@ _FASTER = "bfloat16"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class WaysCompared:
     """Two ways of running the same prompts."""
 
     name: str
@@ -43,7 +43,7 @@ class Comparison:
     """Example and position of the earliest token that differs; empty for none."""
 
 
-def compare(name: str, first: Tokens, second: Tokens) -> Comparison:
+def compare(name: str, first: Tokens, second: Tokens) -> WaysCompared:
     """Compare two ways token by token."""
     differences = sorted(
         (_first_difference(ids, second[example_id]), example_id)
@@ -51,7 +51,7 @@ def compare(name: str, first: Tokens, second: Tokens) -> Comparison:
         if ids != second[example_id]
     )
     shown = f"token {differences[0][0] + 1} of {differences[0][1]}" if differences else ""
-    return Comparison(name, len(first) - len(differences), len(first), shown)
+    return WaysCompared(name, len(first) - len(differences), len(first), shown)
 
 
 def print_diagnosis(evaluation: Evaluation) -> None:
@@ -88,7 +88,7 @@ def print_diagnosis(evaluation: Evaluation) -> None:
     _print(comparisons, title, capabilities_of(model).splits(longest))
 
 
-def _print(comparisons: Sequence[Comparison], title: str, split: bool) -> None:
+def _print(comparisons: Sequence[WaysCompared], title: str, split: bool) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("compared")
     table.add_column("same completions", justify="right")

@@ -5,8 +5,8 @@ from rich.panel import Panel
 from rich.text import Text
 
 from icl_eval.evaluation.linting import lint_task
-from icl_eval.evaluation.preparation import Evaluation, Prepared, PreparedTask, prepare
-from icl_eval.formatting import counted
+from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, prepare
+from icl_eval.formatting import counted, shown
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.reporting.terminal import open_console
 
@@ -18,7 +18,7 @@ def print_preview(evaluation: Evaluation) -> None:
         UserError: When the evaluation itself would refuse.
     """
     console = open_console()
-    selector = evaluation.choice.selector
+    selector = evaluation.few_shot.selector
     if selector.encoder is not None:
         sentence = f"demonstrations={selector.name}: weights are loaded to embed questions and pool"
         console.print(sentence)
@@ -29,7 +29,7 @@ def print_preview(evaluation: Evaluation) -> None:
         _print_task(console, prepared, task)
 
 
-def _print_task(console: Console, prepared: Prepared, task: PreparedTask) -> None:
+def _print_task(console: Console, prepared: PreparedEvaluation, task: PreparedTask) -> None:
     name = task.plan.task.name
     lengths = sorted(prompt.num_tokens for prompt in task.prompts)
     _print_prompt(console, name, task.prompts[0])
@@ -49,8 +49,8 @@ def _print_prompt(console: Console, name: str, encoded: EncodedPrompt) -> None:
         ("encoder", prompt.encoder, encoded.encoder_ids),
         ("decoder", prompt.decoder, encoded.decoder_ids),
     )
-    shown = ", ".join(prompt.demonstration_ids) or "no demonstrations"
+    ids_shown = ", ".join(prompt.demonstration_ids) or "no demonstrations"
     for side, text, ids in sides:
         if text is not None:
-            title = Text(f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens")
-            console.print(Panel(Text(text), title=title, subtitle=Text(shown), title_align="left"))
+            title = Text(shown(f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens"))
+            console.print(Panel(Text(shown(text)), title=title, subtitle=Text(shown(ids_shown)), title_align="left"))

@@ -10,13 +10,13 @@ from icl_eval.config.options import build_search
 from icl_eval.config.schema import StreamConfig
 from icl_eval.decoding import Completion, Decoder, Token, build_decoder
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import written
+from icl_eval.formatting import shown, written
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
 
 
 def stream_pieces(config: StreamConfig, model: LanguageModel | None = None) -> Iterator[str]:
-    """Yield the completion of one prompt piece by piece while it is made; see `icl_eval.stream`.
+    """Check and encode one prompt, and return its completion piece by piece; see `icl_eval.stream`.
 
     Raises:
         UserError: When an option is impossible, there are several prompts, or the prompt does not fit.
@@ -24,9 +24,7 @@ def stream_pieces(config: StreamConfig, model: LanguageModel | None = None) -> I
     if not isinstance(config.prompt, str):
         raise ConfigError(f"prompt={written(config.prompt)}: must be a string; stream several prompts one by one")
     opened = open_prompts(config, build_search(config.decoding), [config.prompt], config.decoder_prompt, model)
-    for event in _build_decoder(opened).stream(opened.encoded):
-        if isinstance(event, Token):
-            yield event.text
+    return (event.text for event in _build_decoder(opened).stream(opened.encoded) if isinstance(event, Token))
 
 
 def print_completions(config: StreamConfig) -> None:
@@ -43,7 +41,7 @@ def print_completions(config: StreamConfig) -> None:
     decoder = _build_decoder(opened)
     for text, prompt in zip(texts, opened.encoded, strict=True):
         if len(texts) > 1:
-            print(f"{prompt.prompt.example_id}: {text}", file=sys.stderr, flush=True)
+            print(f"{prompt.prompt.example_id}: {shown(text)}", file=sys.stderr, flush=True)
         _show(decoder, prompt)
 
 
@@ -73,4 +71,4 @@ def _show(decoder: Decoder, encoded: EncodedPrompt) -> None:
                 file=sys.stderr,
             )
         else:
-            print(event.text, end="", flush=True)
+            print(shown(event.text), end="", flush=True)

@@ -1,7 +1,6 @@
 """Composing: from words such as `num_fewshot=4` to a composed configuration, on the command line and from Python."""
 
 import copy
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +14,12 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from icl_eval.config.choices import reject_packaged_names, require_distinct_choices
+from icl_eval.config.collisions import reject_packaged_names, require_distinct_choices
 from icl_eval.config.explaining import explained
 from icl_eval.config.files import require_readable_files
-from icl_eval.config.overrides import added_folders, read_overrides
+from icl_eval.config.overrides import added_folders, is_override, is_sweep, read_overrides
 from icl_eval.config.schema import DataConfig, TaskConfig, register_schemas
-from icl_eval.config.setup import conf_dir, register_resolvers, set_command_name
+from icl_eval.config.setup import conf_dir, named_command, register_resolvers
 from icl_eval.errors import ConfigError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.tasks.examples import Task
@@ -90,11 +89,15 @@ def composing(words: Sequence[str], config_name: str, schema: type, brought: Bro
     register_schemas()
     register_resolvers()
     state, job = HydraConfig.instance(), HydraConfig.instance().cfg
-    with explained(words), _stored(brought.tasks):
+    for word in words:
+        if not is_override(word):
+            raise ConfigError(f"{word!r}: an option is written as key=value, such as 'decoding=sample'")
+        if is_sweep(word):
+            raise ConfigError(f"{word}: one value is needed; for several, call the function once for each")
+    with explained(words), _stored(brought.tasks), named_command(words):
         folders = added_folders(words)
         reject_packaged_names(folders)
         require_readable_files(folders)
-        set_command_name(words)
         overrides = read_overrides(words, schema, [conf_dir(), *folders])
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="icl-eval"):
@@ -168,8 +171,7 @@ def _written(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str | Path):
-        literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(value))  # an interpolation would be resolved
-        return str(QuotedString(literal, Quote.single).with_quotes())
+        return str(QuotedString(str(value), Quote.single).with_quotes())
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):

@@ -11,9 +11,9 @@ from icl_eval.config.identities import identity_of, name_choices
 from icl_eval.config.options import asked_conventions, build_model_spec, build_search, check_ranges
 from icl_eval.config.plans import build_plan, find_task
 from icl_eval.config.schema import RunConfig, TemplateConfig, typed_config
-from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, Choice, InstructionOnly
+from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, FewShot, InstructionOnly
 from icl_eval.errors import ConfigError
-from icl_eval.evaluation.likelihood import LIKELIHOODS
+from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import Evaluation, TaskPlan
 from icl_eval.models.loading import ModelSource
 from icl_eval.prompts.building import PLACEMENTS
@@ -38,15 +38,15 @@ def build_evaluation(composed: Composed, schema: type[RunConfig] = RunConfig) ->
     named = name_choices(
         typing.cast("dict[str, Any]", OmegaConf.to_container(composed.cfg, resolve=True)), composed.choices
     )
-    choice = _build_choice(config, model or build_model_spec(config.model))
+    few_shot = _build_few_shot(config, model or build_model_spec(config.model))
     search = build_search(config.decoding)
     if not search.shares_prefixes and config.batch_size not in ("auto", 1):
         raise ConfigError(f"batch_size={config.batch_size}: decoding={search.name} takes one prompt at a time")
     plans = tuple(
-        build_plan(find_task(name, task, composed), task, config, choice) for name, task in config.task.items()
+        build_plan(find_task(name, task, composed), task, config, few_shot) for name, task in config.task.items()
     )
     template = _build_template(config.template, named["template"]["name"])
-    if isinstance(choice.control, InstructionOnly):
+    if isinstance(few_shot.control, InstructionOnly):
         for plan in plans:
             _require_instruction(plan, template)
     return Evaluation(
@@ -59,7 +59,7 @@ def build_evaluation(composed: Composed, schema: type[RunConfig] = RunConfig) ->
         chat=config.template.chat,
         day=_read_day(config.template.date),
         placement=build(config.placement, "placement", PLACEMENTS) if config.placement else None,
-        choice=choice,
+        few_shot=few_shot,
         search=search,
         seed=config.seed,
         batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
@@ -72,17 +72,17 @@ def build_evaluation(composed: Composed, schema: type[RunConfig] = RunConfig) ->
     )
 
 
-def _build_choice(config: RunConfig, model: ModelSource) -> Choice:
+def _build_few_shot(config: RunConfig, model: ModelSource) -> FewShot:
     known = {"model": model, "device": config.device}
-    choice = Choice(
+    few_shot = FewShot(
         selector=build(config.demonstrations, "demonstrations", SELECTORS, known),
         control=build(config.control, "control", CONTROLS),
         order=build(config.order, "order", ORDERS),
         num_fewshot=config.num_fewshot,
         leave_out=config.leave_out,
     )
-    choice.require_sense()
-    return choice
+    few_shot.require_sense()
+    return few_shot
 
 
 def _require_instruction(plan: TaskPlan, template: TextTemplate) -> None:

@@ -47,6 +47,8 @@ def explained(words: Sequence[str]) -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException, MarkedYAMLError) as error:
         raise ConfigError(explain(error)) from error
+    except RecursionError as error:
+        raise ConfigError(f"the defaults of a config lead back to itself (given: {' '.join(words)})") from error
     except (AssertionError, AttributeError, ValueError) as error:
         raise ConfigError(f"{explain(error)} (given: {' '.join(words)})") from error
 

@@ -4,12 +4,14 @@ An alias of YAML (`*name`) stands for all that its anchor (`&name`) holds, and O
 of nine aliases each are a billion nodes.
 """
 
+import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
+from icl_eval.config.permissions import KEYWORDS, require_permitted
 from icl_eval.config.setup import conf_dir
 from icl_eval.errors import ConfigError
 
@@ -29,22 +31,43 @@ def require_readable_files(folders: Sequence[Path]) -> None:
     Raises:
         ConfigError: Naming the file, what is in it and what may be.
     """
-    for path in _config_files(folders):
+    for folder, path in _config_files(folders):
+        _require_name(path)
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise ConfigError(f"{path}: a pipe or a device, but configs are read from files")
         if found.st_size > _MAX_BYTES:
             raise ConfigError(f"{path}: {found.st_size} bytes, but a file of configs may have {_MAX_BYTES}")
         _require_bounded(path, _read(path))
+        if path.parent != folder:  # others are in no group, and are never chosen
+            require_permitted(folder, path)
 
 
-def _config_files(folders: Sequence[Path]) -> Iterator[Path]:
-    """Yield the files of groups that we have; a folder may hold others, which are none of our business."""
+def _config_files(folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield the files of groups that we have, after their folder, which may hold others that do not concern us."""
     groups = sorted(group.name for group in conf_dir().iterdir() if group.is_dir())
     for folder in folders:
-        for path in (*folder.glob("*.yaml"), *(path for name in groups for path in (folder / name).rglob("*.yaml"))):
+        for path in (*folder.glob("*.yaml"), *(path for name in groups for path in _yaml_files(folder / name))):
             if path.exists() and not path.is_dir():
-                yield path
+                yield folder, path
+
+
+def _yaml_files(group: Path) -> Iterator[Path]:
+    """Yield the files of a group, also behind links, which Hydra follows."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(group, followlinks=True):
+        for name in folders:
+            _require_name(Path(place, name))
+        folders[:] = sorted(name for name in folders if os.path.realpath(Path(place, name)) not in seen)
+        seen |= {os.path.realpath(Path(place, name)) for name in folders}
+        yield from sorted(Path(place, name) for name in names if name.endswith(".yaml"))
+
+
+def _require_name(path: Path) -> None:
+    if not path.name.isprintable():
+        raise ConfigError(f"{str(path)!r}: names of configs are shown, and this one cannot be")
+    if any(keyword in path.name for keyword in KEYWORDS):
+        raise ConfigError(f"{path}: Hydra has a meaning of its own for {', '.join(KEYWORDS)}; choose another name")
 
 
 def _read(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS
-from icl_eval.evaluation.likelihood import LIKELIHOODS
+from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics import METRICS
 from icl_eval.postprocessing import POSTPROCESSORS

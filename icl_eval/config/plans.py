@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from icl_eval.config.composing import IN_MEMORY_CONFIG, Composed
-from icl_eval.config.options import least_new_tokens_of
+from icl_eval.config.options import MOST_NEW_TOKENS, least_new_tokens_of, require_at_most
 from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig
 from icl_eval.decoding.searches import check_stop
-from icl_eval.demonstrations import Choice, Demonstration, Selection, build_shown
+from icl_eval.demonstrations import Demonstration, FewShot, Selection, build_shown
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics.building import build_metrics
@@ -19,6 +19,7 @@ from icl_eval.targets import build
 from icl_eval.tasks.examples import Example, Task, load_task
 from icl_eval.tasks.rows import DataSource
 
+_MAX_ROWS = 1_000_000_000
 _MAX_NAME_BYTES = 200
 """Of a task's name: file systems count a file name in bytes, to 255, and `samples_NAME.jsonl` is one."""
 
@@ -48,7 +49,7 @@ def find_task(name: str, config: TaskConfig, composed: Composed) -> Task:
     )
 
 
-def build_plan(task: Task, config: TaskConfig, run: RunConfig, choice: Choice) -> TaskPlan:
+def build_plan(task: Task, config: TaskConfig, run: RunConfig, few_shot: FewShot) -> TaskPlan:
     """Build what asks and scores a task; raises ConfigError."""
     key = f"task.{task.name}"
     max_new_tokens = _max_new_tokens(key, config, run)
@@ -68,8 +69,8 @@ def build_plan(task: Task, config: TaskConfig, run: RunConfig, choice: Choice) -
     except ConfigError as error:
         raise ConfigError(f"{key}.{error}") from None
     examples = _limited(task.examples, run.limit)
-    select = _remembered(build_shown(task, choice, config.match_field))
-    if choice.selector.encoder is None:  # no weights are needed, so a pool too small is said at once
+    select = _remembered(build_shown(task, few_shot, config.match_field))
+    if few_shot.selector.encoder is None:  # no weights are needed, so a pool too small is said at once
         for example in examples:
             select(example)
     return TaskPlan(
@@ -101,6 +102,7 @@ def _max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
     max_new_tokens = config.max_new_tokens if run.max_new_tokens is None else run.max_new_tokens
     if max_new_tokens < least_new_tokens_of(run):
         raise ConfigError(f"{key}.max_new_tokens={max_new_tokens}: must be {least_new_tokens_of(run)} or more")
+    require_at_most(f"{key}.max_new_tokens", max_new_tokens, MOST_NEW_TOKENS)
     pointless = {
         "metrics": run.metrics,
         "postprocessing": run.postprocessing,
@@ -116,6 +118,7 @@ def _data_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> D
     """Return the source, with a relative path completed by the first folder that holds it."""
     if config.max_rows < 1:
         raise ConfigError(f"{key}.max_rows={config.max_rows}: must be 1 or more")
+    require_at_most(f"{key}.max_rows", config.max_rows, _MAX_ROWS)
     path = next((str(folder / config.path) for folder in search_path if (folder / config.path).exists()), None)
     return DataSource(path or config.path, config.name, config.split, config.max_rows)
 

@@ -5,6 +5,7 @@ say is checked where objects are built from it (`icl_eval.building`).
 """
 
 import typing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -207,20 +208,35 @@ def _reject_halves(value: Any, key: str) -> None:
 
 
 def takes_text(schema: type, key: str) -> bool:
-    """Return whether the value of a key, such as `task.qa.instruction`, is a text."""
-    return _hint(schema, key) in (str, str | None, Texts)
+    """Return whether the value of a key, such as `task.qa.instruction`, is a string, or can be one."""
+    kind = type_of(schema, key.split("."))
+    return is_string(kind) or kind is Texts
 
 
-def takes_texts(schema: type, key: str) -> bool:
-    """Return whether the value of a key, such as `task.qa.stop`, can be a list of texts."""
-    return _hint(schema, key) in (list[str], Texts)
+def is_string(kind: Any) -> bool:
+    """Return whether a type is that of a string, or of one that can be null."""
+    return kind in (str, str | None)
 
 
-def _hint(schema: Any, key: str) -> Any:
-    """Return the type of a key's value; None where the schema does not say."""
-    for name in key.split("."):
+def leaves(value: Any, keys: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yield each value in mappings and lists that holds no others, after the keys and places that lead to it."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from leaves(item, (*keys, key))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from leaves(item, (*keys, place))
+    else:
+        yield keys, value
+
+
+def type_of(schema: Any, keys: Sequence[str | int]) -> Any:
+    """Return the type of what keys, and places in lists, lead to; None where the schema does not say."""
+    for key in keys:
         if is_dataclass(schema):
-            schema = typing.get_type_hints(schema, include_extras=True).get(name)
+            schema = typing.get_type_hints(schema, include_extras=True).get(str(key))
+        elif typing.get_origin(schema) in (dict, list):
+            schema = typing.get_args(schema)[-1]
         else:
-            schema = typing.get_args(schema)[1] if typing.get_origin(schema) is dict else None
+            schema = str if schema is Texts and isinstance(key, int) else None
     return schema

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -39,6 +40,19 @@ def set_command_name(arguments: Sequence[str]) -> None:
         if is_override(argument) and not argument.startswith(("hydra.", "hydra/", "+hydra."))
     )
     os.environ[_COMMAND_NAME] = slug(",".join(overrides))
+
+
+@contextmanager
+def named_command(arguments: Sequence[str]) -> Iterator[None]:
+    """Name the run after its overrides, as `set_command_name` does, for the time of a block."""
+    before = os.environ.get(_COMMAND_NAME)
+    set_command_name(arguments)
+    try:
+        yield
+    finally:
+        os.environ.pop(_COMMAND_NAME)
+        if before is not None:
+            os.environ[_COMMAND_NAME] = before
 
 
 def slug(text: str) -> str:

@@ -13,7 +13,7 @@ To follow a token from its logits to the screen, read the modules in this order:
 
 From a prompt to the log-likelihood of its continuations:
 
-    likelihood       which continuations run in one batch
+    log_probs        which continuations run in one batch
     branches         how continuations run after their prompts
     trees            the tokens that one prompt's continuations share
 
@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from icl_eval.decoding.completions import Completion, FinishReason, Token
     from icl_eval.decoding.decoders import Decoder, build_decoder
-    from icl_eval.decoding.likelihood import LikelihoodScorer
+    from icl_eval.decoding.log_probs import LikelihoodScorer
     from icl_eval.decoding.stream import StreamDecoder
 
 __all__ = [
@@ -60,7 +60,7 @@ _MODULES = {
     "Completion": "completions",
     "Decoder": "decoders",
     "FinishReason": "completions",
-    "LikelihoodScorer": "likelihood",
+    "LikelihoodScorer": "log_probs",
     "StreamDecoder": "stream",
     "Token": "completions",
     "build_decoder": "decoders",

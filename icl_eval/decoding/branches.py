@@ -50,7 +50,7 @@ LogProbs = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
-class Row:
+class BranchingPrompt:
     """One prompt, without the prefix that it shares with the other rows, and its continuations."""
 
     number: int
@@ -71,10 +71,10 @@ class Row:
 class Branches(Protocol):
     """A way to run continuations after prompts that share a prefix."""
 
-    def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Group rows into batches of one forward pass each; the grouping depends on the rows alone."""
 
-    def run(self, rows: Sequence[Row]) -> list[LogProbs]:
+    def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
         """Return the log-probabilities of each row's continuations."""
 
 
@@ -87,18 +87,18 @@ class TreeBranches:
         self._prefix = layers_of(prefix)
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
 
-    def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Group rows of similar size."""
         per_column = logits_cost(self._network)
 
-        def cost(row: Row) -> int:
+        def cost(row: BranchingPrompt) -> int:
             nodes = len(row.tree.ids)
             return max(len(row.own_ids) + nodes, ceil(per_column * (1 + nodes)))
 
         yield from _cut(sorted(rows, key=lambda row: (-cost(row), row.number)), cost)
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[Row]) -> list[LogProbs]:
+    def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
         """Return the log-probabilities of each row's continuations."""
         context = max(len(row.own_ids) for row in rows)
         nodes = max(len(row.tree.ids) for row in rows)
@@ -161,14 +161,14 @@ class ForkedBranches:
         )
         self._copying = bytes_per_token * MAX_PREFILL_TOKENS / _COPIES_BYTES
 
-    def batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Group rows of equal length."""
         by_length = sorted(rows, key=lambda row: (-len(row.own_ids), -len(row.encoder_ids), row.number))
         for _, same in groupby(by_length, key=lambda row: len(row.own_ids)):
             yield from _cut(list(same), lambda row: self._cost(row, len(row.own_ids), 1))
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[Row]) -> list[LogProbs]:
+    def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
         """Return the log-probabilities of each row's continuations."""
         memory = self._run_prompts(rows)
         log_probs: dict[tuple[int, Ids], tuple[float, ...]] = {}
@@ -187,7 +187,7 @@ class ForkedBranches:
                     log_probs[number, text] += _pick(logits, range(len(begun)), text[1:])
         return [tuple(log_probs[number, text] for text in row.texts) for number, row in enumerate(rows)]
 
-    def _run_prompts(self, rows: Sequence[Row]) -> "_PromptState":
+    def _run_prompts(self, rows: Sequence[BranchingPrompt]) -> "_PromptState":
         if self._prefix is None:
             cache = new_cache(self._network.config)
         else:
@@ -210,7 +210,7 @@ class ForkedBranches:
         mask = None if memory.encoder_mask is None else memory.encoder_mask[sources]
         return run_columns(self._network, padded, cache, encoded, mask, count=width)
 
-    def _cost(self, row: Row, num_run: int, num_logits: int) -> int:
+    def _cost(self, row: BranchingPrompt, num_run: int, num_logits: int) -> int:
         num_kept = self._num_shared + len(row.encoder_ids) + len(row.own_ids) + num_run
         return ceil(max(num_run, self._copying * num_kept, logits_cost(self._network) * num_logits))
 
@@ -238,7 +238,7 @@ def _cut(items: Sequence[Item], cost: Callable[[Item], int]) -> Iterator[list[It
         yield list(items[chunk])
 
 
-def _pick_tree(logits: torch.Tensor, row: Row) -> LogProbs:
+def _pick_tree(logits: torch.Tensor, row: BranchingPrompt) -> LogProbs:
     """Return the log-probabilities of a row's continuations, from logits [1 + places, vocabulary], the root first."""
     paths = zip(row.tree.paths, row.texts, strict=True)
     return tuple(_pick(logits, [place - ROOT for place in path], text) for path, text in paths)

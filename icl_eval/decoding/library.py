@@ -1,4 +1,4 @@
-"""Decode with transformers' own `generate`, for what the stream does not support, such as beam or contrastive search.
+"""Decode with transformers' own `generate`, for what the stream does not support, such as beam search.
 
 Each prompt is decoded alone, so that neither padding nor other prompts affect the result. Its tokens are then processed
 like those of the stream: the same code finds the end of the sequence, stop strings and pieces of text.

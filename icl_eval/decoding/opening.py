@@ -11,7 +11,7 @@ from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, encode, new_cache, ru
 from icl_eval.decoding.prefixes import Key
 from icl_eval.decoding.preparing import PreparedModel
 from icl_eval.decoding.sessions import Session, SplitSession, UniformSession
-from icl_eval.decoding.sharing import Group, Ids
+from icl_eval.decoding.sharing import Ids, PromptGroup
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ class OpenSession:
     """Number of decoder tokens in the prefix."""
 
 
-def begin_group(prepared: PreparedModel, group: Group, rows: Sequence[Hypothesis], prefix_bytes: int) -> Beginning:
+def begin_group(
+    prepared: PreparedModel, group: PromptGroup, rows: Sequence[Hypothesis], prefix_bytes: int
+) -> Beginning:
     """Return the shared beginning of a group's rows, computed or taken from the prefix store.
 
     Args:

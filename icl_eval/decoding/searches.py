@@ -4,7 +4,7 @@
 |------------|--------------------------------------------------------------|---------------------------|
 | `greedy`   | the most likely one                                          | none                      |
 | `sample`   | sampled, keyed by seed, question id and position             | none                      |
-| `generate` | chosen by transformers' `generate` with the given options    | none: one prompt a time   |
+| `generate` | chosen by transformers' `generate` with the given options    | none: one prompt per call |
 """
 
 import re
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from icl_eval.errors import ConfigError
-from icl_eval.targets import Family
+from icl_eval.targets import Family, Seed
 
 SEARCHES = Family(__name__, {"greedy": "Greedy", "sample": "Sample", "generate": "Generate"})
 
@@ -27,8 +27,31 @@ OWN_OPTIONS = (
 
 _TYPED_ESCAPES = re.compile(r"\s*(\\[nrt])(?:\\[nrt]|\s)*")
 """White space that contains an escape typed as a backslash and a letter."""
-_LEAST_TEMPERATURE = 1e-30
-"""Below it, logits divided by the temperature come close to the largest float32, 3.4e38."""
+_LEAST_TEMPERATURE, _MOST_TEMPERATURE = 1e-30, 1e30
+"""Logits divided by less come close to the largest float32, 3.4e38; divided by more, they are all alike."""
+_MOST_BEAMS = 1024
+_MOST_OF_OPTION = 10_000_000
+"""Upper bound of numeric options: no vocabulary and no text is larger."""
+_SWITCHES = (
+    *("do_sample", "early_stopping", "use_cache", "renormalize_logits", "remove_invalid_values", "token_healing"),
+    *("disable_compile", "use_mtp"),
+)
+"""The options whose value is true or false."""
+_WITHOUT_EFFECT = {
+    **dict.fromkeys(
+        ("constraints", "force_words_ids", "dola_layers", "penalty_alpha", "num_beam_groups", "diversity_penalty"),
+        "transformers has moved this search to its hub and would download code from there",
+    ),
+    **dict.fromkeys(
+        (
+            *("assistant_confidence_threshold", "assistant_early_exit", "assistant_ensemble_weight", "is_assistant"),
+            *("assistant_lookbehind", "num_assistant_tokens", "num_assistant_tokens_schedule", "target_lookbehind"),
+            "speculation_type",
+        ),
+        "has no effect without an assistant model, and a run has none",
+    ),
+    "low_memory": "transformers accepts it, but ignores it",
+}
 
 
 class Search(Protocol):
@@ -84,7 +107,7 @@ class Sample:
     """Sample from this many of the most likely tokens (Fan et al., 2018); None for all tokens."""
     top_p: float | None = None
     """Sample from the smallest set of tokens with this total probability (Holtzman et al., 2020); None for all."""
-    seed: int = 0
+    seed: Seed = 0
     """A sampled token depends on the seed, the question's id and the token's position, and on nothing else."""
     name = "sample"
     shares_prefixes = True
@@ -93,11 +116,13 @@ class Sample:
         check_stop(self.stop)
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"temperature={self.temperature}: must be more than 0 (greedy: decoding=greedy)")
+        if self.temperature > _MOST_TEMPERATURE:
+            raise ConfigError(f"temperature={self.temperature}: must be {_MOST_TEMPERATURE} or less")
         if self.temperature < _LEAST_TEMPERATURE:
             least = f"must be {_LEAST_TEMPERATURE} or more, so that the divided logits fit into float32"
             raise ConfigError(f"temperature={self.temperature}: {least} (greedy: decoding=greedy)")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top_k={self.top_k}: must be 1 or more, or null for all tokens")
+        if self.top_k is not None and not 1 <= self.top_k <= _MOST_OF_OPTION:
+            raise ConfigError(f"top_k={self.top_k}: must be from 1 to {_MOST_OF_OPTION}, or null for all tokens")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p={self.top_p}: must be more than 0 and at most 1, or null for all tokens")
 
@@ -115,12 +140,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Generate:
-    """Any search of transformers' `generate`: beam search, penalties, contrastive search."""
+    """Any search of transformers' `generate`: beam search, penalties, prompt lookup."""
 
     options: dict[str, Any] = field(default_factory=dict)
     """Options of `generate`, by name; None keeps the model's value."""
     stop: list[str] | None = None
-    seed: int = 0
+    seed: Seed = 0
     """Random seed, used if the options turn `do_sample` on."""
     name = "generate"
     shares_prefixes = False
@@ -128,13 +153,19 @@ class Generate:
     def __post_init__(self) -> None:
         check_stop(self.stop)
         known = known_options()
-        for option in self.options:
+        for option, value in self.options.items():
             if option not in known:
                 own = " that can be set here (a run sets it itself)" if option in OWN_OPTIONS else ""
                 raise ConfigError(f"options.{option}: not an option of generate{own}; known: {', '.join(known)}")
+            if value is not None:
+                _check_option(option, value)
         beams = self.settings.get("num_beams", 1)
-        if not isinstance(beams, int) or beams < 1:
-            raise ConfigError(f"options.num_beams={beams}: must be a whole number, 1 or more")
+        if not isinstance(beams, int) or not 1 <= beams <= _MOST_BEAMS:
+            raise ConfigError(f"options.num_beams={beams}: must be a whole number from 1 to {_MOST_BEAMS}")
+        if beams > 1 and "prompt_lookup_num_tokens" in self.settings:
+            raise ConfigError("options.prompt_lookup_num_tokens: has no effect with beam search; set num_beams to null")
+        if "max_matching_ngram_size" in self.settings and "prompt_lookup_num_tokens" not in self.settings:
+            raise ConfigError("options.max_matching_ngram_size: has no effect without prompt_lookup_num_tokens")
         _check_together(self.settings)
 
     @property
@@ -153,6 +184,16 @@ def known_options() -> list[str]:
     from transformers import GenerationConfig  # takes half a second to import, but does not import torch
 
     return sorted(name for name in GenerationConfig().to_dict() if name[0] != "_" and name not in OWN_OPTIONS)
+
+
+def _check_option(option: str, value: Any) -> None:
+    """Refuse an option without effect, and a value that is not a number or too large."""
+    if option in _WITHOUT_EFFECT:
+        raise ConfigError(f"options.{option}: {_WITHOUT_EFFECT[option]}")
+    if isinstance(value, bool) and option not in _SWITCHES:
+        raise ConfigError(f"options.{option}={str(value).lower()}: must be a number")
+    if isinstance(value, int | float) and not abs(value) <= _MOST_OF_OPTION:  # also true for NaN
+        raise ConfigError(f"options.{option}={value}: must be a number of {_MOST_OF_OPTION} or less")
 
 
 def _check_together(options: Mapping[str, Any]) -> None:

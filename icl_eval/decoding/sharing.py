@@ -3,7 +3,7 @@
 Prompts are compared as token ids, never as text: a tokenizer may merge the end of a prefix with what follows it.
 The plan depends only on the set of prompts, not on their order, the batch size or caches left by an earlier run.
 
-    [1 2 3 4 5 6] [1 2 3 4 7 8] [1 2 3 4 9]      ──▶  Group(prefix=[1 2 3 4], prompts=all three)
+    [1 2 3 4 5 6] [1 2 3 4 7 8] [1 2 3 4 9]      ──▶  PromptGroup(prefix=[1 2 3 4], prompts=all three)
 """
 
 from collections import defaultdict
@@ -23,7 +23,7 @@ each, which the two parts no longer share."""
 
 
 @dataclass(frozen=True)
-class Group:
+class PromptGroup:
     """Prompts that are decoded together, and their shared prefix."""
 
     prompts: tuple[EncodedPrompt, ...]
@@ -33,7 +33,7 @@ class Group:
     """Whether all prompts have the same encoder tokens, so that the encoder runs once."""
 
 
-def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[Group]:
+def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[PromptGroup]:
     """Split prompts into groups; every prompt is in exactly one group."""
     by_encoder: defaultdict[Ids, list[EncodedPrompt]] = defaultdict(list)
     for prompt in sorted(prompts, key=_order):
@@ -46,11 +46,11 @@ def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[Group]:
         else:
             groups += _split(members, bool(encoder_ids))
     if alone:
-        groups.append(Group(tuple(alone), (), shares_encoder=False))
+        groups.append(PromptGroup(tuple(alone), (), shares_encoder=False))
     return groups
 
 
-def count_reused(groups: Sequence[Group], longest_whole: int | None, keeps: bool = True) -> dict[str, int]:
+def count_reused(groups: Sequence[PromptGroup], longest_whole: int | None, keeps: bool = True) -> dict[str, int]:
     """Return the number of tokens that each prompt reuses from other prompts, by example id.
 
     The first prompt with a prefix pays for it, and the others reuse it. Prompt tokens minus reused tokens is therefore
@@ -97,7 +97,7 @@ def _longest_paid(paid: set[tuple[Ids, Ids]], key: tuple[Ids, Ids], longest_whol
     return longest
 
 
-def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> list[Group]:
+def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> list[PromptGroup]:
     """Split sorted prompts into groups: a branch that saves enough becomes a group, before the group it leaves."""
     groups = []
     unsplit = [members]
@@ -118,7 +118,7 @@ def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> list[Group
             rest.sort(key=_order)
             depth = _shared_length(rest)
             worthwhile = len(rest) > 1 and (depth >= MIN_PREFIX or shares_encoder)
-            groups.append(Group(tuple(rest), rest[0].decoder_ids[: depth if worthwhile else 0], shares_encoder))
+            groups.append(PromptGroup(tuple(rest), rest[0].decoder_ids[: depth if worthwhile else 0], shares_encoder))
     return groups[::-1]
 
 

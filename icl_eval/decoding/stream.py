@@ -22,7 +22,7 @@ from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
 from icl_eval.decoding.searches import Greedy, Sample
 from icl_eval.decoding.sessions import NewRow
-from icl_eval.decoding.sharing import Group, plan_groups
+from icl_eval.decoding.sharing import PromptGroup, plan_groups
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
@@ -107,7 +107,7 @@ class StreamDecoder:
             yield from self._decode(prepared, group, hypotheses)
 
     def _decode(
-        self, prepared: PreparedModel, group: Group, hypotheses: Sequence[Hypothesis]
+        self, prepared: PreparedModel, group: PromptGroup, hypotheses: Sequence[Hypothesis]
     ) -> Iterator[Token | Completion]:
         """Decode a group; if memory runs out, continue every row where it is, with half as many rows at a time."""
         waiting = deque(sorted(hypotheses, key=_size, reverse=True))
@@ -126,7 +126,9 @@ class StreamDecoder:
                 num_rows = max(1, min(num_rows, len(rows) or num_rows) // 2)
                 waiting.extendleft(row for row in reversed(rows) if not row.finish_reason)
 
-    def _automatic_batch_size(self, capabilities: Capabilities, group: Group, waiting: Sequence[Hypothesis]) -> int:
+    def _automatic_batch_size(
+        self, capabilities: Capabilities, group: PromptGroup, waiting: Sequence[Hypothesis]
+    ) -> int:
         if not waiting:
             return 1
         longest = max(map(_size, waiting))

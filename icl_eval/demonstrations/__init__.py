@@ -33,7 +33,7 @@ from icl_eval.demonstrations.ordering import (
 )
 from icl_eval.demonstrations.random import RandomDemonstrations
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, DemonstrationSelector, Ranking
-from icl_eval.demonstrations.selection import Choice, Selection, build_selection, build_shown
+from icl_eval.demonstrations.selection import FewShot, Selection, build_selection, build_shown
 from icl_eval.targets import Family
 
 __all__ = [
@@ -45,11 +45,11 @@ __all__ = [
     "BalancedDemonstrations",
     "Bm25Demonstrations",
     "Change",
-    "Choice",
     "Control",
     "Demonstration",
     "DemonstrationSelector",
     "DiverseDemonstrations",
+    "FewShot",
     "FirstDemonstrations",
     "FixedDemonstrations",
     "FlippedLabels",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from icl_eval.demonstrations.labels import label_of, read_labels
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw
+from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example, Task
 
 
@@ -18,7 +19,7 @@ class BalancedDemonstrations:
     label that has no example left: from there on nothing would be balanced.
     """
 
-    seed: int
+    seed: Seed
 
     name = "balanced"
     measures_similarity = False

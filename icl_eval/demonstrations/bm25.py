@@ -9,6 +9,7 @@ import numpy as np
 
 from icl_eval.demonstrations.leaks import normalised_text
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, rounded, tie_breaks
+from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example, Task
 
 
@@ -21,7 +22,7 @@ class Bm25Demonstrations:
     and single characters.
     """
 
-    seed: int
+    seed: Seed
     """Of the draw that breaks ties."""
 
     name = "bm25"

@@ -16,6 +16,7 @@ from icl_eval.demonstrations.labels import label_of, read_labels
 from icl_eval.demonstrations.ranking import Demonstration, draw
 from icl_eval.demonstrations.words import WORDS
 from icl_eval.errors import ConfigError
+from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example, Task, normalise
 
 Change = Callable[[Sequence[Demonstration]], tuple[Demonstration, ...]]
@@ -60,7 +61,7 @@ class RandomTargets:
     It may be the right one by chance: of two labels, every second is.
     """
 
-    seed: int
+    seed: Seed
 
     name = "random_targets"
     min_fewshot = 1
@@ -85,7 +86,7 @@ class FlippedLabels:
     in a circle that the seed draws.
     """
 
-    seed: int
+    seed: Seed
 
     name = "flipped_labels"
     min_fewshot = 1
@@ -122,7 +123,7 @@ class ShuffledTargets:
     another demonstration has the same target.
     """
 
-    seed: int
+    seed: Seed
 
     name = "shuffled_targets"
     min_fewshot = 2
@@ -164,7 +165,7 @@ class UnrelatedInputs:
     targets are not used, and the field that demonstrations are matched by is left as it is.
     """
 
-    seed: int
+    seed: Seed
 
     name = "unrelated_inputs"
     min_fewshot = 1

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, rounded, tie_breaks
 from icl_eval.errors import ConfigError
+from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example, Task
 
 
@@ -22,7 +23,7 @@ class DiverseDemonstrations:
     Choosing is greedy, so that sets are nested.
     """
 
-    seed: int
+    seed: Seed
     """Of the draw that breaks ties."""
     encoder: Encoder
     relevance: float = 0.5

@@ -8,6 +8,7 @@ import numpy as np
 
 from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, rounded, tie_breaks
+from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example, Task
 
 
@@ -15,7 +16,7 @@ from icl_eval.tasks.examples import Example, Task
 class NearestDemonstrations:
     """The candidates whose embeddings are nearest to the question's, by cosine."""
 
-    seed: int
+    seed: Seed
     """Of the draw that breaks ties."""
     encoder: Encoder
 

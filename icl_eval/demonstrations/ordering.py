@@ -9,6 +9,7 @@ from typing import Protocol
 
 from icl_eval.demonstrations.ranking import Demonstration, DemonstrationSelector, draw
 from icl_eval.errors import ConfigError
+from icl_eval.targets import Seed
 
 
 class Order(Protocol):
@@ -57,7 +58,7 @@ class ReversedOrder:
 class RandomOrder:
     """A seeded shuffle; questions that share their demonstrations share the order too."""
 
-    seed: int
+    seed: Seed
 
     name = "random"
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from icl_eval.demonstrations.ranking import Demonstration, Ranking, draw
+from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example, Task
 
 
@@ -11,7 +12,7 @@ from icl_eval.tasks.examples import Example, Task
 class RandomDemonstrations:
     """A seeded shuffle of the pool: one for the whole run, or one for each question."""
 
-    seed: int
+    seed: Seed
     per_question: bool = False
     """Draw anew for each question. Without it all questions of a task share their demonstrations."""
 

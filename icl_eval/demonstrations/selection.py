@@ -17,8 +17,8 @@ Selection = Callable[[Example], tuple[Demonstration, ...]]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What a run shows its questions, whatever the task."""
+class FewShot:
+    """The demonstrations that a run shows with each question, whatever the task."""
 
     selector: DemonstrationSelector
     control: Control
@@ -36,7 +36,7 @@ class Choice:
         return self.num_fewshot if self.leave_out is None else self.num_fewshot - 1
 
     def require_sense(self) -> None:
-        """Raise ConfigError when the parts of the choice contradict each other."""
+        """Raise ConfigError when its parts contradict each other."""
         self.order.require_sense(self.selector)
         if self.num_fewshot < self.control.min_fewshot:
             raise ConfigError(
@@ -51,7 +51,7 @@ class Choice:
             raise ConfigError(f"leave_out={self.leave_out}: control=instruction_only shows no demonstration anyway")
 
 
-def build_shown(task: Task, choice: Choice, match_field: str | None = None) -> Selection:
+def build_shown(task: Task, few_shot: FewShot, match_field: str | None = None) -> Selection:
     """Return the function from a question to what its prompt shows.
 
     That is the selection as the control changes it, less the one that is left out.
@@ -59,11 +59,11 @@ def build_shown(task: Task, choice: Choice, match_field: str | None = None) -> S
     Raises:
         ConfigError: As `build_selection` does, and when the control makes no sense for the task.
     """
-    select = build_selection(task, choice.selector, choice.num_fewshot, match_field)
-    change = choice.control.bind(task, match_field)
-    if choice.leave_out is None:
+    select = build_selection(task, few_shot.selector, few_shot.num_fewshot, match_field)
+    change = few_shot.control.bind(task, match_field)
+    if few_shot.leave_out is None:
         return lambda question: change(select(question))
-    place = choice.leave_out - 1
+    place = few_shot.leave_out - 1
 
     def all_but_one(question: Example) -> tuple[Demonstration, ...]:
         shown = change(select(question))  # first, so that the others stay as the control changes them

@@ -8,25 +8,24 @@ said at once.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from icl_eval.decoding.model_rules import describe_rules
 from icl_eval.errors import FingerprintMismatchError
-from icl_eval.evaluation.likelihood import Answers, score_answers
+from icl_eval.evaluation.answers import CandidateAnswers, score_answers
 from icl_eval.evaluation.linting import lint_leaks, lint_pool, lint_template
-from icl_eval.evaluation.preparation import Evaluation, Prepared, PreparedTask, TaskPlan, prepare
+from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan, prepare
 from icl_eval.evaluation.results import describe_origin, describe_run, score_task
 from icl_eval.evaluation.stopwatch import Stopwatch
 from icl_eval.metrics import Metric
 from icl_eval.models.loading import LanguageModel, load_model
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.runs import provenance
+from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, holding
 from icl_eval.runs.records import Record, RecordLog, ShownDemonstration
 from icl_eval.runs.reports import SCHEMA_VERSION, Report, Timing, write_report
 from icl_eval.tasks.examples import Example
@@ -63,11 +62,12 @@ def run_evaluation(
 
     Raises:
         FingerprintMismatchError: When the folder holds records of another run, or is in use.
+        IclEvalError: When the folder is removed, moved or replaced while the run is writing.
         UserError: When something asked for is impossible.
     """
     stopwatch = Stopwatch()
     with ExitStack() as stack:
-        stack.enter_context(_exclusive(folder))
+        held = stack.enter_context(holding(folder))
         with stopwatch.stage("prompts"):
             prepared = prepare(evaluation)
             _warn_of_mistakes(evaluation, prepared)
@@ -90,12 +90,17 @@ def run_evaluation(
             timing=Timing(stopwatch.seconds, stopwatch.rate("decoding")),
             provenance=describe_origin(evaluation, prepared),
         )
-        write_report(report, folder / "report.json")
+        held.require_in_place()
+        (folder / FAILURE_FILE).unlink(
+            missing_ok=True
+        )  # of an earlier attempt; no kill can leave it beside this report
+        write_report(report, folder / REPORT_FILE)
         write_page(folder)
+        held.require_in_place()
     return report
 
 
-def _warn_of_mistakes(evaluation: Evaluation, prepared: Prepared) -> None:
+def _warn_of_mistakes(evaluation: Evaluation, prepared: PreparedEvaluation) -> None:
     if rules := describe_rules(prepared.conventions, evaluation.search):
         _warn_once(rules)
     for task in prepared.tasks:
@@ -109,20 +114,13 @@ def _warn_once(sentence: str) -> None:
     logger.warning(sentence)
 
 
-def _content_identities(evaluation: Evaluation, prepared: Prepared) -> dict[str, str]:
+def _content_identities(evaluation: Evaluation, prepared: PreparedEvaluation) -> dict[str, str]:
     """Return what the weights are, wherever they lie, the model's and those of an encoder of its own, and the day."""
-    encoder = evaluation.choice.selector.encoder
+    encoder = evaluation.few_shot.selector.encoder
     identities = {"weights": prepared.card.identity}
     if prepared.conventions.day is not None:
         identities["template.date"] = prepared.conventions.day
     return identities if encoder is None else identities | {"encoder_weights": encoder.identify()}
-
-
-def _exclusive(folder: Path) -> AbstractContextManager[Any]:
-    try:
-        return FileLock(folder / ".lock", timeout=0).acquire()
-    except Timeout:
-        raise FingerprintMismatchError(f"{folder} is being written by another run") from None
 
 
 def _open_log(stack: ExitStack, folder: Path, task: PreparedTask) -> RecordLog:
@@ -166,7 +164,7 @@ def _ids_and_targets(demonstrations: Sequence[ShownDemonstration]) -> list[tuple
     return [(shown.id, shown.target) for shown in demonstrations]
 
 
-def _require_same_answers(log: RecordLog, answers: Answers) -> None:
+def _require_same_answers(log: RecordLog, answers: CandidateAnswers) -> None:
     """Refuse likelihoods of other answers than those of the data."""
     record = log.records.get(answers.example_id)
     if record is None or record.likelihood is None:
@@ -190,7 +188,7 @@ def _build_metrics(plan: TaskPlan) -> Sequence[Metric]:
 
 def _decode_missing(
     evaluation: Evaluation,
-    prepared: Prepared,
+    prepared: PreparedEvaluation,
     logs: Sequence[RecordLog],
     stopwatch: Stopwatch,
     progress: Progress,
@@ -252,7 +250,11 @@ def _undecoded(evaluation: Evaluation, task: PreparedTask, missing: Sequence[Enc
 
 
 def _add_likelihoods(
-    evaluation: Evaluation, prepared: Prepared, logs: Sequence[RecordLog], stopwatch: Stopwatch, progress: Progress
+    evaluation: Evaluation,
+    prepared: PreparedEvaluation,
+    logs: Sequence[RecordLog],
+    stopwatch: Stopwatch,
+    progress: Progress,
 ) -> None:
     """Complete the records that no earlier run has given their likelihoods."""
     for task, log in zip(prepared.tasks, logs, strict=True):
@@ -283,7 +285,7 @@ def _record(
         encoder=prompt.encoder,
         decoder=prompt.decoder,
         demonstration_ids=prompt.demonstration_ids,
-        shots_requested=evaluation.choice.num_shown,
+        shots_requested=evaluation.few_shot.num_shown,
         shots_effective=len(prompt.demonstration_ids),
         completion=completion.text,
         prediction=plan.postprocess(completion.text),

@@ -1,6 +1,6 @@
 """Preparation: what a run is asked to do, and everything about it that can be known without weights.
 
-Evaluation ── tokenizer, model config ──▶ Prepared: placement and prompts of every task
+Evaluation ── tokenizer, model config ──▶ PreparedEvaluation: placement and prompts of every task
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +9,9 @@ from datetime import date
 from typing import Any
 
 from icl_eval.decoding.searches import Search
-from icl_eval.demonstrations import Choice, Selection
+from icl_eval.demonstrations import FewShot, Selection
 from icl_eval.errors import ConfigError
-from icl_eval.evaluation.likelihood import AnswerBuilder, Answers, AskedLikelihood
+from icl_eval.evaluation.answers import AnswerBuilder, AskedLikelihood, CandidateAnswers
 from icl_eval.metrics import Metric
 from icl_eval.models.loading import ModelCard, ModelSource, read_card
 from icl_eval.postprocessing import Postprocessor
@@ -64,7 +64,7 @@ class Evaluation:
     placement: Placement | None
     """None for what the model's architecture calls for."""
     search: Search
-    choice: Choice
+    few_shot: FewShot
     seed: int
     batch_size: int | None
     """None for what fits."""
@@ -87,12 +87,12 @@ class PreparedTask:
     plan: TaskPlan
     prompts: tuple[EncodedPrompt, ...]
     builder: PromptBuilder
-    answers: tuple[Answers, ...] = ()
+    answers: tuple[CandidateAnswers, ...] = ()
     """What is scored by its likelihood, a part for each prompt; empty where that is not asked for."""
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedEvaluation:
     """Everything that can be known without weights."""
 
     card: ModelCard
@@ -101,7 +101,7 @@ class Prepared:
     tasks: tuple[PreparedTask, ...]
 
 
-def prepare(evaluation: Evaluation) -> Prepared:
+def prepare(evaluation: Evaluation) -> PreparedEvaluation:
     """Build and check the prompts of all tasks, with the model's tokenizer and config alone.
 
     Raises:
@@ -122,7 +122,7 @@ def prepare(evaluation: Evaluation) -> Prepared:
         builder = PromptBuilder(
             task=plan.task,
             select=plan.select,
-            order=evaluation.choice.order,
+            order=evaluation.few_shot.order,
             template=template,
             placement=placement,
             encode=conventions.encode,
@@ -136,7 +136,7 @@ def prepare(evaluation: Evaluation) -> Prepared:
         return PreparedTask(plan, prompts, builder, tuple(map(answers.build, plan.examples, prompts)))
 
     tasks = tuple(map(prepare_task, evaluation.plans))
-    return Prepared(card, replace(conventions, day=_day(evaluation, chat)), placement, tasks)
+    return PreparedEvaluation(card, replace(conventions, day=_day(evaluation, chat)), placement, tasks)
 
 
 def _open_chat(evaluation: Evaluation, conventions: Conventions) -> Chat:

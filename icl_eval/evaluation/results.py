@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from icl_eval.decoding.model_rules import list_rules
-from icl_eval.evaluation.preparation import Evaluation, Prepared, PreparedTask
-from icl_eval.metrics import Metric, score
-from icl_eval.metrics.likelihood import likelihood_metrics
+from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
+from icl_eval.metrics import Metric
+from icl_eval.metrics.measurements import measure_records
 from icl_eval.metrics.scoring import score_statistics
 from icl_eval.models.loading import ModelCard
 from icl_eval.runs import provenance
@@ -22,21 +22,18 @@ def score_task(
 ) -> TaskResult:
     """Score a task's records, write them back in the order of the data set, and return the result."""
     records = [log.records[example.id] for example in task.plan.examples]
-    predictions = [task.plan.postprocess(record.completion) for record in records]
-    references = [record.targets for record in records]
-    scores = [score(metric, predictions, references, evaluation.seed) for metric in metrics]
-    scores += [
-        score_statistics(found.name, found.higher_is_better, found.statistics, evaluation.seed)
-        for found in likelihood_metrics(records)
+    records = [replace(record, prediction=task.plan.postprocess(record.completion)) for record in records]
+    scores = [
+        score_statistics(found.metric, found.higher_is_better, found.statistics, evaluation.seed)
+        for found in measure_records(task.plan.task.name, records, metrics)
     ]
     scored = [
-        replace(record, prediction=prediction, metrics={s.metric: s.per_example[row] for s in scores})
-        for row, (record, prediction) in enumerate(zip(records, predictions, strict=True))
+        replace(record, metrics={s.metric: s.per_example[row] for s in scores}) for row, record in enumerate(records)
     ]
     log.finish(scored)
     return TaskResult(
         n=len(records),
-        num_fewshot=evaluation.choice.num_shown,
+        num_fewshot=evaluation.few_shot.num_shown,
         metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
         counts=_count(
             scored,
@@ -84,7 +81,7 @@ def _count_reused(evaluation: Evaluation, card: ModelCard, task: PreparedTask) -
     return sum(reused.values())
 
 
-def describe_run(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -> RunInfo:
+def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerprint: str) -> RunInfo:
     """Return what was asked, with what the defaults came to."""
     tasks = {
         task.plan.task.name: {"stop": list(task.plan.stop), "max_new_tokens": task.plan.max_new_tokens}
@@ -96,11 +93,11 @@ def describe_run(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -
         template=evaluation.template.name,
         placement=prepared.placement.name,
         conventions=prepared.conventions.describe(),
-        num_fewshot=evaluation.choice.num_fewshot,
-        demonstrations=evaluation.choice.selector.name,
-        order=evaluation.choice.order.name,
-        control=evaluation.choice.control.name,
-        leave_out=evaluation.choice.leave_out,
+        num_fewshot=evaluation.few_shot.num_fewshot,
+        demonstrations=evaluation.few_shot.selector.name,
+        order=evaluation.few_shot.order.name,
+        control=evaluation.few_shot.control.name,
+        leave_out=evaluation.few_shot.leave_out,
         seed=evaluation.seed,
         decoding={
             "search": evaluation.search.name,
@@ -115,7 +112,7 @@ def describe_run(evaluation: Evaluation, prepared: Prepared, fingerprint: str) -
     )
 
 
-def describe_origin(evaluation: Evaluation, prepared: Prepared) -> Provenance:
+def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation) -> Provenance:
     """Return where the numbers come from."""
     return Provenance(
         versions=provenance.read_versions(),

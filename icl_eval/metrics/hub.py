@@ -24,12 +24,20 @@ class HubMetric:
         name: a name on the hub such as rouge, or the path of a metric script, which ends in .py.
         key: which entry of the metric's result is the score; None where it holds only one number.
         higher_is_better: whether a greater value is a better one.
+        trust_remote_code: whether the metric's code may run; a config file from elsewhere cannot allow it.
 
     Raises:
-        ConfigError: the metric cannot be loaded.
+        ConfigError: the metric is not trusted, or cannot be loaded.
     """
 
-    def __init__(self, name: str, key: str | None = None, higher_is_better: bool = True) -> None:
+    def __init__(
+        self, name: str, key: str | None = None, higher_is_better: bool = True, trust_remote_code: bool = False
+    ) -> None:
+        if not trust_remote_code:
+            raise ConfigError(
+                f"trust_remote_code=false: the metric {name!r} is code from elsewhere; if you trust it, "
+                "set this key to true on the command line"
+            )
         self.name = f"hub/{Path(name).stem}"
         self.higher_is_better = higher_is_better
         self._key = key

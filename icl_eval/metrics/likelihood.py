@@ -5,7 +5,6 @@ divides by characters where this divides by bytes (Gao et al., https://github.co
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,18 +13,12 @@ from icl_eval.metrics.means import format_signature, mean_statistics
 from icl_eval.metrics.scoring import Statistics
 from icl_eval.runs.records import AnswerLikelihood, Record
 
-
-@dataclass(frozen=True)
-class LikelihoodMetric:
-    """What one score says, with its statistics."""
-
-    name: str
-    higher_is_better: bool
-    statistics: Statistics
+NamedStatistics = tuple[str, bool, Statistics]
+"""The name of a score, whether higher is better, and what it is computed from."""
 
 
-def likelihood_metrics(records: Sequence[Record]) -> Iterator[LikelihoodMetric]:
-    """Yield the scores of a task whose records hold likelihoods; nothing for others.
+def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics]:
+    """Yield the statistics of a task whose records hold likelihoods; nothing for others.
 
     References are represented by their first, which is the one that demonstrations show. The rank of the right
     answer is that of the most probable right choice; a wrong choice that is as probable comes before it.
@@ -35,7 +28,7 @@ def likelihood_metrics(records: Sequence[Record]) -> Iterator[LikelihoodMetric]:
         return
     first = [likelihood.references[0] for likelihood in found]
     yield _mean("reference_logprob", True, [reference.logprob for reference in first], answer="first")
-    yield LikelihoodMetric("reference_perplexity", False, _perplexity(first))
+    yield "reference_perplexity", False, _perplexity(first)
     if not found[0].choices:
         return
     ranks = [_rank(record, lambda choice: choice.logprob) for record in records]
@@ -46,7 +39,7 @@ def likelihood_metrics(records: Sequence[Record]) -> Iterator[LikelihoodMetric]:
         norm = norm or f"content_free:{found[0].content_free!r}"
         hits = [float(_rank(record, value) == 1) for record in records]
         signature = format_signature(f"choice_accuracy{suffix}", norm=norm, ties="wrong")
-        yield LikelihoodMetric(f"choice_accuracy{suffix}", True, mean_statistics(hits, signature, is_share=True))
+        yield f"choice_accuracy{suffix}", True, mean_statistics(hits, signature, is_share=True)
 
 
 def _calibrated(choice: AnswerLikelihood) -> float:
@@ -70,10 +63,10 @@ def _rank(record: Record, value: Callable[[AnswerLikelihood], float]) -> int:
     return 1 + sum(other >= max(right) for other in wrong)
 
 
-def _mean(name: str, higher_is_better: bool, values: Sequence[float], **options: str) -> LikelihoodMetric:
+def _mean(name: str, higher_is_better: bool, values: Sequence[float], **options: str) -> NamedStatistics:
     is_share = name.startswith("choice_accuracy")
     statistics = mean_statistics(values, format_signature(name, **options), is_share=is_share)
-    return LikelihoodMetric(name, higher_is_better, statistics)
+    return name, higher_is_better, statistics
 
 
 def _perplexity(answers: Sequence[AnswerLikelihood]) -> Statistics:

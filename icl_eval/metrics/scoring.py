@@ -6,7 +6,7 @@ value is a share of right answers (see `icl_eval.metrics.intervals`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from icl_eval.errors import DataError
@@ -64,7 +64,7 @@ class Score:
     higher_is_better: bool
     unparsed: int | None
     """Predictions in which nothing to compare was found; None where any text can be compared."""
-    per_example: tuple[float | None, ...]
+    per_example: tuple[float | None, ...] = field(repr=False)
     """One value an example, in the order of the predictions."""
 
 
@@ -80,9 +80,18 @@ def score(
     Raises:
         DataError: there is nothing to score, or an example lacks its prediction or its references.
     """
-    check_corpus(metric.name, predictions, references)
-    statistics = metric.per_example(predictions, references)
+    statistics = compute_statistics(metric, predictions, references)
     return score_statistics(metric.name, metric.higher_is_better, statistics, seed, num_resamples)
+
+
+def compute_statistics(metric: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
+    """Return what a metric finds in a corpus.
+
+    Raises:
+        DataError: there is nothing to score, or an example lacks its prediction or its references.
+    """
+    check_corpus(metric.name, predictions, references)
+    return metric.per_example(predictions, references)
 
 
 def score_statistics(

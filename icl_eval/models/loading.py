@@ -66,7 +66,7 @@ class ModelCard:
         _refuse_unknown(self.tokenizer, self.name, _count_embeddings(self.config), ids)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LanguageModel:
     """A loaded model; whatever runs its network gives it back as it was.
 
@@ -82,6 +82,9 @@ class LanguageModel:
     """What the weights on disk are; None for a network that a caller has in memory."""
     dtype: str
     device: str
+
+    def __repr__(self) -> str:
+        return f"<LanguageModel {self.name}: {self.architecture}, {self.dtype} on {self.device}>"
 
     @classmethod
     def of(

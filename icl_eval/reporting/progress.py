@@ -4,6 +4,8 @@ import sys
 from types import TracebackType
 from typing import Any, Self
 
+from icl_eval.formatting import shown
+
 
 class ProgressBars:
     """A bar for each task: on stderr where that is a terminal, in a notebook as a widget or as text."""
@@ -18,7 +20,7 @@ class ProgressBars:
         bar_class = _bar_class()
         if self._hidden or bar_class is None:
             return
-        self._bars[task] = bar_class(desc=task, total=total, initial=done, unit="question", dynamic_ncols=True)
+        self._bars[task] = bar_class(desc=shown(task), total=total, initial=done, unit="question", dynamic_ncols=True)
 
     def advance(self, task: str) -> None:
         """Move a task's bar by one question."""

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
-from icl_eval.formatting import counted, short
+from icl_eval.formatting import counted, short, shown
 from icl_eval.reporting.remarks import remarks
 from icl_eval.runs.cells import Cell, label_cells
 from icl_eval.runs.folders import Run
@@ -92,9 +95,28 @@ def print_path(console: Console, name: str, path: Path) -> None:
     console.print(f"{name}: {from_here(path)}", soft_wrap=True)
 
 
+class _Console(Console):
+    """A console that writes out control characters, and leaves it to us what a closed output means.
+
+    Rich itself ends the process when its output is closed.
+    """
+
+    def on_broken_pipe(self) -> None:
+        raise  # the error that is being handled
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as it is laid out; it is written out before its width is measured."""
+        return super().render_str(shown(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the pieces of whatever is printed, of which some never were strings of ours."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else shown(text), style, control)
+
+
 def open_console() -> Console:
-    """Return a console on stdout that shows texts as they are: what stands in data or names is no markup."""
-    console = Console(markup=False, emoji=False, highlight=False)
+    """Return a console on stdout that shows strings as they are: what stands in data or names is no markup."""
+    console = _Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = 160  # a pipe has no width, and a table must not be folded to 80 columns in a log file
     return console

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from icl_eval.errors import FingerprintMismatchError
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, leaving_out, read_overrides, read_run
 from icl_eval.runs.options import varying_options
 from icl_eval.runs.reports import Failure, MetricResult, RunInfo, TaskResult, read_failure
@@ -31,13 +32,13 @@ def gather_cells(folder: Path) -> list[Cell]:
     """Return what each cell of a sweep came to, in the order of the cells' overrides.
 
     One that never began, or was killed, is no cell yet. One that cannot be read is left out with a warning that names
-    the file.
+    the file. A finished run is what it found, also where it was later started again in vain; but not where a note says
+    that it is another run than the one that was asked for.
     """
     cells: list[Cell] = []
     for path in folder.iterdir():
-        if (path / ".hydra").is_dir():
-            with leaving_out():
-                cells += _read_cell(path)
+        with leaving_out():
+            cells += _read_cell(path)
     return sorted(cells, key=_natural)
 
 
@@ -50,9 +51,11 @@ def label_cells(cells: Sequence[Cell]) -> list[str]:
 
 
 def _read_cell(folder: Path) -> Iterator[Cell]:
-    if (folder / FAILURE_FILE).exists():
-        yield Cell(folder.name, read_overrides(folder), error=read_failure(folder / FAILURE_FILE))
-    elif (folder / REPORT_FILE).exists():
+    failure = read_failure(folder / FAILURE_FILE) if (folder / FAILURE_FILE).exists() else None
+    is_finished = (folder / REPORT_FILE).exists()
+    if failure and not (is_finished and failure.error != FingerprintMismatchError.__name__):
+        yield Cell(folder.name, read_overrides(folder), error=failure)
+    elif is_finished:
         run = read_run(folder)
         yield Cell(folder.name, run.overrides, run.report.run, run.report.results)
 

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from filelock import FileLock, Timeout
 
-from icl_eval.errors import DataError
+from icl_eval.errors import DataError, FolderInUseError
 from icl_eval.formatting import short
 from icl_eval.runs.choices import flatten_options
 from icl_eval.runs.records import Record, read_records
 from icl_eval.runs.reports import Report, read_report
+from icl_eval.runs.writing import Held
 
 REPORT_FILE = "report.json"
 FAILURE_FILE = "error.json"
 """What a cell of a sweep that failed leaves in place of a report."""
+_LOCK_FILE = ".lock"
+_PATIENCE = 0.2
+"""Seconds after which a lock is that of a run, and not of somebody who asks for one."""
 
 if TYPE_CHECKING:
     import pandas
@@ -36,8 +41,11 @@ class Run:
         """Read the records of one of its tasks, in the order of the data set.
 
         Raises:
-            DataError: When they are not there, or not all of them are.
+            DataError: When the run has no such task, or its records are not all there.
         """
+        if task not in self.report.results:
+            known = ", ".join(self.report.results)
+            raise DataError(f"{self.folder}: this run has no task {task!r} (it has: {known})")
         path = self.folder / f"samples_{task}.jsonl"
         if not path.exists():
             raise DataError(f"{path}: no such file, but {self.folder / REPORT_FILE} has scores of it")
@@ -127,6 +135,37 @@ def find_runs(root: Path) -> list[Run]:
         with leaving_out():
             runs.append(read_run(path.parent))
     return runs
+
+
+@contextmanager
+def holding(folder: Path, patience: float = _PATIENCE) -> Iterator[Held]:
+    """Keep other runs out of a folder; yield its lock, which also shows whether the folder is still in its place.
+
+    Args:
+        folder: Which has to exist.
+        patience: How many seconds to wait for another run; -1 for as long as it takes.
+
+    Raises:
+        FolderInUseError: When another run holds it.
+    """
+    path = folder / _LOCK_FILE
+    try:
+        lock = FileLock(path).acquire(timeout=patience)
+    except Timeout:
+        raise FolderInUseError(f"{folder} is being written by another run") from None
+    with lock:
+        yield Held.at(path)
+
+
+def is_in_use(folder: Path) -> bool:
+    """Return whether a run is writing into a folder."""
+    if not (folder / _LOCK_FILE).exists():
+        return False
+    try:
+        with FileLock(folder / _LOCK_FILE).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 @contextmanager

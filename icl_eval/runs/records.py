@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
 from icl_eval.formatting import find_not_finite
+from icl_eval.runs.writing import Held, naming, write_whole
 
 
 @dataclass(frozen=True)
@@ -123,29 +124,38 @@ class RecordLog:
             if len(whole) < len(content):
                 os.truncate(path, len(whole))
         self._file = path.open("a", encoding="utf-8", newline="\n")
+        self._held = Held.at(path)
 
     def append(self, record: Record) -> None:
         """Add one finished record and flush it to the file.
 
         Raises:
             DataError: When a number in it is infinite or not a number.
+            IclEvalError: When the file is no longer where it was.
+            OSError: When the record cannot be written; its filename is the file's.
         """
         line = _line(record)
+        self._held.require_in_place()
         self.records[record.example_id] = record
-        self._file.write(line)
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(line)
+            self._file.flush()
 
     def finish(self, records: Iterable[Record]) -> None:
-        """Replace the file's content by these records, at once or not at all."""
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(map(_line, records))
+        """Replace the file's content by these records, at once or not at all.
+
+        Raises:
+            IclEvalError: When the file is no longer where it was.
+            OSError: When they cannot be written; its filename is the file's.
+        """
+        self._held.require_in_place()
+        write_whole("".join(map(_line, records)), self.path)
         self._file.close()
-        temporary.replace(self.path)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with naming(self.path):  # what a full disk did not take is tried again
+            self._file.close()
 
 
 def read_records(path: Path) -> list[Record]:

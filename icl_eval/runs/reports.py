@@ -16,6 +16,7 @@ from icl_eval.errors import DataError
 from icl_eval.formatting import find_not_finite
 from icl_eval.runs.behaviour import Behaviour
 from icl_eval.runs.migration import upgrade_config
+from icl_eval.runs.writing import write_whole
 
 SCHEMA_VERSION: Literal[2] = 2
 """Version 1 had classes in place of names in `provenance.config`; such reports are read as version 2."""
@@ -222,10 +223,8 @@ def write_json(value: Any, path: Path) -> None:
     Raises:
         DataError: When a number in it is infinite or not a number, which JSON has no word for.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
         content = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except ValueError:
         raise DataError(f"{path}: cannot be written ({find_not_finite(value)}, which is not a finite number)") from None
-    temporary.write_text(content, encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    write_whole(content, path)

@@ -46,7 +46,7 @@ class Example:
     """Answers to choose from, at least one of them right; empty where the task names none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """A named task with its demonstration pool and its test examples."""
 
@@ -58,6 +58,9 @@ class Task:
     examples: tuple[Example, ...]
     content_hash: str
     """Digest of the examples of both splits, wherever they are stored."""
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}: {len(self.pool)} examples in the pool, {len(self.examples)} to evaluate>"
 
     @classmethod
     def of_rows(

@@ -5,12 +5,12 @@ import pytest
 import scipy.stats
 
 from icl_eval.analysis.designs import SweepCell
-from icl_eval.analysis.measurements import Measurement
 from icl_eval.analysis.shot_curve import shot_curves
 from icl_eval.analysis.variance import variance_analyses, variance_components
 from icl_eval.metrics import BLEU
 from icl_eval.metrics.intervals import pseudo_values
 from icl_eval.metrics.means import mean_statistics
+from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.cells import Cell
 from icl_eval.runs.options import varying_options
 

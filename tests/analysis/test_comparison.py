@@ -122,7 +122,7 @@ def test_a_run_that_another_version_scored_can_be_compared(judged, icl_eval_comm
 
 def test_reading_a_run_runs_no_metric_from_elsewhere(evaluate, icl_eval_command, tmp_path, script):
     path = script("length", result='{"length": sum(map(len, predictions))}')
-    hub = ["metrics=[exact_match,hub]", f"metrics.hub.name={path}"]
+    hub = ["metrics=[exact_match,hub]", f"metrics.hub.name={path}", "metrics.hub.trust_remote_code=true"]
     for name, tokens in (("short", 2), ("long", 4)):
         evaluate(name, *hub, f"max_new_tokens={tokens}")
     Path(path).unlink()

@@ -6,13 +6,13 @@ import pytest
 import scipy.stats
 from sample_runs import FIRST
 
-from icl_eval.analysis.influence import Answers, Effect, Values, influence_analyses, influences
-from icl_eval.analysis.measurements import Measurement
+from icl_eval.analysis.influence import CellOutcome, Effect, Values, influence_analyses, influences
 from icl_eval.analysis.significance import share_difference_interval
 from icl_eval.config.composing import Composed
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.errors import ConfigError
 from icl_eval.metrics import BLEU, CHRF, TER
+from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.behaviour import Agreement, Behaviour, measure_behaviour
 from icl_eval.runs.records import ShownDemonstration
 
@@ -64,7 +64,7 @@ def means(values, is_share=False):
 
 def answers(demonstrations, **values):
     questions = [f"q{n}" for n in range(len(next(iter(values.values()))))]
-    return Answers(
+    return CellOutcome(
         dict.fromkeys(questions, demonstrations),
         {
             name: means(dict(zip(questions, found, strict=True)), is_share=name == "exact_match")
@@ -127,7 +127,7 @@ def answers_of(demonstrations, measurement):
     sign = 1 if measurement.higher_is_better else -1
     parts = dict(zip(measurement.example_ids, sign * measurement.values, strict=True))
     found = Values(parts, measurement.own_values, measurement.statistics.is_share)
-    return Answers(dict.fromkeys(measurement.example_ids, demonstrations), {measurement.metric: found})
+    return CellOutcome(dict.fromkeys(measurement.example_ids, demonstrations), {measurement.metric: found})
 
 
 def test_rounding_helps_and_hurts_nobody():
@@ -144,11 +144,11 @@ def test_a_demonstration_that_makes_room_for_another_one_is_not_what_differs():
 
 
 def test_what_is_left_out_is_read_from_the_records_of_each_question():
-    whole = Answers(
+    whole = CellOutcome(
         {"q0": shown("a", "b"), "q1": shown("b", "c"), "q2": shown("a")},  # the last had no room for two
         {"f1": means({"q0": 1.0, "q1": 1.0, "q2": 1.0})},
     )
-    without_second = Answers(
+    without_second = CellOutcome(
         {"q0": shown("a"), "q1": shown("b"), "q2": shown("a")}, {"f1": means(dict.fromkeys(whole.shown, 0.5))}
     )
     b, c = influences(whole, [without_second])
@@ -165,7 +165,7 @@ def test_it_is_said_where_no_prompt_lacks_one_demonstration_alone(monkeypatch):
         return SimpleNamespace(name=name, report=SimpleNamespace(run=info, results=results))
 
     monkeypatch.setattr(
-        "icl_eval.analysis.influence.read_answers", lambda run, task: answers(shows[run.name], f1=[0.5])
+        "icl_eval.analysis.influence.read_outcome", lambda run, task: answers(shows[run.name], f1=[0.5])
     )
     options = [{"leave_out": str(rank)} for rank in ranks.values()]
     ([analysis], notes) = influence_analyses([run_of(name) for name in ranks], options)

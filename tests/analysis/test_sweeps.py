@@ -188,7 +188,7 @@ def test_an_analysis_that_breaks_down_is_one_line_and_keeps_the_cells(sweep, tmp
     def break_down(cells):
         raise KeyError("no such\nfactor")
 
-    monkeypatch.setattr("icl_eval.analysis.sweep.variance_analyses", break_down)
+    monkeypatch.setattr("icl_eval.analysis.sweeps.variance_analyses", break_down)
     outcome = sweep("num_fewshot=0,1")
 
     assert outcome.exit_code == 1

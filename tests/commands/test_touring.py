@@ -9,7 +9,7 @@ import translators
 
 from icl_eval.commands.tour.plotting import plot_costs
 from icl_eval.commands.tour.ways import (
-    Subject,
+    TourSubject,
     generate_at_once,
     generate_by_hand,
     generate_in_stream,
@@ -37,7 +37,7 @@ def tour(icl_eval_command, tmp_path):
 
 def subject(folder, max_new_tokens=10, stop=(), asked=(), text=TEXT):
     spec = ModelSpec(str(folder))
-    return Subject(load_model(spec), find_conventions(read_card(spec), Asked(*asked)), text, max_new_tokens, stop)
+    return TourSubject(load_model(spec), find_conventions(read_card(spec), Asked(*asked)), text, max_new_tokens, stop)
 
 
 def generate(subject):
@@ -79,7 +79,7 @@ def test_where_text_tokenised_again_has_other_tokens_the_tour_says_where(gpt2):
     tokenizer = read_card(ModelSpec(str(gpt2))).tokenizer
     seen = subject(gpt2)
     chosen = []
-    append = Subject.append
+    append = TourSubject.append
 
     def choose(subject, row, token_id):
         """Let the model say "an" in two tokens, which the tokenizer would have written as one."""
@@ -89,7 +89,7 @@ def test_where_text_tokenised_again_has_other_tokens_the_tour_says_where(gpt2):
 
     assert len(tokenizer("an")["input_ids"]) == 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Subject, "append", choose)
+        patch.setattr(TourSubject, "append", choose)
         patch.setattr("icl_eval.commands.tour.ways._piece", lambda subject, ids, token_id: tokenizer.decode(chosen[-1]))
         way = generate_one_by_one(seen)
     assert way.remark == ("tokenised again, the text after token 2 has other tokens: 'a' | 'n' became 'an'")
@@ -204,7 +204,7 @@ def test_law_9_every_key_of_a_tour_changes_something(change, part, tour, gpt2):
     ("override", "sentence"),
     [
         ("decoding=greedy", "decoding=greedy: the tour draws continuations and is greedy besides; decoding=sample"),
-        ("num_return_sequences=-1", "num_return_sequences=-1: must be 0 or more"),
+        ("num_return_sequences=-1", "num_return_sequences=-1: must be from 0 to 100"),
         (
             "max_new_tokens=255",
             "a prompt of 2 tokens, with 255 new ones to come, is 1 too long for the model's 256 positions; shorten "

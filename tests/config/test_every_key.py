@@ -79,6 +79,7 @@ def tokens_computed(observed):
     return sum(rows * tokens for rows, tokens in observed.fed)
 
 
+TRUSTED = "metrics.hub.trust_remote_code=true"
 JUDGED, COUNTED = "hydra.run.dir={judged}", "hydra.run.dir={counted}"
 ROWS = "task.qa.pool={path: {rows}, name: a, split: train}"
 TEST_ROWS = "task.qa.test={path: {rows}, name: a, split: train}"
@@ -214,15 +215,18 @@ CHANGES = {
         scores, [COUNTED, "metrics=[numeric_flexible]"], ["metrics.numeric_flexible.extraction=strict"],
     ),
     "metrics.hub.name": (
-        scores, [JUDGED, "metrics=[hub]", "metrics.hub.name={script}", "metrics.hub.key=share"],
+        scores, [JUDGED, "metrics=[hub]", TRUSTED, "metrics.hub.name={script}", "metrics.hub.key=share"],
         ["metrics.hub.name={other_script}"],
     ),
+    "metrics.hub.trust_remote_code": (
+        refused, ["metrics=[hub]", "metrics.hub.name={script}", "metrics.hub.key=share"], [TRUSTED],
+    ),
     "metrics.hub.key": (
-        scores, [JUDGED, "metrics=[hub]", "metrics.hub.name={script}", "metrics.hub.key=share"],
+        scores, [JUDGED, "metrics=[hub]", TRUSTED, "metrics.hub.name={script}", "metrics.hub.key=share"],
         ["metrics.hub.key=number"],
     ),
     "metrics.hub.higher_is_better": (
-        direction, [JUDGED, "metrics=[hub]", "metrics.hub.name={script}", "metrics.hub.key=share"],
+        direction, [JUDGED, "metrics=[hub]", TRUSTED, "metrics.hub.name={script}", "metrics.hub.key=share"],
         ["metrics.hub.higher_is_better=false"],
     ),
     "likelihood": (likelihoods, [], ["likelihood=references"]),

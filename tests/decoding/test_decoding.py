@@ -12,7 +12,7 @@ from icl_eval.decoding import capabilities as capabilities_module
 from icl_eval.decoding import memory as memory_module
 from icl_eval.decoding import opening as opening_module
 from icl_eval.decoding import sessions as sessions_module
-from icl_eval.decoding import stream as greedy_module
+from icl_eval.decoding import stream as stream_module
 from icl_eval.decoding.memory import MAX_ROWS, choose_batch_size
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.sessions import SplitSession
@@ -78,7 +78,7 @@ def test_a_window_of_any_length_gives_the_tokens_of_generate(monkeypatch):
             copying.add(window)
         return opened
 
-    monkeypatch.setattr(greedy_module, "open_session", listen)
+    monkeypatch.setattr(stream_module, "open_session", listen)
     for window in range(30, 48):
         monkeypatch.setitem(DECODER_ONLY, "mistral", (MistralConfig, GROUPED | {"sliding_window": window}))
         model = build("mistral")
@@ -248,7 +248,7 @@ def test_when_memory_runs_out_rows_go_on_in_a_session_of_another_kind(monkeypatc
     lengths = {"p0": 30, "p1": 18, "p2": 22, "p3": 24}  # with p0 a row reaches the window, without it none does
     prompts = [EncodedPrompt(Prompt(name, None, None), (), tuple(range(20, 20 + n))) for name, n in lengths.items()]
     advance, steps, kinds = StreamDecoder._advance, [], set()
-    open_session = greedy_module.open_session
+    open_session = stream_module.open_session
 
     def run_out_once(self, rows, logits):
         steps.append(1)
@@ -262,7 +262,7 @@ def test_when_memory_runs_out_rows_go_on_in_a_session_of_another_kind(monkeypatc
         return opened
 
     monkeypatch.setattr(StreamDecoder, "_advance", run_out_once)
-    monkeypatch.setattr(greedy_module, "open_session", listen)
+    monkeypatch.setattr(stream_module, "open_session", listen)
     assert_as_generate(model, prompts, batch_size=4)
     assert len(kinds) == 2
 
@@ -272,7 +272,7 @@ def test_one_prompt_that_does_not_fit_is_said_in_one_line(monkeypatch):
         raise torch.OutOfMemoryError
 
     model = build("gpt2")
-    monkeypatch.setattr(greedy_module, "open_session", run_out)
+    monkeypatch.setattr(stream_module, "open_session", run_out)
     with pytest.raises(IclEvalError, match=r"^not enough memory for one prompt on cpu$"):
         list(StreamDecoder(model, 2).stream(make_prompts(model)[:1]))
 

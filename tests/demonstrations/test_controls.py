@@ -9,8 +9,8 @@ from icl_eval.config.composing import Composed
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import (
     AsSelectedOrder,
-    Choice,
     Demonstration,
+    FewShot,
     FirstDemonstrations,
     FlippedLabels,
     InstructionOnly,
@@ -39,8 +39,8 @@ def task_of(*references):
 
 
 def shown(control, num_fewshot=12, task=TASK, match_field=None):
-    choice = Choice(FirstDemonstrations(), control, AsSelectedOrder(), num_fewshot)
-    return build_shown(task, choice, match_field)(QUESTION)
+    few_shot = FewShot(FirstDemonstrations(), control, AsSelectedOrder(), num_fewshot)
+    return build_shown(task, few_shot, match_field)(QUESTION)
 
 
 def targets(demonstrations):

@@ -635,7 +635,7 @@ def test_what_is_no_metric_is_one_sentence(options, message):
 
 
 def test_a_metric_script_gives_a_value_without_an_interval(script):
-    found = score(HubMetric(script("shorter")), ["a", "b"], [["a"], ["c", "d"]], seed=0)
+    found = score(HubMetric(script("shorter"), trust_remote_code=True), ["a", "b"], [["a"], ["c", "d"]], seed=0)
     assert (found.metric, found.value, found.stderr, found.ci95) == ("hub/shorter", 0.5, None, None)
     assert found.per_example == (None, None)
     assert found.signature.startswith("hub/shorter|key:share|script:")
@@ -643,15 +643,20 @@ def test_a_metric_script_gives_a_value_without_an_interval(script):
 
 def test_the_key_chooses_one_number_of_the_result(script):
     path = script("two", result='{"a": __import__("numpy").float32(0.5), "b": 2}')
-    assert score(HubMetric(path, key="b", higher_is_better=False), ["x"], [["x"]], seed=0).value == 2.0
-    assert type(score(HubMetric(path, key="a"), ["x"], [["x"]], seed=0).value) is float
+    assert (
+        score(HubMetric(path, trust_remote_code=True, key="b", higher_is_better=False), ["x"], [["x"]], seed=0).value
+        == 2.0
+    )
+    assert type(score(HubMetric(path, trust_remote_code=True, key="a"), ["x"], [["x"]], seed=0).value) is float
     for key in (None, "c"):
         with pytest.raises(ConfigError, match=f"key={key} does not choose .* there are: a, b"):
-            score(HubMetric(path, key=key), ["x"], [["x"]], seed=0)
+            score(HubMetric(path, trust_remote_code=True, key=key), ["x"], [["x"]], seed=0)
 
 
 def test_a_script_with_one_reference_an_example_never_loses_the_others(script):
-    metric = HubMetric(script("single", references="text", result='{"n": int(references == ["a", "b"])}'))
+    metric = HubMetric(
+        script("single", references="text", result='{"n": int(references == ["a", "b"])}'), trust_remote_code=True
+    )
     assert score(metric, ["x", "y"], [["a"], ["b"]], seed=0).value == 1.0
     metric.check_references([["a"], ["b"]])
     for ask in (metric.check_references, lambda references: score(metric, ["x", "y"], references, seed=0)):
@@ -662,14 +667,18 @@ def test_a_script_with_one_reference_an_example_never_loses_the_others(script):
 def test_a_script_that_wants_no_text_says_so(script):
     path = script("labels", references='datasets.Value("int32")')
     with pytest.raises(ConfigError, match="hub/labels cannot score these texts"):
-        score(HubMetric(path), ["x"], [["y"]], seed=0)
+        score(HubMetric(path, trust_remote_code=True), ["x"], [["y"]], seed=0)
 
 
 def test_what_a_metric_cannot_compare_with_is_said_before_anything_is_decoded(
     script, icl_eval_command, gpt2, monkeypatch, tmp_path
 ):
     monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", None)
-    metric = [f"metrics.hub.name={script('single', references='text')}", "metrics=[hub]"]
+    metric = [
+        f"metrics.hub.name={script('single', references='text')}",
+        "metrics=[hub]",
+        "metrics.hub.trust_remote_code=true",
+    ]
     outcome = icl_eval_command(
         f"model.source={gpt2}", "task=[qa]", "limit=2", "num_fewshot=0", *metric, "hydra.run.dir=run"
     )
@@ -680,7 +689,7 @@ def test_what_a_metric_cannot_compare_with_is_said_before_anything_is_decoded(
 def test_a_metric_that_cannot_be_loaded_fails_at_once_and_names_the_local_ones(script):
     start = time.perf_counter()
     with pytest.raises(ConfigError, match=r"^name=no_such_metric: cannot be loaded") as error:
-        HubMetric("no_such_metric")
+        HubMetric("no_such_metric", trust_remote_code=True)
     assert time.perf_counter() - start < 20
     message = str(error.value)
     assert "\n" not in message
@@ -692,7 +701,7 @@ def test_a_folder_never_stands_in_for_a_metric_of_the_hub(script, tmp_path, monk
     script("rouge/rouge")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"^name=rouge: a metric of the hub and a folder here"):
-        HubMetric("rouge")
+        HubMetric("rouge", trust_remote_code=True)
 
 
 def test_there_is_one_file_for_each_metric():
@@ -709,6 +718,7 @@ def test_each_file_builds_the_metric_it_is_named_after(name):
 def test_the_hub_file_builds_a_script(script):
     config = OmegaConf.load(CONF / "hub.yaml")
     config.hub.name = script("built")
+    config.hub.trust_remote_code = True
     assert hydra.utils.instantiate(config.hub).name == "hub/built"
 
 

@@ -18,7 +18,7 @@ from sample_sweeps import (
 
 from icl_eval.analysis import SweepAnalysis
 from icl_eval.analysis.comparison import Comparison
-from icl_eval.analysis.sweep_reports import read_sweep
+from icl_eval.analysis.sweeps import read_sweep
 from icl_eval.errors import DataError
 from icl_eval.reporting.pages.answers import gather_answers
 from icl_eval.reporting.pages.charts import curve_charts, variance_segments

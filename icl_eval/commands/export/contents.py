@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from icl_eval.analysis import ShotCurve, VarianceAnalysis
 from icl_eval.analysis.influence import InfluenceAnalysis
-from icl_eval.analysis.sweep_reports import Sweep
+from icl_eval.analysis.sweeps import Sweep
 from icl_eval.commands.export.tables import Cell, PaperTable
 from icl_eval.formatting import short
 from icl_eval.reporting.pages.sweep_page import score_columns

@@ -3,6 +3,7 @@
 Letters are drawn as outlines, so that a figure looks the same wherever it is opened.
 """
 
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from icl_eval.commands.export.tables import one_line
 from icl_eval.formatting import shortened
 from icl_eval.reporting.pages.charts import TEST_SET, curve_scale, variance_segments
 from icl_eval.reporting.pages.scales import Scale
+from icl_eval.runs.writing import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from icl_eval.analysis.sweep_reports import Sweep
+    from icl_eval.analysis.sweeps import Sweep
 
 _COLOURS = ("#b4b8be", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Grey, then Okabe and Ito's, in the order of a page's."""
@@ -48,7 +50,9 @@ def write_figures(sweep: "Sweep", folder: "Path") -> "list[Path]":
         for name, figure in _figures(sweep):
             clean = re.sub(r"[^\w.-]+", "_", name)
             path = folder / f"{clean if len(clean.encode()) <= _MAX_NAME_BYTES else shortened(clean, name, 180)}.svg"
-            figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+            drawn = io.StringIO()
+            figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+            write_whole(drawn.getvalue(), path)
             written.append(path)
     return written
 

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from icl_eval.analysis.sweep_reports import SWEEP_FILE, read_sweep
+from icl_eval.analysis.sweeps import SWEEP_FILE, read_sweep
 from icl_eval.commands.export.contents import run_tables, sweep_tables
 from icl_eval.commands.export.figures import write_figures
 from icl_eval.commands.export.tables import FORMATS, PaperTable
 from icl_eval.errors import ConfigError, DataError
+from icl_eval.reporting.output import finished
 from icl_eval.reporting.terminal import from_here, open_console
 from icl_eval.runs.folders import REPORT_FILE, read_run
+from icl_eval.runs.writing import write_whole
 
 
 def export_folders(folders: Sequence[Path]) -> None:
@@ -21,9 +23,10 @@ def export_folders(folders: Sequence[Path]) -> None:
     """
     if not folders:
         raise ConfigError("export: a run or a sweep is needed (icl-eval export FOLDER)")
-    console = open_console()
-    for folder in folders:
-        for path in export_folder(folder):
+    written = [path for folder in folders for path in export_folder(folder)]
+    with finished():
+        console = open_console()
+        for path in written:
             console.print(str(from_here(path)), soft_wrap=True)
 
 
@@ -49,6 +52,6 @@ def _write_tables(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
     for table in tables:
         for extension, convert in FORMATS.items():
             path = folder / f"{table.name}.{extension}"
-            path.write_text(convert(table), encoding="utf-8", newline="")
+            write_whole(convert(table), path)
             written.append(path)
     return written

@@ -11,7 +11,7 @@ from icl_eval.models.states import Observer
 
 
 @dataclass(frozen=True)
-class Mark:
+class Reading:
     """Where a way of generating was when a new token was there."""
 
     seconds: float
@@ -28,11 +28,11 @@ class Meter:
         self._hooks: list[Any] = []
         self._begin = 0.0
         self.fed = 0
-        self.marks: list[Mark] = []
+        self.marks: list[Reading] = []
 
     def mark(self) -> None:
         """Note that a new token is there."""
-        self.marks.append(Mark(time.perf_counter() - self._begin, self.fed))
+        self.marks.append(Reading(time.perf_counter() - self._begin, self.fed))
 
     def __enter__(self) -> Self:
         modules = [self._network]

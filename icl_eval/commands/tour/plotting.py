@@ -1,9 +1,11 @@
 """Plotting: what each way of generating costs against how long the text has become, as an SVG file."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from icl_eval.commands.tour.ways import Way
+from icl_eval.runs.writing import write_whole
 
 
 def plot_costs(ways: Sequence[Way], path: Path) -> None:
@@ -22,4 +24,6 @@ def plot_costs(ways: Sequence[Way], path: Path) -> None:
         fed.set(xlabel="new tokens", ylabel="tokens fed to the network", ylim=(0, None))
         seconds.set(xlabel="new tokens", ylabel="seconds", ylim=(0, None))
         fed.legend(frameon=False)
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    write_whole(drawn.getvalue(), path)

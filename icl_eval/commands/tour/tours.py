@@ -7,7 +7,7 @@ from typing import Any
 
 from icl_eval.commands.tour.plotting import plot_costs
 from icl_eval.commands.tour.ways import (
-    Subject,
+    TourSubject,
     Way,
     generate_at_once,
     generate_by_hand,
@@ -28,13 +28,14 @@ from icl_eval.runs.reports import write_json
 
 DEFAULT_MAX_NEW_TOKENS = 40
 _WARM_UP_TOKENS = 2
+_MOST_DRAWS = 100
 
 
 @dataclass(frozen=True)
 class Tour:
     """What was seen."""
 
-    subject: Subject
+    subject: TourSubject
     prompt: EncodedPrompt
     search: Sample
     draws: tuple[Completion, ...]
@@ -59,12 +60,12 @@ def take_tour(config: TourConfig, folder: Path) -> Tour:
         raise ConfigError(
             f"decoding={search.name}: the tour draws continuations and is greedy besides; decoding=sample"
         )
-    if config.num_return_sequences < 0:
-        raise ConfigError(f"num_return_sequences={config.num_return_sequences}: must be 0 or more")
+    if not 0 <= config.num_return_sequences <= _MOST_DRAWS:
+        raise ConfigError(f"num_return_sequences={config.num_return_sequences}: must be from 0 to {_MOST_DRAWS}")
     opened = open_prompts(config, search, [config.prompt], default_max_new_tokens=DEFAULT_MAX_NEW_TOKENS)
     model, [prompt] = opened.model, opened.encoded
     stop = stop_strings(model.network, search.stop or ())
-    subject = Subject(model, opened.conventions, config.prompt, opened.max_new_tokens, stop)
+    subject = TourSubject(model, opened.conventions, config.prompt, opened.max_new_tokens, stop)
     ways = _go_all_ways(subject)
     tour = Tour(subject, prompt, search, _draw(subject, prompt, search, config.num_return_sequences), ways)
     write_json(describe(tour), folder / "tour.json")
@@ -100,9 +101,9 @@ def describe(tour: Tour) -> dict[str, Any]:
     }
 
 
-def _go_all_ways(subject: Subject) -> tuple[Way, ...]:
+def _go_all_ways(subject: TourSubject) -> tuple[Way, ...]:
     """Generate greedily in all ways, each after a few tokens that are not measured."""
-    brief = Subject(subject.model, subject.conventions, subject.text, _WARM_UP_TOKENS, ())
+    brief = TourSubject(subject.model, subject.conventions, subject.text, _WARM_UP_TOKENS, ())
     ways = []
     for go in (generate_at_once, generate_one_by_one, generate_by_hand, generate_in_stream):
         go(brief)
@@ -110,7 +111,7 @@ def _go_all_ways(subject: Subject) -> tuple[Way, ...]:
     return tuple(ways)
 
 
-def _draw(subject: Subject, prompt: EncodedPrompt, search: Sample, count: int) -> tuple[Completion, ...]:
+def _draw(subject: TourSubject, prompt: EncodedPrompt, search: Sample, count: int) -> tuple[Completion, ...]:
     """Draw continuations; each is a question of its own to the decoder, with draws of its own."""
     prompts: Sequence[EncodedPrompt] = [
         replace(prompt, prompt=replace(prompt.prompt, example_id=f"continuation {number}"))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers.generation.streamers import BaseStreamer
 
-from icl_eval.commands.tour.meters import Mark, Meter
+from icl_eval.commands.tour.meters import Meter, Reading
 from icl_eval.decoding import StreamDecoder, Token
 from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
 from icl_eval.decoding.library import LibraryDecoder, build_inputs
@@ -34,7 +34,7 @@ from icl_eval.prompts.tokenization import pieces_of
 
 
 @dataclass(frozen=True)
-class Subject:
+class TourSubject:
     """What is generated from, and how much."""
 
     model: LanguageModel
@@ -69,7 +69,7 @@ class Way:
     name: str
     text: str
     token_ids: tuple[int, ...]
-    marks: tuple[Mark, ...]
+    marks: tuple[Reading, ...]
     """One for each new token."""
     seconds: float
     stages: Mapping[str, float] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Way:
         return self.marks[-1].fed
 
 
-def generate_at_once(subject: Subject) -> Way:
+def generate_at_once(subject: TourSubject) -> Way:
     """Let the library's `generate` make all tokens; tokenising and detokenising are stages before and after."""
     decoder = LibraryDecoder(subject.model, subject.settings, subject.max_new_tokens)
     with Meter(subject.model.network) as meter:
@@ -112,7 +112,7 @@ def generate_at_once(subject: Subject) -> Way:
     )
 
 
-def generate_one_by_one(subject: Subject) -> Way:
+def generate_one_by_one(subject: TourSubject) -> Way:
     """Send the whole text through the whole pipeline for every token: tokenise, run without a cache, detokenise."""
     prompt = subject.encode()
     row = subject.begin(prompt)
@@ -143,7 +143,7 @@ def generate_one_by_one(subject: Subject) -> Way:
     return Way("one by one", row.completion().text, tuple(row.token_ids), tuple(meter.marks), seconds, remark=remark)
 
 
-def generate_by_hand(subject: Subject) -> Way:
+def generate_by_hand(subject: TourSubject) -> Way:
     """Run the prompt once (prefill) and then one token at a time with its cache; an encoder runs once."""
     network = subject.model.network
     with Meter(network) as meter, evaluating(network):
@@ -166,7 +166,7 @@ def generate_by_hand(subject: Subject) -> Way:
     return Way("by hand", row.completion().text, tuple(row.token_ids), tuple(meter.marks), seconds, stages)
 
 
-def generate_in_stream(subject: Subject) -> Way:
+def generate_in_stream(subject: TourSubject) -> Way:
     """Let our own decoder stream the tokens."""
     decoder = StreamDecoder(subject.model, subject.max_new_tokens, subject.stop, settings=subject.conventions.settings)
     text, token_ids = "", []
@@ -199,7 +199,7 @@ class _Marker(BaseStreamer):  # type: ignore[misc]  # transformers is untyped fo
         """Nothing more comes."""
 
 
-def _encode_written(subject: Subject, written: str, begun: bool) -> EncodedPrompt:
+def _encode_written(subject: TourSubject, written: str, begun: bool) -> EncodedPrompt:
     """Tokenise all that is there as text, as if nobody had seen its tokens; `begun` says whether any are generated."""
     conventions = subject.conventions
     if subject.model.architecture == "decoder-only":
@@ -210,7 +210,7 @@ def _encode_written(subject: Subject, written: str, begun: bool) -> EncodedPromp
     return encoded
 
 
-def _piece(subject: Subject, ids: tuple[int, ...], token_id: int) -> str:
+def _piece(subject: TourSubject, ids: tuple[int, ...], token_id: int) -> str:
     """Return the text that a token adds to others."""
     before, after = (
         subject.model.tokenizer.decode(list(some), skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -219,7 +219,7 @@ def _piece(subject: Subject, ids: tuple[int, ...], token_id: int) -> str:
     return str(after[len(before) :])
 
 
-def _other_tokens(subject: Subject, chosen: tuple[int, ...], again: tuple[int, ...], row: Hypothesis) -> str:
+def _other_tokens(subject: TourSubject, chosen: tuple[int, ...], again: tuple[int, ...], row: Hypothesis) -> str:
     """Say how a text's tokens differ from those that it was made of."""
     place = next((n for n, (one, other) in enumerate(zip(chosen, again, strict=False)) if one != other), None)
     place = min(len(chosen), len(again)) if place is None else place

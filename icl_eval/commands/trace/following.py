@@ -2,14 +2,14 @@
 
 import math
 
-from icl_eval.commands.trace.influence import AnswerScorer, forces_first, measure_influences
-from icl_eval.commands.trace.subjects import Subject
+from icl_eval.commands.trace.leaving_out import AnswerScorer, forces_first, measure_influences
+from icl_eval.commands.trace.subjects import TraceSubject
 from icl_eval.commands.trace.tracer import Decoded, Tracer
 from icl_eval.commands.trace.traces import Trace
 from icl_eval.formatting import counted
 
 
-def follow(subject: Subject, num_runners_up: int) -> Trace:
+def follow(subject: TraceSubject, num_runners_up: int) -> Trace:
     """Decode a subject's prompt and return everything that happened.
 
     Raises:

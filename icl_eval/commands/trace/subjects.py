@@ -44,7 +44,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Subject:
+class TraceSubject:
     """What is to be followed."""
 
     model: LanguageModel
@@ -66,7 +66,7 @@ class Subject:
         return {"prompt": self.text}
 
 
-def free_subject(config: TraceConfig, text: str, given: Sequence[str]) -> Subject:
+def free_subject(config: TraceConfig, text: str, given: Sequence[str]) -> TraceSubject:
     """Return the subject of a prompt: read by the encoder, or gone on from by a decoder-only model.
 
     Args:
@@ -86,10 +86,10 @@ def free_subject(config: TraceConfig, text: str, given: Sequence[str]) -> Subjec
     search = _by_token(build_search(config.decoding))
     opened = open_prompts(config, search, [text])
     limits = Limits(opened.max_new_tokens, tuple(search.stop or ()))
-    return Subject(opened.model, opened.encoded[0], limits, search, opened.conventions.settings, None, text)
+    return TraceSubject(opened.model, opened.encoded[0], limits, search, opened.conventions.settings, None, text)
 
 
-def question_subject(evaluation: Evaluation, example_id: str | None) -> Subject:
+def question_subject(evaluation: Evaluation, example_id: str | None) -> TraceSubject:
     """Return the subject of one question of an evaluation's only task.
 
     Raises:
@@ -118,7 +118,7 @@ def question_subject(evaluation: Evaluation, example_id: str | None) -> Subject:
         plan.postprocess,
     )
     limits = Limits(plan.max_new_tokens, plan.stop)
-    return Subject(model, task.prompts[0], limits, search, prepared.conventions.settings, question)
+    return TraceSubject(model, task.prompts[0], limits, search, prepared.conventions.settings, question)
 
 
 def _by_token(search: Search) -> Greedy | Sample:

@@ -16,7 +16,7 @@ from transformers import Cache, LogitsProcessorList
 
 from icl_eval.commands.trace.caches import describe_cache
 from icl_eval.commands.trace.tokens import describe_inputs, describe_tokens
-from icl_eval.commands.trace.traces import Candidate, Choice, Shape, Side, Step
+from icl_eval.commands.trace.traces import Candidate, ChosenToken, Shape, Side, Step
 from icl_eval.decoding.capabilities import check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion
@@ -125,13 +125,13 @@ class Tracer:
             yield Step(len(fed), describe_cache(cache), tuple(logits.shape), choice, token.text)
             fed = [token_id]
 
-    def _describe(self, logits: torch.Tensor, chosen: int, rules: tuple[str, ...]) -> Choice:
+    def _describe(self, logits: torch.Tensor, chosen: int, rules: tuple[str, ...]) -> ChosenToken:
         """Describe a choice, from the logits that the network gave for it, [vocabulary]."""
         log_probabilities = logits.double().log_softmax(-1)
         count = min(self._num_runners_up + 1, len(log_probabilities))
         likeliest: list[int] = log_probabilities.topk(count).indices.tolist()
         others = [token_id for token_id in likeliest if token_id != chosen][: self._num_runners_up]
-        return Choice(
+        return ChosenToken(
             chosen=self._candidate(log_probabilities, chosen),
             log_probability=float(log_probabilities[chosen]),
             entropy_bits=float(torch.special.entr(log_probabilities.exp()).sum()) / math.log(2),

@@ -73,7 +73,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenToken:
     """The token that was chosen, and what else there was to choose from."""
 
     chosen: Candidate
@@ -97,13 +97,13 @@ class Step:
     """After the pass."""
     logits: Shape
     """[1, vocabulary]: of the last position"""
-    choice: Choice
+    choice: ChosenToken
     shown: str
     """The text that the token let be shown; empty while it may be a part of a character or of a stop string."""
 
 
 @dataclass(frozen=True)
-class Influence:
+class LogLikelihoodGain:
     """How much one demonstration mattered to an answer's log-likelihood (natural logarithm).
 
     Each number is the log-likelihood with all demonstrations minus that without this one: above zero, the
@@ -155,7 +155,7 @@ class Trace:
     generated_log_likelihood: float
     """Natural logarithm of the generated tokens' probability under the model, given the prompt."""
     reference_log_likelihood: float | None
-    influences: tuple[Influence, ...]
+    influences: tuple[LogLikelihoodGain, ...]
     """One for each demonstration, in the order of the prompt."""
 
 

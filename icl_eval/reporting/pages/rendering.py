@@ -22,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from icl_eval.formatting import counted, probability, short, signed, typeset
+from icl_eval.runs.writing import write_whole
 
 # JSON means the same with these written as escapes, and HTML (or a script of old) finds nothing in it.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
@@ -39,9 +40,7 @@ def render_page(template: str, **values: Any) -> str:
 
 def write_page(html: str, path: Path) -> None:
     """Write a page, at once or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(html, encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    write_whole(html, path)
 
 
 @functools.cache

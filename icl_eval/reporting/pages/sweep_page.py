@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval.analysis.influence import InfluenceAnalysis
-from icl_eval.analysis.sweep_reports import Sweep, read_sweep
+from icl_eval.analysis.sweeps import Sweep, read_sweep
 from icl_eval.errors import IclEvalError
 from icl_eval.reporting.pages.answers import gather_answers
 from icl_eval.reporting.pages.charts import curve_charts, variance_segments

@@ -6,15 +6,15 @@ import tiny_models
 
 from icl_eval.demonstrations import AsSelectedOrder, Demonstration
 from icl_eval.errors import ConfigError, DataError, PromptTooLongError
-from icl_eval.evaluation.likelihood import (
+from icl_eval.evaluation.answers import (
     AnswerBuilder,
     AnswerLikelihood,
-    Answers,
+    CandidateAnswers,
     ChoiceLikelihood,
     QuestionLikelihood,
     ReferenceLikelihood,
 )
-from icl_eval.metrics.likelihood import likelihood_metrics
+from icl_eval.metrics.measurements import measure_records
 from icl_eval.metrics.scoring import score_statistics
 from icl_eval.prompts.building import (
     Context,
@@ -134,7 +134,7 @@ def test_what_cannot_be_scored_is_one_sentence():
 
 def test_what_is_found_adds_up_tokens_and_takes_off_what_nothing_gives():
     prompt = EncodedPrompt(Prompt("q", None, None), (), (1,))
-    asked = Answers("q", ("né",), ("oui", "né"), Continuations(prompt, ()), "N/A", Continuations(prompt, ()))
+    asked = CandidateAnswers("q", ("né",), ("oui", "né"), Continuations(prompt, ()), "N/A", Continuations(prompt, ()))
     found = asked.found(((-1.0, -0.5), (-3.0,)), ((-3.5,), (-0.25, -0.25)))
     assert found == QuestionLikelihood(
         references=(AnswerLikelihood("né", -1.5, 2, 3, None),),
@@ -171,7 +171,7 @@ RECORDS = [
 
 
 def test_scores_are_those_computed_by_hand():
-    values = {metric.name: metric.statistics.value for metric in likelihood_metrics(RECORDS)}
+    values = {metric.metric: metric.statistics.value for metric in measure_records("task", RECORDS, [])}
     assert values == pytest.approx(
         {
             "reference_logprob": -8.5 / 3,
@@ -186,17 +186,20 @@ def test_scores_are_those_computed_by_hand():
 
 
 def test_each_score_has_a_recipe_an_interval_and_a_value_a_question():
-    for metric in likelihood_metrics(RECORDS):
-        found = score_statistics(metric.name, metric.higher_is_better, metric.statistics, seed=0)
-        assert found.signature.startswith(f"{metric.name}|")
+    for metric in measure_records("task", RECORDS, []):
+        found = score_statistics(metric.metric, metric.higher_is_better, metric.statistics, seed=0)
+        assert found.signature.startswith(f"{metric.metric}|")
         assert found.ci95[0] <= found.value <= found.ci95[1]
         assert len(found.per_example) == 3
-        assert found.higher_is_better == (metric.name not in ("reference_rank", "reference_perplexity"))
+        assert found.higher_is_better == (metric.metric not in ("reference_rank", "reference_perplexity"))
 
 
 def test_references_alone_have_no_ranks_and_other_records_no_likelihoods():
     alone = [replace(each, likelihood=replace(each.likelihood, choices=())) for each in RECORDS]
-    assert [metric.name for metric in likelihood_metrics(alone)] == ["reference_logprob", "reference_perplexity"]
-    assert list(likelihood_metrics([replace(each, likelihood=None) for each in RECORDS])) == []
+    assert [metric.metric for metric in measure_records("task", alone, [])] == [
+        "reference_logprob",
+        "reference_perplexity",
+    ]
+    assert measure_records("task", [replace(each, likelihood=None) for each in RECORDS], []) == []
     plain = [replace(each, likelihood=replace(each.likelihood, content_free=None)) for each in RECORDS]
-    assert "choice_accuracy_calibrated" not in {metric.name for metric in likelihood_metrics(plain)}
+    assert "choice_accuracy_calibrated" not in {metric.metric for metric in measure_records("task", plain, [])}

@@ -1,4 +1,4 @@
-"""Likelihood: how probable a model finds answers that it is given, next to the answer that it writes itself.
+"""Answers: how probable a model finds those that it is given, next to the one that it writes itself.
 
     likelihood=references    the right answers alone
     likelihood=choices       and a task's choices, which are ranked
@@ -73,7 +73,7 @@ class ChoiceLikelihood:
 
 
 @dataclass(frozen=True)
-class Answers:
+class CandidateAnswers:
     """The answers of one question that are scored, as text and as what follows its prompt."""
 
     example_id: str
@@ -116,7 +116,7 @@ class AnswerBuilder:
     prompts: PromptBuilder
     tokenizer: "PreTrainedTokenizerBase"
 
-    def build(self, example: Example, built: EncodedPrompt) -> Answers:
+    def build(self, example: Example, built: EncodedPrompt) -> CandidateAnswers:
         """Build the answers of a question whose prompt is built.
 
         Raises:
@@ -136,7 +136,7 @@ class AnswerBuilder:
             blank = self.prompts.build_content_free(example, built, content_free)
             after_nothing = self._continuations(example, blank, choices)
         after_question = self._continuations(example, built, texts)
-        return Answers(example.id, example.references, choices, after_question, content_free, after_nothing)
+        return CandidateAnswers(example.id, example.references, choices, after_question, content_free, after_nothing)
 
     def _continuations(self, example: Example, built: EncodedPrompt, answers: Sequence[str]) -> Continuations:
         task, where = self.prompts.task, f"task '{self.prompts.task.name}', question {example.id!r}"
@@ -156,7 +156,7 @@ class AnswerBuilder:
 
 
 def score_answers(
-    scorer: "LikelihoodScorer", answers: Sequence[Answers], wanted: Collection[str]
+    scorer: "LikelihoodScorer", answers: Sequence[CandidateAnswers], wanted: Collection[str]
 ) -> Iterator[tuple[str, QuestionLikelihood]]:
     """Yield what is found for the wanted questions, with their ids.
 
@@ -166,7 +166,7 @@ def score_answers(
         wanted: The ids of the questions that no earlier run has left.
     """
     asked, places = _each_once(answers)
-    needing: defaultdict[int, list[Answers]] = defaultdict(list)
+    needing: defaultdict[int, list[CandidateAnswers]] = defaultdict(list)
     for each in answers:
         if each.example_id in wanted:
             for place in set(places[each.example_id]):
@@ -179,7 +179,7 @@ def score_answers(
                 yield each.example_id, each.found(*(found[part] for part in places[each.example_id]))
 
 
-def _each_once(answers: Sequence[Answers]) -> tuple[list[Continuations], dict[str, list[int]]]:
+def _each_once(answers: Sequence[CandidateAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
     """Return what there is to score, and where each question's parts are in it.
 
     Questions with the same demonstrations and the same choices share what follows the content-free prompt.

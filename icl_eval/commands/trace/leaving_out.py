@@ -1,4 +1,4 @@
-"""Influence: how much each demonstration mattered, by leaving it out and looking at the answer's likelihood again.
+"""Leaving out: how much each demonstration mattered, by leaving it out and looking at the answer's likelihood again.
 
 The prompt without a demonstration is rendered by the template anew, so that no separator stays behind. The answer's
 tokens are the same in both; a change of its log-likelihood is therefore the demonstration's doing (and that of its
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from icl_eval.commands.trace.subjects import Question
-from icl_eval.commands.trace.traces import Influence
-from icl_eval.decoding.likelihood import LikelihoodScorer
+from icl_eval.commands.trace.traces import LogLikelihoodGain
+from icl_eval.decoding.log_probs import LikelihoodScorer
 from icl_eval.decoding.rules import forced_ids
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
@@ -74,7 +74,7 @@ def forces_first(model: LanguageModel, prompt: EncodedPrompt, settings: Mapping[
     return not prompt.decoder_ids and bool(forced_ids(model, settings))
 
 
-def measure_influences(scorer: AnswerScorer, question: Question, prompt: EncodedPrompt) -> Iterator[Influence]:
+def measure_influences(scorer: AnswerScorer, question: Question, prompt: EncodedPrompt) -> Iterator[LogLikelihoodGain]:
     """Yield the influence of each demonstration of a question's prompt, in the prompt's order."""
     whole = scorer.score(prompt)
     for shown in question.builder.shown(prompt, question.example):
@@ -82,7 +82,7 @@ def measure_influences(scorer: AnswerScorer, question: Question, prompt: Encoded
         reference = None
         if whole.reference is not None and without.reference is not None:
             reference = whole.reference - without.reference
-        yield Influence(
+        yield LogLikelihoodGain(
             demonstration_id=shown.id,
             question=" · ".join(shown.inputs.values()),
             answer=next(iter(shown.references), None),

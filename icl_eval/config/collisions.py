@@ -1,4 +1,4 @@
-"""Choices: which config files a run is composed of, and whether one of them silently takes the place of another."""
+"""Collisions: whether one of the config files that a run is composed of silently takes the place of another."""
 
 import typing
 from collections.abc import Sequence
@@ -53,10 +53,17 @@ def _collision(group: str, key: str, first: str, second: str) -> str:
 
 
 def reject_packaged_names(folders: Sequence[Path]) -> None:
-    """Refuse a user's configs that are called like packaged ones: Hydra would silently take the packaged one."""
+    """Refuse a user's configs that are called like packaged ones, or like each other: Hydra would take the first."""
+    seen: dict[Path, Path] = {}
     for folder in folders:
-        for path in sorted(folder.glob("*/*.yaml")):
-            packaged = conf_dir() / path.relative_to(folder)
+        for path in sorted(folder.glob("*/**/*.yaml")):
+            name = path.relative_to(folder)
+            if not (conf_dir() / name.parts[0]).is_dir():
+                continue
+            choice = f"{name.parent}={path.stem}"
+            packaged = conf_dir() / name
             if packaged.exists() and not packaged.samefile(path):
-                choice = f"{path.parent.name}={path.stem}"
                 raise ConfigError(f"{path}: {choice} already names {packaged}, which would be taken; rename yours")
+            other = seen.setdefault(name, path)
+            if not other.samefile(path):
+                raise ConfigError(f"{path}: {choice} already names {other}, which would be taken; rename one of them")

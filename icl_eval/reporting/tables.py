@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.table import Table
 
 from icl_eval.analysis.shot_curve import ShotCurve, ShotCurvePoint
-from icl_eval.analysis.sweep import SweepAnalysis
+from icl_eval.analysis.sweeps import SweepAnalysis
 from icl_eval.analysis.variance import QUESTIONS, CellScore, VarianceAnalysis
 from icl_eval.formatting import short
 from icl_eval.reporting.influence_tables import behaviour_table, influence_table

@@ -15,13 +15,13 @@ from typing import Any
 
 from transformers import Cache
 
-from icl_eval.decoding.branches import Branches, ForkedBranches, LogProbs, Row, TreeBranches
+from icl_eval.decoding.branches import Branches, BranchingPrompt, ForkedBranches, LogProbs, TreeBranches
 from icl_eval.decoding.capabilities import check_history
 from icl_eval.decoding.networks import encode, not_finite_error
 from icl_eval.decoding.opening import extend
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import forced_ids, start_ids
-from icl_eval.decoding.sharing import Group, Ids, plan_groups
+from icl_eval.decoding.sharing import Ids, PromptGroup, plan_groups
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
@@ -83,7 +83,7 @@ class LikelihoodScorer:
                 yield from self._score_group(prepared, group, asked, needed)
 
     def _score_group(
-        self, prepared: PreparedModel, group: Group, asked: Sequence[Continuations], needed: Collection[int]
+        self, prepared: PreparedModel, group: PromptGroup, asked: Sequence[Continuations], needed: Collection[int]
     ) -> Iterator[tuple[int, LogProbs]]:
         histories = [self._history(prompt.decoder_ids) for prompt in group.prompts]
         encoder_ids = group.prompts[0].encoder_ids if group.shares_encoder else ()
@@ -91,7 +91,7 @@ class LikelihoodScorer:
         if not (group.prefix or encoder_ids) or any(len(history) <= len(prefix_ids) for history in histories):
             prefix_ids = ()
         rows = [
-            Row(
+            BranchingPrompt(
                 number := int(prompt.prompt.example_id),
                 () if encoder_ids else prompt.encoder_ids,
                 history[len(prefix_ids) :],
@@ -112,7 +112,9 @@ class LikelihoodScorer:
                         self._check(asked[row.number], log_probs)
                         yield row.number, log_probs
 
-    def _open(self, prepared: PreparedModel, encoder_ids: Ids, prefix_ids: Ids, rows: Sequence[Row]) -> Branches:
+    def _open(
+        self, prepared: PreparedModel, encoder_ids: Ids, prefix_ids: Ids, rows: Sequence[BranchingPrompt]
+    ) -> Branches:
         network = self._model.network
         encoded = encode(network, [encoder_ids])[0] if encoder_ids else None
         prefix: Cache | None = extend(network, None, prefix_ids, encoded) if prefix_ids else None
@@ -121,7 +123,7 @@ class LikelihoodScorer:
             return TreeBranches(network, prefix)
         return ForkedBranches(network, prefix, encoded, prepared.capabilities.bytes_per_token)
 
-    def _run(self, branches: Branches, batch: Sequence[Row]) -> list[LogProbs]:
+    def _run(self, branches: Branches, batch: Sequence[BranchingPrompt]) -> list[LogProbs]:
         """Run a batch; if memory runs out, split it in halves."""
         try:
             return branches.run(batch)
