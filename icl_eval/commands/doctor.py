@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 
 from icl_eval.decoding import Completion, StreamDecoder
-from icl_eval.decoding.library import LibraryDecoder, library_inputs
+from icl_eval.decoding.library import LibraryDecoder, build_inputs
 from icl_eval.decoding.networks import reset_attention
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.rules import Rules, apply_rules, start_ids
@@ -123,7 +123,7 @@ def _without_cache(model: LanguageModel, task: PreparedTask, settings: Mapping[s
         ids = chosen[prompt.prompt.example_id]
         with torch.inference_mode(), evaluating(model.network):
             reset_attention(model.network)
-            logits = model.network(**library_inputs(model, prompt, ids[:-1]), use_cache=False).logits[0, -len(ids) :]
+            logits = model.network(**build_inputs(model, prompt, ids[:-1]), use_cache=False).logits[0, -len(ids) :]
         context = (*start_ids(model), *prompt.decoder_ids)
         row_rules = rules.for_row(context, prompt.encoder_ids)
         histories = [(*context, *ids[:place]) for place in range(len(ids))]

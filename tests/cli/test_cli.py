@@ -115,7 +115,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["likelihood=nope"], f"likelihood=nope: there is no such likelihood (known: {known('likelihood')})"),
         (["dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
         (["overflow=cut"], "overflow=cut: must be one of stop, drop"),
-        (["model.source=/nowhere/tiny"], "model.source=/nowhere/tiny does not exist (looked in {cwd})"),
+        (["model.source=/nowhere/tiny"], "model.source=/nowhere/tiny does not exist (working directory: {cwd})"),
         # values
         (["num_fewshot=many"], "num_fewshot=many: must be a whole number"),
         (["num_fewshot=1.5"], "num_fewshot=1.5: must be a whole number"),
@@ -303,7 +303,7 @@ def test_a_device_that_is_not_there_is_one_line_with_those_that_are(icl_eval, mo
     monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse_to_load)
     outcome = icl_eval("device=tpu")
     assert (outcome.exit_code, outcome.out) == (2, "")
-    assert outcome.err.startswith("icl-eval: device='tpu' is not available here: auto, cpu")
+    assert outcome.err.startswith("icl-eval: device='tpu': not available on this machine; must be one of auto, cpu")
     assert outcome.err.count("\n") == 1
 
 

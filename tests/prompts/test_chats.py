@@ -267,7 +267,7 @@ def test_rules_of_the_generation_config_are_in_the_report_and_said(tmp_path, icl
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["run"]["decoding"]["generation_config"] == rules
     sentence = (
-        "the generation config of ruled has rules that change what is decoded, and so scores: repetition_penalty=1.3, "
+        "the generation config of ruled has rules that change completions, and so scores: repetition_penalty=1.3, "
         "no_repeat_ngram_size=2, min_new_tokens=3\n"
     )
     assert (outcome.exit_code, outcome.err.count(sentence)) == (0, 1)
