@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import describe_error
-from icl_eval.tasks.sandbox import bounded, render
+from icl_eval.tasks.sandbox import bound_environment, render
 
 if TYPE_CHECKING:
     import jinja2
@@ -196,7 +196,7 @@ def _environment(calendar: Calendar) -> "jinja2.Environment":
     """Return the environment in which transformers renders chat templates, with bounded work and a fixed date."""
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
-    environment = bounded(_compile_jinja_template("").environment)
+    environment = bound_environment(_compile_jinja_template("").environment)
     environment.globals["strftime_now"] = calendar.strftime_now
     return environment
 

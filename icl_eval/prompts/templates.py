@@ -23,12 +23,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.styles import Style, draw_style
 from icl_eval.tasks.examples import Example, Task
-from icl_eval.tasks.sandbox import bounded, render, require_whole
+from icl_eval.tasks.sandbox import bound_environment, render, require_valid_unicode
 
 ApplyChatTemplate = Callable[[list[dict[str, str]]], str]
 """Renders messages (`{"role": …, "content": …}`) up to the opening of the assistant's turn."""
 
-_ENVIRONMENT = bounded(ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True))
+_ENVIRONMENT = bound_environment(
+    ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+)
 _SHOWN = 200
 """Maximum number of characters of an invalid string that an error message shows."""
 
@@ -131,7 +133,7 @@ class TextTemplate:
         for part in ("instruction", "question", "answer", "demonstration", "separator"):
             text = getattr(self, part) or ""
             try:
-                require_whole(text)
+                require_valid_unicode(text)
                 self._names[part] = find_undeclared_variables(_ENVIRONMENT.parse(text))
                 self._compiled[part] = _ENVIRONMENT.from_string(text)
             except Exception as error:  # not only errors of Jinja: deep nesting raises RecursionError

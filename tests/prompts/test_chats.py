@@ -98,11 +98,11 @@ def test_an_answer_that_follows_a_conversation_gets_no_other_beginning():
         ("{{ raise_exception('no\nsystem role') }}", "failed: no system role"),
         ("{% for i in range(9**9) %}{% endfor %}", "failed: Range too big. The sandbox blocks ranges larger than "
          "MAX_RANGE (100000)."),
-        (LOOP + "{{ 'a' * 10**9 }}", "failed: it makes a string of more than 20,000,000 characters, or a list as "
-         "large"),
-        (LOOP + OPENING + "{{ ['a', 'b']|random }}", "failed: it draws at random, and a prompt must be the same every "
-         "time"),
-        (LOOP + OPENING + "{{ '\\ud800' }}", r"failed: it has half a character ('\ud800') in it"),
+        (LOOP + "{{ 'a' * 10**9 }}", "failed: it creates a string of more than 20,000,000 characters, or a list "
+         "of that size"),
+        (LOOP + OPENING + "{{ ['a', 'b']|random }}", "failed: it uses random numbers, but a prompt must be "
+         "reproducible"),
+        (LOOP + OPENING + "{{ '\\ud800' }}", r"failed: it contains a lone surrogate ('\ud800')"),
         ("{{ messages.__class__.__mro__ }}", "failed: access to attribute '__class__' of 'list' object is unsafe."),
         ("{% for %}", "cannot be read: Expected an expression, got 'end of statement block'"),
         ("{% if 1 %}" * 3000, "cannot be read: maximum recursion depth exceeded"),
