@@ -143,13 +143,13 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["metrics=[chrf]", "metrics.chrf.beta=x"], "metrics.chrf.beta=x: Input should be a valid integer"),
         (
             ["metrics=[numeric_flexible,numeric_strict]", "metrics.numeric_strict.extraction=flexible"],
-            "metrics.numeric_strict: is called 'numeric_flexible' in a report, as metrics.numeric_flexible is; "
-            "a task can have one metric of each name, so leave one of them out",
+            "metrics.numeric_strict: its name in reports is 'numeric_flexible', like that of metrics.numeric_flexible; "
+            "the metrics of a task need different names, so leave one of them out",
         ),
         (
             ["+task.qa.metrics.loose={_target_: icl_eval.metrics.exact_match.ExactMatch, ignore_numbers: true}"],
-            "task.qa.metrics.loose: is called 'exact_match' in a report, as task.qa.metrics.exact_match is; "
-            "a task can have one metric of each name, so leave one of them out",
+            "task.qa.metrics.loose: its name in reports is 'exact_match', like that of task.qa.metrics.exact_match; "
+            "the metrics of a task need different names, so leave one of them out",
         ),
         (
             ["task.qa.metrics.exact_match.ignore_case=3"],
@@ -314,7 +314,7 @@ ROW = b'{"id": "x", "question": "q", "references": ["a"]}\n'
     ("content", "sentence"),
     [
         (None, "{path}: no such file"),
-        (b"", "{path}: no rows in it"),
+        (b"", "{path}: contains no rows"),
         (ROW + b"not json\n", "{path}:2: not JSON (Expecting value: line 1 column 1 (char 0))"),
         ('{"question": "caf\xe9"}'.encode("latin-1"), "{path}:1: not UTF-8 (byte 0xe9 at column 18)"),
         (
