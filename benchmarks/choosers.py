@@ -10,7 +10,7 @@ from benchmarks.answers import Answer
 from benchmarks.systems import BATCH_SIZES, PACKAGES, System
 from benchmarks.workloads import Workload, encode_choices
 from icl_eval.decoding import LikelihoodScorer
-from icl_eval.prompts.continuations import Continuations
+from icl_eval.prompts.tokenization import Continuations
 
 
 def build_choosers(families: Sequence[str], workload: Workload) -> list[System]:

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt, Prompt
-from icl_eval.prompts.continuations import Continuations
-from icl_eval.prompts.tokenization import encode_continuations, encode_prompt
+from icl_eval.prompts.tokenization import Continuations, encode_continuations, encode_prompt
 
 MAX_NEW_TOKENS = 48
 _INSTRUCTION = "Solve each problem step by step, then give the answer."

@@ -125,6 +125,8 @@ def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
     >>> icl_eval.load_model("icl_t5").architecture
     'encoder-decoder'
 
+    Its network is in evaluation mode and takes no gradients; `network.requires_grad_(True)` makes it trainable.
+
     Args:
         model: The name of a packaged model, or a source such as `"./mine"` or `"gpt2"`.
         overrides: Options in the words of the command line, such as `"model.revision=main"`.
@@ -151,6 +153,8 @@ def compare(*runs: Run | str | Path, seed: int = 0, num_resamples: int = 10_000)
     >>> none = icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=0, limit=16)
     >>> icl_eval.compare(none, few).differences[0].difference
     1.0
+
+    A notebook shows the table of differences; `.table` is its data frame.
 
     Args:
         runs: Two or more runs, or folders; the folder of a sweep stands for its finished cells.
@@ -180,6 +184,8 @@ def analyse(runs: Sequence[Run | str | Path]) -> SweepAnalysis:
     >>> runs = [icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=k, limit=16) for k in (0, 1, 8)]
     >>> [(point.num_fewshot, point.mean) for point in icl_eval.analyse(runs).shot_curves[0].points]
     [(0, 0.0), (1, 0.875), (8, 1.0)]
+
+    A notebook shows the tables; `.tables` holds their data frames by name: `shot_curves`, `variance`, `influence`.
 
     Args:
         runs: Runs, made in a loop or read from folders; the folder of a sweep stands for its finished cells.

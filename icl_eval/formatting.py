@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -40,6 +40,16 @@ def signed(difference: float) -> str:
     return ("+" if difference > 0 else "") + short(difference)
 
 
+def format_interval(ends: tuple[float, float] | None, number: Callable[[float], str] = short) -> str:
+    """Return the ends of an interval, or an empty string if there is no interval."""
+    return "" if ends is None else f"{number(ends[0])} to {number(ends[1])}"
+
+
+def format_options(options: Mapping[str, str], separator: str = " ") -> str:
+    """Return options as a user writes them: `order=random seed=3`."""
+    return separator.join(f"{key}={value}" for key, value in options.items())
+
+
 def written(value: Any) -> str:
     """Return a value as one would write it in a configuration."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -56,6 +66,16 @@ def shown(text: str) -> str:
     '\\x1b[2J'
     """
     return _HIDDEN.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """Return a string with each run of white space replaced by one space."""
+    return " ".join(text.split())
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the message of an error on one line, or the name of its type if the message is empty."""
+    return one_line(str(error)) or type(error).__name__
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:

@@ -1,6 +1,8 @@
 import logging
 import os
+import resource
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 # Before anything imports a library that reads them: no test may reach for the network.
@@ -89,6 +91,22 @@ def gpt2(tmp_path_factory):
 def t5(tmp_path_factory):
     """Return the folder of a tiny encoder-decoder model."""
     return tiny_models.save_t5(tmp_path_factory.mktemp("models") / "tiny-t5")
+
+
+@pytest.fixture
+def files_of_at_most():
+    """Let the system refuse to write more than some bytes into any file, as it does on a full disk."""
+
+    @contextmanager
+    def limited(size):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 SCRIPT = """

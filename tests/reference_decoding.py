@@ -8,7 +8,7 @@ from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.decoding.networks import decoder_of, reset_attention, takes
 from icl_eval.decoding.rules import start_ids
 from icl_eval.prompts.building import EncodedPrompt, Prompt
-from icl_eval.prompts.continuations import Continuations
+from icl_eval.prompts.tokenization import Continuations
 
 NEW_TOKENS = 10
 

@@ -164,6 +164,17 @@ def test_a_network_with_a_hook_is_never_taken_for_the_one_without(gpt2, capitals
     assert icl_eval.evaluate(model=model, task=capitals, **QUICK).folder == plain.folder
 
 
+def test_how_a_tokenizer_was_last_called_is_no_part_of_a_models_identity(gpt2):
+    network, tokenizer = in_memory(gpt2)
+    tokenizer.pad_token = tokenizer.eos_token
+    model = LanguageModel.of(network, tokenizer)
+    identity = model.identify()
+    tokenizer(["one", "two words"], padding=True, truncation=True, max_length=2)
+    assert model.identify() == identity
+    tokenizer.add_tokens("two")
+    assert model.identify() != identity
+
+
 def test_a_loaded_model_is_the_callers_own(gpt2, capitals):
     plain = icl_eval.evaluate(model=str(gpt2), task=capitals, **QUICK)
     model = icl_eval.load_model(str(gpt2))

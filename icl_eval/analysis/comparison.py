@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,11 +17,16 @@ from icl_eval.analysis.significance import (
     share_difference_interval,
     sign_flip,
 )
+from icl_eval.analysis.tables import PlainTable
 from icl_eval.errors import DataError
+from icl_eval.formatting import listed, probability, signed
 from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.folders import Run
 from icl_eval.runs.records import Record
 from icl_eval.runs.reports import MetricResult
+
+if TYPE_CHECKING:
+    import pandas
 
 SCHEMA_VERSION = 1
 _MAX_SHOWN = 60
@@ -54,7 +61,7 @@ class Difference:
     worse: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What `compare.json` holds."""
 
@@ -66,6 +73,43 @@ class Comparison:
     left_out: tuple[str, ...]
     """Tasks, and metrics such as `qa: token_f1`, that not all of the runs have."""
     differences: tuple[Difference, ...]
+
+    @property
+    def table(self) -> "pandas.DataFrame":
+        """The differences as a data frame: a row for each metric of each task of each run."""
+        return difference_table(self.differences).to_frame()
+
+    def __repr__(self) -> str:
+        found = [f"{Path(each.run).name} {_describe(each)}" for each in self.differences]
+        return f"<Comparison with {self.baseline}: {listed(found) or 'no metric in common'}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the table of differences."""
+        return difference_table(self.differences).to_html()
+
+
+def _describe(found: Difference) -> str:
+    p_value = "" if found.p_adjusted is None else f" (adjusted p {probability(found.p_adjusted)})"
+    return f"{found.task} {found.metric} {signed(found.difference)}{p_value}"
+
+
+def difference_table(differences: Sequence[Difference]) -> PlainTable:
+    """Return a row for each difference, with how many questions became better and worse."""
+    return PlainTable(
+        "differences",
+        (
+            *("run", "task", "metric", "higher_is_better", "n", "baseline", "score", "difference"),
+            *("ci95 low", "ci95 high", "test", "p", "adjusted p", "better", "worse"),
+        ),
+        tuple(
+            (
+                *(Path(each.run).name, each.task, each.metric, each.higher_is_better, each.n),
+                *(each.baseline_score, each.score, each.difference, *(each.ci95 or (None, None))),
+                *(each.test, each.p_value, each.p_adjusted, len(each.better), len(each.worse)),
+            )
+            for each in differences
+        ),
+    )
 
 
 def compare_runs(runs: Sequence[Run], seed: int = 0, num_resamples: int = 10_000) -> Comparison:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from icl_eval.formatting import counted
+from icl_eval.formatting import counted, format_options
 from icl_eval.metrics.measurements import Measurement
 
 _INCIDENTAL = ("order", "template")
@@ -81,7 +81,7 @@ def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[
 def _group(conditions: Mapping[str, str], members: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> CellGroup:
     options = dict.fromkeys(key for cell in members for key in cell.options if is_inside(key))
     whole = tuple(cell for cell in members if all(key in cell.options for key in options))
-    where = " ".join([members[0].measurement.task, *(f"{key}={value}" for key, value in conditions.items())])
+    where = f"{members[0].measurement.task} {format_options(conditions)}".rstrip()
     gap = None
     if len(whole) < len(members):
         missing = [key for key in options if any(key not in cell.options for cell in members)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from icl_eval.analysis.measurements import gain, measure
 from icl_eval.analysis.significance import share_difference_interval
+from icl_eval.analysis.tables import PlainTable, TableValue, condition_keys
 from icl_eval.metrics.intervals import spread, student_quantile
 from icl_eval.runs.behaviour import Behaviour
 from icl_eval.runs.folders import Run
@@ -113,6 +114,20 @@ def influence_analyses(
                 notes.append(f"influence, {task}: no two prompts differ by one demonstration and nothing else")
             analyses.append(InfluenceAnalysis(task, conditions, tuple(found), result.behaviour))
     return analyses, notes
+
+
+def influence_table(analyses: Sequence[InfluenceAnalysis]) -> PlainTable:
+    """Return a row for each measure of each demonstration."""
+    conditions = condition_keys(found.conditions for found in analyses)
+    rows: list[tuple[TableValue, ...]] = []
+    for found in analyses:
+        for demonstration in found.demonstrations:
+            for name, effect in demonstration.effects.items():
+                identity = (found.task, *(found.conditions.get(key) for key in conditions), demonstration.id, name)
+                counts = (len(effect.helped), len(effect.hurt))
+                rows.append((*identity, effect.n, effect.mean, *(effect.ci95 or (None, None)), *counts))
+    numbers = ("n", "mean effect", "ci95 low", "ci95 high", "helped", "hurt")
+    return PlainTable("influence", ("task", *conditions, "demonstration", "measure", *numbers), tuple(rows))
 
 
 def _groups(runs: Sequence[Run], options: Sequence[Mapping[str, str]]) -> Iterator[tuple[Mapping[str, str], list[Run]]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from icl_eval.analysis.designs import SweepCell, is_drawn, split
+from icl_eval.analysis.tables import PlainTable, condition_keys
 from icl_eval.metrics.intervals import spread, student_quantile
 
 _SHOTS = "num_fewshot"
@@ -27,6 +28,11 @@ class ShotCurvePoint:
     """Where the mean over all draws lies, on these questions: Student's interval; None for a single draw."""
     test_set_stderr: float | None
     """Standard error of the mean over another sample of questions with these draws."""
+
+    @property
+    def test_set_reach(self) -> float | None:
+        """Half of the mean's 95 % interval over another sample of questions: 1.96 standard errors."""
+        return None if self.test_set_stderr is None else 1.96 * self.test_set_stderr
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,21 @@ def shot_curves(cells: Sequence[SweepCell]) -> tuple[list[ShotCurve], list[str]]
             )
         )
     return curves, notes
+
+
+def curve_table(curves: Sequence[ShotCurve]) -> PlainTable:
+    """Return a row for each point of each curve."""
+    conditions = condition_keys(curve.conditions for curve in curves)
+    rows = []
+    for curve in curves:
+        identity = (curve.task, curve.metric, *(curve.conditions.get(key) for key in conditions))
+        for point in curve.points:
+            ranked = sorted(point.scores.values(), reverse=not curve.higher_is_better)
+            band = (point.mean, *(point.ci95 or (None, None)))
+            draws = (ranked[0], ranked[-1], point.test_set_stderr)
+            rows.append((*identity, point.num_fewshot, len(ranked), *band, *draws))
+    numbers = ("demonstrations", "draws", "mean", "ci95 low", "ci95 high", "worst draw", "best draw", "test set stderr")
+    return PlainTable("shot_curves", ("task", "metric", *conditions, *numbers), tuple(rows))
 
 
 def _point(number: int, cells: Sequence[SweepCell]) -> ShotCurvePoint:

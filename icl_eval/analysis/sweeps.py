@@ -3,27 +3,34 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.analysis.designs import SweepCell
-from icl_eval.analysis.influence import InfluenceAnalysis, influence_analyses
+from icl_eval.analysis.influence import InfluenceAnalysis, influence_analyses, influence_table
 from icl_eval.analysis.measurements import measure
-from icl_eval.analysis.shot_curve import ShotCurve, shot_curves
-from icl_eval.analysis.variance import VarianceAnalysis, variance_analyses
+from icl_eval.analysis.shot_curve import ShotCurve, curve_table, shot_curves
+from icl_eval.analysis.tables import PlainTable
+from icl_eval.analysis.variance import VarianceAnalysis, variance_analyses, variance_table
 from icl_eval.errors import DataError
+from icl_eval.formatting import counted
 from icl_eval.runs.cells import Cell
 from icl_eval.runs.folders import Run
 from icl_eval.runs.options import varying_options
+from icl_eval.runs.records import describe_mistake
 from icl_eval.runs.reports import write_json
+
+if TYPE_CHECKING:
+    import pandas
 
 SWEEP_FILE = "sweep.json"
 SCHEMA_VERSION: Literal[1] = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepAnalysis:
     """What a sweep's cells say together; an analysis that does not apply is empty."""
 
@@ -40,6 +47,32 @@ class SweepAnalysis:
     def spreads(self) -> list[VarianceAnalysis]:
         """The analyses of variance to show: beside a curve, the draws at each of its points are in its band already."""
         return [found for found in self.variance if "num_fewshot" not in found.conditions]
+
+    @property
+    def tables(self) -> "dict[str, pandas.DataFrame]":
+        """What there is of `shot_curves`, `variance` and `influence`, as data frames."""
+        return {table.name: table.to_frame() for table in self.list_tables()}
+
+    def list_tables(self) -> list[PlainTable]:
+        """Return a table for each kind of analysis that applies."""
+        tables = []
+        if self.shot_curves:
+            tables.append(curve_table(self.shot_curves))
+        if self.spreads:
+            tables.append(variance_table(self.spreads))
+        if self.influence:
+            tables.append(influence_table(self.influence))
+        return tables
+
+    def __repr__(self) -> str:
+        tables = [f"{table.name} ({counted(len(table.rows), 'row')})" for table in self.list_tables()]
+        return f"<SweepAnalysis: {'; '.join([*tables, *self.notes]) or 'no analysis applies'}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the tables, and what could not be analysed."""
+        tables = [f"<p>{table.name.replace('_', ' ')}</p>{table.to_html()}" for table in self.list_tables()]
+        notes = [f"<p>{escape(note)}</p>" for note in self.notes]
+        return "".join([*tables, *notes]) or "<p>no analysis applies</p>"
 
 
 @dataclass(frozen=True)
@@ -96,8 +129,7 @@ def read_sweep(folder: Path) -> Sweep:
     try:
         return _SWEEP.validate_json(path.read_bytes())
     except ValidationError as error:
-        first: Any = error.errors()[0]
-        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        found = describe_mistake(error)
         raise DataError(f"{path}: not a sweep of this version ({found}); the same command writes it again") from None
 
 

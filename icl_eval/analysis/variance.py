@@ -18,9 +18,13 @@ import numpy as np
 
 from icl_eval.analysis.designs import SweepCell, is_incidental, nesting, split
 from icl_eval.analysis.quasi_f import Axes, Nested, SumOfSquares, own_axes, quasi_f, subsets
+from icl_eval.analysis.tables import PlainTable, condition_keys
 from icl_eval.metrics.intervals import ROUNDING, FloatArray, spread
 
 QUESTIONS = "questions"
+TEST_SET = "test set"
+JOINED = " × "
+"""Between the names of options that act together."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,15 @@ class VarianceAnalysis:
     level_means: Mapping[str, Mapping[str, float]]
     """By factor and level, the mean score over everything else."""
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each option, of options together, and of all that involves the questions, as `TEST_SET`."""
+        shares: dict[str, float] = {}
+        for component in self.components:
+            label = TEST_SET if QUESTIONS in component.factors else JOINED.join(component.factors)
+            shares[label] = shares.get(label, 0.0) + component.share
+        return shares
+
 
 def variance_analyses(cells: Sequence[SweepCell]) -> tuple[list[VarianceAnalysis], list[str]]:
     """Return an analysis for each combination of the sweep's conditions, and notes on what could not be analysed.
@@ -100,6 +113,20 @@ def variance_analyses(cells: Sequence[SweepCell]) -> tuple[list[VarianceAnalysis
         if values is not None:
             analyses.append(_analyse(group.cells, group.conditions, factors, values))
     return analyses, notes
+
+
+def variance_table(analyses: Sequence[VarianceAnalysis]) -> PlainTable:
+    """Return a row for each component of each analysis."""
+    conditions = condition_keys(found.conditions for found in analyses)
+    rows = [
+        (
+            *(found.task, found.metric, *(found.conditions.get(key) for key in conditions)),
+            *(JOINED.join(each.factors), each.variance**0.5, each.share, each.p_value),
+        )
+        for found in analyses
+        for each in found.components
+    ]
+    return PlainTable("variance", ("task", "metric", *conditions, "component", "stdev", "share", "p"), tuple(rows))
 
 
 def _values(cells: Sequence[SweepCell], factors: Mapping[str, tuple[str, ...]]) -> FloatArray | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from icl_eval.config.schema import (
     CompareConfig,
@@ -151,5 +151,5 @@ def _evaluation_of_job(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> 
 
 def _given_keys() -> list[str]:
     """Return the first name of every key that the user has set."""
-    overrides = HydraConfig.get().overrides.task
-    return [re.split("[=.@]", override.lstrip("+~"))[0] for override in overrides]
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [re.split("[=.@]", str(override).lstrip("+~"))[0] for override in overrides or ()]

@@ -68,7 +68,11 @@ def _run(command: Command, arguments: list[str]) -> int:
             require_readable_files(folders)
             set_command_name(arguments)
             sys.argv[1:] = read_overrides(arguments, command.schema, [conf_dir(), *folders])
-            decorate(lambda cfg: _run_job(command, cfg, failures))()
+            try:
+                decorate(lambda cfg: _run_job(command, cfg, failures))()
+            except SystemExit:
+                sys.stdout.flush()
+                raise
             sys.stdout.flush()  # if it cannot be written, that is reported below
         if failures:
             raise failures[0]

@@ -10,22 +10,28 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from icl_eval.cli.faults import in_one_line
 from icl_eval.cli.words import say
+from icl_eval.config.explaining import explained
 from icl_eval.config.overrides import require_distinct_cells
 from icl_eval.errors import ConfigError, FolderInUseError, IclEvalError, OutputError, UserError
-from icl_eval.formatting import counted, shown
+from icl_eval.formatting import counted, one_line, shown
 from icl_eval.runs.cells import Cell, gather_cells
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, holding, is_in_use, read_run
 from icl_eval.runs.reports import Failure, read_failure, write_json
 
 if TYPE_CHECKING:
     from icl_eval.analysis import SweepAnalysis
+
+
+def _unresolved(node: Any) -> Any:
+    """Return what a node holds, with `${…}` as it was typed."""
+    return OmegaConf.to_container(node, resolve=False)
 
 
 def tell_of_failure(folder: Path, error: Exception) -> None:
@@ -35,6 +41,7 @@ def tell_of_failure(folder: Path, error: Exception) -> None:
 
     Raises:
         OutputError: What the cell could not print.
+        FolderInUseError: When another run has begun to write the cell.
         OSError: When the note cannot be written.
     """
     known = in_one_line(error)
@@ -43,13 +50,14 @@ def tell_of_failure(folder: Path, error: Exception) -> None:
     if isinstance(known, FolderInUseError):
         say(f"{folder.name} is in use by another run, and left to it")
         return
-    message = " ".join(str(known or error).split())
+    message = one_line(str(known or error))
     if known is None:
         print(shown("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         message = f"{type(error).__name__}: {message}"
     say(f"{folder.name} failed: {message}")
     note = Failure(type(error).__name__, message, known.exit_code if known else 1)
-    write_json(asdict(note), folder / FAILURE_FILE)
+    with holding(folder):
+        write_json(asdict(note), folder / FAILURE_FILE)
 
 
 class SweepReport(Callback):
@@ -57,11 +65,15 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Forget earlier failures: a cell of this sweep gets another chance, one of another sweep is not ours."""
-        overrides = cast("list[str]", OmegaConf.to_container(config.hydra.overrides.hydra))  # `${…}` is not resolved
+        overrides = _unresolved(config.hydra.overrides.hydra)
         if any(override.startswith("hydra.run.dir=") for override in overrides):
             _refuse("hydra.run.dir: a sweep's folder is hydra.sweep.dir")
         try:
-            require_distinct_cells(config.hydra.sweeper.get("params"), config.hydra.overrides.task)
+            with explained(()):
+                require_distinct_cells(
+                    _unresolved(config.hydra.sweeper.get("params") or DictConfig({})),
+                    _unresolved(config.hydra.overrides.task),
+                )
         except ConfigError as error:
             _refuse(str(error))
         for note in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE_FILE}"):
@@ -77,7 +89,7 @@ class SweepReport(Callback):
                 exit_code = known.exit_code
                 say(f"{known}")
             else:
-                message = " ".join(str(known or _describe(error)).split())
+                message = one_line(str(known or _describe(error)))
                 say(f"the sweep cannot be summed up: {message}")
                 exit_code = known.exit_code if known else 1
         if exit_code:
@@ -148,5 +160,5 @@ def _analyse(folder: Path, cells: Sequence[Cell]) -> "tuple[SweepAnalysis, bool]
 def _describe(error: Exception) -> str:
     """Return an unexpected error and where it was raised, in one line."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    message = " ".join(f"{type(error).__name__}: {error}".split())
+    message = one_line(f"{type(error).__name__}: {error}")
     return f"{message} ({Path(place.filename).name}:{place.lineno})"

@@ -4,6 +4,7 @@ And the sentences that answer.
 """
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from icl_eval.config.overrides import SWEEP_FLAGS
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import shown
+from icl_eval.formatting import one_line, shown
 
 _FOLDER_FLAG = "--config-dir"
 _FLAGS = {
@@ -78,6 +79,16 @@ def reject_stray_words(arguments: Sequence[str], commands: Sequence[str], can_sw
             raise ConfigError(f"{word!r}: unknown command (known, as the first word: {known}; options are key=value)")
 
 
+_VALUES = {
+    **dict.fromkeys(("-c", "--cfg"), ("job", "hydra", "all")),
+    **dict.fromkeys(("-sc", "--shell-completion"), ("install=…", "uninstall=…")),
+    **dict.fromkeys(("-p", "--package"), ("model", "task.qa and the like")),
+    **dict.fromkeys(("-i", "--info"), ("all", "config", "defaults", "plugins", "searchpath")),
+    _FOLDER_FLAG: ("a folder",),
+}
+"""What must follow a flag."""
+
+
 def _reject_unknown_flags(arguments: Sequence[str]) -> None:
     given = [word.partition("=")[0] for word in arguments if word.startswith("-")]
     for flag in given:
@@ -85,11 +96,28 @@ def _reject_unknown_flags(arguments: Sequence[str]) -> None:
             raise ConfigError(f"{flag}: unknown flag (known: {', '.join(_FLAGS)})")
         if _FLAGS[flag] and not {"-c", "--cfg"} & set(given):
             raise ConfigError(f"{flag}: has no effect without {_FLAGS[flag]}")
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        flag, _, value = word.partition("=")
+        if flag in _VALUES and not _follows(flag, value if "=" in word else after):
+            raise ConfigError(f"{flag}: must be followed by {' or '.join(_VALUES[flag])}")
+
+
+def _follows(flag: str, value: str) -> bool:
+    """Return whether a value can stand after a flag."""
+    if flag in ("-c", "--cfg"):
+        return value in _VALUES[flag]
+    if flag in ("-sc", "--shell-completion"):
+        return value.startswith(("install=", "uninstall=")) or (
+            value.startswith("query=") and "COMP_LINE" in os.environ
+        )
+    if flag in ("-i", "--info"):
+        return not value.isidentifier() or value in _VALUES[flag]
+    return bool(value) and not value.startswith("-")
 
 
 def say(sentence: str) -> None:
     """Print a sentence on stderr, in one line and without control characters."""
-    print(f"icl-eval: {shown(' '.join(sentence.split()))}", file=sys.stderr)
+    print(f"icl-eval: {shown(one_line(sentence))}", file=sys.stderr)
 
 
 class LogFormatter(logging.Formatter):

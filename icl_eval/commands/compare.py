@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.table import Table
-
-from icl_eval.analysis.comparison import Comparison, Difference, compare_runs
+from icl_eval.analysis.comparison import compare_runs
 from icl_eval.config.options import MOST_SEED, require_at_most
 from icl_eval.config.schema import CompareConfig
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import probability, short, signed
 from icl_eval.reporting.output import finished
 from icl_eval.reporting.pages.comparison_page import write_comparison_page
+from icl_eval.reporting.tables import print_comparison
 from icl_eval.reporting.terminal import open_console, print_path
 from icl_eval.runs.cells import gather_cells
 from icl_eval.runs.folders import REPORT_FILE, Run, read_run
@@ -43,7 +41,9 @@ def compare_folders(config: CompareConfig) -> None:
     write_json(asdict(comparison), path)
     write_comparison_page(comparison, runs, page)
     with finished():
-        _print(comparison, path, page)
+        print_comparison(comparison)
+        print_path(open_console(), "comparison", path)
+        print_path(open_console(), "page", page)
 
 
 def check_resampling(seed: int, num_resamples: int) -> None:
@@ -97,43 +97,3 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         for path in cells or [folder]:
             found.setdefault(path.resolve(), path)
     return [read_run(path) for path in found.values()]
-
-
-def _print(comparison: Comparison, path: Path, page: Path) -> None:
-    console = open_console()
-    print_path(console, "baseline", Path(comparison.baseline))
-    console.print(_table(comparison))
-    for name in comparison.left_out:
-        console.print(f"{name}: not in all of the runs, and not compared", style="yellow")
-    print_path(console, "comparison", path)
-    print_path(console, "page", page)
-
-
-def _table(comparison: Comparison) -> Table:
-    num_tests = sum(found.p_value is not None for found in comparison.differences)
-    table = Table(title=f"differences from the baseline; p adjusted for {num_tests} tests (Holm)", title_justify="left")
-    for column in ("run", "task", "metric"):
-        table.add_column(column, overflow="fold")
-    for column in ("baseline", "score", "difference", "95 % interval", "p", "adjusted p", "better", "worse"):
-        table.add_column(column, justify="right")
-    previous = None
-    for found in comparison.differences:
-        name = "" if found.run == previous else Path(found.run).name
-        previous = found.run
-        table.add_row(name, found.task, found.metric, *_numbers(found))
-    return table
-
-
-def _numbers(found: Difference) -> list[str]:
-    arrow = "" if found.higher_is_better else " ↓"
-    interval = "" if found.ci95 is None else f"{signed(found.ci95[0])} to {signed(found.ci95[1])}"
-    return [
-        short(found.baseline_score) + arrow,
-        short(found.score) + arrow,
-        signed(found.difference),
-        interval,
-        "" if found.p_value is None else probability(found.p_value),
-        "" if found.p_adjusted is None else probability(found.p_adjusted),
-        str(len(found.better)),
-        str(len(found.worse)),
-    ]

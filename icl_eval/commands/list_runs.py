@@ -8,7 +8,7 @@ import yaml
 from rich.table import Table
 
 from icl_eval.errors import DataError
-from icl_eval.formatting import counted, short
+from icl_eval.formatting import counted, one_line, short
 from icl_eval.reporting.terminal import from_here, open_console
 from icl_eval.runs.choices import flatten
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, Run, read_run
@@ -59,7 +59,7 @@ def _rows(folder: Path) -> list[list[str]]:
     except DataError as error:
         reason = str(error)
     except Exception as error:  # what lies there may be of another program, and hold whatever YAML and JSON can
-        reason = f"{folder}: not a run ({' '.join(f'{type(error).__name__}: {error}'.split())})"
+        reason = f"{folder}: not a run ({one_line(f'{type(error).__name__}: {error}')})"
     logger.warning("%s; left out", reason)
     return []
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from icl_eval.config.collisions import reject_packaged_names, require_distinct_choices
 from icl_eval.config.explaining import explained
@@ -67,7 +67,7 @@ def describe_job(cfg: DictConfig, brought: Brought = Brought()) -> Composed:
         cfg=cfg,
         choices=hydra.runtime.choices,
         search_path=(Path.cwd(), *added),
-        overrides=tuple(hydra.overrides.task),
+        overrides=tuple(cast("list[str]", OmegaConf.to_container(hydra.overrides.task))),  # `${…}` is not resolved
         folder=Path(hydra.runtime.output_dir),
         brought=brought,
     )

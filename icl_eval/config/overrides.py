@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
 from icl_eval.config.schema import Texts, is_string, leaves, takes_text, type_of
@@ -18,7 +18,8 @@ from icl_eval.formatting import written
 
 _GROUPS_THAT_ADD_UP = ("task", "metrics", "experiment")
 """Groups of which a list can be chosen; of any other, Hydra would lay one over the other without a word."""
-_GROUPS_THAT_CAN_BE_NULL = ("experiment", "likelihood", "placement", "postprocessing")
+_NULL = re.compile(r"(?<![^=,(])\s*null\s*(?![^,)])")
+"""As the name of a config, which Hydra takes as a string alone."""
 SWEEP_FLAGS = ("-m", "--multirun")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _BACKSLASHES = re.compile(rf"({_QUOTED.pattern})|(\\+)([()\[\]{{}}:=,\s]?)", re.DOTALL)
@@ -100,14 +101,17 @@ def require_distinct_cells(params: Mapping[str, Any] | None, overrides: Sequence
     for key, times in Counter(each.get_key_element() for each in typed).items():
         if key in swept and times > 1:
             raise ConfigError(f"{key}: is given {times} times")
-    sizes = [_count_distinct(key, override) for key, override in swept.items()]
+    # What a pattern matches is known to Hydra alone, and is distinct.
+    sizes = [
+        _count_distinct(key, override) for key, override in swept.items() if not isinstance(override.value(), Glob)
+    ]
     if math.prod(sizes) > _MAX_CELLS:
         raise ConfigError(f"{', '.join(swept)}: more than {_MAX_CELLS} cells, which is the most that a sweep may have")
 
 
 def _count_distinct(key: str, override: Override) -> int:
     values = list(islice(override.sweep_string_iterator(), _MAX_CELLS + 1))
-    word = f"{key}={override.get_value_element_as_str()}"
+    word = override.input_line or key
     if not values:
         raise ConfigError(f"{word}: a sweep of no values")
     value, times = Counter(values).most_common(1)[0]
@@ -132,8 +136,10 @@ def _read(word: str, schema: type, folders: Sequence[Path], sweeps: bool) -> str
             return f"{key}={quoted(text)}"
         raise
     name, value = override.key_or_group, override.value()
+    if name == "hydra":
+        raise ConfigError(f"{key}: Hydra's settings are given one by one (hydra.run.dir=…)")
     if any((folder / name).is_dir() for folder in folders):
-        _require_names(word, override, folders)
+        word = _read_choice(word, override, folders)
     elif takes_text(schema, name) and not isinstance(value, list):
         is_quoted = _QUOTED.fullmatch(text.strip())
         word = f"{key}={quoted(str(value)) if is_quoted else _as_typed(text, value, sweeps)}"
@@ -141,6 +147,15 @@ def _read(word: str, schema: type, folders: Sequence[Path], sweeps: bool) -> str
         word = f"{key}={_with_strings(key, type_of(schema, name.split('.')), value, word.partition('=')[2])}"
     elif name in _FOLDERS_OF_RUNS and not value:
         raise ConfigError(f"{word}: must be the name of a folder")
+    return word
+
+
+def _read_choice(word: str, override: Override, folders: Sequence[Path]) -> str:
+    """Return the choice of a config; `null` is the name of one where it is a group's default."""
+    if (folders[0] / override.key_or_group / "null.yaml").exists():
+        word = _NULL.sub("'null'", word)
+        override = _parse(word)
+    _require_names(word, override, folders)
     return word
 
 
@@ -173,9 +188,8 @@ def _with_strings(key: str, kind: Any, value: Any, text: str) -> str:
     for keys, one in leaves(value):
         place = type_of(kind, keys)
         if is_string(place) and not isinstance(one, str | QuotedString) and not (one is None and place is not str):
-            raise ConfigError(
-                f'{key}: {written(one)} in it is no string; quote such strings: {key}=\'["1_000","1.10"]\''
-            )
+            example = '["1_000","1.10"]' if isinstance(value, list) else "{" + f'{keys[-1]}: "1.10"' + "}"
+            raise ConfigError(f"{key}: {written(one)} in it is no string; quote such strings: {key}='{example}'")
     if kind == dict[str, str] and not value:
         raise ConfigError(f"{key}: an empty mapping changes nothing; leave it out")
     if kind not in (dict[str, str], list[str], Texts):
@@ -200,8 +214,7 @@ def _require_names(word: str, override: Override, folders: Sequence[Path]) -> No
     adds_up = group in _GROUPS_THAT_ADD_UP
     for choice in choices:
         names = choice if adds_up and isinstance(choice, list) else [choice]
-        can_be_null = group in _GROUPS_THAT_CAN_BE_NULL and choice is None
-        if not can_be_null and not all(isinstance(name, str | QuotedString) for name in names):
+        if not all(isinstance(name, str | QuotedString) for name in names):
             known = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
             also = f", or a list such as [{known[0]}]" if adds_up else ""
             raise ConfigError(f"{word}: must be one of {', '.join(known)}{also}")

@@ -47,9 +47,8 @@ def require_permitted(folder: Path, path: Path) -> None:
     if group.split("/")[0] == "hydra":
         raise ConfigError(f"{path}: Hydra's own settings are taken from the command line alone (hydra.…=…)")
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        header = ConfigSource._get_header_dict(path.read_text(encoding="utf-8")[:_HEADER_SIZE])["package"]
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError):
+        content, header = _load(path)
+    except (yaml.YAMLError, ValueError):
         return
     _require_package(path, group, header)
     if not isinstance(content, Mapping):
@@ -60,6 +59,19 @@ def require_permitted(folder: Path, path: Path) -> None:
     defaults = content.get("defaults")
     for default in defaults if isinstance(defaults, list) else []:
         _require_default(path, default)
+
+
+def _load(path: Path) -> tuple[Any, str | None]:
+    """Return what a file holds, and the package that its first lines name, as Hydra reads both."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ConfigError(f"{path}: must hold a mapping, from keys to values") from None
+    return content, ConfigSource._get_header_dict(path.read_text(encoding="utf-8")[:_HEADER_SIZE])["package"]
 
 
 def _dotted(keys: tuple[str | int, ...]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import unknown_key
@@ -175,11 +176,15 @@ def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:
         ConfigError: When it holds a key that the schema does not have (Hydra lets `+key=value` add one to
             anything), lacks one that has no default, or has half a character in a string.
     """
-    for missing in sorted(OmegaConf.missing_keys(cfg)):
-        raise ConfigError(f"{missing}: a value is needed ({missing}=…)")
-    _reject_added_keys(cfg, schema, "")
-    _reject_halves(OmegaConf.to_container(cfg, resolve=True), "")
-    return typing.cast("Schema", OmegaConf.to_object(cfg))
+    try:
+        for missing in sorted(OmegaConf.missing_keys(cfg)):
+            raise ConfigError(f"{missing}: a value is needed ({missing}=…)")
+        _reject_added_keys(cfg, schema, "")
+        _reject_halves(OmegaConf.to_container(cfg, resolve=True), "")
+        return typing.cast("Schema", OmegaConf.to_object(cfg))
+    except OmegaConfBaseException as error:  # of an interpolation, which is resolved here
+        place = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(f"{place}{str(error).splitlines()[0]}") from None
 
 
 def _reject_added_keys(node: Any, schema: Any, path: str) -> None:

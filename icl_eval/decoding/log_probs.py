@@ -26,7 +26,7 @@ from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
-from icl_eval.prompts.continuations import Continuations
+from icl_eval.prompts.tokenization import Continuations
 
 
 class LikelihoodScorer:

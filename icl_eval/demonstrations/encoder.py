@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
+from icl_eval.formatting import describe_error
 from icl_eval.models.loading import (
     LanguageModel,
     ModelSource,
@@ -134,7 +135,7 @@ def _load_encoder(spec: ModelSpec, device: str) -> Callable[[str], FloatArray]:
     except UserError:
         raise
     except Exception as error:  # transformers raises nearly anything
-        raise ConfigError(f"{spec.source} cannot be loaded ({' '.join(str(error).split())})") from error
+        raise ConfigError(f"{spec.source} cannot be loaded ({describe_error(error)})") from error
     # A pooler is no part of the hidden states, and many checkpoints come without one.
     missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
     if missing:
@@ -155,7 +156,7 @@ def _load_sentence_transformer(folder: Path, device: str) -> Callable[[str], Flo
     try:
         encoder = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its modules are classes of any kind, which raise nearly anything
-        raise ConfigError(f"{folder} cannot be loaded ({' '.join(str(error).split())})") from error
+        raise ConfigError(f"{folder} cannot be loaded ({describe_error(error)})") from error
     return lambda text: np.asarray(encoder.encode(text, show_progress_bar=False), np.float32)
 
 

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from icl_eval.errors import ConfigError, DataError, PromptTooLongError
 from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
-from icl_eval.prompts.continuations import Continuations
-from icl_eval.prompts.tokenization import encode_continuations
+from icl_eval.prompts.tokenization import Continuations, encode_continuations
 from icl_eval.runs.records import AnswerLikelihood, QuestionLikelihood
 from icl_eval.targets import Family
 from icl_eval.tasks.examples import Example

@@ -49,7 +49,7 @@ def lint_leaks(prepared: PreparedTask) -> Iterator[str]:
     """Yield one sentence where questions are shown demonstrations that read nearly like them."""
     plan = prepared.plan
     shown = (
-        (example, prepared.builder.shown(prompt, example))
+        (example, prepared.builder.find_shown(prompt, example))
         for example, prompt in zip(plan.examples, prepared.prompts, strict=True)
     )
     found = find_near_duplicates(shown, plan.match_field)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import sacrebleu.metrics
 
 from icl_eval.errors import ConfigError
+from icl_eval.formatting import describe_error
 from icl_eval.metrics.local import LocalMetric, require_choice, require_whole, warn_of_unspaced
 from icl_eval.metrics.scoring import Statistics
 from icl_eval.metrics.spacing import find_unspaced, is_han, mostly_unspaced
@@ -98,5 +99,4 @@ def _build_scorer(**options: object) -> sacrebleu.metrics.BLEU:
     try:
         return sacrebleu.metrics.BLEU(**options)
     except (ImportError, OSError, RuntimeError) as error:  # a tokenizer that needs a package or a download
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"tokenize={options['tokenize']} cannot be used here: {reason}") from error
+        raise ConfigError(f"tokenize={options['tokenize']} cannot be used here: {describe_error(error)}") from error

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from icl_eval.errors import ConfigError, DataError
+from icl_eval.formatting import describe_error
 from icl_eval.metrics.scoring import Statistics
 
 _LOCAL_METRICS = "bleu, chrf, exact_match, numeric_flexible, numeric_strict, ter, token_f1"
@@ -58,7 +59,7 @@ class HubMetric:
         try:
             result = self._module.compute(predictions=list(predictions), references=expected)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{self.name} cannot score these texts: {_one_line(error)}") from error
+            raise ConfigError(f"{self.name} cannot score these texts: {_describe(error)}") from error
         key = self._choose_key(result)
         return Statistics(
             value=float(result[key]),
@@ -115,8 +116,8 @@ def _load(name: str) -> Any:
             return evaluate.load(name, module_type="metric", keep_in_memory=True, cache_dir=folder)
     except Exception as error:  # a foreign script can raise anything
         hint = "" if name.endswith(".py") else f"; without a network choose one of: {_LOCAL_METRICS}"
-        raise ConfigError(f"name={name}: cannot be loaded: {_one_line(error)}{hint}") from error
+        raise ConfigError(f"name={name}: cannot be loaded: {_describe(error)}{hint}") from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+def _describe(error: Exception) -> str:
+    return describe_error(error).rstrip(".")

@@ -1,6 +1,7 @@
 """Identify the weights of a network in memory by their present contents."""
 
 import hashlib
+import json
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -47,5 +48,8 @@ def digest_network(network: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBa
 
 def _describe_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    pieces = backend.to_str() if backend is not None else str(sorted(tokenizer.get_vocab().items()))
+    if backend is None:
+        pieces = str(sorted(tokenizer.get_vocab().items()))
+    else:  # the padding and truncation of the last call are stored in it, but affect no other call
+        pieces = json.dumps({**json.loads(backend.to_str()), "padding": None, "truncation": None})
     return f"{type(tokenizer).__qualname__}{pieces}{tokenizer.chat_template}"

@@ -9,9 +9,9 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from icl_eval.formatting import counted, short, shown
+from icl_eval.formatting import counted, format_interval, short, shown
 from icl_eval.reporting.remarks import remarks
-from icl_eval.runs.cells import Cell, label_cells
+from icl_eval.runs.cells import Cell, group_scores, label_cells
 from icl_eval.runs.folders import Run
 from icl_eval.runs.reports import MetricResult, RunInfo
 
@@ -53,15 +53,12 @@ def _title(run: RunInfo) -> Iterable[str]:
 def _numbers(found: MetricResult) -> tuple[str, str, str]:
     arrow = "" if found.higher_is_better else " ↓"
     stderr = "" if found.stderr is None else f"{found.stderr:.3g}"
-    interval = "" if found.ci95 is None else f"{short(found.ci95[0])} to {short(found.ci95[1])}"
-    return f"{short(found.score)}{arrow}", stderr, interval
+    return f"{short(found.score)}{arrow}", stderr, format_interval(found.ci95)
 
 
 def print_sweep(cells: Sequence[Cell], folder: Path) -> None:
     """Print a sweep's scores: a row for each cell, called what sets it apart, a column for each task's metric."""
-    columns = dict.fromkeys(
-        (task, metric) for cell in cells for task, result in (cell.results or {}).items() for metric in result.metrics
-    )
+    columns = group_scores(cells)
     table = Table(title=counted(len(cells), "cell"), title_justify="left")
     table.add_column("cell")
     for task, metric in columns:

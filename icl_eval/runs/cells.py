@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icl_eval.errors import FingerprintMismatchError
+from icl_eval.formatting import format_options
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, leaving_out, read_overrides, read_run
 from icl_eval.runs.options import varying_options
 from icl_eval.runs.reports import Failure, MetricResult, RunInfo, TaskResult, read_failure
@@ -42,10 +43,20 @@ def gather_cells(folder: Path) -> list[Cell]:
     return sorted(cells, key=_natural)
 
 
+def group_scores(cells: Sequence[Cell]) -> dict[tuple[str, str], list[MetricResult]]:
+    """Return the scores of finished cells by task and metric."""
+    scores: dict[tuple[str, str], list[MetricResult]] = {}
+    for cell in cells:
+        for task, result in (cell.results or {}).items():
+            for metric, score in result.metrics.items():
+                scores.setdefault((task, metric), []).append(score)
+    return scores
+
+
 def label_cells(cells: Sequence[Cell]) -> list[str]:
     """Return what sets each cell apart from the others; its folder's name where nothing does."""
     varying = varying_options([cell.overrides for cell in cells])
-    labels = [" ".join(f"{key}={value}" for key, value in options.items()) for options in varying]
+    labels = [format_options(options) for options in varying]
     alone = [label and labels.count(label) == 1 for label in labels]
     return [label if is_alone else cell.cell for label, is_alone, cell in zip(labels, alone, cells, strict=True)]
 

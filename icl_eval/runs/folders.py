@@ -11,7 +11,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from icl_eval.errors import DataError, FolderInUseError
-from icl_eval.formatting import short
+from icl_eval.formatting import describe_error, short
 from icl_eval.runs.choices import flatten_options
 from icl_eval.runs.records import Record, read_records
 from icl_eval.runs.reports import Report, read_report
@@ -104,7 +104,7 @@ def read_overrides(folder: Path) -> tuple[str, ...]:
     try:
         return tuple(map(str, yaml.safe_load(path.read_bytes()) or ()))
     except (OSError, TypeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: not a list of overrides ({' '.join(str(error).split())})") from None
+        raise DataError(f"{path}: not a list of overrides ({describe_error(error)})") from None
 
 
 def read_run(folder: Path) -> Run:

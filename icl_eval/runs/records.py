@@ -179,6 +179,10 @@ def _parse(path: Path, number: int, line: bytes) -> Record:
     try:
         return _RECORD.validate_json(line)
     except ValidationError as error:
-        first: Any = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the line"
-        raise DataError(f"{path}:{number}: not a record ({place}: {first['msg']})") from None
+        raise DataError(f"{path}:{number}: not a record ({describe_mistake(error, 'the line')})") from None
+
+
+def describe_mistake(error: ValidationError, whole: str = "the file") -> str:
+    """Return the first thing that is wrong with what a file holds, and its place, which may be the whole."""
+    first: Any = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

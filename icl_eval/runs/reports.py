@@ -16,6 +16,7 @@ from icl_eval.errors import DataError
 from icl_eval.formatting import find_not_finite
 from icl_eval.runs.behaviour import Behaviour
 from icl_eval.runs.migration import upgrade_config
+from icl_eval.runs.records import describe_mistake
 from icl_eval.runs.writing import write_whole
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -212,9 +213,7 @@ def _read(kind: TypeAdapter[_Kind], path: Path, name: str) -> _Kind:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        first: Any = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(f"{path}: not a {name} ({place}: {first['msg']})") from None
+        raise DataError(f"{path}: not a {name} ({describe_mistake(error)})") from None
 
 
 def write_json(value: Any, path: Path) -> None:

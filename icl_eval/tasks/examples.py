@@ -21,6 +21,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from icl_eval.errors import ConfigError, DataError
+from icl_eval.formatting import describe_error
 from icl_eval.tasks.missing_values import mark_missing, refuse_missing
 from icl_eval.tasks.rows import DataSource, Row, read_rows
 from icl_eval.tasks.sandbox import bounded, compile_expression
@@ -169,7 +170,7 @@ class FieldMapping:
                     str(part)  # StrictUndefined says what is missing when it is used
         except Exception as error:  # an expression runs user-written code: any of Python's errors is possible
             has = ", ".join(map(str, row.values))
-            reason = " ".join(str(error).split())
+            reason = describe_error(error)
             raise DataError(f"{row.where}: {self._describe(name)}: {reason} (the row has: {has})") from None
         return value
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import DataError
+from icl_eval.formatting import describe_error
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -194,7 +195,7 @@ def _read_parquet(source: DataSource) -> Iterator[Row]:
         OverflowError,
         ArrowException,
     ) as error:  # also text that is none, dates of no calendar
-        raise DataError(f"{path}[{number}]: cannot be read ({_one_line(error)})") from None
+        raise DataError(f"{path}[{number}]: cannot be read ({describe_error(error)})") from None
 
 
 def _num_bytes(value: Any) -> int:
@@ -214,7 +215,7 @@ def _open_parquet(source: DataSource) -> "ParquetFile":
     try:
         file = parquet.ParquetFile(source.path)
     except (OSError, ValueError, ArrowException) as error:
-        raise DataError(f"{source.path}: not Parquet ({_one_line(error)})") from None
+        raise DataError(f"{source.path}: not Parquet ({describe_error(error)})") from None
     found = file.metadata
     _require_different(file.schema_arrow.names, f"{source.path}: the column")
     if found.num_rows > source.max_rows:
@@ -233,11 +234,7 @@ def _size(number: int) -> str:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or _one_line(error)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return (error.strerror if isinstance(error, OSError) else None) or describe_error(error)
 
 
 def _read_dataset(source: DataSource) -> Iterator[Row]:
@@ -282,9 +279,9 @@ def _load_dataset(source: DataSource) -> Any:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        reason = _one_line(cause)
+        reason = describe_error(cause)
         if silence is not None and "OfflineModeIsEnabled" in reason:  # it only knows that we told it not to ask
-            reason = f"it is not in the cache, and the hub cannot be reached ({_one_line(silence)})"
+            reason = f"it is not in the cache, and the hub cannot be reached ({describe_error(silence)})"
         hint = "" if is_folder else "; give a .jsonl, .csv or .parquet file, or a local folder in the hub's layout"
         raise DataError(f"data set {source.path!r} cannot be loaded: {reason}{hint}") from None
     finally:

@@ -5,12 +5,15 @@ import re
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from icl_eval.cli import main as cli
+from icl_eval.errors import ConfigError
 from icl_eval.reporting.terminal import print_sweep
 from icl_eval.runs.cells import Cell
+from icl_eval.runs.folders import holding
 from icl_eval.runs.records import RecordLog
 
 QUICK = ("task=qa", "limit=3", "max_new_tokens=4")
@@ -290,3 +293,161 @@ def test_a_cell_is_called_by_its_overrides_whatever_they_look_like(capsys, tmp_p
         "│ template.separator=[qa]      │",
         "│ template.separator=[/b] :+1: │",
     ]
+
+
+def notes(tmp_path):
+    return [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("error.json")]
+
+
+def test_a_failed_cell_that_is_mended_and_run_alone_has_not_failed(
+    sweep, icl_eval_command, gpt2, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise ConfigError("not today")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("icl_eval.evaluation.pipeline.load_model", fail)
+        assert sweep("num_fewshot=0").exit_code == 2
+    [failed] = read_cells(tmp_path)
+    assert notes(tmp_path) == [f"sweep/{failed['cell']}/error.json"]
+
+    icl_eval_command(f"model.source={gpt2}", *QUICK, "num_fewshot=0", f"hydra.run.dir='sweep/{failed['cell']}'")
+
+    assert notes(tmp_path) == []
+    assert sweep("num_fewshot=1").exit_code == 0
+    assert [cell["results"]["qa"]["n"] for cell in read_cells(tmp_path)] == [3, 3]
+
+
+def test_a_cell_that_another_run_is_writing_is_left_to_it(sweep, tmp_path):
+    assert sweep("num_fewshot=0,1").exit_code == 0
+    first, second = (cell["cell"] for cell in read_cells(tmp_path))
+    (tmp_path / "sweep" / first / "report.json").unlink()
+
+    with holding(tmp_path / "sweep" / first):
+        outcome = sweep("num_fewshot=0,1")
+
+    assert outcome.exit_code == 2
+    assert own_words(outcome) == [
+        f"icl-eval: {first} is in use by another run, and left to it",
+        "icl-eval: 1 cell in use by another run",
+    ]
+    assert ([cell["cell"] for cell in read_cells(tmp_path)], notes(tmp_path)) == ([second], [])
+
+
+def test_a_finished_cell_that_is_started_again_in_vain_keeps_its_scores(sweep, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ConfigError("not today")
+
+    assert sweep("num_fewshot=0,1").exit_code == 0
+    before = read_cells(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("icl_eval.evaluation.pipeline.prepare", fail)
+        outcome = sweep("num_fewshot=0,1")
+
+    assert outcome.exit_code == 2
+    assert own_words(outcome)[-1] == "icl-eval: 2 of 2 cells failed; of 2 of them an earlier run is shown"
+    assert read_cells(tmp_path) == before
+
+
+def test_a_finished_run_of_other_data_is_no_result_of_a_cell(sweep, tmp_path):
+    rows = [json.dumps({"id": f"{n}", "question": f"Is {n} even?", "references": ["no"]}) for n in (1, 3, 5)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    assert sweep("num_fewshot=0,1", "task.qa.test.path=rows.jsonl").exit_code == 0
+    (tmp_path / "rows.jsonl").write_text("\n".join([*rows[:2], rows[2].replace("5", "7")]))
+
+    outcome = sweep("num_fewshot=0,1", "task.qa.test.path=rows.jsonl")
+
+    assert outcome.exit_code == 2
+    assert own_words(outcome)[-1] == "icl-eval: 2 of 2 cells failed"
+    assert [cell["error"]["error"] for cell in read_cells(tmp_path)] == ["FingerprintMismatchError"] * 2
+
+
+def full():
+    return Path("/dev/full").open("w")
+
+
+def closed():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w")
+
+
+@pytest.mark.parametrize(
+    ("output", "exit_code", "words"),
+    [(full, 1, ["icl-eval: output cannot be written (No space left on device)"]), (closed, 0, [])],
+)
+def test_a_sweep_that_cannot_be_printed_is_whole(output, exit_code, words, sweep, tmp_path, monkeypatch):
+    with output() as stdout, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stdout)
+        outcome = sweep("num_fewshot=0,1")
+
+    assert (outcome.exit_code, own_words(outcome)) == (exit_code, words)
+    assert [cell["results"]["qa"]["n"] for cell in read_cells(tmp_path)] == [3, 3]
+    assert (tmp_path / "sweep" / "sweep.html").is_file()
+    assert notes(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["num_fewshot=range(3,3)"], "num_fewshot=range(3,3): a sweep of no values"),
+        (["template=glob(nothing*)"], "sweep: the sweep has no cells"),
+        (
+            ["num_fewshot=0,1", "hydra.sweep.subdir=below/${hydra.job.num}"],
+            "hydra.sweep.subdir: a cell's folder must lie in sweep itself, and {folder}/sweep/below/0 does not",
+        ),
+    ],
+)
+def test_a_sweep_without_cells_is_refused(words, sentence, sweep, tmp_path):
+    outcome = sweep(*words)
+    assert (outcome.exit_code, own_words(outcome)) == (2, [f"icl-eval: {sentence.format(folder=tmp_path)}"])
+
+
+def test_a_cell_is_found_without_the_files_of_hydra(sweep, tmp_path):
+    assert sweep("num_fewshot=0,1", "hydra.output_subdir=null").exit_code == 0
+    assert [shots(cell) for cell in read_cells(tmp_path)] == ["num_fewshot=0", "num_fewshot=1"]
+    assert list(tmp_path.rglob(".hydra")) == []
+
+
+def files(tmp_path):
+    return {path.relative_to(tmp_path): path for path in tmp_path.rglob("sweep/**/*") if path.is_file()}
+
+
+def test_a_sweep_for_which_there_is_no_room_names_the_file_and_goes_on_when_there_is(sweep, files_of_at_most, tmp_path):
+    assert sweep("num_fewshot=0").exit_code == 0
+    whole = read_sweep(tmp_path)
+    sizes = {path.name: path.stat().st_size for path in files(tmp_path).values()}
+    shutil.rmtree(tmp_path / "sweep")
+    for limit in sorted(sizes[name] * 9 // 10 for name in ("hydra.yaml", "report.html")):
+        with files_of_at_most(limit):
+            outcome = sweep("num_fewshot=0")
+
+        named = re.findall(r"([\w.]+): cannot be read or written \(File too large\)", outcome.err)
+        assert outcome.exit_code == 1
+        assert named
+        assert all(sizes[name] > limit for name in named)
+        assert "Traceback" not in outcome.err
+        assert not [path for path in files(tmp_path) if path.suffix == ".tmp"]
+
+    assert sweep("num_fewshot=0").exit_code == 0
+    assert read_sweep(tmp_path) == whole
+
+
+def test_an_interrupted_sweep_keeps_what_is_finished_and_calls_no_cell_failed(sweep, tmp_path, monkeypatch):
+    from icl_eval.evaluation import pipeline
+
+    load, attempts = pipeline.load_model, iter([None, KeyboardInterrupt()])
+
+    def be_interrupted(*arguments):
+        if error := next(attempts):
+            raise error
+        return load(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "load_model", be_interrupted)
+        outcome = sweep("num_fewshot=0,1")
+
+    assert outcome.exit_code == 130
+    assert own_words(outcome) == ["icl-eval: interrupted; the same command goes on from here"]
+    assert len(list(tmp_path.rglob("report.json"))) == 1
+    assert notes(tmp_path) == []

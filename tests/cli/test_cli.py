@@ -266,7 +266,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         ),
         (
             ["num_fewshot=8"],
-            f"task 'qa', question '{QUESTION}': a prompt of 550 tokens, with 4 new ones to come, is 298 too long "
+            f"task 'qa', question '{QUESTION}': a prompt of 550 tokens plus 4 new tokens is 298 too long "
             "for the model's 256 positions; lower num_fewshot or max_new_tokens, or set overflow=drop to leave "
             "demonstrations out",
         ),
@@ -428,11 +428,11 @@ def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
         (["prompt=null"], "prompt=null: must be a text, or a list of texts"),
         (["prompt=[]"], "prompt=[]: must be a text, or a list of texts"),
         (["prompt=\udcff"], "'prompt=\\udcff': is not UTF-8"),
-        (["prompt=x", "decoder_prompt=y"], "decoder_prompt: tiny-gpt2 has no encoder; it goes on from prompt alone"),
+        (["prompt=x", "decoder_prompt=y"], "decoder_prompt: tiny-gpt2 has no encoder and only continues the prompt"),
         (["prompt=x", "dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
         (
             ["prompt=x", "max_new_tokens=256"],
-            "a prompt of 1 tokens, with 256 new ones to come, is 1 too long for the model's 256 positions; "
+            "a prompt of 1 tokens plus 256 new tokens is 1 too long for the model's 256 positions; "
             "shorten it or lower max_new_tokens",
         ),
     ],

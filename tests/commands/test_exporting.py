@@ -11,13 +11,14 @@ from parsed_pages import HOSTILE
 from sample_sweeps import BEYOND, CURVE, INFLUENCE, VARIANCE
 
 from icl_eval.analysis import SweepAnalysis
+from icl_eval.analysis.tables import PlainTable
 from icl_eval.commands.export import export_folder
 from icl_eval.commands.export.figures import draw_curves, draw_influences
-from icl_eval.commands.export.tables import PaperTable, to_csv, to_latex, to_markdown
+from icl_eval.commands.export.tables import to_csv, to_latex, to_markdown
 from icl_eval.errors import DataError
 from icl_eval.runs.reports import write_json, write_report
 
-TABLE = PaperTable(
+TABLE = PlainTable(
     "scores",
     ("task", "exact_match", "ter ↓"),
     (("a|b & 50 %", 0.453125, 12), ("[x]", None, 107.94), ("two\nlines, \u202eone", -1.0, 0)),
@@ -60,13 +61,13 @@ def test_a_table_in_csv_holds_numbers_and_texts_as_they_are():
 
 
 def test_a_spreadsheet_finds_no_formula_in_a_text():
-    table = PaperTable("t", ("=1+1",), (("=cmd()",), ("@x",), ("-1",), ("-x",), ("a=1",), (-1.5,)))
+    table = PlainTable("t", ("=1+1",), (("=cmd()",), ("@x",), ("-1",), ("-x",), ("a=1",), (-1.5,)))
     assert to_csv(table).splitlines() == ["'=1+1", "'=cmd()", "'@x", "-1", "'-x", "a=1", "-1.5"]
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "\\input{/etc/passwd}", "a & b \\\\ c", "~^{}", "`x`*y*"])
 def test_hostile_text_stays_in_its_cell(text):
-    table = PaperTable("t", (text, "b"), ((text, 1), (text, 2)))
+    table = PlainTable("t", (text, "b"), ((text, 1), (text, 2)))
     lines = to_markdown(table).splitlines()
     assert [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines] == [3, 3, 3, 3]
     assert not re.search(r"(?<!\\)[<>`*_]", lines[0])

@@ -8,7 +8,7 @@ from icl_eval.decoding.branches import ForkedBranches, TreeBranches
 from icl_eval.decoding.trees import ROOT, build_tree
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
-from icl_eval.prompts.continuations import Continuations
+from icl_eval.prompts.tokenization import Continuations
 
 
 def assert_as_plain(model, asked, tolerance, forced=(), **options):

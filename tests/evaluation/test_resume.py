@@ -13,7 +13,7 @@ from icl_eval.cli import main as cli
 from icl_eval.config.composing import Composed
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.config.setup import conf_dir
-from icl_eval.errors import FingerprintMismatchError
+from icl_eval.errors import FingerprintMismatchError, IclEvalError
 from icl_eval.evaluation.pipeline import run_evaluation
 from icl_eval.runs.records import RecordLog
 
@@ -332,3 +332,65 @@ def test_of_two_runs_in_one_folder_at_once_the_second_is_refused(compose, gpt2, 
     report = run_evaluation(evaluation, tmp_path, SecondRun(), write_page=run_again)
     assert report.results["qa"].n == 3
     assert refusals == [f"{tmp_path} is being written by another run"] * 2  # at its beginning and at its end
+
+
+def remove(folder):
+    shutil.rmtree(folder)
+
+
+def move(folder):
+    folder.rename(folder.with_name("moved"))
+
+
+def replace(folder):
+    move(folder)
+    folder.mkdir()
+
+
+def empty(folder):
+    for path in folder.glob("[!.]*"):  # as a shell does: without the lock
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("act", "moment"),
+    [(remove, "decoding"), (replace, "decoding"), (empty, "decoding"), (remove, "page"), (move, "page")],
+)
+def test_a_folder_that_is_taken_away_is_noticed_by_the_run_that_writes_into_it(act, moment, compose, gpt2, tmp_path):
+    config = compose(f"model.source={gpt2}", *QUICK, "task=qa", "limit=3", "batch_size=1")
+    evaluation = build_evaluation(Composed(config, {"template": "labelled"}))
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    class Disturbance(Silence):
+        def advance(self, task):
+            if moment == "decoding" and folder.exists():
+                act(folder)
+
+    with pytest.raises(IclEvalError) as noticed:
+        run_evaluation(evaluation, folder, Disturbance(), write_page=act if moment == "page" else lambda folder: None)
+
+    lost = folder / ("samples_qa.jsonl" if moment == "decoding" else ".lock")
+    assert str(noticed.value) == (
+        f"{lost} was removed, moved or replaced while this run was writing into {folder}; "
+        "the same command starts it again"
+    )
+    assert noticed.value.exit_code == 1
+    assert not folder.exists() or [path.name for path in folder.iterdir()] == [".lock"] * (act is empty)
+
+
+def test_a_run_for_which_there_is_no_room_names_the_file_and_loses_nothing(
+    evaluate, icl_eval_command, files_of_at_most, gpt2, tmp_path
+):
+    asked = ("task=qa", "limit=3", "hydra.output_subdir=null")
+    whole = evaluate("whole", *asked)
+    folder = tmp_path / "full"
+    for name in ("fingerprint.json", "samples_qa.jsonl", "report.json", "report.html"):  # from small to large
+        with files_of_at_most((whole / name).stat().st_size * 9 // 10):
+            outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, *asked, "hydra.run.dir=full")
+
+        assert outcome.exit_code == 1
+        assert outcome.err == f"icl-eval: {folder / name}: cannot be read or written (File too large)\n"
+        assert not list(folder.glob("*.tmp"))
+
+    assert results(evaluate("full", *asked)) == results(whole)

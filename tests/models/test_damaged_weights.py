@@ -13,7 +13,7 @@ from icl_eval.decoding.networks import decoder_of
 from icl_eval.decoding.searches import Generate, Greedy, Sample
 from icl_eval.errors import IclEvalError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
-from icl_eval.prompts.continuations import Continuations
+from icl_eval.prompts.tokenization import Continuations
 
 DAMAGED = "the weights are damaged, or a change has damaged them"
 NARROW = f"the range of bfloat16 may be too small for this model (try dtype=float32), or {DAMAGED}"

@@ -11,7 +11,7 @@ from icl_eval.errors import ConfigError, IclEvalError, ModelUnavailableError
 from icl_eval.models import loading as models
 from icl_eval.models.loading import choose_device, load_model, read_card
 from icl_eval.models.weights import ModelSpec
-from icl_eval.prompts.conventions import Asked, find_conventions
+from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 
 
 @pytest.fixture(autouse=True)
@@ -402,7 +402,7 @@ def test_tokens_without_a_vector_are_refused_where_a_prompt_has_them(llama: Path
     tokenizer = tiny_models.train_bpe()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
     tokenizer.save_pretrained(llama)
-    conventions = find_conventions(read_card(ModelSpec(str(llama))), Asked())
+    conventions = find_conventions(read_card(ModelSpec(str(llama))), RequestedConventions())
     assert conventions.encode_text("a", "no picture").decoder_ids
     with pytest.raises(ModelUnavailableError, match=r"has 385 tokens and its network only 384: <\|image\|> cannot"):
         conventions.encode_text("a", "a picture: <|image|>")

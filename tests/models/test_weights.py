@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -551,6 +551,18 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(
     (tmp_path / "file").touch()
     monkeypatch.setenv("ICL_EVAL_CACHE", str(tmp_path / "file" / "cache"))
     assert "cannot be written (Not a directory): set ICL_EVAL_CACHE" in refusal(str(gguf))
+
+
+@pytest.mark.parametrize("size", [1_000, 60_000])  # less than the tokenizer, and than the weights, which others write
+def test_a_cache_without_room_is_not_blamed_on_the_file(
+    size: int, gguf: Path, cache: Path, files_of_at_most: Callable[[int], Any]
+) -> None:
+    with files_of_at_most(size):
+        assert refusal(str(gguf)) == (
+            f"the cache folder {cache} cannot be written (File too large): "
+            "set ICL_EVAL_CACHE to a folder with room for the model"
+        )
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
 
 
 # The hub. The library reads its settings when it is imported, so that each test asks in a process of its own.

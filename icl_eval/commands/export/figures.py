@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icl_eval.analysis import InfluenceAnalysis, ShotCurve, VarianceAnalysis
-from icl_eval.commands.export.tables import one_line
-from icl_eval.formatting import shortened
-from icl_eval.reporting.pages.charts import TEST_SET, curve_scale, variance_segments
+from icl_eval.analysis.variance import TEST_SET
+from icl_eval.commands.export.tables import printable
+from icl_eval.formatting import format_options, shortened
+from icl_eval.reporting.pages.charts import NUM_COLOURS, curve_scale, variance_segments
 from icl_eval.reporting.pages.scales import Scale
 from icl_eval.runs.writing import write_whole
 
@@ -76,11 +77,13 @@ def draw_curves(curves: Sequence[ShotCurve]) -> "Figure":
     numbers = sorted({point.num_fewshot for curve in curves for point in curve.points})
     scale = curve_scale(curves)
     for index, curve in enumerate(curves):
-        _draw_curve(axes, curve, numbers, scale, _COLOURS[index % 6 + 1], "-" if index < 6 else "--")
+        _draw_curve(
+            axes, curve, numbers, scale, _COLOURS[index % NUM_COLOURS + 1], "-" if index < NUM_COLOURS else "--"
+        )
     axes.set_ylim(scale.low, scale.high)
     axes.set_xticks(range(len(numbers)), [str(number) for number in numbers])
     axes.set_xlabel("demonstrations in the prompt")
-    axes.set_ylabel(one_line(f"{curves[0].task} {curves[0].metric}"))
+    axes.set_ylabel(printable(f"{curves[0].task} {curves[0].metric}"))
     if len(curves) > 1:
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=7)
     return figure
@@ -89,7 +92,7 @@ def draw_curves(curves: Sequence[ShotCurve]) -> "Figure":
 def _draw_curve(axes: "Axes", curve: ShotCurve, numbers: Sequence[int], scale: Scale, colour: str, style: str) -> None:
     places = [numbers.index(point.num_fewshot) for point in curve.points]
     means = [point.mean for point in curve.points]
-    label = one_line(" ".join(f"{key}={value}" for key, value in curve.conditions.items()))
+    label = printable(format_options(curve.conditions))
     (line,) = axes.plot(places, means, style, color=colour, marker="o", markersize=3, linewidth=1.2, label=label)
     line.set_clip_on(False)  # a mark at the end of the axis is not cut in half
     banded = [(place, point.ci95) for place, point in zip(places, curve.points, strict=True) if point.ci95]
@@ -97,8 +100,8 @@ def _draw_curve(axes: "Axes", curve: ShotCurve, numbers: Sequence[int], scale: S
         lows, highs = np.clip([ends for _, ends in banded], scale.low, scale.high).T
         axes.fill_between([place for place, _ in banded], lows, highs, color=colour, alpha=0.16, linewidth=0)
     for place, point in zip(places, curve.points, strict=True):
-        if point.test_set_stderr is not None:
-            axes.errorbar(place, point.mean, 1.96 * point.test_set_stderr, color=colour, linewidth=0.6, alpha=0.6)
+        if point.test_set_reach is not None:
+            axes.errorbar(place, point.mean, point.test_set_reach, color=colour, linewidth=0.6, alpha=0.6)
         if len(point.scores) > 1:
             draws = list(point.scores.values())
             axes.scatter([place] * len(draws), draws, s=4, color=colour, alpha=0.5, linewidths=0, clip_on=False)
@@ -118,7 +121,7 @@ def draw_shares(analyses: Sequence[VarianceAnalysis]) -> "Figure":
     axes.set_xlabel("share of the variance of a score (%)")
     handles = [axes.barh(0, 0, color=colour) for colour in colours.values()]
     axes.legend(
-        handles, [one_line(label) for label in colours], loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=7
+        handles, [printable(label) for label in colours], loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=7
     )
     return figure
 
@@ -133,23 +136,21 @@ def draw_influences(found: InfluenceAnalysis, measure: str) -> "Figure":
         axes.plot((low, high), (row, row), color=_COLOURS[1], linewidth=1.2)
         axes.plot(effect.mean, row, "o", color=_COLOURS[1], markersize=3)
     axes.axvline(0, color=_COLOURS[0], linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [one_line(each.id) for each in shown])
+    axes.set_yticks(range(len(shown)), [printable(each.id) for each in shown])
     axes.invert_yaxis()
-    axes.set_xlabel(one_line(f"{measure} added to {found.task}"))
+    axes.set_xlabel(printable(f"{measure} added to {found.task}"))
     return figure
 
 
 def _colours(labels: Sequence[str]) -> dict[str, str]:
     """Return a colour for each label, so that an option looks the same in every bar."""
     options = [label for label in dict.fromkeys(labels) if label != TEST_SET]
-    coloured = {label: _COLOURS[index % 6 + 1] for index, label in enumerate(options)}
+    coloured = {label: _COLOURS[index % NUM_COLOURS + 1] for index, label in enumerate(options)}
     return coloured | {TEST_SET: _COLOURS[0]}
 
 
 def _name(found: VarianceAnalysis) -> str:
-    return one_line(
-        " ".join([found.task, found.metric, *(f"{key}={value}" for key, value in found.conditions.items())])
-    )
+    return printable(f"{found.task} {found.metric} {format_options(found.conditions)}")
 
 
 def _open(height: float) -> "tuple[Figure, Axes]":

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icl_eval.analysis.sweeps import SWEEP_FILE, read_sweep
+from icl_eval.analysis.tables import PlainTable
 from icl_eval.commands.export.contents import run_tables, sweep_tables
 from icl_eval.commands.export.figures import write_figures
-from icl_eval.commands.export.tables import FORMATS, PaperTable
+from icl_eval.commands.export.tables import FORMATS
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.reporting.output import finished
 from icl_eval.reporting.terminal import from_here, open_console
@@ -46,7 +47,7 @@ def export_folder(folder: Path) -> list[Path]:
     raise DataError(f"{folder}: {found}")
 
 
-def _write_tables(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
+def _write_tables(tables: Sequence[PlainTable], folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     written = []
     for table in tables:

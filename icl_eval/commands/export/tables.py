@@ -9,11 +9,9 @@ import csv
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from icl_eval.formatting import short
-
-Cell = str | float | int | None
+from icl_eval.analysis.tables import PlainTable, TableValue
+from icl_eval.formatting import one_line, short
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -24,23 +22,7 @@ _LATEX = {
 _MARKDOWN = {character: f"\\{character}" for character in "\\`*_[]<>|~&$"}
 
 
-@dataclass(frozen=True)
-class PaperTable:
-    """A table with a name that its files can have."""
-
-    name: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    """Numbers are rounded for a reader and whole in CSV; None is a number that there is not."""
-
-    @property
-    def numeric(self) -> tuple[bool, ...]:
-        """Return for each column whether it holds numbers and nothing else."""
-        cells = [[row[index] for row in self.rows if row[index] is not None] for index in range(len(self.columns))]
-        return tuple(bool(column) and not any(isinstance(cell, str) for cell in column) for column in cells)
-
-
-def to_markdown(table: PaperTable) -> str:
+def to_markdown(table: PlainTable) -> str:
     """Return a table in the pipe syntax, aligned so that its source can be read too."""
     lines = [[_escape(column, _MARKDOWN) for column in table.columns], *_shown(table, _MARKDOWN, "–")]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
@@ -56,7 +38,7 @@ def to_markdown(table: PaperTable) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in padded)
 
 
-def to_latex(table: PaperTable) -> str:
+def to_latex(table: PlainTable) -> str:
     """Return a `tabular` in the style of the booktabs package, which a document has to load."""
     head = [_escape(column, _LATEX) for column in table.columns]
     alignment = "".join("r" if right else "l" for right in table.numeric)
@@ -66,7 +48,7 @@ def to_latex(table: PaperTable) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def to_csv(table: PaperTable) -> str:
+def to_csv(table: PlainTable) -> str:
     """Return a table as comma-separated values (RFC 4180, with lines ended as on Unix), with numbers as they are."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -74,24 +56,24 @@ def to_csv(table: PaperTable) -> str:
     return text.getvalue()
 
 
-def one_line(text: str) -> str:
-    """Return a text on one line, without control characters."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+def printable(text: str) -> str:
+    """Return a string on one line, without control characters."""
+    return one_line("".join(character if character.isprintable() else " " for character in text))
 
 
-FORMATS: dict[str, Callable[[PaperTable], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
+FORMATS: dict[str, Callable[[PlainTable], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
 """By file name extension."""
 
 
-def _aligned(table: PaperTable, widths: Sequence[int]) -> list[tuple[int, bool]]:
+def _aligned(table: PlainTable, widths: Sequence[int]) -> list[tuple[int, bool]]:
     return list(zip(widths, table.numeric, strict=True))
 
 
-def _shown(table: PaperTable, escapes: dict[str, str], missing: str) -> list[list[str]]:
+def _shown(table: PlainTable, escapes: dict[str, str], missing: str) -> list[list[str]]:
     return [[_show(cell, escapes, missing) for cell in row] for row in table.rows]
 
 
-def _show(cell: Cell, escapes: dict[str, str], missing: str) -> str:
+def _show(cell: TableValue, escapes: dict[str, str], missing: str) -> str:
     if cell is None:
         return missing
     if isinstance(cell, str):
@@ -100,10 +82,10 @@ def _show(cell: Cell, escapes: dict[str, str], missing: str) -> str:
 
 
 def _escape(text: str, escapes: dict[str, str]) -> str:
-    return "".join(escapes.get(character, character) for character in one_line(text))
+    return "".join(escapes.get(character, character) for character in printable(text))
 
 
-def _inert(cell: Cell) -> str:
+def _inert(cell: TableValue) -> str:
     """Return a cell's text; one that a spreadsheet would take for a formula begins with an apostrophe."""
     if isinstance(cell, str):
         is_formula = cell[:1] in ("=", "+", "-", "@", "\t", "\r") and not re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", cell)

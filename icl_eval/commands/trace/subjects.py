@@ -16,8 +16,7 @@ from icl_eval.evaluation.preparation import Evaluation, TaskPlan, prepare
 from icl_eval.models.loading import LanguageModel, load_model
 from icl_eval.postprocessing import Postprocessor
 from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
-from icl_eval.prompts.continuations import Continuations
-from icl_eval.prompts.tokenization import encode_continuations
+from icl_eval.prompts.tokenization import Continuations, encode_continuations
 from icl_eval.tasks.examples import Example
 
 _OF_A_PROMPT = {"prompt", "runners_up", *(field.name for field in fields(ModelOptions))}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval.errors import ModelUnavailableError
+from icl_eval.formatting import describe_error
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 _OBJECTS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -150,7 +151,7 @@ def _check_header(path: Path) -> None:
         with safe_open(path, framework="np"):
             pass
     except SafetensorError as error:
-        raise ModelUnavailableError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        raise ModelUnavailableError(f"{path} is damaged: {describe_error(error)}") from error
 
 
 def _list_shards(folder: Path, name: str) -> tuple[Path, ...]:

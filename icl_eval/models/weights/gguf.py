@@ -4,11 +4,15 @@ transformers can read GGUF, but dequantizes the whole file at every load (15 s f
 from safetensors). The conversion runs once and its result is kept; the numbers stay the same.
 """
 
+import errno
 import logging
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icl_eval.errors import ModelUnavailableError
+from icl_eval.formatting import describe_error
 from icl_eval.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -24,7 +28,10 @@ _GPT2_RULE = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion"}
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write the model and the tokenizer of `gguf` to `folder`; raises ModelUnavailableError."""
+    """Write the model and the tokenizer of `gguf` to `folder`; raises ModelUnavailableError.
+
+    If there is no room in the folder, raises OSError.
+    """
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ModelUnavailableError(f"{gguf} is not a GGUF file (it does not start with the bytes GGUF)")
@@ -33,8 +40,16 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         with quiet_transformers(reports=False):  # `GgufClaims` checks the weights
             _convert(gguf, folder)
     except Exception as error:  # transformers and gguf raise a dozen types for files that they cannot read
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ModelUnavailableError(f"{gguf} cannot be converted: {reason}") from error
+        if number := _find_disk_errno(error):
+            raise OSError(number, os.strerror(number)) from error
+        raise ModelUnavailableError(f"{gguf} cannot be converted: {describe_error(error)}") from error
+
+
+def _find_disk_errno(error: Exception) -> int | None:
+    """Return the errno of an error that says the disk is full, else None; safetensors only has it in its message."""
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(match[1]) if match else getattr(error, "errno", None)
+    return number if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from icl_eval.errors import ModelUnavailableError
+from icl_eval.formatting import describe_error
 from icl_eval.models.weights.folders import check_whole
 from icl_eval.models.weights.specs import ModelSpec
 
@@ -113,7 +114,7 @@ def _explain(spec: ModelSpec, error: Exception, lacking: str) -> str:
     if isinstance(error, errors.OfflineModeIsEnabled):
         reason, remedy = "HF_HUB_OFFLINE is set", "unset it once"
     else:
-        reason, remedy = " ".join(str(error).split()) or type(error).__name__, "connect to the network once"
+        reason, remedy = describe_error(error), "connect to the network once"
         if _goes_through_proxy(constants.ENDPOINT):
             reason += ", through the proxy set in the environment"
     return (

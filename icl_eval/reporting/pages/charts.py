@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from icl_eval.analysis import ShotCurve, ShotCurvePoint, VarianceAnalysis
-from icl_eval.analysis.variance import QUESTIONS
-from icl_eval.formatting import counted, short
+from icl_eval.analysis.variance import TEST_SET
+from icl_eval.formatting import counted, format_interval, format_options, short
 from icl_eval.reporting.pages.scales import Scale, metric_scale
 
 NUM_COLOURS = 6
-TEST_SET = "test set"
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,8 @@ def curve_scale(curves: Sequence[ShotCurve]) -> Scale:
 
 
 def _test_set_interval(point: ShotCurvePoint) -> tuple[float, float] | None:
-    """Return the 95 % interval of a mean over another sample of questions (1.96 standard errors)."""
-    if point.test_set_stderr is None:
-        return None
-    reach = 1.96 * point.test_set_stderr
-    return point.mean - reach, point.mean + reach
+    reach = point.test_set_reach
+    return None if reach is None else (point.mean - reach, point.mean + reach)
 
 
 def _line(curve: ShotCurve, number: int, frame: Frame, places: Mapping[int, float]) -> Line:
@@ -138,7 +134,7 @@ def _line(curve: ShotCurve, number: int, frame: Frame, places: Mapping[int, floa
     banded = [(places[point.num_fewshot], point.ci95) for point in curve.points if point.ci95]
     corners = [(x, high) for x, (_, high) in banded] + [(x, low) for x, (low, _) in reversed(banded)]
     return Line(
-        label=" ".join(f"{key}={value}" for key, value in curve.conditions.items()),
+        label=format_options(curve.conditions),
         colour=number % NUM_COLOURS + 1,
         dashed=number >= NUM_COLOURS,
         path=" ".join(f"{mark.x},{mark.y}" for mark in marks),
@@ -149,7 +145,7 @@ def _line(curve: ShotCurve, number: int, frame: Frame, places: Mapping[int, floa
 
 def _mark(point: ShotCurvePoint, frame: Frame, x: float) -> Mark:
     whisker = _test_set_interval(point)
-    interval = f", 95 % interval {short(point.ci95[0])} to {short(point.ci95[1])} over draws" if point.ci95 else ""
+    interval = f", 95 % interval {format_interval(point.ci95)} over draws" if point.ci95 else ""
     test_set = f", ± {point.test_set_stderr:.2g} for the test set" if point.test_set_stderr is not None else ""
     return Mark(
         x=x,
@@ -163,18 +159,9 @@ def _mark(point: ShotCurvePoint, frame: Frame, x: float) -> Mark:
 def variance_segments(found: VarianceAnalysis) -> list[Segment]:
     """Return the bar of a variance's components: each option, what options do together, and the test set."""
     segments, x = [], 0.0
-    for number, (label, share) in enumerate(variance_shares(found).items(), start=1):
+    for number, (label, share) in enumerate(found.shares.items(), start=1):
         # The test set is grey (0): it is no option that somebody chose.
         colour = 0 if label == TEST_SET else (number - 1) % NUM_COLOURS + 1
         segments.append(Segment(label, colour, round(x, 2), round(100 * share, 2)))
         x += 100 * share
     return segments
-
-
-def variance_shares(found: VarianceAnalysis) -> dict[str, float]:
-    """Return the share of each option, of options together, and, as one, of all that involves the questions."""
-    shares: dict[str, float] = {}
-    for component in found.components:
-        label = TEST_SET if QUESTIONS in component.factors else " × ".join(component.factors)
-        shares[label] = shares.get(label, 0.0) + component.share
-    return shares

@@ -8,11 +8,12 @@ from typing import Any
 from icl_eval.analysis.influence import InfluenceAnalysis
 from icl_eval.analysis.sweeps import Sweep, read_sweep
 from icl_eval.errors import IclEvalError
+from icl_eval.formatting import format_options
 from icl_eval.reporting.pages.answers import gather_answers
 from icl_eval.reporting.pages.charts import curve_charts, variance_segments
 from icl_eval.reporting.pages.rendering import render_page, write_page
 from icl_eval.reporting.pages.scales import Scale, metric_scale, nice_scale
-from icl_eval.runs.cells import Cell, label_cells
+from icl_eval.runs.cells import Cell, group_scores, label_cells
 from icl_eval.runs.folders import read_run
 from icl_eval.runs.reports import MetricResult
 
@@ -58,7 +59,7 @@ def render_sweep_page(
         name=name,
         cells=list(zip(labels, sweep.cells, strict=True)),
         shared=_shared_overrides(sweep.cells),
-        columns=score_columns(sweep.cells),
+        columns=_score_columns(sweep.cells),
         curves=curve_charts(sweep.analysis.shot_curves),
         spreads=[(found, variance_segments(found)) for found in sweep.analysis.spreads],
         influences=[(found, _influence_scales(found)) for found in sweep.analysis.influence],
@@ -68,21 +69,16 @@ def render_sweep_page(
     )
 
 
-def score_columns(cells: Sequence[Cell]) -> list[Column]:
+def _score_columns(cells: Sequence[Cell]) -> list[Column]:
     """Return a column for each metric of each task, on a scale that holds all cells' scores and intervals."""
-    found: dict[tuple[str, str], list[MetricResult]] = {}
-    for cell in cells:
-        for task, result in (cell.results or {}).items():
-            for metric, score in result.metrics.items():
-                found.setdefault((task, metric), []).append(score)
     return [
         Column(task, metric, scores[0].higher_is_better, _column_scale(metric, scores))
-        for (task, metric), scores in found.items()
+        for (task, metric), scores in group_scores(cells).items()
     ]
 
 
 def _name(found: InfluenceAnalysis) -> str:
-    return " · ".join([found.task, *(f"{key}={value}" for key, value in found.conditions.items())])
+    return " · ".join(filter(None, (found.task, format_options(found.conditions, " · "))))
 
 
 def _influence_scales(found: InfluenceAnalysis) -> dict[str, Scale]:
