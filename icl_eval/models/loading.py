@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
-from icl_eval.formatting import listed
+from icl_eval.formatting import list_names
 from icl_eval.models.in_memory import WeightsInMemory, digest_network
 from icl_eval.models.memory import free_bytes, is_out_of_memory
 from icl_eval.models.quiet import quiet_transformers
@@ -294,7 +294,9 @@ def _refuse_unknown(
     """Refuse tokens that have no embedding in the network; raises ModelUnavailableError."""
     beyond = sorted({token_id for token_id in ids if num_tokens is not None and token_id >= num_tokens})
     if beyond:
-        names = listed([str(token) for token in tokenizer.convert_ids_to_tokens(beyond[:3])] + [""] * len(beyond[3:]))
+        names = list_names(
+            [str(token) for token in tokenizer.convert_ids_to_tokens(beyond[:3])] + [""] * len(beyond[3:])
+        )
         raise ModelUnavailableError(
             f"the tokenizer of {name} has {len(tokenizer):,} tokens and its network only {num_tokens:,}: {names} "
             "cannot be embedded (the tokenizer, or vocab_size in config.json, belongs to another model)"
