@@ -1,4 +1,4 @@
-"""Identify the weights of a network in memory by their present contents."""
+"""Identify the weights of a network in memory by their current contents."""
 
 import hashlib
 import json
