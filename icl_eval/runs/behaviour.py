@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from icl_eval.runs.records import Record
-from icl_eval.tasks.examples import normalise
+from icl_eval.tasks.examples import normalize
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Behaviour:
 def measure_behaviour(records: Iterable[Record]) -> Behaviour | None:
     """Return how a task's outputs agree with their demonstrations; None where no prompt shows a target."""
     known = list(records)
-    shown = [[normalise(one.target) for one in record.demonstrations if one.target is not None] for record in known]
+    shown = [[normalize(one.target) for one in record.demonstrations if one.target is not None] for record in known]
     if not any(shown):
         return None
 
@@ -49,8 +49,8 @@ def measure_behaviour(records: Iterable[Record]) -> Behaviour | None:
         counted = [(record, targets) for record, targets in chosen if targets]
         if not counted:
             return None
-        outputs = sum(normalise(record.prediction) in targets for record, targets in counted)
-        truths = sum(not set(map(normalise, record.targets)).isdisjoint(targets) for record, targets in counted)
+        outputs = sum(normalize(record.prediction) in targets for record, targets in counted)
+        truths = sum(not set(map(normalize, record.targets)).isdisjoint(targets) for record, targets in counted)
         return Agreement(len(counted), outputs / len(counted), truths / len(counted))
 
     return Behaviour(agreement(lambda targets: targets), agreement(_majority), agreement(lambda targets: targets[-1:]))

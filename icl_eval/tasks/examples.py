@@ -234,7 +234,7 @@ def _build_task(
     return Task(name, instruction, labels, candidates, examples, _hash(candidates, examples))
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Return a text after Unicode normalisation (NFKC), case folding and squeezing of white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 

@@ -30,7 +30,7 @@ _GPT2_RULE = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion"}
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write the model and the tokenizer of `gguf` to `folder`; raises ModelUnavailableError.
 
-    If there is no room in the folder, raises OSError.
+    Raises OSError if the disk is full.
     """
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
@@ -40,13 +40,13 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         with quiet_transformers(reports=False):  # `GgufClaims` checks the weights
             _convert(gguf, folder)
     except Exception as error:  # transformers and gguf raise a dozen types for files that they cannot read
-        if number := _find_disk_errno(error):
+        if number := _find_lack_of_space(error):
             raise OSError(number, os.strerror(number)) from error
         raise ModelUnavailableError(f"{gguf} cannot be converted: {describe_error(error)}") from error
 
 
-def _find_disk_errno(error: Exception) -> int | None:
-    """Return the errno of an error that says the disk is full, else None; safetensors only has it in its message."""
+def _find_lack_of_space(error: Exception) -> int | None:
+    """Return the `errno` of an error that reports a full disk; safetensors gives it only in its message."""
     match = re.search(r"\(os error (\d+)\)", str(error))
     number = int(match[1]) if match else getattr(error, "errno", None)
     return number if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
