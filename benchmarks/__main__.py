@@ -59,7 +59,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=FAMILIES,
         default=FAMILIES,
         metavar="NAME",
-        help="besides icl_eval: " + ", ".join(FAMILIES[1:]),
+        help="in addition to icl_eval: " + ", ".join(FAMILIES[1:]),
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument(

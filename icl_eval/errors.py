@@ -29,7 +29,7 @@ class OutputError(IclEvalError):
 
 
 class UserError(IclEvalError):
-    """Base class of errors that the user can fix by changing the request.
+    """Base class of errors that the user can fix, such as a wrong option or a damaged file.
 
     >>> try:
     ...     icl_eval.preview(num_fewshot=-1)

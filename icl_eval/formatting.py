@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def short(score: float) -> str:
+def format_score(score: float) -> str:
     """Return a score with three decimals up to 2, one decimal above, and in scientific notation from a million on."""
     size = abs(score)
     return f"{score:.3f}" if size <= 2 else f"{score:.1f}" if size < 1e6 else f"{score:.2e}"
@@ -20,28 +20,28 @@ def typeset(number: str) -> str:
     return number.replace("-", "−")
 
 
-def counted(count: int, noun: str) -> str:
+def count_noun(count: int, noun: str) -> str:
     """Return a count with its noun, in the singular or the plural."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def listed(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
     """Return the first three names and the number of remaining ones."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def probability(p_value: float) -> str:
+def format_p_value(p_value: float) -> str:
     """Return a p-value with three decimals, or with one significant digit if it is below 0.001."""
     return f"{p_value:.3f}" if p_value >= 0.001 else f"{p_value:.1g}"
 
 
-def signed(difference: float) -> str:
+def format_difference(difference: float) -> str:
     """Return a difference of scores, with its sign."""
-    return ("+" if difference > 0 else "") + short(difference)
+    return ("+" if difference > 0 else "") + format_score(difference)
 
 
-def format_interval(ends: tuple[float, float] | None, number: Callable[[float], str] = short) -> str:
-    """Return the ends of an interval; an empty string where there is none."""
+def format_interval(ends: tuple[float, float] | None, number: Callable[[float], str] = format_score) -> str:
+    """Return the ends of an interval, or an empty string if there is no interval."""
     return "" if ends is None else f"{number(ends[0])} to {number(ends[1])}"
 
 
@@ -50,7 +50,7 @@ def format_options(options: Mapping[str, str], separator: str = " ") -> str:
     return separator.join(f"{key}={value}" for key, value in options.items())
 
 
-def written(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as one would write it in a configuration."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
@@ -59,33 +59,33 @@ _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 """Characters that move the cursor or change the colour or order of other text; line breaks and tabs are allowed."""
 
 
-def shown(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""Return a string with its control characters escaped, so that a terminal does not execute them.
 
-    >>> shown("\x1b[2J")
+    >>> escape_controls("\x1b[2J")
     '\\x1b[2J'
     """
     return _HIDDEN.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-def one_line(text: str) -> str:
-    """Return a string with each run of white space as one space."""
+def join_lines(text: str) -> str:
+    """Return a string with each run of white space replaced by one space."""
     return " ".join(text.split())
 
 
 def describe_error(error: BaseException) -> str:
-    """Return what an error says on one line; the name of its type where it says nothing."""
-    return one_line(str(error)) or type(error).__name__
+    """Return the message of an error on one line, or the name of its type if the message is empty."""
+    return join_lines(str(error)) or type(error).__name__
 
 
-def unknown_key(key: str, known: Sequence[str]) -> str:
+def describe_unknown_key(key: str, known: Sequence[str]) -> str:
     """Return the error message for an unknown key, with the closest known key as a suggestion."""
     close = difflib.get_close_matches(key, known, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     return f"unknown key '{key}'{hint} (known: {', '.join(sorted(known)) or 'none'})"
 
 
-def shortened(name: str, text: str, size: int) -> str:
+def shorten_name(name: str, text: str, size: int) -> str:
     """Return a name cut to a number of bytes, followed by a digest that keeps it unique.
 
     Args:

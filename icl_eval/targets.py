@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import unknown_key, written
+from icl_eval.formatting import describe_unknown_key, format_value
 
 Seed = typing.Annotated[int, Field(ge=0, lt=2**63)]
 """The type of a random seed."""
@@ -56,7 +56,7 @@ def build_named(choice: Any, key: str, family: Family) -> Any:
     arguments = dict(choice) if isinstance(choice, Mapping) else {}
     name = str(arguments.pop("name", None))
     if name not in family.classes:
-        raise ConfigError(f"{key}={written(choice)}: its name must be one of {', '.join(sorted(family.classes))}")
+        raise ConfigError(f"{key}={format_value(choice)}: its name must be one of {', '.join(sorted(family.classes))}")
     return _construct(_load(family, family.classes[name]), arguments, key, {})
 
 
@@ -88,12 +88,12 @@ def name_choice(classes: Mapping[str, str], class_name: str, options: Mapping[st
 def _split(config: Any, key: str, family: Family) -> tuple[str, dict[str, Any]]:
     """Return the class name and the arguments in a configuration."""
     if not isinstance(config, Mapping):
-        raise ConfigError(f"{key}={written(config)}: must be a mapping whose _target_ is {family.description}")
+        raise ConfigError(f"{key}={format_value(config)}: must be a mapping whose _target_ is {family.description}")
     if "_target_" not in config:
         raise ConfigError(f"{key}: has no _target_; it must be {family.description}")
     package, _, class_name = str(config["_target_"]).rpartition(".")
     if package.split(".")[0] != "icl_eval" or class_name not in family.classes.values():
-        raise ConfigError(f"{key}._target_={written(config['_target_'])}: must be {family.description}")
+        raise ConfigError(f"{key}._target_={format_value(config['_target_'])}: must be {family.description}")
     return class_name, {name: value for name, value in config.items() if name != "_target_"}
 
 
@@ -106,7 +106,7 @@ def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: 
     hints.pop("return", None)
     for name, value in arguments.items():
         if name not in hints:
-            raise ConfigError(unknown_key(f"{key}.{name}", [f"{key}.{hint}" for hint in hints]))
+            raise ConfigError(describe_unknown_key(f"{key}.{name}", [f"{key}.{hint}" for hint in hints]))
         if is_dataclass(hints[name]) and isinstance(value, Mapping):
             arguments[name] = _construct(hints[name], dict(value), f"{key}.{name}", optional)
         else:
@@ -124,4 +124,4 @@ def _validate(key: str, value: Any, hint: Any) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
-        raise ConfigError(f"{key}={written(value)}: {error.errors()[0]['msg']}") from None
+        raise ConfigError(f"{key}={format_value(value)}: {error.errors()[0]['msg']}") from None

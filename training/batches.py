@@ -25,7 +25,7 @@ from training.tokenizers import EOS_ID, PAD_ID, encode
 from training.wordings import Wording
 
 IGNORED = -100
-"""The target of a position without a target."""
+"""Marks a position without a target, as in torch's cross-entropy."""
 _SHARED, _PADDING = 0, -1
 """Groups of shared tokens and of padding; the groups of questions count from 1."""
 

@@ -3,7 +3,7 @@
 | family      | a demonstration         | what the rule draws                                            |
 |-------------|-------------------------|----------------------------------------------------------------|
 | `lexicon`   | `dobu kale → mepi suna` | an invented word for each of four invented words               |
-| `rearrange` | `bkfd → dbk`            | which letter of the question stands at each place of the answer |
+| `rearrange` | `bkfd → dbk`            | which letter of the question goes where in the answer          |
 | `labels`    | `dobu kale → suna`      | which of the places decides, and a label for each word there   |
 | `numbers`   | `27 → 31`               | what is added                                                  |
 """

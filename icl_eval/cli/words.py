@@ -12,7 +12,7 @@ from pathlib import Path
 
 from icl_eval.config.overrides import SWEEP_FLAGS
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import one_line, shown
+from icl_eval.formatting import escape_controls, join_lines
 
 _FOLDER_FLAG = "--config-dir"
 _FLAGS = {
@@ -117,7 +117,7 @@ def _follows(flag: str, value: str) -> bool:
 
 def say(sentence: str) -> None:
     """Print a sentence on stderr, in one line and without control characters."""
-    print(f"icl-eval: {shown(one_line(sentence))}", file=sys.stderr)
+    print(f"icl-eval: {escape_controls(join_lines(sentence))}", file=sys.stderr)
 
 
 class LogFormatter(logging.Formatter):
@@ -125,4 +125,4 @@ class LogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as it is printed."""
-        return shown(super().format(record))
+        return escape_controls(super().format(record))

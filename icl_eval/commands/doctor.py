@@ -20,7 +20,7 @@ from icl_eval.decoding.rules import Rules, apply_rules, start_ids
 from icl_eval.decoding.searches import Greedy
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import Evaluation, PreparedTask, prepare
-from icl_eval.formatting import counted
+from icl_eval.formatting import count_noun
 from icl_eval.models.loading import LanguageModel, load_model
 from icl_eval.models.switching import evaluating
 from icl_eval.reporting.terminal import open_console
@@ -83,7 +83,7 @@ def print_diagnosis(evaluation: Evaluation) -> None:
         comparisons.append(compare(f"{dtype}: with cache, without", batched[dtype], without))
     name = f"{_REFERENCE} batched, {other} batched"
     comparisons.append(compare(name, batched[_REFERENCE], batched[other]))
-    title = f"{model.name} on {counted(len(task.prompts), 'prompt')} of {task.plan.task.name}"
+    title = f"{model.name} on {count_noun(len(task.prompts), 'prompt')} of {task.plan.task.name}"
     longest = max(len(prompt.decoder_ids) for prompt in task.prompts) + task.plan.max_new_tokens
     _print(comparisons, title, capabilities_of(model).splits(longest))
 

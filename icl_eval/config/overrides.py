@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 
 from icl_eval.config.schema import Texts, is_string, leaves, takes_text, type_of
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import written
+from icl_eval.formatting import format_value
 
 _GROUPS_THAT_ADD_UP = ("task", "metrics", "experiment")
 """Groups of which a list can be chosen; of any other, Hydra would lay one over the other without a word."""
@@ -189,7 +189,7 @@ def _with_strings(key: str, kind: Any, value: Any, text: str) -> str:
         place = type_of(kind, keys)
         if is_string(place) and not isinstance(one, str | QuotedString) and not (one is None and place is not str):
             example = '["1_000","1.10"]' if isinstance(value, list) else "{" + f'{keys[-1]}: "1.10"' + "}"
-            raise ConfigError(f"{key}: {written(one)} in it is no string; quote such strings: {key}='{example}'")
+            raise ConfigError(f"{key}: {format_value(one)} in it is no string; quote such strings: {key}='{example}'")
     if kind == dict[str, str] and not value:
         raise ConfigError(f"{key}: an empty mapping changes nothing; leave it out")
     if kind not in (dict[str, str], list[str], Texts):

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from icl_eval.config.schema import ModelConfig, RunConfig, TaskConfig, TemplateConfig, is_string, leaves, type_of
 from icl_eval.config.setup import conf_dir
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import written
+from icl_eval.formatting import format_value
 
 TRUST_KEYS = {"trust_remote_code", "allow_pickle"}
 _SCHEMAS = {"task": TaskConfig, "template": TemplateConfig, "model": ModelConfig, "experiment": RunConfig}
@@ -118,7 +118,7 @@ def _require_default(path: Path, default: Any) -> None:
         strays = ".." in f"{place}{name}" or "hydra" in steps or (steps[0] == "" != group and steps[1] not in own)
         words = set(re.findall(r"\w+", package))
         if strays or words & (TRUST_KEYS | {"hydra"}) or any(keyword in package for keyword in KEYWORDS):
-            entry = f"{choice}: {written(name)}" if name != "" else choice
+            entry = f"{choice}: {format_value(name)}" if name != "" else choice
             known = ", ".join(sorted(own))
             raise ConfigError(f"{path}: defaults: {entry}: must be a config of one of the groups {known}")
 
@@ -132,7 +132,7 @@ def _require_strings(path: Path, group: str, content: Mapping[Any, Any]) -> None
         kind = type_of(schema, keys)
         if is_string(kind) and not isinstance(value, str) and not (value is None and kind is not str):
             raise ConfigError(
-                f"{path}: {_dotted(keys)}: YAML reads {written(value)} here, which is no string; put it in quotes"
+                f"{path}: {_dotted(keys)}: YAML reads {format_value(value)} here, which is no string; put it in quotes"
             )
     for keys, mapping in _mappings(content):
         if not mapping and type_of(schema, keys) == dict[str, str]:

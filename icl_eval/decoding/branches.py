@@ -59,13 +59,13 @@ class BranchingPrompt:
     """Empty for a decoder-only network, and if the rows share the encoder's states."""
     own_ids: Ids
     """Decoder tokens after the prefix; at least one."""
-    texts: tuple[Ids, ...]
+    continuations: tuple[Ids, ...]
     """Token ids of each continuation."""
 
     @cached_property
     def tree(self) -> Tree:
         """The continuations as a tree, in which shared tokens appear once."""
-        return build_tree(self.texts)
+        return build_tree(self.continuations)
 
 
 class Branches(Protocol):
@@ -173,19 +173,22 @@ class ForkedBranches:
         memory = self._run_prompts(rows)
         log_probs: dict[tuple[int, Ids], tuple[float, ...]] = {}
         for number, row in enumerate(rows):
-            for text in row.texts:
-                log_probs[number, text] = _pick(memory.logits[number, None], [0], text[:1])
+            for continuation in row.continuations:
+                log_probs[number, continuation] = _pick(memory.logits[number, None], [0], continuation[:1])
         # Continuations that differ only in their last token share a row.
         ends: defaultdict[tuple[int, Ids], list[Ids]] = defaultdict(list)
-        for number, text in log_probs:
-            if len(text) > 1:
-                ends[number, text[:-1]].append(text)
+        for number, continuation in log_probs:
+            if len(continuation) > 1:
+                ends[number, continuation[:-1]].append(continuation)
         lines = sorted(ends, key=lambda line: (-len(line[1]), line))
         for some in _cut(lines, lambda line: self._cost(rows[line[0]], len(line[1]), len(line[1]))):
             for (number, begun), logits in zip(some, self._run_lines(memory, some), strict=True):
-                for text in ends[number, begun]:
-                    log_probs[number, text] += _pick(logits, range(len(begun)), text[1:])
-        return [tuple(log_probs[number, text] for text in row.texts) for number, row in enumerate(rows)]
+                for continuation in ends[number, begun]:
+                    log_probs[number, continuation] += _pick(logits, range(len(begun)), continuation[1:])
+        return [
+            tuple(log_probs[number, continuation] for continuation in row.continuations)
+            for number, row in enumerate(rows)
+        ]
 
     def _run_prompts(self, rows: Sequence[BranchingPrompt]) -> "_PromptState":
         if self._prefix is None:
@@ -240,8 +243,8 @@ def _cut(items: Sequence[Item], cost: Callable[[Item], int]) -> Iterator[list[It
 
 def _pick_tree(logits: torch.Tensor, row: BranchingPrompt) -> LogProbs:
     """Return the log-probabilities of a row's continuations, from logits [1 + places, vocabulary], the root first."""
-    paths = zip(row.tree.paths, row.texts, strict=True)
-    return tuple(_pick(logits, [place - ROOT for place in path], text) for path, text in paths)
+    paths = zip(row.tree.paths, row.continuations, strict=True)
+    return tuple(_pick(logits, [place - ROOT for place in path], continuation) for path, continuation in paths)
 
 
 def _copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache:
@@ -250,10 +253,10 @@ def _copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache
     return copied
 
 
-def _pick(logits: torch.Tensor, columns: Sequence[int], text: Ids) -> tuple[float, ...]:
+def _pick(logits: torch.Tensor, columns: Sequence[int], continuation: Ids) -> tuple[float, ...]:
     """Return each token's log-probability, from logits [columns, vocabulary] and the column that predicts it."""
     chosen = logits[list(columns)]  # [tokens, vocabulary]
     if chosen.dtype != torch.float64:
         chosen = chosen.float()
-    values = chosen.gather(1, torch.tensor(text, device=logits.device)[:, None])[:, 0] - chosen.logsumexp(-1)
+    values = chosen.gather(1, torch.tensor(continuation, device=logits.device)[:, None])[:, 0] - chosen.logsumexp(-1)
     return tuple(values.tolist())

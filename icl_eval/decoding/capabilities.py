@@ -133,7 +133,7 @@ def _run_in_pieces(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor | N
 
 
 def _find_unnumbered(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor | None) -> int | None:
-    """Return the padding id if the network skips it in position ids when it runs whole, but not with a cache."""
+    """Return the padding id if its position depends on whether it comes from a cache, else None."""
     pad_id: int | None = getattr(network.config.get_text_config(decoder=True), "pad_token_id", None)
     if pad_id is None:
         return None

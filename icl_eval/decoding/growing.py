@@ -40,13 +40,13 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no t
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Keep some rows, as tensors without spare room."""
+        """Keep only the rows at `beam_idx`, in new tensors without spare room."""
         super().reorder_cache(beam_idx)
         self._buffers = None
 
 
 def _allocate(held: torch.Tensor, new: torch.Tensor, begin: int) -> torch.Tensor:
-    """Return a buffer that starts with the present states and has room for the new ones and some more."""
+    """Return a buffer that starts with the held states and has room for the new ones and `_ROOM` more tokens."""
     rows, heads, count, size = new.shape
     buffer = new.new_empty(rows, heads, begin + count + _ROOM, size)
     if begin:

@@ -79,7 +79,7 @@ class Hypothesis:
         return Token(self.example_id, token_id, text)
 
     def end(self) -> None:
-        """Finish the completion at its present length."""
+        """Finish the completion at its current length."""
         self.finish_reason = "length"
         self._pieces.append(self._flush())
 

@@ -19,7 +19,7 @@ from icl_eval.models.switching import Switch
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _FREE_FACTOR = 4
-"""Weights are packed, which copies them, if this many times as much memory is free."""
+"""Weights are packed, which copies them, only if this multiple of their size is free in memory."""
 _FORWARDS = {torch.nn.Linear: torch.nn.Linear.forward, Conv1D: Conv1D.forward}
 """The layers that run on oneDNN; Conv1D is GPT-2's layer, with a transposed weight."""
 

@@ -42,7 +42,7 @@ class PreparedModel:
     model: LanguageModel
     capabilities: Capabilities
     prefixes: PrefixStore
-    """Caches that are valid for the network's present state."""
+    """Caches that are valid for the network's current state."""
     _switches: tuple[Switch, ...]
     _is_plain: bool
 
@@ -78,7 +78,7 @@ def prepare(model: LanguageModel) -> PreparedModel:
 
 
 def capabilities_of(model: LanguageModel) -> Capabilities:
-    """Return what a model supports; the first call for a network in its present state runs the trial.
+    """Return what a model supports; the first call for a network in its current state runs the trial.
 
     Raises:
         ConfigError: If the network fails, or its logits with a key/value cache differ from those without.

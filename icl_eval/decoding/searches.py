@@ -187,7 +187,7 @@ def known_options() -> list[str]:
 
 
 def _check_option(option: str, value: Any) -> None:
-    """Refuse an option without effect, and a value that is not a number or too large."""
+    """Refuse an option that has no effect, and a value that is not a number or is too large."""
     if option in _WITHOUT_EFFECT:
         raise ConfigError(f"options.{option}: {_WITHOUT_EFFECT[option]}")
     if isinstance(value, bool) and option not in _SWITCHES:

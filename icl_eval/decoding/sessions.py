@@ -47,7 +47,7 @@ class Session(Protocol):
     """Whether rows of different lengths can join at once, and more rows later."""
 
     def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
-        """Add rows after the present ones and return the logits after each new row, [new rows, vocabulary]."""
+        """Append rows and return the logits after each of them, [new rows, vocabulary]."""
 
     def step(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Append one token to each row and return the next logits, [rows, vocabulary]."""
@@ -75,8 +75,8 @@ class SplitSession:
         Args:
             network: A decoder-only network whose attention is `split_attention`.
             prefix: The complete cache of the shared prefix; None if there is no prefix.
-            num_rows: The maximum number of rows at one time.
-            longest_own: The maximum number of tokens with which a row joins.
+            num_rows: The maximum number of rows at a time.
+            longest_own: The maximum number of own tokens of a new row.
             max_new_tokens: The maximum number of tokens appended to a row.
             reported_length: The cache length reported to the network; the default only says that it is not empty.
         """
@@ -93,7 +93,7 @@ class SplitSession:
 
     @torch.inference_mode()
     def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
-        """Add rows after the present ones and return the logits after each new row, [new rows, vocabulary]."""
+        """Append rows and return the logits after each of them, [new rows, vocabulary]."""
         self._firsts += [self._end - len(row.own_ids) for row in rows]
         begin = len(self._firsts) - len(rows)
         logits = []
@@ -186,7 +186,7 @@ class UniformSession:
 
     @torch.inference_mode()
     def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
-        """Add all rows, which have the same length, and return the logits after each, [rows, vocabulary]."""
+        """Add all rows, which must have the same length, and return the next logits, [rows, vocabulary]."""
         if self._prefix is None:
             self._cache = new_cache(self._network.config)
         else:

@@ -32,7 +32,7 @@ PREFIX_CACHE_MB = 1000
 """Default size of the prefix cache, in megabytes."""
 _MEGABYTE = 1_000_000
 _FREE_SHARE = 8
-"""Waiting rows join when one place in this many is free: a forward pass for one row costs nearly what a few cost."""
+"""Waiting rows join when one slot in this many is free: a forward pass for one row costs almost as much as for two."""
 _LENGTH_SPREAD = 16
 """Rows that cannot be padded are decoded together if their lengths differ by at most this number of tokens."""
 

@@ -37,7 +37,7 @@ class Tree:
         return depths
 
     def seen(self) -> torch.Tensor:
-        """Return whether each token attends to each other one, [tokens, tokens]: to its ancestors and itself."""
+        """Return the attention mask, [tokens, tokens]: each token attends to its ancestors and to itself."""
         seen = torch.eye(len(self.ids), dtype=torch.bool)
         for place, parent in enumerate(self.parents):
             if parent != ROOT:
@@ -45,13 +45,13 @@ class Tree:
         return seen
 
 
-def build_tree(texts: Sequence[Ids]) -> Tree:
+def build_tree(continuations: Sequence[Ids]) -> Tree:
     """Return the tree of some continuations, each of at least one token."""
     places: dict[tuple[int, int], int] = {}
     paths = []
-    for text in texts:
+    for continuation in continuations:
         path = [ROOT]
-        for token_id in text[:-1]:
+        for token_id in continuation[:-1]:
             path.append(places.setdefault((path[-1], token_id), len(places)))
         paths.append(tuple(path))
     return Tree(

@@ -5,7 +5,7 @@ from typing import Any
 
 from icl_eval.demonstrations.leaks import find_duplicates, find_near_duplicates
 from icl_eval.evaluation.preparation import PreparedTask
-from icl_eval.formatting import listed
+from icl_eval.formatting import list_names
 from icl_eval.tasks.examples import Example
 
 
@@ -29,7 +29,7 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
         if 0 < plan.max_new_tokens < _num_tokens(tokenizer, example.references[0])
     ]
     if too_long:
-        yield f"{listed(too_long)}: the first reference is longer than max_new_tokens={plan.max_new_tokens}"
+        yield f"{list_names(too_long)}: the first reference is longer than max_new_tokens={plan.max_new_tokens}"
 
 
 def lint_template(prepared: PreparedTask) -> Iterator[str]:
@@ -55,7 +55,7 @@ def lint_leaks(prepared: PreparedTask) -> Iterator[str]:
     found = find_near_duplicates(shown, plan.match_field)
     if found:
         pairs = [f"{pair.question_id} and {pair.demonstration_id} ({pair.similarity:.2f})" for pair in found]
-        yield f"{listed(pairs)}: question and demonstration read nearly the same, and may share their answer"
+        yield f"{list_names(pairs)}: question and demonstration read nearly the same, and may share their answer"
 
 
 def lint_pool(prepared: PreparedTask) -> Iterator[str]:
@@ -66,7 +66,7 @@ def lint_pool(prepared: PreparedTask) -> Iterator[str]:
     found = [f"{left_out} repeats {kept}" for left_out, kept in find_duplicates(plan.task.pool, plan.match_field)]
     if found:
         share = f"{len(found)} of {len(plan.task.pool)} rows of the pool are duplicates"
-        yield f"{share} ({listed(found)}); each is drawn once"
+        yield f"{share} ({list_names(found)}); each is drawn once"
 
 
 def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any) -> Iterator[str]:
@@ -77,10 +77,10 @@ def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any)
         if any(token in text for text in (*example.inputs.values(), *example.references) for token in special)
     ]
     if injected:
-        yield f"{listed(injected)}: the row's text contains a special token, which the model will take for one"
+        yield f"{list_names(injected)}: the row's text contains a special token, which the model will take for one"
     stopped = [example.id for example in examples if any(s in example.references[0].strip() for s in stop)]
     if stopped:
-        yield f"{listed(stopped)}: the first reference contains a stop string, so it can never be generated whole"
+        yield f"{list_names(stopped)}: the first reference contains a stop string, so it can never be generated whole"
 
 
 def _num_tokens(tokenizer: Any, text: str) -> int:

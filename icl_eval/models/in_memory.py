@@ -1,4 +1,4 @@
-"""Identify the weights of a network in memory by their present contents."""
+"""Identify the weights of a network in memory by their current contents."""
 
 import hashlib
 import json
@@ -50,6 +50,6 @@ def _describe_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         pieces = str(sorted(tokenizer.get_vocab().items()))
-    else:  # how the last call padded and truncated stays in it, and changes no other call
+    else:  # the padding and truncation of the last call are stored in it, but affect no other call
         pieces = json.dumps({**json.loads(backend.to_str()), "padding": None, "truncation": None})
     return f"{type(tokenizer).__qualname__}{pieces}{tokenizer.chat_template}"

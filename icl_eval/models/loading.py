@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
-from icl_eval.formatting import listed
+from icl_eval.formatting import list_names
 from icl_eval.models.in_memory import WeightsInMemory, digest_network
 from icl_eval.models.memory import free_bytes, is_out_of_memory
 from icl_eval.models.quiet import quiet_transformers
@@ -68,7 +68,7 @@ class ModelCard:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LanguageModel:
-    """A loaded model; every function that runs its network restores the network's state.
+    """A loaded model; every function that runs its network leaves it unchanged.
 
     A network loaded by `load_model` is in evaluation mode and needs no gradients. Any other network is switched to
     evaluation mode while it runs.
@@ -100,7 +100,7 @@ class LanguageModel:
 
         Args:
             network: A decoder-only or encoder-decoder network of transformers. Its weights, hooks and modules may
-                change at any time: each call uses the network in its present state.
+                change at any time: each call uses the network in its current state.
             tokenizer: Its tokenizer.
             name: The model's name in reports; None for the name in the network's configuration.
 
@@ -122,11 +122,11 @@ class LanguageModel:
         )
 
     def pin(self) -> "LanguageModel":
-        """Return the model with the identity of its present contents, no matter where it was loaded from."""
+        """Return the model with the identity of its current contents, no matter where it was loaded from."""
         return replace(self, identity=digest_network(self.network, self.tokenizer))
 
     def identify(self) -> str:
-        """Return the identity of the weights; if it is unknown, a digest of their present contents."""
+        """Return the identity of the weights; if it is unknown, a digest of their current contents."""
         return self.identity or digest_network(self.network, self.tokenizer)
 
 
@@ -294,7 +294,9 @@ def _refuse_unknown(
     """Refuse tokens that have no embedding in the network; raises ModelUnavailableError."""
     beyond = sorted({token_id for token_id in ids if num_tokens is not None and token_id >= num_tokens})
     if beyond:
-        names = listed([str(token) for token in tokenizer.convert_ids_to_tokens(beyond[:3])] + [""] * len(beyond[3:]))
+        names = list_names(
+            [str(token) for token in tokenizer.convert_ids_to_tokens(beyond[:3])] + [""] * len(beyond[3:])
+        )
         raise ModelUnavailableError(
             f"the tokenizer of {name} has {len(tokenizer):,} tokens and its network only {num_tokens:,}: {names} "
             "cannot be embedded (the tokenizer, or vocab_size in config.json, belongs to another model)"
@@ -434,7 +436,7 @@ def _local_options(spec: ModelSpec) -> dict[str, Any]:
 
 @contextmanager
 def _reading(weights: Weights, what: str, reports: bool = True) -> Iterator[None]:
-    """Turn any error of a block into one sentence that says what could not be read."""
+    """Turn any error inside a block into a ModelUnavailableError that says what could not be read."""
     try:
         with quiet_transformers(reports):
             yield

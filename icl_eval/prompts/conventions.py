@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import listed
+from icl_eval.formatting import list_names
 from icl_eval.prompts.building import Context, EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import encode_prompt, pieces_of
 
@@ -211,7 +211,7 @@ def _language_ids(tokenizer: Any) -> dict[str, int]:
 
 
 def _no_language(model: str, known: Mapping[str, Any]) -> ConfigError:
-    codes = listed(sorted(known))
+    codes = list_names(sorted(known))
     return ConfigError(
         f"model.target_language: {model} translates into several languages; choose one with "
         f"model.target_language=… ({codes})"

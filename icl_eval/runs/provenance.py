@@ -12,7 +12,7 @@ from typing import Any
 
 import icl_eval
 from icl_eval.errors import FingerprintMismatchError
-from icl_eval.formatting import listed
+from icl_eval.formatting import list_names
 from icl_eval.runs.migration import upgrade_identity
 from icl_eval.runs.reports import write_json
 
@@ -123,6 +123,6 @@ def _require_no_results(folder: Path) -> None:
     )
     if found:
         raise FingerprintMismatchError(
-            f"{folder} has {listed(found)}, but no fingerprint.json that says of which run; {_CHOOSE} or move "
+            f"{folder} has {list_names(found)}, but no fingerprint.json that says of which run; {_CHOOSE} or move "
             "what is there"
         )

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from icl_eval.cli.words import say
-from icl_eval.formatting import shown
+from icl_eval.formatting import escape_controls
 from icl_eval.reporting.terminal import open_console
 
 KNOWN = (
@@ -128,7 +128,7 @@ WRITTEN_OUT = r"\x1b]0;title\x07\x1b[2J\x9b31m\rgone\u202e"
 
 
 def test_control_characters_are_written_out_wherever_text_is_printed(capsys):
-    assert shown(f"a\tb\n{HOSTILE}") == f"a\tb\n{WRITTEN_OUT}"
+    assert escape_controls(f"a\tb\n{HOSTILE}") == f"a\tb\n{WRITTEN_OUT}"
     say(HOSTILE.replace("\r", ""))
     open_console().print(HOSTILE)
     out, err = capsys.readouterr()

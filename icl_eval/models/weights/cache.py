@@ -26,7 +26,7 @@ def cache_folder() -> Path:
 
 
 def get_or_make(key: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder `key` of the cache; if it does not exist yet, `make` fills it first."""
+    """Return the folder `key` of the cache, after calling `make` to fill it if it does not exist yet."""
     final = cache_folder() / key
     if final.is_dir():
         return final

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import ModelUnavailableError
-from icl_eval.formatting import listed
+from icl_eval.formatting import list_names
 from icl_eval.models.weights.folders import count_bytes, find_weight_files, read_safetensors_header
 
 if TYPE_CHECKING:
@@ -63,16 +63,16 @@ def check_loading(name: str, network: "PreTrainedModel", loading_info: Mapping[s
     Raises ModelUnavailableError.
     """
     if missing := sorted(loading_info["missing_keys"]):
-        raise ModelUnavailableError(f"{name} lacks {len(missing)} of its weights: {listed(missing)}")
+        raise ModelUnavailableError(f"{name} lacks {len(missing)} of its weights: {list_names(missing)}")
     if mismatched := sorted(key for key, *_ in loading_info["mismatched_keys"]):
-        raise ModelUnavailableError(f"{name} has weights whose sizes contradict config.json: {listed(mismatched)}")
+        raise ModelUnavailableError(f"{name} has weights whose sizes contradict config.json: {list_names(mismatched)}")
     known = {_NUMBERED.sub(".#.", key) for key, _ in network.named_parameters()}
     unexpected = sorted(loading_info["unexpected_keys"])
     # More layers of the network's kind, or a bias for a layer that has none here.
     if lost := [key for key in unexpected if _NUMBERED.sub(".#.", re.sub(r"\.bias$", ".weight", key)) in known]:
-        raise ModelUnavailableError(f"{name} has weights that config.json does not describe: {listed(lost)}")
+        raise ModelUnavailableError(f"{name} has weights that config.json does not describe: {list_names(lost)}")
     if unexpected:
-        logger.warning("%s has weights that its network does not use: %s", name, listed(unexpected))
+        logger.warning("%s has weights that its network does not use: %s", name, list_names(unexpected))
 
 
 def check_numbers(folder: Path, name: str, network: "PreTrainedModel", dtype: str) -> None:

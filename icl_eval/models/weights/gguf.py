@@ -34,7 +34,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     """
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ModelUnavailableError(f"{gguf} is not a GGUF file (it does not start with the bytes GGUF)")
+            raise ModelUnavailableError(f"{gguf} is not a GGUF file (it does not start with the bytes 'GGUF')")
     logger.info("converting %s to float32 safetensors, once (%.0f MB)", gguf.name, gguf.stat().st_size / 1e6)
     try:
         with quiet_transformers(reports=False):  # `GgufClaims` checks the weights

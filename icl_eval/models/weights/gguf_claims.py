@@ -18,7 +18,7 @@ import numpy as np
 from gguf import GGUFReader
 
 from icl_eval.errors import ModelUnavailableError
-from icl_eval.formatting import listed
+from icl_eval.formatting import list_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -147,10 +147,12 @@ class GgufClaims:
     def check_network(self, network: "PreTrainedModel", loading_info: Mapping[str, Any]) -> None:
         """Refuse a network that the file does not fill, or that differs from the file; raises ModelUnavailableError."""
         if missing := sorted(loading_info["missing_keys"]):
-            raise ModelUnavailableError(f"it lacks {len(missing)} of its network's weights: {listed(missing)}")
+            raise ModelUnavailableError(f"it lacks {len(missing)} of its network's weights: {list_names(missing)}")
         known = _list_known_tensors(network, self.architecture) | {_ROPE_FACTORS}
         if unused := sorted(name for name in self.tensors if name not in known and not name.endswith(_NEVER_USED)):
-            raise ModelUnavailableError(f"its network has no place for {len(unused)} of its tensors: {listed(unused)}")
+            raise ModelUnavailableError(
+                f"its network has no place for {len(unused)} of its tensors: {list_names(unused)}"
+            )
         expected = self.settings.get("attention.scale")
         scales = {module.scaling for module in network.modules() if isinstance(getattr(module, "scaling", 0), float)}
         if expected and not all(_is_same(expected, scale) for scale in scales):
@@ -202,7 +204,9 @@ class GgufClaims:
         }
         keys = sorted(key for key in self.settings if key in _ROPE_KEYS and key != "rope.scaling.type")
         if not angles and (keys or self.rope_factors is not None):
-            raise ModelUnavailableError(f"it says {listed(keys or [_ROPE_FACTORS])}, but its network has no rotation")
+            raise ModelUnavailableError(
+                f"it says {list_names(keys or [_ROPE_FACTORS])}, but its network has no rotation"
+            )
         for name, actual in angles.items():
             self._check_angles(name, actual)
 
