@@ -1,4 +1,4 @@
-"""Free prompts: strings of a user's own, without a task, checked and encoded for a model."""
+"""Free prompts: check and encode prompts that the user types, without a task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ DEFAULT_MAX_NEW_TOKENS = 50
 
 @dataclass(frozen=True)
 class FreePrompts:
-    """Prompts that fit a model, and the model."""
+    """Encoded prompts and the loaded model that they fit."""
 
     model: LanguageModel
     conventions: Conventions
     search: Search
     max_new_tokens: int
     encoded: tuple[EncodedPrompt, ...]
-    """In the order of the strings."""
+    """The encoded prompts, in the order given."""
 
 
 def open_prompts(
@@ -33,18 +33,18 @@ def open_prompts(
     model: LanguageModel | None = None,
     default_max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
 ) -> FreePrompts:
-    """Encode prompts, check that they fit, and then load the model.
+    """Encode prompts, check that they fit the model, and then load it.
 
     Args:
         config: The options of the command.
-        search: What its `decoding` asks for.
-        prompts: What an encoder reads, or what a decoder-only model continues.
-        decoder_prompt: How the answers of an encoder-decoder model begin.
-        model: A model in memory, in place of the configuration's.
-        default_max_new_tokens: How many tokens a completion may have if the options do not say.
+        search: The search that `decoding` selects.
+        prompts: The encoder input, or the text that a decoder-only model continues.
+        decoder_prompt: The text with which the outputs of an encoder-decoder model begin.
+        model: A model in memory, used instead of the one in the configuration.
+        default_max_new_tokens: The limit on new tokens if `max_new_tokens` is not set.
 
     Raises:
-        UserError: When an option is impossible or a prompt does not fit.
+        UserError: If an option is invalid or a prompt does not fit.
     """
     check_model_options(config)
     max_new_tokens = config.max_new_tokens or default_max_new_tokens
