@@ -1,7 +1,7 @@
-"""Targets: the object that a `_target_` names, built from the keys beside it.
+"""Targets: build the object that a `_target_` names, with the other keys as its arguments.
 
-Each key of a configuration builds objects of its own family and no others. The last part of a `_target_` says which;
-the modules before it do not count, so that a configuration outlives a move of the code.
+Each key of a configuration can only build classes of its own family. Only the last part of a `_target_` counts, not the
+modules before it, so that a configuration stays valid when code moves.
 """
 
 import typing
@@ -16,7 +16,7 @@ from icl_eval.errors import ConfigError
 from icl_eval.formatting import unknown_key, written
 
 Seed = typing.Annotated[int, Field(ge=0, lt=2**63)]
-"""The type of an argument that decides draws."""
+"""The type of a random seed."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Family:
     """The classes that one key of a configuration can build."""
 
     module: str
-    """Where they are; imported when one of them is built, since metrics take seconds."""
+    """The module of the classes, imported only when one is built, because importing metrics takes seconds."""
     classes: Mapping[str, str]
-    """Their names, by what a user writes to choose them."""
+    """The class names, by the names that users write."""
 
     @property
     def description(self) -> str:
-        """Which classes these are, for messages."""
+        """The allowed classes, for messages."""
         return f"a class of {self.module}: {', '.join(sorted(set(self.classes.values())))}"
 
 
@@ -38,47 +38,47 @@ def build(config: Mapping[str, Any], key: str, family: Family, optional: Mapping
     """Build the object that a `_target_` names, with the other keys as its arguments.
 
     Args:
-        config: `_target_`, a class of the family, and its arguments. An argument that is a dataclass of ours is built
-            from a mapping of its fields.
-        key: Where the configuration stands, for messages.
-        family: What can be built here.
-        optional: Arguments that are given where the class takes them.
+        config: The `_target_`, a class of the family, and its arguments. A dataclass argument is built from a mapping
+            of its fields.
+        key: The key of the configuration, for messages.
+        family: The classes that the key can build.
+        optional: Arguments that are passed only if the class takes them.
 
     Raises:
-        ConfigError: When the target is not of the family, or an argument is unknown, missing or of the wrong type.
+        ConfigError: If the target is not in the family, or an argument is unknown, missing or of the wrong type.
     """
     class_name, arguments = _split(config, key, family)
     return _construct(_load(family, class_name), arguments, key, optional or {})
 
 
 def build_named(choice: Any, key: str, family: Family) -> Any:
-    """Build an object again from what `name_target` returned for it; raises ConfigError, as `build` does."""
+    """Build an object from a choice that `name_target` returned; raises ConfigError."""
     arguments = dict(choice) if isinstance(choice, Mapping) else {}
     name = str(arguments.pop("name", None))
     if name not in family.classes:
-        raise ConfigError(f"{key}={written(choice)}: its name must be one of {', '.join(sorted(family.classes))}")
+        raise ConfigError(f"{key}={written(choice)}: the name must be one of {', '.join(sorted(family.classes))}")
     return _construct(_load(family, family.classes[name]), arguments, key, {})
 
 
 def name_target(config: Any, key: str, family: Family) -> dict[str, Any]:
-    """Return a configuration with the name of its choice in place of its `_target_`; imports nothing.
+    """Return a configuration with the choice's name instead of its `_target_`, without importing the class.
 
     Raises:
-        ConfigError: When the target is not of the family.
+        ConfigError: If the target is not in the family.
     """
     return name_choice(family.classes, *_split(config, key, family))
 
 
 def name_choice(classes: Mapping[str, str], class_name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a choice as files hold it: its name, and its options beside it.
+    """Return a choice as files store it: a mapping with its name and its options.
 
     Args:
-        classes: What the names of a group stand for. Of several names for one class, the right one ends with the value
-            of an option, as `numeric_flexible` does.
-        class_name: The class that is built.
-        options: Its arguments. One that is itself called `name` becomes a part of the choice's: `hub:rouge`.
+        classes: The class names of a group, by choice. If several choices share a class, the right one ends with the
+            value of an option, such as `numeric_flexible`.
+        class_name: The name of the class to build.
+        options: The arguments of the class. An argument called `name` becomes part of the choice's name: `hub:rouge`.
     """
-    names = [name for name, named in classes.items() if named == class_name]
+    names = [name for name, chosen in classes.items() if chosen == class_name]
     name = next((name for name in names if name.rpartition("_")[2] in options.values()), names[0])
     if "name" in options:
         name = f"{name}:{options['name']}"
@@ -86,7 +86,7 @@ def name_choice(classes: Mapping[str, str], class_name: str, options: Mapping[st
 
 
 def _split(config: Any, key: str, family: Family) -> tuple[str, dict[str, Any]]:
-    """Return the name of the class that a configuration names, and the class's arguments."""
+    """Return the class name in a configuration's `_target_`, and the arguments."""
     if not isinstance(config, Mapping):
         raise ConfigError(f"{key}={written(config)}: must be a mapping whose _target_ is {family.description}")
     if "_target_" not in config:
@@ -110,17 +110,17 @@ def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: 
         if is_dataclass(hints[name]) and isinstance(value, Mapping):
             arguments[name] = _construct(hints[name], dict(value), f"{key}.{name}", optional)
         else:
-            arguments[name] = _checked(f"{key}.{name}", value, hints[name])
+            arguments[name] = _validate(f"{key}.{name}", value, hints[name])
     arguments |= {name: value for name, value in optional.items() if name in hints}
     try:
         return built_class(**arguments)
     except TypeError as error:
         raise ConfigError(f"{key}: {error}") from None
-    except ConfigError as error:  # about an argument, which the message begins with
+    except ConfigError as error:  # the message starts with the name of an argument
         raise ConfigError(f"{key}.{error}") from None
 
 
-def _checked(key: str, value: Any, hint: Any) -> Any:
+def _validate(key: str, value: Any, hint: Any) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:

@@ -85,12 +85,12 @@ def _match_and_copy(layer: Any) -> None:
 
 
 def _pair_in_encoder(first: Any, second: Any) -> None:
-    """What follows a token is brought to it (head 1); where it occurs again, that is fetched (head 3)."""
+    """What follows a token is in_memory to it (head 1); where it occurs again, that is fetched (head 3)."""
     width, model_width = first.key_value_proj_dim, first.d_model
-    brought, fetched = _head(first, 1), _head(second, 3)
+    in_memory, fetched = _head(first, 1), _head(second, 3)
     content = torch.randn(width, model_width) * model_width**-0.5
     passage = _orthonormal(model_width, width) * STRENGTH
-    first.v.weight[brought], first.o.weight[:, brought] = content, passage
+    first.v.weight[in_memory], first.o.weight[:, in_memory] = content, passage
     second.v.weight[fetched], second.o.weight[:, fetched] = passage.T, content.T * STRENGTH
 
 
