@@ -1,11 +1,11 @@
-"""Benchmarks: the same weights and the same prompts through `icl_eval` and through what people use otherwise.
+"""Benchmark `icl_eval` against the usual alternatives, with the same weights and the same prompts.
 
-Run `python -m benchmarks --help` from the repository's root. To trust the numbers, read in this order:
+Run `python -m benchmarks --help` from the repository's root. To check the numbers, read the modules in this order:
 
-    workloads   what is asked
-    systems     what answers
-    rounds      how an answer is timed
-    floor       the least time that the arithmetic and the memory of this machine allow
-    machine     what the numbers were measured on, and who else was using it
-    tables      how they are written down
+    workloads   the prompts
+    systems     the programs that complete them
+    rounds      how they are timed
+    floor       the minimum time that this machine's arithmetic and memory allow
+    machine     the machine, and its load from other processes
+    tables      the results as Markdown
 """

@@ -28,12 +28,12 @@ _DEFAULT_MODEL = Path(__file__).parent.parent / "conf/model/smollm2_135m.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what is asked for, and print tables as they are ready."""
+    """Run the chosen benchmarks and print each table as soon as it is ready."""
     options = _parse(arguments)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     for family, package in PACKAGES.items():
         if family in options.systems and not find_spec(package):
-            _tell(f"{family} is not installed and left out (benchmarks/README.md says how to install it)")
+            _tell(f"skipping {family}, which is not installed (benchmarks/README.md says how to install it)")
     model = load_model(_model_spec(options.model), options.dtype, "cpu")
     facts = {**machine_facts(), "dtype": options.dtype}
     print(render_machine(facts), flush=True)
@@ -59,7 +59,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=FAMILIES,
         default=FAMILIES,
         metavar="NAME",
-        help="besides icl_eval: " + ", ".join(FAMILIES[1:]),
+        help="in addition to icl_eval: " + ", ".join(FAMILIES[1:]),
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument(
@@ -68,17 +68,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_count,
         default=[64],
         metavar="N",
-        help="of each workload; with several numbers, each workload is run with each",
+        help="number of questions in each workload; several numbers run each workload several times",
     )
-    parser.add_argument("--seed", type=int, default=0, help="another one makes up other prompts")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the prompts")
     parser.add_argument(
         "--sample",
         type=_count,
-        help="give all systems but icl_eval only the first so many questions, and scale by count",
+        help="run all systems except icl_eval on the first N questions only, and scale their times",
     )
     parser.add_argument("--rounds", type=_count, default=3)
     parser.add_argument("--model", help="a folder with another decoder-only model")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all timings and texts here as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all timings and answers to this file")
     return parser.parse_args(arguments)
 
 

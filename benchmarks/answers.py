@@ -1,4 +1,4 @@
-"""Answers: what a system wrote after a prompt, cut where the workload says that an answer ends."""
+"""The answers of a system, cut at the workload's stop strings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from benchmarks.workloads import Workload
 
 @dataclass(frozen=True)
 class Answer:
-    """What a system wrote after one prompt."""
+    """The text that a system generated for one prompt."""
 
     text: str
     """Everything before the stop string or the end of the sequence."""
     num_tokens: int | None
-    """How many tokens were generated, the stop string's or the end-of-sequence token included; None if not told."""
+    """Number of generated tokens, including the stop string or the end-of-sequence token; None if it is unknown."""
 
 
 def cut_text(workload: Workload, ids: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Choosers: what finds the most likely of a prompt's choices. All of them run the same network object."""
+"""The systems that find the most likely of a prompt's choices; all of them run the same network object."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from icl_eval.prompts.tokenization import Continuations
 
 
 def build_choosers(families: Sequence[str], workload: Workload) -> list[System]:
-    """Return the systems that can choose; they are told prompts and choices as tokens, lm-eval as texts."""
+    """Return the systems that can choose; they get prompts and choices as token ids, lm-eval gets them as strings."""
     choosers: list[System] = [IclEvalChooser(workload)]
     if "generate" in families:
         choosers.append(ForwardChooser(workload))
@@ -24,7 +24,7 @@ def build_choosers(families: Sequence[str], workload: Workload) -> list[System]:
 
 
 class IclEvalChooser:
-    """This package, with nothing left over from earlier runs."""
+    """This package, without caches from earlier runs."""
 
     name = "icl_eval"
     most_questions = None
@@ -35,13 +35,13 @@ class IclEvalChooser:
     def answer(self, workload: Workload) -> list[Answer]:
         """Return the choices, in the order of the prompts."""
         scorer = LikelihoodScorer(replace(workload.model))
-        found = dict(scorer.score([self._choices[prompt.prompt.example_id] for prompt in workload.prompts]))
-        totals = [[sum(logprobs) for logprobs in found[number]] for number in range(len(workload.prompts))]
-        return _most_likely(workload, totals)
+        scores = dict(scorer.score([self._choices[prompt.prompt.example_id] for prompt in workload.prompts]))
+        totals = [[sum(logprobs) for logprobs in scores[number]] for number in range(len(workload.prompts))]
+        return _pick_most_likely(workload, totals)
 
 
 class ForwardChooser:
-    """The library's network, fed the whole of prompt and choice for each choice; the reference."""
+    """The reference: a full forward pass over prompt and choice for each choice."""
 
     name = "forward pass, one by one"
     most_questions = None
@@ -56,7 +56,7 @@ class ForwardChooser:
         for prompt in workload.prompts:
             choices = self._choices[prompt.prompt.example_id]
             totals.append([self._score(workload, choices, text) for text in choices.texts])
-        return _most_likely(workload, totals)
+        return _pick_most_likely(workload, totals)
 
     @staticmethod
     def _score(workload: Workload, choices: Continuations, text: tuple[int, ...]) -> float:
@@ -80,19 +80,19 @@ class LmEvalChooser:
         """Return the choices, in the order of the prompts."""
         from lm_eval.api.instance import Instance
 
-        asked = [
+        pairs = [
             (prompt.prompt.decoder or "", text)
             for prompt in workload.prompts
             for text in workload.choices[prompt.prompt.example_id]
         ]
-        requests = [Instance("loglikelihood", {}, pair, number) for number, pair in enumerate(asked)]
-        found = iter(self._hflm.loglikelihood(requests, disable_tqdm=True))
-        totals = [[next(found)[0] for _ in workload.choices[prompt.prompt.example_id]] for prompt in workload.prompts]
-        return _most_likely(workload, totals)
+        requests = [Instance("loglikelihood", {}, pair, number) for number, pair in enumerate(pairs)]
+        results = iter(self._hflm.loglikelihood(requests, disable_tqdm=True))
+        totals = [[next(results)[0] for _ in workload.choices[prompt.prompt.example_id]] for prompt in workload.prompts]
+        return _pick_most_likely(workload, totals)
 
 
-def _most_likely(workload: Workload, totals: Sequence[Sequence[float]]) -> list[Answer]:
-    """Return for each prompt the choice with the greatest total log-probability, in nats."""
+def _pick_most_likely(workload: Workload, totals: Sequence[Sequence[float]]) -> list[Answer]:
+    """Return the choice with the largest total log-probability for each prompt."""
     answers = []
     for prompt, values in zip(workload.prompts, totals, strict=True):
         best = max(range(len(values)), key=values.__getitem__)

@@ -1,12 +1,11 @@
-"""Floor: the least time in which this machine could do a workload's work, and what that work is.
+"""Compute the floor of a workload: the minimum time in which this machine could do its work.
 
-    prefill      every distinct token of the prompts, and of choices after them, once, all at once
+    prefill      every distinct token of the prompts and of their choices, once, in one pass
     each step    one token for each unfinished row, all rows together
 
-Either takes as long as its floating-point operations take at the rate of a large matrix product, or as long as
-reading its weights, keys and values takes at the rate of a long sum, whichever is longer. Both rates are measured
-in this process, before and after the systems run. Nothing else is counted: no softmax, no normalization, no
-choosing, no text.
+Each pass takes the longer of two times: its floating-point operations at the rate of a large matrix product, or the
+reading of its weights, keys and values at the rate of a long sum. Both rates are measured in this process, before and
+after the systems run. Nothing else counts: no softmax, no normalization, no choice of tokens, no text.
 """
 
 import time
@@ -21,29 +20,29 @@ from icl_eval.decoding.sharing import common_length
 
 _TRIES = 7
 _GEMM_SIZE = 2048
-_READ_BYTES = 512_000_000  # far more than any cache holds
+_READ_BYTES = 512_000_000  # far more than fits into any cache
 
 Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine can do in a second."""
+    """What the machine can do per second."""
 
     flops: float
     bytes_read: float
 
     def seconds(self, flops: float, num_bytes: float) -> float:
-        """Return the least time for some work."""
+        """Return the minimum time for some work, in seconds."""
         return max(flops / self.flops, num_bytes / self.bytes_read)
 
     def best(self, other: "Rates") -> "Rates":
-        """Return the better of two measurements: a busy machine only ever makes them worse."""
+        """Return the better of two measurements, since other load can only make them worse."""
         return Rates(max(self.flops, other.flops), max(self.bytes_read, other.bytes_read))
 
 
 def measure_rates(dtype: str) -> Rates:
-    """Measure a square matrix product, through either of torch's kernels, and a sum: the best of some tries each."""
+    """Measure a square matrix product, with both of torch's kernels, and a sum; each is the best of several tries."""
     square = torch.rand(_GEMM_SIZE, _GEMM_SIZE, dtype=getattr(torch, dtype))
     laid_out = torch.ops.mkldnn._reorder_linear_weight(square)
     long = torch.ones(_READ_BYTES // 4)
@@ -65,23 +64,23 @@ def _best_seconds(work: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much work a network makes of a token."""
+    """The work that a network does per token."""
 
     encoder_weights: int
-    """Entries of the matrices that each of the encoder's tokens meets: 2 operations each."""
+    """Entries of the matrices that each encoder token is multiplied with, at 2 operations per entry."""
     decoder_weights: int
     head_weights: int
-    """Met only where a next token is chosen."""
+    """Entries of the output matrix, used only where a next token is chosen."""
     attention_flops: int
-    """For one token attending to one token, in all layers: a product with a key, and one with a value."""
+    """Operations for one token attending to one token, in all layers: a product with a key and one with a value."""
     kv_bytes: int
-    """Keys and values of one token in all layers."""
+    """Size of one token's keys and values in all layers."""
     weight_bytes: int
-    """Of one weight."""
+    """Size of one weight."""
 
 
 def read_sizes(network: PreTrainedModel) -> Sizes:
-    """Read the sizes off a network; the names of an encoder's matrices are T5's."""
+    """Read the sizes of a network; an encoder's matrices are found by T5's names."""
     config = network.config.get_text_config(decoder=True)
     head = network.get_output_embeddings().weight
     lookups = {id(module.weight) for module in network.modules() if isinstance(module, torch.nn.Embedding)}
@@ -108,22 +107,22 @@ def read_sizes(network: PreTrainedModel) -> Sizes:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Distinct tokens of some prompts: what begins alike counts once."""
+    """The distinct tokens of some prompts, in which shared prefixes count once."""
 
     encoder: int
     encoder_pairs: int
-    """How often one of them attends to another."""
+    """Number of pairs in which one token attends to another."""
     decoder: int
     decoder_pairs: int
 
 
 def count_tokens(prompts: Iterable[tuple[Ids, Ids]]) -> Tokens:
-    """Count the distinct tokens of prompts, given as encoder ids and decoder ids (with any start token)."""
+    """Count the distinct tokens of prompts, given as encoder ids and decoder ids (including any start token)."""
     encoder = encoder_pairs = decoder = decoder_pairs = 0
     encoder_before: Ids | None = None
     decoder_before: Ids = ()
     for encoder_ids, decoder_ids in sorted(prompts):
-        if encoder_ids != encoder_before:  # an encoder's states depend on all of its input
+        if encoder_ids != encoder_before:  # an encoder's states depend on its whole input
             encoder += len(encoder_ids)
             encoder_pairs += len(encoder_ids) ** 2
             decoder_before = ()
@@ -139,7 +138,7 @@ def _triangle(length: int) -> int:
 
 
 def floor_seconds(workload: Workload, num_generated: Sequence[int], rates: Rates) -> float:
-    """Return the least time for a workload, given how many tokens each of its answers has."""
+    """Return the minimum time for a workload, in seconds, given the number of tokens in each answer."""
     sizes = read_sizes(workload.model.network)
     start_ids = (0,) if workload.model.architecture == "encoder-decoder" else ()
     prompts = [(prompt.encoder_ids, (*start_ids, *prompt.decoder_ids)) for prompt in workload.prompts]

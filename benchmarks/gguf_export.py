@@ -1,6 +1,6 @@
-"""GGUF export: a Llama-like network's own weights in llama.cpp's format, so that it computes with the same numbers.
+"""Write a Llama-like network in llama.cpp's format, so that llama.cpp computes with the same numbers.
 
-Only what decoding token ids needs is written: no vocabulary, since prompts are given as ids.
+The file has no vocabulary, since prompts are given as token ids.
 """
 
 from collections.abc import Iterator

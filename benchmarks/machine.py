@@ -1,7 +1,7 @@
-"""Machine: what the numbers are measured on, and how much of it others used meanwhile.
+"""Describe the machine, and measure how much of it other processes used.
 
-A second program on the same cores slows a loop of many small parallel steps several times over. So each timing
-comes with the share of all cores' time that went to other processes.
+A second program on the same cores slows a loop of many small parallel steps down several times. Each timing therefore
+comes with the share of CPU time that other processes used.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 
 _PACKAGES = ("torch", "transformers", "lm-eval", "llama-cpp-python", "ctranslate2", "icl-eval")
 _BUSY = (0, 1, 2, 5, 6, 7)
-"""Columns of /proc/stat: user, nice, system, irq, softirq, and stolen by other virtual machines."""
+"""Columns of /proc/stat: user, nice, system, irq, softirq and steal (used by other virtual machines)."""
 
 
 def machine_facts() -> dict[str, str]:
-    """Return what a reader needs to know of this machine, by name."""
+    """Return the facts about this machine and its software that affect timings, by name."""
     import torch
 
     facts = {
@@ -44,14 +44,14 @@ def _processor() -> str:
 
 @dataclass(frozen=True)
 class CpuClock:
-    """Seconds of processor time, all cores together, at one moment."""
+    """CPU seconds so far, summed over all cores: of all processes, and of this one."""
 
     total: float = field(default_factory=lambda: _all_processes())
     own: float = field(default_factory=lambda: sum(os.times()[:4]))
 
 
 def foreign_share(start: CpuClock, end: CpuClock, seconds: float) -> float | None:
-    """Return which share of the machine other processes used between two moments; None where nobody counts."""
+    """Return the share of the machine that other processes used between two moments; None if it is unknown."""
     if not end.total:
         return None
     foreign = (end.total - start.total) - (end.own - start.own)

@@ -1,6 +1,6 @@
-"""Native systems: llama.cpp and CTranslate2, each with its own sharing of a prefix and a copy of the same weights.
+"""Run llama.cpp and CTranslate2, each with its own prefix sharing and a copy of the same weights.
 
-They are compared where they are installed. Converting and loading the weights is not timed.
+They are compared only if they are installed. Converting and loading the weights is not timed.
 """
 
 import ctypes
@@ -24,11 +24,11 @@ Ids = Sequence[int]
 
 _KINDS = {"float32": GGMLQuantizationType.F32, "bfloat16": GGMLQuantizationType.BF16}
 _LAST_TOKENS = 4
-"""A stop string spans no more tokens than this."""
+"""Maximum number of tokens that a stop string spans."""
 
 
 class LlamaCpp:
-    """llama.cpp: the shared prefix in one sequence, copied (by reference) to all rows of a batch, decoded together."""
+    """llama.cpp: the shared prefix is one sequence, copied by reference to all rows of a batch."""
 
     most_questions = None
 
@@ -38,7 +38,9 @@ class LlamaCpp:
         self.name = f"llama.cpp, batch {batch_size}"
         self._lib = llama_cpp
         self._batch_size = batch_size
-        self._silence = llama_cpp.llama_log_callback(lambda *_: None)  # kept: the library holds only its address
+        self._silence = llama_cpp.llama_log_callback(
+            lambda *_: None
+        )  # keep a reference: the library stores only the address
         llama_cpp.llama_log_set(self._silence, ctypes.c_void_p())
         llama_cpp.llama_backend_init()
         with TemporaryDirectory() as folder:
@@ -58,7 +60,7 @@ class LlamaCpp:
         options.n_batch = options.n_ctx
         options.n_seq_max = self._batch_size + 1
         options.n_threads = options.n_threads_batch = torch.get_num_threads()
-        options.kv_unified = True  # one buffer for all sequences: what makes a copied prefix a shared one
+        options.kv_unified = True  # one buffer for all sequences, so that a copied prefix is shared
         options.type_k = options.type_v = _KINDS[workload.model.dtype].value
         return options
 
@@ -99,7 +101,7 @@ class LlamaCpp:
         return [Answer(cut_text(workload, ids), len(ids)) for ids in generated]
 
     def _decode(self, feed: Sequence[tuple[int, int, int]], logits_at: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Give tokens (sequence, position, id) and return logits after some of them, [asked, vocabulary]."""
+        """Run tokens (sequence, position, id) and return the logits of those at `logits_at`, [tokens, vocabulary]."""
         batch = self._lib.llama_batch_init(len(feed), 0, 1)
         batch.n_tokens = len(feed)
         for place, (sequence, position, token_id) in enumerate(feed):
@@ -166,7 +168,7 @@ def _is_finished(workload: Workload, ids: Ids) -> bool:
 
 
 def _end_tokens(workload: Workload) -> list[str]:
-    """Return the end-of-sequence tokens, and the stop strings that are single tokens: it knows no other stops."""
+    """Return the end-of-sequence tokens and the stop strings that are single tokens; it supports no others."""
     tokenizer = workload.model.tokenizer
     ids = sorted(end_ids(workload.model.network))
     for stop in workload.stop:

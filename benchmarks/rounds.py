@@ -1,7 +1,7 @@
-"""Rounds: how systems are timed so that their times can be compared.
+"""Time systems so that their times can be compared.
 
-All systems run one after the other, several times over; each round begins with the next system, so that none
-always follows the same one, and a slow spell of the machine meets all. What counts is the median.
+All systems run one after the other, in several rounds. Each round starts with the next system, so that a slow phase of
+the machine affects all of them. The median of the rounds counts.
 
     round 1   icl_eval   generate   lm-eval
     round 2   generate   lm-eval    icl_eval
@@ -24,24 +24,24 @@ _WARM_UP_TOKENS = 3
 
 @dataclass
 class Result:
-    """What a system's runs of one workload came to."""
+    """The times and answers of one system for one workload."""
 
     system: str
     num_questions: int
-    """How many of the workload's questions it was given: its first ones."""
+    """Number of questions that the system got, from the start of the workload."""
     seconds: list[float] = field(default_factory=list)
-    """By round, for all questions of the workload: scaled by count where not all were given."""
+    """Time per round for all questions of the workload, scaled by count if the system got only some of them."""
     foreign: list[float | None] = field(default_factory=list)
-    """By round, the share of the machine that other processes used."""
+    """Share of the machine that other processes used, per round."""
     answers: list[Answer] = field(default_factory=list)
 
     @property
     def median_seconds(self) -> float:
-        """The time that counts."""
+        """The median time over all rounds."""
         return median(self.seconds)
 
     def agreement(self, reference: "Result") -> float:
-        """Return the share of answers, of those that both gave, whose texts are the same."""
+        """Return the share of questions, among those that both systems answered, with the same answer."""
         pairs = list(zip(self.answers, reference.answers, strict=False))
         return sum(ours.text == theirs.text for ours, theirs in pairs) / len(pairs)
 
@@ -52,11 +52,11 @@ def run_rounds(
     """Time the systems on a workload.
 
     Args:
-        systems: What to time; the first one always gets all questions.
-        workload: What to answer.
-        num_rounds: How often each system runs.
-        sample: How many questions the other systems are given; None for all.
-        tell: Is told of each timing.
+        systems: The systems to time; the first one always gets all questions.
+        workload: The questions.
+        num_rounds: The number of runs of each system.
+        sample: The number of questions for the other systems; None for all.
+        tell: Receives a line about each timing.
     """
     given = [workload, *(_first(workload, sample) for _ in systems[1:])]
     given = [_first(part, system.most_questions) for part, system in zip(given, systems, strict=True)]

@@ -1,4 +1,4 @@
-"""Systems: what answers the prompts of a workload. All of them run the same network object in the same process."""
+"""The systems that answer a workload's prompts; all of them run the same network object in the same process."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,11 +15,11 @@ from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
 
 BATCH_SIZES = (16, 32)
-"""For systems that have to be told one. Every size gets a row: the reader sees which is better."""
+"""Batch sizes for systems that need one; each size gets a row in the table."""
 NATIVE_BATCH_SIZES = (32, 64)
-"""For systems that share a prefix, which makes larger batches pay."""
+"""Batch sizes for systems that share a prefix, for which larger batches pay off."""
 PACKAGES = {"lm-eval": "lm_eval", "llama.cpp": "llama_cpp", "CTranslate2": "ctranslate2"}
-"""By family, the package that has to be installed."""
+"""The package that each family requires."""
 FAMILIES = ("icl_eval", "generate", *PACKAGES, "naive")
 
 
@@ -28,19 +28,19 @@ class System(Protocol):
 
     @property
     def name(self) -> str:
-        """What the tables call it."""
+        """The system's name in tables."""
 
     @property
     def most_questions(self) -> int | None:
-        """How many questions it is ever given; None for all. Its time is then scaled by their count."""
+        """The maximum number of questions, by which the time is then scaled; None for all questions."""
 
     def answer(self, workload: Workload) -> list[Answer]:
-        """Return the answers to a workload's prompts, in their order. All of this is timed."""
+        """Return the answers to a workload's prompts, in their order; the whole call is timed."""
 
 
 def build_systems(families: Sequence[str], workload: Workload) -> list[System]:
-    """Return the systems that can run a workload, with all that they prepare once for a model already done."""
-    systems: list[System] = [IclEval()]  # always, since the others are compared with it
+    """Return the systems that can run a workload, with the one-time setup for the model already done."""
+    systems: list[System] = [IclEval()]  # always present, since the others are compared with it
     if "generate" in families:
         systems += [Generate(1), *map(Generate, BATCH_SIZES)]
     model = workload.model
@@ -74,12 +74,12 @@ class IclEval:
         completions = {
             event.example_id: event for event in decoder.stream(workload.prompts) if isinstance(event, Completion)
         }
-        found = (completions[prompt.prompt.example_id] for prompt in workload.prompts)
-        return [Answer(completion.text, len(completion.token_ids)) for completion in found]
+        ordered = (completions[prompt.prompt.example_id] for prompt in workload.prompts)
+        return [Answer(completion.text, len(completion.token_ids)) for completion in ordered]
 
 
 class Generate:
-    """The library's `generate(do_sample=False)`: one by one, or padded on the left in batches of similar length."""
+    """transformers' `generate(do_sample=False)`, one by one or in left-padded batches of similar length."""
 
     most_questions = None
 
@@ -117,7 +117,7 @@ class Generate:
 
 
 class LmEval:
-    """EleutherAI's lm-evaluation-harness: `HFLM.generate_until`, which sorts, pads and stops by itself."""
+    """EleutherAI's lm-evaluation-harness: `HFLM.generate_until`, with its own sorting, padding and stopping."""
 
     most_questions = None
 
@@ -127,7 +127,7 @@ class LmEval:
         model = workload.model
         self.name = f"lm-eval, batch {batch_size}"
         self._hflm = HFLM(pretrained=model.network, tokenizer=model.tokenizer, batch_size=batch_size)
-        for prompt in workload.prompts:  # it is given texts; they must become the same tokens
+        for prompt in workload.prompts:  # it gets strings, which must become the same tokens
             assert tuple(self._hflm.tok_encode(prompt.prompt.decoder)) == prompt.decoder_ids
 
     def answer(self, workload: Workload) -> list[Answer]:
@@ -141,7 +141,7 @@ class LmEval:
 
 
 class Naive:
-    """The loop of a first attempt: the whole text is fed again for each token."""
+    """The loop of a first attempt, which runs the whole text again for each token."""
 
     name = "naive loop"
     most_questions = 2
@@ -155,7 +155,7 @@ class Naive:
     def _answer_one(workload: Workload, prompt: EncodedPrompt) -> Answer:
         model = workload.model
         inputs = _model_inputs(model, [prompt])
-        inputs.pop("attention_mask")  # nothing is padded
+        inputs.pop("attention_mask")  # there is no padding
         side = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
         ends = model.network.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
@@ -171,7 +171,7 @@ class Naive:
 
 
 def _model_inputs(model: LanguageModel, prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
-    """Return the keyword arguments that give prompts to a network, each [rows, tokens]."""
+    """Return prompts as keyword arguments of a network, each [rows, tokens]."""
     pad_id = _pad_id(model)
     if model.architecture == "decoder-only":
         ids, mask = _pad_left([prompt.decoder_ids for prompt in prompts], pad_id)

@@ -1,4 +1,4 @@
-"""Tables: results as Markdown."""
+"""Render results as Markdown tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from benchmarks.rounds import Result
 from benchmarks.workloads import Workload
 
 _REFERENCE = "one by one"
-"""How the name of the system ends whose texts are the right ones."""
+"""The end of the name of the reference system, whose answers count as right."""
 _HEADER = (
     "| system | seconds | range | ms a question | times icl_eval | same text as one by one | others' CPU |\n"
     "|---|---:|---:|---:|---:|---:|---:|"
@@ -17,18 +17,18 @@ _HEADER = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that came of one workload."""
+    """The results of one workload."""
 
     workload: Workload
     results: Sequence[Result]
-    """The first one is icl_eval's."""
+    """The results of all systems; the first one is icl_eval's."""
     rates: Rates
     floor: float
-    """Seconds."""
+    """The minimum time, in seconds."""
 
 
 def render_machine(facts: Mapping[str, str]) -> str:
-    """Return what the numbers were measured on, as a list."""
+    """Return the facts about the machine as a Markdown list."""
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
@@ -37,8 +37,8 @@ def render_outcome(outcome: Outcome) -> str:
     workload, ours = outcome.workload, outcome.results[0]
     lengths = [prompt.num_tokens for prompt in workload.prompts]
     generated = sum(answer.num_tokens or 0 for answer in ours.answers)
-    asked = f"{generated} tokens generated" if workload.max_new_tokens else "answers chosen by their likelihood"
-    about = f"{workload.model.name}, prompts of {min(lengths)} to {max(lengths)} tokens, {asked}."
+    mode = f"{generated} tokens generated" if workload.max_new_tokens else "answers chosen by their likelihood"
+    about = f"{workload.model.name}, prompts of {min(lengths)} to {max(lengths)} tokens, {mode}."
     floor = (
         f"Floor {outcome.floor:.2f} s, at {outcome.rates.flops / 1e9:.0f} GFLOP/s and "
         f"{outcome.rates.bytes_read / 1e9:.1f} GB/s; icl_eval takes {ours.median_seconds / outcome.floor:.1f} "

@@ -1,7 +1,7 @@
-"""Workloads: prompts in which everything is made up here from a seed, so that everybody can measure the same.
+"""Generate the prompts from a seed, so that everyone can measure the same workloads.
 
-The questions are arithmetic word problems with worked answers. With SmolLM2's tokenizer a demonstration has about
-60 tokens, a question 26 to 31, and the answers that it writes end (at an empty line) at different lengths.
+The questions are arithmetic word problems with worked answers. With SmolLM2's tokenizer, a demonstration has about 60
+tokens and a question 26 to 31. The model's answers end at an empty line and have different lengths.
 
     Solve each problem step by step, …               ─┐
                                                       │
@@ -45,7 +45,7 @@ _T5_SHARED_TOKENS = 500
 
 @dataclass(frozen=True)
 class Workload:
-    """Prompts, and how far each is to be completed, or which answers to choose from."""
+    """Prompts to complete, or with answers to choose from."""
 
     name: str
     model: LanguageModel
@@ -53,7 +53,7 @@ class Workload:
     max_new_tokens: int
     stop: tuple[str, ...]
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By a prompt's id, the answers of which the most likely one is wanted; empty where text is to be generated."""
+    """The answers to choose from, by prompt id; empty if text is generated."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Problem:
     question: str
     answer: str
     candidates: tuple[str, ...]
-    """The answer among those that the other kinds of problem would have."""
+    """The right answer, and the answers that other kinds of problem would have."""
 
 
 def make_problems(what: str, seed: int, count: int) -> list[Problem]:
-    """Return word problems; the same ones for the same seed, and the first ones whatever the count."""
+    """Return word problems that depend only on the seed; a smaller count gives the first ones."""
     chance = _chance(what, seed)
     return [_make_problem(chance) for _ in range(count)]
 
@@ -95,7 +95,7 @@ def word_problems(model: LanguageModel, num_demonstrations: int, num_questions: 
 
 
 def own_demonstrations(model: LanguageModel, num_demonstrations: int, num_questions: int, seed: int) -> Workload:
-    """Return a workload in which the questions have nothing but the instruction in common."""
+    """Return a workload in which the questions have only the instruction in common."""
     own = [make_problems(f"demonstrations of {number}", seed, num_demonstrations) for number in range(num_questions)]
     return _ask(f"own{num_demonstrations}", model, own, make_problems("questions", seed, num_questions))
 
@@ -116,9 +116,9 @@ def word_choices(model: LanguageModel, num_demonstrations: int, num_questions: i
 
 def encode_choices(workload: Workload) -> dict[str, Continuations]:
     """Return the choices as token ids, by a prompt's id."""
-    asked = [(prompt, workload.choices[prompt.prompt.example_id]) for prompt in workload.prompts if workload.choices]
+    pairs = [(prompt, workload.choices[prompt.prompt.example_id]) for prompt in workload.prompts if workload.choices]
     tokenizer = workload.model.tokenizer
-    return {prompt.prompt.example_id: encode_continuations(tokenizer, prompt, texts) for prompt, texts in asked}
+    return {prompt.prompt.example_id: encode_continuations(tokenizer, prompt, texts) for prompt, texts in pairs}
 
 
 def _ask(
@@ -133,7 +133,7 @@ def _ask(
 
 
 def t5_encoder(model: LanguageModel, num_questions: int, seed: int) -> Workload:
-    """Return a workload for `random_t5`: encoder inputs of 135 to 540 tokens, nothing shared."""
+    """Return a workload for `random_t5`: encoder inputs of 135 to 540 tokens, with nothing shared."""
     chance = _chance("t5-encoder", seed)
     prompts = [
         EncodedPrompt(Prompt(str(number), "", None), _random_ids(chance, chance.randint(135, 540)), ())
@@ -143,7 +143,7 @@ def t5_encoder(model: LanguageModel, num_questions: int, seed: int) -> Workload:
 
 
 def t5_split(model: LanguageModel, num_questions: int, seed: int) -> Workload:
-    """Return a workload for `random_t5`: one short encoder input, decoder prefixes that share 500 tokens."""
+    """Return a workload for `random_t5`: one short encoder input, and decoder prefixes that share 500 tokens."""
     chance = _chance("t5-split", seed)
     instruction, shared = _random_ids(chance, _T5_INSTRUCTION_TOKENS), _random_ids(chance, _T5_SHARED_TOKENS)
     prompts = [
@@ -158,9 +158,9 @@ def _random_ids(chance: random.Random, count: int) -> tuple[int, ...]:
 
 
 def random_t5(model: LanguageModel) -> LanguageModel:
-    """Return a network with flan-t5-small's sizes and random weights, which never ends a text.
+    """Return a network with flan-t5-small's sizes and random weights, which never ends a sequence.
 
-    Its prompts are random ids; the tokenizer of `model` is there for turning what it writes into comparable text.
+    Its prompts are random ids; the tokenizer of `model` only turns the output into comparable text.
     """
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
@@ -170,7 +170,7 @@ def random_t5(model: LanguageModel) -> LanguageModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = T5ForConditionalGeneration(T5Config(vocab_size=_T5_VOCABULARY, **sizes, **kind))
-        # As flan-t5 has it: a head of its own. With the embedding as its head it would repeat one token for ever.
+        # A separate head, as in flan-t5: with a tied embedding, it would repeat one token forever.
         network.lm_head = torch.nn.Linear(sizes["d_model"], _T5_VOCABULARY, bias=False)
     network.generation_config.eos_token_id = None  # every row runs to the last token
     network = network.to(getattr(torch, model.dtype)).eval().requires_grad_(False)
@@ -188,4 +188,4 @@ WORKLOADS: dict[str, Callable[[LanguageModel, int, int], Workload]] = {
     "t5-encoder": t5_encoder,
     "t5-split": t5_split,
 }
-"""From a name to what builds the workload, for a model, a number of questions and a seed."""
+"""Functions that build a workload from a model, a number of questions and a seed, by name."""

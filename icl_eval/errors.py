@@ -1,21 +1,21 @@
-"""The exceptions of `icl_eval`, all of them one readable sentence.
+"""The exceptions of `icl_eval`, each with a message of one readable sentence.
 
     IclEvalError                     the run itself failed                       exit code 1
-     ├─ OutputError                  what was found could not be printed
+     ├─ OutputError                  results could not be printed
      └─ UserError                    the user asked for something impossible     exit code 2
-         ├─ ConfigError              an option: unknown, of the wrong type, or at odds with another
-         ├─ DataError                a data file: where it is wrong and what was expected
-         ├─ ModelUnavailableError    weights that cannot be found, fetched or trusted
-         ├─ PromptTooLongError       a prompt that does not fit into the model
-         └─ FingerprintMismatchError a run folder that belongs to another configuration
-             └─ FolderInUseError     a run folder that another run is writing
+         ├─ ConfigError              an option is unknown, has the wrong type or contradicts another one
+         ├─ DataError                a data file is invalid; the message says where and what is expected
+         ├─ ModelUnavailableError    weights cannot be found or fetched, or are not trusted
+         ├─ PromptTooLongError       a prompt does not fit into the model's context
+         └─ FingerprintMismatchError a run folder belongs to another configuration
+             └─ FolderInUseError     another run is writing to the run folder
 
-The command line prints the sentence and nothing else; a Python caller catches the type.
+The command line prints only the message; a Python caller catches the type.
 """
 
 
 class IclEvalError(Exception):
-    """Base class of everything `icl_eval` raises on purpose.
+    """Base class of all errors that `icl_eval` raises on purpose.
 
     >>> issubclass(icl_eval.UserError, icl_eval.IclEvalError)
     True
@@ -25,11 +25,11 @@ class IclEvalError(Exception):
 
 
 class OutputError(IclEvalError):
-    """The standard output takes nothing; what was computed is in its files."""
+    """Standard output cannot be written to; the results are in their files."""
 
 
 class UserError(IclEvalError):
-    """Base class of the errors that a user mends by asking for something else.
+    """Base class of errors that the user can fix, such as a wrong option or a damaged file.
 
     >>> try:
     ...     icl_eval.preview(num_fewshot=-1)
@@ -50,7 +50,7 @@ class DataError(UserError):
 
 
 class ModelUnavailableError(UserError):
-    """The weights cannot be found or fetched, or are of a kind that is not trusted."""
+    """The weights cannot be found, fetched or read, or are not trusted."""
 
 
 class PromptTooLongError(UserError):
@@ -58,8 +58,8 @@ class PromptTooLongError(UserError):
 
 
 class FingerprintMismatchError(UserError):
-    """A run folder holds records of another configuration."""
+    """A run folder contains records of another configuration."""
 
 
 class FolderInUseError(FingerprintMismatchError):
-    """A run folder is being written by another run."""
+    """Another run is writing to the run folder."""

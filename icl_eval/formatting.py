@@ -1,4 +1,4 @@
-"""Formatting: how numbers, values, names and long lists read in sentences, tables and file names."""
+"""Format numbers, values, names and lists for sentences, tables and file names."""
 
 import difflib
 import hashlib
@@ -9,39 +9,39 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def short(score: float) -> str:
-    """Return a score with the digits it deserves: three decimals, one beyond 2, and powers of ten for millions."""
+def format_score(score: float) -> str:
+    """Return a score with three decimals up to 2, one decimal above, and in scientific notation from a million on."""
     size = abs(score)
     return f"{score:.3f}" if size <= 2 else f"{score:.1f}" if size < 1e6 else f"{score:.2e}"
 
 
 def typeset(number: str) -> str:
-    """Return a number that is written out, with minus signs in place of hyphens, as pages show it."""
+    """Return a formatted number with typographic minus signs instead of hyphens, for pages."""
     return number.replace("-", "−")
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun in the right form."""
+def count_noun(count: int, noun: str) -> str:
+    """Return a count with its noun, in the singular or the plural."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return the first few names, and how many more there are."""
+def list_names(names: Sequence[str]) -> str:
+    """Return the first three names and the number of remaining ones."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def probability(p_value: float) -> str:
-    """Return a p-value with three decimals, or what there is of one that is smaller."""
+def format_p_value(p_value: float) -> str:
+    """Return a p-value with three decimals, or with one significant digit if it is below 0.001."""
     return f"{p_value:.3f}" if p_value >= 0.001 else f"{p_value:.1g}"
 
 
-def signed(difference: float) -> str:
-    """Return a difference as a score with its sign."""
-    return ("+" if difference > 0 else "") + short(difference)
+def format_difference(difference: float) -> str:
+    """Return a difference of scores, with its sign."""
+    return ("+" if difference > 0 else "") + format_score(difference)
 
 
-def format_interval(ends: tuple[float, float] | None, number: Callable[[float], str] = short) -> str:
-    """Return the ends of an interval; an empty string where there is none."""
+def format_interval(ends: tuple[float, float] | None, number: Callable[[float], str] = format_score) -> str:
+    """Return the ends of an interval, or an empty string if there is no interval."""
     return "" if ends is None else f"{number(ends[0])} to {number(ends[1])}"
 
 
@@ -50,54 +50,54 @@ def format_options(options: Mapping[str, str], separator: str = " ") -> str:
     return separator.join(f"{key}={value}" for key, value in options.items())
 
 
-def written(value: Any) -> str:
-    """Return a value as it is written in a configuration."""
+def format_value(value: Any) -> str:
+    """Return a value as one would write it in a configuration."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What moves the cursor, colours or reorders what stands around it; line breaks and tabs are text."""
+"""Characters that move the cursor or change the colour or order of other text; line breaks and tabs are allowed."""
 
 
-def shown(text: str) -> str:
-    r"""Return a string with its control characters written out: a terminal would obey them.
+def escape_controls(text: str) -> str:
+    r"""Return a string with its control characters escaped, so that a terminal does not execute them.
 
-    >>> shown("\x1b[2J")
+    >>> escape_controls("\x1b[2J")
     '\\x1b[2J'
     """
-    return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _HIDDEN.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-def one_line(text: str) -> str:
-    """Return a string with each run of white space as one space."""
+def join_lines(text: str) -> str:
+    """Return a string with each run of white space replaced by one space."""
     return " ".join(text.split())
 
 
 def describe_error(error: BaseException) -> str:
-    """Return what an error says on one line; the name of its type where it says nothing."""
-    return one_line(str(error)) or type(error).__name__
+    """Return the message of an error on one line, or the name of its type if the message is empty."""
+    return join_lines(str(error)) or type(error).__name__
 
 
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    """Return the sentence about a key that does not exist."""
+def describe_unknown_key(key: str, known: Sequence[str]) -> str:
+    """Return the error message for an unknown key, with the closest known key as a suggestion."""
     close = difflib.get_close_matches(key, known, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     return f"unknown key '{key}'{hint} (known: {', '.join(sorted(known)) or 'none'})"
 
 
-def shortened(name: str, text: str, size: int) -> str:
-    """Return as much of a name as there is room for, with a digest of the text that it stands for.
+def shorten_name(name: str, text: str, size: int) -> str:
+    """Return a name cut to a number of bytes, followed by a digest that keeps it unique.
 
     Args:
-        name: What is readable of the text.
-        text: What another name must differ for.
-        size: How many bytes of the name may stay; 9 more are the digest's.
+        name: The readable part of the result.
+        text: The string to digest; different strings give different results.
+        size: The number of bytes to keep of the name; the digest adds 9 more.
     """
     return f"{name.encode()[:size].decode(errors='ignore')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def find_not_finite(value: Any, place: str = "") -> str:
-    """Return the place and the value of the first number that is infinite or not a number; empty for none."""
+    """Return the place and value of the first number that is infinite or NaN, or an empty string."""
     if isinstance(value, float):
         return "" if math.isfinite(value) else f"{place} is {value}"
     if isinstance(value, Mapping):

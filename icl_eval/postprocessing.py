@@ -1,4 +1,4 @@
-"""Postprocessing: from the raw completion to the prediction that is scored."""
+"""Postprocessing: extracting the scored prediction from the raw completion."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ POSTPROCESSORS = Family(__name__, {"extract": "Extract", "first_line": "FirstLin
 
 
 class Postprocessor(Protocol):
-    """Turns a completion's text into a prediction."""
+    """Extracts the prediction from a completion."""
 
     @property
     def name(self) -> str:
-        """What it is called in a configuration."""
+        """The name of the postprocessor in a configuration."""
 
     def __call__(self, text: str) -> str:
         """Return the prediction."""
@@ -23,12 +23,12 @@ class Postprocessor(Protocol):
 
 @dataclass(frozen=True)
 class Strip:
-    """The completion without white space around it."""
+    """The completion without surrounding white space."""
 
     name = "strip"
 
     def __call__(self, text: str) -> str:
-        """Return the stripped text."""
+        """Return the stripped completion."""
         return text.strip()
 
 
@@ -39,13 +39,13 @@ class FirstLine:
     name = "first_line"
 
     def __call__(self, text: str) -> str:
-        """Return the line, stripped; "" where there is none."""
+        """Return the first line that is not blank, stripped; an empty string if all lines are blank."""
         return text.strip().split("\n", 1)[0].strip()
 
 
 @dataclass(frozen=True)
 class Extract:
-    """What a regular expression finds first (its first group, where it has one), else the whole completion."""
+    """The first match of a regular expression (its first group if it has one), else the whole completion."""
 
     pattern: str
     _compiled: re.Pattern[str] = field(init=False, repr=False)
@@ -58,7 +58,7 @@ class Extract:
             raise ConfigError(f"pattern: {self.pattern!r}: {error}") from None
 
     def __call__(self, text: str) -> str:
-        """Return the match, stripped."""
+        """Return the match, or the whole completion without one; stripped."""
         match = self._compiled.search(text)
         if match is None:
             return text.strip()

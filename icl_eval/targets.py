@@ -1,7 +1,7 @@
-"""Targets: build the object that a `_target_` names, with the other keys as its arguments.
+"""Build the object that a `_target_` names, with the other keys as its arguments.
 
-Each key of a configuration can only build classes of its own family. Only the last part of a `_target_` counts, not the
-modules before it, so that a configuration stays valid when code moves.
+Each key of a configuration can build the objects of one family only. The last part of a `_target_` names the class; the
+modules before it are ignored, so that a configuration stays valid when code moves.
 """
 
 import typing
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import unknown_key, written
+from icl_eval.formatting import describe_unknown_key, format_value
 
 Seed = typing.Annotated[int, Field(ge=0, lt=2**63)]
 """The type of a random seed."""
@@ -24,13 +24,13 @@ class Family:
     """The classes that one key of a configuration can build."""
 
     module: str
-    """The module of the classes, imported only when one is built, because importing metrics takes seconds."""
+    """The module with the classes; it is imported only to build one, since importing metrics takes seconds."""
     classes: Mapping[str, str]
-    """The class names, by the names that users write."""
+    """Class names, by the name that a user writes to choose the class."""
 
     @property
     def description(self) -> str:
-        """The allowed classes, for messages."""
+        """A phrase that lists the classes, for messages."""
         return f"a class of {self.module}: {', '.join(sorted(set(self.classes.values())))}"
 
 
@@ -38,11 +38,11 @@ def build(config: Mapping[str, Any], key: str, family: Family, optional: Mapping
     """Build the object that a `_target_` names, with the other keys as its arguments.
 
     Args:
-        config: The `_target_`, a class of the family, and its arguments. A dataclass argument is built from a mapping
-            of its fields.
+        config: `_target_`, a class of the family, and its arguments. An argument whose type is a dataclass is built
+            from a mapping of its fields.
         key: The key of the configuration, for messages.
-        family: The classes that the key can build.
-        optional: Arguments that are passed only if the class takes them.
+        family: The classes that can be built here.
+        optional: Arguments that are passed if the class accepts them.
 
     Raises:
         ConfigError: If the target is not in the family, or an argument is unknown, missing or of the wrong type.
@@ -52,16 +52,16 @@ def build(config: Mapping[str, Any], key: str, family: Family, optional: Mapping
 
 
 def build_named(choice: Any, key: str, family: Family) -> Any:
-    """Build an object from a choice that `name_target` returned; raises ConfigError."""
+    """Build an object from the result of `name_target`; raises ConfigError, as `build` does."""
     arguments = dict(choice) if isinstance(choice, Mapping) else {}
     name = str(arguments.pop("name", None))
     if name not in family.classes:
-        raise ConfigError(f"{key}={written(choice)}: the name must be one of {', '.join(sorted(family.classes))}")
+        raise ConfigError(f"{key}={format_value(choice)}: its name must be one of {', '.join(sorted(family.classes))}")
     return _construct(_load(family, family.classes[name]), arguments, key, {})
 
 
 def name_target(config: Any, key: str, family: Family) -> dict[str, Any]:
-    """Return a configuration with the choice's name instead of its `_target_`, without importing the class.
+    """Return a configuration with the name of its choice instead of its `_target_`, without importing the class.
 
     Raises:
         ConfigError: If the target is not in the family.
@@ -70,15 +70,15 @@ def name_target(config: Any, key: str, family: Family) -> dict[str, Any]:
 
 
 def name_choice(classes: Mapping[str, str], class_name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a choice as files store it: a mapping with its name and its options.
+    """Return a choice in the form that files store: its name and its options.
 
     Args:
-        classes: The class names of a group, by choice. If several choices share a class, the right one ends with the
-            value of an option, such as `numeric_flexible`.
-        class_name: The name of the class to build.
-        options: The arguments of the class. An argument called `name` becomes part of the choice's name: `hub:rouge`.
+        classes: Class names, by the name of the choice. If several names stand for one class, the name that ends with
+            the value of an option is used, such as `numeric_flexible`.
+        class_name: The class to build.
+        options: Its arguments. An argument called `name` becomes part of the choice's name: `hub:rouge`.
     """
-    names = [name for name, chosen in classes.items() if chosen == class_name]
+    names = [name for name, named in classes.items() if named == class_name]
     name = next((name for name in names if name.rpartition("_")[2] in options.values()), names[0])
     if "name" in options:
         name = f"{name}:{options['name']}"
@@ -86,14 +86,14 @@ def name_choice(classes: Mapping[str, str], class_name: str, options: Mapping[st
 
 
 def _split(config: Any, key: str, family: Family) -> tuple[str, dict[str, Any]]:
-    """Return the class name in a configuration's `_target_`, and the arguments."""
+    """Return the class name and the arguments in a configuration."""
     if not isinstance(config, Mapping):
-        raise ConfigError(f"{key}={written(config)}: must be a mapping whose _target_ is {family.description}")
+        raise ConfigError(f"{key}={format_value(config)}: must be a mapping whose _target_ is {family.description}")
     if "_target_" not in config:
         raise ConfigError(f"{key}: has no _target_; it must be {family.description}")
     package, _, class_name = str(config["_target_"]).rpartition(".")
     if package.split(".")[0] != "icl_eval" or class_name not in family.classes.values():
-        raise ConfigError(f"{key}._target_={written(config['_target_'])}: must be {family.description}")
+        raise ConfigError(f"{key}._target_={format_value(config['_target_'])}: must be {family.description}")
     return class_name, {name: value for name, value in config.items() if name != "_target_"}
 
 
@@ -106,7 +106,7 @@ def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: 
     hints.pop("return", None)
     for name, value in arguments.items():
         if name not in hints:
-            raise ConfigError(unknown_key(f"{key}.{name}", [f"{key}.{hint}" for hint in hints]))
+            raise ConfigError(describe_unknown_key(f"{key}.{name}", [f"{key}.{hint}" for hint in hints]))
         if is_dataclass(hints[name]) and isinstance(value, Mapping):
             arguments[name] = _construct(hints[name], dict(value), f"{key}.{name}", optional)
         else:
@@ -116,7 +116,7 @@ def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: 
         return built_class(**arguments)
     except TypeError as error:
         raise ConfigError(f"{key}: {error}") from None
-    except ConfigError as error:  # the message starts with the name of an argument
+    except ConfigError as error:  # its message starts with the argument
         raise ConfigError(f"{key}.{error}") from None
 
 
@@ -124,4 +124,4 @@ def _validate(key: str, value: Any, hint: Any) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
-        raise ConfigError(f"{key}={written(value)}: {error.errors()[0]['msg']}") from None
+        raise ConfigError(f"{key}={format_value(value)}: {error.errors()[0]['msg']}") from None

@@ -8,10 +8,10 @@ from nbclient import NotebookClient
 
 TUTORIAL = Path(__file__).resolve().parents[1] / "docs" / "tutorial.ipynb"
 SCORES = """\
-induction_numbers   encoder  0.04 0.88 0.98 1.00 1.00
-induction_numbers   split    0.00 0.92 0.96 0.99 0.98
-induction_rearrange encoder  0.00 0.78 0.98 1.00 1.00
-induction_rearrange split    0.00 0.32 0.31 0.33 0.38
+induction_numbers   encoder   0.04 0.88 0.98 1.00 1.00
+                    split     0.00 0.92 0.96 0.99 0.98
+induction_rearrange encoder   0.00 0.78 0.98 1.00 1.00
+                    split     0.00 0.32 0.31 0.33 0.38
 """
 ANSWERS = """\
 add 4            62 -> 66

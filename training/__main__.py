@@ -18,7 +18,7 @@ _DATA = Path(__file__).parent.parent / "data"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Do what the first word says."""
+    """Run the command named by the first argument."""
     options = _parse(arguments)
     options.command(options)
 
@@ -34,18 +34,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     measuring = commands.add_parser("measure", help="measure a model's shot curves on freshly drawn episodes")
     measuring.add_argument("--model", type=Path, default=_DATA / "icl_t5")
     measuring.add_argument("--seed", type=int, default=1)
-    measuring.add_argument("--episodes", type=int, default=500, help="for each point of a curve")
+    measuring.add_argument("--episodes", type=int, default=500, help="number of episodes for each point of a curve")
     measuring.set_defaults(command=_measure)
     writing = commands.add_parser("write-tasks", help="draw the episodes of the tasks induction_*")
     writing.add_argument("--output", type=Path, default=_DATA / "induction")
     writing.add_argument("--seed", type=int, default=0)
-    writing.add_argument("--episodes", type=int, default=96, help="of each family")
+    writing.add_argument("--episodes", type=int, default=96, help="number of episodes of each family")
     writing.set_defaults(command=_write_tasks)
     return parser.parse_args(arguments)
 
 
 def _train(options: argparse.Namespace) -> None:
-    torch.set_num_threads(1)  # more gain nothing at this size, and add up in another order
+    torch.set_num_threads(1)  # more threads gain nothing at this size and change the order of sums
     shared = "WORLD_SIZE" in os.environ  # torchrun has started this process
     if shared:
         distributed.init_process_group("gloo")

@@ -1,13 +1,13 @@
-"""Batches: episodes as padded ids, with as many answers to learn from as an episode allows.
+"""Turn episodes into batches of padded ids, with as many answers to learn from as an episode allows.
 
-`encoder`: demonstrations and several questions in the encoder, and in the decoder the answers one after another. Each
-answer sees all demonstrations and its own question only, as if it were the one question of a prompt:
+`encoder`: the encoder gets the demonstrations and several questions, and the decoder gets the answers one after
+another. Each answer attends to all demonstrations but only to its own question, as if a prompt had no other:
 
     encoder  instruction · demonstrations · question 1 · question 2 </s>
     decoder  <pad> answer 1   <pad> answer 2
     target   answer 1 </s>    answer 2 </s>
 
-`split`: the instruction in the encoder and the rest in the decoder, where every answer and what ends it is a target:
+`split`: the encoder gets the instruction and the decoder the rest, where every answer and its end are targets:
 
     encoder  instruction </s>
     decoder  <pad> question 1 · answer 1 · question 2 · answer 2
@@ -25,9 +25,9 @@ from training.tokenizers import EOS_ID, PAD_ID, encode
 from training.wordings import Wording
 
 IGNORED = -100
-"""A target that is none."""
+"""Marks a position without a target, as in torch's cross-entropy."""
 _SHARED, _PADDING = 0, -1
-"""Groups besides those of the questions, which count from 1."""
+"""Groups of shared tokens and of padding; the groups of questions count from 1."""
 
 
 class Builder(Protocol):
@@ -39,7 +39,7 @@ class Builder(Protocol):
 
 @dataclass
 class Side:
-    """Token ids, and to which question each belongs."""
+    """Token ids, and the group of each."""
 
     ids: list[int] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Side:
 
 @dataclass
 class Sequences:
-    """One episode as a model reads it."""
+    """One episode as input and targets of a model."""
 
     encoder: Side = field(default_factory=Side)
     decoder: Side = field(default_factory=Side)
@@ -98,7 +98,7 @@ PLACEMENTS: Mapping[str, Builder] = {
 
 @dataclass(frozen=True)
 class Batch:
-    """Episodes padded to the longest."""
+    """Episodes padded to the longest one."""
 
     encoder_ids: torch.Tensor  # [batch, encoder_seq]
     encoder_groups: torch.Tensor  # [batch, encoder_seq]
@@ -108,16 +108,16 @@ class Batch:
 
 
 def build_batch(rows: Sequence[Sequences]) -> Batch:
-    """Pad episodes to one length on either side."""
+    """Pad episodes to the same length in the encoder and in the decoder."""
     return Batch(
-        _padded([row.encoder.ids for row in rows], PAD_ID),
-        _padded([row.encoder.groups for row in rows], _PADDING),
-        _padded([row.decoder.ids for row in rows], PAD_ID),
-        _padded([row.decoder.groups for row in rows], _PADDING),
-        _padded([row.targets for row in rows], IGNORED),
+        _pad([row.encoder.ids for row in rows], PAD_ID),
+        _pad([row.encoder.groups for row in rows], _PADDING),
+        _pad([row.decoder.ids for row in rows], PAD_ID),
+        _pad([row.decoder.groups for row in rows], _PADDING),
+        _pad([row.targets for row in rows], IGNORED),
     )
 
 
-def _padded(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
+def _pad(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])

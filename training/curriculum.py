@@ -1,4 +1,4 @@
-"""The curriculum: a family becomes harder once it is mastered, and is drawn more often while it is not."""
+"""The curriculum: a family gets harder once it is mastered, and is drawn more often until then."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,27 +7,27 @@ from random import Random
 from training.families import FAMILIES, MAX_LEVEL
 
 MASTERED = 0.8
-"""The exact match at which a family goes up a level."""
+"""The exact match from which on a family moves up a level."""
 
 
 @dataclass
 class Curriculum:
-    """The level of every family, and how often it is drawn."""
+    """The level of every family, and the weight with which it is drawn."""
 
     levels: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 0))
     weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
 
     def draw_family(self, rng: Random) -> str:
-        """Draw a family, those less well learned more often."""
+        """Draw a family; less well learned ones are drawn more often."""
         return rng.choices(list(self.weights), list(self.weights.values()))[0]
 
     def draw_level(self, rng: Random, family: str) -> int:
-        """Draw the family's level or, for one in five episodes, a lower one, so that nothing is forgotten."""
+        """Draw the family's level or, in one of five episodes, any level up to it, so that nothing is forgotten."""
         level = self.levels[family]
         return rng.randint(0, level) if rng.random() < 0.2 else level
 
     def update(self, exact_match: Mapping[str, float]) -> None:
-        """Take note of how well each family is answered at its level."""
+        """Update levels and weights from the exact match of each family at its level."""
         for family, share in exact_match.items():
             self.weights[family] = 1.2 - share
             if share >= MASTERED and self.levels[family] < MAX_LEVEL:

@@ -1,4 +1,4 @@
-"""Shot curves: how often the whole answer is right, by the number of demonstrations."""
+"""Measure shot curves: exact match by the number of demonstrations."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,16 +18,16 @@ SHOTS = (0, 1, 2, 4, 8)
 
 
 def exact_match(model: Any, wording: Wording, placement: str, episodes: Sequence[Episode]) -> float:
-    """Return the share of episodes whose one question is answered to the letter, by greedy decoding.
+    """Return the share of episodes whose single question greedy decoding would answer exactly.
 
-    No text is generated: an answer is the greedy one when each of its tokens is the likeliest after those before it.
+    No text is generated: an answer is the greedy one if each of its tokens is the most likely after the ones before it.
     """
     batch = build_batch([PLACEMENTS[placement](episode, wording, dense=False) for episode in episodes])
     with torch.no_grad():
         predicted = logits_of(model, batch).argmax(-1)
     right = torch.ones_like(batch.targets, dtype=torch.bool)
-    asked = batch.targets != IGNORED
-    right[asked] = predicted == batch.targets[asked]
+    is_target = batch.targets != IGNORED
+    right[is_target] = predicted == batch.targets[is_target]
     return right.all(1).float().mean().item()
 
 

@@ -1,9 +1,9 @@
-"""Families of rules: each episode draws its own rule, which nothing but its demonstrations gives away.
+"""Families of rules; each episode draws its own rule, which only its demonstrations reveal.
 
 | family      | a demonstration         | what the rule draws                                            |
 |-------------|-------------------------|----------------------------------------------------------------|
 | `lexicon`   | `dobu kale → mepi suna` | an invented word for each of four invented words               |
-| `rearrange` | `bkfd → dbk`            | which letter of the question stands at each place of the answer |
+| `rearrange` | `bkfd → dbk`            | which letter of the question goes where in the answer          |
 | `labels`    | `dobu kale → suna`      | which of the places decides, and a label for each word there   |
 | `numbers`   | `27 → 31`               | what is added                                                  |
 """
@@ -18,15 +18,15 @@ from training.holding_out import is_held_out
 
 CONSONANTS = "bdfgklmnprstvz"
 VOWELS = {"a": "e", "e": "i", "i": "o", "o": "u", "u": "a"}
-"""By a word's first vowel, its second."""
+"""The second vowel of a word, by its first vowel."""
 WORDS = tuple(
     first + vowel + second + following
     for first, (vowel, following), second in product(CONSONANTS, VOWELS.items(), CONSONANTS)
 )
-"""All invented words there are: 980 of two syllables."""
+"""All 980 invented words, each of two syllables."""
 LETTERS = "bcdfghjklmnpqrstvwxz"
 MAX_LEVEL = 4
-"""Training's levels of difficulty run from 0 to this one."""
+"""The highest level of difficulty in training; the lowest is 0."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Pair:
 
 
 class Rule(Protocol):
-    """What all demonstrations of an episode have in common."""
+    """A rule that all demonstrations of an episode follow."""
 
     def draw_pair(self, rng: Random) -> Pair:
         """Draw a question and answer it by the rule."""
@@ -48,33 +48,33 @@ class Family(Protocol):
     """A kind of rule."""
 
     instruction: str
-    """Says what kind it is, and nothing of the rule."""
+    """Names the kind of rule, without revealing the rule."""
 
     def draw_rule(self, rng: Random, level: int) -> Rule:
-        """Draw a rule for training, which never holds anything that is held out."""
+        """Draw a rule for training, which never uses held-out material."""
 
     def draw_held_out(self, rng: Random) -> Rule:
-        """Draw a rule for evaluation, of what training never sees."""
+        """Draw a rule for evaluation, from material that training never sees."""
 
 
 _WORDS = {held_out: [word for word in WORDS if is_held_out(word) == held_out] for held_out in (False, True)}
 
 
 def draw_words(rng: Random, count: int, held_out: bool) -> list[str]:
-    """Draw different invented words."""
+    """Draw distinct invented words."""
     return rng.sample(_WORDS[held_out], count)
 
 
 @dataclass(frozen=True)
 class LexiconRule:
-    """A phrase is translated word by word."""
+    """Translates a phrase word by word."""
 
     translations: Mapping[str, str]
     length: int
-    """The words of a phrase."""
+    """Number of words in a phrase."""
 
     def draw_pair(self, rng: Random) -> Pair:
-        """Draw a phrase, which may say a word twice."""
+        """Draw a phrase, which may contain a word twice."""
         words = rng.choices(list(self.translations), k=self.length)
         return Pair(" ".join(words), " ".join(self.translations[word] for word in words))
 
@@ -102,24 +102,24 @@ def _lexicon(words: Sequence[str], length: int) -> LexiconRule:
 
 @dataclass(frozen=True)
 class RearrangeRule:
-    """The answer's letters are taken from fixed places of the question."""
+    """Takes the letters of the answer from fixed positions of the question."""
 
     length: int
     places: tuple[int, ...]
-    """For each letter of the answer, its place in the question."""
+    """Position in the question of each letter of the answer."""
 
     def __str__(self) -> str:
         return f"{self.length}>{''.join(map(str, self.places))}"
 
     def draw_pair(self, rng: Random) -> Pair:
-        """Draw different letters."""
+        """Draw distinct letters."""
         letters = rng.sample(LETTERS, self.length)
         return Pair("".join(letters), "".join(letters[place] for place in self.places))
 
 
 @dataclass(frozen=True)
 class Rearrange:
-    """Letters moved, dropped and doubled: copying, reversing, turning, swapping and what they compose to."""
+    """Moves, drops and doubles letters: copying, reversing, rotating, swapping, and combinations of these."""
 
     instruction: str = "Rearrange the letters."
 
@@ -141,7 +141,7 @@ class Rearrange:
 
 
 def _rearrangement(rng: Random, length: int, answer_length: int) -> RearrangeRule:
-    """Draw, half of the time, a map that takes no letter twice, and else any."""
+    """Draw a map that takes no letter twice in half of the cases, and any map otherwise."""
     if answer_length <= length and rng.random() < 0.5:
         return RearrangeRule(length, tuple(rng.sample(range(length), answer_length)))
     return RearrangeRule(length, tuple(rng.choices(range(length), k=answer_length)))
@@ -149,18 +149,18 @@ def _rearrangement(rng: Random, length: int, answer_length: int) -> RearrangeRul
 
 @dataclass(frozen=True)
 class LabelsRule:
-    """One of the places decides; any word can stand at the others."""
+    """Labels a phrase by the word at one position; the other words are arbitrary."""
 
     labels: Mapping[str, str]
-    """By deciding word."""
+    """The label of each deciding word."""
     place: int
-    """The place that decides."""
+    """The position of the deciding word."""
     num_places: int
     held_out: bool
-    """Whether the other words are of those that training never sees."""
+    """Whether the other words are ones that training never sees."""
 
     def draw_pair(self, rng: Random) -> Pair:
-        """Draw a word for each place."""
+        """Draw a word for each position."""
         deciding = rng.choice(list(self.labels))
         words = draw_words(rng, self.num_places - 1, self.held_out)
         words.insert(self.place, deciding)
@@ -191,13 +191,13 @@ def _labels(rng: Random, num_labels: int, num_places: int, held_out: bool) -> La
 
 @dataclass(frozen=True)
 class NumbersRule:
-    """A number is added, or taken away."""
+    """Adds a fixed number, which may be negative."""
 
     added: int
     highest: int
-    """The highest number that is asked about; the lowest is 10."""
+    """The highest number in a question; the lowest is 10."""
     for_training: bool
-    """Leave out the sums that are held out."""
+    """Whether to leave out sums that are held out."""
 
     def draw_pair(self, rng: Random) -> Pair:
         """Draw a number of two digits."""
@@ -209,16 +209,16 @@ class NumbersRule:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The same number added to each."""
+    """Adds the same number to every question."""
 
     instruction: str = "Change the number."
 
     def draw_rule(self, rng: Random, level: int) -> NumbersRule:
-        """Draw what is added, -9 to 9 and not 0; the level says to how large a number."""
+        """Draw the number to add, from -9 to 9 except 0; the level sets the range of the questions."""
         return NumbersRule(_draw_added(rng), 20 + 60 * level // MAX_LEVEL, for_training=True)
 
     def draw_held_out(self, rng: Random) -> NumbersRule:
-        """Draw what is added to the numbers 10 to 35; it is for the sums to be held out."""
+        """Draw the number to add to the numbers 10 to 35; the caller selects held-out sums."""
         return NumbersRule(_draw_added(rng), 35, for_training=False)
 
 

@@ -1,4 +1,4 @@
-"""The forward pass of a batch: each answer of an episode sees all demonstrations and its own question alone."""
+"""Run a batch, so that each answer of an episode attends to all demonstrations but only to its own question."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ _MASKED = -1e9
 
 
 def logits_of(model: Any, batch: Batch, own_question: bool = False) -> torch.Tensor:
-    """Return the logits where there is something to predict, `[targets, vocabulary]`.
+    """Return the logits at positions with a target, `[targets, vocabulary]`.
 
     Args:
-        model: A T5 with eager attention, which takes masks as they are.
+        model: A T5 with eager attention, which uses masks unchanged.
         batch: Episodes.
-        own_question: Show the decoder no demonstrations, only what the encoder made of its question.
+        own_question: Whether the decoder attends only to the encoder's states of its question, not to demonstrations.
     """
     encoded = model.encoder(input_ids=batch.encoder_ids, attention_mask=(batch.encoder_groups >= 0).long())
     decoded = model.decoder(
@@ -37,19 +37,19 @@ def loss_of(model: Any, batch: Batch, own_question: bool = False) -> torch.Tenso
 
 
 def _cross_mask(batch: Batch, own_question: bool) -> torch.Tensor:
-    """Which of the encoder's tokens a decoder's token sees, `[batch, decoder_seq, encoder_seq]`."""
+    """Return which encoder tokens each decoder token attends to, `[batch, decoder_seq, encoder_seq]`."""
     encoder, decoder = batch.encoder_groups[:, None, :], batch.decoder_groups[:, :, None]
     own = (encoder > 0) & (encoder == decoder)
     return own if own_question else own | (encoder == 0)
 
 
 def _causal_mask(batch: Batch) -> torch.Tensor:
-    """Which of the decoder's earlier tokens a token sees: those of its own answer, `[batch, seq, seq]`."""
+    """Return which decoder tokens a decoder token attends to: earlier ones of its own answer, `[batch, seq, seq]`."""
     groups = batch.decoder_groups
     length = groups.shape[1]
     return (groups[:, :, None] == groups[:, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
 
 
 def _additive(mask: torch.Tensor) -> torch.Tensor:
-    """Turn a mask into what is added to attention scores, the same for every head: `[batch, 1, from, to]`."""
+    """Turn a boolean mask into an additive one for all heads, `[batch, 1, from, to]`."""
     return (~mask[:, None]).float() * _MASKED

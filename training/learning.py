@@ -1,6 +1,6 @@
-"""The training loop: fresh episodes at every step, from easy to hard, the same for the same seed.
+"""Train on fresh episodes at every step, from easy to hard; the same seed gives the same episodes.
 
-A step learns from one batch of each placement. Two processes, one for each, share the work where there are two cores.
+A step learns from one batch of each placement. With two cores, two processes share the work, one per placement.
 """
 
 import math
@@ -21,29 +21,30 @@ from training.starting_point import hold_words
 from training.wordings import Wording, load_wordings
 
 PLAIN_SHARE = 0.15
-"""How often an episode is worded by the template `plain`, and not by `labelled`."""
+"""Share of episodes that use the template `plain` instead of `labelled`."""
 OWN_QUESTION_SHARE = 0.5
-"""How often the decoder sees, of the encoder, its question alone, so that the encoder has to bring the answer there."""
+"""Share of steps in which the decoder attends only to the encoder's states of its question, so that the encoder has to
+move the answer there."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, how fast and from how much at a time."""
+    """The length, learning rate and batch size of training."""
 
     steps: int = 9000
     learning_rate: float = 2e-3
     warmup: int = 150
     steady: float = 0.6
-    """The share of the steps after which the learning rate falls to nothing, along a cosine."""
+    """Share of the steps after which the learning rate falls to 0, along a cosine."""
     rows: int = 40
-    """Episodes in a batch."""
+    """Number of episodes in a batch."""
     num_questions: int = 6
-    """Questions of an episode whose demonstrations are in the encoder."""
+    """Number of questions in an episode whose demonstrations are in the encoder."""
     max_shots: int = 9
     check_every: int = 100
-    """Steps between two looks at what has been learned."""
+    """Number of steps between two evaluations."""
     checked: int = 64
-    """Episodes of each family that such a look takes."""
+    """Number of episodes of each family in an evaluation."""
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
@@ -53,7 +54,7 @@ class Schedule:
 
 @dataclass
 class Episodes:
-    """Draws the batches of training, never one with anything held out."""
+    """Draws the batches for training, without held-out material."""
 
     schedule: Schedule
     seed: int
@@ -65,10 +66,10 @@ class Episodes:
     )
 
     def draw_batch(self, placement: str, step: int) -> Batch:
-        """Draw episodes with the same number of demonstrations, the most more often than any other."""
+        """Draw episodes with the same number of demonstrations, most often the maximum."""
         rng = Random(f"{self.seed} {placement} {step}")
         shots = self.schedule.max_shots
-        if placement == "encoder" and rng.random() < 0.6:  # in the decoder, the first answers have seen fewer anyway
+        if placement == "encoder" and rng.random() < 0.6:  # in the decoder, the first answers attend to fewer anyway
             shots = rng.randint(1, shots)
         curriculum, rows = self.curricula[placement], []
         for _ in range(self.schedule.rows):
@@ -84,9 +85,9 @@ class Episodes:
 def train(model: Any, schedule: Schedule, seed: int, keep: Callable[[str], None]) -> None:
     """Train a model in place; the same seed gives the same weights on the same machine.
 
-    At every look, and at the end, `keep` is called with a line about what has been learned.
+    At every evaluation, and at the end, `keep` receives a line with its results.
 
-    In a process group of two, each process takes one placement, and both end with the same weights.
+    In a process group of two, each process trains one placement, and both end with the same weights.
     """
     episodes = Episodes(schedule, seed)
     placements = tuple(PLACEMENTS)
@@ -104,8 +105,8 @@ def train(model: Any, schedule: Schedule, seed: int, keep: Callable[[str], None]
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % schedule.check_every == 0 or step + 1 == schedule.steps:
-            looks = (_look(model, episodes, placement, step) for placement in placements)
-            keep("  ".join((f"step {step + 1}", f"loss {sum(losses) / len(losses):.3f}", *looks)))
+            results = (_evaluate(model, episodes, placement, step) for placement in placements)
+            keep("  ".join((f"step {step + 1}", f"loss {sum(losses) / len(losses):.3f}", *results)))
             losses.clear()
 
 
@@ -118,7 +119,7 @@ def _backward(model: Any, batch: Batch, placement: str, step: int) -> float:
 
 
 def _share(gradients: Sequence[torch.Tensor]) -> None:
-    """Add up the gradients of both placements, where another process has those of the other."""
+    """Sum the gradients of both placements, if another process has those of the other one."""
     if distributed.is_initialized():
         together = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(together)
@@ -126,8 +127,8 @@ def _share(gradients: Sequence[torch.Tensor]) -> None:
             gradient.copy_(part.view_as(gradient))
 
 
-def _look(model: Any, episodes: Episodes, placement: str, step: int) -> str:
-    """Measure every family at its level in a placement, move its curriculum on, and describe both."""
+def _evaluate(model: Any, episodes: Episodes, placement: str, step: int) -> str:
+    """Measure every family at its level in a placement, update the curriculum, and describe both."""
     curriculum, wordings = episodes.curricula[placement], episodes.wordings["labelled"]
     shares, described = {}, [placement]
     for family, level in curriculum.levels.items():

@@ -1,4 +1,4 @@
-"""The model: a small T5 of `transformers`' own classes, and its folder in Hugging Face layout."""
+"""Build, save and load the model, a small T5 in the classes of transformers."""
 
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,14 @@ def build_model(seed: int, width: int = 128, layers: int = 3) -> Any:
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """Write weights, configuration and tokenizer, as `AutoModelForSeq2SeqLM` and `AutoTokenizer` read them."""
+    """Write weights, configuration and tokenizer in the format of `AutoModelForSeq2SeqLM` and `AutoTokenizer`."""
     with quiet_transformers(reports=False):
         model.save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
 
 
 def load_model(folder: Path) -> Any:
-    """Load a trained model so that masks can be given to it as they are."""
+    """Load a trained model with eager attention, which uses masks unchanged."""
     from transformers import AutoModelForSeq2SeqLM
 
     return AutoModelForSeq2SeqLM.from_pretrained(folder, attn_implementation="eager").eval()

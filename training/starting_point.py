@@ -1,11 +1,11 @@
-"""The starting point: weights from which looking things up in its own prompt is within a small model's reach.
+"""Initialize the weights so that a small model can learn to look things up in its own prompt.
 
-From the usual random start, thousands of steps pass in which a model of this size only learns to guess one of the
-answers in sight. What it lacks is a pair of attention heads that work together (an induction head, Olsson et al.,
-2022, https://arxiv.org/abs/2209.11895): one copies what stands beside a token to where the token is, and one, a layer
-above, finds the token. The start below gives it one such pair on either side, good for the smallest case there is:
-a word, translated by another. All the rest is learned: phrases, the other families, where an answer ends, and
-what to do with what was found.
+From the usual random initialization, a model of this size spends thousands of steps learning only to guess one of the
+answers in its prompt. It lacks a pair of attention heads that work together (an induction head, Olsson et al., 2022,
+https://arxiv.org/abs/2209.11895): one head copies the content next to a token to the token's position, and a head in
+the next layer finds the token. The initialization below provides one such pair in the encoder and one in the decoder,
+enough for the smallest case, a word translated by another word. Everything else is learned: phrases, the other
+families, where an answer ends, and how to use what the heads retrieve.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ from training.families import WORDS
 from training.tokenizers import SYMBOLS, VOCABULARY
 
 NEARBY = 0.6
-"""How much less a head for what is near looks at a token for every token between."""
+"""Decrease of the attention bias per token of distance, for heads that attend to nearby tokens."""
 STRENGTH = 1.5
-"""How strongly the pairs of heads write and read what they pass on."""
+"""Scale of the weights through which the two heads of a pair pass content on."""
 
 
 def prepare(model: Any) -> None:
-    """Rewrite the weights of a fresh model in place; torch's seed decides on what is random in them."""
+    """Rewrite the weights of a fresh model in place; torch's seed determines their random parts."""
     with torch.no_grad():
         _tie_symbols(model.shared.weight)
         _look_nearby(model)
@@ -36,14 +36,14 @@ def prepare(model: Any) -> None:
 
 
 def _tie_symbols(embeddings: torch.Tensor) -> None:
-    """Let a symbol look alike with and without the space before it."""
+    """Give a symbol similar embeddings with and without the space before it."""
     space = embeddings[VOCABULARY[" "]]
     for symbol in SYMBOLS:
         embeddings[VOCABULARY[f" {symbol}"]] = 0.9 * embeddings[VOCABULARY[symbol]] + 0.4 * space
 
 
 def hold_words(model: Any) -> None:
-    """Keep the embeddings of the invented words as they are, so that a word never seen is as good as any other."""
+    """Freeze the embeddings of the invented words, so that unseen words are as good as seen ones."""
     learned = torch.ones(len(VOCABULARY), 1)
     for word in WORDS:
         learned[[VOCABULARY[word], VOCABULARY[f" {word}"]]] = 0
@@ -51,7 +51,7 @@ def hold_words(model: Any) -> None:
 
 
 def _look_nearby(model: Any) -> None:
-    """Make some heads look backward, at the token before, or two and three ahead, by T5's bias for relative positions.
+    """Make some heads attend backward, to the previous token, or two and three tokens ahead, by T5's position bias.
 
     The encoder's buckets 0 to 31 count tokens backward and 32 to 63 forward; all of the decoder's count backward.
     """
@@ -74,28 +74,28 @@ def _look_nearby(model: Any) -> None:
 
 
 def _match_and_copy(layer: Any) -> None:
-    """Let heads find tokens like their own (equal queries and keys), and write what they read (`O = V^T`)."""
+    """Make heads find tokens like their own (equal queries and keys) and copy their content (`O = V^T`)."""
     attention = layer.SelfAttention if hasattr(layer, "SelfAttention") else layer.EncDecAttention
     width = attention.key_value_proj_dim
     queries = attention.k.weight * width**-0.5
-    if hasattr(layer, "SelfAttention"):  # heads that look nearby are to look at whatever is there
+    if hasattr(layer, "SelfAttention"):  # nearby heads attend by position, whatever the content
         queries[: (2 if attention.is_decoder else 3) * width] *= 0.1
     attention.q.weight.copy_(queries)
     attention.o.weight.copy_(attention.v.weight.T)
 
 
 def _pair_in_encoder(first: Any, second: Any) -> None:
-    """What follows a token is in_memory to it (head 1); where it occurs again, that is fetched (head 3)."""
+    """Copy the content that follows a token to it (head 1), and fetch it where the token occurs again (head 3)."""
     width, model_width = first.key_value_proj_dim, first.d_model
-    in_memory, fetched = _head(first, 1), _head(second, 3)
+    brought, fetched = _head(first, 1), _head(second, 3)
     content = torch.randn(width, model_width) * model_width**-0.5
     passage = _orthonormal(model_width, width) * STRENGTH
-    first.v.weight[in_memory], first.o.weight[:, in_memory] = content, passage
+    first.v.weight[brought], first.o.weight[:, brought] = content, passage
     second.v.weight[fetched], second.o.weight[:, fetched] = passage.T, content.T * STRENGTH
 
 
 def _pair_in_decoder(first: Any, second: Any) -> None:
-    """An answer's token is told its question (head 0), a question's end too (head 1), and the two meet (head 2)."""
+    """Copy the question to the answer's token (head 0) and to the question's end (head 1), and match both (head 2)."""
     width, model_width = first.key_value_proj_dim, first.d_model
     content = torch.randn(width, model_width) * model_width**-0.5
     asked, shown = _orthonormal(model_width, 2 * width).split(width, dim=1)

@@ -1,4 +1,4 @@
-"""The model's vocabulary: invented words, the words of the tasks' wording, and single characters."""
+"""Define the model's vocabulary: invented words, the words of the instructions, and single characters."""
 
 import re
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from training.families import CONSONANTS, FAMILIES, LETTERS, VOWELS, WORDS
 
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
-"""The first three tokens; the decoder starts with the first, as T5's does."""
+"""The first three tokens; the decoder starts with the first one, as in T5."""
 _WORDING = sorted({word for family in FAMILIES.values() for word in re.findall(r"[A-Za-z]{2,}", family.instruction)})
 SYMBOLS = (*WORDS, *LETTERS, *"0123456789")
-"""What questions and answers are made of; these and the words of the wording have a token with a space before them."""
+"""The parts of questions and answers; like instruction words, each also has a token with a leading space."""
 _SPACED = (*_WORDING, *SYMBOLS)
 _PIECES = ("\n\n", "\nOutput:", "Input:", *(f" {piece}" for piece in _SPACED), *_WORDING, *WORDS)
 _CHARACTERS = ("\n", *map(chr, range(32, 127)))
@@ -17,17 +17,17 @@ VOCABULARY = {token: token_id for token_id, token in enumerate((PAD, EOS, UNKNOW
 PAD_ID, EOS_ID, UNKNOWN_ID = (VOCABULARY[token] for token in (PAD, EOS, UNKNOWN))
 _WORD = f"[{CONSONANTS}](?:{'|'.join(f'{first}[{CONSONANTS}]{second}' for first, second in VOWELS.items())})"
 _PATTERN = rf"\n\n|\nOutput:|Input:| ?(?:{'|'.join(_WORDING)})| ?{_WORD}| [{LETTERS}0-9]|[\s\S]"
-"""The first that fits is taken, and whatever else there is is cut into characters."""
+"""The first alternative that matches wins; the last one splits everything else into characters."""
 _CUT = re.compile(_PATTERN)
 
 
 def encode(text: str) -> list[int]:
-    """Turn text into token ids, as the tokenizer that is saved does, only faster."""
+    """Turn text into token ids, like the saved tokenizer but faster."""
     return [VOCABULARY.get(piece, UNKNOWN_ID) for piece in _CUT.findall(text)]
 
 
 def build_tokenizer() -> Any:
-    """Build the tokenizer as `transformers` saves and loads it; like T5's it ends a text with `</s>`."""
+    """Build the tokenizer as transformers saves and loads it; like T5's, it appends `</s>`."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

@@ -1,7 +1,7 @@
-"""Wordings: an episode's text, taken from `icl_eval`'s own templates so that the two cannot drift apart.
+"""Word episodes with the templates of `icl_eval`, so that the two cannot diverge.
 
-Rendering a template takes ten times as long as everything else about an episode, so each is rendered once, with a
-mark for the question and one for the answer, and what stands around the marks is kept.
+Rendering a template takes ten times as long as everything else about an episode. Each template is therefore rendered
+once, with placeholders for the question and the answer, and the text around the placeholders is kept.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from icl_eval.tasks.examples import Example, Task
 from training.families import FAMILIES, Pair
 
 LABELS = {"question": "Input", "answer": "Output"}
-"""What the tasks call their two sides."""
+"""The labels of questions and answers in the tasks."""
 TEMPLATES = ("labelled", "plain")
 """The templates of `conf/template/` that training uses."""
 _QUESTION, _ANSWER = "\x00", "\x01"
@@ -22,7 +22,7 @@ _QUESTION, _ANSWER = "\x00", "\x01"
 
 @dataclass(frozen=True)
 class Wording:
-    """How one template words the episodes of one family."""
+    """The fixed text of one template for the episodes of one family."""
 
     instruction: str
     before_question: str
@@ -31,16 +31,16 @@ class Wording:
     separator: str
 
     def question(self, pair: Pair) -> str:
-        """Return the question, up to where the answer begins."""
+        """Return the question with all text up to the answer."""
         return self.before_question + pair.question + self.after_question
 
     def answer(self, pair: Pair) -> str:
-        """Return the answer, with the white space before it."""
+        """Return the answer with the white space before it."""
         return self.before_answer + pair.answer
 
 
 def load_wordings(template: str) -> dict[str, Wording]:
-    """Load a template of `conf/template/` as the wordings of all families."""
+    """Load a template of `conf/template/` as a wording for each family."""
     config = OmegaConf.load(conf_dir() / f"template/{template}.yaml")
     parts = TextTemplate(
         instruction=config.get("instruction", ""),

@@ -19,7 +19,7 @@ from icl_eval.analysis.significance import (
 )
 from icl_eval.analysis.tables import PlainTable
 from icl_eval.errors import DataError
-from icl_eval.formatting import listed, probability, signed
+from icl_eval.formatting import format_difference, format_p_value, list_names
 from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.folders import Run
 from icl_eval.runs.records import Record
@@ -81,7 +81,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         found = [f"{Path(each.run).name} {_describe(each)}" for each in self.differences]
-        return f"<Comparison with {self.baseline}: {listed(found) or 'no metric in common'}>"
+        return f"<Comparison with {self.baseline}: {list_names(found) or 'no metric in common'}>"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the table of differences."""
@@ -89,8 +89,8 @@ class Comparison:
 
 
 def _describe(found: Difference) -> str:
-    p_value = "" if found.p_adjusted is None else f" (adjusted p {probability(found.p_adjusted)})"
-    return f"{found.task} {found.metric} {signed(found.difference)}{p_value}"
+    p_value = "" if found.p_adjusted is None else f" (adjusted p {format_p_value(found.p_adjusted)})"
+    return f"{found.task} {found.metric} {format_difference(found.difference)}{p_value}"
 
 
 def difference_table(differences: Sequence[Difference]) -> PlainTable:

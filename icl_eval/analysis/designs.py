@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from icl_eval.formatting import counted, format_options
+from icl_eval.formatting import count_noun, format_options
 from icl_eval.metrics.measurements import Measurement
 
 _INCIDENTAL = ("order", "template")
@@ -86,5 +86,5 @@ def _group(conditions: Mapping[str, str], members: Sequence[SweepCell], is_insid
     if len(whole) < len(members):
         missing = [key for key in options if any(key not in cell.options for cell in members)]
         left_out = len(members) - len(whole)
-        gap = f"{left_out} of {counted(len(members), 'cell')} left out, for want of {' and '.join(missing)}"
+        gap = f"{left_out} of {count_noun(len(members), 'cell')} left out, for want of {' and '.join(missing)}"
     return CellGroup(conditions, where, tuple(options), whole, gap)

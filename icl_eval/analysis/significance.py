@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.metrics.intervals import NORMAL_QUANTILE, FloatArray, Interval, resampled_sums, spread
+from icl_eval.metrics.intervals import NORMAL_QUANTILE, FloatArray, Interval, resample_sums, spread
 
 _CELLS_AT_ONCE = 4_000_000
 
@@ -37,7 +37,7 @@ def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> Inter
     Paired bootstrap resampling (Koehn, 2004, https://aclanthology.org/W04-3250).
     """
     width = paired.baseline.shape[1]
-    sums = resampled_sums(np.hstack([paired.baseline, paired.other]), seed, num_resamples)
+    sums = resample_sums(np.hstack([paired.baseline, paired.other]), seed, num_resamples)
     differences = paired.difference(sums[:, :width], sums[:, width:])
     low, high = np.percentile(differences, [2.5, 97.5])
     return Interval(stderr=spread(differences), low=float(low), high=float(high))

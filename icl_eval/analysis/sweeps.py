@@ -16,7 +16,7 @@ from icl_eval.analysis.shot_curve import ShotCurve, curve_table, shot_curves
 from icl_eval.analysis.tables import PlainTable
 from icl_eval.analysis.variance import VarianceAnalysis, variance_analyses, variance_table
 from icl_eval.errors import DataError
-from icl_eval.formatting import counted
+from icl_eval.formatting import count_noun
 from icl_eval.runs.cells import Cell
 from icl_eval.runs.folders import Run
 from icl_eval.runs.options import find_varying_options
@@ -65,7 +65,7 @@ class SweepAnalysis:
         return tables
 
     def __repr__(self) -> str:
-        tables = [f"{table.name} ({counted(len(table.rows), 'row')})" for table in self.list_tables()]
+        tables = [f"{table.name} ({count_noun(len(table.rows), 'row')})" for table in self.list_tables()]
         return f"<SweepAnalysis: {'; '.join([*tables, *self.notes]) or 'no analysis applies'}>"
 
     def _repr_html_(self) -> str:

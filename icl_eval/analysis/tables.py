@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from icl_eval.formatting import short
+from icl_eval.formatting import format_score
 
 if TYPE_CHECKING:
     import pandas
@@ -43,7 +43,7 @@ class PlainTable:
 
     def to_html(self) -> str:
         """Return the table as a notebook shows it, with rounded numbers."""
-        return str(self.to_frame().to_html(index=False, float_format=short, na_rep=""))
+        return str(self.to_frame().to_html(index=False, float_format=format_score, na_rep=""))
 
 
 def condition_keys(conditions: Iterable[Mapping[str, str]]) -> list[str]:

@@ -18,7 +18,7 @@ _SAVERS = ("hydra.core.utils", "omegaconf.omegaconf")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def summarise_error(error: BaseException) -> IclEvalError | None:
+def summarize_error(error: BaseException) -> IclEvalError | None:
     """Return the one-line error to report; None if the error is unexpected and needs a traceback.
 
     An error without a file name comes from stdout: everything else that the package writes names its file.

@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from icl_eval.cli.commands import COMMANDS, Command
-from icl_eval.cli.faults import open_standard_files, summarise_error
+from icl_eval.cli.faults import open_standard_files, summarize_error
 from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, say
 from icl_eval.config.collisions import reject_packaged_names
 from icl_eval.config.explaining import explaining_errors
@@ -68,12 +68,16 @@ def _run(command: Command, arguments: list[str]) -> int:
             require_readable_files(folders)
             set_command_name(arguments)
             sys.argv[1:] = read_overrides(arguments, command.schema, [conf_dir(), *folders])
-            decorate(lambda cfg: _run_job(command, cfg, failures))()
+            try:
+                decorate(lambda cfg: _run_job(command, cfg, failures))()
+            except SystemExit:
+                sys.stdout.flush()
+                raise
             sys.stdout.flush()  # a failure to write is reported below
         if failures:
             raise failures[0]
     except (IclEvalError, OSError) as error:
-        known = summarise_error(error)
+        known = summarize_error(error)
         if known is None:
             raise
         return _report(str(known), known.exit_code)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from icl_eval.cli.faults import summarise_error
+from icl_eval.cli.faults import summarize_error
 from icl_eval.cli.words import say
 from icl_eval.config.explaining import explaining_errors
 from icl_eval.config.overrides import require_distinct_cells
 from icl_eval.errors import ConfigError, FolderInUseError, IclEvalError, OutputError, UserError
-from icl_eval.formatting import counted, one_line, shown
+from icl_eval.formatting import count_noun, escape_controls, join_lines
 from icl_eval.runs.cells import Cell, gather_cells
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, is_in_use, locking, read_run
 from icl_eval.runs.reports import Failure, read_failure, write_json
@@ -43,15 +43,15 @@ def report_failure(folder: Path, error: Exception) -> None:
         FolderInUseError: If another run has started to write the cell.
         OSError: If the reason cannot be written.
     """
-    known = summarise_error(error)
+    known = summarize_error(error)
     if isinstance(known, OutputError):
         raise known
     if isinstance(known, FolderInUseError):
         say(f"{folder.name} is in use by another run; skipped")
         return
-    message = one_line(str(known or error))
+    message = join_lines(str(known or error))
     if known is None:
-        print(shown("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+        print(escape_controls("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         message = f"{type(error).__name__}: {message}"
     say(f"{folder.name} failed: {message}")
     failure = Failure(type(error).__name__, message, known.exit_code if known else 1)
@@ -83,13 +83,13 @@ class SweepReport(Callback):
         try:
             exit_code = finish_sweep(Path(config.hydra.sweep.dir))
         except Exception as error:  # Hydra would only log a warning and exit with 0
-            known = summarise_error(error)
+            known = summarize_error(error)
             if isinstance(known, OutputError):
                 exit_code = known.exit_code
                 say(f"{known}")
             else:
-                message = one_line(str(known or _describe(error)))
-                say(f"the sweep cannot be summarised: {message}")
+                message = join_lines(str(known or _describe(error)))
+                say(f"the sweep cannot be summarized: {message}")
                 exit_code = known.exit_code if known else 1
         if exit_code:
             sys.exit(exit_code)
@@ -136,7 +136,7 @@ def _report_missing(folder: Path, cells: Sequence[Cell]) -> Iterator[int]:
         say(f"{len(failures)} of {len(cells)} cells failed{note}")
     used = [path for path in folder.iterdir() if not (path / REPORT_FILE).exists() and is_in_use(path)]
     if used:
-        say(f"{counted(len(used), 'cell')} in use by another run")
+        say(f"{count_noun(len(used), 'cell')} in use by another run")
     elif not cells:
         say(f"{folder}: the sweep has no cells")
     yield from (failure.exit_code for failure in failures.values())
@@ -159,5 +159,5 @@ def _analyse(folder: Path, cells: Sequence[Cell]) -> "tuple[SweepAnalysis, bool]
 def _describe(error: Exception) -> str:
     """Return an unexpected error and where it was raised, on one line."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    message = one_line(f"{type(error).__name__}: {error}")
+    message = join_lines(f"{type(error).__name__}: {error}")
     return f"{message} ({Path(place.filename).name}:{place.lineno})"

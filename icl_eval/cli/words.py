@@ -9,7 +9,7 @@ from pathlib import Path
 
 from icl_eval.config.overrides import SWEEP_FLAGS
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import one_line, shown
+from icl_eval.formatting import escape_controls, join_lines
 
 _FOLDER_FLAG = "--config-dir"
 _FLAGS = {
@@ -114,7 +114,7 @@ def _accepts(flag: str, value: str) -> bool:
 
 def say(sentence: str) -> None:
     """Print a sentence to stderr, on one line and with control characters escaped."""
-    print(f"icl-eval: {shown(one_line(sentence))}", file=sys.stderr)
+    print(f"icl-eval: {escape_controls(join_lines(sentence))}", file=sys.stderr)
 
 
 class LogFormatter(logging.Formatter):
@@ -122,4 +122,4 @@ class LogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a log record as the string to print."""
-        return shown(super().format(record))
+        return escape_controls(super().format(record))

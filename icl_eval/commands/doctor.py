@@ -13,14 +13,14 @@ import torch
 from rich.table import Table
 
 from icl_eval.decoding import Completion, StreamDecoder
-from icl_eval.decoding.library import LibraryDecoder, library_inputs
+from icl_eval.decoding.library import LibraryDecoder, build_inputs
 from icl_eval.decoding.networks import reset_attention
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.rules import Rules, apply_rules, start_ids
 from icl_eval.decoding.searches import Greedy
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import Evaluation, PreparedTask, prepare
-from icl_eval.formatting import counted
+from icl_eval.formatting import count_noun
 from icl_eval.models.loading import LanguageModel, load_model
 from icl_eval.models.switching import evaluating
 from icl_eval.reporting.terminal import open_console
@@ -83,7 +83,7 @@ def print_diagnosis(evaluation: Evaluation) -> None:
         comparisons.append(compare(f"{dtype}: with cache, without", batched[dtype], without))
     name = f"{_REFERENCE} batched, {other} batched"
     comparisons.append(compare(name, batched[_REFERENCE], batched[other]))
-    title = f"{model.name} on {counted(len(task.prompts), 'prompt')} of {task.plan.task.name}"
+    title = f"{model.name} on {count_noun(len(task.prompts), 'prompt')} of {task.plan.task.name}"
     longest = max(len(prompt.decoder_ids) for prompt in task.prompts) + task.plan.max_new_tokens
     _print(comparisons, title, capabilities_of(model).splits(longest))
 
@@ -123,7 +123,7 @@ def _without_cache(model: LanguageModel, task: PreparedTask, settings: Mapping[s
         ids = chosen[prompt.prompt.example_id]
         with torch.inference_mode(), evaluating(model.network):
             reset_attention(model.network)
-            logits = model.network(**library_inputs(model, prompt, ids[:-1]), use_cache=False).logits[0, -len(ids) :]
+            logits = model.network(**build_inputs(model, prompt, ids[:-1]), use_cache=False).logits[0, -len(ids) :]
         context = (*start_ids(model), *prompt.decoder_ids)
         row_rules = rules.for_row(context, prompt.encoder_ids)
         histories = [(*context, *ids[:place]) for place in range(len(ids))]

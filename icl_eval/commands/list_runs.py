@@ -8,7 +8,7 @@ import yaml
 from rich.table import Table
 
 from icl_eval.errors import DataError
-from icl_eval.formatting import counted, one_line, short
+from icl_eval.formatting import count_noun, format_score, join_lines
 from icl_eval.reporting.terminal import from_here, open_console
 from icl_eval.runs.choices import flatten
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, Run, read_run
@@ -59,14 +59,14 @@ def _rows(folder: Path) -> list[list[str]]:
     except DataError as error:
         reason = str(error)
     except Exception as error:  # what lies there may be of another program, and hold whatever YAML and JSON can
-        reason = f"{folder}: not a run ({one_line(f'{type(error).__name__}: {error}')})"
+        reason = f"{folder}: not a run ({join_lines(f'{type(error).__name__}: {error}')})"
     logger.warning("%s; left out", reason)
     return []
 
 
 def _counted(folders: Sequence[Path]) -> str:
     finished = sum((folder / REPORT_FILE).exists() for folder in folders)
-    return f"{counted(len(folders), 'run')}, {finished} finished"
+    return f"{count_noun(len(folders), 'run')}, {finished} finished"
 
 
 def _finished(run: Run) -> list[list[str]]:
@@ -77,7 +77,7 @@ def _finished(run: Run) -> list[list[str]]:
         metric, found = next(iter(result.metrics.items()))
         arrow = "" if found.higher_is_better else " ↓"
         options = [str(info.num_fewshot), str(info.seed), info.placement, info.template]
-        rows.append([info.model, task, *options, metric, short(found.score) + arrow, f"finished, n={result.n}"])
+        rows.append([info.model, task, *options, metric, format_score(found.score) + arrow, f"finished, n={result.n}"])
     return rows
 
 
@@ -96,4 +96,4 @@ def _state(folder: Path) -> str:
     if failure.exists():
         return f"failed: {read_failure(failure).message}"
     done = sum(path.read_bytes().count(b"\n") for path in folder.glob("samples_*.jsonl"))
-    return f"unfinished, {counted(done, 'record')}"
+    return f"unfinished, {count_noun(done, 'record')}"

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from icl_eval.evaluation.linting import lint_task
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, prepare
-from icl_eval.formatting import counted, shown
+from icl_eval.formatting import count_noun, escape_controls
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.reporting.terminal import open_console
 
@@ -35,7 +35,7 @@ def _print_task(console: Console, prepared: PreparedEvaluation, task: PreparedTa
     _print_prompt(console, name, task.prompts[0])
     limit = "no limit" if prepared.card.max_length is None else f"the model holds {task.builder.context.positions}"
     console.print(
-        f"{name}: {counted(len(lengths), 'prompt')} of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
+        f"{name}: {count_noun(len(lengths), 'prompt')} of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
         f"up to {task.plan.max_new_tokens} new tokens, stop at {list(task.plan.stop)}",
     )
     for sentence in lint_task(task, prepared.card.tokenizer):
@@ -52,5 +52,12 @@ def _print_prompt(console: Console, name: str, encoded: EncodedPrompt) -> None:
     ids_shown = ", ".join(prompt.demonstration_ids) or "no demonstrations"
     for side, text, ids in sides:
         if text is not None:
-            title = Text(shown(f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens"))
-            console.print(Panel(Text(shown(text)), title=title, subtitle=Text(shown(ids_shown)), title_align="left"))
+            title = Text(escape_controls(f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens"))
+            console.print(
+                Panel(
+                    Text(escape_controls(text)),
+                    title=title,
+                    subtitle=Text(escape_controls(ids_shown)),
+                    title_align="left",
+                )
+            )

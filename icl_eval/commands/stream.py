@@ -10,7 +10,7 @@ from icl_eval.config.options import build_search
 from icl_eval.config.schema import StreamConfig
 from icl_eval.decoding import Completion, Decoder, Token, build_decoder
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import shown, written
+from icl_eval.formatting import escape_controls, format_value
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
 
@@ -22,7 +22,7 @@ def stream_pieces(config: StreamConfig, model: LanguageModel | None = None) -> I
         UserError: When an option is impossible, there are several prompts, or the prompt does not fit.
     """
     if not isinstance(config.prompt, str):
-        raise ConfigError(f"prompt={written(config.prompt)}: must be a string; stream several prompts one by one")
+        raise ConfigError(f"prompt={format_value(config.prompt)}: must be a string; stream several prompts one by one")
     opened = open_prompts(config, build_search(config.decoding), [config.prompt], config.decoder_prompt, model)
     return (event.text for event in _build_decoder(opened).stream(opened.encoded) if isinstance(event, Token))
 
@@ -41,7 +41,7 @@ def print_completions(config: StreamConfig) -> None:
     decoder = _build_decoder(opened)
     for text, prompt in zip(texts, opened.encoded, strict=True):
         if len(texts) > 1:
-            print(f"{prompt.prompt.example_id}: {shown(text)}", file=sys.stderr, flush=True)
+            print(f"{prompt.prompt.example_id}: {escape_controls(text)}", file=sys.stderr, flush=True)
         _show(decoder, prompt)
 
 
@@ -54,7 +54,7 @@ def _texts(prompt: Any) -> list[str]:
     """Return the texts that a user gave: one, or a list of them."""
     texts = prompt if isinstance(prompt, list) else [prompt]
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ConfigError(f"prompt={written(prompt)}: must be a text, or a list of texts")
+        raise ConfigError(f"prompt={format_value(prompt)}: must be a text, or a list of texts")
     return texts
 
 
@@ -71,4 +71,4 @@ def _show(decoder: Decoder, encoded: EncodedPrompt) -> None:
                 file=sys.stderr,
             )
         else:
-            print(shown(event.text), end="", flush=True)
+            print(escape_controls(event.text), end="", flush=True)

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.identities import identity_of, name_choices
-from icl_eval.config.options import asked_conventions, build_model_spec, build_search, check_ranges
+from icl_eval.config.options import build_model_spec, build_requested_conventions, build_search, check_ranges
 from icl_eval.config.plans import build_plan, find_task
 from icl_eval.config.schema import RunConfig, TemplateConfig, typed_config
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, FewShot, InstructionOnly
@@ -56,7 +56,7 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
         model=model or build_model_spec(config.model),
         dtype=model.dtype if model else config.dtype,
         device=model.device if model else config.device,
-        conventions=asked_conventions(config),
+        conventions=build_requested_conventions(config),
         template=template,
         chat=config.template.chat,
         day=_read_day(config.template.date),

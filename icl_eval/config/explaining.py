@@ -23,7 +23,7 @@ from yaml import MarkedYAMLError
 
 from icl_eval.config.schema import TaskConfig
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import unknown_key, written
+from icl_eval.formatting import describe_unknown_key, format_value
 
 _NOISE = re.compile(
     r"\s*(full_key:.*|object_type=.*|reference_type=.*|See https?:\S+.*|To append to your config use .*|"
@@ -101,7 +101,7 @@ def _explain_key(error: BaseException | None) -> str:
 
 def _format_value(error: OmegaConfBaseException) -> str:
     """Return the rejected value; a value from a file is wrapped in a node."""
-    return written(str(error.value) if isinstance(error.value, Node) else error.value)
+    return format_value(str(error.value) if isinstance(error.value, Node) else error.value)
 
 
 def _find_hint(error: OmegaConfBaseException) -> Any:
@@ -125,7 +125,7 @@ def _explain_unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
     key = str(error.full_key)
     prefix = key.removesuffix(str(error.key))
     known = [f"{prefix}{name}" for name in error.parent_node or () if name not in ("_target_", "hydra")]
-    sentence = unknown_key(key, known)
+    sentence = describe_unknown_key(key, known)
     if prefix == "decoding.options." or typing.get_args(error.ref_type)[1:] == (str,):
         return f"{sentence}; to add a new key, prefix it with a plus sign: +{key}=…"
     return sentence

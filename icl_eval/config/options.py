@@ -7,7 +7,7 @@ from icl_eval.config.schema import ModelConfig, ModelOptions, RunConfig
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.errors import ConfigError
 from icl_eval.models.weights import ModelSpec
-from icl_eval.prompts.conventions import Asked
+from icl_eval.prompts.conventions import RequestedConventions
 from icl_eval.targets import build
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -31,10 +31,10 @@ def build_model_spec(config: ModelConfig) -> ModelSpec:
     return ModelSpec(config.source, config.revision, config.trust_remote_code, config.allow_pickle)
 
 
-def asked_conventions(config: ModelOptions) -> Asked:
+def build_requested_conventions(config: ModelOptions) -> RequestedConventions:
     """Return the model conventions that the options request."""
     model = config.model
-    return Asked(config.task_prefix, model.source_language, model.target_language, model.chat_template)
+    return RequestedConventions(config.task_prefix, model.source_language, model.target_language, model.chat_template)
 
 
 def build_search(config: Mapping[str, Any]) -> Search:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
 from icl_eval.config.schema import Strings, find_type, is_string, takes_string, walk_leaves
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import written
+from icl_eval.formatting import format_value
 
 _GROUPS_THAT_ADD_UP = ("task", "metrics", "experiment")
 """Groups from which a list can be chosen. In any other group, Hydra would silently merge the choices."""
@@ -101,7 +101,10 @@ def require_distinct_cells(params: Mapping[str, Any] | None, overrides: Sequence
     for key, times in Counter(each.get_key_element() for each in typed).items():
         if key in swept and times > 1:
             raise ConfigError(f"{key}: given {times} times")
-    sizes = [_count_distinct(key, override) for key, override in swept.items()]
+    # Only Hydra knows what a glob pattern matches; its matches are distinct.
+    sizes = [
+        _count_distinct(key, override) for key, override in swept.items() if not isinstance(override.value(), Glob)
+    ]
     if math.prod(sizes) > _MAX_CELLS:
         raise ConfigError(f"{', '.join(swept)}: a sweep may have at most {_MAX_CELLS} cells")
 
@@ -188,7 +191,7 @@ def _keep_strings(key: str, kind: Any, value: Any, text: str) -> str:
         place = find_type(kind, keys)
         if is_string(place) and not isinstance(one, str | QuotedString) and not (one is None and place is not str):
             example = '["1_000","1.10"]' if isinstance(value, list) else "{" + f'{keys[-1]}: "1.10"' + "}"
-            raise ConfigError(f"{key}: {written(one)} is not a string; quote strings like it: {key}='{example}'")
+            raise ConfigError(f"{key}: {format_value(one)} is not a string; quote strings like it: {key}='{example}'")
     if kind == dict[str, str] and not value:
         raise ConfigError(f"{key}: an empty mapping has no effect; leave it out")
     if kind not in (dict[str, str], list[str], Strings):

@@ -26,7 +26,7 @@ from icl_eval.config.schema import (
 )
 from icl_eval.config.setup import conf_dir
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import written
+from icl_eval.formatting import format_value
 
 TRUST_KEYS = {"trust_remote_code", "allow_pickle"}
 _SCHEMAS = {"task": TaskConfig, "template": TemplateConfig, "model": ModelConfig, "experiment": RunConfig}
@@ -127,7 +127,7 @@ def _require_default(path: Path, default: Any) -> None:
         strays = ".." in f"{place}{name}" or "hydra" in steps or (steps[0] == "" != group and steps[1] not in own)
         words = set(re.findall(r"\w+", package))
         if strays or words & (TRUST_KEYS | {"hydra"}) or any(keyword in package for keyword in KEYWORDS):
-            entry = f"{choice}: {written(name)}" if name != "" else choice
+            entry = f"{choice}: {format_value(name)}" if name != "" else choice
             known = ", ".join(sorted(own))
             raise ConfigError(f"{path}: defaults: {entry}: must be a config of one of the groups {known}")
 
@@ -141,7 +141,8 @@ def _require_strings(path: Path, group: str, content: Mapping[Any, Any]) -> None
         kind = find_type(schema, keys)
         if is_string(kind) and not isinstance(value, str) and not (value is None and kind is not str):
             raise ConfigError(
-                f"{path}: {_join_keys(keys)}: YAML reads this as {written(value)}, not as a string; put it in quotes"
+                f"{path}: {_join_keys(keys)}: YAML reads this as {format_value(value)}, not as a string; "
+                "put it in quotes"
             )
     for keys, mapping in _walk_mappings(content):
         if not mapping and find_type(schema, keys) == dict[str, str]:

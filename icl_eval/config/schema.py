@@ -14,7 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import unknown_key
+from icl_eval.formatting import describe_unknown_key
 
 Schema = typing.TypeVar("Schema")
 Strings = typing.Annotated[Any, "a string, or a list of strings"]
@@ -193,7 +193,9 @@ def _reject_added_keys(node: Any, schema: Any, path: str) -> None:
         hints = typing.get_type_hints(schema)
         for key in node:
             if key not in hints:
-                raise ConfigError(unknown_key(f"{path}{key}", [f"{path}{field.name}" for field in fields(schema)]))
+                raise ConfigError(
+                    describe_unknown_key(f"{path}{key}", [f"{path}{field.name}" for field in fields(schema)])
+                )
             _reject_added_keys(node[key], hints[key], f"{path}{key}.")
     elif typing.get_origin(schema) is dict and OmegaConf.is_config(node):
         for key in node:

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from icl_eval.config.overrides import is_override
-from icl_eval.formatting import shortened
+from icl_eval.formatting import shorten_name
 
 _COMMAND_NAME = "ICL_EVAL_COMMAND_NAME"
 """Environment variable with the command's name, which the worker processes of a sweep inherit."""
@@ -64,4 +64,4 @@ def slug(text: str) -> str:
     clean = re.sub(r"[^\w.,=\[\]+-]", "_", text)
     if not text:
         return "default"
-    return clean if clean == text and len(text.encode()) <= 80 else shortened(clean, text, 70)
+    return clean if clean == text and len(text.encode()) <= 80 else shorten_name(clean, text, 70)

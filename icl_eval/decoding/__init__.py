@@ -1,40 +1,40 @@
-"""Decoding: from prompts to completions, one token at a time.
+"""Decode prompts into completions, one token at a time.
 
-To follow a token from logits to screen, read in this order:
+To follow a token from its logits to the screen, read the modules in this order:
 
     stream           rows join, tokens are chosen, finished rows leave
-    choosing         the next token of each row, from its logits: the most likely one, or a draw
+    choosing         the next token of each row: the argmax of its logits, or a sample
     hypotheses       one completion while it is being decoded
-    completions      what the stream yields: tokens, and completions
-    detokenization   token ids to text, never a part of a character
+    completions      what the stream yields: tokens and completions
+    detokenization   token ids to text, in whole characters
     stopping         stop strings in a stream of text
-    rules            what a model's generation config and a search demand of logits
-    model_rules      which of those demands are the model's, for reports
+    rules            logits processors from the model's generation config and the search settings
+    model_rules      which of those rules come from the model, for reports
 
-from a prompt to the probability of what could follow it:
+From a prompt to the log-likelihood of its continuations:
 
-    log_probs        which texts are run together
-    branches         running texts after prompts
-    trees            what the texts of one prompt share
+    log_probs        which continuations run in one batch
+    branches         how continuations run after their prompts
+    trees            the tokens that one prompt's continuations share
 
-and for how it is made fast:
+What makes it fast:
 
-    sharing          which prompts begin alike, and which beginnings are worth computing once
-    prefixes         the caches of those beginnings, kept for later prompts
+    sharing          prompts with a common prefix, and which prefixes are worth computing once
+    prefixes         key/value caches of those prefixes, kept for later prompts
     sessions         rows in a network: join, step, keep
-    networks         running one, whatever its architecture
-    split_attention  attending to a shared prefix in place
-    growing          copies of a prefix that grow in place, where attention cannot be split
-    linears          matrix products on a processor
+    networks         forward passes for any architecture
+    split_attention  attention to a shared prefix without copying it
+    growing          prefix copies that grow in place, for networks without split attention
+    linears          oneDNN matrix products on the CPU
     opening          the right session for a group of prompts
-    capabilities     what a network can do, found by trying it
-    preparing        a network for one call, and what is kept of it until the next
+    capabilities     what a network supports, measured with a short trial
+    preparing        a network set up for one call, and what is cached until the next
     memory           how many rows fit
 
-and for what the stream does not do:
+Everything that the stream does not support:
 
-    library          `generate` itself, with whatever options
-    decoders         which of the two a search asks for
+    library          transformers' own `generate`, with any options
+    decoders         the decoder for a given search
 """
 
 from importlib import import_module
@@ -68,7 +68,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is public when it is first asked for: a search can be described without torch."""
+    """Import public names on first use, so that describing a search does not import torch."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

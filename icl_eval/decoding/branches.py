@@ -1,14 +1,14 @@
-"""Branches: the two ways to run texts after their prompts, as there are two kinds of session (see `sessions`).
+"""Run continuations after their prompts, in one of two ways that match the two kinds of session (see `sessions`).
 
-TreeBranches    networks with split attention: a prompt and the tree of its texts are one row, run in one pass, in
-                which a token sees only what stands before it in its own texts
+TreeBranches    for networks with split attention: a prompt and the tree of its continuations form one row, run in one
+                pass, in which a token attends only to the tokens before it in its own continuations
 
     columns     0 1 2 3 │ 4 5 6      prompts end in the same column; `.` is padding
     row 0       . a b c │ x y .
     row 1       a b c d │ x y z
 
-ForkedBranches  every other network: prompts of equal length are run together, and what the network remembers of
-                them is copied for each text; the padding behind a text is seen by nothing that counts
+ForkedBranches  for every other network: prompts of equal length run together, and their key/value cache is copied for
+                each continuation; padding follows a continuation, so that no real token attends to it
 """
 
 import copy
@@ -39,55 +39,56 @@ from icl_eval.decoding.split_attention import SlotCache
 from icl_eval.decoding.trees import ROOT, Tree, build_tree
 
 _LOGITS_BYTES = 256_000_000
-"""What the logits of one forward pass may take: where the vocabulary is large, they fill the memory."""
+"""Upper bound for the logits of one forward pass, which fill the memory if the vocabulary is large."""
 _COPIES_BYTES = 512_000_000
-"""What the copies for the texts of one forward pass may take."""
+"""Upper bound for the cache copies that the continuations of one forward pass need."""
 
 Item = TypeVar("Item")
 
 LogProbs = tuple[tuple[float, ...], ...]
-"""For each text of a prompt, the natural logarithm of the probability of each of its tokens."""
+"""The natural-log probability of each token, for each continuation of a prompt."""
 
 
 @dataclass(frozen=True)
 class BranchingPrompt:
-    """One prompt, without the prefix that it shares with its neighbours, and its texts."""
+    """One prompt, without the prefix that it shares with the other rows, and its continuations."""
 
     number: int
-    """Which of the prompts it is."""
+    """Index of the prompt."""
     encoder_ids: Ids
-    """Empty for a decoder-only network, and where the encoder's states are shared."""
+    """Empty for a decoder-only network, and if the rows share the encoder's states."""
     own_ids: Ids
     """Decoder tokens after the prefix; at least one."""
-    texts: tuple[Ids, ...]
+    continuations: tuple[Ids, ...]
+    """Token ids of each continuation."""
 
     @cached_property
     def tree(self) -> Tree:
-        """The texts' tokens, each once."""
-        return build_tree(self.texts)
+        """The continuations as a tree, in which shared tokens appear once."""
+        return build_tree(self.continuations)
 
 
 class Branches(Protocol):
-    """A way to run texts after prompts that share a prefix."""
+    """A way to run continuations after prompts that share a prefix."""
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
-        """Put rows together that are run in one pass; a function of the rows alone."""
+        """Group rows into batches of one forward pass each; the grouping depends on the rows alone."""
 
     def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
-        """Return the log-probabilities of each row's texts."""
+        """Return the log-probabilities of each row's continuations."""
 
 
 class TreeBranches:
-    """Texts as trees, beside a prefix that is attended to in place."""
+    """Runs continuations as trees that attend to the shared prefix in place."""
 
     def __init__(self, network: PreTrainedModel, prefix: Cache | None):
-        """Begin with the cache of a prefix, whole; None for none."""
+        """Start from the complete cache of a prefix, or from None if there is no prefix."""
         self._network = network
         self._prefix = layers_of(prefix)
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
-        """Put rows of similar size together."""
+        """Group rows of similar size."""
         per_column = logits_cost(self._network)
 
         def cost(row: BranchingPrompt) -> int:
@@ -98,7 +99,7 @@ class TreeBranches:
 
     @torch.inference_mode()
     def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
-        """Return the log-probabilities of each row's texts."""
+        """Return the log-probabilities of each row's continuations."""
         context = max(len(row.own_ids) for row in rows)
         nodes = max(len(row.tree.ids) for row in rows)
         width, device = context + nodes, self._network.device
@@ -106,7 +107,7 @@ class TreeBranches:
         positions = torch.zeros_like(ids)
         seen = torch.eye(width, dtype=torch.bool).repeat(
             len(rows), 1, 1
-        )  # padding sees itself: no softmax over nothing
+        )  # padding attends to itself: a softmax over nothing would be NaN
         for number, row in enumerate(rows):
             first, end = context - len(row.own_ids), context + len(row.tree.ids)
             own_end = self._prefix_length + len(row.own_ids)
@@ -127,7 +128,7 @@ class TreeBranches:
         return [_pick_tree(logits[number], row) for number, row in enumerate(rows)]
 
     def _slots(self, seen: torch.Tensor) -> SlotCache:
-        """Return slots for one pass over all columns, with what each may see, [rows, columns, columns]."""
+        """Return slots for one pass over all columns, masked by `seen`, [rows, columns, columns]."""
         num_rows, width, _ = seen.shape
         num_layers = self._network.config.get_text_config(decoder=True).num_hidden_layers
         cache = SlotCache(num_rows, width, num_layers, self._prefix)
@@ -139,18 +140,18 @@ class TreeBranches:
 
 
 class ForkedBranches:
-    """Texts as rows of their own, each with a copy of what the network remembers of its prompt."""
+    """Runs each continuation as a separate row, with its own copy of the prompt's key/value cache."""
 
     def __init__(
         self, network: PreTrainedModel, prefix: Cache | None, encoded: torch.Tensor | None, bytes_per_token: int
     ):
-        """Begin with a prefix.
+        """Start from a prefix.
 
         Args:
             network: Any network.
-            prefix: The cache of the shared prefix; None for none.
-            encoded: The encoder's states, [1, tokens, size], where all rows share them.
-            bytes_per_token: Memory of what the network remembers of one token.
+            prefix: The cache of the shared prefix; None if there is no prefix.
+            encoded: The encoder's states, [1, tokens, size], if all rows share them.
+            bytes_per_token: Size of one token's keys and values in the cache.
         """
         self._network = network
         self._prefix = prefix
@@ -161,32 +162,35 @@ class ForkedBranches:
         self._copying = bytes_per_token * MAX_PREFILL_TOKENS / _COPIES_BYTES
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
-        """Put rows of equal length together."""
+        """Group rows of equal length."""
         by_length = sorted(rows, key=lambda row: (-len(row.own_ids), -len(row.encoder_ids), row.number))
         for _, same in groupby(by_length, key=lambda row: len(row.own_ids)):
             yield from _cut(list(same), lambda row: self._cost(row, len(row.own_ids), 1))
 
     @torch.inference_mode()
     def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
-        """Return the log-probabilities of each row's texts."""
+        """Return the log-probabilities of each row's continuations."""
         memory = self._run_prompts(rows)
-        found: dict[tuple[int, Ids], tuple[float, ...]] = {}
+        log_probs: dict[tuple[int, Ids], tuple[float, ...]] = {}
         for number, row in enumerate(rows):
-            for text in row.texts:
-                found[number, text] = _pick(memory.logits[number, None], [0], text[:1])
-        # One row for texts that differ in their last token only.
+            for continuation in row.continuations:
+                log_probs[number, continuation] = _pick(memory.logits[number, None], [0], continuation[:1])
+        # Continuations that differ only in their last token share a row.
         ends: defaultdict[tuple[int, Ids], list[Ids]] = defaultdict(list)
-        for number, text in found:
-            if len(text) > 1:
-                ends[number, text[:-1]].append(text)
+        for number, continuation in log_probs:
+            if len(continuation) > 1:
+                ends[number, continuation[:-1]].append(continuation)
         lines = sorted(ends, key=lambda line: (-len(line[1]), line))
         for some in _cut(lines, lambda line: self._cost(rows[line[0]], len(line[1]), len(line[1]))):
             for (number, begun), logits in zip(some, self._run_lines(memory, some), strict=True):
-                for text in ends[number, begun]:
-                    found[number, text] += _pick(logits, range(len(begun)), text[1:])
-        return [tuple(found[number, text] for text in row.texts) for number, row in enumerate(rows)]
+                for continuation in ends[number, begun]:
+                    log_probs[number, continuation] += _pick(logits, range(len(begun)), continuation[1:])
+        return [
+            tuple(log_probs[number, continuation] for continuation in row.continuations)
+            for number, row in enumerate(rows)
+        ]
 
-    def _run_prompts(self, rows: Sequence[BranchingPrompt]) -> "_Memory":
+    def _run_prompts(self, rows: Sequence[BranchingPrompt]) -> "_PromptState":
         if self._prefix is None:
             cache = new_cache(self._network.config)
         else:
@@ -197,10 +201,10 @@ class ForkedBranches:
         elif self._encoded is not None:
             encoded = self._encoded.expand(len(rows), -1, -1)
         logits = run(self._network, [row.own_ids for row in rows], cache, encoded, mask)
-        return _Memory(cache, encoded, mask, logits)
+        return _PromptState(cache, encoded, mask, logits)
 
-    def _run_lines(self, memory: "_Memory", lines: Sequence[tuple[int, Ids]]) -> torch.Tensor:
-        """Run the beginnings of texts and return the logits after each token, [lines, tokens, vocabulary]."""
+    def _run_lines(self, memory: "_PromptState", lines: Sequence[tuple[int, Ids]]) -> torch.Tensor:
+        """Run continuations without their last token and return the logits, [lines, tokens, vocabulary]."""
         sources = [number for number, _ in lines]
         width = max(len(begun) for _, begun in lines)
         padded = [[*begun, *[0] * (width - len(begun))] for _, begun in lines]
@@ -215,8 +219,8 @@ class ForkedBranches:
 
 
 @dataclass(frozen=True)
-class _Memory:
-    """What is known after the prompts."""
+class _PromptState:
+    """The state of the network after a batch of prompts."""
 
     cache: Cache
     encoded: torch.Tensor | None
@@ -225,22 +229,22 @@ class _Memory:
 
 
 def logits_cost(network: PreTrainedModel) -> float:
-    """Return how many tokens to run cost as much as the logits of one, so that both can be counted together."""
+    """Return the memory cost of one token's logits, in units of tokens that a forward pass runs."""
     size: int = decoder_of(network).get_input_embeddings().num_embeddings
     per_token: int = size * network.dtype.itemsize
     return per_token * MAX_PREFILL_TOKENS / _LOGITS_BYTES
 
 
 def _cut(items: Sequence[Item], cost: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Cut into neighbours that a forward pass has room for."""
+    """Cut a sequence into consecutive batches that each fit into a forward pass."""
     for chunk in chunks([cost(item) for item in items]):
         yield list(items[chunk])
 
 
 def _pick_tree(logits: torch.Tensor, row: BranchingPrompt) -> LogProbs:
-    """Return the log-probabilities of a row's texts, from logits [1 + places, vocabulary] after the root and them."""
-    paths = zip(row.tree.paths, row.texts, strict=True)
-    return tuple(_pick(logits, [place - ROOT for place in path], text) for path, text in paths)
+    """Return the log-probabilities of a row's continuations, from logits [1 + places, vocabulary], the root first."""
+    paths = zip(row.tree.paths, row.continuations, strict=True)
+    return tuple(_pick(logits, [place - ROOT for place in path], continuation) for path, continuation in paths)
 
 
 def _copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache:
@@ -249,10 +253,10 @@ def _copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache
     return copied
 
 
-def _pick(logits: torch.Tensor, columns: Sequence[int], text: Ids) -> tuple[float, ...]:
-    """Return the log-probability of each token of a text, from logits [columns, vocabulary] and its token's columns."""
+def _pick(logits: torch.Tensor, columns: Sequence[int], continuation: Ids) -> tuple[float, ...]:
+    """Return each token's log-probability, from logits [columns, vocabulary] and the column that predicts it."""
     chosen = logits[list(columns)]  # [tokens, vocabulary]
     if chosen.dtype != torch.float64:
         chosen = chosen.float()
-    values = chosen.gather(1, torch.tensor(text, device=logits.device)[:, None])[:, 0] - chosen.logsumexp(-1)
+    values = chosen.gather(1, torch.tensor(continuation, device=logits.device)[:, None])[:, 0] - chosen.logsumexp(-1)
     return tuple(values.tolist())

@@ -1,11 +1,12 @@
-"""Choosing: the next token of each row, from the logits after it.
+"""Choose the next token of each row from its logits.
 
-logits ─▶ rules: penalties, forced tokens, temperature, top-k, top-p ─▶ the most likely token, or a drawn one
+logits ─▶ rules: penalties, forced tokens, temperature, top-k, top-p ─▶ the most likely token, or a sampled one
 
-A draw is the Gumbel-max trick (Gumbel, 1954; Maddison et al., 2014): the largest logit after a Gumbel variate was
-added to each is distributed as their softmax. The variates come from a counter-based generator (Philox; Salmon et al.,
-2011) keyed by seed, example and place, so there is no state that a neighbour, a batch or a resumed run could disturb.
-Where logits differ by rounding, as between batch sizes, so do the sums, and the choice is as stable as a greedy one.
+Sampling uses the Gumbel-max trick (Gumbel, 1954; Maddison et al., 2014): add a Gumbel variate to each logit, and the
+argmax is distributed as their softmax. The variates come from a counter-based generator (Philox; Salmon et al., 2011)
+keyed by seed, example and position. It has no state that other rows, the batch size or a resumed run could disturb.
+Logits that differ by rounding, as between batch sizes, change the sums only by rounding, so that a sampled token is as
+stable as a greedy one.
 """
 
 import hashlib
@@ -16,22 +17,22 @@ import numpy as np
 import torch
 
 from icl_eval.decoding.hypotheses import Hypothesis
-from icl_eval.decoding.networks import not_finite
+from icl_eval.decoding.networks import not_finite_error
 from icl_eval.decoding.rules import apply_rules
 from icl_eval.decoding.searches import Greedy, Sample
 
 NO_TOKEN = -1
-"""What is picked where the largest logit is infinite or not a number."""
+"""Stands for a token where the largest logit is infinite or NaN."""
 
 Pick = Callable[[Sequence[Hypothesis], torch.Tensor], list[int]]
-"""Returns a token for each row, from its logits after the rules, [rows, vocabulary]."""
+"""Picks a token for each row from its logits after the rules, [rows, vocabulary]."""
 
 
 def choose(rows: Sequence[Hypothesis], logits: torch.Tensor, pick: Pick) -> list[int]:
-    """Return the next token of each row under its model's rules, from logits [rows, vocabulary].
+    """Apply each row's rules to its logits, [rows, vocabulary], and return the next token of each row.
 
     Raises:
-        IclEvalError: When a row's logits are not numbers.
+        IclEvalError: If a row's logits are not finite.
     """
     if not rows:
         return []
@@ -41,53 +42,53 @@ def choose(rows: Sequence[Hypothesis], logits: torch.Tensor, pick: Pick) -> list
     chosen = pick(rows, logits)
     if NO_TOKEN in chosen:
         example_id = rows[chosen.index(NO_TOKEN)].example_id
-        raise not_finite(f"{example_id}: the largest logit", dtype)
+        raise not_finite_error(f"{example_id}: the largest logit", dtype)
     return chosen
 
 
 def build_pick(search: Greedy | Sample) -> Pick:
-    """Return how a search picks a token."""
+    """Return the function that picks tokens for a search."""
     if isinstance(search, Greedy):
-        return most_likely
+        return pick_most_likely
     return lambda rows, logits: _draw_each(rows, logits, search.seed)
 
 
-def most_likely(rows: Sequence[Hypothesis], logits: torch.Tensor) -> list[int]:
-    """Return each row's most likely token; NO_TOKEN where logits are not numbers."""
-    token_ids: list[int] = _largest(logits).tolist()
+def pick_most_likely(rows: Sequence[Hypothesis], logits: torch.Tensor) -> list[int]:
+    """Return each row's most likely token, or NO_TOKEN if its logits are not finite."""
+    token_ids: list[int] = _find_largest(logits).tolist()
     return token_ids
 
 
 def draw(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Draw a token for each row from the softmax of its logits.
+    """Sample a token for each row from the softmax of its logits.
 
     Args:
-        logits: [rows, vocabulary]; minus infinity for tokens that cannot be drawn.
-        uniforms: Independent and uniform on [0, 1), of the same shape.
+        logits: [rows, vocabulary]; minus infinity for tokens that must not be sampled.
+        uniforms: Independent uniform variates on [0, 1), of the same shape.
 
     Returns:
-        Token ids, [rows]; NO_TOKEN where logits are not numbers.
+        Token ids, [rows]; NO_TOKEN for a row whose logits are not finite.
     """
     gumbels = -(-uniforms.log()).log()
-    return _largest(logits.double() + gumbels)
+    return _find_largest(logits.double() + gumbels)
 
 
-def _largest(logits: torch.Tensor) -> torch.Tensor:
-    # max, not argmax: the same index on ties, several times faster on a large vocabulary
+def _find_largest(logits: torch.Tensor) -> torch.Tensor:
+    # max, not argmax: the same index on ties, and several times faster on a large vocabulary
     values, token_ids = logits.max(dim=-1)
-    return torch.where(values < float("inf"), token_ids, NO_TOKEN)  # in the one tensor that leaves the device
+    return torch.where(values < float("inf"), token_ids, NO_TOKEN)  # one tensor, so that one transfer suffices
 
 
 def uniforms_of(seed: int, example_id: str, place: int, count: int) -> torch.Tensor:
-    """Return uniform variates on [0, 1) that depend on nothing but these arguments, [count], float64."""
+    """Return uniform variates on [0, 1) as [count] float64; they depend on these arguments alone."""
     digest = hashlib.sha256(json.dumps([seed, example_id, place]).encode()).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
     return torch.from_numpy(generator.random(count))
 
 
 def _draw_each(rows: Sequence[Hypothesis], logits: torch.Tensor, seed: int) -> list[int]:
-    """Draw a token for each row; a row at a time, so that the variates of a large vocabulary take little memory."""
-    logits = logits.cpu()  # where every device has the same float64, if it has any
+    """Sample a token for each row, one row at a time, since the variates of a large vocabulary take much memory."""
+    logits = logits.cpu()  # some devices have no float64, and the CPU's results are the same for all
     drawn = []
     for row, own in zip(rows, logits, strict=True):
         uniforms = uniforms_of(seed, row.example_id, len(row.token_ids), len(own))

@@ -1,4 +1,4 @@
-"""Decoders: the one that a search asks for."""
+"""Choose the decoder for a search."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -18,7 +18,7 @@ class Decoder(Protocol):
     def stream(
         self, prompts: Sequence[EncodedPrompt], among: Sequence[EncodedPrompt] | None = None
     ) -> Iterator[Token | Completion]:
-        """Yield the tokens of each prompt and then its completion; `among` is the set that sharing is planned on."""
+        """Yield the tokens of each prompt and then its completion; `among` is the set used to plan prefix sharing."""
 
 
 def build_decoder(
@@ -30,7 +30,7 @@ def build_decoder(
     prefix_cache_mb: int = PREFIX_CACHE_MB,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Decoder:
-    """Return a decoder that finds completions as `search` says; see `StreamDecoder` for the arguments."""
+    """Return the decoder for a search; see `StreamDecoder` for the arguments."""
     if isinstance(search, Generate):
         return LibraryDecoder(model, {**search.settings, **settings}, max_new_tokens, stop, search.seed)
     assert isinstance(search, Greedy | Sample)

@@ -1,9 +1,9 @@
-"""Token ids to text, one token at a time.
+"""Decode token ids into text, one token at a time.
 
-A token may hold a part of a character, and what it looks like can depend on its neighbours (a leading space).
-So the text of a token is the difference between two decodings of a short window, with and without it, and a
-difference that ends in an unfinished character waits. `tokenizers.decoders.DecodeStream` does the same, but
-only for fast tokenizers, and without a way to get at what waits at the end.
+A token may hold part of a character, and its text can depend on its neighbours (a leading space). The text of a token
+is therefore the difference between two decodings of a short window, with and without the token. A difference that ends
+in an incomplete character is held back. `tokenizers.decoders.DecodeStream` does the same, but only for fast tokenizers,
+and it offers no access to the text still held back at the end.
 """
 
 from collections.abc import Sequence
@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_UNFINISHED = "\ufffd"  # what decoders write for bytes that are not (yet) a character
+_UNFINISHED = "\ufffd"  # decoders write this for bytes that do not (yet) form a character
 _CONTEXT_TOKENS = 4
 
 
 class Detokenizer:
-    """Turns the ids of one completion into pieces of text that add up to it."""
+    """Turns the ids of one completion into pieces of text that concatenate to the whole."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", context_ids: Sequence[int] = ()):
-        """Begin after some ids (the prompt's last ones) that tell what the first token looks like."""
+        """Start after `context_ids`, the end of the prompt, on which the text of the first token depends."""
         self._tokenizer = tokenizer
-        self._shown = [self._whole_characters(context_ids)]  # ids whose text is out, a list for each time
+        self._shown = [self._take_whole_characters(context_ids)]  # ids whose text was returned, one list per return
         self._waiting: list[int] = []
 
     def feed(self, token_id: int) -> str:
-        """Take the next token and return the text that is complete now."""
+        """Take the next token and return the text that is now complete."""
         self._waiting.append(token_id)
-        text = self._new_text()
+        text = self._decode_waiting()
         return "" if text.endswith(_UNFINISHED) else self._show(text)
 
     def flush(self) -> str:
-        """Return what still waits when no token will follow: an unfinished character, as the tokenizer shows it."""
-        return self._show(self._new_text()) if self._waiting else ""
+        """Return the text still held back, an incomplete character as the tokenizer shows it; no token may follow."""
+        return self._show(self._decode_waiting()) if self._waiting else ""
 
     def _show(self, text: str) -> str:
         self._shown.append(self._waiting)
@@ -42,14 +42,14 @@ class Detokenizer:
         self._waiting = []
         return text
 
-    def _new_text(self) -> str:
+    def _decode_waiting(self) -> str:
         shown = [token_id for ids in self._shown for token_id in ids]
         return self._decode(shown + self._waiting)[len(self._decode(shown)) :]
 
-    def _whole_characters(self, context_ids: Sequence[int]) -> list[int]:
-        """Return the last ids, from the beginning of a character on.
+    def _take_whole_characters(self, context_ids: Sequence[int]) -> list[int]:
+        """Return the last few ids, starting at the beginning of a character.
 
-        Llama's decoder shows nothing of a row of bytes in which there is a part of a character.
+        Llama's decoder drops a whole run of bytes if it contains an incomplete character.
         """
         for length in range(_CONTEXT_TOKENS, 2 * _CONTEXT_TOKENS):
             ids = list(context_ids[-length:])

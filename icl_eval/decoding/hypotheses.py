@@ -1,4 +1,4 @@
-"""Hypotheses: one completion while it is being decoded."""
+"""One completion while it is being decoded."""
 
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -15,7 +15,7 @@ from icl_eval.prompts.building import EncodedPrompt
 
 
 class Hypothesis:
-    """What has been generated for one prompt, and whether it is finished."""
+    """The tokens and the text generated so far for one prompt, and whether they are finished."""
 
     def __init__(
         self,
@@ -25,12 +25,12 @@ class Hypothesis:
         detokenizer: Detokenizer,
         stop_filter: StopFilter,
     ):
-        """Begin with nothing generated.
+        """Start with nothing generated.
 
         Args:
-            prompt: What is to be completed.
-            start_ids: What the decoder begins with before the prompt's own tokens.
-            rules: What the model's generation config demands of this row.
+            prompt: The prompt to complete.
+            start_ids: The decoder's start tokens, which precede the prompt's tokens.
+            rules: The logits processors of this row.
             detokenizer: Turns the row's ids into text.
             stop_filter: Finds the row's stop strings.
         """
@@ -40,7 +40,7 @@ class Hypothesis:
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None
         self.unfed: deque[int] = deque()
-        """Tokens of the history that the network has still to be given, one a step."""
+        """Tokens of the history that the network has not seen yet; one is fed per step."""
         self.example_id = prompt.prompt.example_id
         self._context_ids = (*start_ids, *prompt.decoder_ids)
         self._detokenizer = detokenizer
@@ -49,44 +49,44 @@ class Hypothesis:
 
     @property
     def history(self) -> Ids:
-        """All tokens of the decoder so far, given or chosen."""
+        """All decoder tokens so far: start tokens, prompt and generated tokens."""
         return (*self._context_ids, *self.token_ids)
 
     @property
     def stop_string(self) -> str | None:
-        """The stop string that ended the completion."""
-        return self._stop_filter.found
+        """The stop string that ended the completion, or None."""
+        return self._stop_filter.stop_string
 
     def next_id(self) -> int:
-        """Return the token that the network is to be given next."""
+        """Return the next token to feed to the network."""
         return self.unfed.popleft() if self.unfed else self.token_ids[-1]
 
     def append(self, token_id: int, end_ids: Collection[int], max_new_tokens: int) -> Token:
-        """Take the next token, note whether it is the last, and return it with the text it lets be shown."""
+        """Append the next token, check whether it is the last one, and return it with the text that it completes."""
         self.token_ids.append(token_id)
         ended = token_id in end_ids
-        told = not ended and self._stop_filter.stops_at(token_id)
-        text = "" if ended or told else self._stop_filter.feed(self._detokenizer.feed(token_id))
+        is_stop = not ended and self._stop_filter.stops_at(token_id)
+        text = "" if ended or is_stop else self._stop_filter.feed(self._detokenizer.feed(token_id))
         if ended:
             self.finish_reason = "eos"
-        elif told or self._stop_filter.stopped:
+        elif is_stop or self._stop_filter.stopped:
             self.finish_reason = "stop"
         elif len(self.token_ids) == max_new_tokens:
             self.finish_reason = "length"
-        if told or self.finish_reason in ("eos", "length"):
+        if is_stop or self.finish_reason in ("eos", "length"):
             text += self._flush()
         self._pieces.append(text)
         return Token(self.example_id, token_id, text)
 
     def end(self) -> None:
-        """Take no more tokens."""
+        """Finish the completion at its current length."""
         self.finish_reason = "length"
         self._pieces.append(self._flush())
 
     def _flush(self) -> str:
-        """Return the text that was waiting for more."""
+        """Return the text that was held back."""
         text = self._stop_filter.feed(self._detokenizer.flush())
-        if self._stop_filter.stopped:  # by an unfinished character that waited until now
+        if self._stop_filter.stopped:  # by an incomplete character that was held back until now
             self.finish_reason = "stop"
         return text + self._stop_filter.flush()
 
@@ -98,20 +98,20 @@ class Hypothesis:
             "".join(self._pieces),
             tuple(self.token_ids),
             self.finish_reason,
-            self._stop_filter.found if self.finish_reason == "stop" else None,
+            self._stop_filter.stop_string if self.finish_reason == "stop" else None,
         )
 
 
 def begin_hypothesis(
     model: LanguageModel, prompt: EncodedPrompt, stop: Sequence[str], rules: Rules | None = None
 ) -> Hypothesis:
-    """Return the completion of a prompt of which nothing is generated yet.
+    """Return an empty completion of a prompt.
 
     Args:
-        model: What generates it.
-        prompt: What is to be completed.
-        stop: All strings that end the completion and are not a part of it.
-        rules: What is demanded of its tokens; None where they are chosen elsewhere.
+        model: The model that generates it.
+        prompt: The prompt to complete.
+        stop: All strings that end the completion; they are not part of it.
+        rules: Rules for the choice of its tokens; None if the tokens are chosen elsewhere.
     """
     start = start_ids(model)
     return Hypothesis(

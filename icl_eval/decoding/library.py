@@ -1,7 +1,7 @@
-"""The library's own `generate`, for what our stream does not do: beams, contrastive search, whatever else it can.
+"""Decode with transformers' own `generate`, for what the stream does not support, such as beam search.
 
-A prompt is generated alone, so that neither padding nor neighbours have a say, and its tokens then go the way of every
-other completion: the end of a sequence, stop strings and pieces of text are found as in the stream.
+Each prompt is decoded alone, so that neither padding nor other prompts affect the result. Its tokens are then processed
+like those of the stream: the same code finds the end of the sequence, stop strings and pieces of text.
 """
 
 import copy
@@ -16,7 +16,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.hypotheses import begin_hypothesis
-from icl_eval.decoding.networks import not_finite, reset_attention
+from icl_eval.decoding.networks import not_finite_error, reset_attention
 from icl_eval.decoding.rules import end_ids, start_ids, stop_strings
 from icl_eval.decoding.sharing import Ids
 from icl_eval.errors import ConfigError
@@ -28,7 +28,7 @@ from icl_eval.prompts.building import EncodedPrompt
 
 
 class LibraryDecoder:
-    """Decodes prompts with `generate`, one at a time."""
+    """Decodes prompts with `generate`, one prompt at a time."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class LibraryDecoder:
         """Prepare to decode.
 
         Args:
-            model: What to decode with.
-            settings: What `generate` is told, besides what the model's own generation config says.
-            max_new_tokens: How many tokens a completion may have.
-            stop: Texts that end a completion and are not a part of it, besides those of the model's generation config.
-            seed: Of what is drawn, if the settings ask for `do_sample`.
+            model: The model to decode with.
+            settings: Options of `generate` that override the model's generation config.
+            max_new_tokens: The maximum number of tokens in a completion.
+            stop: Strings that end a completion and are not part of it, in addition to those of the generation config.
+            seed: The random seed, used if the settings turn `do_sample` on.
         """
         self._model = model
         self._stop = stop_strings(model.network, stop)
@@ -61,67 +61,67 @@ class LibraryDecoder:
     def stream(
         self, prompts: Sequence[EncodedPrompt], among: Sequence[EncodedPrompt] | None = None
     ) -> Iterator[Token | Completion]:
-        """Yield the tokens and the completion of each prompt, when it is finished."""
+        """Yield the tokens and then the completion of each prompt, after the prompt is finished."""
         for prompt in prompts:
             yield from self._replay(prompt, self.generate(prompt))
 
     def generate(self, prompt: EncodedPrompt, streamer: BaseStreamer | None = None) -> Ids:
-        """Return what `generate` appends to a prompt, the run's own stop strings not minded.
+        """Return the ids that `generate` appends to a prompt, ignoring the run's stop strings.
 
         Args:
-            prompt: What is to be completed.
-            streamer: Is told of every token, where the search has no beams.
+            prompt: The prompt to complete.
+            streamer: Receives every token, if the search has no beams.
 
         Raises:
-            ConfigError: When the library refuses its options.
-            IclEvalError: When logits are not numbers.
+            ConfigError: If `generate` rejects its options.
+            IclEvalError: If logits are not finite.
         """
-        inputs = library_inputs(self._model, prompt)
+        inputs = build_inputs(self._model, prompt)
         context = len(self._start_ids) + len(prompt.decoder_ids)
         network = self._model.network
         with quiet_transformers(reports=False), torch.random.fork_rng(_accelerators(self._model)), evaluating(network):
             reset_attention(network)
-            torch.manual_seed(_seed_of(self._seed, prompt.prompt.example_id))
+            torch.manual_seed(_derive_seed(self._seed, prompt.prompt.example_id))
             try:
                 ids = network.generate(
                     **inputs,
                     generation_config=self._config,
                     streamer=streamer,
                     tokenizer=self._model.tokenizer,
-                    logits_processor=LogitsProcessorList([_RefusesNaN(prompt.prompt.example_id, network.dtype)]),
+                    logits_processor=LogitsProcessorList([_NaNCheck(prompt.prompt.example_id, network.dtype)]),
                 )
             except (ImportError, IndexError, RuntimeError, TypeError, ValueError) as error:
                 if is_out_of_memory(error):
                     raise
-                raise ConfigError(f"decoding.options: generate refuses them: {error}") from error
+                raise ConfigError(f"decoding.options: generate rejects them: {error}") from error
         return tuple(ids[0, context:].tolist())
 
     def _replay(self, prompt: EncodedPrompt, token_ids: Ids) -> Iterator[Token | Completion]:
         row = begin_hypothesis(self._model, prompt, self._stop)
         for token_id in token_ids:
-            # Beam search may end before max_new_tokens and without an end of sequence: that is its length, then.
+            # Beam search may stop before max_new_tokens without an end-of-sequence token: its length is the limit then.
             yield row.append(token_id, self._end_ids, len(token_ids))
             if row.finish_reason:
                 break
         yield row.completion()
 
 
-class _RefusesNaN(LogitsProcessor):  # type: ignore[misc]  # transformers has no type hints here
-    """Refuses scores that are not numbers, from which `generate` would go on."""
+class _NaNCheck(LogitsProcessor):  # type: ignore[misc]  # transformers has no type hints here
+    """Raises an error on NaN scores, with which `generate` would continue silently."""
 
     def __init__(self, example_id: str, dtype: torch.dtype):
         self._example_id = example_id
         self._dtype = dtype
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores, [rows, vocabulary], as they are."""
+        """Return the scores, [rows, vocabulary], unchanged."""
         if scores.isnan().any():
-            raise not_finite(f"{self._example_id}: a logit", self._dtype)
+            raise not_finite_error(f"{self._example_id}: a logit", self._dtype)
         return scores
 
 
-def library_inputs(model: LanguageModel, prompt: EncodedPrompt, generated: Ids = ()) -> dict[str, torch.Tensor]:
-    """Return a prompt, and what has been generated for it, as inputs of a network or of `generate`."""
+def build_inputs(model: LanguageModel, prompt: EncodedPrompt, generated: Ids = ()) -> dict[str, torch.Tensor]:
+    """Return a prompt and the tokens generated for it as inputs of a network or of `generate`."""
     device = model.network.device
     decoder_ids = torch.tensor([[*start_ids(model), *prompt.decoder_ids, *generated]], device=device)
     inputs = {"input_ids": decoder_ids}
@@ -134,6 +134,6 @@ def _accelerators(model: LanguageModel) -> list[torch.device]:
     return [model.network.device] if model.network.device.type == "cuda" else []
 
 
-def _seed_of(seed: int, example_id: str) -> int:
+def _derive_seed(seed: int, example_id: str) -> int:
     digest = hashlib.sha256(json.dumps([seed, example_id]).encode()).digest()
     return int.from_bytes(digest[:8], "little", signed=True)

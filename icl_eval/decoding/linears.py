@@ -1,8 +1,8 @@
-"""Linears: matrix products of a network on a processor, through oneDNN with weights in the order it reads them.
+"""Compute a network's linear layers on the CPU with oneDNN and prepacked weights.
 
-A decoding step multiplies a few rows with every weight of the network, and for so few rows the kernel behind
-`torch.nn.functional.linear` is far from what the processor can do (measured: 2 to 3 times in float32). oneDNN's
-own takes the same numbers, in the same precision, with the weight laid out in blocks beforehand.
+A decoding step multiplies a few rows with every weight of the network. For so few rows, the kernel behind
+`torch.nn.functional.linear` is far below what the CPU can do (measured: 2 to 3 times slower in float32). oneDNN's own
+kernel computes the same products in the same precision, from weights packed into blocks beforehand.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,23 +19,23 @@ from icl_eval.models.switching import Switch
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _FREE_FACTOR = 4
-"""Weights are laid out anew, in memory of their own, where this many times as much memory is free."""
+"""Weights are packed, which copies them, only if this multiple of their size is free in memory."""
 _FORWARDS = {torch.nn.Linear: torch.nn.Linear.forward, Conv1D: Conv1D.forward}
-"""The layers that compute through oneDNN; Conv1D is GPT-2's, with its weight the other way round."""
+"""The layers that run on oneDNN; Conv1D is GPT-2's layer, with a transposed weight."""
 
 
 class Layouts:
-    """The weights of one model's linear layers as oneDNN reads them, found by what is in them."""
+    """The packed weights of one model's linear layers, keyed by their contents."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[type, bytes], torch.Tensor] = {}
 
     def get(self, layers: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, torch.Tensor]:
-        """Return the laid-out weight of each layer; none where they do not fit in memory.
+        """Return the packed weight of each layer, or an empty dict if the weights do not fit in memory.
 
         Args:
             layers: The layers, by name.
-            contents: Digests of all tensors of their network, by name.
+            contents: Digests of all tensors of the network, by name.
         """
         keys = {name: (type(layer), contents[f"{name}.weight"]) for name, layer in layers.items()}
         self._kept = {key: self._kept[key] for key in keys.values() if key in self._kept}
@@ -43,19 +43,20 @@ class Layouts:
         if missing and free_bytes("cpu") <= _FREE_FACTOR * sum(layer.weight.nbytes for layer in missing.values()):
             return {}
         for key, layer in missing.items():
-            # a private operator, as the next: the ones that the library's own compiler emits for linear layers
-            self._kept[key] = torch.ops.mkldnn._reorder_linear_weight(_weight(layer))
+            # a private operator, like the one in `_multiply`; torch's own compiler emits both for linear layers
+            self._kept[key] = torch.ops.mkldnn._reorder_linear_weight(_read_weight(layer))
         return {name: self._kept[key] for name, key in keys.items()}
 
 
 def product_switches(network: PreTrainedModel, layouts: Layouts, contents: Mapping[str, bytes] | None) -> list[Switch]:
-    """Return what lets the linear layers of a network on a processor compute through oneDNN.
+    """Return the switches that run a network's linear layers on the CPU with oneDNN.
 
     Args:
-        network: Layers on other devices, of other dtypes, with hooks or with a `forward` of their own stay as they are.
-        layouts: What is kept of the model.
-        contents: Digests of all tensors, by name; None where the weights may be other ones in every pass, so that
-            none can be laid out.
+        network: The network. Layers on other devices, of other dtypes, with hooks or with a replaced `forward` stay
+            as they are.
+        layouts: The packed weights of the model.
+        contents: Digests of all tensors, by name; None if the weights may change in every pass, so that they cannot
+            be packed.
     """
     if network.dtype not in _DTYPES or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return []
@@ -83,7 +84,7 @@ def _holds_plain_numbers(layer: Any) -> bool:
     )
 
 
-def _weight(layer: Any) -> torch.Tensor:
+def _read_weight(layer: Any) -> torch.Tensor:
     """Return a layer's weight, [out, in]."""
     weight: torch.Tensor = layer.weight.detach()
     return weight.T.contiguous() if type(layer) is Conv1D else weight

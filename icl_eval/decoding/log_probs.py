@@ -1,11 +1,11 @@
-"""Log-probabilities: how probable every token is of texts that could follow a prompt, as a natural logarithm.
+"""Compute the log-probability of every token of a prompt's continuations.
 
-What prompts share (their demonstrations, an encoder's input) is run once for all of them, and a prompt once for all of
-its texts; `branches` has the two ways to run the texts.
+What prompts share (their demonstrations, an encoder's input) runs once for all of them, and a prompt runs once for all
+its continuations; `branches` implements the two ways to run the continuations.
 
-A number is the same whatever is run beside it, up to rounding. It is the same to the last bit when the same prompts are
-asked about with the same batch size: a batch is run whole, also where only some of it is wanted, and nothing is taken
-over from earlier runs.
+Results do not depend on what else is in the batch, up to rounding. They are equal to the last bit for the same prompts
+with the same batch size: a batch runs whole even if only some of its rows are wanted, and nothing is reused from
+earlier runs.
 """
 
 import math
@@ -17,7 +17,7 @@ from transformers import Cache
 
 from icl_eval.decoding.branches import Branches, BranchingPrompt, ForkedBranches, LogProbs, TreeBranches
 from icl_eval.decoding.capabilities import check_history
-from icl_eval.decoding.networks import encode, not_finite
+from icl_eval.decoding.networks import encode, not_finite_error
 from icl_eval.decoding.opening import extend
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import forced_ids, start_ids
@@ -30,7 +30,7 @@ from icl_eval.prompts.tokenization import Continuations
 
 
 class LikelihoodScorer:
-    """Computes log-probabilities under a model's network; the rules of its generation config have no part in them."""
+    """Computes log-probabilities from a model's logits, without the rules of its generation config."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class LikelihoodScorer:
         """Prepare to score.
 
         Args:
-            model: Whose probabilities are asked for.
-            batch_size: How many prompts are run together at most; None for what one forward pass should have.
-            settings: What else differs from the model's generation config, as `generate` would be told.
+            model: The model to score with.
+            batch_size: The maximum number of prompts in a batch; None for as many as suit one forward pass.
+            settings: Options of `generate` that override the model's generation config.
         """
         self._model = model
         self._batch_size = batch_size
@@ -53,21 +53,21 @@ class LikelihoodScorer:
     def score(
         self, asked: Sequence[Continuations], wanted: Collection[int] | None = None
     ) -> Iterator[tuple[int, LogProbs]]:
-        """Yield the log-probabilities of each prompt's texts, with the prompt's number.
+        """Yield the index of each prompt with the log-probabilities of its continuations.
 
-        A decoder that begins with its start token alone goes on with the token that the generation config or the
-        settings force (BART's first, the language of M2M-100), where they do: answers are generated after it, too.
-        Whenever something is yielded, the network is as it was found; what the caller changes in it counts from the
+        If the decoder's prompt is only its start token, the continuations are scored after the token that the
+        generation config or the settings force there (BART's first token, M2M-100's language), as in generation.
+        Between two yields, the network is in its original state; changes that the caller makes to it apply from the
         next call on.
 
         Args:
-            asked: Prompts, each with texts of at least one token.
-            wanted: The numbers of the prompts that are needed; None for all.
+            asked: Prompts, each with continuations of at least one token.
+            wanted: Indices of the prompts to score; None for all.
 
         Raises:
-            ConfigError: When the network gives other logits with a key/value cache than without one, or its cache
-                cannot serve a prompt and its longest text.
-            IclEvalError: When there is not enough memory for a single prompt, or logits are not numbers.
+            ConfigError: If the network's logits with a key/value cache differ from those without, or its cache cannot
+                hold a prompt with its longest continuation.
+            IclEvalError: If there is not enough memory for a single prompt, or logits are not finite.
         """
         prepared = prepare(self._model)
         for each in asked:
@@ -107,8 +107,8 @@ class LikelihoodScorer:
                 batch = together[begin : begin + size]
                 if any(row.number in needed for row in batch):
                     with prepared.accelerated():
-                        found = self._run(branches, batch)
-                    for row, log_probs in zip(batch, found, strict=True):
+                        batch_log_probs = self._run(branches, batch)
+                    for row, log_probs in zip(batch, batch_log_probs, strict=True):
                         self._check(asked[row.number], log_probs)
                         yield row.number, log_probs
 
@@ -124,7 +124,7 @@ class LikelihoodScorer:
         return ForkedBranches(network, prefix, encoded, prepared.capabilities.bytes_per_token)
 
     def _run(self, branches: Branches, batch: Sequence[BranchingPrompt]) -> list[LogProbs]:
-        """Run a batch, in halves where memory runs out."""
+        """Run a batch; if memory runs out, split it in halves."""
         try:
             return branches.run(batch)
         except Exception as error:
@@ -138,7 +138,7 @@ class LikelihoodScorer:
     def _check(self, asked: Continuations, log_probs: LogProbs) -> None:
         if not all(math.isfinite(value) for text in log_probs for value in text):
             example_id = asked.context.prompt.example_id
-            raise not_finite(f"{example_id}: the log-probability of an answer", self._model.network.dtype)
+            raise not_finite_error(f"{example_id}: the log-probability of an answer", self._model.network.dtype)
 
     def _history(self, decoder_ids: Ids) -> Ids:
         return self._start_ids + (decoder_ids or self._forced_ids)

@@ -1,19 +1,19 @@
-"""Memory: how many rows fit."""
+"""Decide how many rows to decode together."""
 
 from icl_eval.models.memory import free_bytes
 
 MAX_ROWS = 64
-"""More rows a step gain little once the weights are read once for many rows, and wait longer for the last one."""
+"""More rows per step gain little once the cost of reading the weights is spread over many, and they finish later."""
 MANY_PROMPTS = 256
-"""From here on, twice as many rows pay."""
+"""From this number of prompts on, twice as many rows pay off."""
 _SHARE_OF_FREE = 4
-"""One part in how many of the free memory rows may take; activations and other programs need some too."""
+"""Rows may use one part in this many of the free memory; activations and other programs need the rest."""
 
 
-def automatic_batch_size(num_prompts: int, bytes_per_row: int, device: str) -> int:
+def choose_batch_size(num_prompts: int, bytes_per_row: int, device: str) -> int:
     """Return how many rows to decode together.
 
-    Where free memory cannot be told, as many as pay: when memory runs out, they become fewer.
+    If free memory is unknown, return as many rows as pay off; the decoder reduces them if memory runs out.
     """
     most = min(num_prompts, MAX_ROWS if num_prompts < MANY_PROMPTS else 2 * MAX_ROWS)
     free = free_bytes(device)

@@ -1,4 +1,4 @@
-"""Model rules: what a model's own generation config changes in a search, such as a repetition penalty."""
+"""List the rules that a model's generation config adds to a search, such as a repetition penalty."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,15 +12,15 @@ _RULES = (
     *("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "guidance_scale"),
     *("remove_invalid_values", "stop_strings"),
 )
-"""What a generation config can hold that changes the result of greedy search."""
+"""Keys of a generation config that change the result of greedy search."""
 _FAMILIAR = ("forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "stop_strings")
-"""Those of them that need no warning: how a model's completions begin and end."""
+"""Keys of `_RULES` that need no warning: they say how a model's completions begin and end."""
 _UNTOLD = (*OWN_OPTIONS, "do_sample", "use_cache", "_from_model_config")
 _NEUTRAL: Mapping[str, Any] = {"repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "guidance_scale": 1.0}
 
 
 def list_rules(conventions: Conventions, search: Search) -> dict[str, Any]:
-    """Return what a model's generation config changes in a search, by the names that it has there."""
+    """Return the keys of a model's generation config that change a search, with their values."""
     own: dict[str, Any] = conventions.card.generation.to_diff_dict()
     names = _RULES if search.name != "generate" else [name for name in own if name not in _UNTOLD]
     given = {**search.settings, **conventions.settings}
@@ -29,7 +29,7 @@ def list_rules(conventions: Conventions, search: Search) -> dict[str, Any]:
 
 
 def describe_rules(conventions: Conventions, search: Search) -> str:
-    """Return a sentence about rules that change the completions; empty where there are none."""
+    """Return a sentence about the rules that change completions, or an empty string if there are none."""
     card = conventions.card
     rules = {name: value for name, value in list_rules(conventions, search).items() if name in _RULES}
     rules = {name: value for name, value in rules.items() if name not in _FAMILIAR}
@@ -38,4 +38,4 @@ def describe_rules(conventions: Conventions, search: Search) -> str:
     if not rules:
         return ""
     shown = ", ".join(f"{name}={value}" for name, value in rules.items())
-    return f"the generation config of {card.name} has rules that change what is decoded, and so scores: {shown}"
+    return f"the generation config of {card.name} has rules that change completions, and so scores: {shown}"

@@ -1,4 +1,4 @@
-"""Networks: running one, whatever its architecture, so that the rest of decoding sees only ids, caches and logits."""
+"""Run a network of any architecture, so that the rest of decoding sees only ids, caches and logits."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from icl_eval.decoding.sharing import Ids
 from icl_eval.errors import IclEvalError
 
 MAX_PREFILL_TOKENS = 2048
-"""Tokens of one forward pass that runs prompts. More at once gains nothing and costs padding and memory."""
+"""Maximum number of prompt tokens in one forward pass. More gain no speed and cost padding and memory."""
 
 
 def run(
@@ -23,7 +23,7 @@ def run(
     encoded: torch.Tensor | None,
     encoder_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Append equally many tokens to each row of a cache and return the logits after them, [rows, vocabulary]."""
+    """Append the same number of tokens to each row of a cache and return the last logits, [rows, vocabulary]."""
     return run_columns(network, ids, cache, encoded, encoder_mask, count=1)[:, -1]
 
 
@@ -35,11 +35,11 @@ def run_columns(
     encoder_mask: torch.Tensor | None,
     count: int,
 ) -> torch.Tensor:
-    """Do the same and return the logits after each of the last `count` tokens, [rows, count, vocabulary]."""
+    """Append tokens as `run` does and return the logits of the last `count` tokens, [rows, count, vocabulary]."""
     input_ids = torch.tensor([list(row) for row in ids], device=network.device)
     if encoded is None:
         positions = {}
-        if takes(network, "position_ids"):  # as `generate` gives them: left alone, some networks begin elsewhere
+        if takes(network, "position_ids"):  # as `generate` passes them: by default, some networks start elsewhere
             begin = cache.get_seq_length()
             positions = {"position_ids": torch.arange(begin, begin + input_ids.shape[1], device=network.device)[None]}
         return logits_of_columns(network, count, input_ids=input_ids, past_key_values=cache, **positions)
@@ -48,29 +48,29 @@ def run_columns(
         count,
         decoder_input_ids=input_ids,
         past_key_values=cache,
-        encoder_outputs=MoEModelOutput(last_hidden_state=encoded),  # with room for what experts report
+        encoder_outputs=MoEModelOutput(last_hidden_state=encoded),  # the type with fields for router outputs
         attention_mask=encoder_mask,
     )
 
 
 @torch.inference_mode()
 def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Run the encoder.
+    """Run the encoder, a few rows at a time.
 
-    A few rows at a time: with many, the padding of the shorter ones, and position biases that are expanded for
-    every row, cost more than what is gained.
+    With many rows, the padding of the shorter ones and position biases that are expanded for every row cost more than
+    the larger batch gains.
 
     Args:
         network: An encoder-decoder network.
-        rows: The token ids of each row; the longest first is best.
+        rows: The token ids of each row, ideally the longest first.
 
     Returns:
-        States [rows, tokens, size], and which of them are tokens [rows, tokens] (None for all).
+        The states, [rows, tokens, size], and their attention mask, [rows, tokens] (None if there is no padding).
     """
     states = []
     encoder = network.get_encoder()
-    # Where a window holds nothing but padding there is a softmax over nothing, and what is not a number spreads;
-    # sparse attention lets all see the last block, and is full where an input is short.
+    # A window that holds only padding gives a softmax over nothing, whose NaN spreads. Block-sparse attention attends
+    # to the last block from everywhere, and switches to full attention for short inputs.
     windowed = getattr(encoder.config, "sliding_window", None) is not None
     pads = not windowed and getattr(encoder.config, "attention_type", None) != "block_sparse"
     for chunk in chunks([len(row) for row in rows], pads):
@@ -84,27 +84,27 @@ def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor,
 
 
 def reset_attention(network: PreTrainedModel) -> None:
-    """Let an encoder attend as its config says: a short input turns sparse attention into full, for good."""
+    """Reset an encoder to the attention type of its config; a short input switches sparse to full for good."""
     encoder: Any = network.get_encoder() if network.config.is_encoder_decoder else None
     if hasattr(encoder, "set_attention_type"):
         encoder.set_attention_type(encoder.config.attention_type)
 
 
 def decoder_of(network: PreTrainedModel) -> Any:
-    """Return the part of a network that writes; its vocabulary need not be the encoder's."""
+    """Return the decoder of a network; its vocabulary may differ from the encoder's."""
     return network.get_decoder() if network.config.is_encoder_decoder else network
 
 
 def new_cache(config: PreTrainedConfig) -> Cache:
-    """Return an empty cache of the kind that a network's layers need."""
+    """Return an empty cache of the kind that the network's layers need."""
     if config.is_encoder_decoder:
-        # The decoder's windows are not for what it reads of the encoder.
+        # The decoder's sliding windows do not apply to cross-attention.
         return EncoderDecoderCache(DynamicCache(config=config), DynamicCache())
     return DynamicCache(config=config)
 
 
 def rope_switches_at(config: PreTrainedConfig) -> int | None:
-    """Return beyond how many tokens all positions of a pass turn by other angles (`longrope`); None for never."""
+    """Return the length beyond which all positions use other rotary frequencies (`longrope`); None if they never do."""
     parameters = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
     by_layer_type = [each for each in parameters.values() if isinstance(each, dict)]
     limits = [
@@ -123,42 +123,42 @@ def last_logits(network: PreTrainedModel, **inputs: Any) -> torch.Tensor:
 @torch.inference_mode()
 def logits_of_columns(network: PreTrainedModel, count: int, **inputs: Any) -> torch.Tensor:
     """Run a network and return the logits of the last columns, [rows, count, vocabulary]."""
-    # An index, since a slice of the last position is not contiguous, and a product with it copies the weight for
-    # every row (torch 2.13).
+    # An index, since a slice of the last position is not contiguous, and a matrix product with it copies the weight
+    # for every row (torch 2.13).
     option = {"logits_to_keep": torch.arange(-count, 0)} if takes(network, "logits_to_keep") else {}
     logits: torch.Tensor = network(use_cache=True, **option, **inputs).logits
     return logits[:, -count:]
 
 
 def all_finite(logits: torch.Tensor) -> torch.Tensor:
-    """Return whether the largest logit of each row is a number, [rows]; minus infinity is one that never comes."""
-    return logits.max(dim=-1).values < float("inf")  # which what is not a number is not, either
+    """Return whether the largest logit of each row is finite, [rows]; minus infinity (a banned token) is allowed."""
+    return logits.max(dim=-1).values < float("inf")  # false for NaN, too
 
 
-def not_finite(what: str, dtype: torch.dtype) -> IclEvalError:
-    """Return the error for a number that a network has made useless.
+def not_finite_error(what: str, dtype: torch.dtype) -> IclEvalError:
+    """Return the error for a number that is not finite.
 
     Args:
-        what: The number, with the question that it came up at.
-        dtype: What the network computes in.
+        what: The number, and the question at which it occurred.
+        dtype: The dtype that the network computes in.
     """
-    name, cause = str(dtype).removeprefix("torch."), "the weights are damaged, or were made so by a change"
+    name, cause = str(dtype).removeprefix("torch."), "the weights are damaged, or a change has damaged them"
     if dtype in (torch.float16, torch.bfloat16):
-        cause = f"{name} may be too narrow for this model (dtype=float32 is not), or {cause}"
+        cause = f"the range of {name} may be too small for this model (try dtype=float32), or {cause}"
     return IclEvalError(f"{what} is not a finite number in {name}: {cause}")
 
 
 def takes(network: PreTrainedModel, name: str) -> bool:
-    """Return whether a network has an input of this name."""
+    """Return whether a network's `forward` has an argument of this name."""
     return name in _inputs(type(network).forward)
 
 
 def chunks(lengths: Sequence[int], pads: bool = True) -> Iterator[slice]:
-    """Cut rows of these lengths into neighbours whose padded size is at most MAX_PREFILL_TOKENS, or single rows.
+    """Split rows into consecutive chunks whose padded size is at most MAX_PREFILL_TOKENS; a longer row is a chunk.
 
     Args:
-        lengths: How many tokens each row has.
-        pads: Whether rows of different lengths may be together.
+        lengths: The number of tokens of each row.
+        pads: Whether rows of different lengths may share a chunk.
     """
     begin = 0
     for end in range(1, len(lengths) + 1):
@@ -175,7 +175,7 @@ def _inputs(forward: Callable[..., Any]) -> frozenset[str]:
 
 
 def _lengths_mask(rows: Sequence[Ids], device: torch.device) -> torch.Tensor | None:
-    """Return ones for tokens and zeros for the padding after them, [rows, tokens]; None without padding."""
+    """Return an attention mask for right-padded rows, [rows, tokens], or None if there is no padding."""
     lengths = torch.tensor([len(row) for row in rows], device=device)
     width = int(lengths.max())
     if bool((lengths == width).all()):

@@ -1,4 +1,4 @@
-"""Opening: the right kind of session for a group of prompts, with the prefix that they share in its cache."""
+"""Open the right kind of session for a group of prompts, with their shared prefix in its cache."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,41 +16,42 @@ from icl_eval.decoding.sharing import Ids, PromptGroup
 
 @dataclass(frozen=True)
 class Beginning:
-    """What all rows of a group begin with; it serves every session of the group, whatever else is kept."""
+    """The shared beginning of all rows of a group; every session of the group uses it."""
 
     length: int
-    """Tokens of the decoder that the prefix holds."""
+    """Number of decoder tokens in the prefix."""
     prefix: Cache | None
     encoded: torch.Tensor | None
-    """The encoder's states, [1, tokens, size], where all rows share them."""
+    """The encoder's states, [1, tokens, size], if all rows share them."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """What a session has to have room for."""
+    """The capacity that a session needs."""
 
     num_rows: int
     max_new_tokens: int
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A session, and how much of its rows' histories it already holds."""
+class OpenSession:
+    """A session whose cache already holds the prefix of its rows."""
 
     session: Session
     prefix_length: int
+    """Number of decoder tokens in the prefix."""
 
 
 def begin_group(
     prepared: PreparedModel, group: PromptGroup, rows: Sequence[Hypothesis], prefix_bytes: int
 ) -> Beginning:
-    """Return what the rows of a group begin with, computed or taken from what was kept.
+    """Return the shared beginning of a group's rows, computed or taken from the prefix store.
 
     Args:
-        prepared: What to compute it with, and what is kept of earlier groups.
+        prepared: The model to compute it with, and the prefixes of earlier groups.
         group: The group.
-        rows: All its rows that are still to be decoded.
-        prefix_bytes: How much memory prefixes may keep for later groups.
+        rows: All its rows that are not decoded yet.
+        prefix_bytes: Maximum size of the prefixes that are kept for later groups.
     """
     network = prepared.model.network
     encoder_ids = rows[0].encoder_ids if group.shares_encoder else ()
@@ -66,19 +67,19 @@ def begin_group(
     return Beginning(len(prefix_ids), prefix, encoded)
 
 
-def open_session(prepared: PreparedModel, beginning: Beginning, rows: Sequence[Hypothesis], room: Room) -> Opened:
-    """Return a session for rows of a group, after what they begin with."""
+def open_session(prepared: PreparedModel, beginning: Beginning, rows: Sequence[Hypothesis], room: Room) -> OpenSession:
+    """Return a session for rows of a group, starting after their shared beginning."""
     network = prepared.model.network
     longest = max(len(row.history) for row in rows)
     if prepared.capabilities.splits(longest + room.max_new_tokens):
         longest_own = longest - beginning.length
         split = SplitSession(network, beginning.prefix, room.num_rows, longest_own, room.max_new_tokens)
-        return Opened(split, beginning.length)
-    return Opened(UniformSession(network, beginning.prefix, beginning.encoded), beginning.length)
+        return OpenSession(split, beginning.length)
+    return OpenSession(UniformSession(network, beginning.prefix, beginning.encoded), beginning.length)
 
 
 def extend(network: PreTrainedModel, start: Cache | None, ids: Ids, encoded: torch.Tensor | None) -> Cache:
-    """Append ids to the cache of a prefix, None for an empty one; it may be changed."""
+    """Append ids to the cache of a prefix, in place, or to a new cache if `start` is None; return the cache."""
     cache = new_cache(network.config) if start is None else start
     for begin in range(0, len(ids), MAX_PREFILL_TOKENS):
         run(network, [ids[begin : begin + MAX_PREFILL_TOKENS]], cache, encoded)

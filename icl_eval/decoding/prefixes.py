@@ -1,7 +1,7 @@
-"""Prefixes: key/value caches of prompt beginnings that were computed once and are kept while there is room.
+"""Keep the key/value caches of prompt prefixes, as long as there is room.
 
-A prefix that is asked for is completed from the kept one with which it has most tokens in common: eight
-demonstrations begin with the four of an earlier run, another sweep cell with the same instruction.
+A new prefix is extended from the kept one with which it has the most tokens in common: eight demonstrations start with
+the four of an earlier run, and another sweep cell starts with the same instruction.
 """
 
 import copy
@@ -18,7 +18,7 @@ from icl_eval.decoding.sharing import Ids, common_length
 
 @dataclass(frozen=True)
 class Key:
-    """What a cache was computed from."""
+    """The token ids that a cache was computed from."""
 
     encoder_ids: Ids
     """Empty for a decoder-only network."""
@@ -26,18 +26,18 @@ class Key:
 
 
 class PrefixStore:
-    """Caches of one model's prefixes, the least recently used let go first."""
+    """The caches of one model's prefixes; the least recently used one is evicted first."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Key, Cache] = OrderedDict()
 
     def get(self, key: Key, extend: Callable[[Cache | None, Ids], Cache], max_bytes: int) -> Cache:
-        """Return the cache of a prefix, computing only what no kept one holds; it must not be changed.
+        """Return the cache of a prefix, computing only tokens that no kept cache holds; callers must not change it.
 
         Args:
-            key: What to have in the cache.
-            extend: Computes the cache of some more ids on top of a cache (None for an empty one); may change it.
-            max_bytes: How much may be kept, this one included if it fits.
+            key: The prefix.
+            extend: Appends ids to a cache (None for an empty one) and returns the result; may change its argument.
+            max_bytes: Maximum size of all kept caches, including this one if it fits.
         """
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -45,11 +45,11 @@ class PrefixStore:
         start, length = self._best_start(key)
         cache = extend(start, key.decoder_ids[length:])
         self._kept[key] = cache
-        self._let_go(max_bytes)
+        self._evict(max_bytes)
         return cache
 
     def _best_start(self, key: Key) -> tuple[Cache | None, int]:
-        """Return a copy of the longest beginning that is kept, and its length."""
+        """Return a copy of the longest usable beginning among the kept caches, and its length."""
         best: Key | None = None
         best_length = 0
         for other, cache in self._kept.items():
@@ -63,22 +63,22 @@ class PrefixStore:
             return None, 0
         self._kept.move_to_end(best)
         kept = self._kept[best]
-        return (_beginning(kept, best_length) if is_whole(kept) else copy.deepcopy(kept)), best_length
+        return (_crop(kept, best_length) if is_whole(kept) else copy.deepcopy(kept)), best_length
 
-    def _let_go(self, max_bytes: int) -> None:
+    def _evict(self, max_bytes: int) -> None:
         while self._kept and sum(map(count_bytes, self._kept.values())) > max_bytes:
             self._kept.popitem(last=False)
 
 
 def longest_whole(cache: Cache) -> int | None:
-    """Return up to how many tokens every layer of a cache keeps all keys and values; None for any number.
+    """Return the largest number of tokens for which every layer keeps all keys and values; None if there is no limit.
 
-    Windows keep the last tokens, recurrent layers a state. A beginning can be cut off a cache that is whole, and its
-    tokens attended to in place.
+    Sliding windows keep only the last tokens, and recurrent layers keep a state. A whole cache can be cropped to any
+    beginning, and rows can attend to its tokens in place.
     """
     if not isinstance(cache, DynamicCache):
         return 0
-    limits = [_limit(layer) for layer in cache.layers if type(layer) is not DynamicLayer]
+    limits = [_read_limit(layer) for layer in cache.layers if type(layer) is not DynamicLayer]
     return min(limits, default=None)
 
 
@@ -88,13 +88,13 @@ def is_whole(cache: Cache) -> bool:
     return limit is None or cache.get_seq_length() <= limit
 
 
-def _limit(layer: CacheLayerMixin) -> int:
-    """Return up to how many tokens a layer that does not keep everything does so."""
+def _read_limit(layer: CacheLayerMixin) -> int:
+    """Return the number of tokens up to which a window or recurrent layer keeps all keys and values."""
     return layer.sliding_window - 1 if type(layer) is DynamicSlidingWindowLayer else 0
 
 
 def count_bytes(cache: Cache) -> int:
-    """Return how much memory a cache holds: a sliding window may be a view of the whole that it was cut from."""
+    """Return the memory that a cache holds; each storage counts whole, even if a sliding window is a view of a part."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in _tensors(cache)}
     return sum(storage.nbytes() for storage in storages.values())
 
@@ -110,10 +110,10 @@ def _tensors(cache: Cache) -> Iterator[torch.Tensor]:
             yield from (member for member in members if isinstance(member, torch.Tensor))
 
 
-def _beginning(cache: Cache, length: int) -> Cache:
+def _crop(cache: Cache, length: int) -> Cache:
     beginning = copy.copy(cache)
     beginning.layers = [copy.copy(layer) for layer in cache.layers]
     beginning.crop(length - cache.get_seq_length())
-    for layer in beginning.layers:  # a view would keep what was cut off
+    for layer in beginning.layers:  # a view would keep the cropped part in memory
         layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
     return beginning

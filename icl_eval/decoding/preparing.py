@@ -1,8 +1,8 @@
-"""Preparing: a network for one call of ours, and what is kept of it until the next.
+"""Set up a network for one call, and cache what the next call can reuse.
 
-A model is tried once, the weights of its linear layers are laid out once, and the caches of shared prefixes are kept,
-for as long as the network is in the state that they were made in (see `states`). Where that cannot be told, as with a
-hook of the caller's, everything is made anew in each call.
+The model's capabilities, the packed weights of its linear layers and the caches of shared prefixes stay valid as long
+as the network is in the same state (see `models.states`). If the state is unknown, for example because the caller has
+registered a hook, every call starts from scratch.
 """
 
 from contextlib import AbstractContextManager
@@ -22,74 +22,74 @@ from icl_eval.models.switching import Switch, evaluation_switches, switched
 
 
 @dataclass
-class _Kept:
-    """What is kept of a network."""
+class _NetworkCache:
+    """What the next call for a network can reuse."""
 
     state: State | None = None
-    """The state in which the rest was made."""
+    """The state of the network for which the rest is valid."""
     capabilities: Capabilities | None = None
     prefixes: PrefixStore = field(default_factory=PrefixStore)
     layouts: Layouts = field(default_factory=Layouts)
 
 
-_KEPT: "WeakKeyDictionary[PreTrainedModel, _Kept]" = WeakKeyDictionary()
+_CACHES: "WeakKeyDictionary[PreTrainedModel, _NetworkCache]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """A model, ready to be run; its network is touched inside `accelerated` alone."""
+    """A model that is ready to run; its network is changed only inside `accelerated`."""
 
     model: LanguageModel
     capabilities: Capabilities
     prefixes: PrefixStore
-    """Caches that were computed in the network's present state."""
+    """Caches that are valid for the network's current state."""
     _switches: tuple[Switch, ...]
     _is_plain: bool
 
     def accelerated(self) -> AbstractContextManager[None]:
-        """Let the network run as fast as it can for the time of a block, in evaluation mode."""
+        """Run a block with the network in evaluation mode and all fast paths enabled."""
         return switched(self.model.network, self._switches)
 
     def renew(self) -> "PreparedModel":
-        """Return the model prepared for what may have become of it; for code of the caller's, that is no question."""
+        """Prepare the model again, in case the caller has changed it; with hooks, nothing is reused anyway."""
         return prepare(self.model) if self._is_plain else self
 
 
 def prepare(model: LanguageModel) -> PreparedModel:
-    """Prepare a model for a call, in which its network is not changed.
+    """Prepare a model for one call, during which the caller does not change its network.
 
     Raises:
-        ConfigError: When the network fails, or gives other logits with a key/value cache than without one.
-        IclEvalError: When its logits are not numbers.
+        ConfigError: If the network fails, or its logits with a key/value cache differ from those without.
+        IclEvalError: If its logits are not finite.
     """
-    network, kept = model.network, _KEPT.setdefault(model.network, _Kept())
+    network, cache = model.network, _CACHES.setdefault(model.network, _NetworkCache())
     state = read_state(network)
-    _forget_what_changed(kept, state)
+    _invalidate(cache, state)
     switches = evaluation_switches(network)
-    switches += product_switches(network, kept.layouts, state.contents if state else None)
+    switches += product_switches(network, cache.layouts, state.contents if state else None)
     with quiet_transformers(reports=False):
         split = attention_switches(network)
-        if kept.capabilities is None:
+        if cache.capabilities is None:
             with switched(network, switches):
-                kept.capabilities = try_out(model, split)
-    if kept.capabilities.split:
+                cache.capabilities = try_out(model, split)
+    if cache.capabilities.split:
         switches += split
-    return PreparedModel(model, kept.capabilities, kept.prefixes, tuple(switches), state is not None)
+    return PreparedModel(model, cache.capabilities, cache.prefixes, tuple(switches), state is not None)
 
 
 def capabilities_of(model: LanguageModel) -> Capabilities:
-    """Return what a model can do; the first call for a network in its present form tries it.
+    """Return what a model supports; the first call for a network in its current state runs the trial.
 
     Raises:
-        ConfigError: When the network fails, or gives other logits with a key/value cache than without one.
-        IclEvalError: When its logits are not numbers.
+        ConfigError: If the network fails, or its logits with a key/value cache differ from those without.
+        IclEvalError: If its logits are not finite.
     """
     return prepare(model).capabilities
 
 
-def _forget_what_changed(kept: _Kept, state: State | None) -> None:
-    if state is None or state != kept.state:
-        kept.prefixes = PrefixStore()
-    if state is None or kept.state is None or state.structure != kept.state.structure:
-        kept.capabilities = None
-    kept.state = state
+def _invalidate(cache: _NetworkCache, state: State | None) -> None:
+    if state is None or state != cache.state:
+        cache.prefixes = PrefixStore()
+    if state is None or cache.state is None or state.structure != cache.state.structure:
+        cache.capabilities = None
+    cache.state = state

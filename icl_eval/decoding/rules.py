@@ -1,9 +1,10 @@
-"""What a model's generation config and a search's settings demand of logits before a token is chosen.
+"""Apply the rules of a model's generation config and of a search to the logits, before a token is chosen.
 
-Some models are published with rules: BART begins with a forced token, others suppress tokens, ask for a minimum
-length or carry a repetition penalty. `generate` obeys them, and so do we, through the library's own processors; a
-search that draws adds its temperature and cuts, as the library's own too. They are applied a row at a time to the
-row's own tokens, so that neither padding nor neighbours have a say; without rules a step pays nothing.
+Some models are published with rules: BART starts with a forced token, and others suppress tokens, require a minimum
+length or set a repetition penalty. `generate` applies them, and this module does the same with the same logits
+processors of transformers; sampling adds its temperature, top-k and top-p as processors, too. Rules are applied to one
+row at a time and see only its own tokens, so that neither padding nor other rows affect it. Rows without rules cost
+nothing.
 """
 
 import copy
@@ -21,8 +22,8 @@ def end_ids(network: PreTrainedModel, settings: Mapping[str, Any]) -> frozenset[
     """Return the ids of the tokens that end a sequence.
 
     Args:
-        network: Its generation config says which.
-        settings: What differs from that config, as `generate` would be told.
+        network: The network, whose generation config lists them.
+        settings: Options of `generate` that override that config.
     """
     eos: Any = settings.get("eos_token_id", network.generation_config.eos_token_id)
     if eos is None:
@@ -31,13 +32,13 @@ def end_ids(network: PreTrainedModel, settings: Mapping[str, Any]) -> frozenset[
 
 
 def stop_strings(network: PreTrainedModel, stop: Sequence[str]) -> tuple[str, ...]:
-    """Return the texts to stop at: those given, and those that the model's generation config has."""
+    """Return the strings to stop at: the given ones and those of the model's generation config."""
     own: Any = network.generation_config.stop_strings or ()
     return (*stop, *([own] if isinstance(own, str) else own))
 
 
 def start_ids(model: LanguageModel) -> tuple[int, ...]:
-    """Return what the decoder begins with before any text: one id for an encoder-decoder network, else none."""
+    """Return the decoder's start tokens: one id for an encoder-decoder network, no ids for a decoder-only one."""
     if model.architecture == "decoder-only":
         return ()
     for config in (model.network.generation_config, model.network.config):
@@ -49,11 +50,11 @@ def start_ids(model: LanguageModel) -> tuple[int, ...]:
 
 
 def forced_ids(model: LanguageModel, settings: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the token that a decoder which begins with its start token alone is made to go on with, if there is one.
+    """Return the token that is forced after a decoder's start token; empty if there is no such token.
 
     Args:
-        model: Its generation config may force one.
-        settings: What differs from that config, as `generate` would be told.
+        model: The model, whose generation config may force a token.
+        settings: Options of `generate` that override that config.
     """
     forced = settings.get("forced_bos_token_id", model.network.generation_config.forced_bos_token_id)
     return () if model.architecture == "decoder-only" or forced is None else (int(forced),)
@@ -63,12 +64,12 @@ class Rules:
     """The rules of one model and one search, for rows of any length."""
 
     def __init__(self, network: PreTrainedModel, max_new_tokens: int, settings: Mapping[str, Any]):
-        """Prepare.
+        """Prepare to make logits processors.
 
         Args:
-            network: Its generation config has rules of the model's own.
-            max_new_tokens: How many tokens a row may be given.
-            settings: What differs from that generation config, as `generate` would be told.
+            network: The network, whose generation config holds the model's rules.
+            max_new_tokens: The maximum number of new tokens in a row.
+            settings: Options of `generate` that override that config.
         """
         self._network = network
         self._max_new_tokens = max_new_tokens
@@ -78,11 +79,12 @@ class Rules:
         network._prepare_special_tokens(self._config, device=network.device)
 
     def for_row(self, context: Sequence[int], encoder_ids: Sequence[int]) -> LogitsProcessorList:
-        """Return the processors of a row, in the order in which `generate` applies them; often none.
+        """Return the logits processors of a row, in the order in which `generate` applies them; often there are none.
 
         Args:
-            context: The decoder's tokens before the first new one, the start token included.
-            encoder_ids: The encoder's tokens; none for a decoder-only model, whose prompt the rules for the input read.
+            context: The decoder's tokens before the first new one, including the start token.
+            encoder_ids: The encoder's tokens. Empty for a decoder-only model, where rules about the encoder's input
+                apply to the prompt.
         """
         self._config.max_length = len(context) + self._max_new_tokens
         if self._config.min_new_tokens is not None:  # it takes precedence over min_length
@@ -104,7 +106,7 @@ def apply_rules(
 
     Args:
         rules: The rules of each row.
-        histories: The tokens of each row's decoder so far, the start token included.
+        histories: The decoder tokens of each row so far, including the start token.
         logits: [rows, vocabulary]
 
     Returns:

@@ -1,10 +1,10 @@
-"""Searches: how a completion is found, as a configuration says it; the work is done in `icl_eval.decoding`.
+"""Describe the search for a completion, as a configuration sets it; the rest of `icl_eval.decoding` does the work.
 
-| search     | each token is                                              | batch and order change |
-|------------|------------------------------------------------------------|------------------------|
-| `greedy`   | the most likely one                                        | nothing                |
-| `sample`   | drawn, by a seed, the question's id and the token's place  | nothing                |
-| `generate` | whatever the library's own `generate` makes of its options | nothing: one at a time |
+| search     | each token is                                                | effect of batch and order |
+|------------|--------------------------------------------------------------|---------------------------|
+| `greedy`   | the most likely one                                          | none                      |
+| `sample`   | sampled, keyed by seed, question id and position             | none                      |
+| `generate` | chosen by transformers' `generate` with the given options    | none: one prompt per call |
 """
 
 import re
@@ -22,25 +22,25 @@ OWN_OPTIONS = (
     *("output_attentions", "output_hidden_states", "output_logits", "output_scores", "transformers_version"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "watermarking_config"),
 )
-"""What a generation config can hold and a run decides by keys of its own, or not at all."""
+"""Options of a generation config that a run sets with its own keys, or that have no effect here."""
 
 
 _TYPED_ESCAPES = re.compile(r"\s*(\\[nrt])(?:\\[nrt]|\s)*")
-"""White space of which a part is typed as a backslash and a letter."""
+"""White space that contains an escape typed as a backslash and a letter."""
 _LEAST_TEMPERATURE, _MOST_TEMPERATURE = 1e-30, 1e30
-"""Logits divided by less come near the largest float32, 3.4e38; divided by more, all are alike."""
+"""Logits divided by less come close to the largest float32, 3.4e38; divided by more, they are all alike."""
 _MOST_BEAMS = 1024
 _MOST_OF_OPTION = 10_000_000
-"""No vocabulary and no text is larger."""
+"""Upper bound of numeric options: no vocabulary and no text is larger."""
 _SWITCHES = (
     *("do_sample", "early_stopping", "use_cache", "renormalize_logits", "remove_invalid_values", "token_healing"),
     *("disable_compile", "use_mtp"),
 )
-"""The options that are true or false."""
+"""The options whose value is true or false."""
 _WITHOUT_EFFECT = {
     **dict.fromkeys(
         ("constraints", "force_words_ids", "dola_layers", "penalty_alpha", "num_beam_groups", "diversity_penalty"),
-        "the library has moved this search to its hub, and fetches code from there",
+        "transformers has moved this search to its hub and would download code from there",
     ),
     **dict.fromkeys(
         (
@@ -48,30 +48,30 @@ _WITHOUT_EFFECT = {
             *("assistant_lookbehind", "num_assistant_tokens", "num_assistant_tokens_schedule", "target_lookbehind"),
             "speculation_type",
         ),
-        "it has no effect without an assistant model, which a run does not have",
+        "has no effect without an assistant model, and a run has none",
     ),
-    "low_memory": "the library takes it and does nothing with it",
+    "low_memory": "transformers accepts it, but ignores it",
 }
 
 
 class Search(Protocol):
-    """How a completion is found."""
+    """The rule by which the tokens of a completion are chosen."""
 
     name: str
     shares_prefixes: bool
-    """Whether tokens that prompts have in common are computed once."""
+    """Whether prefixes that prompts have in common are computed once."""
 
     @property
     def stop(self) -> Sequence[str] | None:
-        """Texts that end a completion; None for the task's own."""
+        """Strings that end a completion; None for those of the task."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What differs from the model's own generation config, in the words of the library's `generate`."""
+        """Options of `generate` that override the model's generation config."""
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """The options that decide what is found, for the report."""
+        """The options that determine the completions, for the report."""
 
 
 @dataclass(frozen=True)
@@ -87,28 +87,28 @@ class Greedy:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Nothing is drawn."""
+        """Options of `generate` that turn sampling and beams off."""
         return {"do_sample": False, "num_beams": 1}
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """Nothing that can be set."""
+        """Empty, since greedy search has no options."""
         return {}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A draw at every step, from the model's distribution as it is or sharpened and cut."""
+    """A sample at every step, from the model's distribution or from one changed by temperature, top-k and top-p."""
 
     stop: list[str] | None = None
     temperature: float = 1.0
-    """Logits are divided by it: below 1 likely tokens become more likely, above 1 less."""
+    """Divisor of the logits: below 1, likely tokens become more likely; above 1, less likely."""
     top_k: int | None = None
-    """Draw among so many of the most likely tokens (Fan et al., 2018); None for all."""
+    """Sample from this many of the most likely tokens (Fan et al., 2018); None for all tokens."""
     top_p: float | None = None
-    """Draw among the fewest tokens that have this probability together (Holtzman et al., 2020); None for all."""
+    """Sample from the smallest set of tokens with this total probability (Holtzman et al., 2020); None for all."""
     seed: Seed = 0
-    """What is drawn depends on it, the question's id and the token's place, and on nothing else."""
+    """A sampled token depends on the seed, the question's id and the token's position, and on nothing else."""
     name = "sample"
     shares_prefixes = True
 
@@ -119,7 +119,7 @@ class Sample:
         if self.temperature > _MOST_TEMPERATURE:
             raise ConfigError(f"temperature={self.temperature}: must be {_MOST_TEMPERATURE} or less")
         if self.temperature < _LEAST_TEMPERATURE:
-            least = f"must be {_LEAST_TEMPERATURE} or more, so that float32 holds the logits divided by it"
+            least = f"must be {_LEAST_TEMPERATURE} or more, so that the divided logits fit into float32"
             raise ConfigError(f"temperature={self.temperature}: {least} (greedy: decoding=greedy)")
         if self.top_k is not None and not 1 <= self.top_k <= _MOST_OF_OPTION:
             raise ConfigError(f"top_k={self.top_k}: must be from 1 to {_MOST_OF_OPTION}, or null for all tokens")
@@ -128,25 +128,25 @@ class Sample:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What `generate` would be given."""
+        """The same search as options of `generate`."""
         cuts = {"temperature": self.temperature, "top_k": self.top_k or 0, "top_p": self.top_p or 1.0}
         return {"do_sample": True, "num_beams": 1, **cuts}
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """Everything but the stop strings."""
+        """All options except the stop strings."""
         return {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
 
 
 @dataclass(frozen=True)
 class Generate:
-    """Whatever the library's `generate` can do: beams, penalties, contrastive search."""
+    """Any search of transformers' `generate`: beam search, penalties, prompt lookup."""
 
     options: dict[str, Any] = field(default_factory=dict)
-    """Of `generate`, by name; None leaves one as the model has it."""
+    """Options of `generate`, by name; None keeps the model's value."""
     stop: list[str] | None = None
     seed: Seed = 0
-    """Of what is drawn where the options ask for `do_sample`."""
+    """Random seed, used if the options turn `do_sample` on."""
     name = "generate"
     shares_prefixes = False
 
@@ -155,15 +155,15 @@ class Generate:
         known = known_options()
         for option, value in self.options.items():
             if option not in known:
-                own = " (a run has its own key for that, or decides it)" if option in OWN_OPTIONS else ""
-                raise ConfigError(f"options.{option}: no option of generate{own}; known: {', '.join(known)}")
+                own = " that can be set here (a run sets it itself)" if option in OWN_OPTIONS else ""
+                raise ConfigError(f"options.{option}: not an option of generate{own}; known: {', '.join(known)}")
             if value is not None:
                 _check_option(option, value)
         beams = self.settings.get("num_beams", 1)
         if not isinstance(beams, int) or not 1 <= beams <= _MOST_BEAMS:
             raise ConfigError(f"options.num_beams={beams}: must be a whole number from 1 to {_MOST_BEAMS}")
         if beams > 1 and "prompt_lookup_num_tokens" in self.settings:
-            raise ConfigError("options.prompt_lookup_num_tokens: has no effect beside beams; set num_beams to null")
+            raise ConfigError("options.prompt_lookup_num_tokens: has no effect with beam search; set num_beams to null")
         if "max_matching_ngram_size" in self.settings and "prompt_lookup_num_tokens" not in self.settings:
             raise ConfigError("options.max_matching_ngram_size: has no effect without prompt_lookup_num_tokens")
         _check_together(self.settings)
@@ -175,29 +175,29 @@ class Generate:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """The options that are set, and the seed where something is drawn."""
+        """The options that are set, and the seed."""
         return {**self.settings, "seed": self.seed}
 
 
 def known_options() -> list[str]:
-    """Return the names of the options that `generate` can be given here."""
-    from transformers import GenerationConfig  # takes half a second, and no torch
+    """Return the names of the options of `generate` that a configuration can set."""
+    from transformers import GenerationConfig  # takes half a second to import, but does not import torch
 
     return sorted(name for name in GenerationConfig().to_dict() if name[0] != "_" and name not in OWN_OPTIONS)
 
 
 def _check_option(option: str, value: Any) -> None:
-    """Refuse an option without effect, and what is no number or a number that nobody means."""
+    """Refuse an option that has no effect, and a value that is not a number or is too large."""
     if option in _WITHOUT_EFFECT:
         raise ConfigError(f"options.{option}: {_WITHOUT_EFFECT[option]}")
     if isinstance(value, bool) and option not in _SWITCHES:
         raise ConfigError(f"options.{option}={str(value).lower()}: must be a number")
-    if isinstance(value, int | float) and not abs(value) <= _MOST_OF_OPTION:  # nan is not, either
+    if isinstance(value, int | float) and not abs(value) <= _MOST_OF_OPTION:  # also true for NaN
         raise ConfigError(f"options.{option}={value}: must be a number of {_MOST_OF_OPTION} or less")
 
 
 def _check_together(options: Mapping[str, Any]) -> None:
-    """Let the library say which options are out of range or would be passed over beside the others."""
+    """Refuse options that are out of range or that another option would disable, according to transformers."""
     from transformers import GenerationConfig
 
     from icl_eval.models.quiet import quiet_transformers
@@ -211,7 +211,7 @@ def _check_together(options: Mapping[str, Any]) -> None:
 
 
 def check_stop(stop: Sequence[str] | None) -> None:
-    """Raise ConfigError where a stop string would end everything, or is not what was surely meant."""
+    """Raise ConfigError if a stop string is empty, or contains an escape sequence that was not interpreted."""
     if "" in (stop or ()):
         raise ConfigError("stop: an empty stop string would end every completion before it begins")
     for typed in filter(None, map(_TYPED_ESCAPES.fullmatch, stop or ())):

@@ -1,18 +1,18 @@
-"""Sessions: rows in a network, with the key/value cache of what they have seen.
+"""Run rows through a network and keep their key/value cache.
 
-A session knows tensors and nothing of text, stopping or streaming:
+A session handles tensors; it knows nothing about text, stop strings or streaming:
 
     session.join(rows)           new rows with their own tokens   ─▶ logits after each    [new rows, vocabulary]
-    session.step(token_ids)      one more token a row             ─▶ logits after each    [rows, vocabulary]
+    session.step(token_ids)      one more token per row           ─▶ logits after each    [rows, vocabulary]
     session.keep(rows)           the other rows leave
 
-All rows of a session begin with the same prefix, which is in the cache before the first row joins. There are
-two ways to keep rows of different lengths apart:
+All rows of a session start with the same prefix, which is in the cache before the first row joins. Two kinds of session
+handle rows of different lengths:
 
-    SplitSession     decoder-only networks with plain attention, whose windows no row reaches: rows are padded, join
-                     and leave at any time, and attend to the prefix in place (see `split_attention`)
-    UniformSession   every other network, encoder-decoder ones too: all rows have seen equally many tokens, so no
-                     position, window or recurrent state is ever disturbed by padding
+    SplitSession     for decoder-only networks with plain attention and rows that fit into the sliding window: rows are
+                     padded, join and leave at any time, and attend to the prefix in place (see `split_attention`)
+    UniformSession   for every other network, including encoder-decoder ones: all rows have the same number of tokens,
+                     so that padding never disturbs a position, a window or a recurrent state
 """
 
 import copy
@@ -31,11 +31,11 @@ from icl_eval.decoding.split_attention import LayerKeysValues, SlotCache
 
 
 @dataclass(frozen=True)
-class Joining:
-    """A row that is to join a session."""
+class NewRow:
+    """A row to be added to a session."""
 
     encoder_ids: Ids
-    """Empty for a decoder-only network, and where the session's prefix brings the encoder's states."""
+    """Empty for a decoder-only network, and if the session already has the encoder's states."""
     own_ids: Ids
     """Decoder tokens after the prefix; at least one."""
 
@@ -44,20 +44,20 @@ class Session(Protocol):
     """Rows that are decoded together."""
 
     pads: bool
-    """Whether rows of different lengths can join together, and others later."""
+    """Whether rows of different lengths can join at once, and more rows later."""
 
-    def join(self, rows: Sequence[Joining]) -> torch.Tensor:
-        """Add rows after those that are there and return the logits after them, [new rows, vocabulary]."""
+    def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
+        """Append rows and return the logits after each of them, [new rows, vocabulary]."""
 
     def step(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Append one token to each row and return the logits after it, [rows, vocabulary]."""
+        """Append one token to each row and return the next logits, [rows, vocabulary]."""
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Let all rows but these leave; afterwards they stand in the order given."""
+        """Keep only these rows, in the given order."""
 
 
 class SplitSession:
-    """Rows in slots beside a prefix that is shared in place."""
+    """Rows in preallocated slots, with a shared prefix that is not copied."""
 
     pads = True
 
@@ -68,32 +68,32 @@ class SplitSession:
         num_rows: int,
         longest_own: int,
         max_new_tokens: int,
-        told_length: int = 1,
+        reported_length: int = 1,
     ):
-        """Allocate room.
+        """Allocate the slots.
 
         Args:
             network: A decoder-only network whose attention is `split_attention`.
-            prefix: The cache of the shared prefix, whole; None for no prefix.
-            num_rows: How many rows may be there at once.
-            longest_own: The most tokens that a row joins with.
-            max_new_tokens: The most tokens that are appended to a row.
-            told_length: What the network is told of the cache's length; by default only that it is not empty.
+            prefix: The complete cache of the shared prefix; None if there is no prefix.
+            num_rows: The maximum number of rows at a time.
+            longest_own: The maximum number of own tokens of a new row.
+            max_new_tokens: The maximum number of tokens appended to a row.
+            reported_length: The cache length reported to the network; the default only says that it is not empty.
         """
         self._network = network
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
-        # Room for one more generation than a row needs, so that columns seldom have to be shifted.
+        # Twice the new tokens of one row, so that columns rarely have to be shifted.
         self._num_columns = longest_own + 2 * max_new_tokens
         num_layers = network.config.get_text_config(decoder=True).num_hidden_layers
         self._cache = SlotCache(num_rows, self._num_columns, num_layers, layers_of(prefix))
-        self._cache.slots.told_length = told_length
+        self._cache.slots.reported_length = reported_length
         self._longest_own = longest_own
-        self._firsts: list[int] = []  # by row, the column of its first own token
-        self._end = longest_own  # columns before it are taken
+        self._firsts: list[int] = []  # the column of each row's first own token
+        self._end = longest_own  # the next free column
 
     @torch.inference_mode()
-    def join(self, rows: Sequence[Joining]) -> torch.Tensor:
-        """Add rows after those that are there and return the logits after them, [new rows, vocabulary]."""
+    def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
+        """Append rows and return the logits after each of them, [new rows, vocabulary]."""
         self._firsts += [self._end - len(row.own_ids) for row in rows]
         begin = len(self._firsts) - len(rows)
         logits = []
@@ -103,7 +103,7 @@ class SplitSession:
 
     @torch.inference_mode()
     def step(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Append one token to each row and return the logits after it, [rows, vocabulary]."""
+        """Append one token to each row and return the next logits, [rows, vocabulary]."""
         if self._end == self._num_columns:
             self._shift()
         self._end += 1
@@ -111,24 +111,24 @@ class SplitSession:
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
-        """Let all rows but these leave; afterwards they stand in the order given."""
+        """Keep only these rows, in the given order."""
         self._firsts = [self._firsts[row] for row in rows]
         for layer in self._cache.slot_layers:
             layer.move_rows(rows)
 
-    def _prefill(self, rows: Sequence[Joining], begin: int) -> torch.Tensor:
+    def _prefill(self, rows: Sequence[NewRow], begin: int) -> torch.Tensor:
         width = max(len(row.own_ids) for row in rows)
         padded = [[0] * (width - len(row.own_ids)) + list(row.own_ids) for row in rows]
         columns = [list(column) for column in zip(*padded, strict=True)]
         first = self._end - width
-        # In pieces, since the mask of a pass has a line of columns for each of its own.
+        # In pieces, since the mask of a pass grows with the square of its columns.
         for start in range(0, width, MAX_PREFILL_TOKENS):
             piece = columns[start : start + MAX_PREFILL_TOKENS]
             logits = self._forward(piece, slice(begin, begin + len(rows)), first, first + start)
         return logits
 
     def _forward(self, columns: Sequence[Sequence[int]], rows: slice, first: int, begin: int) -> torch.Tensor:
-        """Write columns of tokens, [columns][rows], that attend to the columns from `first` on."""
+        """Run columns of tokens, [columns][rows], that attend to the columns from `first` on."""
         device = self._network.device
         input_ids = torch.tensor(columns, device=device).T  # [rows, columns]
         row_firsts = self._firsts[rows]
@@ -146,17 +146,17 @@ class SplitSession:
         )
 
     def _mask(self, firsts: torch.Tensor, written: torch.Tensor, first: int) -> torch.Tensor:
-        """Return what is added to scores, [rows, 1, written, read]."""
+        """Return the additive attention mask, [rows, 1, written, read]."""
         read = torch.arange(first, self._cache.slots.end, device=written.device)
         causal = read <= written[:, None]  # [written, read]
         own = read >= firsts  # [rows, read]
-        # A column of padding sees itself, since a softmax over nothing is not a number.
+        # A column of padding attends to itself, since a softmax over nothing is NaN.
         seen = (causal & own[:, None]) | (read == written[:, None])  # [rows, written, read]
         mask = torch.zeros(seen.shape, dtype=self._network.dtype, device=written.device)
         return mask.masked_fill_(~seen, float("-inf"))[:, None]
 
     def _shift(self) -> None:
-        """Move all columns to the left, over those that no row reads any more."""
+        """Move all columns to the left, over columns that no row reads anymore."""
         first = min(self._firsts)
         end = max(self._longest_own, self._end - first)
         distance = self._end - end
@@ -167,26 +167,26 @@ class SplitSession:
 
 
 class UniformSession:
-    """Rows that have all seen equally many tokens; they join together and leave one by one."""
+    """Rows with the same number of tokens; they join at once and leave one by one."""
 
     pads = False
 
     def __init__(self, network: PreTrainedModel, prefix: Cache | None, encoded: torch.Tensor | None):
-        """Begin with a prefix.
+        """Start from a prefix.
 
         Args:
             network: Any network.
-            prefix: The cache of the shared prefix; it is copied. None for no prefix.
-            encoded: The encoder's states, [1, tokens, size], where all rows share them.
+            prefix: The cache of the shared prefix, which is copied; None if there is no prefix.
+            encoded: The encoder's states, [1, tokens, size], if all rows share them.
         """
         self._network = network
         self._prefix = prefix
         self._encoded = encoded
-        self._mask: torch.Tensor | None = None  # of the encoder's states, [rows, tokens]
+        self._mask: torch.Tensor | None = None  # attention mask of the encoder's states, [rows, tokens]
 
     @torch.inference_mode()
-    def join(self, rows: Sequence[Joining]) -> torch.Tensor:
-        """Add all rows, of one length, and return the logits after them, [rows, vocabulary]."""
+    def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
+        """Add all rows, which must have the same length, and return the next logits, [rows, vocabulary]."""
         if self._prefix is None:
             self._cache = new_cache(self._network.config)
         else:
@@ -201,12 +201,12 @@ class UniformSession:
 
     @torch.inference_mode()
     def step(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Append one token to each row and return the logits after it, [rows, vocabulary]."""
+        """Append one token to each row and return the next logits, [rows, vocabulary]."""
         return self._forward([[token_id] for token_id in token_ids])
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
-        """Let all rows but these leave; afterwards they stand in the order given."""
+        """Keep only these rows, in the given order."""
         index = torch.tensor(rows, device=self._network.device)
         self._cache.reorder_cache(index)
         if self._encoded is not None:
@@ -219,7 +219,7 @@ class UniformSession:
 
 
 def layers_of(prefix: Cache | None) -> list[LayerKeysValues]:
-    """Return keys and values by layer; none without a prefix."""
+    """Return the keys and values of each layer, or an empty list if there is no prefix."""
     if prefix is None:
         return []
     assert is_whole(prefix)

@@ -1,7 +1,7 @@
-"""Sharing: which prompts begin with the same tokens, and which of those beginnings are worth computing once.
+"""Plan which prompts share a prefix, and which prefixes are worth computing once.
 
-Prompts are compared as token ids, never as text: a tokenizer may join the end of a prefix with what follows it.
-The plan depends on the set of prompts alone, not on their order, a batch size, or what an earlier run has left over.
+Prompts are compared as token ids, never as text: a tokenizer may merge the end of a prefix with what follows it.
+The plan depends only on the set of prompts, not on their order, the batch size or caches left by an earlier run.
 
     [1 2 3 4 5 6] [1 2 3 4 7 8] [1 2 3 4 9]      ──▶  PromptGroup(prefix=[1 2 3 4], prompts=all three)
 """
@@ -16,25 +16,25 @@ from icl_eval.prompts.building import EncodedPrompt
 Ids = tuple[int, ...]
 
 MIN_PREFIX = 16
-"""Tokens below which a prefix is not worth its own forward pass."""
+"""A shorter prefix, in tokens, is not worth a separate forward pass."""
 MIN_SAVING = 1024
-"""Tokens that must be saved for some prompts of a group to leave it for a group of their own: it costs a few
-hundred forward passes of one token each, which are then not shared with the rest."""
+"""Minimum number of tokens that splitting a group must save. A split costs a few hundred forward passes of one token
+each, which the two parts no longer share."""
 
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """Prompts that are decoded together, and what they share."""
+    """Prompts that are decoded together, and their shared prefix."""
 
     prompts: tuple[EncodedPrompt, ...]
     prefix: Ids
-    """The beginning of all their decoder tokens; every prompt has at least one token more."""
+    """The decoder tokens that start every prompt; each prompt has at least one more token."""
     shares_encoder: bool
-    """Whether all their encoder tokens are the same, so that the encoder runs once."""
+    """Whether all prompts have the same encoder tokens, so that the encoder runs once."""
 
 
 def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[PromptGroup]:
-    """Return groups that contain every prompt once."""
+    """Split prompts into groups; every prompt is in exactly one group."""
     by_encoder: defaultdict[Ids, list[EncodedPrompt]] = defaultdict(list)
     for prompt in sorted(prompts, key=_order):
         by_encoder[prompt.encoder_ids].append(prompt)
@@ -42,7 +42,7 @@ def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[PromptGroup]:
     alone = []
     for encoder_ids, members in by_encoder.items():
         if encoder_ids and len(members) == 1:
-            alone += members  # an encoder's states depend on all of its input: nothing to share
+            alone += members  # an encoder's states depend on its whole input: nothing to share
         else:
             groups += _split(members, bool(encoder_ids))
     if alone:
@@ -51,15 +51,16 @@ def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[PromptGroup]:
 
 
 def count_reused(groups: Sequence[PromptGroup], longest_whole: int | None, keeps: bool = True) -> dict[str, int]:
-    """Return for each prompt how many of its tokens another prompt's computation serves.
+    """Return the number of tokens that each prompt reuses from other prompts, by example id.
 
-    The first prompt that has a prefix pays for it, the others reuse it; so prompt tokens minus reused tokens is what
-    has to be computed when nothing is left over from earlier runs.
+    The first prompt with a prefix pays for it, and the others reuse it. Prompt tokens minus reused tokens is therefore
+    the number of tokens to compute if no cache is left from earlier runs.
 
     Args:
         groups: All groups, in the order in which they are decoded.
-        longest_whole: Up to how many tokens a cache keeps all of them, so that a beginning of it is of use, too.
-        keeps: Whether a group's prefix is kept for those after it.
+        longest_whole: The largest number of tokens that a cache keeps completely, so that it can be cropped; None if
+            there is no limit.
+        keeps: Whether the prefix of a group is kept for later groups.
     """
     reused = {}
     paid: set[tuple[Ids, Ids]] = set()
@@ -80,12 +81,12 @@ def _order(prompt: EncodedPrompt) -> tuple[Ids, str]:
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many ids two sequences have in common at their beginning."""
+    """Return the length of the common prefix of two sequences."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _longest_paid(paid: set[tuple[Ids, Ids]], key: tuple[Ids, Ids], longest_whole: int | None) -> int:
-    """Return how many tokens of a prefix those before it have in common with it; no encoder runs for two groups."""
+    """Return how many tokens of a prefix an earlier group has computed, for the same encoder input."""
     encoder_ids, prefix = key
     longest = 0
     for other_encoder_ids, other in paid:
@@ -97,13 +98,13 @@ def _longest_paid(paid: set[tuple[Ids, Ids]], key: tuple[Ids, Ids], longest_whol
 
 
 def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> list[PromptGroup]:
-    """Return the groups of sorted prompts: branches that save enough on their own, each before what it branches off."""
+    """Split sorted prompts into groups: a branch that saves enough becomes a group, before the group it leaves."""
     groups = []
     unsplit = [members]
     while unsplit:
         members = unsplit.pop()
         depth = _shared_length(members)
-        # A prompt that ends here would keep those that go on with the same token from sharing more.
+        # A prompt that ends here would keep prompts that continue with the same token from sharing more.
         rest = [prompt for prompt in members if len(prompt.decoder_ids) <= depth + 1]
         deeper = [prompt for prompt in members if len(prompt.decoder_ids) > depth + 1]
         for _, branch in groupby(deeper, key=lambda prompt: prompt.decoder_ids[depth]):
@@ -122,7 +123,7 @@ def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> list[Promp
 
 
 def _shared_length(members: Sequence[EncodedPrompt]) -> int:
-    """Return the length of the common beginning that leaves every prompt one token; members are sorted."""
+    """Return the length of the longest common prefix that leaves every prompt one token; members are sorted."""
     first, last = members[0].decoder_ids, members[-1].decoder_ids
     shortest = min(len(prompt.decoder_ids) for prompt in members)
     return max(0, min(common_length(first, last), shortest - 1))

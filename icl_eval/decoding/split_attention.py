@@ -1,19 +1,19 @@
-"""Split attention: a prefix that all rows share is attended to in place, never copied for every row.
+"""Attend to a prefix that all rows share in place, without copying it for every row.
 
-Attention over a shared prefix and a row's own tokens is computed in two parts and put together exactly, by the
-share of the softmax's denominator that each part holds (as in FlashAttention, Dao et al., 2022):
+Attention over the shared prefix and attention over a row's own tokens are computed separately and then combined
+exactly, weighted by each part's share of the softmax denominator (as in FlashAttention, Dao et al., 2022):
 
     out = w · out_prefix + (1 - w) · out_own        w = sigmoid(lse_prefix - lse_own)
 
-For the prefix, the queries of all rows are one long list of queries to one set of keys. A row's own keys live in
-slots that are allocated once:
+For the prefix, the queries of all rows form one long list of queries to a single set of keys. A row's own keys are
+stored in slots that are allocated once:
 
-    columns     0 1 2 3 4 5 6 7          rows are aligned on the right, so that a step writes one column
+    columns     0 1 2 3 4 5 6 7          rows are right-aligned, so that a step writes one column
     row 0       . . a b c d              `.` is masked; its position is prefix + column - first column
     row 1       a b c d e f
 
-The library's networks run unchanged: their cache hands out keys in two parts (`SplitKeys`), and an attention
-function registered with the library knows what to do with them.
+The networks of transformers run unchanged: their cache returns keys in two parts (`SplitKeys`), and an attention
+function registered with transformers handles them.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ from icl_eval.models.states import configs_of
 from icl_eval.models.switching import AS_FOUND, Switch, switched
 
 NAME = "icl_eval_split"
-"""What the attention function is called in the library's registry."""
+"""Name of the attention function in the registry of transformers."""
 
 NO_LENGTH = 1 << 20
-"""A length that no row has: a network that goes by what the cache says of its length comes out wrong with it."""
+"""A length that no row has: a network that relies on the length reported by the cache gets wrong logits with it."""
 
 _CHANGES_SCORES = ("softcap", "s_aux", "position_bias")
 
@@ -42,12 +42,12 @@ LayerKeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class SplitKeys(NamedTuple):
-    """What the cache hands out in place of keys: all that a layer's attention needs besides its queries."""
+    """What the cache returns instead of keys: everything that a layer's attention needs besides its queries."""
 
     prefix: LayerKeysValues | None
     own_keys: torch.Tensor  # [rows, key/value heads, columns, head size]
     own_values: torch.Tensor
-    mask: torch.Tensor | None  # added to scores of own keys, [rows, 1, queries, columns]
+    mask: torch.Tensor | None  # added to the scores of own keys, [rows, 1, queries, columns]
 
     @property
     def num_tokens(self) -> int:
@@ -57,17 +57,19 @@ class SplitKeys(NamedTuple):
 
 @dataclass
 class Slots:
-    """Which part of the slots the next forward pass writes and reads; shared by all layers."""
+    """The part of the slots that the next forward pass writes and reads; all layers share it."""
 
     rows: slice = field(default_factory=lambda: slice(0, 0))
     first: int = 0
-    """The first column that is read."""
+    """The first column to read."""
     begin: int = 0
-    """The first column that is written; what is read ends with what is written."""
+    """The first column to write."""
     end: int = 0
+    """The column after the last one to read and write."""
     mask: torch.Tensor | None = None
-    told_length: int = 1
-    """What the cache says of its length, which is only that it is not empty: rows have positions of their own."""
+    reported_length: int = 1
+    """The length that the cache reports: it only says that the cache is not empty, since rows have their own
+    positions."""
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no type hints here
@@ -80,7 +82,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
         self._prefix = prefix
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate the slots. Zeros, because a masked column must hold finite numbers."""
+        """Allocate the slots with zeros, since masked columns must hold finite numbers."""
         num_rows, num_columns = self._size
         self.keys = key_states.new_zeros(num_rows, key_states.shape[1], num_columns, key_states.shape[3])
         self.values = value_states.new_zeros(num_rows, value_states.shape[1], num_columns, value_states.shape[3])
@@ -89,7 +91,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
-        """Write new keys and values and hand out everything that the new tokens attend to."""
+        """Write new keys and values and return everything that the new tokens attend to."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         slots = self._slots
@@ -100,41 +102,41 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
         return SplitKeys(self._prefix, own_keys, own_values, slots.mask), None
 
     def move_rows(self, sources: Sequence[int]) -> None:
-        """Put row `sources[i]` into slot i."""
+        """Move row `sources[i]` to slot i."""
         for target, source in enumerate(sources):
             if target != source:
                 self.keys[target] = self.keys[source]
                 self.values[target] = self.values[source]
 
     def move_columns(self, begin: int, end: int, distance: int) -> None:
-        """Shift columns to the left."""
+        """Shift columns to the left by `distance`."""
         for states in (self.keys, self.values):
             states[:, :, begin - distance : end - distance] = states[:, :, begin:end].clone()
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return the size of the mask that the library makes; it is not used."""
+        """Return the size of the mask that transformers creates; it is not used."""
         return query_length, 0
 
     def get_seq_length(self) -> int:
-        """Return what the network is told; none that passed its trial goes by it."""
-        return self._slots.told_length
+        """Return the reported length; a network that relies on it fails the trial of its capabilities."""
+        return self._slots.reported_length
 
     def get_max_length(self) -> int:
-        """Return -1, for no limit."""
+        """Return -1, which stands for no limit."""
         return -1
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """The slots of all layers, beside the prefix that all rows share."""
+    """The slots of all layers, and the prefix that all rows share."""
 
     def __init__(self, num_rows: int, num_columns: int, num_layers: int, prefix: Sequence[LayerKeysValues]):
-        """Prepare slots.
+        """Create slots, which are allocated on first use.
 
         Args:
-            num_rows: How many rows there is room for.
-            num_columns: How many tokens of its own a row has room for.
-            num_layers: How many attention layers the network has.
-            prefix: Keys and values of the shared prefix, by layer; empty for none.
+            num_rows: The maximum number of rows.
+            num_columns: The maximum number of own tokens in a row.
+            num_layers: The number of attention layers in the network.
+            prefix: Keys and values of the shared prefix, by layer; empty if there is no prefix.
         """
         self.slots = Slots()
         parts: list[LayerKeysValues | None] = list(prefix) or [None] * num_layers
@@ -145,20 +147,20 @@ class SlotCache(Cache):  # type: ignore[misc]
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return attention and the logarithm of its softmax's denominator.
+    """Return the attention output and the logarithm of the softmax denominator.
 
     Args:
         query: [rows, heads, queries, head size]
         key: [rows, heads, keys, head size]
         value: [rows, heads, keys, value size]
-        mask: added to the scores, [rows, 1, queries, keys]
-        scale: of the scores; None for 1 / sqrt(head size).
+        mask: Added to the scores, [rows, 1, queries, keys]
+        scale: Factor of the scores; None for 1 / sqrt(head size).
 
     Returns:
         [rows, heads, queries, value size] and [rows, heads, queries]
     """
     if query.device.type == "cpu" and query.shape[-1] == value.shape[-1]:
-        # private: the same kernel as scaled_dot_product_attention, which keeps the denominator to itself
+        # private: the kernel behind scaled_dot_product_attention, which does not return the denominator
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out, log_denominator = kernel(query, key, value, attn_mask=mask, scale=scale)
         return out, log_denominator
@@ -168,8 +170,8 @@ def attend(
 def attend_plainly(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Do what `attend` does, by its formula."""
-    wide = torch.promote_types(query.dtype, torch.float32)  # in float16 the products overflow, in bfloat16 they round
+    """Compute `attend` by its formula, on any device."""
+    wide = torch.promote_types(query.dtype, torch.float32)  # products overflow in float16 and lose digits in bfloat16
     scores = query.to(wide) @ key.to(wide).transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if mask is not None:
         scores = scores + mask
@@ -188,35 +190,35 @@ def split_attention_forward(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend as the library's `sdpa` does, or in two parts where the cache has handed out two.
+    """Attend as `sdpa` of transformers does, or in two parts if the cache returned `SplitKeys`.
 
     Args:
         module: The attention layer.
         query: [rows, heads, queries, head size]
-        key: What the cache handed out.
-        value: As the cache handed it out; not used with `SplitKeys`.
-        attention_mask: The library's mask; not used with `SplitKeys`, which bring their own.
-        scaling: Of the scores.
-        dropout: Of the weights; 0 outside training.
-        options: What else the network tells its attention.
+        key: The keys that the cache returned.
+        value: The values that the cache returned; not used with `SplitKeys`.
+        attention_mask: The mask of transformers; not used with `SplitKeys`, which have their own.
+        scaling: Factor of the scores.
+        dropout: Dropout rate of the attention weights; 0 outside training.
+        options: Further arguments that the network passes to its attention.
 
     Returns:
-        [rows, queries, heads, head size], and None for the weights.
+        The attention output, [rows, queries, heads, head size], and None instead of the weights.
 
     Raises:
-        NotImplementedError: When the network asks for scores that the two parts do not compute.
+        NotImplementedError: If the network uses an option that split attention does not support.
     """
     if not isinstance(key, SplitKeys):
         out: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
         )
         return out
-    asked = [name for name in _CHANGES_SCORES if options.get(name) is not None]
-    if asked:
-        raise NotImplementedError(f"split attention knows nothing of {', '.join(asked)}")
+    unsupported = [name for name in _CHANGES_SCORES if options.get(name) is not None]
+    if unsupported:
+        raise NotImplementedError(f"split attention does not support {', '.join(unsupported)}")
     window = options.get("sliding_window")
     if window is not None and key.num_tokens > window:
-        raise NotImplementedError(f"split attention over {key.num_tokens} tokens knows nothing of a window of {window}")
+        raise NotImplementedError(f"split attention does not support a window of {window} for {key.num_tokens} tokens")
     return _attend_in_two_parts(query, key, scaling).transpose(1, 2).contiguous(), None
 
 
@@ -224,7 +226,7 @@ def _attend_in_two_parts(query: torch.Tensor, keys: SplitKeys, scale: float | No
     rows, heads, queries, size = query.shape
     kv_heads = keys.own_keys.shape[1]
     group = heads // kv_heads
-    # Query heads that share a key head become more queries to it: no key is repeated.
+    # Query heads that share a key head become further queries to it, so that no key is repeated.
     grouped = query.reshape(rows, kv_heads, group * queries, size)
     mask = keys.mask
     if mask is not None and group > 1:
@@ -232,8 +234,8 @@ def _attend_in_two_parts(query: torch.Tensor, keys: SplitKeys, scale: float | No
     own, own_lse = attend(grouped, keys.own_keys, keys.own_values, mask, scale)
     if keys.prefix is not None:
         # The queries of all rows become one list of queries: [1, kv heads, rows * group * queries, size].
-        listed = grouped.transpose(0, 1).reshape(1, kv_heads, rows * group * queries, size)
-        shared, shared_lse = attend(listed, *keys.prefix, None, scale)
+        flat = grouped.transpose(0, 1).reshape(1, kv_heads, rows * group * queries, size)
+        shared, shared_lse = attend(flat, *keys.prefix, None, scale)
         shared = shared.reshape(kv_heads, rows, group * queries, -1).transpose(0, 1)
         shared_lse = shared_lse.reshape(kv_heads, rows, group * queries).transpose(0, 1)
         share = torch.sigmoid(shared_lse - own_lse)[..., None].to(own.dtype)
@@ -242,7 +244,7 @@ def _attend_in_two_parts(query: torch.Tensor, keys: SplitKeys, scale: float | No
 
 
 def attention_switches(network: PreTrainedModel) -> list[Switch]:
-    """Return what gives a network split attention; nothing where its own is no plain one."""
+    """Return the switches that turn split attention on, or an empty list if the network does not use `sdpa`."""
     if network.config._attn_implementation != "sdpa":
         return []
     attribute = "_attn_implementation_internal"
@@ -252,8 +254,8 @@ def attention_switches(network: PreTrainedModel) -> list[Switch]:
             network.set_attn_implementation(NAME)
         except (NotImplementedError, ValueError):
             return []
-        given = [config for config in configs if config._attn_implementation == NAME]
-    return [Switch(vars(config), attribute, NAME) for config in given]
+        changed = [config for config in configs if config._attn_implementation == NAME]
+    return [Switch(vars(config), attribute, NAME) for config in changed]
 
 
 AttentionInterface.register(NAME, split_attention_forward)

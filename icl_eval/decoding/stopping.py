@@ -1,4 +1,4 @@
-"""Stop strings in a stream of text: nothing of one is ever let through, wherever token boundaries fall."""
+"""Find stop strings in a stream of text and never pass any part of one on, wherever token boundaries fall."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -8,8 +8,8 @@ if TYPE_CHECKING:
 
 
 def special_stops(tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> dict[int, str]:
-    """Return, by id, the stop strings that are special tokens (T5's `<extra_id_1>`): no text ever shows those."""
-    # Not by `all_special_tokens`, which lacks what was merely added as one (Llama 3's `<|eot_id|>`).
+    """Return the stop strings that are special tokens (T5's `<extra_id_1>`), by id; decoded text never shows them."""
+    # `all_special_tokens` lacks tokens that were only added as special (Llama 3's `<|eot_id|>`).
     ids = {text: tokenizer.convert_tokens_to_ids(text) for text in stop}
     return {
         token_id: text
@@ -21,9 +21,9 @@ def special_stops(tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> 
 
 
 class StopFilter:
-    """Lets text through until one of the stop strings appears.
+    """Passes text on until one of the stop strings appears.
 
-    Text that could be the beginning of a stop string waits until it is clear that it is not:
+    Text that could be the beginning of a stop string is held back until it is clear that it is not:
 
     >>> stops = StopFilter(["END"])
     >>> stops.feed("the E"), stops.feed("N"), stops.feed("T EN"), stops.feed("D of")
@@ -33,45 +33,45 @@ class StopFilter:
     """
 
     def __init__(self, stop: Sequence[str], special: Mapping[int, str] | None = None):
-        """Begin with nothing seen.
+        """Start with no text.
 
         Args:
-            stop: Texts to stop at.
-            special: Those of them that are special tokens, by id; see `special_stops`.
+            stop: Strings to stop at.
+            special: The stop strings that are special tokens, by id; see `special_stops`.
         """
         self._stop = tuple(stop)
         self._special = special or {}
         self._held = ""
         self.stopped = False
-        self.found: str | None = None
-        """The stop string that appeared."""
+        self.stop_string: str | None = None
+        """The stop string that appeared, or None."""
 
     def stops_at(self, token_id: int) -> bool:
-        """Note and return whether a token is a special one to stop at; the text before it is still to be fed."""
-        self.found = self._special.get(token_id)
-        return self.found is not None
+        """Record and return whether a token is itself a stop string; the text before it must still be fed."""
+        self.stop_string = self._special.get(token_id)
+        return self.stop_string is not None
 
     def feed(self, text: str) -> str:
-        """Take more text and return what can be shown now."""
+        """Take more text and return the text that can be shown now."""
         text = self._held + text
-        found = [(text.find(stop) + len(stop), text.find(stop)) for stop in self._stop if stop in text]
-        if found:
+        matches = [(text.find(stop) + len(stop), text.find(stop)) for stop in self._stop if stop in text]
+        if matches:
             self.stopped = True
             self._held = ""
-            end, place = min(found)  # the first to be complete, so that it does not matter where tokens end
-            self.found = text[place:end]
+            end, place = min(matches)  # the first to be complete, whatever the token boundaries
+            self.stop_string = text[place:end]
             return text[:place]
-        keep = self._possible_beginning(text)
+        keep = self._count_held(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
     def flush(self) -> str:
-        """Return the text that was waiting, when no more will come."""
+        """Return the text that was held back; no more text may follow."""
         held, self._held = self._held, ""
         return held
 
-    def _possible_beginning(self, text: str) -> int:
-        """Return the length of the longest end of the text that begins a stop string."""
+    def _count_held(self, text: str) -> int:
+        """Return the length of the longest suffix of the text that is a proper prefix of a stop string."""
         longest = max((len(stop) for stop in self._stop), default=0)
         for length in range(min(longest - 1, len(text)), 0, -1):
             ending = text[-length:]

@@ -1,4 +1,4 @@
-"""Decoding as a stream: every step chooses each row's next token, the most likely one or a drawn one, and yields it.
+"""Decode prompts as a stream: every step chooses the next token of each row and yields it.
 
 prompts ─▶ groups that share a prefix ─▶ session.join ─▶ choose ─▶ Token … Completion
                                            ▲   ▲            │
@@ -16,12 +16,12 @@ from icl_eval.decoding.capabilities import Capabilities, check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
-from icl_eval.decoding.memory import automatic_batch_size
-from icl_eval.decoding.opening import Beginning, Opened, Room, begin_group, open_session
+from icl_eval.decoding.memory import choose_batch_size
+from icl_eval.decoding.opening import Beginning, OpenSession, Room, begin_group, open_session
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
 from icl_eval.decoding.searches import Greedy, Sample
-from icl_eval.decoding.sessions import Joining
+from icl_eval.decoding.sessions import NewRow
 from icl_eval.decoding.sharing import PromptGroup, plan_groups
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
@@ -29,16 +29,16 @@ from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt
 
 PREFIX_CACHE_MB = 1000
-"""How many megabytes of prefixes are kept where nobody says otherwise."""
+"""Default size of the prefix cache, in megabytes."""
 _MEGABYTE = 1_000_000
 _FREE_SHARE = 8
-"""Waiting rows join when one place in so many is free: a forward pass for one row costs nearly as much as for a few."""
+"""Waiting rows join when one slot in this many is free: a forward pass for one row costs almost as much as for two."""
 _LENGTH_SPREAD = 16
-"""Rows that cannot be padded are decoded together when their lengths differ by no more than this."""
+"""Rows that cannot be padded are decoded together if their lengths differ by at most this number of tokens."""
 
 
 class StreamDecoder:
-    """Decodes prompts with a model; when greedy, the same tokens as the library's `generate(do_sample=False)`."""
+    """Decodes prompts with a model; greedy search gives the same tokens as `generate(do_sample=False)`."""
 
     def __init__(
         self,
@@ -53,13 +53,13 @@ class StreamDecoder:
         """Prepare to decode.
 
         Args:
-            model: What to decode with.
-            max_new_tokens: How many tokens a completion may have.
-            stop: Texts that end a completion and are not a part of it, besides those of the model's generation config.
-            batch_size: How many rows are decoded together; None for what fits.
-            prefix_cache_mb: How many megabytes of prefixes to keep for later prompts.
-            search: How a token is chosen; None for greedily. Its stop strings are for the caller to pass on.
-            settings: What else differs from the model's generation config, as `generate` would be told.
+            model: The model to decode with.
+            max_new_tokens: The maximum number of tokens in a completion.
+            stop: Strings that end a completion and are not part of it, in addition to those of the generation config.
+            batch_size: The number of rows to decode together; None for as many as fit.
+            prefix_cache_mb: The size of the prefix cache, in megabytes.
+            search: How tokens are chosen; None for greedy search. The caller passes its stop strings as `stop`.
+            settings: Options of `generate` that override the model's generation config.
         """
         self._model = model
         self._max_new_tokens = max_new_tokens
@@ -75,20 +75,20 @@ class StreamDecoder:
     def stream(
         self, prompts: Sequence[EncodedPrompt], among: Sequence[EncodedPrompt] | None = None
     ) -> Iterator[Token | Completion]:
-        """Yield every token when it is chosen, and each completion after its last token.
+        """Yield every token as soon as it is chosen, and each completion after its last token.
 
-        Completions come in the order in which they are finished, not in that of the prompts. Whenever a token or a
-        completion is yielded, the network is as it was found. What the caller changes in it in the meantime counts
-        from the next call on; of the prompts that are being decoded nothing is promised then.
+        Completions come in the order in which they finish, not in the order of the prompts. Between two yields, the
+        network is in its original state. Changes that the caller makes to it apply from the next call on; for prompts
+        that are already being decoded, the result is then undefined.
 
         Args:
-            prompts: What to decode.
-            among: The set that sharing is planned on, where the prompts are what is left of it.
+            prompts: The prompts to decode.
+            among: The set on which prefix sharing is planned, if the prompts are only a part of it; None otherwise.
 
         Raises:
-            ConfigError: When the model cannot be decoded token by token, or its cache cannot serve a prompt and its
+            ConfigError: If the model cannot be decoded token by token, or its cache cannot hold a prompt with its
                 completion.
-            IclEvalError: When there is not enough memory for a single prompt, or logits are not numbers.
+            IclEvalError: If there is not enough memory for a single prompt, or logits are not finite.
         """
         prepared = prepare(self._model)
         for prompt in prompts:
@@ -97,7 +97,7 @@ class StreamDecoder:
             )
         wanted = {prompt.prompt.example_id for prompt in prompts}
         for number, group in enumerate(plan_groups(among or prompts)):
-            if number and group.prefix:  # what is computed of it is kept, and the caller has had control
+            if number and group.prefix:  # its cache is kept, and the caller may have changed the network
                 prepared = prepared.renew()
             hypotheses = [
                 begin_hypothesis(self._model, prompt, self._stop, self._rules)
@@ -109,10 +109,7 @@ class StreamDecoder:
     def _decode(
         self, prepared: PreparedModel, group: PromptGroup, hypotheses: Sequence[Hypothesis]
     ) -> Iterator[Token | Completion]:
-        """Decode a group.
-
-        When memory runs out, every row goes on from where it is, with half as many rows at a time.
-        """
+        """Decode a group; if memory runs out, continue every row where it is, with half as many rows at a time."""
         waiting = deque(sorted(hypotheses, key=_size, reverse=True))
         num_rows = self._batch_size or self._automatic_batch_size(prepared.capabilities, group, waiting)
         beginning: Beginning | None = None
@@ -138,7 +135,7 @@ class StreamDecoder:
         shared = len(group.prefix) if capabilities.splits(longest + self._max_new_tokens) else 0
         tokens = longest - shared + 2 * self._max_new_tokens
         bytes_per_row = tokens * capabilities.bytes_per_token
-        return automatic_batch_size(len(waiting), bytes_per_row, self._model.device)
+        return choose_batch_size(len(waiting), bytes_per_row, self._model.device)
 
     def _decode_session(
         self,
@@ -148,7 +145,7 @@ class StreamDecoder:
         rows: list[Hypothesis],
         num_rows: int,
     ) -> Iterator[Token | Completion]:
-        """Decode in one session: until nothing waits or, where rows cannot join later, until it is empty."""
+        """Decode in one session, until no row waits or, if rows cannot join later, until the session is empty."""
         room = Room(min(num_rows, len(waiting)), self._max_new_tokens)
         opened = open_session(prepared, beginning, waiting, room)
         session = opened.session
@@ -164,12 +161,12 @@ class StreamDecoder:
                 with prepared.accelerated():
                     logits = session.step([row.next_id() for row in rows])
                 yield from self._advance(rows, logits)
-            self._let_leave(opened, rows)
+            self._remove_finished(opened, rows)
             if not rows and (not waiting or not session.pads):
                 return
 
     def _advance(self, rows: Sequence[Hypothesis], logits: torch.Tensor) -> Iterator[Token | Completion]:
-        """Append to each row that has been fed whole its next token, from logits [rows, vocabulary]."""
+        """Append the next token to each row whose history is fully fed, from logits [rows, vocabulary]."""
         ready = [number for number, row in enumerate(rows) if not row.unfed and not row.finish_reason]
         logits = logits if len(ready) == len(rows) else logits[ready]
         chosen = choose([rows[number] for number in ready], logits, self._pick)
@@ -179,13 +176,13 @@ class StreamDecoder:
             if row.finish_reason:
                 yield row.completion()
 
-    def _let_leave(self, opened: Opened, rows: list[Hypothesis]) -> None:
-        """Take finished rows out of the session, where that is cheap at once, else when a quarter is finished."""
+    def _remove_finished(self, opened: OpenSession, rows: list[Hypothesis]) -> None:
+        """Remove finished rows from the session: immediately if that is cheap, else once a quarter is finished."""
         unfinished = [number for number, row in enumerate(rows) if not row.finish_reason]
         few = not opened.session.pads and 0.75 * len(rows) < len(unfinished)
         if len(unfinished) == len(rows) or few:
             return
-        # Rows that can stay in place do; the last ones move into the gaps.
+        # The last rows move into the gaps; all others stay in place.
         movers = [number for number in unfinished if number >= len(unfinished)]
         order = [number if not rows[number].finish_reason else movers.pop() for number in range(len(unfinished))]
         if order or opened.session.pads:
@@ -198,7 +195,7 @@ def _size(row: Hypothesis) -> int:
 
 
 def _take(waiting: deque[Hypothesis], count: int, any_length: bool) -> list[Hypothesis]:
-    """Take the next rows, the longest first; only rows of similar length, unless any length will do."""
+    """Take the next rows, the longest first; only rows of similar length, unless `any_length` is set."""
     taken = [waiting.popleft()]
     while waiting and len(taken) < count:
         if not any_length and len(taken[0].history) - len(waiting[0].history) > _LENGTH_SPREAD:
@@ -207,12 +204,12 @@ def _take(waiting: deque[Hypothesis], count: int, any_length: bool) -> list[Hypo
     return taken
 
 
-def _join(opened: Opened, rows: Sequence[Hypothesis]) -> torch.Tensor:
-    """Give rows to the session; where it does not pad, what is longer than the shortest row is fed step by step."""
+def _join(opened: OpenSession, rows: Sequence[Hypothesis]) -> torch.Tensor:
+    """Add rows to the session; if it does not pad, tokens beyond the shortest row are fed step by step."""
     own_ids = [row.history[opened.prefix_length :] for row in rows]
     width = max(map(len, own_ids)) if opened.session.pads else min(map(len, own_ids))
     for row, ids in zip(rows, own_ids, strict=True):
-        row.unfed = deque(ids[width:])  # a row may come from another session, in which some were still to be fed
+        row.unfed = deque(ids[width:])  # replaces the unfed tokens of an earlier session
     own_ids = [ids[:width] for ids in own_ids]
-    joining = [Joining(row.encoder_ids, ids) for row, ids in zip(rows, own_ids, strict=True)]
+    joining = [NewRow(row.encoder_ids, ids) for row, ids in zip(rows, own_ids, strict=True)]
     return opened.session.join(joining)

@@ -1,10 +1,10 @@
-"""Demonstrations: which examples of the pool a question gets to see, and in which order.
+"""Demonstrations: which examples of the pool a prompt shows, and in which order.
 
     pool ── leak guard, strategy ──▶ ranked ── first num_fewshot ──▶ selected ── control ──▶ changed ── order ──▶ shown
 
-Every strategy is a pure function of question, pool, number and seed, never of a running random generator:
-batch size, order of evaluation, `limit` and resuming cannot change a prompt. Sets are nested: the first four
-of eight selected demonstrations are the four that `num_fewshot=4` gives.
+Every strategy is a pure function of question, pool, `num_fewshot` and seed, and keeps no random state: batch size,
+evaluation order, `limit` and resuming cannot change a prompt. Demonstration sets are nested: the first four of eight
+selected demonstrations are the four that `num_fewshot=4` selects.
 """
 
 from icl_eval.demonstrations.balanced import BalancedDemonstrations

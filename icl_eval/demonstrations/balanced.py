@@ -12,11 +12,11 @@ from icl_eval.tasks.examples import Example, Task
 
 @dataclass(frozen=True)
 class BalancedDemonstrations:
-    """One example of each label in turn, drawn by seed within a label.
+    """One example of each label in turn, in random order within a label.
 
-    The labels take turns in an order that the seed draws too, so that over seeds no label is favoured where the
-    number of demonstrations is no multiple of the number of labels. The ranking ends when it is the turn of a
-    label that has no example left: from there on nothing would be balanced.
+    The order of the labels is random too. So no label is favored on average over seeds, even if the number of
+    demonstrations is not a multiple of the number of labels. The ranking ends when a label runs out of examples,
+    because the set could not stay balanced.
     """
 
     seed: Seed
@@ -26,7 +26,7 @@ class BalancedDemonstrations:
     encoder = None
 
     def ranking(self, task: Task) -> Ranking:
-        """Return the round over the labels; raises ConfigError when the task's answers are no labels."""
+        """Return a ranking that alternates between the labels; raises ConfigError if the answers are not labels."""
         labels = sorted(read_labels(task, "demonstrations=balanced"), key=lambda label: draw(self.seed, "", label))
         drawn: Mapping[str, list[Example]] = defaultdict(list)
         for candidate in sorted(task.pool, key=lambda candidate: draw(self.seed, "", candidate.id)):
@@ -36,7 +36,7 @@ class BalancedDemonstrations:
 
 
 def _take_turns(groups: Sequence[Sequence[Example]], allowed: Allowed) -> Iterator[Example]:
-    """Yield from each group in turn until one is used up; a group with nothing allowed takes no turns."""
+    """Yield from each group in turn until one is exhausted; skip groups without any allowed example."""
     queues = [filter(allowed, group) for group in groups]
     first = [(queue, candidate) for queue in queues if (candidate := next(queue, None)) is not None]
     for _, candidate in first:

@@ -7,39 +7,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.demonstrations.leaks import normalised_text
-from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, rounded, tie_breaks
+from icl_eval.demonstrations.leaks import normalized_text
+from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_tie_breaks, round_similarities
 from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example, Task
 
 
 @dataclass(frozen=True)
 class Bm25Demonstrations:
-    """The candidates whose words are most like the question's.
+    """The candidates with the highest BM25 score for the question.
 
-    The similarity is Lucene's variant of Okapi BM25 with k1=1.5 and b=0.75 (Robertson and Zaragoza, 2009), as the
-    package `bm25s` computes it, over all input fields of question and candidate. All words count, also stop words
-    and single characters.
+    The score is Lucene's variant of Okapi BM25 with k1=1.5 and b=0.75 (Robertson and Zaragoza, 2009), as the package
+    `bm25s` computes it, over all input fields of question and candidate. All words count, including stop words and
+    single characters.
     """
 
     seed: Seed
-    """Of the draw that breaks ties."""
+    """Seed of the draw that breaks ties."""
 
     name = "bm25"
     measures_similarity = True
     encoder = None
 
     def ranking(self, task: Task) -> Ranking:
-        """Return the ranking by BM25 score, with the statistics of the whole pool."""
+        """Return the ranking by BM25 score; term statistics come from the whole pool."""
         import bm25s
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # on import, bm25s 0.3 sets it to DEBUG
         index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
-        index.index([_words(candidate) for candidate in task.pool], show_progress=False)
-        ties = tie_breaks(task.pool, self.seed)
+        index.index([_split_words(candidate) for candidate in task.pool], show_progress=False)
+        ties = draw_tie_breaks(task.pool, self.seed)
 
         def rank(question: Example, allowed: Allowed) -> Iterator[Demonstration]:
-            scores = rounded(index.get_scores(_words(question)))  # [pool]
+            scores = round_similarities(index.get_scores(_split_words(question)))  # [pool]
             for row in np.lexsort((ties, -scores)):
                 if allowed(task.pool[row]):
                     yield Demonstration(task.pool[row], float(scores[row]))
@@ -47,5 +47,5 @@ class Bm25Demonstrations:
         return rank
 
 
-def _words(example: Example) -> list[str]:
-    return re.findall(r"\w+", normalised_text(example)) or ["?"]  # bm25s 0.3 fails on a text without words
+def _split_words(example: Example) -> list[str]:
+    return re.findall(r"\w+", normalized_text(example)) or ["?"]  # bm25s 0.3 fails on an empty list of words

@@ -1,9 +1,9 @@
-"""Controls: what of a demonstration carries, found out by taking one thing away.
+"""Controls: which property of the demonstrations a model uses, measured by removing one property at a time.
 
-Whatever the demonstrations' inputs, targets, their pairing or the mere format contribute is missing under the
-control that destroys it (Min et al., 2022, Rethinking the Role of Demonstrations, arXiv:2202.12837). A control
-changes what was selected and never what is selected, and is a function of task, demonstrations and seed alone:
-questions that share their demonstrations share the changed ones.
+Demonstrations provide inputs, targets, the pairing of both, and a format. Each control destroys one of these, and the
+loss in score shows its contribution (Min et al., 2022, Rethinking the Role of Demonstrations, arXiv:2202.12837). A
+control changes the selected demonstrations and never the selection. It depends only on task, demonstrations and seed,
+so questions with the same demonstrations see the same changed ones.
 """
 
 import re
@@ -17,48 +17,53 @@ from icl_eval.demonstrations.ranking import Demonstration, draw
 from icl_eval.demonstrations.words import WORDS
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
-from icl_eval.tasks.examples import Example, Task, normalise
+from icl_eval.tasks.examples import Example, Task, normalize
 
 Change = Callable[[Sequence[Demonstration]], tuple[Demonstration, ...]]
-"""From the selected demonstrations, the most wanted first, to what is shown in their place."""
+"""Maps the selected demonstrations, by descending rank, to those that are shown instead."""
 
 
 class Control(Protocol):
-    """Takes away one thing that demonstrations carry."""
+    """Removes one property of the demonstrations."""
 
     @property
     def name(self) -> str:
-        """What the control is called in a configuration."""
+        """The name of the control in a configuration."""
 
     @property
     def min_fewshot(self) -> int:
-        """How many demonstrations it needs to have a meaning."""
+        """The smallest number of demonstrations for which the control is meaningful."""
 
     def bind(self, task: Task, match_field: str | None) -> Change:
-        """Return the change for a task, whose demonstrations share the question's `match_field` where one is given.
+        """Return the change for a task.
+
+        Args:
+            task: The task, whose pool provides labels and targets.
+            match_field: The input field in which demonstrations agree with the question; None if there is no such
+                field.
 
         Raises:
-            ConfigError: When the control makes no sense for the task.
+            ConfigError: If the control is not applicable to the task.
         """
 
 
 @dataclass(frozen=True)
 class NoControl:
-    """Demonstrations as they are."""
+    """Unchanged demonstrations."""
 
     name = "none"
     min_fewshot = 0
 
     def bind(self, task: Task, match_field: str | None) -> Change:
-        """Return what changes nothing."""
+        """Return the identity."""
         return tuple
 
 
 @dataclass(frozen=True)
 class RandomTargets:
-    """Each target is drawn from all distinct ones of the pool, evenly, as Min et al. draw from the label set.
+    """Each target is drawn uniformly from the distinct targets of the pool, as Min et al. draw from the label set.
 
-    It may be the right one by chance: of two labels, every second is.
+    The drawn target may be correct by chance: with two labels, half of them are.
     """
 
     seed: Seed
@@ -67,23 +72,23 @@ class RandomTargets:
     min_fewshot = 1
 
     def bind(self, task: Task, match_field: str | None) -> Change:
-        """Return the draw; raises ConfigError when the pool has one target only."""
-        targets = _targets(task, match_field, self.name)
+        """Return a function that draws the targets; raises ConfigError if the pool has only one target."""
+        targets = _group_targets(task, match_field, self.name)
 
         def draw_target(example: Example) -> str:
             choices = targets[_kind(example, match_field)]
             return choices[_draw_number(self.seed, self.name, example.id, len(choices))]
 
-        return lambda selected: tuple(_with_target(shown, draw_target(shown.example)) for shown in selected)
+        return lambda selected: tuple(_replace_target(shown, draw_target(shown.example)) for shown in selected)
 
 
 @dataclass(frozen=True)
 class FlippedLabels:
-    """Each label becomes another one, always the same for a label, and never a right answer of the demonstration.
+    """Each label is consistently replaced by another one that is not a correct answer to the demonstration.
 
-    A model that follows its demonstrations then errs on purpose (Wei et al., 2023, Larger language models do
-    in-context learning differently, arXiv:2303.03846). Of two labels each becomes the other; of more, each the next
-    in a circle that the seed draws.
+    A model that follows its demonstrations then gives wrong answers (Wei et al., 2023, Larger language models do
+    in-context learning differently, arXiv:2303.03846). Two labels are swapped; more labels are each replaced by the
+    next one in a random cycle.
     """
 
     seed: Seed
@@ -92,35 +97,39 @@ class FlippedLabels:
     min_fewshot = 1
 
     def bind(self, task: Task, match_field: str | None) -> Change:
-        """Return the flip; raises ConfigError when answers are no labels, or a demonstration accepts all of them."""
-        circles = {
+        """Return a function that flips the labels.
+
+        Raises:
+            ConfigError: If the answers of the task are not labels, or all labels are correct for a demonstration.
+        """
+        cycles = {
             kind: sorted(
                 read_labels(replace(task, pool=tuple(candidates)), "control=flipped_labels"),
                 key=lambda label: draw(self.seed, self.name, label),
             )
-            for kind, candidates in _by_kind(task, match_field).items()
+            for kind, candidates in _group_by_kind(task, match_field).items()
         }
 
         def flip(example: Example) -> str:
-            circle = circles[_kind(example, match_field)]
-            place = circle.index(label_of(example))
-            right = set(map(normalise, example.references))
-            for label in circle[place + 1 :] + circle[:place]:
-                if normalise(label) not in right:
+            cycle = cycles[_kind(example, match_field)]
+            place = cycle.index(label_of(example))
+            correct = set(map(normalize, example.references))
+            for label in cycle[place + 1 :] + cycle[:place]:
+                if normalize(label) not in correct:
                     return label
             raise ConfigError(
-                f"control=flipped_labels: every label of task '{task.name}' is a right answer of {example.id!r}"
+                f"control=flipped_labels: every label of task '{task.name}' is a correct answer to {example.id!r}"
             )
 
-        return lambda selected: tuple(_with_target(shown, flip(shown.example)) for shown in selected)
+        return lambda selected: tuple(_replace_target(shown, flip(shown.example)) for shown in selected)
 
 
 @dataclass(frozen=True)
 class ShuffledTargets:
-    """The demonstrations of a prompt exchange their targets: the same inputs, the same targets, no mapping.
+    """The demonstrations of a prompt exchange their targets: inputs and targets stay, their pairing is lost.
 
-    They pass them on in a circle that the seed draws, so that none keeps its own; it may get an equal one where
-    another demonstration has the same target.
+    The targets rotate along a random cycle of the demonstrations, so none keeps its own target. It may receive an equal
+    one if two demonstrations have the same target.
     """
 
     seed: Seed
@@ -129,29 +138,28 @@ class ShuffledTargets:
     min_fewshot = 2
 
     def bind(self, task: Task, match_field: str | None) -> Change:
-        """Return the exchange; raises ConfigError when the pool has one target only."""
-        _targets(task, match_field, self.name)
+        """Return a function that exchanges the targets; raises ConfigError if the pool has only one target."""
+        _group_targets(task, match_field, self.name)
 
         def shuffle(selected: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-            circle = sorted((shown.example for shown in selected), key=lambda e: draw(self.seed, self.name, e.id))
-            given = {
-                receiver.id: giver.references[0]
-                for giver, receiver in zip(circle, circle[1:] + circle[:1], strict=True)
+            cycle = sorted((shown.example for shown in selected), key=lambda e: draw(self.seed, self.name, e.id))
+            targets = {
+                receiver.id: giver.references[0] for giver, receiver in zip(cycle, cycle[1:] + cycle[:1], strict=True)
             }
-            return tuple(_with_target(shown, given[shown.example.id]) for shown in selected)
+            return tuple(_replace_target(shown, targets[shown.example.id]) for shown in selected)
 
         return shuffle
 
 
 @dataclass(frozen=True)
 class NoTargets:
-    """Questions without answers: each demonstration ends where its answer would begin."""
+    """Demonstrations without answers: each one ends where its answer would begin."""
 
     name = "no_targets"
     min_fewshot = 1
 
     def bind(self, task: Task, match_field: str | None) -> Change:
-        """Return what withholds the targets."""
+        """Return a function that removes the targets."""
         return lambda selected: tuple(
             replace(shown, example=replace(shown.example, references=())) for shown in selected
         )
@@ -159,10 +167,10 @@ class NoTargets:
 
 @dataclass(frozen=True)
 class UnrelatedInputs:
-    """Inputs without meaning, targets as they are: every word becomes one from a list of everyday English nouns.
+    """Meaningless inputs, unchanged targets: every input word is replaced by a random everyday English noun.
 
-    Length, punctuation and layout stay, so that nothing but the meaning of the inputs is gone. Words of the pool's
-    targets are not used, and the field that demonstrations are matched by is left as it is.
+    Number of words, punctuation and layout stay the same, so only the meaning of the inputs is lost. Words that occur
+    in the targets of the pool are not used, and the field by which demonstrations are matched is unchanged.
     """
 
     seed: Seed
@@ -171,8 +179,8 @@ class UnrelatedInputs:
     min_fewshot = 1
 
     def bind(self, task: Task, match_field: str | None) -> Change:
-        """Return the replacement; raises ConfigError when the targets use all of the words."""
-        targets = " ".join(normalise(text) for candidate in task.pool for text in candidate.references)
+        """Return a function that replaces the words; raises ConfigError if every noun occurs in the targets."""
+        targets = " ".join(normalize(text) for candidate in task.pool for text in candidate.references)
         taken = set(re.findall(r"\w+", targets))
         words = [word for word in WORDS if word not in taken]
         if not words:
@@ -202,30 +210,30 @@ class UnrelatedInputs:
 
 @dataclass(frozen=True)
 class InstructionOnly:
-    """No demonstrations: what `num_fewshot=0` shows, as the end of a row of controls."""
+    """No demonstrations, as with `num_fewshot=0`: the baseline of a series of controls."""
 
     name = "instruction_only"
     min_fewshot = 1
 
     def bind(self, task: Task, match_field: str | None) -> Change:
-        """Return what shows nothing."""
+        """Return a function that drops all demonstrations."""
         return lambda selected: ()
 
 
-def _targets(task: Task, match_field: str | None, control: str) -> Mapping[str | None, Sequence[str]]:
-    """Return by kind the distinct targets, sorted; raises ConfigError where there is only one."""
+def _group_targets(task: Task, match_field: str | None, control: str) -> Mapping[str | None, Sequence[str]]:
+    """Return the distinct targets of each kind, sorted; raises ConfigError if a kind has only one."""
     targets = {
         kind: sorted({label_of(candidate) for candidate in candidates})
-        for kind, candidates in _by_kind(task, match_field).items()
+        for kind, candidates in _group_by_kind(task, match_field).items()
     }
-    for kind, found in targets.items():
-        if len(found) < 2:
-            among = "the pool" if match_field is None else f"the rows with {match_field}={kind!r}"
-            raise ConfigError(f"control={control}: in {among} of task '{task.name}' {found[0]!r} is the only target")
+    for kind, distinct in targets.items():
+        if len(distinct) < 2:
+            rows = "the pool" if match_field is None else f"the rows with {match_field}={kind!r}"
+            raise ConfigError(f"control={control}: {distinct[0]!r} is the only target in {rows} of task '{task.name}'")
     return targets
 
 
-def _by_kind(task: Task, match_field: str | None) -> Mapping[str | None, Sequence[Example]]:
+def _group_by_kind(task: Task, match_field: str | None) -> Mapping[str | None, Sequence[Example]]:
     kinds: defaultdict[str | None, list[Example]] = defaultdict(list)
     for candidate in task.pool:
         kinds[_kind(candidate, match_field)].append(candidate)
@@ -240,5 +248,5 @@ def _draw_number(seed: int, control: str, place: str, below: int) -> int:
     return int.from_bytes(draw(seed, control, place), "big") % below
 
 
-def _with_target(shown: Demonstration, target: str) -> Demonstration:
+def _replace_target(shown: Demonstration, target: str) -> Demonstration:
     return replace(shown, example=replace(shown.example, references=(target,)))

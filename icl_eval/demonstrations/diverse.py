@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_eval.demonstrations.encoder import Encoder
-from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, rounded, tie_breaks
+from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_tie_breaks, round_similarities
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example, Task
@@ -16,18 +16,18 @@ from icl_eval.tasks.examples import Example, Task
 
 @dataclass(frozen=True)
 class DiverseDemonstrations:
-    """Candidates that are near to the question and far from each other.
+    """Candidates that are similar to the question and dissimilar to each other.
 
-    Maximal marginal relevance (Carbonell and Goldstein, 1998, https://doi.org/10.1145/290941.291025): the next
-    one is argmax over c of  relevance · cos(c, question) − (1 − relevance) · max over chosen s of cos(c, s).
-    Choosing is greedy, so that sets are nested.
+    Maximal marginal relevance (Carbonell and Goldstein, 1998, https://doi.org/10.1145/290941.291025) chooses next
+    argmax over c of  relevance · cos(c, question) − (1 − relevance) · max over chosen s of cos(c, s).
+    The choice is greedy, so demonstration sets are nested.
     """
 
     seed: Seed
-    """Of the draw that breaks ties."""
+    """Seed of the draw that breaks ties."""
     encoder: Encoder
     relevance: float = 0.5
-    """The formula's lambda, 0 to 1: 1 ranks as `nearest` does, 0 looks at nothing but diversity."""
+    """Lambda in the formula, 0 to 1: 1 ranks like `nearest`, 0 considers only diversity."""
 
     name = "diverse"
     measures_similarity = True
@@ -37,14 +37,14 @@ class DiverseDemonstrations:
             raise ConfigError(f"relevance={self.relevance}: must be between 0 and 1")
 
     def ranking(self, task: Task) -> Ranking:
-        """Return the greedy ranking; nothing is embedded before the first question is ranked."""
+        """Return the greedy ranking; the pool is embedded when the first question is ranked."""
         embed_pool = cache(lambda: self.encoder.embed(task.pool))  # [pool, size]
-        ties = tie_breaks(task.pool, self.seed)
+        ties = draw_tie_breaks(task.pool, self.seed)
 
         def rank(question: Example, allowed: Allowed) -> Iterator[Demonstration]:
             rows = [row for row, candidate in enumerate(task.pool) if allowed(candidate)]
             vectors = embed_pool()[rows]  # [candidates, size]
-            cosines = rounded(vectors @ self.encoder.embed([question])[0])  # [candidates]
+            cosines = round_similarities(vectors @ self.encoder.embed([question])[0])  # [candidates]
             for chosen in self._choose(vectors, cosines, ties[rows]):
                 yield Demonstration(task.pool[rows[chosen]], float(cosines[chosen]))
 
@@ -53,13 +53,13 @@ class DiverseDemonstrations:
     def _choose(
         self, vectors: npt.NDArray[np.float32], cosines: npt.NDArray[np.float64], ties: npt.NDArray[np.int64]
     ) -> Iterator[int]:
-        """Yield rows of the candidates in the order in which they are chosen."""
-        redundancy = np.zeros(len(cosines))  # to the first choice nothing is redundant
+        """Yield the rows of the candidates in the order of choice."""
+        redundancy = np.zeros(len(cosines))  # the first choice has nothing to be redundant with
         left = np.ones(len(cosines), bool)
         for step in range(len(cosines)):
-            marginal = rounded(self.relevance * cosines - (1 - self.relevance) * redundancy)
+            marginal = round_similarities(self.relevance * cosines - (1 - self.relevance) * redundancy)
             chosen = int(np.lexsort((ties, -marginal, ~left))[0])
             yield chosen
             left[chosen] = False
-            similar = rounded(vectors @ vectors[chosen])
+            similar = round_similarities(vectors @ vectors[chosen])
             redundancy = np.maximum(redundancy, similar) if step else similar

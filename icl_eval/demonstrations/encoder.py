@@ -1,7 +1,7 @@
-"""Embedding: examples as unit vectors, whose products say how alike they are.
+"""Embedding: examples as unit vectors, whose dot product is their cosine similarity.
 
-A text's vector is the mean of a network's last hidden states over the text's tokens. Each text goes through the
-network alone: its vector depends on nothing else, and two runs that share a text share its vector.
+The vector of a string is the mean of the network's last hidden states over the string's tokens. Every string is
+embedded in a batch of one, so its vector does not depend on other strings, and runs can share it.
 """
 
 import logging
@@ -37,44 +37,44 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 _NO_LIMIT = 1_000_000
-"""Of tokens, for relative positions; a tokenizer without a limit has 1e30, which its backend cannot take."""
+"""Maximum length in tokens with relative positions; an unlimited tokenizer has 1e30, which its backend rejects."""
 
 _vectors: dict[tuple[str, str], dict[str, FloatArray]] = {}
-"""By identity of the weights and device, and by text: what this process has embedded already."""
+"""Vectors that this process has computed, by identity of the weights and device, then by string."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns examples into vectors, in float32 whatever the dtype of the run."""
+    """Embeds examples, always in float32, independently of the dtype of the run."""
 
     model: ModelSource
-    """The evaluated model, whose own states are taken unless `source` names another."""
+    """The evaluated model, which is used for embedding unless `source` names another model."""
     device: str
     source: str | None = None
-    """Any encoder or decoder, given like `model.source`; a sentence-transformers folder (one with a modules.json)
-    goes through that package."""
+    """An encoder or decoder, specified like `model.source`. A sentence-transformers folder (with a modules.json) is
+    loaded with that package."""
     revision: str | None = None
 
     def identify(self) -> str:
-        """Return what the weights are; see `Weights.identify`."""
+        """Return an identifier of the weights; see `Weights.identify`."""
         if isinstance(self.model, LanguageModel) and self.source is None:
             return self.model.identify()
-        return self._resolved(lambda: resolve_weights(self._spec, descriptions_only=True).identify())
+        return self._run_step(lambda: resolve_weights(self._spec, descriptions_only=True).identify())
 
     def embed(self, examples: Sequence[Example]) -> FloatArray:
-        """Return one unit vector for each example, over all its input fields, [examples, size].
+        """Return a unit vector for each example, computed from all its input fields, [examples, size].
 
-        A text longer than the network can hold counts with its beginning.
+        Strings that are too long for the network are truncated at the end.
 
         Raises:
-            UserError: When the weights cannot be had.
+            UserError: If the weights cannot be loaded.
         """
         texts = ["\n".join(example.inputs.values()) for example in examples]
         device = choose_device(self.device)
         known = _vectors.setdefault((self.identify(), device), {})
         missing = [text for text in dict.fromkeys(texts) if text not in known]
         if missing:
-            embed_text = self._resolved(lambda: self._load(device))
+            embed_text = self._run_step(lambda: self._load(device))
             if not known:
                 logger.info("loaded %s to embed questions and pool", self.source or self.identify())
             for text in _progress(missing):
@@ -93,11 +93,11 @@ class Encoder:
     def _load(self, device: str) -> Callable[[str], FloatArray]:
         if self.source is None:
             model = load_model(self.model, "float32", device)
-            return lambda text: _mean_state(model.network, model.tokenizer, text)
+            return lambda text: _average_states(model.network, model.tokenizer, text)
         return _load_encoder(self._spec, device)
 
-    def _resolved(self, step: Callable[[], Result]) -> Result:
-        """Do a step that needs the weights; say where the source stands when they cannot be had."""
+    def _run_step(self, step: Callable[[], Result]) -> Result:
+        """Run a step that needs the weights; prefix its errors with the key that specifies the source."""
         try:
             return step()
         except UserError as error:
@@ -112,7 +112,7 @@ def _load_encoder(spec: ModelSpec, device: str) -> Callable[[str], FloatArray]:
     folder = weights.folder
     if needs_own_code(weights):
         raise ModelUnavailableError(
-            f"{spec.source} runs Python code of its own, which an encoder may not: take another"
+            f"{spec.source} runs its own Python code, which is not allowed for an encoder; use another one"
         )
     if (folder / "modules.json").is_file():
         return _load_sentence_transformer(folder, device)
@@ -121,32 +121,32 @@ def _load_encoder(spec: ModelSpec, device: str) -> Callable[[str], FloatArray]:
 
     try:
         with quiet_transformers():
-            # Without the second, transformers would ask on the terminal whether to run a model's code.
+            # Without trust_remote_code=False, transformers would ask on the terminal whether to run the model's code.
             options = {"local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             config = AutoConfig.from_pretrained(folder, **options)
             check_layers(folder, spec.allow_pickle, config, spec.source)
             with torch.device("meta"):
                 check_room(folder, spec.allow_pickle, AutoModel.from_config(config).num_parameters(), spec.source)
-            network, found = AutoModel.from_pretrained(
+            network, loading_info = AutoModel.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
             )
             check_numbers(folder, spec.source, network, "float32")
     except UserError:
         raise
-    except Exception as error:  # transformers raises nearly anything
+    except Exception as error:  # transformers can raise anything
         raise ConfigError(f"{spec.source} cannot be loaded ({describe_error(error)})") from error
-    # A pooler is no part of the hidden states, and many checkpoints come without one.
-    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    # The pooler does not affect the hidden states, and many checkpoints lack one.
+    missing = sorted(key for key in loading_info["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ConfigError(f"{spec.source} lacks {len(missing)} of its weights, such as {missing[0]}")
     network = network.to(device).eval().requires_grad_(False)
-    return lambda text: _mean_state(network, tokenizer, text)
+    return lambda text: _average_states(network, tokenizer, text)
 
 
 def _load_sentence_transformer(folder: Path, device: str) -> Callable[[str], FloatArray]:
     _refuse_own_modules(folder)
-    # Its first module knows how long a text may be, and its others how to pool: nothing of it is repeated here.
+    # The package handles truncation, pooling and normalization as its modules.json specifies.
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
@@ -155,25 +155,25 @@ def _load_sentence_transformer(folder: Path, device: str) -> Callable[[str], Flo
         ) from None
     try:
         encoder = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # its modules are classes of any kind, which raise nearly anything
+    except Exception as error:  # its modules are arbitrary classes and can raise anything
         raise ConfigError(f"{folder} cannot be loaded ({describe_error(error)})") from error
     return lambda text: np.asarray(encoder.encode(text, show_progress_bar=False), np.float32)
 
 
 def _refuse_own_modules(folder: Path) -> None:
-    """Refuse modules that are not the package's: from a local folder it runs any, whatever it is told to trust."""
+    """Refuse modules from outside the package: from a local folder it runs them even without trust_remote_code."""
     modules = read_json_list(folder / "modules.json")
     kinds = [module.get("type") if isinstance(module, dict) else module for module in modules]
     for kind in kinds:
         if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
             raise ModelUnavailableError(
-                f"{folder} runs Python code of its own, which an encoder may not: its modules.json names {kind!r}, "
-                "which is not of sentence_transformers"
+                f"{folder} runs its own Python code, which is not allowed for an encoder: its modules.json names "
+                f"{kind!r}, which is not part of sentence_transformers"
             )
 
 
 def _progress(texts: Sequence[str]) -> Iterable[str]:
-    """Yield texts with a bar on stderr, and nothing where stderr is not a terminal."""
+    """Yield strings, with a progress bar if stderr is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
@@ -181,8 +181,8 @@ def _progress(texts: Sequence[str]) -> Iterable[str]:
     return track(texts, "embedding", console=console, disable=not console.is_terminal)
 
 
-def _mean_state(network: Any, tokenizer: Any, text: str) -> FloatArray:
-    """Return the mean of the last hidden states over a text's tokens, [size]."""
+def _average_states(network: Any, tokenizer: Any, text: str) -> FloatArray:
+    """Return the mean of the last hidden states over the tokens of a string, [size]."""
     import torch
 
     from icl_eval.models.switching import evaluating

@@ -15,5 +15,5 @@ class FirstDemonstrations:
     encoder = None
 
     def ranking(self, task: Task) -> Ranking:
-        """Return the pool as it is for every question."""
+        """Return the pool in its own order for every question."""
         return lambda question, allowed: map(Demonstration, filter(allowed, task.pool))

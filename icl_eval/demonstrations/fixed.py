@@ -9,7 +9,7 @@ from icl_eval.tasks.examples import Task
 
 @dataclass(frozen=True)
 class FixedDemonstrations:
-    """The demonstrations that the user names, in the order given."""
+    """The demonstrations with the ids that the user lists, in that order."""
 
     ids: list[str]
 
@@ -18,7 +18,7 @@ class FixedDemonstrations:
     encoder = None
 
     def ranking(self, task: Task) -> Ranking:
-        """Return the candidates with the given ids for every question; raises ConfigError for an unknown one."""
+        """Return the candidates with the given ids for every question; raises ConfigError for an unknown id."""
         by_id = {candidate.id: candidate for candidate in task.pool}
         for demonstration_id in self.ids:
             if demonstration_id not in by_id:

@@ -1,4 +1,4 @@
-"""Labels: what a pool's examples are answered with, where that is one of a few."""
+"""Labels: the answers of a pool whose examples have one of a few answers, as in classification."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ from icl_eval.errors import ConfigError
 from icl_eval.tasks.examples import Example, Task
 
 MIN_EXAMPLES_PER_LABEL = 2
-"""Of a pool, on average; below it answers hardly ever repeat, and are no labels."""
+"""Minimum average number of examples per distinct answer; below it, the answers do not count as labels."""
 
 
 def label_of(example: Example) -> str:
-    """Return what an example's answer is shown as: its first reference."""
+    """Return the label of an example: its first reference, which is the one that demonstrations show."""
     return example.references[0]
 
 
@@ -18,16 +18,16 @@ def read_labels(task: Task, wanted_by: str) -> Sequence[str]:
     """Return the distinct labels of a task's pool, sorted.
 
     Args:
-        task: Whose pool is read.
-        wanted_by: The option that needs labels, for the message.
+        task: The task.
+        wanted_by: The option that needs labels, for error messages.
 
     Raises:
-        ConfigError: When the pool has only one answer, or so many that they are no label set.
+        ConfigError: If the pool has only one distinct answer, or too many to be a label set.
     """
     labels = sorted({label_of(candidate) for candidate in task.pool})
-    found = f"{wanted_by}: the pool of task '{task.name}' has {len(labels)} distinct answers in {len(task.pool)} rows"
+    counts = f"{wanted_by}: the pool of task '{task.name}' has {len(labels)} distinct answers in {len(task.pool)} rows"
     if len(labels) < 2:
-        raise ConfigError(f"{found}; at least 2 labels are needed")
+        raise ConfigError(f"{counts}; at least 2 labels are needed")
     if len(labels) * MIN_EXAMPLES_PER_LABEL > len(task.pool):
-        raise ConfigError(f"{found}, which is no set of labels (at least {MIN_EXAMPLES_PER_LABEL} rows for each)")
+        raise ConfigError(f"{counts}; a set of labels needs at least {MIN_EXAMPLES_PER_LABEL} rows per label")
     return labels

@@ -1,6 +1,7 @@
-"""Ordering: in which order a prompt shows the demonstrations that were selected for it.
+"""Ordering: the order in which a prompt shows its selected demonstrations.
 
-Selecting comes first, and a prompt that is too long loses the last selected, whatever the order.
+Demonstrations are ordered after selection. With `overflow=drop`, a prompt that is too long loses the demonstration
+with the lowest rank, in any order.
 """
 
 from collections.abc import Sequence
@@ -13,22 +14,22 @@ from icl_eval.targets import Seed
 
 
 class Order(Protocol):
-    """Arranges selected demonstrations, the most wanted of which comes first."""
+    """Arranges the selected demonstrations, which come by descending rank."""
 
     @property
     def name(self) -> str:
-        """What the order is called in a configuration."""
+        """The name of the order in a configuration."""
 
     def require_sense(self, selector: DemonstrationSelector) -> None:
-        """Raise ConfigError when the strategy gives no grounds for the order."""
+        """Raise ConfigError if the strategy does not provide what the order needs."""
 
     def arrange(self, selected: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-        """Return the demonstrations in the order of the prompt."""
+        """Return the demonstrations in prompt order."""
 
 
 @dataclass(frozen=True)
 class AsSelectedOrder:
-    """The most wanted demonstration first, the question after the least wanted."""
+    """By descending rank: the demonstration with the highest rank comes first."""
 
     name = "as_selected"
 
@@ -36,13 +37,13 @@ class AsSelectedOrder:
         """Do nothing: every strategy ranks."""
 
     def arrange(self, selected: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-        """Return them as they are."""
+        """Return the demonstrations unchanged."""
         return tuple(selected)
 
 
 @dataclass(frozen=True)
 class ReversedOrder:
-    """The most wanted demonstration last, beside the question."""
+    """By ascending rank: the demonstration with the highest rank comes last, next to the question."""
 
     name = "reversed"
 
@@ -50,13 +51,13 @@ class ReversedOrder:
         """Do nothing: every strategy ranks."""
 
     def arrange(self, selected: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-        """Return them backwards."""
+        """Return the demonstrations in reverse."""
         return tuple(reversed(selected))
 
 
 @dataclass(frozen=True)
 class RandomOrder:
-    """A seeded shuffle; questions that share their demonstrations share the order too."""
+    """A seeded shuffle; questions with the same demonstrations see them in the same order."""
 
     seed: Seed
 
@@ -66,13 +67,13 @@ class RandomOrder:
         """Do nothing: everything can be shuffled."""
 
     def arrange(self, selected: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-        """Return them by a draw that is another one than that of the strategies."""
+        """Return the demonstrations in random order, drawn independently of the strategies."""
         return tuple(sorted(selected, key=lambda shown: draw(self.seed, "order", shown.example.id)))
 
 
 @dataclass(frozen=True)
 class MostRelevantLastOrder:
-    """By similarity to the question, the most similar demonstration beside it."""
+    """By ascending similarity: the most similar demonstration comes last, next to the question."""
 
     name = "most_relevant_last"
 
@@ -80,11 +81,11 @@ class MostRelevantLastOrder:
         """Raise ConfigError for a strategy that measures no similarity."""
         if not selector.measures_similarity:
             raise ConfigError(
-                f"order=most_relevant_last: demonstrations={selector.name} measures no relevance; "
-                "bm25, nearest and diverse do (order=reversed puts the first selected last)"
+                f"order=most_relevant_last: demonstrations={selector.name} measures no similarity; use bm25, nearest "
+                "or diverse (order=reversed puts the highest rank last)"
             )
 
     def arrange(self, selected: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-        """Return them by rising similarity; of equal ones, the earlier selected comes later."""
-        falling = sorted(selected, key=lambda shown: shown.similarity or 0.0, reverse=True)
-        return tuple(reversed(falling))
+        """Return the demonstrations by ascending similarity; of equal ones, the higher rank comes later."""
+        descending = sorted(selected, key=lambda shown: shown.similarity or 0.0, reverse=True)
+        return tuple(reversed(descending))

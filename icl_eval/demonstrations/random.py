@@ -10,22 +10,22 @@ from icl_eval.tasks.examples import Example, Task
 
 @dataclass(frozen=True)
 class RandomDemonstrations:
-    """A seeded shuffle of the pool: one for the whole run, or one for each question."""
+    """A seeded shuffle of the pool, shared by all questions or separate for each."""
 
     seed: Seed
     per_question: bool = False
-    """Draw anew for each question. Without it all questions of a task share their demonstrations."""
+    """Whether to shuffle separately for each question. If not, all questions of a task share their demonstrations."""
 
     name = "random"
     measures_similarity = False
     encoder = None
 
     def ranking(self, task: Task) -> Ranking:
-        """Return the pool ordered by a draw over seed, question and candidate."""
+        """Return the pool in the random order given by seed, question and candidate."""
         if self.per_question:
-            return lambda question, allowed: map(Demonstration, self._shuffled(filter(allowed, task.pool), question.id))
-        shuffled = self._shuffled(task.pool, "")
+            return lambda question, allowed: map(Demonstration, self._shuffle(filter(allowed, task.pool), question.id))
+        shuffled = self._shuffle(task.pool, "")
         return lambda question, allowed: map(Demonstration, filter(allowed, shuffled))
 
-    def _shuffled(self, candidates: Iterable[Example], question_id: str) -> Sequence[Example]:
+    def _shuffle(self, candidates: Iterable[Example], question_id: str) -> Sequence[Example]:
         return sorted(candidates, key=lambda candidate: draw(self.seed, question_id, candidate.id))

@@ -1,4 +1,4 @@
-"""Selection: from a question to its demonstrations, ranked, guarded against leaks, and changed by a control."""
+"""Selection: finding the demonstrations of a question by rank, without leaks, and applying a control to them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,14 +6,14 @@ from itertools import islice
 
 from icl_eval.demonstrations.controls import Control, InstructionOnly
 from icl_eval.demonstrations.fixed import FixedDemonstrations
-from icl_eval.demonstrations.leaks import build_guard, distinct
+from icl_eval.demonstrations.leaks import build_guard, drop_duplicates
 from icl_eval.demonstrations.ordering import Order
 from icl_eval.demonstrations.ranking import Demonstration, DemonstrationSelector
 from icl_eval.errors import ConfigError
 from icl_eval.tasks.examples import Example, Task
 
 Selection = Callable[[Example], tuple[Demonstration, ...]]
-"""From a question to its demonstrations, the most wanted first."""
+"""Maps a question to its demonstrations, by descending rank."""
 
 
 @dataclass(frozen=True)
@@ -24,40 +24,42 @@ class FewShot:
     control: Control
     order: Order
     num_fewshot: int
-    """How many demonstrations are selected for a question."""
+    """Number of demonstrations that are selected for a question."""
     leave_out: int | None = None
-    """The rank, from 1, of the one that is not shown; the others stay as they are."""
+    """Rank, from 1, of a selected demonstration that is not shown; the others do not change."""
 
     @property
     def num_shown(self) -> int:
-        """How many of them a prompt is to show."""
+        """The number of demonstrations in a prompt that fits."""
         if isinstance(self.control, InstructionOnly):
             return 0
         return self.num_fewshot if self.leave_out is None else self.num_fewshot - 1
 
     def require_sense(self) -> None:
-        """Raise ConfigError when its parts contradict each other."""
+        """Raise ConfigError if the options contradict each other."""
         self.order.require_sense(self.selector)
         if self.num_fewshot < self.control.min_fewshot:
             raise ConfigError(
-                f"control={self.control.name}: num_fewshot={self.num_fewshot}, but at least "
-                f"{self.control.min_fewshot} are needed for it to mean anything"
+                f"control={self.control.name}: needs num_fewshot={self.control.min_fewshot} or more, "
+                f"not {self.num_fewshot}"
             )
         if self.leave_out is not None and not 1 <= self.leave_out <= self.num_fewshot:
             raise ConfigError(
                 f"leave_out={self.leave_out}: must be the rank of a demonstration, 1 to num_fewshot={self.num_fewshot}"
             )
         if self.leave_out is not None and isinstance(self.control, InstructionOnly):
-            raise ConfigError(f"leave_out={self.leave_out}: control=instruction_only shows no demonstration anyway")
+            raise ConfigError(
+                f"leave_out={self.leave_out}: has no effect, control=instruction_only shows no demonstrations"
+            )
 
 
 def build_shown(task: Task, few_shot: FewShot, match_field: str | None = None) -> Selection:
-    """Return the function from a question to what its prompt shows.
+    """Return the function from a question to the demonstrations that its prompt shows.
 
-    That is the selection as the control changes it, less the one that is left out.
+    These are the selected demonstrations as changed by the control, without the one that is left out.
 
     Raises:
-        ConfigError: As `build_selection` does, and when the control makes no sense for the task.
+        ConfigError: Under the conditions of `build_selection`, and if the control is not applicable to the task.
     """
     select = build_selection(task, few_shot.selector, few_shot.num_fewshot, match_field)
     change = few_shot.control.bind(task, match_field)
@@ -66,7 +68,7 @@ def build_shown(task: Task, few_shot: FewShot, match_field: str | None = None) -
     place = few_shot.leave_out - 1
 
     def all_but_one(question: Example) -> tuple[Demonstration, ...]:
-        shown = change(select(question))  # first, so that the others stay as the control changes them
+        shown = change(select(question))  # before leaving one out, so that the others do not change
         return shown[:place] + shown[place + 1 :]
 
     return all_but_one
@@ -75,30 +77,30 @@ def build_shown(task: Task, few_shot: FewShot, match_field: str | None = None) -
 def build_selection(
     task: Task, selector: DemonstrationSelector, num_fewshot: int, match_field: str | None = None
 ) -> Selection:
-    """Return the function from a question to its demonstrations, the most wanted first.
+    """Return the function from a question to its demonstrations, by descending rank.
 
     Args:
-        task: Whose pool is drawn from.
+        task: The task.
         selector: The strategy.
-        num_fewshot: How many demonstrations a question gets.
-        match_field: Where given, only candidates that share the question's value of this input field.
+        num_fewshot: Number of demonstrations for each question.
+        match_field: If given, only candidates with the question's value of this input field are selected.
 
     Raises:
-        ConfigError: When an id or field does not exist, the strategy makes no sense for the task or, when the
-            function is called, when there are not enough demonstrations.
+        ConfigError: If an id or field does not exist or the strategy is not applicable to the task. The returned
+            function raises it if there are not enough demonstrations.
     """
     guard = build_guard(task, match_field)
-    is_named = isinstance(selector, FixedDemonstrations)  # whoever names two of one text wants them
-    candidates = task.pool if is_named else distinct(task.pool, match_field)
+    is_fixed = isinstance(selector, FixedDemonstrations)  # duplicates listed by the user are intentional
+    candidates = task.pool if is_fixed else drop_duplicates(task.pool, match_field)
     rank = selector.ranking(replace(task, pool=candidates))
 
     def select(question: Example) -> tuple[Demonstration, ...]:
         allowed = guard(question)
         selected = tuple(islice(rank(question, allowed), min(num_fewshot, len(candidates))))
         if len(selected) < num_fewshot:
-            kept = sum(not allowed(candidate) for candidate in task.pool)
-            repeated = len(task.pool) - kept - sum(map(allowed, candidates))
-            reason = f", {kept} of them copies of the question" if kept and match_field is None else ""
+            refused = sum(not allowed(candidate) for candidate in task.pool)
+            repeated = len(task.pool) - refused - sum(map(allowed, candidates))
+            reason = f", {refused} of them copies of the question" if refused and match_field is None else ""
             reason += f", {repeated} of them duplicates" if repeated else ""
             raise ConfigError(
                 f"num_fewshot={num_fewshot}: task '{task.name}' has only {len(selected)} demonstrations "

@@ -1,4 +1,4 @@
-"""Words: everyday English nouns that inputs without meaning are made of."""
+"""Words: everyday English nouns from which meaningless inputs are composed."""
 
 _NOUNS = """
 anchor apron attic badge bakery balcony banner barrel basket beach bench blanket border bottle bracket branch

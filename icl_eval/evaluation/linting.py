@@ -5,7 +5,7 @@ from typing import Any
 
 from icl_eval.demonstrations.leaks import find_duplicates, find_near_duplicates
 from icl_eval.evaluation.preparation import PreparedTask
-from icl_eval.formatting import listed
+from icl_eval.formatting import list_names
 from icl_eval.tasks.examples import Example
 
 
@@ -29,7 +29,7 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
         if 0 < plan.max_new_tokens < _count_tokens(tokenizer, example.references[0])
     ]
     if too_long:
-        yield f"{listed(too_long)}: the first reference is longer than max_new_tokens={plan.max_new_tokens}"
+        yield f"{list_names(too_long)}: the first reference is longer than max_new_tokens={plan.max_new_tokens}"
 
 
 def lint_template(prepared: PreparedTask) -> Iterator[str]:
@@ -49,13 +49,13 @@ def lint_leaks(prepared: PreparedTask) -> Iterator[str]:
     """Yield a warning if a prompt shows a demonstration that is nearly identical to its question."""
     plan = prepared.plan
     shown = (
-        (example, prepared.builder.shown(prompt, example))
+        (example, prepared.builder.find_shown(prompt, example))
         for example, prompt in zip(plan.examples, prepared.prompts, strict=True)
     )
     duplicates = find_near_duplicates(shown, plan.match_field)
     if duplicates:
         pairs = [f"{pair.question_id} and {pair.demonstration_id} ({pair.similarity:.2f})" for pair in duplicates]
-        yield f"{listed(pairs)}: question and demonstration are nearly identical and may have the same answer"
+        yield f"{list_names(pairs)}: question and demonstration are nearly identical and may have the same answer"
 
 
 def lint_pool(prepared: PreparedTask) -> Iterator[str]:
@@ -66,7 +66,7 @@ def lint_pool(prepared: PreparedTask) -> Iterator[str]:
     duplicates = [f"{left_out} repeats {kept}" for left_out, kept in find_duplicates(plan.task.pool, plan.match_field)]
     if duplicates:
         share = f"{len(duplicates)} of {len(plan.task.pool)} rows of the pool are duplicates"
-        yield f"{share} ({listed(duplicates)}); only one of each is drawn"
+        yield f"{share} ({list_names(duplicates)}); only one of each is drawn"
 
 
 def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any) -> Iterator[str]:
@@ -77,10 +77,10 @@ def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any)
         if any(token in text for text in (*example.inputs.values(), *example.references) for token in special)
     ]
     if injected:
-        yield f"{listed(injected)}: the row contains the text of a special token, which the model reads as that token"
+        yield f"{list_names(injected)}: the row contains the text of a special token, which is encoded as that token"
     stopped = [example.id for example in examples if any(s in example.references[0].strip() for s in stop)]
     if stopped:
-        yield f"{listed(stopped)}: the first reference contains a stop string, so it can never be generated in full"
+        yield f"{list_names(stopped)}: the first reference contains a stop string, so it can never be generated in full"
 
 
 def _count_tokens(tokenizer: Any, text: str) -> int:

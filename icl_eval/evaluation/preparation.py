@@ -23,8 +23,8 @@ from icl_eval.prompts.building import (
     Placement,
     PromptBuilder,
 )
-from icl_eval.prompts.chats import Chat, chat_renderer
-from icl_eval.prompts.conventions import Asked, Conventions, find_conventions
+from icl_eval.prompts.chats import Chat, build_chat
+from icl_eval.prompts.conventions import Conventions, RequestedConventions, find_conventions
 from icl_eval.prompts.templates import ChatTemplate, Template, TextTemplate
 from icl_eval.tasks.examples import Example, Task
 
@@ -55,7 +55,7 @@ class Evaluation:
     model: ModelSource
     dtype: str
     device: str
-    conventions: Asked
+    conventions: RequestedConventions
     template: TextTemplate
     chat: bool
     """Whether prompts are rendered as the turns of a conversation."""
@@ -143,7 +143,7 @@ def _open_chat(evaluation: Evaluation, conventions: Conventions) -> Chat:
     if conventions.opening:
         raise ConfigError(f"template=chat: a conversation cannot begin with {conventions.opening!r}")
     card, name = conventions.card, evaluation.conventions.chat_template
-    return chat_renderer(card.tokenizer, card.name, name, evaluation.day)
+    return build_chat(card.tokenizer, card.name, name, evaluation.day)
 
 
 def _require_no_chat_options(evaluation: Evaluation) -> None:
@@ -160,9 +160,9 @@ def _find_day(evaluation: Evaluation, chat: Chat | None) -> str | None:
     """Return the date that appears in the prompts; None if they show no date."""
     if chat is None:
         return None
-    if evaluation.day is not None and not chat.calendar.asked:
+    if evaluation.day is not None and not chat.calendar.was_read:
         raise ConfigError(f"template.date={evaluation.day}: {chat.description} shows no date; leave it out")
-    return chat.calendar.day.isoformat() if chat.calendar.asked else None
+    return chat.calendar.day.isoformat() if chat.calendar.was_read else None
 
 
 def _choose_placement(requested: Placement | None, card: ModelCard) -> Placement:

@@ -1,7 +1,7 @@
-"""The metrics, and what turns predictions and references into a `Score`.
+"""Metrics, and the scoring of predictions against references.
 
-The metric classes are subclasses of `evaluate.Metric`, and `import evaluate` takes three seconds. They are
-therefore imported on first use: when a configuration names one, or by their names here.
+The metric classes are subclasses of `evaluate.Metric`, and `import evaluate` takes three seconds. They are therefore
+imported on first use, either by a configuration or by their names here.
 """
 
 from importlib import import_module
@@ -61,7 +61,7 @@ METRICS = Family(
 
 
 def __getattr__(name: str) -> Any:
-    """Import a metric class when it is first asked for."""
+    """Import a metric class on first access."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -9,28 +9,28 @@ from icl_eval.errors import ConfigError
 from icl_eval.formatting import describe_error
 from icl_eval.metrics.local import LocalMetric, require_choice, require_whole, warn_of_unspaced
 from icl_eval.metrics.scoring import Statistics
-from icl_eval.metrics.spacing import find_unspaced, is_han, mostly_unspaced
+from icl_eval.metrics.spacing import find_unspaced, is_han, is_mostly_unspaced
 from icl_eval.metrics.translation import translation_statistics
 
 
 class BLEU(LocalMetric):
     """Corpus BLEU, 0 to 100, with sacrebleu's signature.
 
-    A corpus of answers shorter than four tokens holds no 4-gram and scores 0, even where every answer is
-    exactly right. Use `effective_order` for such tasks, or chrF. The value beside each example is sentence
-    BLEU with effective order, as sacrebleu recommends; the mean of these values is not corpus BLEU.
+    If all answers are shorter than four tokens, the corpus has no 4-grams and scores 0, even if every answer is
+    correct. Use `effective_order` or chrF for such tasks. The value per example is sentence BLEU with effective order,
+    as sacrebleu recommends; the mean of these values is not corpus BLEU.
 
     Args:
-        tokenize: sacrebleu's tokenizer: 13a, intl, zh, char, none, or one that needs an extra package; auto for zh
-            where references are Chinese, char for other scripts without spaces between words (Japanese), else 13a.
-        lowercase: ignore case.
-        smooth_method: what an n-gram order without a match counts for: exp, floor, add-k or none.
-        smooth_value: the amount that floor (0.1 when None) and add-k (1 when None) put there, at most 100.
-        max_ngram_order: the longest n-gram, 1 to 20.
-        effective_order: leave out n-gram orders that no prediction is long enough for.
+        tokenize: sacrebleu tokenizer: 13a, intl, zh, char, none, or one that needs an extra package. auto selects
+            zh for Chinese references, char for other scripts without spaces between words (Japanese), else 13a.
+        lowercase: Whether to ignore case.
+        smooth_method: Smoothing of n-gram orders without a match: exp, floor, add-k or none.
+        smooth_value: The value that floor (0.1 if None) and add-k (1 if None) use, at most 100.
+        max_ngram_order: The longest n-gram, 1 to 20.
+        effective_order: Whether to skip n-gram orders for which all predictions are too short.
 
     Raises:
-        ConfigError: an option is unknown, out of range, or without effect.
+        ConfigError: If an option is unknown, out of range, or without effect.
     """
 
     def __init__(
@@ -56,30 +56,30 @@ class BLEU(LocalMetric):
             "max_ngram_order": max_ngram_order,
         }
         if tokenize != "auto":
-            _build_scorer(tokenize=tokenize)  # what it needs and lacks is said at once
+            _build_scorer(tokenize=tokenize)  # report missing packages before anything is decoded
 
     def check_references(self, references: Sequence[Sequence[str]]) -> None:
-        """Warn of a tokenizer that takes a whole reference for one word."""
+        """Warn about a tokenizer that treats a whole reference as one word."""
         fitting = "zh" if is_han(find_unspaced(references)) else "char"
         if self._choose(references) in {"13a", "intl", "none", "zh"} - {fitting}:
             warn_of_unspaced(self.name, references, f"set tokenize to {fitting}")
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
-        """Return n-gram counts and lengths, and sentence BLEU to show."""
+        """Return n-gram counts and lengths, with sentence BLEU per example."""
         options = {"tokenize": self._choose(references), **self._options}
         scorer = _build_scorer(**options, effective_order=self._effective_order)
         sentence_scorer = _build_scorer(**options, effective_order=True)
-        found = translation_statistics(scorer, sentence_scorer, predictions, references)
+        statistics = translation_statistics(scorer, sentence_scorer, predictions, references)
         if self._max_ngram_order == 4:
-            return found
-        # sacrebleu's signature is silent about this option.
-        return replace(found, signature=f"{found.signature}|ngram:{self._max_ngram_order}")
+            return statistics
+        # sacrebleu's signature omits this option
+        return replace(statistics, signature=f"{statistics.signature}|ngram:{self._max_ngram_order}")
 
     def _choose(self, references: Sequence[Sequence[str]]) -> str:
-        """Return the tokenizer; by the references alone, so that what a model says cannot change it."""
+        """Return the tokenizer, chosen by the references alone, so that predictions cannot change it."""
         if self._tokenize != "auto":
             return self._tokenize
-        if not mostly_unspaced(references):
+        if not is_mostly_unspaced(references):
             return "13a"
         return "zh" if is_han(find_unspaced(references)) else "char"
 
@@ -90,7 +90,7 @@ def _check_smoothing(method: str, value: float | None) -> None:
     if value is None:
         return
     if defaults[method] is None:
-        raise ConfigError(f"smooth_value={value} has no effect with smooth_method={method}, set it to null")
+        raise ConfigError(f"smooth_value={value}: has no effect with smooth_method={method}; set it to null")
     if isinstance(value, bool) or not 0 < value <= 100:
         raise ConfigError(f"smooth_value={value}: must be greater than 0 and at most 100")
 
@@ -98,5 +98,5 @@ def _check_smoothing(method: str, value: float | None) -> None:
 def _build_scorer(**options: object) -> sacrebleu.metrics.BLEU:
     try:
         return sacrebleu.metrics.BLEU(**options)
-    except (ImportError, OSError, RuntimeError) as error:  # a tokenizer that needs a package or a download
-        raise ConfigError(f"tokenize={options['tokenize']} cannot be used here: {describe_error(error)}") from error
+    except (ImportError, OSError, RuntimeError) as error:  # the tokenizer needs a package or a download
+        raise ConfigError(f"tokenize={options['tokenize']}: cannot be used here: {describe_error(error)}") from error

@@ -1,4 +1,4 @@
-"""Building: the metrics that score a task, from what the configuration says of each."""
+"""Building: creating the metrics of a task from their configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,42 +10,42 @@ from icl_eval.targets import build, build_named
 
 
 def build_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
-    """Build a task's metrics; imports `evaluate`, which takes seconds.
+    """Build the metrics of a task; this imports `evaluate`, which takes seconds.
 
     Args:
-        options: The configuration of each, by a name of the user's.
-        key: Where they stand, for messages.
+        options: The configuration of each metric, by user-chosen name.
+        key: The configuration key of the metrics, for error messages.
 
     Raises:
-        ConfigError: When one cannot be built, or two have one name: a report would have room for the last alone.
+        ConfigError: If a metric cannot be built, or two metrics have the same name in reports.
     """
-    found: dict[str, tuple[str, Metric]] = {}
+    built: dict[str, tuple[str, Metric]] = {}
     for own, option in options.items():
         metric: Metric = build(option, f"{key}.{own}", METRICS)
-        if metric.name in found:
+        if metric.name in built:
             raise ConfigError(
-                f"{key}.{own}: is called '{metric.name}' in a report, as {key}.{found[metric.name][0]} is; "
-                "a task can have one metric of each name, so leave one of them out"
+                f"{key}.{own}: its name in reports is '{metric.name}', like that of {key}.{built[metric.name][0]}; "
+                "the metrics of a task need different names, so leave one of them out"
             )
-        found[metric.name] = (own, metric)
-    return [metric for _, metric in found.values()]
+        built[metric.name] = (own, metric)
+    return [metric for _, metric in built.values()]
 
 
 def build_own_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
-    """Build the metrics that a report names, and leave out those that run code from elsewhere.
+    """Build the metrics that a report names, except those that run external code.
 
-    Reading somebody's report must not run what it names.
+    Reading a report must not run code that the report names.
 
     Args:
-        options: What the report's configuration holds of each, by a name of the user's.
-        key: Where they stand, for messages.
+        options: The configuration of each metric in the report, by user-chosen name.
+        key: The configuration key of the metrics, for error messages.
 
     Raises:
-        ConfigError: When one cannot be built.
+        ConfigError: If a metric cannot be built.
     """
-    own = {name: option for name, option in options.items() if not _is_from_elsewhere(option)}
+    own = {name: option for name, option in options.items() if not _is_external(option)}
     return [build_named(option, f"{key}.{name}", METRICS) for name, option in own.items()]
 
 
-def _is_from_elsewhere(option: Any) -> bool:
+def _is_external(option: Any) -> bool:
     return isinstance(option, Mapping) and str(option.get("name")).partition(":")[0] == "hub"

@@ -11,15 +11,15 @@ from icl_eval.metrics.translation import translation_statistics
 
 
 class CHRF(LocalMetric):
-    """Corpus chrF, 0 to 100, with sacrebleu's signature; kind to short answers and rich morphology.
+    """Corpus chrF, 0 to 100, with sacrebleu's signature; works well for short answers and rich morphology.
 
     Args:
-        word_order: the longest word n-gram, 0 to 20; 0 is chrF, 2 is chrF++.
-        char_order: the longest character n-gram, 1 to 20.
-        beta: how many times recall counts as much as precision, 0 to 100.
+        word_order: The longest word n-gram, 0 to 20; 0 is chrF, 2 is chrF++.
+        char_order: The longest character n-gram, 1 to 20.
+        beta: The weight of recall relative to precision, 0 to 100.
 
     Raises:
-        ConfigError: an option is out of range.
+        ConfigError: If an option is out of range.
     """
 
     def __init__(self, word_order: int = 0, char_order: int = 6, beta: int = 2) -> None:
@@ -32,14 +32,14 @@ class CHRF(LocalMetric):
         self._scorer = sacrebleu.metrics.CHRF(word_order=word_order, char_order=char_order, beta=beta)
 
     def check_references(self, references: Sequence[Sequence[str]]) -> None:
-        """Warn where words are compared that no spaces separate."""
+        """Warn if words are compared in references without spaces between words."""
         if self._word_order:
             warn_of_unspaced(self.name, references, "set word_order to 0")
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
-        """Return n-gram counts against the best reference, and sentence chrF to show."""
-        found = translation_statistics(self._scorer, self._scorer, predictions, references)
+        """Return n-gram counts against the best reference, with sentence chrF per example."""
+        statistics = translation_statistics(self._scorer, self._scorer, predictions, references)
         if self._beta == 2:
-            return found
-        # sacrebleu's signature is silent about this option.
-        return replace(found, signature=f"{found.signature}|beta:{self._beta}")
+            return statistics
+        # sacrebleu's signature omits this option
+        return replace(statistics, signature=f"{statistics.signature}|beta:{self._beta}")

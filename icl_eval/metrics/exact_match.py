@@ -1,4 +1,4 @@
-"""Exact match: the share of predictions that equal one of their references."""
+"""Exact match: the fraction of predictions that equal one of their references."""
 
 import hashlib
 import re
@@ -11,28 +11,28 @@ from icl_eval.errors import ConfigError
 from icl_eval.metrics.local import LocalMetric
 from icl_eval.metrics.means import format_signature, mean_statistics
 from icl_eval.metrics.scoring import Statistics
-from icl_eval.metrics.strings import compose, visible
+from icl_eval.metrics.strings import compose, drop_invisible
 
 _WITHOUT_DIGITS = str.maketrans("", "", string.digits)
 
 
 class ExactMatch(LocalMetric):
-    """Share of predictions, 0 to 1, that equal one of their references as a whole.
+    """Fraction of predictions, 0 to 1, that equal one of their references as a whole.
 
-    The options are those of the metric of this name in the `evaluate` library, and apply in its order:
-    regexes, case, punctuation, numbers. In addition, punctuation is that of all scripts (such as ¿ … «»), and
-    neither white space at the ends or in a row nor the way in which Unicode composes a character ever counts. What
-    would leave nothing of an answer is not applied to it, so that `)` and `+` are answers, and differ. Without
-    punctuation 3.14 equals 314: `NumericMatch` is for numbers.
+    The options are those of `exact_match` in the `evaluate` library, applied in the same order: regexes, case,
+    punctuation, numbers. In contrast to that library, punctuation includes all scripts (such as ¿ … «»), and
+    differences in white space and in Unicode composition are always ignored. A step that would leave an empty string is
+    skipped, so that `)` and `+` remain different answers. Without punctuation 3.14 equals 314; use `NumericMatch` for
+    numbers.
 
     Args:
-        ignore_case: compare in lower case.
-        ignore_punctuation: remove punctuation.
-        ignore_numbers: remove the digits 0 to 9.
-        regexes_to_ignore: remove what these match, one after another.
+        ignore_case: Whether to compare in lower case.
+        ignore_punctuation: Whether to remove punctuation.
+        ignore_numbers: Whether to remove the digits 0 to 9.
+        regexes_to_ignore: Regular expressions whose matches are removed, in this order.
 
     Raises:
-        ConfigError: a regex is invalid.
+        ConfigError: If a regular expression is invalid.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ExactMatch(LocalMetric):
         self._patterns = _compile(regexes_to_ignore)
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
-        """Return 1 for each prediction that equals one of its references, 0 for the others."""
+        """Return 1 for each prediction that equals one of its references, else 0."""
         hits = [
             self._normalize(prediction) in {self._normalize(answer) for answer in answers}
             for prediction, answers in zip(predictions, references, strict=True)
@@ -57,7 +57,7 @@ class ExactMatch(LocalMetric):
         return mean_statistics([float(hit) for hit in hits], self._signature(), is_share=True)
 
     def _normalize(self, text: str) -> str:
-        text = visible(text)
+        text = drop_invisible(text)
         for pattern in self._patterns:
             text = _unless_empty(pattern.sub("", text), text)
         if self._ignore_case:
@@ -84,8 +84,8 @@ def _unless_empty(text: str, otherwise: str) -> str:
 
 
 def _compile(regexes: Sequence[str]) -> tuple[re.Pattern[str], ...]:
-    if isinstance(regexes, str):  # would be taken for a list of its letters
-        raise ConfigError(f"regexes_to_ignore must be a list, found {regexes!r}")
+    if isinstance(regexes, str):  # it would be iterated as a list of characters
+        raise ConfigError(f"regexes_to_ignore={regexes!r}: must be a list of regular expressions")
     patterns = []
     for regex in regexes:
         try:
@@ -96,7 +96,7 @@ def _compile(regexes: Sequence[str]) -> tuple[re.Pattern[str], ...]:
 
 
 def _fingerprint(patterns: Sequence[re.Pattern[str]]) -> str:
-    """Return the number of regexes, and a hash of them because they may hold the signature's own marks."""
+    """Return the number of regexes and their hash; the regexes themselves may contain the signature's separators."""
     if not patterns:
         return "0"
     joined = "\0".join(pattern.pattern for pattern in patterns)
@@ -104,5 +104,5 @@ def _fingerprint(patterns: Sequence[re.Pattern[str]]) -> str:
 
 
 def _is_punctuation(character: str) -> bool:
-    # string.punctuation holds signs such as $ and + that Unicode counts as symbols.
+    # string.punctuation contains characters such as $ and +, which Unicode classifies as symbols
     return character in string.punctuation or unicodedata.category(character).startswith("P")

@@ -1,6 +1,6 @@
-"""Metrics from elsewhere: of the Hugging Face Hub, or of a script of the user's.
+"""External metrics, from the Hugging Face Hub or from a user's script.
 
-Both run code that this package does not ship, so they are only used when they are asked for by name.
+Both run code that is not part of this package, so they are used only if the configuration names them.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ _LOCAL_METRICS = "bleu, chrf, exact_match, numeric_flexible, numeric_strict, ter
 
 
 class HubMetric:
-    """A metric that `evaluate.load` finds: one value, without an interval.
+    """A metric loaded with `evaluate.load`: a corpus value without an interval.
 
     Args:
-        name: a name on the hub such as rouge, or the path of a metric script, which ends in .py.
-        key: which entry of the metric's result is the score; None where it holds only one number.
-        higher_is_better: whether a greater value is a better one.
-        trust_remote_code: whether the metric's code may run; a config file from elsewhere cannot allow it.
+        name: A name on the hub such as rouge, or the path of a metric script, which ends in .py.
+        key: The entry of the metric's result that is the score; may be None if the result has only one number.
+        higher_is_better: Whether higher values are better.
+        trust_remote_code: Whether the metric's code may run; a configuration file of the user's cannot allow it.
 
     Raises:
-        ConfigError: the metric is not trusted, or cannot be loaded.
+        ConfigError: If the metric is not trusted, or cannot be loaded.
     """
 
     def __init__(
@@ -45,21 +45,21 @@ class HubMetric:
         self._module = _load(name)
 
     def check_references(self, references: Sequence[Sequence[str]]) -> None:
-        """Raise DataError where the metric takes one reference an example and an example has more."""
+        """Raise DataError if the metric accepts one reference per example and an example has more."""
         self._fit_references(references)
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
-        """Return the corpus value alone: these metrics do not say what they summed up.
+        """Return only the corpus value: these metrics do not expose statistics per example.
 
         Raises:
-            ConfigError: the metric rejects texts, or `key` does not point at a number of its result.
-            DataError: the metric takes one reference an example, and an example has more.
+            ConfigError: If the metric rejects the strings, or `key` does not select a number in its result.
+            DataError: If the metric accepts one reference per example, and an example has more.
         """
         expected = self._fit_references(references)
         try:
             result = self._module.compute(predictions=list(predictions), references=expected)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{self.name} cannot score these texts: {_describe(error)}") from error
+            raise ConfigError(f"{self.name}: cannot score these strings: {_describe(error)}") from error
         key = self._choose_key(result)
         return Statistics(
             value=float(result[key]),
@@ -72,13 +72,15 @@ class HubMetric:
     def _fit_references(self, references: Sequence[Sequence[str]]) -> list[list[str]] | list[str]:
         import datasets
 
-        features = self._module.features  # a metric with several input formats has a list of them
+        features = self._module.features  # a list if the metric accepts several input formats
         formats = features if isinstance(features, list) else [features]
         if not all(isinstance(inputs.get("references"), datasets.Value) for inputs in formats):
             return [list(answers) for answers in references]
         for number, answers in enumerate(references, start=1):
             if len(answers) > 1:
-                raise DataError(f"{self.name} takes one reference an example, example {number} has {len(answers)}")
+                raise DataError(
+                    f"{self.name}: accepts one reference per example, but example {number} has {len(answers)}"
+                )
         return [answers[0] for answers in references]
 
     def _choose_key(self, result: dict[str, Any]) -> str:
@@ -87,8 +89,8 @@ class HubMetric:
             return self._key
         if self._key is None and len(numbers) == 1:
             return numbers[0]
-        found = ", ".join(numbers) or "none"
-        raise ConfigError(f"{self.name}: key={self._key} does not choose one number of the result; there are: {found}")
+        allowed = ", ".join(numbers) or "none"
+        raise ConfigError(f"{self.name}: key={self._key} does not select a number in the result (it has: {allowed})")
 
     def _signature(self, key: str) -> str:
         import evaluate
@@ -102,20 +104,21 @@ def _load(name: str) -> Any:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     if not name.isprintable() or len(name) > 1000 or any(len(part) > 250 for part in Path(name).parts):
-        raise ConfigError(f"name={name[:80]!r}: neither a metric's name nor a path")
+        raise ConfigError(f"name={name[:80]!r}: neither the name of a metric nor a path")
     if not name.endswith(".py") and Path(name, f"{Path(name).name}.py").exists():
-        # evaluate 0.4.6 would run that file instead of the hub's metric, without a word.
+        # evaluate 0.4.6 would silently run that file instead of the hub's metric
         raise ConfigError(
-            f"name={name}: a metric of the hub and a folder here; for the latter give the path of its .py file"
+            f"name={name}: ambiguous, a metric on the hub and a local folder; for the folder, give the path of its "
+            ".py file"
         )
     if HF_HUB_OFFLINE:
-        evaluate.config.HF_EVALUATE_OFFLINE = True  # evaluate 0.4.6 only knows a variable of its own
+        evaluate.config.HF_EVALUATE_OFFLINE = True  # evaluate 0.4.6 reads only its own environment variable
     try:
         with TemporaryDirectory() as folder:
-            # Without module_type evaluate would ask for three kinds of modules: three waits when offline.
+            # without module_type, evaluate would request three module types, with three timeouts when offline
             return evaluate.load(name, module_type="metric", keep_in_memory=True, cache_dir=folder)
-    except Exception as error:  # a foreign script can raise anything
-        hint = "" if name.endswith(".py") else f"; without a network choose one of: {_LOCAL_METRICS}"
+    except Exception as error:  # an external script can raise anything
+        hint = "" if name.endswith(".py") else f"; metrics that need no network: {_LOCAL_METRICS}"
         raise ConfigError(f"name={name}: cannot be loaded: {_describe(error)}{hint}") from error
 
 

@@ -1,7 +1,7 @@
-"""Scores of likelihoods: how often the right choice is the most probable, and how probable the references are.
+"""Likelihood scores: how often the correct choice is the most probable, and how probable the references are.
 
-In the words of lm-evaluation-harness, `choice_accuracy` is `acc`, and `choice_accuracy_per_byte` is `acc_norm`, which
-divides by characters where this divides by bytes (Gao et al., https://github.com/EleutherAI/lm-evaluation-harness).
+`choice_accuracy` corresponds to `acc` in lm-evaluation-harness, and `choice_accuracy_per_byte` to `acc_norm`, which
+divides by the number of characters instead of bytes (Gao et al., https://github.com/EleutherAI/lm-evaluation-harness).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,29 +14,29 @@ from icl_eval.metrics.scoring import Statistics
 from icl_eval.runs.records import AnswerLikelihood, Record
 
 NamedStatistics = tuple[str, bool, Statistics]
-"""The name of a score, whether higher is better, and what it is computed from."""
+"""The name of a score, whether higher is better, and its statistics."""
 
 
 def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics]:
-    """Yield the statistics of a task whose records hold likelihoods; nothing for others.
+    """Yield the likelihood statistics of a task; nothing if its records have no likelihoods.
 
-    References are represented by their first, which is the one that demonstrations show. The rank of the right
-    answer is that of the most probable right choice; a wrong choice that is as probable comes before it.
+    Only the first reference of each example counts, which is also the one that demonstrations show. The rank of the
+    correct answer is the rank of its most probable correct choice; wrong choices with equal probability rank before it.
     """
-    found = [record.likelihood for record in records if record.likelihood is not None]
-    if not found:
+    likelihoods = [record.likelihood for record in records if record.likelihood is not None]
+    if not likelihoods:
         return
-    first = [likelihood.references[0] for likelihood in found]
+    first = [likelihood.references[0] for likelihood in likelihoods]
     yield _mean("reference_logprob", True, [reference.logprob for reference in first], answer="first")
     yield "reference_perplexity", False, _perplexity(first)
-    if not found[0].choices:
+    if not likelihoods[0].choices:
         return
     ranks = [_rank(record, lambda choice: choice.logprob) for record in records]
     yield _mean("reference_rank", False, [float(rank) for rank in ranks], norm="none", ties="wrong")
     for suffix, norm, value in _NORMALIZATIONS:
-        if suffix == "_calibrated" and found[0].content_free is None:
+        if suffix == "_calibrated" and likelihoods[0].content_free is None:
             continue
-        norm = norm or f"content_free:{found[0].content_free!r}"
+        norm = norm or f"content_free:{likelihoods[0].content_free!r}"
         hits = [float(_rank(record, value) == 1) for record in records]
         signature = format_signature(f"choice_accuracy{suffix}", norm=norm, ties="wrong")
         yield f"choice_accuracy{suffix}", True, mean_statistics(hits, signature, is_share=True)
@@ -56,7 +56,7 @@ _NORMALIZATIONS: tuple[tuple[str, str, Callable[[AnswerLikelihood], float]], ...
 
 
 def _rank(record: Record, value: Callable[[AnswerLikelihood], float]) -> int:
-    """Return the place of the best right choice, 1 for the first."""
+    """Return the rank of the most probable correct choice, from 1."""
     assert record.likelihood is not None
     right = [value(choice) for choice in record.likelihood.choices if choice.text in record.targets]
     wrong = [value(choice) for choice in record.likelihood.choices if choice.text not in record.targets]
@@ -70,7 +70,7 @@ def _mean(name: str, higher_is_better: bool, values: Sequence[float], **options:
 
 
 def _perplexity(answers: Sequence[AnswerLikelihood]) -> Statistics:
-    """Return exp(-sum of log-probabilities / sum of tokens), over all tokens of all answers."""
+    """Return the perplexity over all tokens of all answers: exp(-sum of log-probabilities / number of tokens)."""
     rows = np.array([[answer.logprob, answer.tokens] for answer in answers], dtype=np.float64)
     return Statistics(
         value=float(_perplexities(rows.sum(axis=0))),

@@ -1,6 +1,6 @@
-"""The one subclass of `evaluate.Metric` that the metrics of this package share.
+"""The subclass of `evaluate.Metric` on which the metrics of this package are based.
 
-Importing it imports `evaluate`, so only the modules of the metric classes do, which are themselves imported
+This module imports `evaluate`, which is slow. Only the modules of the metric classes import it, and those are imported
 when a metric is built.
 """
 
@@ -20,17 +20,17 @@ logger = logging.getLogger(__name__)
 
 
 class LocalMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no type hints
-    """An `evaluate.Metric` that needs no download and leaves nothing on disk."""
+    """An `evaluate.Metric` that needs no download and leaves no files behind."""
 
     def __init__(self, name: str, higher_is_better: bool = True) -> None:
-        # evaluate 0.4.6 makes a folder in its cache even for a metric that is kept in memory.
+        # evaluate 0.4.6 creates a folder in its cache even for a metric that is kept in memory
         with TemporaryDirectory() as folder:
             super().__init__(keep_in_memory=True, cache_dir=folder)
-        self.info.module_name = name  # what `self.name` reads; evaluate would derive it from the class
+        self.info.module_name = name  # read by `self.name`; evaluate would derive it from the class
         self.higher_is_better = higher_is_better
 
     def check_references(self, references: Sequence[Sequence[str]]) -> None:
-        """Accept any texts."""
+        """Accept any references."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
@@ -46,28 +46,28 @@ class LocalMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no typ
 
 
 def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
-    """Check an option against the values that exist.
+    """Check that an option has one of the allowed values.
 
     Raises:
-        ConfigError: the value is none of them.
+        ConfigError: If it does not.
     """
     if value not in choices:
         shown = value if value.isprintable() else repr(value)
-        raise ConfigError(f"{option}={shown} is unknown, choose one of: {', '.join(choices)}")
+        raise ConfigError(f"{option}={shown}: must be one of {', '.join(choices)}")
 
 
 def require_whole(option: str, value: int, least: int, most: int) -> None:
-    """Check an option that is a whole number, which true is none.
+    """Check that an option is a whole number (not true or false) within a range.
 
     Raises:
-        ConfigError: the value is none, or out of range.
+        ConfigError: If it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ConfigError(f"{option}={value}: must be a whole number from {least} to {most}")
 
 
 def warn_of_unspaced(name: str, references: Sequence[Sequence[str]], advice: str) -> None:
-    """Warn of references without spaces between words, in a metric that takes each for one word."""
+    """Warn about references without spaces between words, for a metric that treats each as one word."""
     num_unspaced, num_references = len(find_unspaced(references)), sum(map(len, references))
     if num_unspaced:
         _warn_once(
@@ -78,5 +78,5 @@ def warn_of_unspaced(name: str, references: Sequence[Sequence[str]], advice: str
 
 @cache
 def _warn_once(sentence: str) -> None:
-    """Warn, but not again for each cell of a sweep."""
+    """Log a warning once, not again in every cell of a sweep."""
     logger.warning(sentence)

@@ -1,4 +1,4 @@
-"""Statistics of the metrics whose corpus score is the plain mean of a value an example."""
+"""Statistics of metrics whose corpus score is the mean of one value per example."""
 
 from collections.abc import Sequence
 from math import fsum
@@ -13,9 +13,9 @@ from icl_eval.metrics.scoring import Statistics
 def mean_statistics(
     values: Sequence[float], signature: str, unparsed: int | None = None, is_share: bool = False
 ) -> Statistics:
-    """Return the statistics of a mean: each example adds its value and a one."""
+    """Return the statistics of a mean; each row is the value of an example and 1."""
     return Statistics(
-        value=fsum(values) / len(values),  # fsum rounds once, so the order of the examples cannot matter
+        value=fsum(values) / len(values),  # fsum rounds only once, so the order of the examples does not matter
         rows=np.column_stack([values, np.ones(len(values))]),
         score_sums=_means,
         per_example=tuple(float(value) for value in values),

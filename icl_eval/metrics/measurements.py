@@ -1,4 +1,4 @@
-"""Measurements: what metrics find in a task's records, question by question, in a run and whenever it is read again."""
+"""Measurements: applying metrics to the records of a task, during a run and when its records are read again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from icl_eval.runs.records import Record
 
 @dataclass(frozen=True)
 class Measurement:
-    """One metric of one task of one run."""
+    """The result of one metric for one task of one run."""
 
     task: str
     metric: str
     higher_is_better: bool
     example_ids: tuple[str, ...]
-    """In the order of the records, as are the rows and values of the statistics."""
+    """Ids of the examples, in the order of the records and of the rows and values in the statistics."""
     statistics: Statistics
 
     @property
@@ -29,10 +29,10 @@ class Measurement:
 
     @property
     def values(self) -> FloatArray | None:
-        """A value a question whose mean is the score, `[num_examples]`; None where there are none.
+        """One value per question, `[num_examples]`, whose mean is the score; None if the metric has no such values.
 
-        The questions' own values of a metric that is their mean, the jackknife's pseudo-values of any other whose
-        statistics add up; see `icl_eval.metrics.intervals.pseudo_values`.
+        If the score is a mean, these are the values of the questions. For other metrics with additive statistics they
+        are jackknife pseudo-values; see `icl_eval.metrics.intervals.pseudo_values`.
         """
         if self.statistics.is_mean:
             return np.array(self.statistics.per_example, dtype=np.float64)
@@ -42,25 +42,26 @@ class Measurement:
 
     @property
     def own_values(self) -> dict[str, float | None]:
-        """The value of each question on its own, such as sentence BLEU, larger is better; None where it has none."""
+        """The metric of each question alone, such as sentence BLEU, with a sign that makes higher better, or None."""
         sign = 1.0 if self.higher_is_better else -1.0
         values = zip(self.example_ids, self.statistics.per_example, strict=True)
         return {example_id: None if value is None else sign * value for example_id, value in values}
 
 
 def measure_records(task: str, records: Sequence[Record], metrics: Sequence[Metric]) -> list[Measurement]:
-    """Measure a task's records, by metrics of their predictions and by the likelihoods that they hold.
+    """Measure the records of a task: metrics of their predictions, and scores of their likelihoods.
 
     Raises:
-        DataError: When there is nothing to score, or an example lacks its references.
+        DataError: If there is nothing to score, or an example has no references.
     """
     predictions = [record.prediction for record in records]
     references = [record.targets for record in records]
     ids = tuple(record.example_id for record in records)
-    measured = [
+    measurements = [
         Measurement(task, each.name, each.higher_is_better, ids, compute_statistics(each, predictions, references))
         for each in metrics
     ]
-    return measured + [
-        Measurement(task, name, rises, ids, found) for name, rises, found in likelihood_statistics(records)
+    return measurements + [
+        Measurement(task, name, higher_is_better, ids, statistics)
+        for name, higher_is_better, statistics in likelihood_statistics(records)
     ]

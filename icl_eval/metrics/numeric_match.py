@@ -1,4 +1,4 @@
-"""Numeric match: the share of predictions whose number equals that of a reference, compared as exact fractions."""
+"""Numeric match: the fraction of predictions whose number equals that of a reference, compared as exact fractions."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -13,21 +13,20 @@ _EXTRACTIONS = {"flexible": read_last, "strict": read_stated}
 
 
 class NumericMatch(LocalMetric):
-    r"""Share of predictions, 0 to 1, whose number equals the number of one of their references.
+    r"""Fraction of predictions, 0 to 1, whose number equals the number of one of their references.
 
-    Which number a prediction gives depends on `extraction`:
+    `extraction` determines the number of a prediction:
 
-    - `strict`: the prediction is a number (-1,000.50, $3, 25%, 3/4) or states one: after the first `####`, as in GSM8K
-      (Cobbe et al., 2021, https://arxiv.org/abs/2110.14168), or else after the first `answer is`, or else in the last
-      `\boxed{}`; not where a letter touches it (`42km`), or another number follows (`12 34`).
+    - `strict`: the prediction is a number (-1,000.50, $3, 25%, 3/4), or states one after the first `####`, as in GSM8K
+      (Cobbe et al., 2021, https://arxiv.org/abs/2110.14168), else after the first `answer is`, else in the last
+      `\boxed{}`. A number that touches a letter (`42km`) or precedes another number (`12 34`) does not count.
     - `flexible`: the last quantity in the string.
 
-    What is read as a number stands in `icl_eval.metrics.quantities`. Where the place is taken by something that is not
-    one, such as `5 - 3` or a date, no other number is looked for: the prediction scores 0 and counts as unparsed, as
-    without any number.
+    `icl_eval.metrics.quantities` defines the accepted numbers. If that place holds something else, such as `5 - 3` or a
+    date, no other number is used: the prediction scores 0 and counts as unparsed, like a prediction without a number.
 
     Raises:
-        ConfigError: the extraction is unknown.
+        ConfigError: If the extraction is unknown.
     """
 
     def __init__(self, extraction: str = "strict") -> None:
@@ -36,10 +35,10 @@ class NumericMatch(LocalMetric):
         self._extraction = extraction
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
-        """Return 1 for each prediction whose number equals one of its references, 0 for the others.
+        """Return 1 for each prediction whose number equals one of its references, else 0.
 
         Raises:
-            DataError: a reference is not a number.
+            DataError: If a reference is not a number.
         """
         expected = [self._reference_numbers(number, answers) for number, answers in enumerate(references, 1)]
         extracted = [_EXTRACTIONS[self._extraction](prediction) for prediction in predictions]

@@ -1,11 +1,11 @@
-r"""Quantities in a string: what is read as a number, as an exact fraction.
+r"""Quantities: reading numbers in strings as exact fractions.
 
-A number is read whole or not at all. A string is cut into tokens (numerals, signs, operators, currencies, units and
-words), and tokens that belong together are a quantity. A quantity of one number has its value; a sum, a product, a
-power, a root, a date, a time, a range or a numeral that is written in no way of the left column is a quantity without a
-value, and its pieces are no numbers either.
+A number is read as a whole or not at all. A string is split into tokens (numerals, signs, operators, currencies, units
+and words), and adjacent tokens form quantities. A quantity that is a single number has its value. A sum, product,
+power, root, date, time, range or numeral in a format that is not in the left column is a quantity without a value, and
+its parts are not read as numbers either.
 
-    read                                                       no number
+    read                                                       not a number
     numerals    42  007  3.14  .5  72.  is...42  ４２  ٤٢       0x1F  1_000  1.5.2  12:30  more than 1,000 characters
     grouped     1,000  1,00,000  1 000 000  1'000  1{,}000      3,14  1,2345  0,500
                 1.000.000  1.234,56  1 000,5  1'000.50          (1.234 is a decimal, 1,234 a thousand and more)
@@ -17,13 +17,12 @@ value, and its pieces are no numbers either.
     units       25%  50\%  90°  90^\circ  42km  25 cm^2  1st    9π  2√3  \sqrt{2}  sqrt(2)  5 km + 3 km
     in LaTeX    $42$  \(42\)  \boxed{42}  42\text{ cm}^2
 
-What stands after an equals sign is a quantity of its own: 3 + 4 = 7 ends in 7. In covid-19 the dash is no sign, and
-digits that follow a letter belong to its word (CO2, v1.5), except in scripts that are written without spaces. Spaces
-group digits by exactly three, so that 12 34 are two numbers. Currencies, percent and degree signs and units are dropped
-without conversion, and words are not understood: 5 million is 5, and `from 3 to 5` ends in 5.
+An equals sign begins a new quantity: the last one in 3 + 4 = 7 is 7. The dash in covid-19 is not a sign, and digits
+after a letter belong to the word (CO2, v1.5), except in scripts without spaces between words. Spaces group digits only
+in threes, so 12 34 are two numbers. Currencies, percent signs, degree signs and units are dropped without conversion,
+and words are ignored: 5 million is 5, and the last quantity in `from 3 to 5` is 5.
 
-All patterns run in linear time: repetitions are possessive (`++`, `*+`), so that a failed match is not tried again in
-pieces.
+All patterns run in linear time: repetitions are possessive (`++`, `*+`), which rules out backtracking.
 """
 
 import re
@@ -33,39 +32,39 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 
-from icl_eval.metrics.strings import visible
+from icl_eval.metrics.strings import drop_invisible
 
-# Longer ones answer no question: they come from a model that repeats itself, and int() needs quadratic time.
+# Longer numerals come from models that repeat themselves, and int() needs quadratic time for them.
 _MAX_LENGTH = 1000
 
 
 def read_alone(text: str) -> Fraction | None:
-    """Return the number that the whole string is, with its currency, percent or degree sign; None where it is none."""
+    """Return the value of a string that is one number, with an optional currency, percent or degree sign, else None."""
     tokens = _cut(text)
     return _value(tokens, _ALONE.fullmatch(tokens.kinds))
 
 
 def read_stated(text: str) -> Fraction | None:
-    r"""Return the number that the string is, or else states.
+    r"""Return the value of a string that is one number, or of the number that it states.
 
-    The first `#### 42`, else the first `answer is 42`, else the last `\boxed{42}`. None where there is none, and where
-    a letter touches it (`42km`) or another number follows (`12 34`).
+    A number is stated by the first `#### 42`, else the first `answer is 42`, else the last `\boxed{42}`. The result is
+    None if there is no such number, or if it touches a letter (`42km`) or precedes another number (`12 34`).
     """
     tokens = _cut(text)
-    found = _ALONE.fullmatch(tokens.kinds) or _AFTER_HASHES.search(tokens.kinds) or _AFTER_ANSWER.search(tokens.kinds)
-    return _value(tokens, found or _BOXED.match(tokens.kinds, max(0, tokens.kinds.rfind("b"))))
+    match = _ALONE.fullmatch(tokens.kinds) or _AFTER_HASHES.search(tokens.kinds) or _AFTER_ANSWER.search(tokens.kinds)
+    return _value(tokens, match or _BOXED.match(tokens.kinds, max(0, tokens.kinds.rfind("b"))))
 
 
 def read_last(text: str) -> Fraction | None:
-    """Return the last quantity of the string; None where there is none, and where it is no number."""
+    """Return the value of the last quantity in a string; None if there is no quantity or it is not a number."""
     tokens = _cut(text)
     last = None
-    for found in _ANYWHERE.finditer(tokens.kinds):
-        last = found if found["core"].strip("cs") else last  # a constant alone (π) takes nobody's place
+    for match in _ANYWHERE.finditer(tokens.kinds):
+        last = match if match["core"].strip("cs") else last  # a lone constant (π) does not replace a quantity
     return _value(tokens, last)
 
 
-# 1. The same character for the same thing, and LaTeX without what only sets it.
+# 1. Normalization: one character for each meaning, and LaTeX without layout commands.
 
 _SAME = {
     **dict.fromkeys("\u00a0\u2007\u2009\u202f\u3000", " "),
@@ -74,7 +73,7 @@ _SAME = {
     **dict.fromkeys("⁄∕", "/"),
     "٫": ".",
     "٬": ",",
-    "，": "，",  # not yet a comma: between Chinese clauses it groups no digits
+    "，": "，",  # kept for now: between Chinese clauses it does not group digits
 }
 
 _LATEX = [
@@ -106,7 +105,7 @@ def _same(character: str) -> str:
 
 
 def _plain(text: str) -> str:
-    text = visible(text)
+    text = drop_invisible(text)
     if not text.isascii():
         text = "".join(map(_same, text))
     for pattern, plain in _PLAINER:
@@ -124,7 +123,7 @@ _CODE = r"(?:[Rr]s\.?|USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|KRW|(?:US|CA|AU|NZ
 _CURRENCY = r"[$¢-¥֏؋৲৳৻૱௹฿៛₠-⃀﷼]"
 
 _TOKENS = [
-    # one letter for each kind, under which the grammar below knows it; the first that fits counts
+    # each kind has a one-letter name, which the grammar below uses; the first pattern that matches counts
     ("n", r"(?:[1-9]\d{0,2}(?: \d{3}(?!\d))++|(?<![\w.)\]}%])\.\d++|\d++)(?:[.,:'_]++\d++|[eE][-+]?\d++)*+"),
     ("v", r"[¼-¾⅐-⅞]"),
     ("f", rf"{_FRAC}{_ARGUMENT}{_ARGUMENT}"),
@@ -161,18 +160,18 @@ _LEXER = re.compile("|".join(f"(?P<token{number}>{pattern})" for number, (_, pat
 
 @dataclass(frozen=True)
 class _Tokens:
-    """A string in tokens; a place in `kinds` is a place in `texts`."""
+    """A tokenized string; `kinds` and `texts` have the same indices."""
 
     kinds: str
     texts: Sequence[str]
 
 
 def _cut(text: str) -> _Tokens:
-    found = list(_LEXER.finditer(_plain(text)))
-    return _Tokens("".join(_KINDS[str(match.lastgroup)] for match in found), [match[0] for match in found])
+    matches = list(_LEXER.finditer(_plain(text)))
+    return _Tokens("".join(_KINDS[str(match.lastgroup)] for match in matches), [match[0] for match in matches])
 
 
-# 3. The grammar: patterns over kinds of tokens.
+# 3. The grammar: patterns over token kinds.
 
 _OPERAND = r"[nvfrc](?:\)*+s?p++)?"
 _BEFORE = r"\(*+[-+]?(?:\$s?)?[-+]?\(*+"
@@ -184,7 +183,8 @@ _LINK = "|".join([
     r"s?(?=[vfrc])|s(?=n/n)|(?<=r)s?(?=n)|(?<=[vf])(?=n)|%(?=n)",  # 3 ½, 2√3, 9π; 3 1/2; √2; \frac123; 40°30′
 ])  # fmt: skip
 _SIGN = r"(?:(?<![nvfrcpwzkX)%])[-+]|(?:(?<=[q(])|(?<=[q(]s))[-+]s)"
-# What makes a number a piece of more, before it: x + 3, (a + b) / 2, ±5, -(5); and behind it: 1080p60, 3x^2, 3 - x.
+# Context that makes a number part of a larger expression, before it: x + 3, (a + b) / 2, ±5, -(5); after it: 1080p60,
+# 3x^2, 3 - x.
 _PIECE = r"(?:[kX]p*+(?:s[-+x/o]s|[-+x/o])|\)(?:[-+x/o]|s[+x/o]s)|[xo]s?|[-+]b?\()\(*+"
 _MORE = r"z|[kX]p|\)*s?[-+x/o]s?\(*[kX](?!w)"
 _QUANTITY = (
@@ -202,12 +202,12 @@ _ALONE = re.compile(rf"[sl]*+(?:\$s?)?(?P<box>b\(s?)?{_QUANTITY}(?:s?[%$])*+(?(b
 # 4. Values.
 
 
-def _value(tokens: _Tokens, found: re.Match[str] | None) -> Fraction | None:
-    """Return the number of a quantity; None where there is no quantity, or more than a number."""
-    if found is None or found["piece"] or found["more"]:
+def _value(tokens: _Tokens, match: re.Match[str] | None) -> Fraction | None:
+    """Return the value of a quantity; None if there is no quantity or it is part of a larger expression."""
+    if match is None or match["piece"] or match["more"]:
         return None
-    size = _size(found["core"], tokens.texts[slice(*found.span("core"))])
-    negative = "-" in (found["sign"] or found["inner"] or "")
+    size = _size(match["core"], tokens.texts[slice(*match.span("core"))])
+    negative = "-" in (match["sign"] or match["inner"] or "")
     return -size if negative and size is not None else size
 
 
@@ -238,7 +238,7 @@ def _mixed_ratio(numbers: Sequence[Fraction], texts: Sequence[str]) -> Fraction 
 
 
 def _scientific(numbers: Sequence[Fraction], texts: Sequence[str]) -> Fraction | None:
-    exponent = _POWER.fullmatch("".join(map(_lowered, texts[-1])))
+    exponent = _POWER.fullmatch("".join(map(_lower_superscript, texts[-1])))
     if numbers[1] != 10 or exponent is None:
         return None
     return numbers[0] * Fraction(10) ** int(exponent["exponent"])
@@ -254,12 +254,12 @@ _SHAPES = {
 _POWER = re.compile(r"(?:\^|\*\*)? ?[({]?(?P<exponent>[-+]?\d{1,3})[)}]?")
 
 
-def _lowered(character: str) -> str:
-    """Return the character that a superscript is one of."""
+def _lower_superscript(character: str) -> str:
+    """Return the plain character of a superscript."""
     return unicodedata.normalize("NFKC", character).replace("−", "-")
 
 
-# How a numeral may be written, without its exponent.
+# Allowed formats of a numeral, without its exponent: pattern, group separator, decimal points.
 _NUMERALS = [
     (re.compile(r"\d+|\d*\.\d+"), "", "."),
     (re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|[1-9]\d?(?:,\d{2})+,\d{3}(?:\.\d+)?"), ",", "."),
@@ -271,13 +271,13 @@ _EXPONENT = re.compile(r"(?P<numeral>[^eE]+)(?:[eE](?P<exponent>[-+]?\d{1,3}))?"
 
 
 def _numeral(text: str) -> Fraction | None:
-    found = _EXPONENT.fullmatch(text)
-    if found is None or len(text) > _MAX_LENGTH:
+    match = _EXPONENT.fullmatch(text)
+    if match is None or len(text) > _MAX_LENGTH:
         return None
     for pattern, group, points in _NUMERALS:
-        if pattern.fullmatch(found["numeral"]):
-            plain = re.sub(f"[{points}]", ".", found["numeral"].replace(group, ""))
-            return Fraction(plain) * Fraction(10) ** int(found["exponent"] or 0)
+        if pattern.fullmatch(match["numeral"]):
+            plain = re.sub(f"[{points}]", ".", match["numeral"].replace(group, ""))
+            return Fraction(plain) * Fraction(10) ** int(match["exponent"] or 0)
     return None
 
 
@@ -289,9 +289,9 @@ _FRACTION = re.compile(rf"{_FRAC}(?P<over>{_ARGUMENT})(?P<under>{_ARGUMENT})")
 
 
 def _latex_fraction(text: str) -> Fraction | None:
-    found = _FRACTION.fullmatch(text)
-    assert found is not None
-    over, under = (read_alone(re.sub(r"^ ?\{|\}$", "", found[name])) for name in ("over", "under"))
+    match = _FRACTION.fullmatch(text)
+    assert match is not None
+    over, under = (read_alone(re.sub(r"^ ?\{|\}$", "", match[name])) for name in ("over", "under"))
     return over / under if over is not None and under else None
 
 

@@ -1,8 +1,8 @@
-"""The way from predictions and references to a `Score`: what a metric has to offer, and what it gets for it.
+"""Scoring: the interface of metrics, and the path from predictions and references to a `Score`.
 
-A metric only extracts statistics. The value is the one its library computes; the standard error is the same
-bootstrap for every metric, because statistics of examples add up, and the interval is the bootstrap's too unless the
-value is a share of right answers (see `icl_eval.metrics.intervals`).
+A metric only extracts statistics, and its library computes the value. Because the statistics of examples are additive,
+one bootstrap computes the standard error of every metric. It also computes the interval, unless the value is a
+proportion of correct answers (see `icl_eval.metrics.intervals`).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,57 +15,57 @@ from icl_eval.metrics.intervals import FloatArray, Interval, bootstrap, share_in
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a metric found in a corpus."""
+    """The statistics that a metric extracts from a corpus."""
 
     value: float
-    """The score of the whole corpus, exactly as the library behind the metric gives it."""
+    """The score of the whole corpus, exactly as computed by the library behind the metric."""
     rows: FloatArray
-    """One row an example, `[num_examples, num_statistics]`; the rows of several examples add up."""
+    """One row of additive statistics per example, `[num_examples, num_statistics]`."""
     score_sums: Callable[[FloatArray], FloatArray] | None
-    """Summed rows `[..., num_statistics]` to scores `[...]`; None where the score is no function of a sum."""
+    """Maps summed rows `[..., num_statistics]` to scores `[...]`; None if the score is not a function of a sum."""
     per_example: tuple[float | None, ...]
-    """A value to show beside each example; None where the metric has no meaning for a single one."""
+    """One value per example, for display; None if the metric is not defined for a single example."""
     signature: str
     """Every option that changes the value, and the version of the code that computed it."""
     unparsed: int | None = None
-    """Predictions in which nothing to compare was found; None where any text can be compared."""
+    """Number of predictions without anything to compare; None if every string can be compared."""
     is_mean: bool = False
-    """Whether `value` is the plain mean of `per_example`."""
+    """Whether `value` is the mean of `per_example`."""
     is_share: bool = False
-    """Whether it is, moreover, a share of right answers: each example is 1 or 0."""
+    """Whether `value` is a proportion of correct answers, so that each example has the value 0 or 1."""
 
 
 class Metric(Protocol):
-    """A way to compare predictions with references."""
+    """Compares predictions with references."""
 
     name: str
     higher_is_better: bool
 
     def check_references(self, references: Sequence[Sequence[str]]) -> None:
-        """Raise DataError where references are none that it could ever compare with, before anything is decoded."""
+        """Raise DataError if the metric cannot use these references; called before anything is decoded."""
         ...
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
-        """Compare each prediction with its references, at least one an example."""
+        """Compare each prediction with its references, of which there must be at least one per example."""
         ...
 
 
 @dataclass(frozen=True)
 class Score:
-    """One number about a corpus, with what is needed to trust and to reproduce it."""
+    """The score of a corpus, with its uncertainty and a signature for reproduction."""
 
     metric: str
     value: float
     stderr: float | None
-    """None where there is no interval either."""
+    """Standard error; None if there is no interval."""
     ci95: tuple[float, float] | None
-    """Lower and upper end; None for a single example, and for a metric whose statistics do not add up."""
+    """Lower and upper end of the 95 % interval; None for a single example, or if the statistics are not additive."""
     signature: str
     higher_is_better: bool
     unparsed: int | None
-    """Predictions in which nothing to compare was found; None where any text can be compared."""
+    """Number of predictions without anything to compare; None if every string can be compared."""
     per_example: tuple[float | None, ...] = field(repr=False)
-    """One value an example, in the order of the predictions."""
+    """One value per example, in the order of the predictions."""
 
 
 def score(
@@ -75,20 +75,20 @@ def score(
     seed: int,
     num_resamples: int = 1000,
 ) -> Score:
-    """Score a corpus and estimate the spread of its score over examples.
+    """Score a corpus and estimate the sampling error of the score.
 
     Raises:
-        DataError: there is nothing to score, or an example lacks its prediction or its references.
+        DataError: If there is nothing to score, or an example has no prediction or no references.
     """
     statistics = compute_statistics(metric, predictions, references)
     return score_statistics(metric.name, metric.higher_is_better, statistics, seed, num_resamples)
 
 
 def compute_statistics(metric: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
-    """Return what a metric finds in a corpus.
+    """Return the statistics of a metric for a corpus.
 
     Raises:
-        DataError: there is nothing to score, or an example lacks its prediction or its references.
+        DataError: If there is nothing to score, or an example has no prediction or no references.
     """
     check_corpus(metric.name, predictions, references)
     return metric.per_example(predictions, references)
@@ -97,7 +97,7 @@ def compute_statistics(metric: Metric, predictions: Sequence[str], references: S
 def score_statistics(
     name: str, higher_is_better: bool, statistics: Statistics, seed: int, num_resamples: int = 1000
 ) -> Score:
-    """Turn what was found in a corpus into a score, with the spread of it over examples."""
+    """Turn the statistics of a corpus into a score with standard error and interval."""
     interval = _interval(statistics, len(statistics.per_example), seed, num_resamples)
     return Score(
         metric=name,
@@ -122,21 +122,21 @@ def _interval(statistics: Statistics, num_examples: int, seed: int, num_resample
 
 
 def check_corpus(name: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    """Check that every prediction has its references, which sacrebleu would not notice.
+    """Check that every prediction has references, which sacrebleu does not check.
 
     Raises:
-        DataError: there is nothing to score, or an example lacks its prediction or its references.
+        DataError: If there is nothing to score, or an example has no prediction or no references.
     """
     if len(predictions) != len(references):
         raise DataError(
-            f"{name}: every prediction needs its references, "
-            f"found {len(predictions)} predictions and {len(references)} lists of references"
+            f"{name}: {len(predictions)} predictions but {len(references)} lists of references; every prediction needs "
+            "one list"
         )
     if not predictions:
-        raise DataError(f"{name}: nothing to score, at least one prediction is needed")
+        raise DataError(f"{name}: nothing to score; at least one prediction is needed")
     for number, answers in enumerate(references, start=1):
-        if not answers or isinstance(answers, str):  # a string would be taken for a list of its letters
+        if not answers or isinstance(answers, str):  # a string would be iterated as a list of characters
             raise DataError(
-                f"{name}: example {number} of {len(references)} needs a list of one or more references, "
-                f"found {answers!r}"
+                f"{name}: example {number} of {len(references)} has the references {answers!r}; must be a list of one "
+                "or more strings"
             )

@@ -1,10 +1,10 @@
-"""Strings as metrics compare them: what looks the same is the same, however Unicode writes it."""
+"""Normalizing strings for comparison: strings that look the same become equal."""
 
 import unicodedata
 
-# Soft hyphen, directional marks, zero-width space, word joiners, byte order mark, and the selectors of how a character
-# is drawn. The joiners of Persian, of Indic scripts and of emoji are none of them: they change what is written.
-_UNSEEN = dict.fromkeys(
+# Soft hyphen, directional marks, zero-width space, word joiner, byte order mark and variation selectors. The zero-width
+# joiner and non-joiner of Persian, Indic scripts and emoji are not included: they change what is displayed.
+_INVISIBLE = dict.fromkeys(
     map(
         ord,
         "\xad\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufe0e\ufe0f\ufeff",
@@ -13,10 +13,10 @@ _UNSEEN = dict.fromkeys(
 
 
 def compose(text: str) -> str:
-    """Return the string in Unicode's composed form (NFC): é is one character, not a letter and an accent."""
+    """Return a string in the composed Unicode form (NFC), in which é is one character."""
     return unicodedata.normalize("NFC", text)
 
 
-def visible(text: str) -> str:
-    """Return the composed string without characters that show nothing."""
-    return compose(text.translate(_UNSEEN))
+def drop_invisible(text: str) -> str:
+    """Return a string without invisible characters, in the composed Unicode form."""
+    return compose(text.translate(_INVISIBLE))

@@ -10,34 +10,35 @@ from sacrebleu.tokenizers.tokenizer_char import TokenizerChar
 from icl_eval.errors import ConfigError
 from icl_eval.metrics.local import LocalMetric, warn_of_unspaced
 from icl_eval.metrics.scoring import Statistics
-from icl_eval.metrics.spacing import find_unspaced, is_han, mostly_unspaced
+from icl_eval.metrics.spacing import find_unspaced, is_han, is_mostly_unspaced
 from icl_eval.metrics.strings import compose
 from icl_eval.metrics.translation import translation_statistics
 
 
 @dataclass(frozen=True)
 class _Words:
-    """What counts as a word."""
+    """Options that define what counts as a word."""
 
     normalized: bool
     asian_support: bool
     characters: bool
-    """Whether each character is one."""
+    """Whether each character is a word."""
 
 
 class TER(LocalMetric):
-    """Corpus TER with sacrebleu's signature: edits in a hundred reference words, so lower is better.
+    """Corpus TER with sacrebleu's signature: the number of edits per 100 reference words, so lower is better.
 
     Args:
-        normalized: tokenize punctuation and unescape entities first. None for true where references are Chinese, else
-            false; each character of other scripts without spaces between words (Japanese, Thai) is then a word.
-        no_punct: remove punctuation.
-        asian_support: let both of these treat Chinese, Japanese and Korean characters too, `normalized` each Chinese
-            character as a word. None for true where references are written without spaces and it has an effect.
-        case_sensitive: tell upper from lower case.
+        normalized: Whether to tokenize punctuation and unescape entities first. None means true for Chinese references,
+            else false; each character of other scripts without spaces between words (Japanese, Thai) is then a word.
+        no_punct: Whether to remove punctuation.
+        asian_support: Whether both options also apply to Chinese, Japanese and Korean characters; `normalized` then
+            makes each Chinese character a word. None means true if the references are written without spaces and
+            the option has an effect.
+        case_sensitive: Whether to distinguish upper and lower case.
 
     Raises:
-        ConfigError: `asian_support` without an option that it could have an effect on.
+        ConfigError: If `asian_support` is set without an option that it affects.
     """
 
     def __init__(
@@ -56,15 +57,15 @@ class TER(LocalMetric):
         self._case_sensitive = case_sensitive
 
     def check_references(self, references: Sequence[Sequence[str]]) -> None:
-        """Warn of options that take a whole reference for one word."""
+        """Warn about options that treat a whole reference as one word."""
         words, han = self._choose(references), is_han(find_unspaced(references))
         if words.characters or (han and words.normalized and words.asian_support):
             return
-        others = "leave normalized at null" if mostly_unspaced(references) else "chrf compares characters"
+        others = "leave normalized at null" if is_mostly_unspaced(references) else "chrf compares characters"
         warn_of_unspaced(self.name, references, "set normalized and asian_support to true" if han else others)
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
-        """Return edits and mean reference length, and sentence TER to show."""
+        """Return the number of edits and the mean reference length, with sentence TER per example."""
         words = self._choose(references)
         scorer: Any = sacrebleu.metrics.TER(
             normalized=words.normalized,
@@ -75,12 +76,12 @@ class TER(LocalMetric):
         if not words.characters:
             return translation_statistics(scorer, scorer, predictions, references)
         split_references = [list(map(_split, answers)) for answers in references]
-        found = translation_statistics(scorer, scorer, list(map(_split, predictions)), split_references)
-        return replace(found, signature=f"{found.signature}|split:char")
+        statistics = translation_statistics(scorer, scorer, list(map(_split, predictions)), split_references)
+        return replace(statistics, signature=f"{statistics.signature}|split:char")
 
     def _choose(self, references: Sequence[Sequence[str]]) -> _Words:
-        """Return what counts as a word; by the references alone, so that what a model says cannot change it."""
-        unspaced = mostly_unspaced(references)
+        """Return what counts as a word, chosen by the references alone, so that predictions cannot change it."""
+        unspaced = is_mostly_unspaced(references)
         characters = unspaced and self._normalized is None and not is_han(find_unspaced(references))
         normalized = unspaced and not characters if self._normalized is None else self._normalized
         asian_support = unspaced and (normalized or self._no_punct)

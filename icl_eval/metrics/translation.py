@@ -1,7 +1,7 @@
-"""Statistics of the translation metrics, extracted and scored by sacrebleu itself (Post, 2018).
+"""Statistics of translation metrics, extracted and scored by sacrebleu itself (Post, 2018).
 
-Three underscored methods of `sacrebleu.metrics.base.Metric` are used, the way `sacrebleu.significance`
-uses them: they are the only door to the statistics behind a corpus score.
+This module calls three underscored methods of `sacrebleu.metrics.base.Metric`, like `sacrebleu.significance` does,
+because sacrebleu has no public access to the statistics behind a corpus score.
 """
 
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from icl_eval.metrics.strings import compose
 def translation_statistics(
     scorer: Any, sentence_scorer: Any, predictions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> Statistics:
-    """Return the statistics of a corpus, 0 to 100 as sacrebleu counts.
+    """Return the statistics of a corpus, on sacrebleu's scale of 0 to 100.
 
     Args:
-        scorer: a `sacrebleu.metrics` object, for the corpus.
-        sentence_scorer: one with the same statistics, for the value beside each example.
-        predictions: one text an example.
-        references: one or more texts an example; their number may differ from example to example.
+        scorer: A `sacrebleu.metrics` object that scores the corpus.
+        sentence_scorer: An object with the same statistics that scores each example.
+        predictions: One string per example.
+        references: One or more strings per example; their number may differ between examples.
     """
     composed = [[compose(answer) for answer in answers] for answers in references]
-    # sacrebleu wants one list a reference position, with None where an example has no further reference.
+    # sacrebleu expects one list per reference position, padded with None for examples with fewer references
     positions = list(zip_longest(*composed))
     rows = scorer._extract_corpus_statistics(list(map(compose, predictions)), positions)
 
     def score_sums(sums: FloatArray) -> FloatArray:
-        # sacrebleu's own formula, row by row: 1,000 rows take some 10 ms, too few for a second copy of it.
+        # sacrebleu's own formula row by row: 1,000 rows take about 10 ms, not enough to justify a vectorized copy
         scores: FloatArray = np.apply_along_axis(lambda row: _score_row(scorer, row.tolist()), -1, sums)
         return scores
 
@@ -41,7 +41,7 @@ def translation_statistics(
         rows=np.array(rows, dtype=np.float64),
         score_sums=score_sums,
         per_example=tuple(_score_row(sentence_scorer, row) for row in rows),
-        signature=f"{scorer.get_signature()}|unicode:nfc",  # only known now: it holds the number of references
+        signature=f"{scorer.get_signature()}|unicode:nfc",  # known only now: it includes the number of references
     )
 
 

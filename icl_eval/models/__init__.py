@@ -1,1 +1,1 @@
-"""Language models: where weights come from, what can be known without them, and loading them."""
+"""Language models: fetch their weights, read their cards without the weights, and load them."""

@@ -1,4 +1,4 @@
-"""Models in memory: what the weights of a network are, as it stands now."""
+"""Identify the weights of a network in memory by their current contents."""
 
 import hashlib
 import json
@@ -18,16 +18,16 @@ class WeightsInMemory:
     digest: str
 
     def identify(self) -> str:
-        """Return what the weights are: `memory:sha256=DIGEST`."""
+        """Return the identity of the weights, `memory:sha256=DIGEST`."""
         return self.digest
 
 
 def digest_network(network: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Return a digest of everything that decides what a network in memory computes for a prompt.
+    """Return a digest of everything that determines the output of a network in memory for a prompt.
 
-    It covers the numbers in all tensors, the classes of all modules, both configurations and the tokenizer. What a hook
-    or a replaced `forward` computes cannot be known, so a network that has one gets a new digest each time, and no
-    earlier result is taken for its own.
+    The digest covers the numbers in all tensors, the classes of all modules, both configurations and the tokenizer. It
+    cannot cover the computation of a hook or of a replaced `forward`. A network that has one gets a new digest each
+    time, so that no earlier result is reused for it.
     """
     from icl_eval.models.states import read_state
 
@@ -50,6 +50,6 @@ def _describe_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         pieces = str(sorted(tokenizer.get_vocab().items()))
-    else:  # how the last call padded and truncated stays in it, and changes no other call
+    else:  # the padding and truncation of the last call are stored in it, but affect no other call
         pieces = json.dumps({**json.loads(backend.to_str()), "padding": None, "truncation": None})
     return f"{type(tokenizer).__qualname__}{pieces}{tokenizer.chat_template}"

@@ -1,7 +1,7 @@
-"""Owns language models: what can be known of one without its weights (its card), and loading it.
+"""Load language models, and read what can be known of one without its weights (its card).
 
-What a model is, and how long its context may be, is read from its configuration, never from its name.
-Loaded models stay for later runs in the same process, as a sweep has them, for as long as there is room.
+A model's architecture and context length are read from its configuration, never from its name. Loaded models stay in
+memory for later runs in the same process, such as the cells of a sweep, as long as there is room.
 """
 
 import gc
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
-from icl_eval.formatting import listed
+from icl_eval.formatting import list_names
 from icl_eval.models.in_memory import WeightsInMemory, digest_network
 from icl_eval.models.memory import free_bytes, is_out_of_memory
 from icl_eval.models.quiet import quiet_transformers
 from icl_eval.models.weights import ModelSpec, Weights, check_generation_config, count_bytes, resolve_weights
-from icl_eval.models.weights.fitting import check_found, check_layers, check_numbers, check_room, check_sizes
+from icl_eval.models.weights.fitting import check_layers, check_loading, check_numbers, check_room, check_sizes
 from icl_eval.models.weights.folders import read_json_object
 
 if TYPE_CHECKING:
@@ -31,46 +31,47 @@ Architecture = Literal["decoder-only", "encoder-decoder"]
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 _HEADROOM = 1.2
-"""Decoding needs room beside the weights."""
+"""Decoding needs memory in addition to the weights."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelCard:
-    """A model without its weights: enough to write and check prompts."""
+    """A model without its weights, which is enough to write and check prompts."""
 
     weights: Weights | WeightsInMemory
     config: "PreTrainedConfig"
     tokenizer: "PreTrainedTokenizerBase"
     architecture: Architecture
     max_length: int | None
-    """Number of positions that each side of the model has; None without a hard limit (relative positions)."""
+    """Number of positions of the encoder and of the decoder; None if positions are relative, without a hard limit."""
     max_encoder_length: int | None
-    """The same, of the encoder, where it has a number of its own (LED)."""
+    """Number of positions of the encoder, if it differs from the decoder's (LED)."""
     task_prefixes: Mapping[str, str]
-    """What opens the prompts of the tasks that the model was trained on, by task; from `task_specific_params`."""
+    """The prompt prefix of each task that the model was trained on, from `task_specific_params`."""
     generation: "GenerationConfig"
-    """What the model's files say about generating."""
+    """The generation config from the model's files."""
 
     @property
     def name(self) -> str:
-        """What reports call the model."""
+        """The model's name in reports."""
         return self.weights.name
 
     @property
     def identity(self) -> str:
-        """What the weights are, wherever they lie; see `Weights.identify`."""
+        """The identity of the weights, independent of where they are stored; see `Weights.identify`."""
         return self.weights.identify()
 
     def require_vectors(self, ids: Iterable[int]) -> None:
-        """Refuse a prompt with tokens that the network has no vector for; raises ModelUnavailableError."""
+        """Refuse a prompt with tokens that have no embedding in the network; raises ModelUnavailableError."""
         _refuse_unknown(self.tokenizer, self.name, _count_embeddings(self.config), ids)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LanguageModel:
-    """A loaded model; whatever runs its network gives it back as it was.
+    """A loaded model; every function that runs its network leaves it unchanged.
 
-    A network that `load_model` loads is in evaluation mode and takes no gradients; any other is run in evaluation mode.
+    A network loaded by `load_model` is in evaluation mode and needs no gradients. Any other network is switched to
+    evaluation mode while it runs.
     """
 
     network: "PreTrainedModel"
@@ -79,7 +80,7 @@ class LanguageModel:
     name: str
     max_length: int | None
     identity: str | None
-    """What the weights on disk are; None for a network that a caller has in memory."""
+    """The identity of the weights on disk; None for a network that a caller has in memory."""
     dtype: str
     device: str
 
@@ -99,12 +100,12 @@ class LanguageModel:
 
         Args:
             network: A decoder-only or encoder-decoder network of transformers. Its weights, hooks and modules may
-                change at any time: each call computes with the network as it is then.
+                change at any time: each call uses the network in its current state.
             tokenizer: Its tokenizer.
-            name: What reports call the model; None for the name that the network's configuration has.
+            name: The model's name in reports; None for the name in the network's configuration.
 
         Raises:
-            ModelUnavailableError: When the network does not complete text.
+            ModelUnavailableError: If the network does not complete text.
         """
         name = name or Path(network.config._name_or_path).name or type(network).__name__
         architecture = read_architecture(network.config, name)
@@ -121,11 +122,11 @@ class LanguageModel:
         )
 
     def pin(self) -> "LanguageModel":
-        """Return the model with the identity of what is in memory now, whatever it was loaded from."""
+        """Return the model with the identity of its current contents, no matter where it was loaded from."""
         return replace(self, identity=digest_network(self.network, self.tokenizer))
 
     def identify(self) -> str:
-        """Return what the weights are; where it is not known, a digest of what is in memory now."""
+        """Return the identity of the weights; if it is unknown, a digest of their current contents."""
         return self.identity or digest_network(self.network, self.tokenizer)
 
 
@@ -133,26 +134,26 @@ ModelSource = ModelSpec | LanguageModel
 """Where a model comes from: a specification, or a model that a caller has in memory."""
 
 _loaded: OrderedDict[tuple[ModelSpec, str, str, str], LanguageModel] = OrderedDict()
-"""The least recently used one comes first."""
+"""Loaded models by source, weights identity, dtype and device; the least recently used one comes first."""
 
 
 def load_model(source: ModelSource, dtype: str = "float32", device: str = "auto") -> LanguageModel:
     """Load a model, or return it if it is still loaded.
 
     Args:
-        source: Where its weights come from; a model in memory is returned as it is.
+        source: Where the weights come from; a model in memory is returned unchanged.
         dtype: float32, bfloat16, float16 or float64.
-        device: auto (cuda if there is one, else cpu), cpu, cuda, cuda:N or mps.
+        device: auto (cuda if available, else cpu), cpu, cuda, cuda:N or mps.
 
     Raises:
-        ConfigError: For a dtype or a device that does not exist here.
-        ModelUnavailableError: When weights cannot be fetched, read or trusted, or do not complete text.
+        ConfigError: If the dtype is unknown or the device is not available.
+        ModelUnavailableError: If the weights cannot be fetched or read, are not trusted, or do not complete text.
     """
     if isinstance(source, LanguageModel):
         return source
     device = choose_device(device)
     if dtype not in _ITEM_BYTES:
-        raise ConfigError(f"dtype={dtype!r} is not one of {', '.join(_ITEM_BYTES)}")
+        raise ConfigError(f"dtype={dtype!r}: must be one of {', '.join(_ITEM_BYTES)}")
     key = (source, resolve_weights(source, descriptions_only=True).identify(), dtype, device)
     if key not in _loaded:
         _loaded[key] = load_own(source, dtype, device)
@@ -161,7 +162,7 @@ def load_model(source: ModelSource, dtype: str = "float32", device: str = "auto"
 
 
 def read_card(spec: ModelSource) -> ModelCard:
-    """Read what can be known of a model without its weights; of a hub model, nothing else is fetched."""
+    """Read what can be known of a model without its weights; the weights of a hub model are not fetched."""
     from transformers import AutoConfig
 
     if isinstance(spec, LanguageModel):
@@ -169,7 +170,7 @@ def read_card(spec: ModelSource) -> ModelCard:
     weights = resolve_weights(spec, descriptions_only=True)
     _refuse_own_code(spec, weights)
     with _reading(weights, "config.json"):
-        config = AutoConfig.from_pretrained(weights.folder, **_local(spec))
+        config = AutoConfig.from_pretrained(weights.folder, **_local_options(spec))
     check_sizes(config, weights.name)
     architecture = read_architecture(config, weights.name)
     num_tokens = _count_embeddings(config)
@@ -190,7 +191,7 @@ def read_card(spec: ModelSource) -> ModelCard:
 
 
 def read_architecture(config: "PreTrainedConfig", name: str) -> Architecture:
-    """Tell from a configuration which sides a model has; raises ModelUnavailableError if it writes no text."""
+    """Return the architecture that a configuration describes; raises ModelUnavailableError if it writes no text."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
     own_classes = getattr(config, "auto_map", {})
@@ -204,7 +205,7 @@ def read_architecture(config: "PreTrainedConfig", name: str) -> Architecture:
 
 
 def read_max_length(config: "PreTrainedConfig") -> int | None:
-    """Tell from a configuration how many positions a model has; None if its positions are relative."""
+    """Return the number of positions in a configuration, or None if positions are relative."""
     decoder = config.get_text_config(decoder=True)
     for name in ("max_position_embeddings", "max_decoder_position_embeddings", "max_seq_len"):
         length = getattr(decoder, name, None)
@@ -214,14 +215,18 @@ def read_max_length(config: "PreTrainedConfig") -> int | None:
 
 
 def read_task_prefixes(config: "PreTrainedConfig") -> dict[str, str]:
-    """Tell from a configuration what opens the prompts of the tasks that it has parameters for."""
+    """Return the prompt prefix of each task for which a configuration has parameters."""
     params = getattr(config, "task_specific_params", None) or {}
     if not isinstance(params, dict) or not all(isinstance(options, dict) for options in params.values()):
-        raise ModelUnavailableError(f"config.json is damaged: task_specific_params={params!r} has no options by task")
+        raise ModelUnavailableError(
+            f"config.json is damaged: task_specific_params={params!r} must map each task to its options"
+        )
     prefixes = {task: options["prefix"] for task, options in params.items() if options.get("prefix")}
     for task, prefix in prefixes.items():
         if not isinstance(prefix, str):
-            raise ModelUnavailableError(f"config.json is damaged: the prefix of task {task!r} is no string: {prefix!r}")
+            raise ModelUnavailableError(
+                f"config.json is damaged: the prefix of task {task!r} must be a string, not {prefix!r}"
+            )
     return prefixes
 
 
@@ -246,12 +251,12 @@ def _read_generation(weights: Weights, config: "PreTrainedConfig") -> "Generatio
     with _reading(weights, "generation_config.json"):
         try:
             return GenerationConfig.from_pretrained(weights.folder, local_files_only=True)
-        except OSError:  # there is none: older models have it in config.json
+        except OSError:  # the file is missing: older models have these keys in config.json
             return GenerationConfig.from_model_config(config)
 
 
 def _count_embeddings(config: "PreTrainedConfig") -> int | None:
-    """Return how many tokens a network has a vector for; None where its configuration does not say."""
+    """Return the number of tokens that have an embedding; None if the configuration does not say."""
     count: Any = getattr(config.get_text_config(decoder=True), "vocab_size", None)
     return count if isinstance(count, int) else None
 
@@ -261,22 +266,24 @@ def _load_tokenizer(folder: Path, spec: ModelSpec) -> Any:
     from transformers.utils import is_protobuf_available
 
     try:
-        return AutoTokenizer.from_pretrained(folder, **_local(spec))
+        return AutoTokenizer.from_pretrained(folder, **_local_options(spec))
     except Exception as error:
-        # What transformers then tries in its stead asks for another package, which does not read it either.
+        # transformers then falls back to tiktoken and asks for that package, which cannot read the file either.
         if "tiktoken" in str(error) and any(folder.glob("*.model")) and not is_protobuf_available():
-            raise ImportError("a SentencePiece model takes protobuf to be read: pip install protobuf") from error
+            raise ImportError("reading a SentencePiece model requires protobuf: pip install protobuf") from error
         raise
 
 
 def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str, num_tokens: int | None) -> None:
-    """Refuse a tokenizer that the network cannot follow, or that a library took although it is damaged."""
+    """Refuse a tokenizer that does not fit the network, or a damaged one that transformers accepted."""
     longest, template = tokenizer.model_max_length, tokenizer.chat_template
     if isinstance(longest, bool) or not isinstance(longest, int | float) or longest <= 0:
-        raise ModelUnavailableError(f"the tokenizer of {name} is damaged: model_max_length={longest!r} is no length")
+        raise ModelUnavailableError(
+            f"the tokenizer of {name} is damaged: model_max_length={longest!r} must be a number above 0"
+        )
     if template is not None and not isinstance(template, str | dict):
-        raise ModelUnavailableError(f"the tokenizer of {name} is damaged: chat_template={template!r} is no string")
-    # Many a token was added without a vector, for padding or images, and is in no prompt: `ModelCard.require_vectors`.
+        raise ModelUnavailableError(f"the tokenizer of {name} is damaged: chat_template={template!r} must be a string")
+    # Added tokens, such as padding or images, often have no embedding; `ModelCard.require_vectors` checks prompts.
     ordinary = set(tokenizer.get_vocab().values()) - set(tokenizer.get_added_vocab().values())
     _refuse_unknown(tokenizer, name, num_tokens, ordinary)
 
@@ -284,18 +291,20 @@ def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str, num_tokens
 def _refuse_unknown(
     tokenizer: "PreTrainedTokenizerBase", name: str, num_tokens: int | None, ids: Iterable[int]
 ) -> None:
-    """Refuse tokens that the network has no vector for; raises ModelUnavailableError."""
+    """Refuse tokens that have no embedding in the network; raises ModelUnavailableError."""
     beyond = sorted({token_id for token_id in ids if num_tokens is not None and token_id >= num_tokens})
     if beyond:
-        names = listed([str(token) for token in tokenizer.convert_ids_to_tokens(beyond[:3])] + [""] * len(beyond[3:]))
+        names = list_names(
+            [str(token) for token in tokenizer.convert_ids_to_tokens(beyond[:3])] + [""] * len(beyond[3:])
+        )
         raise ModelUnavailableError(
             f"the tokenizer of {name} has {len(tokenizer):,} tokens and its network only {num_tokens:,}: {names} "
-            "cannot be read (config.json's vocab_size, or the tokenizer, is another model's)"
+            "cannot be embedded (the tokenizer, or vocab_size in config.json, belongs to another model)"
         )
 
 
 def choose_device(name: str) -> str:
-    """Return the device that `name` stands for; raises ConfigError if this machine does not have it."""
+    """Return the device for a name; raises ConfigError if this machine does not have it."""
     import torch
 
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -303,12 +312,14 @@ def choose_device(name: str) -> str:
     if name == "auto":
         return "cuda" if gpus else "cpu"
     if name not in available:
-        raise ConfigError(f"device={name!r} is not available here: auto, {', '.join(available)} are")
+        raise ConfigError(
+            f"device={name!r}: not available on this machine; must be one of auto, {', '.join(available)}"
+        )
     return name
 
 
 def needs_own_code(weights: Weights) -> bool:
-    """Tell whether a model cannot be loaded without running Python code that lies beside it."""
+    """Return whether loading a model requires running Python code that comes with it."""
     from transformers import CONFIG_MAPPING
 
     config = read_json_object(weights.folder / "config.json")
@@ -320,14 +331,14 @@ def _refuse_own_code(spec: ModelSpec, weights: Weights) -> None:
     if needs_own_code(weights) and not spec.trust_remote_code:
         model_type = read_json_object(weights.folder / "config.json").get("model_type")
         raise ModelUnavailableError(
-            f"{weights.name} runs Python code of its own (transformers does not know its model type "
-            f"{model_type}): set model.trust_remote_code=true if you trust its maker"
+            f"{weights.name} runs its own Python code (transformers does not know its model type {model_type}): set "
+            "model.trust_remote_code=true if you trust its author"
         )
 
 
 def load_own(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
-    """Load a model that the caller alone has, and may change; see `load_model`."""
-    card = read_card(spec)  # first, so that no weights are fetched for a model that is refused
+    """Load a model as a private copy, which the caller may change; see `load_model`."""
+    card = read_card(spec)  # first, so that no weights are fetched for a refused model
     weights = resolve_weights(spec)
     _check_described(spec, card, weights)
     _make_room(count_bytes(weights.folder, spec.allow_pickle, _ITEM_BYTES[dtype]), device)
@@ -347,12 +358,12 @@ def load_own(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
 
 
 def _check_described(spec: ModelSpec, card: ModelCard, weights: Weights) -> None:
-    """Refuse a configuration of a network that the files cannot fill, before room is taken for it."""
+    """Refuse a configuration that describes a larger network than the files can fill, before allocating it."""
     import torch
 
     check_layers(weights.folder, spec.allow_pickle, card.config, card.name)
     if not type(card.config).__module__.startswith("transformers."):
-        return  # building it takes code of its own
+        return  # building it would run the model's own code
     with _reading(weights, "config.json"), torch.device("meta"):
         described = _auto_class(card).from_config(card.config).num_parameters()
     check_room(weights.folder, spec.allow_pickle, described, card.name)
@@ -367,21 +378,21 @@ def _auto_class(card: ModelCard) -> Any:
 def _load_network(spec: ModelSpec, card: ModelCard, weights: Weights, dtype: str, device: str) -> "PreTrainedModel":
     import torch
 
-    with _reading(weights, "the weights", reports=False):  # we report on them ourselves, below
-        network, found = _auto_class(card).from_pretrained(
+    with _reading(weights, "the weights", reports=False):  # reported below
+        network, loading_info = _auto_class(card).from_pretrained(
             weights.folder,
             dtype=getattr(torch, dtype),
             device_map={"": device},
             use_safetensors=None if spec.allow_pickle else True,
-            ignore_mismatched_sizes=True,  # reported below; transformers would point to a report that is hidden
+            ignore_mismatched_sizes=True,  # refused below; transformers would refer to its report, which is hidden
             output_loading_info=True,
-            **_local(spec),
+            **_local_options(spec),
         )
-    check_found(card.name, network, found)
+    check_loading(card.name, network, loading_info)
     check_numbers(weights.folder, card.name, network, dtype)
     if network.generation_config and network.generation_config.max_time is not None:
         logger.warning(
-            "%s: max_time=%s of its generation config is not followed: no completion ends by the clock",
+            "%s: max_time=%s of its generation config is ignored: completions have no time limit",
             card.name,
             network.generation_config.max_time,
         )
@@ -389,18 +400,18 @@ def _load_network(spec: ModelSpec, card: ModelCard, weights: Weights, dtype: str
 
 
 def require_causal(network: "PreTrainedModel", architecture: Architecture, name: str) -> None:
-    """Raise ModelUnavailableError for a network without an encoder whose tokens see those that follow them."""
+    """Raise ModelUnavailableError for a network without an encoder whose attention is not causal."""
     if architecture == "decoder-only" and not _is_causal(network):
         raise ModelUnavailableError(
-            f"{name} is neither decoder-only nor encoder-decoder: its tokens see those that follow them"
+            f"{name} is neither decoder-only nor encoder-decoder: its tokens attend to later tokens"
         )
 
 
 def _is_causal(network: "PreTrainedModel") -> bool:
-    """Tell whether tokens see only those before them.
+    """Return whether tokens attend only to earlier tokens.
 
-    `is_decoder` is false in the configurations of encoders such as BERT, but of GPT-NeoX as well (transformers
-    5.23). Then it is tried out: do the first token's logits stay the same when the second token changes?
+    `is_decoder` is false for encoders such as BERT, but also for GPT-NeoX (transformers 5.23). In that case a trial
+    decides: the first token's logits must stay the same when the second token changes.
     """
     import torch
 
@@ -413,19 +424,19 @@ def _is_causal(network: "PreTrainedModel") -> bool:
 
 
 def _make_room(needed: int, device: str) -> None:
-    """Let go of loaded models, the least recently used first, until `needed` bytes are free."""
+    """Unload models, the least recently used first, until `needed` bytes are free."""
     while _loaded and free_bytes(device) < needed * _HEADROOM:
         _loaded.popitem(last=False)
         gc.collect()
 
 
-def _local(spec: ModelSpec) -> dict[str, Any]:
+def _local_options(spec: ModelSpec) -> dict[str, Any]:
     return {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
 
 
 @contextmanager
 def _reading(weights: Weights, what: str, reports: bool = True) -> Iterator[None]:
-    """Say in one sentence what could not be read."""
+    """Turn any error inside a block into a ModelUnavailableError that says what could not be read."""
     try:
         with quiet_transformers(reports):
             yield
@@ -434,8 +445,8 @@ def _reading(weights: Weights, what: str, reports: bool = True) -> Iterator[None
     except Exception as error:  # a damaged file can raise nearly anything in transformers and below
         if is_out_of_memory(error):
             raise ModelUnavailableError(
-                f"memory ran out while {weights.name} was loaded: take a smaller model or dtype (dtype=bfloat16 needs "
-                "half of float32), or close other programs"
+                f"memory ran out while loading {weights.name}: use a smaller model or dtype (bfloat16 needs half as "
+                "much as float32), or close other programs"
             ) from error
         reason = _first_sentence(error)
         message = f"{what} of {weights.name} cannot be read ({reason}): {weights.remedy}"
@@ -443,6 +454,6 @@ def _reading(weights: Weights, what: str, reports: bool = True) -> Iterator[None
 
 
 def _first_sentence(error: Exception) -> str:
-    """Return the first line of a library's message, and the next one where it only announces that."""
+    """Return the first line of a library's message, and the second line if the first one ends with a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -1,4 +1,4 @@
-"""Memory: how much there is, and how to tell that there was too little."""
+"""Measure free memory, and recognize errors that say it ran out."""
 
 import errno
 from pathlib import Path
@@ -7,11 +7,11 @@ _SIGNS = (
     *("allocate memory", "out of memory", "not enough memory", "alloc_failed", "bad_alloc", "memory object"),
     *("could not create a primitive", "could not create a memory"),
 )
-"""What errors of torch's allocators, cuBLAS, oneDNN and Metal have in their sentences."""
+"""Phrases in the out-of-memory errors of torch's allocators, cuBLAS, oneDNN and Metal."""
 
 
 def free_bytes(device: str) -> int:
-    """Return how much memory can still be had, or 0 where that cannot be told."""
+    """Return the number of free bytes on a device, or 0 if it is unknown."""
     if device.startswith("cuda"):
         import torch
 
@@ -25,11 +25,11 @@ def free_bytes(device: str) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out; often it is a plain RuntimeError."""
+    """Return whether an error says that memory ran out; often it is only a RuntimeError with such a message."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    if isinstance(error, OSError):  # of a file that is mapped into memory
+    if isinstance(error, OSError):  # from a memory-mapped file
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)

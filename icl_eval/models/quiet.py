@@ -1,4 +1,4 @@
-"""Owns what transformers may say on the terminal while it works for us."""
+"""Limit what transformers prints on the terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers(reports: bool = True) -> Iterator[None]:
-    """Hide progress bars, which flash by and stay behind; without `reports`, warnings about weights as well."""
+    """Hide the progress bars of transformers and, unless `reports` is set, its warnings about weights, too."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,7 +1,7 @@
-"""Switching: what we change in a network is changed for the time of a block, and then is what it was.
+"""Change attributes of a network for the duration of a block, and restore them afterwards.
 
-All of it are attributes of objects in the network. A switch names one; `switched` sets them and puts back what was
-there, also when the block fails. Between two blocks the network is the one that its caller knows.
+A switch names an attribute of an object in the network and its value; `switched` sets the attributes and restores the
+original values, even if the block fails. Outside such blocks, the network is as its caller left it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,25 +13,25 @@ from weakref import WeakKeyDictionary
 from transformers import PreTrainedModel
 
 AS_FOUND: Final = object()
-"""The value of a switch that changes nothing, and only puts back what the library changes in the block."""
+"""The value of a switch that changes nothing, but restores what transformers changes inside the block."""
 _ABSENT: Final = object()
 
 _LOCKS: "WeakKeyDictionary[PreTrainedModel, RLock]" = WeakKeyDictionary()
-"""One thread at a time: two streams may share a network."""
+"""One lock per network, since two streams in different threads may share a network."""
 
 
 class Switch(NamedTuple):
-    """One attribute, and the value that it has in a block."""
+    """An attribute and its value inside a block."""
 
     attributes: dict[str, Any]
-    """The `vars` of the object."""
+    """The `vars` of the object that has the attribute."""
     name: str
     value: object
 
 
 @contextmanager
 def switched(network: PreTrainedModel, switches: Sequence[Switch]) -> Iterator[None]:
-    """Set attributes in a network for the time of a block."""
+    """Set attributes of a network for the duration of a block."""
     with _LOCKS.setdefault(network, RLock()):
         before = [attributes.get(name, _ABSENT) for attributes, name, _ in switches]
         try:
@@ -48,17 +48,17 @@ def switched(network: PreTrainedModel, switches: Sequence[Switch]) -> Iterator[N
 
 
 def evaluation_switches(network: PreTrainedModel) -> list[Switch]:
-    """Return what puts a network into evaluation mode: no dropout, and each input is attended to as the config says."""
+    """Return the switches for evaluation mode: no dropout, and the attention type of the config for each input."""
     switches = []
     for module in network.modules():
         if module.training:
             switches.append(Switch(vars(module), "training", False))
-        if hasattr(module, "set_attention_type"):  # the library turns sparse attention into full for short inputs
+        if hasattr(module, "set_attention_type"):  # transformers switches sparse attention to full for short inputs
             switches.append(Switch(vars(module), "attention_type", AS_FOUND))
             switches += [Switch(module._modules, name, AS_FOUND) for name in module._modules]
     return switches
 
 
 def evaluating(network: PreTrainedModel) -> AbstractContextManager[None]:
-    """Let a network run in evaluation mode for the time of a block; it returns to the mode it was in."""
+    """Run a network in evaluation mode for the duration of a block, and then return it to its previous mode."""
     return switched(network, evaluation_switches(network))

@@ -1,1 +1,1 @@
-"""What a model is given: wording, placement, the model's own conventions, token ids."""
+"""Prompts: wording, placement, model-specific conventions and token ids."""

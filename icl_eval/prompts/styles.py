@@ -1,4 +1,4 @@
-r"""Styles: one wording in many forms, drawn from a small grammar, to see how much of a score is due to the form.
+r"""Styles: many formats of one wording, drawn from a small grammar, to measure how much a score depends on format.
 
     separator   ::=  "\n\n" | "\n" | "\n\n\n" | "\n---\n" | "\n###\n"        between demonstrations
     line        ::=  "\n" | " " | "\n\n" | " | " | " ; "                     between a question and its answer
@@ -7,8 +7,8 @@ r"""Styles: one wording in many forms, drawn from a small grammar, to see how mu
     names       ::=  the task's own | Q, A | Input, Output | Query, Reply    the labels
     instruction ::=  as it is | "Task: " before it | none
 
-Every combination is a form that a person might have chosen, and none says anything about the task. The idea is that of
-Sclar et al. (2024, https://arxiv.org/abs/2310.11324). A separator begins with a line break since that is what ends a
+Every combination is a plausible format, and none carries information about the task. The idea is from Sclar et al.
+(2024, https://arxiv.org/abs/2310.11324). Each separator begins with a line break, because a line break ends a
 completion.
 """
 
@@ -35,7 +35,7 @@ _INSTRUCTIONS = {"own": "{}", "task": "Task: {}", "none": ""}
 
 @dataclass(frozen=True)
 class Style:
-    """One form. A template's texts see it as `style`."""
+    """One format, which template strings see as `style`."""
 
     separator: str
     line: str
@@ -45,26 +45,26 @@ class Style:
     opening: str
 
     def label(self, side: str, own: str) -> str:
-        """Return a label with its colon; nothing for a side that has no label.
+        """Return a label with its colon; an empty string if the side has no label.
 
         Args:
             side: `question` or `answer`.
-            own: The task's label for it.
+            own: The task's label for that side.
         """
         if not own:
             return ""
         return _CASES[self.case](_NAMES[self.names].get(side, own)) + self.colon
 
     def instruction(self, own: str) -> str:
-        """Return the task's instruction as this form has it."""
+        """Return the task's instruction in this format."""
         return _INSTRUCTIONS[self.opening].format(own)
 
 
 def draw_style(variant: int) -> Style:
-    """Return one of all forms: 0 is the one of the template `labelled`, no two numbers have the same.
+    """Return the format with the given number; number 0 is the format of the template `labelled`.
 
     Raises:
-        ConfigError: When there is no form of that number.
+        ConfigError: If there is no format with that number.
     """
     styles = _all_styles()
     if not 0 <= variant < len(styles):
@@ -74,8 +74,8 @@ def draw_style(variant: int) -> Style:
 
 @cache
 def _all_styles() -> tuple[Style, ...]:
-    """Return all forms in an order that is as good as random and the same everywhere."""
+    """Return all distinct formats in a pseudorandom order that is the same on every machine."""
     combined = (Style(*parts) for parts in product(_SEPARATORS, _LINES, _COLONS, _CASES, _NAMES, _INSTRUCTIONS))
-    # Single letters are in upper case as they are.
+    # Q and A are already in upper case, so that combination would repeat a format.
     first, *others = (style for style in combined if (style.names, style.case) != ("letters", "upper"))
     return first, *sorted(others, key=lambda style: hashlib.sha256(repr(astuple(style)).encode()).digest())

@@ -1,8 +1,7 @@
-"""Templates: how an instruction, a demonstration and a question read. Where they go is decided elsewhere.
+"""Templates: the wording of instructions, demonstrations and questions.
 
-A rendered template is a set of blocks that stay apart until a placement joins them, so that a demonstration
-can be left out again, and so that an encoder-decoder model can be given some blocks on one side and some on
-the other:
+A rendered template is a set of separate blocks that a placement joins later. This makes it possible to drop a
+demonstration, and to give an encoder-decoder model some blocks on one side and the rest on the other:
 
     Translate from English to Spanish.      instruction
                                             separator
@@ -24,27 +23,29 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.styles import Style, draw_style
 from icl_eval.tasks.examples import Example, Task
-from icl_eval.tasks.sandbox import bounded, render, require_whole
+from icl_eval.tasks.sandbox import bound_environment, render, require_valid_unicode
 
 ApplyChatTemplate = Callable[[list[dict[str, str]]], str]
-"""Renders messages (`{"role": …, "content": …}`) and ends with the opening of the assistant's turn."""
+"""Renders messages (`{"role": …, "content": …}`) up to the opening of the assistant's turn."""
 
-_ENVIRONMENT = bounded(ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True))
+_ENVIRONMENT = bound_environment(
+    ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+)
 _SHOWN = 200
-"""How many characters of a text that is not accepted its message shows."""
+"""Maximum number of characters of an invalid string that an error message shows."""
 
 
 class Blocks(Protocol):
     """The parts of one rendered prompt."""
 
     def everything(self) -> str:
-        """Return all parts as one text that ends where the answer is to begin."""
+        """Return all blocks as one string that ends where the answer begins."""
 
     def examples_after_question(self) -> str:
-        """Return all parts as one text for an encoder, in the order the template asks for there."""
+        """Return all blocks as one string for an encoder, in the order that the template prescribes for encoders."""
 
     def split(self) -> tuple[str, str]:
-        """Return the instruction, and apart from it the demonstrations and the question."""
+        """Return the instruction as one string, and the demonstrations with the question as another."""
 
 
 class Template(Protocol):
@@ -52,26 +53,26 @@ class Template(Protocol):
 
     @property
     def is_chat(self) -> bool:
-        """Whether the text is a conversation, with all special tokens written out."""
+        """Whether the output is a rendered conversation that already contains all its special tokens."""
 
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> Blocks:
-        """Render one prompt's parts."""
+        """Render the blocks of one prompt."""
 
     def continuation(self, task: Task, example: Example, answer: str) -> str:
-        """Return what follows a prompt that is answered, as it follows the question of a demonstration."""
+        """Return an answer as the continuation of a prompt, formatted like the answer of a demonstration."""
 
     @property
     def question_names(self) -> set[str]:
-        """The names that a question's text uses."""
+        """The names that the question string uses."""
 
     @property
     def demonstration_names(self) -> set[str]:
-        """The names that a demonstration's texts use."""
+        """The names that the demonstration strings use."""
 
 
 @dataclass(frozen=True)
 class TextBlocks:
-    """Parts that are joined by a separator."""
+    """Blocks that are joined by a separator."""
 
     instruction: str
     demonstrations: tuple[str, ...]
@@ -84,13 +85,13 @@ class TextBlocks:
         return self._join(self.instruction, *self.demonstrations, self.question)
 
     def examples_after_question(self) -> str:
-        """Return the same, with the question before the demonstrations where the template says so."""
+        """Return all blocks joined, with the question before the demonstrations if `question_first` is set."""
         if not self.question_first:
             return self.everything()
         return self._join(self.instruction, self.question, *self.demonstrations)
 
     def split(self) -> tuple[str, str]:
-        """Return the instruction, and the demonstrations with the question."""
+        """Return the instruction as one string, and the demonstrations with the question as another."""
         return self.instruction, self._join(*self.demonstrations, self.question)
 
     def _join(self, *parts: str) -> str:
@@ -99,30 +100,30 @@ class TextBlocks:
 
 @dataclass(frozen=True)
 class TextTemplate:
-    """Wording as Jinja texts.
+    """Wording as Jinja template strings.
 
-    They see the row's fields, `instruction` and `labels` (the task's; a row's own field of that name comes
-    first) and, in `answer` and `demonstration`, the first reference as `answer`; of a template with variants also
-    the drawn `style`. A name that does not exist is an error. What a row contains is inserted as it is and never
-    expanded.
+    The strings can use the fields of the row and the task's `instruction` and `labels` (a field of the row with the
+    same name takes precedence). `answer` and `demonstration` can also use the first reference as `answer`, and a
+    template with variants can use the selected `style`. An undefined name is an error. The contents of a row are
+    inserted verbatim and never expanded.
     """
 
     instruction: str
-    """The block at the very beginning; empty for none."""
+    """The first block; an empty string if there is no instruction."""
     question: str
-    """A question, up to where its answer begins. Spaces at its end go to the answer: see `render`."""
+    """A question, up to where its answer begins. Trailing spaces are moved to the answer: see `render`."""
     answer: str
-    """What follows the question in a demonstration, with the white space before it."""
+    """The answer in a demonstration, with the white space before it."""
     demonstration: str | None
-    """A whole demonstration, where it does not read as the question followed by the answer."""
+    """A whole demonstration; None if it is the question followed by the answer."""
     separator: str
-    """Between any two blocks."""
+    """The string between any two blocks."""
     question_first: bool
-    """In an encoder, the question precedes the demonstrations. A decoder goes on from the question, so
-    there it is always last."""
+    """Whether the question precedes the demonstrations in an encoder. In a decoder it always comes last, because the
+    decoder continues it."""
     name: str = "template"
     variant: int | None = None
-    """Which form the texts' `style` has; None for a template without variants."""
+    """The number of the `style`; None for a template without variants."""
     _compiled: dict[str, jinja2.Template] = field(init=False, repr=False, default_factory=dict)
     _names: dict[str, set[str]] = field(init=False, repr=False, default_factory=dict)
     _style: dict[str, Style] = field(init=False, repr=False, default_factory=dict)
@@ -132,27 +133,27 @@ class TextTemplate:
         for part in ("instruction", "question", "answer", "demonstration", "separator"):
             text = getattr(self, part) or ""
             try:
-                require_whole(text)
+                require_valid_unicode(text)
                 self._names[part] = find_undeclared_variables(_ENVIRONMENT.parse(text))
                 self._compiled[part] = _ENVIRONMENT.from_string(text)
-            except Exception as error:  # what nests too deeply for Python is none of Jinja's errors
-                raise ConfigError(f"template.{part}: {error} (in {_shortened(text)!r})") from None
+            except Exception as error:  # not only errors of Jinja: deep nesting raises RecursionError
+                raise ConfigError(f"template.{part}: {error} (in {_shorten(text)!r})") from None
         if self.variant is not None:
             if "style" not in set().union(*self._names.values()):
                 raise ConfigError(
-                    f"template.variant={self.variant}: template '{self.name}' has no variants, since none of its "
-                    "texts uses 'style'; template=varied has"
+                    f"template.variant={self.variant}: template '{self.name}' has no variants, because none of its "
+                    "strings uses 'style'; template=varied has variants"
                 )
             self._style["style"] = draw_style(self.variant)
 
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> TextBlocks:
-        """Render one prompt's parts.
+        """Render the blocks of one prompt.
 
-        The question loses the spaces at its end: a prompt that ends in a space asks a model for a token
-        that its tokenizer would never put there, since the space belongs to the next word.
+        Trailing spaces are stripped from the question. In most tokenizers a space belongs to the following word, so
+        after a trailing space the model would have to predict a token that the tokenizer never produces there.
 
         Raises:
-            ConfigError: When the template uses a name that a row does not have.
+            ConfigError: If the template uses a name that a row does not have.
         """
         return TextBlocks(
             instruction=self._part("instruction", task, example),
@@ -163,24 +164,24 @@ class TextTemplate:
         )
 
     def continuation(self, task: Task, example: Example, answer: str) -> str:
-        """Return an answer with the white space before it, the spaces that the question has lost included."""
+        """Return an answer with the white space before it, including the spaces stripped from the question."""
         question = self._part("question", task, example)
         return question[len(question.rstrip(" ")) :] + self._part("answer", task, example, answer=answer)
 
     @property
     def question_names(self) -> set[str]:
-        """The names that a question's text uses."""
+        """The names that the question string uses."""
         return self._names["question"]
 
     @property
     def demonstration_names(self) -> set[str]:
-        """The names that a demonstration's texts use."""
+        """The names that the demonstration strings use."""
         if self.demonstration is not None:
             return self._names["demonstration"]
         return self._names["question"] | self._names["answer"]
 
     def turn(self, task: Task, example: Example) -> tuple[str, str]:
-        """Return the question and the answer of a demonstration, apart and without outer white space."""
+        """Return the question and the answer of a demonstration separately, without surrounding white space."""
         question = self._part("question", task, example)
         answer = self._part("answer", task, example, answer=example.references[0])
         return question.strip(), answer.strip()
@@ -208,7 +209,7 @@ class TextTemplate:
         }
         try:
             return render(self._compiled[part], known)
-        except Exception as error:  # a template runs user-written expressions
+        except Exception as error:  # a template evaluates user-written expressions, which can raise anything
             reason, names = str(error).rstrip("."), ", ".join(sorted(known))
             raise ConfigError(
                 f"template '{self.name}': {part}: {reason}, for example {example.id!r} of task "
@@ -216,35 +217,35 @@ class TextTemplate:
             ) from None
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 @dataclass(frozen=True)
 class ChatBlocks:
-    """A conversation: demonstrations are earlier turns of the user and the assistant."""
+    """A conversation in which demonstrations are earlier turns of the user and the assistant."""
 
     messages: tuple[Mapping[str, str], ...]
     apply_chat_template: ApplyChatTemplate
 
     def everything(self) -> str:
-        """Return the conversation as the tokenizer's own chat template renders it."""
+        """Return the conversation, rendered with the tokenizer's chat template."""
         return self.apply_chat_template([dict(message) for message in self.messages])
 
     def examples_after_question(self) -> str:
-        """Return the same text: a conversation has only one order."""
+        """Return the conversation unchanged: its turns have only one order."""
         return self.everything()
 
     def split(self) -> tuple[str, str]:
-        """Raise, since a chat template renders a conversation whole."""
+        """Raise ConfigError: a chat template renders a conversation only as a whole."""
         raise ConfigError("template: a chat template cannot be split; use placement=encoder or decoder")
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """The same wording as turns of a conversation, for models tuned on a chat format.
+    """A text template rendered as turns of a conversation, for models tuned on a chat format.
 
-    The instruction opens the first user turn, since not every chat format has a system role.
+    The instruction opens the first user turn, because not every chat format has a system role.
     """
 
     wording: TextTemplate
@@ -254,17 +255,18 @@ class ChatTemplate:
     def __post_init__(self) -> None:
         if self.wording.demonstration is not None or self.wording.question_first:
             raise ConfigError(
-                "template.chat: a demonstration is a question and an answer, and the question comes last; "
-                "take a template without 'demonstration' and 'question_first'"
+                "template.chat: in a conversation a demonstration is a question and an answer, and the question comes "
+                "last; use a template without 'demonstration' and 'question_first'"
             )
 
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> ChatBlocks:
-        """Render one prompt's turns; the last is the user's."""
+        """Render the turns of one prompt; the last is a user turn."""
         turns = []
         for shown in demonstrations:
             if not shown.references:
                 raise ConfigError(
-                    "control=no_targets: in a conversation every question has an answer; take a template without 'chat'"
+                    "control=no_targets: in a conversation every question needs an answer; use a template without "
+                    "'chat'"
                 )
             question, answer = self.wording.turn(task, shown)
             turns += [("user", question), ("assistant", answer)]
@@ -276,15 +278,15 @@ class ChatTemplate:
         return ChatBlocks(messages, self.apply_chat_template)
 
     def continuation(self, task: Task, example: Example, answer: str) -> str:
-        """Return an answer as the assistant's turn holds it."""
+        """Return an answer as the content of an assistant turn."""
         return self.wording.continuation(task, example, answer).strip()
 
     @property
     def question_names(self) -> set[str]:
-        """The names that a question's text uses."""
+        """The names that the question string uses."""
         return self.wording.question_names
 
     @property
     def demonstration_names(self) -> set[str]:
-        """The names that a demonstration's texts use."""
+        """The names that the demonstration strings use."""
         return self.wording.demonstration_names

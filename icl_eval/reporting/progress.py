@@ -4,7 +4,7 @@ import sys
 from types import TracebackType
 from typing import Any, Self
 
-from icl_eval.formatting import shown
+from icl_eval.formatting import escape_controls
 
 
 class ProgressBars:
@@ -20,7 +20,9 @@ class ProgressBars:
         bar_class = _bar_class()
         if self._hidden or bar_class is None:
             return
-        self._bars[task] = bar_class(desc=shown(task), total=total, initial=done, unit="question", dynamic_ncols=True)
+        self._bars[task] = bar_class(
+            desc=escape_controls(task), total=total, initial=done, unit="question", dynamic_ncols=True
+        )
 
     def advance(self, task: str) -> None:
         """Move a task's bar by one question."""

@@ -12,7 +12,14 @@ from icl_eval.analysis.shot_curve import ShotCurve, curve_table
 from icl_eval.analysis.sweeps import SweepAnalysis
 from icl_eval.analysis.tables import condition_keys
 from icl_eval.analysis.variance import TEST_SET, CellScore, VarianceAnalysis
-from icl_eval.formatting import format_interval, format_options, one_line, probability, short, signed
+from icl_eval.formatting import (
+    format_difference,
+    format_interval,
+    format_options,
+    format_p_value,
+    format_score,
+    join_lines,
+)
 from icl_eval.reporting.terminal import open_console, print_path
 from icl_eval.runs.behaviour import Agreement, Behaviour
 
@@ -45,25 +52,25 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(f"{name}: not in all of the runs, and not compared", style="yellow")
 
 
-def _ends(row: Mapping[str, Any], low: str, high: str, number: Callable[[float], str] = short) -> str:
+def _ends(row: Mapping[str, Any], low: str, high: str, number: Callable[[float], str] = format_score) -> str:
     return format_interval(None if row[low] is None else (row[low], row[high]), number)
 
 
 _CURVE_COLUMNS: Mapping[str, _Show] = {
     "demonstrations": lambda row: str(row["demonstrations"]),
     "draws": lambda row: str(row["draws"]),
-    "mean": lambda row: short(row["mean"]),
+    "mean": lambda row: format_score(row["mean"]),
     "95 % interval": lambda row: _ends(row, "ci95 low", "ci95 high"),
     "worst to best": lambda row: _ends(row, "worst draw", "best draw"),
     "test set ±": lambda row: "" if row["test set stderr"] is None else f"{row['test set stderr']:.2g}",
 }
 _DIFFERENCE_COLUMNS: Mapping[str, _Show] = {
-    "baseline": lambda row: short(row["baseline"]) + _arrow(row["higher_is_better"]),
-    "score": lambda row: short(row["score"]) + _arrow(row["higher_is_better"]),
-    "difference": lambda row: signed(row["difference"]),
-    "95 % interval": lambda row: _ends(row, "ci95 low", "ci95 high", signed),
-    "p": lambda row: "" if row["p"] is None else probability(row["p"]),
-    "adjusted p": lambda row: "" if row["adjusted p"] is None else probability(row["adjusted p"]),
+    "baseline": lambda row: format_score(row["baseline"]) + _arrow(row["higher_is_better"]),
+    "score": lambda row: format_score(row["score"]) + _arrow(row["higher_is_better"]),
+    "difference": lambda row: format_difference(row["difference"]),
+    "95 % interval": lambda row: _ends(row, "ci95 low", "ci95 high", format_difference),
+    "p": lambda row: "" if row["p"] is None else format_p_value(row["p"]),
+    "adjusted p": lambda row: "" if row["adjusted p"] is None else format_p_value(row["adjusted p"]),
     "better": lambda row: str(row["better"]),
     "worse": lambda row: str(row["worse"]),
 }
@@ -124,7 +131,7 @@ def _variance_table(analyses: Sequence[VarianceAnalysis]) -> Table:
     for column in ("worst", "best"):
         table.add_column(column, overflow="fold")
     for found in analyses:
-        numbers = [short(found.mean), f"{found.stdev:.2g}", f"{found.test_set_stderr:.2g}"]
+        numbers = [format_score(found.mean), f"{found.stdev:.2g}", f"{found.test_set_stderr:.2g}"]
         ends = [_named(cell) for cell in (found.worst, found.best)]
         table.add_row(*_labels(found, _names(analyses)), *numbers, *_shares(found, factors), *ends, end_section=True)
     return table
@@ -141,7 +148,7 @@ def _shares(found: VarianceAnalysis, factors: Sequence[str]) -> Iterator[str]:
 
 
 def _named(cell: CellScore) -> str:
-    return f"{short(cell.score)} {format_options(cell.options)}"
+    return f"{format_score(cell.score)} {format_options(cell.options)}"
 
 
 def _names(found: Sequence[ShotCurve | VarianceAnalysis]) -> list[str]:
@@ -218,5 +225,5 @@ def _where(found: InfluenceAnalysis) -> str:
 
 
 def _cut(text: str) -> str:
-    line = one_line(text)
+    line = join_lines(text)
     return line if len(line) <= _MAX_WIDTH else f"{line[: _MAX_WIDTH - 1]}…"

@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from icl_eval.formatting import counted, format_interval, short, shown
+from icl_eval.formatting import count_noun, escape_controls, format_interval, format_score
 from icl_eval.reporting.remarks import remarks
 from icl_eval.runs.cells import Cell, group_scores, label_cells
 from icl_eval.runs.folders import Run
@@ -44,7 +44,7 @@ def print_report(run: Run) -> None:
 
 def _title(run: RunInfo) -> Iterable[str]:
     yield run.model
-    yield counted(run.num_fewshot, "demonstration")
+    yield count_noun(run.num_fewshot, "demonstration")
     if run.control != "none":
         yield f"control {run.control}"
     yield f"template {run.template}"
@@ -53,13 +53,13 @@ def _title(run: RunInfo) -> Iterable[str]:
 def _numbers(found: MetricResult) -> tuple[str, str, str]:
     arrow = "" if found.higher_is_better else " ↓"
     stderr = "" if found.stderr is None else f"{found.stderr:.3g}"
-    return f"{short(found.score)}{arrow}", stderr, format_interval(found.ci95)
+    return f"{format_score(found.score)}{arrow}", stderr, format_interval(found.ci95)
 
 
 def print_sweep(cells: Sequence[Cell], folder: Path) -> None:
     """Print a sweep's scores: a row for each cell, called what sets it apart, a column for each task's metric."""
     columns = group_scores(cells)
-    table = Table(title=counted(len(cells), "cell"), title_justify="left")
+    table = Table(title=count_noun(len(cells), "cell"), title_justify="left")
     table.add_column("cell")
     for task, metric in columns:
         table.add_column(f"{task}\n{metric}", justify="right")
@@ -78,7 +78,7 @@ def _cell_score(cell: Cell, task: str, metric: str) -> str:
     if found is None:
         return ""
     interval = "" if found.stderr is None else f" ±{found.stderr:.2g}"
-    return f"{short(found.score)}{interval}"
+    return f"{format_score(found.score)}{interval}"
 
 
 def from_here(path: Path) -> Path:
@@ -103,12 +103,12 @@ class _Console(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as it is laid out; it is written out before its width is measured."""
-        return super().render_str(shown(text), **options)
+        return super().render_str(escape_controls(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the pieces of whatever is printed, of which some never were strings of ours."""
         for text, style, control in super().render(renderable, options):
-            yield Segment(text if control else shown(text), style, control)
+            yield Segment(text if control else escape_controls(text), style, control)
 
 
 def open_console() -> Console:

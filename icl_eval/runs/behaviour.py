@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from icl_eval.runs.records import Record
-from icl_eval.tasks.examples import normalise
+from icl_eval.tasks.examples import normalize
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Behaviour:
 def measure_behaviour(records: Iterable[Record]) -> Behaviour | None:
     """Return how often a task's outputs agree with their demonstrations; None if no prompt shows a target."""
     known = list(records)
-    shown = [[normalise(one.target) for one in record.demonstrations if one.target is not None] for record in known]
+    shown = [[normalize(one.target) for one in record.demonstrations if one.target is not None] for record in known]
     if not any(shown):
         return None
 
@@ -48,8 +48,8 @@ def measure_behaviour(records: Iterable[Record]) -> Behaviour | None:
         relevant = [(record, targets) for record, targets in chosen if targets]
         if not relevant:
             return None
-        outputs = sum(normalise(record.prediction) in targets for record, targets in relevant)
-        truths = sum(not set(map(normalise, record.targets)).isdisjoint(targets) for record, targets in relevant)
+        outputs = sum(normalize(record.prediction) in targets for record, targets in relevant)
+        truths = sum(not set(map(normalize, record.targets)).isdisjoint(targets) for record, targets in relevant)
         return Agreement(len(relevant), outputs / len(relevant), truths / len(relevant))
 
     return Behaviour(

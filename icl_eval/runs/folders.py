@@ -11,7 +11,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from icl_eval.errors import DataError, FolderInUseError
-from icl_eval.formatting import describe_error, short
+from icl_eval.formatting import describe_error, format_score
 from icl_eval.runs.choices import flatten_options
 from icl_eval.runs.records import Record, read_records
 from icl_eval.runs.reports import Report, read_report
@@ -81,7 +81,7 @@ class Run:
 
     def __repr__(self) -> str:
         scores = (
-            f"{task} {metric} {short(score.score)}"
+            f"{task} {metric} {format_score(score.score)}"
             for task, result in self.report.results.items()
             for metric, score in result.metrics.items()
         )
@@ -89,7 +89,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Return the scores without their signatures, as a notebook shows them."""
-        return str(self.scores.drop(columns="signature").to_html(index=False, float_format=short, na_rep=""))
+        return str(self.scores.drop(columns="signature").to_html(index=False, float_format=format_score, na_rep=""))
 
 
 def read_overrides(folder: Path) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import icl_eval
 from icl_eval.errors import FingerprintMismatchError
-from icl_eval.formatting import listed
+from icl_eval.formatting import list_names
 from icl_eval.runs.migration import upgrade_identity
 from icl_eval.runs.reports import write_json
 
@@ -124,6 +124,6 @@ def _require_no_results(folder: Path) -> None:
     )
     if present:
         raise FingerprintMismatchError(
-            f"{folder} contains {listed(present)} but no fingerprint.json that identifies the run; {_CHOOSE} or move "
-            "these files"
+            f"{folder} contains {list_names(present)} but no fingerprint.json that identifies the run; {_CHOOSE} or "
+            "move these files"
         )

@@ -1,1 +1,1 @@
-"""Tasks: rows of data, and the examples that they become."""
+"""Tasks: reading rows of data and mapping them to examples."""

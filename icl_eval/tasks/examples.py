@@ -1,7 +1,7 @@
-r"""Tasks: what is asked, the right answers, and the pool that demonstrations are drawn from.
+r"""Tasks: the questions, their correct answers, and the pool of demonstrations.
 
-A row of data becomes an `Example` through a mapping from field names to expressions over the row's columns,
-so that a data set is adapted by configuration and not by code:
+A row of data becomes an `Example` through a mapping from field names to expressions over the columns of the row.
+A new data set therefore needs configuration but no code:
 
     fields:                                        {"question": "2 + 2?", "answer": "so\n#### 4"}
       question: question                     ──▶   Example(inputs={"question": "2 + 2?"},
@@ -24,27 +24,26 @@ from icl_eval.errors import ConfigError, DataError
 from icl_eval.formatting import describe_error
 from icl_eval.tasks.missing_values import mark_missing, refuse_missing
 from icl_eval.tasks.rows import DataSource, Row, read_rows
-from icl_eval.tasks.sandbox import bounded, compile_expression
+from icl_eval.tasks.sandbox import bound_environment, compile_expression
 
-_ENVIRONMENT = bounded(ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined))
+_ENVIRONMENT = bound_environment(ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined))
 refuse_missing(_ENVIRONMENT)
 
 RESERVED_FIELDS = ("id", "references", "choices")
-"""Fields with a meaning of their own; every other field is an input that templates can show."""
+"""Fields with a special meaning; every other field is an input that templates can show."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One question with its right answers; in a pool, a demonstration to be."""
+    """One question with its correct answers; in a pool, a candidate demonstration."""
 
     id: str
     inputs: Mapping[str, str]
-    """What a template can show, by field name; by convention the main text is `question`."""
+    """Input strings that templates can show, by field name; by convention the main one is `question`."""
     references: tuple[str, ...]
-    """All right answers; the first is the one shown when the example is a demonstration. None of them where a
-    demonstration is to be shown without its answer."""
+    """All correct answers; a demonstration shows the first. Empty for a demonstration without an answer."""
     choices: tuple[str, ...] = ()
-    """Answers to choose from, at least one of them right; empty where the task names none."""
+    """Answers to choose from, at least one of them correct; empty if the task has no choices."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,11 +53,11 @@ class Task:
     name: str
     instruction: str
     labels: Mapping[str, str]
-    """What the two sides are called in a prompt: `{"question": "English", "answer": "Spanish"}`."""
+    """Labels of questions and answers in a prompt: `{"question": "English", "answer": "Spanish"}`."""
     pool: tuple[Example, ...]
     examples: tuple[Example, ...]
     content_hash: str
-    """Digest of the examples of both splits, wherever they are stored."""
+    """Digest of the examples of both splits, independent of where they are stored."""
 
     def __repr__(self) -> str:
         return f"<Task {self.name}: {len(self.pool)} examples in the pool, {len(self.examples)} to evaluate>"
@@ -74,7 +73,7 @@ class Task:
         instruction: str = "",
         labels: Mapping[str, str] = MappingProxyType({"question": "Question", "answer": "Answer"}),
     ) -> "Task":
-        """Return a task whose rows are in memory.
+        """Build a task from rows in memory.
 
         >>> rows = [{"country": "France", "capital": "Paris"}, {"country": "Italy", "capital": "Rome"}]
         >>> fields = {"question": "country", "references": "capital"}
@@ -83,51 +82,52 @@ class Task:
         ('Rome',)
 
         Args:
-            name: What prompts' files and reports call the task: letters, digits, `_`, `-` and `.`.
-            pool: The rows that demonstrations are drawn from, each a mapping from columns to values.
+            name: The name of the task in files and reports: letters, digits, `_`, `-` and `.`.
+            pool: The rows that demonstrations are selected from, each a mapping from columns to values.
             test: The rows to evaluate.
-            fields: For each field a column, or a Jinja expression over the columns; `references` is needed, and
-                `choices` gives the answers for `likelihood=choices`.
-            instruction: What templates show as the instruction.
-            labels: What templates call the two sides.
+            fields: A column or a Jinja expression over the columns for each field. `references` is required, and
+                `choices` provides the answers for `likelihood=choices`.
+            instruction: The instruction that templates show.
+            labels: The labels that templates put before questions and answers.
 
         Raises:
-            ConfigError: When a field's expression is not valid.
-            DataError: When a row is not what the fields expect; the message names it.
+            ConfigError: If the expression of a field is invalid.
+            DataError: If a row does not fit the fields; the message names the row.
         """
         pool_rows, test_rows = _rows_in_memory(name, "pool", pool), _rows_in_memory(name, "test", test)
         return _build_task(name, instruction, labels, pool_rows, test_rows, FieldMapping(fields))
 
 
 class FieldMapping:
-    """Turns rows into examples by evaluating one expression a field.
+    """Turns rows into examples by evaluating one expression per field.
 
-    An expression is the name of a column, whatever it looks like (`Question text`), or else a Jinja expression over
-    the columns in a sandbox (`translation.en`, `a ~ ' ' ~ b`); `row` is the whole row (`row['Question text']|trim`).
+    An expression is either the name of a column, which may contain spaces (`Question text`), or a sandboxed Jinja
+    expression over the columns (`translation.en`, `a ~ ' ' ~ b`). `row` is the whole row
+    (`row['Question text']|trim`).
     """
 
     def __init__(self, fields: Mapping[str, str]):
         if "references" not in fields:
-            raise ConfigError("fields: 'references' is missing; it says where the right answers are")
+            raise ConfigError("fields: 'references' is missing; it must give the correct answers")
         self._fields = fields
         self._expressions: dict[str, Callable[..., Any]] = {}
 
     def without_choices(self) -> "FieldMapping":
-        """Return the mapping for a pool, whose rows need no choices."""
+        """Return a copy of the mapping for the pool, whose rows need no choices."""
         return FieldMapping({name: expression for name, expression in self._fields.items() if name != "choices"})
 
     def example(self, row: Row, default_id: str) -> Example:
-        """Build the example of one row.
+        """Build an example from one row.
 
         Raises:
-            DataError: Naming file, line and field, when a field is missing, empty or not text.
+            DataError: If a field is missing, empty or not a string; the message names file, line and field.
         """
         inputs = {name: self._text(row, name) for name in self._fields if name not in RESERVED_FIELDS}
         references = self._value(row, "references")
         if isinstance(references, str):
             references = [references]
         if not isinstance(references, Sequence) or not references:
-            raise DataError(f"{row.where}: {self._describe('references')} is {_kind(references)}, {_WANTED}")
+            raise DataError(f"{row.where}: {self._describe('references')} is {_name_kind(references)}, {_WANTED}")
         for reference in references:
             self._require_text(row, "references", reference)
         choices = self._choices(row, references) if "choices" in self._fields else ()
@@ -137,15 +137,15 @@ class FieldMapping:
         choices = self._value(row, "choices")
         where = f"{row.where}: {self._describe('choices')}"
         if not isinstance(choices, list | tuple) or len(choices) < 2:
-            raise DataError(f"{where} is {_kind(choices)}, but must be a list of two or more texts")
+            raise DataError(f"{where} is {_name_kind(choices)}, but must be a list of two or more strings")
         answers: dict[str, str] = {}
         for choice in choices:
             answer = self._require_text(row, "choices", choice).strip()
             if answer in answers:
-                raise DataError(f"{where} holds {_same(answers[answer], choice)}")
+                raise DataError(f"{where} contains {_describe_repeat(answers[answer], choice)}")
             answers[answer] = choice
         if not set(choices) & set(references):
-            raise DataError(f"{where} holds no reference: {list(choices)} has none of {list(references)}")
+            raise DataError(f"{where} contains no reference: none of {list(references)} is in {list(choices)}")
         return tuple(choices)
 
     def _id(self, row: Row, default_id: str) -> str:
@@ -167,8 +167,8 @@ class FieldMapping:
             value = self._expressions[name]({"row": values, **values})
             for part in value if isinstance(value, list) else [value]:
                 if isinstance(part, jinja2.Undefined):
-                    str(part)  # StrictUndefined says what is missing when it is used
-        except Exception as error:  # an expression runs user-written code: any of Python's errors is possible
+                    str(part)  # using a StrictUndefined raises an error that names what is missing
+        except Exception as error:  # a user-written expression can raise anything
             has = ", ".join(map(str, row.values))
             reason = describe_error(error)
             raise DataError(f"{row.where}: {self._describe(name)}: {reason} (the row has: {has})") from None
@@ -177,22 +177,22 @@ class FieldMapping:
     def _compile(self, row: Row, name: str) -> Callable[..., Any]:
         try:
             return compile_expression(_ENVIRONMENT, self._fields[name])
-        except Exception as error:  # what nests too deeply for Python is none of Jinja's errors
+        except Exception as error:  # not only errors of Jinja: deep nesting raises RecursionError
             raise ConfigError(
-                f"fields.{name}: {self._fields[name]!r} is no column (the row has: {', '.join(map(str, row.values))}) "
-                f"and no expression ({error})"
+                f"fields.{name}: {self._fields[name]!r} is neither a column (the row has: "
+                f"{', '.join(map(str, row.values))}) nor an expression ({error})"
             ) from None
 
     def _require_text(self, row: Row, name: str, value: Any) -> str:
         if not isinstance(value, str):
-            raise DataError(f"{row.where}: {self._describe(name)} is {_kind(value)}, {_WANTED}")
+            raise DataError(f"{row.where}: {self._describe(name)} is {_name_kind(value)}, {_WANTED}")
         if not value.strip():
             raise DataError(f"{row.where}: {self._describe(name)} is empty")
         try:
             value.encode()
-        except UnicodeEncodeError as error:  # JSON can escape one half of a pair, and a tokenizer cannot read it
+        except UnicodeEncodeError as error:  # JSON can escape a lone surrogate, which tokenizers reject
             half = value[error.start]
-            raise DataError(f"{row.where}: {self._describe(name)} has half a character ({half!r}) in it") from None
+            raise DataError(f"{row.where}: {self._describe(name)} contains a lone surrogate ({half!r})") from None
         return value
 
     def _describe(self, name: str) -> str:
@@ -200,7 +200,7 @@ class FieldMapping:
         return f"field '{name}'" if expression == name else f"field '{name}' ({expression})"
 
 
-_WANTED = "but must be text (references: text or a list of texts)"
+_WANTED = "but must be a string (references: a string or a list of strings)"
 
 
 def load_task(
@@ -215,8 +215,8 @@ def load_task(
     """Read both splits of a task from their sources.
 
     Raises:
-        DataError: When a file or row is not what the task expects.
-        ConfigError: When a field's expression is not one.
+        DataError: If a file or row does not fit the task.
+        ConfigError: If the expression of a field is invalid.
     """
     return _build_task(name, instruction, labels, read_rows(pool), read_rows(test), FieldMapping(fields))
 
@@ -229,30 +229,30 @@ def _build_task(
     test: Sequence[Row],
     mapping: "FieldMapping",
 ) -> Task:
-    candidates = _examples(mapping.without_choices(), pool, "pool")
-    examples = _examples(mapping, test, "test")
+    candidates = _build_examples(mapping.without_choices(), pool, "pool")
+    examples = _build_examples(mapping, test, "test")
     return Task(name, instruction, labels, candidates, examples, _hash(candidates, examples))
 
 
-def normalise(text: str) -> str:
-    """Return a text after Unicode normalisation (NFKC), case folding and squeezing of white space."""
+def normalize(text: str) -> str:
+    """Normalize a string for comparison: Unicode NFKC, case folding, runs of white space collapsed to one space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _rows_in_memory(name: str, split: str, rows: Iterable[Mapping[str, Any]]) -> list[Row]:
-    found = [Row(f"{name}: row {number} of {split}", values) for number, values in enumerate(rows)]
-    for row in found:
+    numbered = [Row(f"{name}: row {number} of {split}", values) for number, values in enumerate(rows)]
+    for row in numbered:
         if not isinstance(row.values, Mapping):
             raise DataError(
                 f"{row.where}: a {type(row.values).__name__}, but every row must be a mapping from columns to values "
-                "(of a data frame: frame.to_dict('records'))"
+                "(for a data frame, pass frame.to_dict('records'))"
             )
-    if not found:
+    if not numbered:
         raise DataError(f"{name}: no rows in {split}")
-    return found
+    return numbered
 
 
-def _examples(mapping: FieldMapping, rows: Sequence[Row], split: str) -> tuple[Example, ...]:
+def _build_examples(mapping: FieldMapping, rows: Sequence[Row], split: str) -> tuple[Example, ...]:
     examples: dict[str, Example] = {}
     places: dict[str, str] = {}
     for number, row in enumerate(rows):
@@ -273,13 +273,13 @@ def _hash(*splits: Sequence[Example]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _same(choice: str, other: str) -> str:
+def _describe_repeat(choice: str, other: str) -> str:
     if choice == other:
         return f"{choice!r} twice"
-    return f"{choice!r} and {other!r}, which differ in nothing but white space at their ends"
+    return f"{choice!r} and {other!r}, which differ only in leading or trailing white space"
 
 
-def _kind(value: object) -> str:
+def _name_kind(value: object) -> str:
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
     if isinstance(value, list):
         return "a list" if value else "an empty list"

@@ -199,7 +199,7 @@ def test_the_others_stay_as_they_are_when_one_is_left_out(control, compose):
         (["leave_out=0"], "leave_out=0: must be the rank of a demonstration, 1 to num_fewshot=4"),
         (
             ["leave_out=1", "control=instruction_only"],
-            "leave_out=1: control=instruction_only shows no demonstration anyway",
+            "leave_out=1: has no effect, control=instruction_only shows no demonstrations",
         ),
     ],
 )

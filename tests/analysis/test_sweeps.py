@@ -212,7 +212,7 @@ def test_a_sweep_that_cannot_be_summed_up_does_not_end_as_if_it_were(sweep, tmp_
 
     assert outcome.exit_code == 1
     [line] = own_words(outcome)
-    assert re.fullmatch(r"icl-eval: the sweep cannot be summarised: RuntimeError: no room \(test_sweeps.py:\d+\)", line)
+    assert re.fullmatch(r"icl-eval: the sweep cannot be summarized: RuntimeError: no room \(test_sweeps.py:\d+\)", line)
     assert len(read_cells(tmp_path)) == 1
 
 
@@ -390,7 +390,7 @@ def test_a_sweep_that_cannot_be_printed_is_whole(output, exit_code, words, sweep
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["num_fewshot=range(3,3)"], "num_fewshot=range(3,3): a sweep over no value has no cells"),
+        (["num_fewshot=range(3,3)"], "num_fewshot=range(3,3): a sweep of no values"),
         (["template=glob(nothing*)"], "sweep: the sweep has no cells"),
         (
             ["num_fewshot=0,1", "hydra.sweep.subdir=below/${hydra.job.num}"],
@@ -431,3 +431,23 @@ def test_a_sweep_for_which_there_is_no_room_names_the_file_and_goes_on_when_ther
 
     assert sweep("num_fewshot=0").exit_code == 0
     assert read_sweep(tmp_path) == whole
+
+
+def test_an_interrupted_sweep_keeps_what_is_finished_and_calls_no_cell_failed(sweep, tmp_path, monkeypatch):
+    from icl_eval.evaluation import pipeline
+
+    load, attempts = pipeline.load_model, iter([None, KeyboardInterrupt()])
+
+    def be_interrupted(*arguments):
+        if error := next(attempts):
+            raise error
+        return load(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "load_model", be_interrupted)
+        outcome = sweep("num_fewshot=0,1")
+
+    assert outcome.exit_code == 130
+    assert own_words(outcome) == ["icl-eval: interrupted; repeat the command to resume"]
+    assert len(list(tmp_path.rglob("report.json"))) == 1
+    assert notes(tmp_path) == []

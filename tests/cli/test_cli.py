@@ -115,7 +115,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["likelihood=nope"], f"likelihood=nope: there is no such likelihood (known: {known('likelihood')})"),
         (["dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
         (["overflow=cut"], "overflow=cut: must be one of stop, drop"),
-        (["model.source=/nowhere/tiny"], "model.source=/nowhere/tiny does not exist (looked in {cwd})"),
+        (["model.source=/nowhere/tiny"], "model.source=/nowhere/tiny does not exist (working directory: {cwd})"),
         # values
         (["num_fewshot=many"], "num_fewshot=many: must be a whole number"),
         (["num_fewshot=1.5"], "num_fewshot=1.5: must be a whole number"),
@@ -143,13 +143,13 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["metrics=[chrf]", "metrics.chrf.beta=x"], "metrics.chrf.beta=x: Input should be a valid integer"),
         (
             ["metrics=[numeric_flexible,numeric_strict]", "metrics.numeric_strict.extraction=flexible"],
-            "metrics.numeric_strict: is called 'numeric_flexible' in a report, as metrics.numeric_flexible is; "
-            "a task can have one metric of each name, so leave one of them out",
+            "metrics.numeric_strict: its name in reports is 'numeric_flexible', like that of metrics.numeric_flexible; "
+            "the metrics of a task need different names, so leave one of them out",
         ),
         (
             ["+task.qa.metrics.loose={_target_: icl_eval.metrics.exact_match.ExactMatch, ignore_numbers: true}"],
-            "task.qa.metrics.loose: is called 'exact_match' in a report, as task.qa.metrics.exact_match is; "
-            "a task can have one metric of each name, so leave one of them out",
+            "task.qa.metrics.loose: its name in reports is 'exact_match', like that of task.qa.metrics.exact_match; "
+            "the metrics of a task need different names, so leave one of them out",
         ),
         (
             ["task.qa.metrics.exact_match.ignore_case=3"],
@@ -266,7 +266,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         ),
         (
             ["num_fewshot=8"],
-            f"task 'qa', question '{QUESTION}': a prompt of 550 tokens, with 4 new ones to come, is 298 too long "
+            f"task 'qa', question '{QUESTION}': a prompt of 550 tokens plus 4 new tokens is 298 too long "
             "for the model's 256 positions; lower num_fewshot or max_new_tokens, or set overflow=drop to leave "
             "demonstrations out",
         ),
@@ -303,7 +303,7 @@ def test_a_device_that_is_not_there_is_one_line_with_those_that_are(icl_eval, mo
     monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse_to_load)
     outcome = icl_eval("device=tpu")
     assert (outcome.exit_code, outcome.out) == (2, "")
-    assert outcome.err.startswith("icl-eval: device='tpu' is not available here: auto, cpu")
+    assert outcome.err.startswith("icl-eval: device='tpu': not available on this machine; must be one of auto, cpu")
     assert outcome.err.count("\n") == 1
 
 
@@ -314,7 +314,7 @@ ROW = b'{"id": "x", "question": "q", "references": ["a"]}\n'
     ("content", "sentence"),
     [
         (None, "{path}: no such file"),
-        (b"", "{path}: no rows in it"),
+        (b"", "{path}: contains no rows"),
         (ROW + b"not json\n", "{path}:2: not JSON (Expecting value: line 1 column 1 (char 0))"),
         ('{"question": "caf\xe9"}'.encode("latin-1"), "{path}:1: not UTF-8 (byte 0xe9 at column 18)"),
         (
@@ -428,11 +428,11 @@ def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
         (["prompt=null"], "prompt=null: must be a text, or a list of texts"),
         (["prompt=[]"], "prompt=[]: must be a text, or a list of texts"),
         (["prompt=\udcff"], "'prompt=\\udcff': not valid UTF-8"),
-        (["prompt=x", "decoder_prompt=y"], "decoder_prompt: tiny-gpt2 has no encoder; it goes on from prompt alone"),
+        (["prompt=x", "decoder_prompt=y"], "decoder_prompt: tiny-gpt2 has no encoder and only continues the prompt"),
         (["prompt=x", "dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
         (
             ["prompt=x", "max_new_tokens=256"],
-            "a prompt of 1 tokens, with 256 new ones to come, is 1 too long for the model's 256 positions; "
+            "a prompt of 1 tokens plus 256 new tokens is 1 too long for the model's 256 positions; "
             "shorten it or lower max_new_tokens",
         ),
     ],

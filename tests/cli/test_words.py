@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from icl_eval.cli.words import say
-from icl_eval.formatting import shown
+from icl_eval.formatting import escape_controls
 from icl_eval.reporting.terminal import open_console
 
 KNOWN = (
@@ -109,12 +111,11 @@ def test_each_string_of_a_sweep_is_what_was_typed(typed, texts, icl_eval_command
 
 def test_what_the_default_is_can_be_typed_also_in_a_sweep(icl_eval_command, gpt2, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        "icl_eval.commands.evaluate.evaluate_into",
-        lambda evaluation, *_: seen.append(
-            (evaluation.placement, evaluation.likelihood and evaluation.likelihood.name)
-        ),
-    )
+
+    def listen(evaluation, folder):
+        seen.append((evaluation.placement, evaluation.likelihood and evaluation.likelihood.name))
+
+    monkeypatch.setattr("icl_eval.commands.evaluate.evaluate_into", listen)
     monkeypatch.setattr("icl_eval.reporting.terminal.print_report", lambda run: None)
     words = ("task=qa", f"model.source={gpt2}", "num_fewshot=0", "placement=null", "postprocessing=null")
     icl_eval_command(*words, "experiment=null", "likelihood=null")
@@ -127,7 +128,7 @@ WRITTEN_OUT = r"\x1b]0;title\x07\x1b[2J\x9b31m\rgone\u202e"
 
 
 def test_control_characters_are_written_out_wherever_text_is_printed(capsys):
-    assert shown(f"a\tb\n{HOSTILE}") == f"a\tb\n{WRITTEN_OUT}"
+    assert escape_controls(f"a\tb\n{HOSTILE}") == f"a\tb\n{WRITTEN_OUT}"
     say(HOSTILE.replace("\r", ""))
     open_console().print(HOSTILE)
     out, err = capsys.readouterr()
@@ -135,10 +136,14 @@ def test_control_characters_are_written_out_wherever_text_is_printed(capsys):
     assert out == f"{WRITTEN_OUT}\n"
 
 
-def test_preview_and_warnings_show_the_control_characters_of_data(icl_eval_command, gpt2, tmp_path):
-    import json
+WORDS = ("one thing", "something quite different", "nothing of that kind")
 
-    rows = [{"id": f"{HOSTILE}{number}", "question": f"q{HOSTILE}", "references": ["a"]} for number in range(3)]
+
+def test_preview_and_warnings_show_the_control_characters_of_data(icl_eval_command, gpt2, tmp_path):
+    rows = [
+        {"id": f"{HOSTILE}{number}", "question": f"{WORDS[number]} {HOSTILE}", "references": [f"a{number}"]}
+        for number in range(3)
+    ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     words = [f"task.qa.{part}.path=rows.jsonl" for part in ("pool", "test")]
     outcome = icl_eval_command("preview", "task=qa", f"model.source={gpt2}", "num_fewshot=1", "limit=1", *words)

@@ -17,7 +17,7 @@ from icl_eval.commands.tour.ways import (
 )
 from icl_eval.models.loading import load_model, read_card
 from icl_eval.models.weights import ModelSpec
-from icl_eval.prompts.conventions import Asked, find_conventions
+from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 
 WAYS = ("all at once", "one by one", "by hand", "stream")
 TEXT = "Question: is the sky blue?"
@@ -37,7 +37,9 @@ def tour(icl_eval_command, tmp_path):
 
 def subject(folder, max_new_tokens=10, stop=(), asked=(), text=TEXT):
     spec = ModelSpec(str(folder))
-    return TourSubject(load_model(spec), find_conventions(read_card(spec), Asked(*asked)), text, max_new_tokens, stop)
+    return TourSubject(
+        load_model(spec), find_conventions(read_card(spec), RequestedConventions(*asked)), text, max_new_tokens, stop
+    )
 
 
 def generate(subject):
@@ -207,7 +209,7 @@ def test_law_9_every_key_of_a_tour_changes_something(change, part, tour, gpt2):
         ("num_return_sequences=-1", "num_return_sequences=-1: must be from 0 to 100"),
         (
             "max_new_tokens=255",
-            "a prompt of 2 tokens, with 255 new ones to come, is 1 too long for the model's 256 positions; shorten "
+            "a prompt of 2 tokens plus 255 new tokens is 1 too long for the model's 256 positions; shorten "
             "it or lower max_new_tokens",
         ),
     ],

@@ -257,7 +257,7 @@ def test_a_page_shows_foreign_text_as_text_and_points_every_token_to_its_numbers
         ),
         (["prompt=x", "runners_up=-1"], "runners_up=-1: must be 0 or more"),
         (["promt=x"], "unknown key 'promt'; did you mean 'prompt'? (known: "),
-        (["prompt=x", "max_new_tokens=300"], "a prompt of 1 tokens, with 300 new ones to come, is 45 too long "),
+        (["prompt=x", "max_new_tokens=300"], "a prompt of 1 tokens plus 300 new tokens is 45 too long "),
         (["-m", "prompt=x,y"], "-m: only evaluations can be swept"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

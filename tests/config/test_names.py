@@ -209,8 +209,8 @@ def test_a_metric_from_elsewhere_is_never_taken_for_one_of_ours():
 @pytest.mark.parametrize(
     ("metrics", "sentence"),
     [
-        ({"bad": {"_target_": "os.system"}}, 'bad={"name": "system"}: the name must be one of {known}'),
-        ({"bad": 3}, "bad=3: the name must be one of {known}"),
+        ({"bad": {"_target_": "os.system"}}, 'bad={"name": "system"}: its name must be one of {known}'),
+        ({"bad": 3}, "bad=3: its name must be one of {known}"),
         ({"bad": {"name": "chrf", "beta": -1}}, "bad.beta=-1: must be a whole number from 0 to 100"),
         (None, ": does not say how task 'math' was scored"),
     ],

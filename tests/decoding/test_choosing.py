@@ -134,10 +134,10 @@ def test_variates_depend_on_seed_example_and_place_alone():
         ({"temperature": float("nan")}, "temperature=nan: must be more than 0 (greedy: decoding=greedy)"),
         (
             {"temperature": 1e-40},
-            "temperature=1e-40: must be 1e-30 or more, so that float32 holds the logits divided by it "
+            "temperature=1e-40: must be 1e-30 or more, so that the divided logits fit into float32 "
             "(greedy: decoding=greedy)",
         ),
-        ({"top_k": 0}, "top_k=0: must be 1 or more, or null for all tokens"),
+        ({"top_k": 0}, "top_k=0: must be from 1 to 10000000, or null for all tokens"),
         ({"top_p": 0.0}, "top_p=0.0: must be more than 0 and at most 1, or null for all tokens"),
         ({"top_p": 1.5}, "top_p=1.5: must be more than 0 and at most 1, or null for all tokens"),
     ],

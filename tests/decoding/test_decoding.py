@@ -13,7 +13,7 @@ from icl_eval.decoding import memory as memory_module
 from icl_eval.decoding import opening as opening_module
 from icl_eval.decoding import sessions as sessions_module
 from icl_eval.decoding import stream as stream_module
-from icl_eval.decoding.memory import MAX_ROWS, automatic_batch_size
+from icl_eval.decoding.memory import MAX_ROWS, choose_batch_size
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.sessions import SplitSession
 from icl_eval.errors import ConfigError, IclEvalError
@@ -90,8 +90,8 @@ def test_a_window_of_any_length_gives_the_tokens_of_generate(monkeypatch):
 
 def test_a_network_that_cannot_go_on_from_its_cache_is_refused_in_one_line():
     message = (
-        "mamba cannot be decoded token by token: with its cache it gives other logits "
-        "(decoding=generate leaves it to the library, one prompt at a time)"
+        "mamba cannot be decoded token by token, because its logits with a key/value cache differ from those without: "
+        "use decoding=generate, which decodes one prompt at a time"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         decode(build("mamba"), [])
@@ -105,8 +105,8 @@ def test_a_network_that_fails_when_it_is_tried_is_refused_in_one_line_and_left_a
     monkeypatch.setattr(capabilities_module, "run", fail)
     error = AttributeError("no router_logits")
     message = (
-        "t5 cannot be decoded token by token: its network fails (AttributeError) "
-        "(decoding=generate leaves it to the library, one prompt at a time)"
+        "t5 cannot be decoded token by token, because its network fails (AttributeError): "
+        "use decoding=generate, which decodes one prompt at a time"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         decode(model, [])
@@ -123,9 +123,9 @@ def test_positions_that_turn_differently_beyond_some_length_are_decoded_below_it
     assert_as_generate(model, [*make_prompts(model), fits])
     longer = EncodedPrompt(Prompt("longer", None, None), (), (*fits.decoder_ids, 7))
     message = (
-        "phi3_longrope turns its positions differently beyond 45 tokens, and prompt and completion may have 46: its "
-        "cache cannot be shared across that (decoding=generate leaves it to the library, one prompt at a time; or "
-        "fewer demonstrations)"
+        "phi3_longrope switches to other rotary frequencies beyond 45 tokens (longrope), and a prompt with its "
+        "completion may have 46: use fewer demonstrations, or decoding=generate, which decodes one prompt at a time "
+        "without a shared cache"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         next(StreamDecoder(model, NEW_TOKENS).stream([fits, longer]))
@@ -140,8 +140,8 @@ def test_a_padding_token_that_positions_pass_over_is_decoded_at_the_end_of_a_pro
     assert_as_generate(model, prompts, batch_size=2)
     within = EncodedPrompt(Prompt("within", None, None), (50,), (60, pad_id, 61))
     message = (
-        f"m2m_100 does not count {model.tokenizer.convert_ids_to_tokens(pad_id)!r} in positions, and a prompt has it: "
-        "its cache cannot be shared (decoding=generate leaves it to the library, one prompt at a time)"
+        f"m2m_100 skips {model.tokenizer.convert_ids_to_tokens(pad_id)!r} in its position ids, and a prompt contains "
+        "that token: use decoding=generate, which decodes one prompt at a time without a shared cache"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         next(StreamDecoder(model, NEW_TOKENS).stream([*prompts, within]))
@@ -279,11 +279,11 @@ def test_one_prompt_that_does_not_fit_is_said_in_one_line(monkeypatch):
 
 def test_where_free_memory_cannot_be_told_as_many_rows_as_pay_are_decoded_together(monkeypatch):
     monkeypatch.setattr(memory_module, "free_bytes", lambda device: 0)
-    assert automatic_batch_size(5, 1000, "cpu") == 5
-    assert automatic_batch_size(100, 1000, "cpu") == MAX_ROWS
+    assert choose_batch_size(5, 1000, "cpu") == 5
+    assert choose_batch_size(100, 1000, "cpu") == MAX_ROWS
     monkeypatch.setattr(memory_module, "free_bytes", lambda device: 12_000)
-    assert automatic_batch_size(5, 1000, "cpu") == 3
-    assert automatic_batch_size(5, 5000, "cpu") == 1
+    assert choose_batch_size(5, 1000, "cpu") == 3
+    assert choose_batch_size(5, 5000, "cpu") == 1
 
 
 def text_prompts(model, texts):

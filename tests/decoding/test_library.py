@@ -6,7 +6,7 @@ from architectures import build
 from reference_decoding import NEW_TOKENS, decode, make_prompts
 
 from icl_eval.decoding import Completion, Token, build_decoder
-from icl_eval.decoding.library import library_inputs
+from icl_eval.decoding.library import build_inputs
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.searches import OWN_OPTIONS, Generate, known_options
 from icl_eval.errors import ConfigError
@@ -37,7 +37,7 @@ def test_the_tokens_are_those_of_generate_with_the_same_options(name, options):
 
     for prompt in prompts:
         context = len(start_ids(model)) + len(prompt.decoder_ids)
-        inputs = library_inputs(model, prompt)
+        inputs = build_inputs(model, prompt)
         expected = model.network.generate(**inputs, **options, do_sample=False, max_new_tokens=NEW_TOKENS)
         completion = found[prompt.prompt.example_id]
         assert completion.token_ids == tuple(expected[0, context:].tolist())
@@ -92,7 +92,7 @@ def test_a_network_that_our_decoder_refuses_is_decoded_by_the_library():
     found = library_decode(model, prompts, {})
 
     for prompt in prompts:
-        expected = model.network.generate(**library_inputs(model, prompt), do_sample=False, max_new_tokens=NEW_TOKENS)
+        expected = model.network.generate(**build_inputs(model, prompt), do_sample=False, max_new_tokens=NEW_TOKENS)
         assert found[prompt.prompt.example_id].token_ids == tuple(expected[0, len(prompt.decoder_ids) :].tolist())
 
 
@@ -133,15 +133,15 @@ def test_a_models_own_stop_strings_end_a_completion_besides_those_of_the_run():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"num_beems": 2}, f"options.num_beems: no option of generate; known: {', '.join(known_options())}"),
+        ({"num_beems": 2}, f"options.num_beems: not an option of generate; known: {', '.join(known_options())}"),
         (
             {"max_length": 2},
-            "options.max_length: no option of generate (a run has its own key for that, or decides it); "
+            "options.max_length: not an option of generate that can be set here (a run sets it itself); "
             f"known: {', '.join(known_options())}",
         ),
         (
             {"watermarking_config": {"bias": 2.0}},
-            "options.watermarking_config: no option of generate (a run has its own key for that, or decides it); "
+            "options.watermarking_config: not an option of generate that can be set here (a run sets it itself); "
             f"known: {', '.join(known_options())}",
         ),
         (
@@ -152,17 +152,17 @@ def test_a_models_own_stop_strings_end_a_completion_besides_those_of_the_run():
         ),
         (
             {"do_sample": True, "temperature": 0.0},
-            "decoding.options: generate refuses them: `temperature` (=0.0) has to be a strictly positive float, "
+            "decoding.options: generate rejects them: `temperature` (=0.0) has to be a strictly positive float, "
             "otherwise your next token scores will be invalid. If you're looking for greedy decoding strategies, "
             "set `do_sample=False`.",
         ),
         (
             {"do_sample": True, "temperature": 1e-40},
-            "decoding.options: generate refuses them: probability tensor contains either `inf`, `nan` or element < 0",
+            "decoding.options: generate rejects them: probability tensor contains either `inf`, `nan` or element < 0",
         ),
         (
             {"num_beams": 1, "forced_eos_token_id": 999},
-            "decoding.options: generate refuses them: index 999 is out of bounds for dimension 0 with size 200",
+            "decoding.options: generate rejects them: index 999 is out of bounds for dimension 0 with size 200",
         ),
     ],
 )

@@ -77,7 +77,7 @@ def test_texts_that_cross_a_change_of_positions_are_refused():
     scorer = LikelihoodScorer(build("phi3_longrope"))
     fits, longer = (Continuations(context, (tuple(range(100, end)),)) for end in (106, 107))
     assert len(list(scorer.score([fits]))) == 1
-    with pytest.raises(ConfigError, match=r"^phi3_longrope turns its positions differently beyond 45 tokens"):
+    with pytest.raises(ConfigError, match=r"^phi3_longrope switches to other rotary frequencies beyond 45 tokens"):
         next(scorer.score([fits, longer]))
 
 

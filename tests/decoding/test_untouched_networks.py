@@ -297,5 +297,5 @@ def test_a_hook_that_goes_by_the_place_in_a_pass_is_refused_since_passes_differ(
 
     model = build_callers("llama")
     model.network.model.layers[0].mlp.register_forward_hook(change_the_last)
-    with pytest.raises(ConfigError, match=r"^llama cannot be decoded token by token: with its cache"):
+    with pytest.raises(ConfigError, match=r"^llama cannot be decoded token by token, because its logits with"):
         decode(model, make_prompts(model))

@@ -93,7 +93,7 @@ def test_a_label_that_is_also_right_is_never_the_flipped_one():
     stuck = task_of(("yes", "no"), ("no",), ("yes",), ("no",))
     with pytest.raises(ConfigError) as error:
         shown(FlippedLabels(0), 1, stuck)
-    assert str(error.value) == "control=flipped_labels: every label of task 'answers' is a right answer of 'pool-0'"
+    assert str(error.value) == "control=flipped_labels: every label of task 'answers' is a correct answer to 'pool-0'"
 
 
 @pytest.mark.parametrize("num_fewshot", [2, 3, 9])
@@ -145,13 +145,13 @@ def test_instruction_only_shows_no_demonstration():
 @pytest.mark.parametrize(
     ("control", "references", "message"),
     [
-        (RandomTargets(0), "aaaa", "control=random_targets: in the pool of task 'answers' 'a' is the only target"),
-        (ShuffledTargets(0), "aaaa", "control=shuffled_targets: in the pool of task 'answers' 'a' is the only target"),
+        (RandomTargets(0), "aaaa", "control=random_targets: 'a' is the only target in the pool of task 'answers'"),
+        (ShuffledTargets(0), "aaaa", "control=shuffled_targets: 'a' is the only target in the pool of task 'answers'"),
         (
             FlippedLabels(0),
             "abcde",
-            "control=flipped_labels: the pool of task 'answers' has 5 distinct answers in 5 rows, which is no set of "
-            "labels (at least 2 rows for each)",
+            "control=flipped_labels: the pool of task 'answers' has 5 distinct answers in 5 rows; a set of labels "
+            "needs at least 2 rows per label",
         ),
     ],
 )
@@ -166,11 +166,11 @@ def test_a_control_that_makes_no_sense_for_a_task_is_refused(control, references
     [
         (
             ["control=shuffled_targets", "num_fewshot=1"],
-            "control=shuffled_targets: num_fewshot=1, but at least 2 are needed for it to mean anything",
+            "control=shuffled_targets: needs num_fewshot=2 or more, not 1",
         ),
         (
             ["control=no_targets", "num_fewshot=0"],
-            "control=no_targets: num_fewshot=0, but at least 1 are needed for it to mean anything",
+            "control=no_targets: needs num_fewshot=1 or more, not 0",
         ),
         (
             ["control=instruction_only", "template=plain"],
@@ -241,6 +241,6 @@ def test_a_conversation_cannot_withhold_answers(icl_eval_command, tmp_path):
     outcome = icl_eval_command(f"model.source={chatty}", "task=[qa]", "template=chat", "control=no_targets", "limit=1")
     assert (outcome.exit_code, outcome.err) == (
         2,
-        "icl-eval: control=no_targets: in a conversation every question has an answer; take a template without "
+        "icl-eval: control=no_targets: in a conversation every question needs an answer; use a template without "
         "'chat'\n",
     )

@@ -241,7 +241,7 @@ def test_balanced_keeps_its_balance_when_a_question_may_not_see_a_candidate():
     ("references", "message"),
     [
         ("xxxx", "has 1 distinct answers in 4 rows; at least 2 labels are needed"),
-        ("xyz?", "has 4 distinct answers in 4 rows, which is no set of labels (at least 2 rows for each)"),
+        ("xyz?", "has 4 distinct answers in 4 rows; a set of labels needs at least 2 rows per label"),
     ],
 )
 def test_balanced_refuses_answers_that_are_no_labels(references, message):
@@ -378,8 +378,8 @@ def test_the_most_relevant_is_last_only_where_relevance_is_measured():
     with pytest.raises(ConfigError) as error:
         order.require_sense(SELECTORS["balanced"])
     assert str(error.value) == (
-        "order=most_relevant_last: demonstrations=balanced measures no relevance; bm25, nearest and diverse do "
-        "(order=reversed puts the first selected last)"
+        "order=most_relevant_last: demonstrations=balanced measures no similarity; use bm25, nearest or diverse "
+        "(order=reversed puts the highest rank last)"
     )
 
 
@@ -425,7 +425,7 @@ def test_the_most_relevant_is_last_only_where_relevance_is_measured():
             FirstDemonstrations(),
             0,
             "topic",
-            "task.numbers.match_field: 'topic' is not a field that templates see (known: kind, question)",
+            "task.numbers.match_field: 'topic' is not an input field (known: kind, question)",
         ),
     ],
 )

@@ -93,7 +93,7 @@ def test_an_encoder_that_runs_its_own_code_is_refused_and_nobody_is_asked(gpt2, 
         config = json.loads((folder / "config.json").read_text()) | {"auto_map": {"AutoModel": "code.Acme"}} | config
         (folder / "config.json").write_text(json.dumps(config))
         (folder / "code.py").write_text("raise SystemExit('this ran')")
-    with pytest.raises(ModelUnavailableError, match=r"^demonstrations\.encoder: .*unknown runs Python code of its own"):
+    with pytest.raises(ModelUnavailableError, match=r"^demonstrations\.encoder: .*unknown runs its own Python code"):
         Encoder(ModelSpec(str(gpt2)), "cpu", source=str(tmp_path / "unknown")).embed(examples("a"))
     own = Encoder(ModelSpec(str(gpt2)), "cpu").embed(examples("a"))
     assert (Encoder(ModelSpec(str(gpt2)), "cpu", source=str(tmp_path / "known")).embed(examples("a")) == own).all()
@@ -103,7 +103,7 @@ def test_an_encoder_that_runs_its_own_code_is_refused_and_nobody_is_asked(gpt2, 
 def test_a_sentence_transformers_folder_with_modules_of_its_own_is_refused(gpt2, tmp_path, kind):
     folder = shutil.copytree(gpt2, tmp_path / "sentences")
     (folder / "modules.json").write_text(json.dumps([{"idx": 0, "path": "", "type": kind}]))
-    with pytest.raises(ModelUnavailableError, match=f"modules.json names {kind!r}, which is not of sentence_transf"):
+    with pytest.raises(ModelUnavailableError, match=f"modules.json names {kind!r}, which is not part of sentence_t"):
         Encoder(ModelSpec(str(gpt2)), "cpu", source=str(folder)).embed(examples("a"))
 
 

@@ -122,7 +122,7 @@ def test_what_cannot_be_scored_is_one_sentence():
     asked, shown = replace(ASKED, inputs={"text": "x"}), replace(SHOWN, inputs={"text": "x"})
     builder = prompt_builder(template=replace(TEMPLATE, question="{{ text }}"))
     builder = replace(builder, select=lambda example: (Demonstration(shown),))
-    with pytest.raises(ConfigError, match=r"content_free=N/A: it takes the place of the field 'question', which task"):
+    with pytest.raises(ConfigError, match=r"content_free=N/A: replaces the field 'question', which task"):
         AnswerBuilder(ChoiceLikelihood("N/A"), builder, BPE).build(asked, builder.build(asked))
     length = len(build(ReferenceLikelihood()).after_question.context.decoder_ids)
     with pytest.raises(PromptTooLongError, match=r"^task 'sky', question 'q1': prompt and longest answer are 2 tokens"):

@@ -63,7 +63,7 @@ def lint(
 
 SHOWN = (Demonstration(Example("pool-9", {"question": "Who?"}, ("she",))),)
 STOPPED = "the first reference contains a stop string, so it can never be generated in full"
-SPECIAL = "the row contains the text of a special token, which the model reads as that token"
+SPECIAL = "the row contains the text of a special token, which is encoded as that token"
 UNKNOWN = "prompts contain the unknown token: the vocabulary lacks a character"
 
 

@@ -4,7 +4,7 @@ import sacrebleu
 import scipy.stats
 
 from icl_eval.metrics import BLEU, ExactMatch, TokenF1, score
-from icl_eval.metrics.intervals import Interval, bootstrap, resampled_sums, share_interval, spread
+from icl_eval.metrics.intervals import Interval, bootstrap, resample_sums, share_interval, spread
 
 PREDICTIONS = [
     "the cat sat on the mat in the hall",
@@ -45,7 +45,7 @@ def test_the_bootstrap_is_sacrebleu_on_each_resampled_corpus():
 
 
 def test_each_resample_draws_as_many_examples_as_there_are():
-    sums = resampled_sums(np.ones((30, 2)), seed=0, num_resamples=4)
+    sums = resample_sums(np.ones((30, 2)), seed=0, num_resamples=4)
     assert sums.tolist() == [[30.0, 30.0]] * 4
 
 

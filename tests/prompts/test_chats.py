@@ -14,7 +14,7 @@ from icl_eval.models.weights.folders import digest_folder
 from icl_eval.models.weights.hub import choose_files
 from icl_eval.prompts import chats
 from icl_eval.prompts.building import Prompt
-from icl_eval.prompts.chats import chat_renderer
+from icl_eval.prompts.chats import build_chat
 from icl_eval.prompts.tokenization import encode_continuations, encode_prompt
 
 TURNS = [("user", "q1"), ("assistant", "a1"), ("user", "q2")]
@@ -41,7 +41,7 @@ def tokenizer_of(template, adds="$A"):
 def test_a_conversation_is_what_the_library_makes_of_it(name):
     shape = SHAPES[name]
     tokenizer = tokenizer_of(shape.template, shape.adds)
-    chat = chat_renderer(tokenizer)
+    chat = build_chat(tokenizer)
     messages = [{"role": role, "content": content} for role, content in TURNS]
     if "parts" in name:
         messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
@@ -58,7 +58,7 @@ def test_a_conversation_is_what_the_library_makes_of_it(name):
 
 def test_an_answer_that_follows_a_conversation_gets_no_other_beginning():
     tokenizer = tokenizer_of(CHATML, adds="<s> $A </s>")
-    prompt = Prompt("q", None, chat_renderer(tokenizer)(MESSAGES), is_chat=True)
+    prompt = Prompt("q", None, build_chat(tokenizer)(MESSAGES), is_chat=True)
     found = encode_continuations(tokenizer, encode_prompt(tokenizer, prompt), ["yes", "no"])
     assert found.context.decoder_ids == encode_prompt(tokenizer, prompt).decoder_ids
     assert [tokenizer.decode(ids) for ids in found.texts] == ["yes", "no"]
@@ -69,22 +69,22 @@ def test_an_answer_that_follows_a_conversation_gets_no_other_beginning():
     [
         (
             "{% for m in messages %}<|{{ m.role }}|>{{ m.text }}{% endfor %}" + OPENING,
-            "leaves out or changes the question of demonstration 1 ('Qx0zj'): the model would not see it; take another "
-            "template",
+            "leaves out or changes the question of demonstration 1 ('Qx0zj'), so the model would not see it; use "
+            "another template",
         ),
         (
             "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}" + OPENING,
-            "leaves out or changes the answer of demonstration 1 ('Qx1zj'): the model would not see it; take another "
-            "template",
+            "leaves out or changes the answer of demonstration 1 ('Qx1zj'), so the model would not see it; use "
+            "another template",
         ),
         (
             "{{ messages[0].content }}{{ messages[1].content }}" + OPENING,
-            "leaves out or changes the question ('Qx2zj'): the model would not see it; take another template",
+            "leaves out or changes the question ('Qx2zj'), so the model would not see it; use another template",
         ),
         (
             "{% for m in messages|reverse %}{{ m.content }}{% endfor %}" + OPENING,
-            "leaves out or changes the answer of demonstration 1 ('Qx1zj'): the model would not see it; take another "
-            "template",
+            "leaves out or changes the answer of demonstration 1 ('Qx1zj'), so the model would not see it; use "
+            "another template",
         ),
         (
             "{% for m in messages %}{% set x = m.content[0].text %}{{ m.content }}{% endfor %}" + OPENING,
@@ -92,17 +92,17 @@ def test_an_answer_that_follows_a_conversation_gets_no_other_beginning():
         ),
         (
             LOOP,
-            "does not open the assistant's turn: the text is the same with and without a generation prompt, and the "
-            "model would go on in the user's turn; take another template",
+            "does not open the assistant's turn: the output is the same with and without a generation prompt, so the "
+            "model would continue the user's turn; use another template",
         ),
         ("{{ raise_exception('no\nsystem role') }}", "failed: no system role"),
         ("{% for i in range(9**9) %}{% endfor %}", "failed: Range too big. The sandbox blocks ranges larger than "
          "MAX_RANGE (100000)."),
-        (LOOP + "{{ 'a' * 10**9 }}", "failed: it makes a string of more than 20,000,000 characters, or a list as "
-         "large"),
-        (LOOP + OPENING + "{{ ['a', 'b']|random }}", "failed: it draws at random, and a prompt must be the same every "
-         "time"),
-        (LOOP + OPENING + "{{ '\\ud800' }}", r"failed: it has half a character ('\ud800') in it"),
+        (LOOP + "{{ 'a' * 10**9 }}", "failed: it creates a string of more than 20,000,000 characters, or a list "
+         "of that size"),
+        (LOOP + OPENING + "{{ ['a', 'b']|random }}", "failed: it uses random numbers, but a prompt must be "
+         "reproducible"),
+        (LOOP + OPENING + "{{ '\\ud800' }}", r"failed: it contains a lone surrogate ('\ud800')"),
         ("{{ messages.__class__.__mro__ }}", "failed: access to attribute '__class__' of 'list' object is unsafe."),
         ("{% for %}", "cannot be read: Expected an expression, got 'end of statement block'"),
         ("{% if 1 %}" * 3000, "cannot be read: maximum recursion depth exceeded"),
@@ -110,7 +110,7 @@ def test_an_answer_that_follows_a_conversation_gets_no_other_beginning():
 )  # fmt: skip
 def test_what_loses_a_turn_or_its_opening_is_one_sentence(template, problem):
     def open_and_render():
-        return chat_renderer(tokenizer_of(template), "tiny")(MESSAGES)
+        return build_chat(tokenizer_of(template), "tiny")(MESSAGES)
 
     if problem is None:
         assert open_and_render() == "q1a1q2<|assistant|>"
@@ -122,33 +122,33 @@ def test_what_loses_a_turn_or_its_opening_is_one_sentence(template, problem):
 
 
 def test_what_a_template_takes_from_one_text_alone_is_found_in_that_text():
-    chat = chat_renderer(tokenizer_of(SHAPES["qwen3, which drops earlier thoughts"].template), "tiny")
+    chat = build_chat(tokenizer_of(SHAPES["qwen3, which drops earlier thoughts"].template), "tiny")
     with pytest.raises(ConfigError) as error:
         chat([MESSAGES[0], {"role": "assistant", "content": "hm</think>a1"}, MESSAGES[2]])
     assert str(error.value) == (
         "template=chat: the chat template of tiny leaves out or changes the answer of demonstration 1 "
-        "('hm</think>a1'): the model would not see it; take another template"
+        "('hm</think>a1'), so the model would not see it; use another template"
     )
 
 
 def test_a_template_is_chosen_by_name():
     tokenizer = tokenizer_of(CHATML)
-    assert chat_renderer(tokenizer, name="default")(MESSAGES) == SHAPES["chatml"].text
+    assert build_chat(tokenizer, name="default")(MESSAGES) == SHAPES["chatml"].text
     tokenizer.chat_template = {"default": CHATML, "short": LOOP + OPENING}
-    assert chat_renderer(tokenizer)(MESSAGES) == SHAPES["chatml"].text
-    assert chat_renderer(tokenizer, name="short")(MESSAGES).endswith("<|user|>q2<|eos|><|assistant|>")
+    assert build_chat(tokenizer)(MESSAGES) == SHAPES["chatml"].text
+    assert build_chat(tokenizer, name="short")(MESSAGES).endswith("<|user|>q2<|eos|><|assistant|>")
     with pytest.raises(ConfigError) as error:
-        chat_renderer(tokenizer, "tiny", "rag")
+        build_chat(tokenizer, "tiny", "rag")
     assert str(error.value) == "model.chat_template=rag: tiny has no such chat template (it has: default, short)"
     tokenizer.chat_template = {"short": LOOP, "rag": LOOP}
     with pytest.raises(ConfigError) as error:
-        chat_renderer(tokenizer, "tiny")
+        build_chat(tokenizer, "tiny")
     assert str(error.value) == (
         "template=chat: tiny has several chat templates; choose model.chat_template=… (rag, short)"
     )
     tokenizer.chat_template = {"short": LOOP}
     with pytest.raises(ConfigError) as error:
-        chat_renderer(tokenizer, "tiny", "short")(MESSAGES)
+        build_chat(tokenizer, "tiny", "short")(MESSAGES)
     assert str(error.value).startswith("template=chat: the chat template 'short' of tiny does not open")
 
 
@@ -217,7 +217,7 @@ def test_a_day_that_no_prompt_shows_is_refused(dated, gpt2, icl_eval_command, tm
         ((f"model.source={gpt2}", "task=qa", "model.chat_template=x"),
          "model.chat_template=x: requires prompts that are conversations (template=chat)"),
         (("stream", f"model.source={gpt2}", "prompt=a", "model.chat_template=x"),
-         "model.chat_template=x: a prompt of your own is taken as it is, and no conversation; leave it out"),
+         "model.chat_template=x: a literal prompt is not rendered with a chat template; leave it out"),
     ):  # fmt: skip
         outcome = icl_eval_command(*asked)
         assert (outcome.exit_code, outcome.err) == (2, f"icl-eval: {sentence}\n")
@@ -267,7 +267,7 @@ def test_rules_of_the_generation_config_are_in_the_report_and_said(tmp_path, icl
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["run"]["decoding"]["generation_config"] == rules
     sentence = (
-        "the generation config of ruled has rules that change what is decoded, and so scores: repetition_penalty=1.3, "
+        "the generation config of ruled has rules that change completions, and so scores: repetition_penalty=1.3, "
         "no_repeat_ngram_size=2, min_new_tokens=3\n"
     )
     assert (outcome.exit_code, outcome.err.count(sentence)) == (0, 1)

@@ -8,7 +8,7 @@ from icl_eval.errors import ConfigError
 from icl_eval.models.loading import load_model, read_card
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.building import Prompt
-from icl_eval.prompts.conventions import Asked, find_conventions
+from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 
 FAMILIES = ("prefixed_t5", "bart", "mbart", "m2m_100", "marian")
 OVERRIDES = {
@@ -98,7 +98,7 @@ def test_an_evaluation_gives_what_the_library_generates_in_either_placement(
 
 
 def conventions(folder, *asked):
-    return find_conventions(read_card(ModelSpec(str(folder))), Asked(*asked))
+    return find_conventions(read_card(ModelSpec(str(folder))), RequestedConventions(*asked))
 
 
 def test_the_first_token_stands_before_text_that_the_decoder_goes_on_from(folders):
@@ -130,20 +130,20 @@ def test_a_decoder_only_model_reads_a_prefix_in_its_own_prompt(gpt2, tmp_path):
         (
             "prefixed_t5",
             ("translation", None, None),
-            "task_prefix=translation: prefixed_t5 has no such thing (it has: summarization, translation_en_to_fr)",
+            "task_prefix=translation: unknown to prefixed_t5 (it has: summarization, translation_en_to_fr)",
         ),
-        ("bart", ("summarization", None, None), "task_prefix=summarization: bart has no such thing (it has: none)"),
+        ("bart", ("summarization", None, None), "task_prefix=summarization: unknown to bart (it has: none)"),
         (
             "marian",
             (None, None, "fr"),
-            "model.target_language=fr: marian has no such thing (it has: deu, fra)",
+            "model.target_language=fr: unknown to marian (it has: deu, fra)",
         ),
         (
             "marian",
             (None, "eng", "fra"),
             "model.source_language=eng: the tokenizer of marian does not mark the language of its input",
         ),
-        ("bart", (None, None, "fra"), "model.target_language=fra: bart has no such thing (it has: none)"),
+        ("bart", (None, None, "fra"), "model.target_language=fra: unknown to bart (it has: none)"),
     ],
 )
 def test_what_a_model_does_not_have_is_one_sentence_with_what_it_has(name, asked, sentence, folders):
@@ -157,7 +157,7 @@ def test_an_unknown_language_is_one_sentence_with_those_that_are_known(name, fol
     with pytest.raises(ConfigError) as error:
         conventions(folders[name], None, None, "xx")
     known = {"mbart": "ar_AR, cs_CZ, de_DE, en_XX", "m2m_100": "af, am, ar"}[name]
-    assert str(error.value).startswith(f"model.target_language=xx: {name} has no such thing (it has: {known}, ")
+    assert str(error.value).startswith(f"model.target_language=xx: unknown to {name} (it has: {known}, ")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_translator_that_is_not_told_what_to_write_is_refused(command, name, c
     asked = ["prompt=a"] if command == "stream" else ["task=translation_en_fr", "limit=1", "likelihood=references"]
     outcome = icl_eval_command(command, f"model.source={folders[name]}", *asked)
     sentence = (
-        f"icl-eval: model.target_language: {name} translates into several languages and has to be told which one: "
+        f"icl-eval: model.target_language: {name} translates into several languages; choose one with "
         f"model.target_language=… ({codes})\n"
     )
     assert (outcome.exit_code, outcome.err) == (2, sentence)

@@ -26,7 +26,7 @@ from icl_eval.prompts.building import (
     ShownDemonstration,
     SplitPlacement,
 )
-from icl_eval.prompts.chats import chat_renderer
+from icl_eval.prompts.chats import build_chat
 from icl_eval.prompts.templates import ChatTemplate, TextTemplate
 from icl_eval.prompts.tokenization import encode_prompt
 from icl_eval.tasks.examples import Example, Task
@@ -264,21 +264,21 @@ def test_a_prompt_says_what_it_shows_in_the_order_of_its_text():
             21,
             "stop",
             POOL,
-            "a prompt of 19 tokens, with 3 new ones to come, is 1 too long for the model's 21 positions; "
-            "lower num_fewshot or max_new_tokens, or set overflow=drop to leave demonstrations out",
+            "a prompt of 19 tokens plus 3 new tokens is 1 too long for the model's 21 positions; "
+            "lower num_fewshot or max_new_tokens, or set overflow=drop to leave out demonstrations",
         ),
         (
             9,
             "drop",
             POOL,
-            "a prompt of 7 tokens, with 3 new ones to come, is 1 too long for the model's 9 positions; "
+            "a prompt of 7 tokens plus 3 new tokens is 1 too long for the model's 9 positions; "
             "shorten it or lower max_new_tokens",
         ),
         (
             8,
             "stop",
             (),
-            "a prompt of 7 tokens, with 3 new ones to come, is 2 too long for the model's 8 positions; "
+            "a prompt of 7 tokens plus 3 new tokens is 2 too long for the model's 8 positions; "
             "shorten it or lower max_new_tokens",
         ),
     ],
@@ -316,7 +316,7 @@ def test_a_chat_prompt_begins_with_one_bos_token_whoever_writes_it(adds_bos, wri
         )
     built = evaluation("task=[qa]", "template=chat", "num_fewshot=1", "demonstrations=first")
     [plan] = built.plans
-    chat = ChatTemplate(built.template, chat_renderer(tokenizer))
+    chat = ChatTemplate(built.template, build_chat(tokenizer))
     text = chat.render(plan.task, selected(plan, plan.examples[0]), plan.examples[0]).everything()
     encoded = encode_prompt(tokenizer, Prompt("qa-test-001", None, text))
 

@@ -61,6 +61,6 @@ def test_a_template_without_variants_is_asked_for_none(varied):
     with pytest.raises(ConfigError) as refused:
         varied(3, name="labelled")
     assert str(refused.value) == (
-        "template.variant=3: template 'labelled' has no variants, since none of its texts uses 'style'; "
-        "template=varied has"
+        "template.variant=3: template 'labelled' has no variants, because none of its strings uses 'style'; "
+        "template=varied has variants"
     )

@@ -131,8 +131,8 @@ def test_a_chat_refuses_what_it_could_only_ignore(option):
     with pytest.raises(ConfigError) as error:
         ChatTemplate(dataclasses.replace(TEMPLATE, **option), conversation)
     assert str(error.value) == (
-        "template.chat: a demonstration is a question and an answer, and the question comes last; "
-        "take a template without 'demonstration' and 'question_first'"
+        "template.chat: in a conversation a demonstration is a question and an answer, and the question comes last; "
+        "use a template without 'demonstration' and 'question_first'"
     )
 
 

@@ -4,7 +4,7 @@ from tokenizers import processors
 
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.building import Prompt
-from icl_eval.prompts.chats import chat_renderer
+from icl_eval.prompts.chats import build_chat
 from icl_eval.prompts.tokenization import encode_prompt
 
 BOS, EOS = "<|bos|>", "<|eos|>"
@@ -70,13 +70,13 @@ def test_an_empty_prompt_needs_a_token_to_begin_with():
     tokenizer.bos_token = tokenizer.eos_token = None
     with pytest.raises(ConfigError) as error:
         encode_prompt(tokenizer, Prompt("q", None, ""))
-    assert str(error.value) == "an empty prompt, and the tokenizer has no beginning-of-sequence token"
+    assert str(error.value) == "the prompt is empty, and the tokenizer has no beginning-of-sequence token"
 
 
 def test_an_encoder_needs_a_token_to_read():
     with pytest.raises(ConfigError) as error:
         encode_prompt(train_bpe(), Prompt("q", "", "a b"))
-    assert str(error.value) == "an empty text for the encoder, and the tokenizer adds no token for it to read"
+    assert str(error.value) == "the encoder input is empty, and the tokenizer adds no special token to it"
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,10 @@ def test_the_separator_of_a_t5_decoder_is_one_end_of_sequence_token():
 
 def test_a_tokenizer_without_a_chat_template_and_one_with_a_broken_one_are_one_sentence():
     with pytest.raises(ConfigError) as error:
-        chat_renderer(train_bpe())
+        build_chat(train_bpe())
     assert str(error.value) == ("template=chat: this model has no chat template in its tokenizer; use another template")
     with pytest.raises(ConfigError) as error:
-        chat_renderer(train_bpe(chat_template="{{ raise_exception('no system role') }}"))(
+        build_chat(train_bpe(chat_template="{{ raise_exception('no system role') }}"))(
             [{"role": "user", "content": "q"}]
         )
     assert str(error.value) == "template=chat: the chat template of this model failed: no system role"

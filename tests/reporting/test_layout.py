@@ -10,7 +10,7 @@ from sample_runs import FIRST
 
 from icl_eval.analysis import SweepAnalysis
 from icl_eval.analysis.comparison import Comparison
-from icl_eval.formatting import short, typeset
+from icl_eval.formatting import format_score, typeset
 from icl_eval.reporting.pages.comparison_page import write_comparison_page
 from icl_eval.runs.reports import MetricResult
 
@@ -117,5 +117,5 @@ def test_a_score_reads_the_same_from_a_template_and_from_a_script(number, browse
     sample_pages.write_run(tmp_path, FIRST)
     page = browser.new_page()
     page.goto((tmp_path / "report.html").as_uri())
-    assert page.evaluate("formatted", number) == typeset(short(number))
+    assert page.evaluate("formatted", number) == typeset(format_score(number))
     page.close()

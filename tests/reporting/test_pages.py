@@ -10,7 +10,7 @@ from parsed_pages import HOSTILE, Parsed, assert_self_contained
 from sample_pages import REPORT, write_run
 from sample_runs import FIRST, SECOND
 
-from icl_eval.formatting import short
+from icl_eval.formatting import format_score
 from icl_eval.reporting.pages import rendering
 from icl_eval.reporting.pages.scales import metric_scale, nice_scale
 from icl_eval.runs.records import ShownDemonstration
@@ -162,7 +162,7 @@ def test_a_scale_ends_at_round_numbers(values, ticks):
     [(0.0625, "0.062"), (-1.5, "-1.500"), (2.0, "2.000"), (2.04, "2.0"), (99.96, "100.0"), (317239765.9, "3.17e+08")],
 )
 def test_a_score_has_the_digits_that_it_deserves(score, text):
-    assert short(score) == text
+    assert format_score(score) == text
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from icl_eval.tasks.rows import DataSource, read_rows
 
 ROW = b'{"question": "q", "references": "a"}\n'
 HEADER = b"question,references\n"
-ONE_LINE = "more than a line may have"
+ONE_LINE = "the maximum for a line"
 
 
 def bytes_of(content):
@@ -47,38 +47,41 @@ def twice(path):
 INVALID = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
 
 DATA = {
-    "binary.jsonl": (bytes_of(bytes(range(256))), ":1: a NUL at column 1, which is in no text"),
+    "binary.jsonl": (bytes_of(bytes(range(256))), ":1: a NUL character at column 1 (UTF-16 is not supported)"),
     "utf-16.jsonl": (
         bytes_of(ROW.decode().encode("utf-16")),
-        ":1: not UTF-8 (byte 0xff at column 1; UTF-16 is not read)",
+        ":1: not UTF-8 (byte 0xff at column 1; UTF-16 is not supported)",
     ),
-    "utf-16-le.csv": (bytes_of(HEADER.decode().encode("utf-16-le")), ":1: a NUL at column 2, which is in no text"),
+    "utf-16-le.csv": (
+        bytes_of(HEADER.decode().encode("utf-16-le")),
+        ":1: a NUL character at column 2 (UTF-16 is not supported)",
+    ),
     "latin.csv": (bytes_of(HEADER + b"caf\xe9,a\n"), ":2: not UTF-8 (byte 0xe9 at column 4)"),
-    "nul.csv": (bytes_of(HEADER + b"a\0,b\n"), ":2: a NUL at column 2"),
+    "nul.csv": (bytes_of(HEADER + b"a\0,b\n"), ":2: a NUL character at column 2"),
     "cr.jsonl": (bytes_of(ROW.replace(b"\n", b"\r") * 2), ":1: a carriage return (CR) within the line"),
     "array.jsonl": (bytes_of(b"[" + ROW.strip() + b"]"), ":1: a list, but every line must be a JSON object"),
     "pretty.jsonl": (bytes_of(ROW.replace(b"{", b"{\n")), ":1: not JSON ("),
-    "deep.jsonl": (bytes_of(b'{"question": ' + b"[" * 100_000), ":1: not JSON that can be read (nested too deeply)"),
+    "deep.jsonl": (bytes_of(b'{"question": ' + b"[" * 100_000), ":1: JSON that is nested too deeply to be read"),
     "digits.jsonl": (bytes_of(b'{"question": ' + b"9" * 5000 + b"}"), ":1: not JSON (Exceeds the limit"),
     "twice.jsonl": (
         bytes_of(ROW.replace(b"{", b'{"question": "r", ')),
-        ":1: the key 'question' is there more than once",
+        ":1: the key 'question' occurs more than once",
     ),
     "nan.jsonl": (bytes_of(ROW.replace(b'"q"', b"NaN")), ":1: field 'question' is NaN"),
     "null.jsonl": (bytes_of(ROW + ROW.replace(b'"a"', b"[null]")), ":2: field 'references' is null"),
     "id.jsonl": (bytes_of(ROW.replace(b"{", b'{"id": true, ')), ":1: field 'id' is a boolean"),
     "torn.jsonl": (bytes_of((ROW * 2)[:-9]), ":2: not JSON ("),
-    "empty.jsonl": (bytes_of(b""), ": no rows in it"),
+    "empty.jsonl": (bytes_of(b""), ": contains no rows"),
     "packed.jsonl": (bytes_of(gzip.compress(ROW)), ":1: not UTF-8 (byte 0x8b at column 2)"),
     "packed.jsonl.gz": (
         bytes_of(gzip.compress(ROW)),
-        ": a file of rows has a name that ends in .jsonl, .csv or .parquet",
+        ": the name of a file of rows must end in .jsonl, .csv or .parquet",
     ),
-    "rows.json": (bytes_of(ROW), ": a file of rows has a name that ends in .jsonl, .csv or .parquet"),
-    "header.csv": (bytes_of(HEADER), ": no rows in it"),
+    "rows.json": (bytes_of(ROW), ": the name of a file of rows must end in .jsonl, .csv or .parquet"),
+    "header.csv": (bytes_of(HEADER), ": contains no rows"),
     "many.csv": (  # to count each name among all would take minutes
         bytes_of(",".join([*map(str, range(100_000)), "99999"]).encode() + b"\n"),
-        ":1: the column '99999' is there more than once",
+        ":1: the column '99999' occurs more than once",
     ),
     "quote.csv": (bytes_of(HEADER + b'"a,b\n'), ":2: not CSV (unexpected end of data)"),
     "semicolons.csv": (
@@ -94,11 +97,11 @@ DATA = {
     "random.csv": (lambda path: path.symlink_to("/dev/urandom"), ": a pipe or a device, but rows are read from files"),
     "loop.jsonl": (lambda path: path.symlink_to(path.name), ": cannot be read (Too many levels of symbolic links)"),
     "nothing.jsonl": (lambda path: None, ": no such file"),
-    "endless.jsonl": (sparse(100 * 2**30), ": 100 GiB, but a file of rows may have 2 GiB; split it"),
-    "line.jsonl": (sparse(2**30), f":1: longer than 64 MiB, which is {ONE_LINE}"),
+    "endless.jsonl": (sparse(100 * 2**30), ": 100 GiB, but a file of rows may have at most 2 GiB; split it"),
+    "line.jsonl": (sparse(2**30), f":1: longer than 64 MiB, {ONE_LINE}"),
     "text.parquet": (bytes_of(b"question"), ": not Parquet ("),
     "empty.parquet": (bytes_of(b""), ": not Parquet (Parquet file size is 0 bytes)"),
-    "none.parquet": (table_of(question=pa.array([], pa.string())), ": no rows in it"),
+    "none.parquet": (table_of(question=pa.array([], pa.string())), ": contains no rows"),
     "bytes.parquet": (table_of(question=[b"q"], references=["a"]), "[0]: field 'question' is a bytes"),
     "null.parquet": (table_of(question=["q", None], references=["a", "a"]), "[1]: field 'question' is null"),
     "float.parquet": (table_of(question=[1.0], references=["a"]), "[0]: field 'question' is a number"),
@@ -107,10 +110,10 @@ DATA = {
         "[0]: cannot be read (date value out of range)",
     ),
     "invalid.parquet": (table_of(question=INVALID), "[0]: cannot be read ('utf-8' codec can't decode byte 0xff"),
-    "twice.parquet": (twice, ": the column 'question' is there more than once"),
+    "twice.parquet": (twice, ": the column 'question' occurs more than once"),
     "million.parquet": (
         table_of(question=repeated("q", 1_000_001)),
-        ": 1000001 rows, more than max_rows=1000000; take a part of them, or raise 'max_rows', the key beside 'path'",
+        ": 1000001 rows, more than max_rows=1000000; use a part of them, or raise 'max_rows', a key next to 'path'",
     ),
 }
 
@@ -198,7 +201,7 @@ def test_as_many_rows_as_max_rows_are_read(ending, tmp_path):
     else:
         path.write_bytes(ROW * 3 if ending == "jsonl" else HEADER + b"a,b\n" * 3)
     assert len(read_rows(DataSource(str(path), max_rows=3))) == 3
-    with pytest.raises(DataError, match=r"more than max_rows=2; take a part of them, or raise 'max_rows'"):
+    with pytest.raises(DataError, match=r"more than max_rows=2; use a part of them, or raise 'max_rows'"):
         read_rows(DataSource(str(path), max_rows=2))
 
 
@@ -208,7 +211,7 @@ def test_a_parquet_file_that_unpacks_without_an_end_is_read_to_the_bound_only(tm
     parquet.write_table(pa.table({"nested": [{"texts": ["x" * 500_000]}] * 30, "question": repeated("q", 30)}), path)
     with pytest.raises(DataError) as error:
         read_rows(DataSource(str(path)))
-    assert str(error.value) == f"{path}[19]: up to here more than 9.54 MiB, unpacked; split the file"
+    assert str(error.value) == f"{path}[19]: the rows up to here exceed 9.54 MiB uncompressed; split the file"
 
 
 def test_a_data_set_of_a_folder_is_looked_at_before_it_is_loaded(tmp_path):

@@ -59,7 +59,7 @@ def test_an_expression_can_say_what_stands_for_a_missing_value(expression, expec
     assert question(expression) == expected
 
 
-NULL = "'null' is null; say what stands in its place: null or '…'"
+NULL = "'null' is null; give a replacement: null or '…'"
 
 
 @pytest.mark.parametrize(
@@ -80,25 +80,25 @@ NULL = "'null' is null; say what stands in its place: null or '…'"
         ("choices[null]", NULL),
         ("choices[null|int]", NULL),
         ("null or null", NULL),
-        ("a ~ nan", "'nan' is NaN; say what stands in its place: nan or '…'"),
-        ("parts ~ ''", "'parts' is null; say what stands in its place: parts or '…'"),
-        ("parts|join", "'parts' is null; say what stands in its place: parts or '…'"),
-        ("nested.labels[nested.labels.index(nested.label)]", "'nested' is null; say what stands in its place"),
-        ("a ~ bytes", "'bytes' is bytes, which are no text"),
-        ("choices[unlabelled]", "-1 is no place in a list (allowed: 0 to 1)"),
-        ("choices[unlabelled|int]", "-1 is no place in a list (allowed: 0 to 1)"),
-        ("choices[one + 1]", "2 is no place in a list (allowed: 0 to 1)"),
-        ("choices[whole]", "1.0 is no place in a list (allowed: 0 to 1)"),
-        ("choices[a]", "'x' is no place in a list (allowed: 0 to 1)"),
+        ("a ~ nan", "'nan' is NaN; give a replacement: nan or '…'"),
+        ("parts ~ ''", "'parts' is null; give a replacement: parts or '…'"),
+        ("parts|join", "'parts' is null; give a replacement: parts or '…'"),
+        ("nested.labels[nested.labels.index(nested.label)]", "'nested' is null; give a replacement"),
+        ("a ~ bytes", "'bytes' is bytes, not a string"),
+        ("choices[unlabelled]", "-1 is not a valid index (allowed: 0 to 1)"),
+        ("choices[unlabelled|int]", "-1 is not a valid index (allowed: 0 to 1)"),
+        ("choices[one + 1]", "2 is not a valid index (allowed: 0 to 1)"),
+        ("choices[whole]", "1.0 is not a valid index (allowed: 0 to 1)"),
+        ("choices[a]", "'x' is not a valid index (allowed: 0 to 1)"),
         ("choices[5]", "list object has no element 5"),
-        ("choices[unlabelled:]|first", "-1 is no place to begin or end at (allowed: 0 and more)"),
-        ("choices['ax'.index(empty)]", "an empty string is looked for, which is in every string"),
+        ("choices[unlabelled:]|first", "-1 is not a valid slice bound (allowed: 0 or more)"),
+        ("choices['ax'.index(empty)]", "the search string is empty, and every string contains it"),
         ("choices['ax'.find(null)]", NULL),
-        ("choices['AB'.find(a)]", "-1 is no place in a list (allowed: 0 to 1)"),
-        ("choices[empty|int]", "'' is no whole number"),
-        ("choices[half|int]", "1.5 is no whole number"),
-        ("choices['1.7'|int]", "'1.7' is no whole number"),
-        ("empty|float ~ a", "'' is no number"),
+        ("choices['AB'.find(a)]", "-1 is not a valid index (allowed: 0 to 1)"),
+        ("choices[empty|int]", "'' is not a whole number"),
+        ("choices[half|int]", "1.5 is not a whole number"),
+        ("choices['1.7'|int]", "'1.7' is not a whole number"),
+        ("empty|float ~ a", "'' is not a number"),
         ("none_such or 'none'", "'none_such' is undefined"),
     ],
 )

@@ -5,13 +5,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from icl_eval.tasks import sandbox
 
 LIBRARY = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, extensions=["jinja2.ext.loopcontrols"])
-ENVIRONMENT = sandbox.bounded(LIBRARY)
+ENVIRONMENT = sandbox.bound_environment(LIBRARY)
 VALUES = {"text": "One two.", "rows": [{"n": 3, "word": "b"}, {"n": 1, "word": "a"}], "half": "\ud800"}
-LARGE = "it makes a string of more than 20,000,000 characters, or a list as large"
-MANY = "it makes strings of more than 100,000,000 characters"
+LARGE = "it creates a string of more than 20,000,000 characters, or a list of that size"
+MANY = "it creates strings of more than 100,000,000 characters in total"
 LONG = "it takes more than 0.2 s of processor time"
-CHANCE = "it draws at random, and a prompt must be the same every time"
-NUMBER = "it makes a number of more than 10,000 bits"
+CHANCE = "it uses random numbers, but a prompt must be reproducible"
+NUMBER = "it creates a number of more than 10,000 bits"
 BIG = "(['a' * 1000000] * 1000)"
 DOUBLED = "{{% set s = namespace(x='aaaaaaaaaa') %}}{{% for i in range(60) %}}{{% set s.x = {} %}}{{% endfor %}}"
 
@@ -72,10 +72,10 @@ def test_what_stays_within_bounds_is_what_the_library_renders(text):
         ("{{ 1.5|round(1000000000) }}", LARGE),
         ("{{ range(10)|random }}", CHANCE),
         ("{{ lipsum() }}", CHANCE),
-        ("{{ rows|map('upper') }}", "it prints an object of Python (<generator object sync_do_map>)"),
-        ("{{ 'x' ~ range }}", "it prints an object of Python (<function safe_range>)"),
-        ("{{ range|string }}", "it prints an object of Python (<function safe_range>)"),
-        ("{{ half }}", r"it has half a character ('\ud800') in it"),
+        ("{{ rows|map('upper') }}", "it prints a Python object (<generator object sync_do_map>)"),
+        ("{{ 'x' ~ range }}", "it prints a Python object (<function safe_range>)"),
+        ("{{ range|string }}", "it prints a Python object (<function safe_range>)"),
+        ("{{ half }}", r"it contains a lone surrogate ('\ud800')"),
     ],
 )
 def test_what_goes_beyond_is_refused_before_it_is_made(text, sentence, monkeypatch):

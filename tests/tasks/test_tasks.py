@@ -39,8 +39,8 @@ def test_a_task_is_read_from_jsonl_and_csv_with_mapped_columns(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "{path}: no rows in it"),
-        (b"\n \n", "{path}: no rows in it"),
+        (b"", "{path}: contains no rows"),
+        (b"\n \n", "{path}: contains no rows"),
         (f"{ROW}\nnot json\n".encode(), "{path}:2: not JSON (Expecting value: line 1 column 1 (char 0))"),
         (b"[1]\n", "{path}:1: a list, but every line must be a JSON object"),
         ('{"question": "caf\xe9"}'.encode("latin-1"), "{path}:1: not UTF-8 (byte 0xe9 at column 18)"),
@@ -48,13 +48,13 @@ def test_a_task_is_read_from_jsonl_and_csv_with_mapped_columns(tmp_path):
             b'{"question": "q"}\n',
             "{path}:1: field 'references': 'references' is undefined (the row has: question)",
         ),
-        (b'{"question": 5, "references": ["a"]}', "{path}:1: field 'question' is a number, but must be text"),
-        (b'{"question": null, "references": ["a"]}', "{path}:1: field 'question' is null, but must be text"),
-        (b'{"question": NaN, "references": "a"}', "{path}:1: field 'question' is NaN, but must be text"),
+        (b'{"question": 5, "references": ["a"]}', "{path}:1: field 'question' is a number, but must be a string"),
+        (b'{"question": null, "references": ["a"]}', "{path}:1: field 'question' is null, but must be a string"),
+        (b'{"question": NaN, "references": "a"}', "{path}:1: field 'question' is NaN, but must be a string"),
         (b'{"question": " ", "references": ["a"]}', "{path}:1: field 'question' is empty"),
         (
             rb'{"question": "cut \ud83d", "references": ["a"]}',
-            r"{path}:1: field 'question' has half a character ('\ud83d') in it",
+            r"{path}:1: field 'question' contains a lone surrogate ('\ud83d')",
         ),
         (b'{"question": "q", "references": []}', "{path}:1: field 'references' is an empty list"),
         (b'{"question": "q", "references": [1]}', "{path}:1: field 'references' is a number"),
@@ -66,10 +66,10 @@ def test_a_task_is_read_from_jsonl_and_csv_with_mapped_columns(tmp_path):
         (b'{"id": [], "question": "q", "references": "a"}', "{path}:1: field 'id' is an empty list"),
         (
             b'{"question": "q", "references": "a", "x": {"y": 1, "y": 1}}',
-            "{path}:1: the key 'y' is there more than once; each name must have one value",
+            "{path}:1: the key 'y' occurs more than once; each name must have one value",
         ),
         (f"{ROW}\r{ROW}".encode(), "{path}:1: a carriage return (CR) within the line; lines must end in LF or CRLF"),
-        (b"[" * 100_000, "{path}:1: not JSON that can be read (nested too deeply)"),
+        (b"[" * 100_000, "{path}:1: JSON that is nested too deeply to be read"),
     ],
 )
 def test_a_bad_row_is_one_line_with_file_line_and_reason(tmp_path, content, message):
@@ -87,11 +87,11 @@ def test_a_bad_row_is_one_line_with_file_line_and_reason(tmp_path, content, mess
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("question,references\nonly one\n", "{path}:2: not as many values as the header has columns (2)"),
-        ("question,references\na,b,c\n", "{path}:2: not as many values as the header has columns (2)"),
+        ("question,references\nonly one\n", "{path}:2: the number of values differs from the number of columns (2)"),
+        ("question,references\na,b,c\n", "{path}:2: the number of values differs from the number of columns (2)"),
         ('question,references\n"a,b\n', "{path}:2: not CSV (unexpected end of data)"),
-        ("question,references\n", "{path}: no rows in it"),
-        ("a,b,a\n1,2,3\n", "{path}:1: the column 'a' is there more than once; each name must have one value"),
+        ("question,references\n", "{path}: contains no rows"),
+        ("a,b,a\n1,2,3\n", "{path}:1: the column 'a' occurs more than once; each name must have one value"),
         (
             "question,references\ra,b\r",
             "{path}:1: a carriage return (CR) within the line; lines must end in LF or CRLF, not in CR as on old Macs",
@@ -111,7 +111,7 @@ def test_a_missing_file_and_a_data_set_without_split_are_named(tmp_path):
         read_rows(DataSource(str(tmp_path / "none.jsonl")))
     with pytest.raises(DataError, match="'split' is missing"):
         read_rows(DataSource(str(tmp_path)))
-    with pytest.raises(DataError, match="a file has no 'name' and no 'split'"):
+    with pytest.raises(DataError, match="'name' and 'split' are only for data sets, not for files"):
         read_rows(DataSource("x.csv", split="train"))
 
 
@@ -119,7 +119,7 @@ def test_an_expression_that_is_none_is_a_config_error():
     mapping = FieldMapping({"question": "a b", "references": "references"})
     with pytest.raises(ConfigError) as error:
         mapping.example(Row("here:1", {"a": "q", "references": "a"}), "0")
-    assert str(error.value).startswith("fields.question: 'a b' is no column (the row has: a, references) and no expr")
+    assert str(error.value).startswith("fields.question: 'a b' is neither a column (the row has: a, references) nor")
     with pytest.raises(ConfigError, match="'references' is missing"):
         FieldMapping({"question": "question"})
 
@@ -162,13 +162,13 @@ def test_choices_are_a_list_and_may_be_the_same_for_every_row():
 @pytest.mark.parametrize(
     ("choices", "reason"),
     [
-        ("a", "is a str, but must be a list of two or more texts"),
-        (["a"], "is a list, but must be a list of two or more texts"),
-        (["a", 1], "is a number, but must be text (references: text or a list of texts)"),
+        ("a", "is a str, but must be a list of two or more strings"),
+        (["a"], "is a list, but must be a list of two or more strings"),
+        (["a", 1], "is a number, but must be a string (references: a string or a list of strings)"),
         (["a", " "], "is empty"),
-        (["a", "b", "a"], "holds 'a' twice"),
-        (["b", "a", "b\n"], "holds 'b' and 'b\\n', which differ in nothing but white space at their ends"),
-        (["A", "b"], "holds no reference: ['A', 'b'] has none of ['a']"),
+        (["a", "b", "a"], "contains 'a' twice"),
+        (["b", "a", "b\n"], "contains 'b' and 'b\\n', which differ only in leading or trailing white space"),
+        (["A", "b"], "contains no reference: none of ['a'] is in ['A', 'b']"),
     ],
 )
 def test_choices_that_are_none_are_one_line_with_the_reason(choices, reason):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from icl_eval.analysis.sweeps import Sweep
 from icl_eval.analysis.tables import PlainTable, TableValue
-from icl_eval.formatting import short
+from icl_eval.formatting import format_score
 from icl_eval.runs.cells import group_scores, label_cells
 from icl_eval.runs.reports import MetricResult, Report, TaskResult
 
@@ -60,4 +60,4 @@ def _cell_table(sweep: Sweep, labels: Sequence[str]) -> PlainTable:
 def _estimate(found: MetricResult | None) -> str | None:
     if found is None:
         return None
-    return short(found.score) + ("" if found.stderr is None else f" ± {found.stderr:.2g}")
+    return format_score(found.score) + ("" if found.stderr is None else f" ± {found.stderr:.2g}")

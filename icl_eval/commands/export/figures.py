@@ -13,7 +13,7 @@ import numpy as np
 from icl_eval.analysis import InfluenceAnalysis, ShotCurve, VarianceAnalysis
 from icl_eval.analysis.variance import TEST_SET
 from icl_eval.commands.export.tables import printable
-from icl_eval.formatting import format_options, shortened
+from icl_eval.formatting import format_options, shorten_name
 from icl_eval.reporting.pages.charts import NUM_COLOURS, curve_scale, variance_segments
 from icl_eval.reporting.pages.scales import Scale
 from icl_eval.runs.writing import write_whole
@@ -50,7 +50,7 @@ def write_figures(sweep: "Sweep", folder: "Path") -> "list[Path]":
     with matplotlib.rc_context(dict(_STYLE)):
         for name, figure in _figures(sweep):
             clean = re.sub(r"[^\w.-]+", "_", name)
-            path = folder / f"{clean if len(clean.encode()) <= _MAX_NAME_BYTES else shortened(clean, name, 180)}.svg"
+            path = folder / f"{clean if len(clean.encode()) <= _MAX_NAME_BYTES else shorten_name(clean, name, 180)}.svg"
             drawn = io.StringIO()
             figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
             write_whole(drawn.getvalue(), path)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from icl_eval.analysis.tables import PlainTable, TableValue
-from icl_eval.formatting import one_line, short
+from icl_eval.formatting import format_score, join_lines
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -58,7 +58,7 @@ def to_csv(table: PlainTable) -> str:
 
 def printable(text: str) -> str:
     """Return a string on one line, without control characters."""
-    return one_line("".join(character if character.isprintable() else " " for character in text))
+    return join_lines("".join(character if character.isprintable() else " " for character in text))
 
 
 FORMATS: dict[str, Callable[[PlainTable], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
@@ -78,7 +78,7 @@ def _show(cell: TableValue, escapes: dict[str, str], missing: str) -> str:
         return missing
     if isinstance(cell, str):
         return _escape(cell, escapes)
-    return str(cell) if isinstance(cell, int) else short(cell)
+    return str(cell) if isinstance(cell, int) else format_score(cell)
 
 
 def _escape(text: str, escapes: dict[str, str]) -> str:

@@ -21,7 +21,7 @@ from transformers.generation.streamers import BaseStreamer
 from icl_eval.commands.tour.meters import Meter, Reading
 from icl_eval.decoding import StreamDecoder, Token
 from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
-from icl_eval.decoding.library import LibraryDecoder, library_inputs
+from icl_eval.decoding.library import LibraryDecoder, build_inputs
 from icl_eval.decoding.networks import encode, new_cache, reset_attention, run
 from icl_eval.decoding.preparing import prepare
 from icl_eval.decoding.rules import Rules, end_ids
@@ -130,7 +130,7 @@ def generate_one_by_one(subject: TourSubject) -> Way:
                 )
                 row.end()
                 break
-            inputs = library_inputs(subject.model, again)
+            inputs = build_inputs(subject.model, again)
             reset_attention(network)
             logits = network(**inputs, use_cache=False).logits[:, -1].float()  # [1, vocabulary]
             history = torch.tensor([[*row.start_ids, *again.decoder_ids]], device=logits.device)

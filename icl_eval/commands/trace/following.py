@@ -6,7 +6,7 @@ from icl_eval.commands.trace.leaving_out import AnswerScorer, forces_first, meas
 from icl_eval.commands.trace.subjects import TraceSubject
 from icl_eval.commands.trace.tracer import Decoded, Tracer
 from icl_eval.commands.trace.traces import Trace
-from icl_eval.formatting import counted
+from icl_eval.formatting import count_noun
 
 
 def follow(subject: TraceSubject, num_runners_up: int) -> Trace:
@@ -52,4 +52,4 @@ def _ended_by(decoded: Decoded) -> str:
         return decoded.steps[-1].choice.chosen.token.piece
     if decoded.stop_string is not None:
         return decoded.stop_string
-    return counted(len(decoded.steps), "token")
+    return count_noun(len(decoded.steps), "token")

@@ -77,7 +77,7 @@ def forces_first(model: LanguageModel, prompt: EncodedPrompt, settings: Mapping[
 def measure_influences(scorer: AnswerScorer, question: Question, prompt: EncodedPrompt) -> Iterator[LogLikelihoodGain]:
     """Yield the influence of each demonstration of a question's prompt, in the prompt's order."""
     whole = scorer.score(prompt)
-    for shown in question.builder.shown(prompt, question.example):
+    for shown in question.builder.find_shown(prompt, question.example):
         without = scorer.score(question.builder.build_without(prompt, question.example, shown.id))
         reference = None
         if whole.reference is not None and without.reference is not None:

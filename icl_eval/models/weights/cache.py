@@ -1,7 +1,7 @@
-"""Owns the user's cache folder: each model is made in it once, completely, by one process.
+"""Keep models in the user's cache folder; one process makes each model, once and completely.
 
-A model is made in `KEY.partial` and renamed to `KEY` when it is whole, all under a lock: two runs that start
-at once, or one that is killed half-way, leave nothing broken behind.
+A model is made in `KEY.partial` and renamed to `KEY` when it is complete, all under a lock. Neither two runs that start
+at the same time nor a run that is killed halfway leave a broken folder.
 """
 
 import logging
@@ -25,19 +25,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icl_eval"
 
 
-def cached(key: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder `key` of the cache, after letting `make` fill it if it is not there yet."""
+def get_or_make(key: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder `key` of the cache, after calling `make` to fill it if it does not exist yet."""
     final = cache_folder() / key
     if final.is_dir():
         return final
     try:
         with _locked(final):
-            if not final.is_dir():  # another run may have made it while this one waited
+            if not final.is_dir():  # another run may have made it in the meantime
                 _make_whole(final, make)
     except OSError as error:
         raise ModelUnavailableError(
             f"the cache folder {cache_folder()} cannot be written ({error.strerror or error}): "
-            "set ICL_EVAL_CACHE to a folder with room for the model"
+            "set ICL_EVAL_CACHE to a writable folder with room for the model"
         ) from error
     return final
 

@@ -1,11 +1,11 @@
-"""Owns what can be told of a model's folder without loading the model: whether it is whole, and what is in it.
+"""Inspect a model's folder without loading the model: whether it is complete, and what it contains.
 
     config.json
     tokenizer.json  tokenizer_config.json  ...
     model.safetensors    or    model.safetensors.index.json and the shards that it lists
 
-A safetensors file states its own size, so that one cut short by a full disk is found without reading it.
-Whatever a damaged file holds, and however large it says that it is, it is one sentence.
+A safetensors file states its own size, so that a file truncated by a full disk is detected without reading it. A
+damaged file always gives one sentence, no matter what it contains or how large it claims to be.
 """
 
 import hashlib
@@ -21,28 +21,28 @@ from icl_eval.formatting import describe_error
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 _OBJECTS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-"""Files that need not be there; a library takes some of them for absent when they are damaged."""
+"""Optional files; transformers treats some of them as absent if they are damaged."""
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.*", "*/adapter_config.json")
 _IDENTIFYING_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja", ".py"}
 _NAMED_CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
 
 
 def check_whole(folder: Path, allow_pickle: bool, descriptions_only: bool = False) -> None:
-    """Raise ModelUnavailableError unless a folder holds a configuration, a tokenizer and all weights."""
+    """Raise ModelUnavailableError unless a folder contains a configuration, a tokenizer and all weights."""
     _refuse_adapters(folder)
     if not (folder / "config.json").is_file():
-        raise ModelUnavailableError(f"{folder} holds no config.json: {_contents(folder)}")
+        raise ModelUnavailableError(f"{folder} contains no config.json: {_describe_contents(folder)}")
     for name in ("config.json", *_OBJECTS):
         if (folder / name).exists():
             read_json_object(folder / name)
     if not any(path.is_file() for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
-        raise ModelUnavailableError(f"{folder} holds no tokenizer (tokenizer.json): {_contents(folder)}")
+        raise ModelUnavailableError(f"{folder} contains no tokenizer (tokenizer.json): {_describe_contents(folder)}")
     if not descriptions_only:
         find_weight_files(folder, allow_pickle)
 
 
 def find_weight_files(folder: Path, allow_pickle: bool) -> tuple[Path, ...]:
-    """Return the files that hold the weights, none of them cut short; raises ModelUnavailableError."""
+    """Return the weight files of a folder; raises ModelUnavailableError if one is missing, truncated or a pickle."""
     if shards := _list_shards(folder, "model.safetensors"):
         for shard in shards:
             read_safetensors_header(shard)
@@ -51,17 +51,17 @@ def find_weight_files(folder: Path, allow_pickle: bool) -> tuple[Path, ...]:
     if pickles and not allow_pickle:
         raise ModelUnavailableError(
             f"{folder} has its weights only as pickle files ({pickles[0].name}), which can run code when "
-            "opened: convert them to safetensors, or set model.allow_pickle=true if you trust their maker"
+            "opened: convert them to safetensors, or set model.allow_pickle=true if you trust their author"
         )
     if not pickles:
-        raise ModelUnavailableError(f"{folder} holds no weights (model.safetensors): {_contents(folder)}")
+        raise ModelUnavailableError(f"{folder} contains no weights (model.safetensors): {_describe_contents(folder)}")
     return pickles
 
 
 def read_safetensors_header(path: Path) -> dict[str, Any]:
-    """Return `{tensor name: {dtype, shape, data_offsets}}`, if the file is as long as its header says.
+    """Return `{tensor name: {dtype, shape, data_offsets}}`, after checking the file size against the header.
 
-    Layout of the format: 8 bytes n, n bytes of JSON, the tensors. Raises ModelUnavailableError.
+    The format is an 8-byte length n, n bytes of JSON, and the tensors. Raises ModelUnavailableError.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -69,40 +69,40 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
         length = int.from_bytes(start, "little")
         header = _parse_object(path, file.read(length)) if 8 + length <= size else {}
     if start == b"version ":
-        raise ModelUnavailableError(f"{path} only points to a file that Git LFS has not fetched: git lfs pull")
+        raise ModelUnavailableError(f"{path} is a Git LFS pointer to a file that is not fetched: run git lfs pull")
     header.pop("__metadata__", None)
     try:
         expected = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
     except (TypeError, KeyError, IndexError):
-        raise ModelUnavailableError(f"{path} is damaged: its header does not say where each tensor lies") from None
+        raise ModelUnavailableError(f"{path} is damaged: its header lacks the data_offsets of a tensor") from None
     if size != expected:
-        raise ModelUnavailableError(f"{path} is damaged: it has {size:,} bytes in place of {expected:,}")
+        raise ModelUnavailableError(f"{path} is damaged: it has {size:,} bytes instead of {expected:,}")
     _check_header(path)
     return header
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; raises ModelUnavailableError."""
+    """Return the object in a JSON file; raises ModelUnavailableError."""
     if not path.is_file():
         raise ModelUnavailableError(f"{path} is not a file")
     return _parse_object(path, path.read_bytes())
 
 
 def read_json_list(path: Path) -> list[Any]:
-    """Return the list that a JSON file holds; raises ModelUnavailableError."""
+    """Return the list in a JSON file; raises ModelUnavailableError."""
     content = _parse(path, path.read_bytes())
     if not isinstance(content, list):
-        raise ModelUnavailableError(f"{path} is damaged: it does not hold a list")
+        raise ModelUnavailableError(f"{path} is damaged: it must contain a list ([…])")
     return content
 
 
 def count_bytes(folder: Path, allow_pickle: bool, item_bytes: int) -> int:
-    """Return the room that the weights take in memory, with `item_bytes` for each number."""
+    """Return the size of the weights in memory, with `item_bytes` per number."""
     return sum(_count_items(file) for file in find_weight_files(folder, allow_pickle)) * item_bytes
 
 
 def digest_folder(folder: Path) -> str:
-    """Return a sha256 over the names and the contents of the model's files, wherever the folder lies."""
+    """Return a sha256 over the names and contents of the model's files; the folder's own path does not enter."""
     whole = hashlib.sha256()
     for path in (*sorted(folder.iterdir()), *sorted(folder.glob(_NAMED_CHAT_TEMPLATES))):
         if path.is_file() and path.suffix in _IDENTIFYING_SUFFIXES:
@@ -124,27 +124,27 @@ def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
 
 def _count_items(file: Path) -> int:
     if file.suffix != ".safetensors":
-        return file.stat().st_size // 2  # a pickle does not say how wide its numbers are: assume float16
+        return file.stat().st_size // 2  # a pickle file does not state its dtype: assume float16
     return sum(math.prod(tensor["shape"]) for tensor in read_safetensors_header(file).values())
 
 
 def _refuse_adapters(folder: Path) -> None:
-    """Refuse adapters, which no run would apply."""
+    """Refuse a folder with an adapter, since no run would apply it."""
     adapters = [str(path.relative_to(folder)) for pattern in _ADAPTER_FILES for path in sorted(folder.glob(pattern))]
     if adapters and not (folder / "config.json").exists():
         raise ModelUnavailableError(
-            f"{folder} holds only an adapter ({adapters[0]}): merge it into the weights that it was made for, with "
-            "merge_and_unload() and save_pretrained() of peft, and give that folder"
+            f"{folder} contains only an adapter ({adapters[0]}): merge it into its base model with peft's "
+            "merge_and_unload(), save the result with save_pretrained(), and use that folder"
         )
     if adapters:
         raise ModelUnavailableError(
-            f"{folder} holds an adapter ({adapters[0]}), without which its weights would be evaluated: merge it into "
-            "them, with merge_and_unload() and save_pretrained() of peft, or move it to a folder of its own"
+            f"{folder} contains an adapter ({adapters[0]}), which would not be applied: merge it into the weights with "
+            "peft's merge_and_unload() and save_pretrained(), or move it to another folder"
         )
 
 
 def _check_header(path: Path) -> None:
-    """Let the library look whether the tensors have types and sizes that fit into the file."""
+    """Check the dtypes and sizes of all tensors with the safetensors library; raises ModelUnavailableError."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -162,28 +162,28 @@ def _list_shards(folder: Path, name: str) -> tuple[Path, ...]:
     if (folder / name).is_file():
         if set(shards) - {folder / name}:
             raise ModelUnavailableError(
-                f"{folder} has two sets of weights, {name} and what {index.name} lists: keep one"
+                f"{folder} has two sets of weights, {name} and the files listed in {index.name}: keep one set"
             )
         return (folder / name,)
     for shard in shards:
         if not shard.is_file():
             raise ModelUnavailableError(
-                f"{folder} lacks {shard.name}, one of the {len(shards)} that {index.name} lists"
+                f"{folder} lacks {shard.name}, one of the {len(shards)} files listed in {index.name}"
             )
-    if content is not None and not isinstance(content.get("metadata"), dict):  # transformers looks into it
-        raise ModelUnavailableError(f"{index} is damaged: its metadata is not an object ({{}} is one)")
+    if content is not None and not isinstance(content.get("metadata"), dict):  # transformers reads it
+        raise ModelUnavailableError(f"{index} is damaged: its metadata must be an object ({{…}})")
     return shards
 
 
 def _read_shards(index: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Return the shards that an index lists; raises ModelUnavailableError for one that cannot be followed."""
+    """Return the shards listed in an index; raises ModelUnavailableError if the index is damaged."""
     shard_of = content.get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of:
-        raise ModelUnavailableError(f"{index} is damaged: its weight_map does not say in which file each tensor lies")
+        raise ModelUnavailableError(f"{index} is damaged: its weight_map must map each tensor to a file")
     for tensor, shard in shard_of.items():
         if not isinstance(shard, str) or Path(shard).name != shard:
             raise ModelUnavailableError(
-                f"{index} is damaged: its weight_map has {shard!r} for {tensor}, which is no file of that folder"
+                f"{index} is damaged: its weight_map has {shard!r} for {tensor}, which is not a file name"
             )
     return tuple(index.parent / shard for shard in sorted(set(shard_of.values())))
 
@@ -191,7 +191,7 @@ def _read_shards(index: Path, content: Mapping[str, Any]) -> tuple[Path, ...]:
 def _parse_object(path: Path, text: bytes) -> dict[str, Any]:
     content = _parse(path, text)
     if not isinstance(content, dict):
-        raise ModelUnavailableError(f"{path} is damaged: it does not hold an object ({{…}})")
+        raise ModelUnavailableError(f"{path} is damaged: it must contain an object ({{…}})")
     return content
 
 
@@ -202,7 +202,7 @@ def _parse(path: Path, text: bytes) -> Any:
         raise ModelUnavailableError(f"{path} is damaged: {error}") from error
 
 
-def _contents(folder: Path) -> str:
-    """Say what lies in the folder, which is often enough to see the mistake."""
+def _describe_contents(folder: Path) -> str:
+    """Return a phrase that lists the files of a folder, which often shows the mistake."""
     names = sorted(path.name for path in folder.iterdir())
-    return f"there is {', '.join(names)}" if names else "it is empty"
+    return f"it contains {', '.join(names)}" if names else "it is empty"

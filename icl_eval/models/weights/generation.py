@@ -1,6 +1,7 @@
-"""Owns what a model's generation config may hold: a value of a wrong kind is named, before anything is decoded.
+"""Validate a model's generation config and report a wrong value before anything is decoded.
 
-transformers checks few of them, and takes a file that is no JSON for none, so that nothing would end a completion.
+transformers checks few of the keys, and it ignores a file that is not valid JSON, so that no token would end a
+completion.
 """
 
 from collections.abc import Mapping
@@ -16,8 +17,8 @@ from icl_eval.models.weights.folders import read_json_object
 _ID = (int, "a token id")
 _IDS = (NonNegativeInt | list[NonNegativeInt], "a token id or a list of them")
 _SUPPRESSED = (list[int], "a list of token ids")
-_COUNT = (NonNegativeInt, "a whole number from 0 on")
-_SOME = (PositiveInt, "a whole number from 1 on")
+_COUNT = (NonNegativeInt, "a whole number, 0 or more")
+_SOME = (PositiveInt, "a whole number, 1 or more")
 _NUMBER = (float, "a number")
 _FACTOR = (Annotated[float, Field(gt=0, allow_inf_nan=False)], "a number above 0")
 _FLAG = (bool, "true or false")
@@ -38,13 +39,13 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "exponential_decay_length_penalty": (list[float], "a list of a position and a number"),
 }
 _NEEDED_IDS = ("eos_token_id", "forced_eos_token_id", "forced_bos_token_id", "decoder_start_token_id")
-"""A network has no place for another id than its own: no text would end, or the first step would fail."""
+"""Ids that must belong to the network's vocabulary, since otherwise no text would end or the first step would fail."""
 
 
 def check_generation_config(folder: Path, num_tokens: int | None) -> None:
-    """Refuse values of a wrong kind in a folder's generation config, where the network knows `num_tokens` tokens.
+    """Refuse wrong values in a folder's generation config, given the size of the network's vocabulary.
 
-    Older models have it in config.json. Raises ModelUnavailableError.
+    Older models have these keys in config.json. Raises ModelUnavailableError.
     """
     file = folder / "generation_config.json"
     if not file.exists():
@@ -52,12 +53,12 @@ def check_generation_config(folder: Path, num_tokens: int | None) -> None:
     content = read_json_object(file)
     for key, (_, allowed) in _KINDS.items():
         if not _is_kind(key, content.get(key)):
-            raise ModelUnavailableError(f"{file} is damaged: {key}={content[key]!r} is not {allowed}")
+            raise ModelUnavailableError(f"{file} is damaged: {key}={content[key]!r} must be {allowed}")
     for key in _NEEDED_IDS:
         strange = _unknown_ids(content, key, num_tokens)
         if strange is not None:
             raise ModelUnavailableError(
-                f"{file} is damaged: {key}={strange} is not one of the network's {num_tokens} tokens (from 0 on)"
+                f"{file} is damaged: {key}={strange} must be one of the network's {num_tokens} token ids (0 or more)"
             )
 
 
@@ -75,7 +76,7 @@ def _checker(key: str) -> TypeAdapter[Any]:
 
 
 def _unknown_ids(content: Mapping[str, Any], key: str, num_tokens: int | None) -> Any:
-    """Return a key's value where none of its ids is a token of the network."""
+    """Return a key's value if none of its ids is in the network's vocabulary, else None."""
     value: Any = content.get(key)
     ids: list[int] = value if isinstance(value, list) else [] if value is None else [value]
     if num_tokens is None or not ids or any(each < num_tokens for each in ids):

@@ -1,10 +1,13 @@
-"""Owns the conversion of a GGUF file to a folder in Hugging Face layout, with float32 safetensors.
+"""Convert a GGUF file to a folder in Hugging Face layout, with float32 safetensors.
 
-transformers reads GGUF itself, but unpacks the whole file again at every load (15 s for 135M parameters, in
-place of 0.2 s from safetensors), so it is done once and the result is kept. The numbers stay the same.
+transformers can read GGUF, but dequantizes the whole file at every load (15 s for 135M parameters, instead of 0.2 s
+from safetensors). The conversion runs once and its result is kept; the numbers stay the same.
 """
 
+import errno
 import logging
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,24 +20,36 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Values of `tokenizer.ggml.pre` for which llama.cpp (llama-vocab.cpp) cuts every digit off before it splits
-# by GPT-2's rule. transformers 5.23 knows none of them and uses GPT-2's rule alone, so that "\n\n1" comes out
-# as "\n" "\n" "1", where the model was trained on "\n\n" "1".
+# Values of `tokenizer.ggml.pre` for which llama.cpp (llama-vocab.cpp) splits off every digit before it applies
+# GPT-2's rule. transformers 5.23 knows none of them and applies only GPT-2's rule, so that "\n\n1" becomes
+# "\n" "\n" "1", although the model was trained on "\n\n" "1".
 _SPLITS_DIGITS = {"codeshell", "command-r", "exaone", "minerva-7b", "refact", "smollm", "starcoder"}
 _GPT2_RULE = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion"}
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write the model and the tokenizer of `gguf` to `folder`; raises ModelUnavailableError."""
+    """Write the model and the tokenizer of `gguf` to `folder`; raises ModelUnavailableError.
+
+    Raises OSError if the disk is full.
+    """
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ModelUnavailableError(f"{gguf} is not a GGUF file (its first bytes are not GGUF)")
+            raise ModelUnavailableError(f"{gguf} is not a GGUF file (it does not start with the bytes 'GGUF')")
     logger.info("converting %s to float32 safetensors, once (%.0f MB)", gguf.name, gguf.stat().st_size / 1e6)
     try:
-        with quiet_transformers(reports=False):  # we report on the weights ourselves
+        with quiet_transformers(reports=False):  # `GgufClaims` checks the weights
             _convert(gguf, folder)
-    except Exception as error:  # transformers and gguf raise a dozen types for files that they do not understand
+    except Exception as error:  # transformers and gguf raise a dozen types for files that they cannot read
+        if number := _find_lack_of_space(error):
+            raise OSError(number, os.strerror(number)) from error
         raise ModelUnavailableError(f"{gguf} cannot be converted: {describe_error(error)}") from error
+
+
+def _find_lack_of_space(error: Exception) -> int | None:
+    """Return the `errno` of an error that reports a full disk; safetensors gives it only in its message."""
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(match[1]) if match else getattr(error, "errno", None)
+    return number if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -51,11 +66,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     claims.check_settings(config)
     claims.check_size(lambda: auto_class.from_config(config))
     unpacked = GgufConfig(dequantize=True)
-    network, found = auto_class.from_pretrained(
+    network, loading_info = auto_class.from_pretrained(
         **place, config=config, quantization_config=unpacked, dtype="float32", output_loading_info=True
     )
-    claims.check_network(network, found)
-    # The weights are ordinary ones now, but transformers refuses to save what calls itself quantized.
+    claims.check_network(network, loading_info)
+    # The weights are dequantized now, but transformers refuses to save a network that is marked as quantized.
     network.hf_quantizer = None
     if hasattr(network.config, "quantization_config"):
         del network.config.quantization_config
@@ -66,7 +81,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def _correct_splitting(tokenizer: "PreTrainedTokenizerBase", name: str | None) -> None:
-    """Split words as `name` says where transformers fell back to GPT-2's rule."""
+    """Apply the pre-tokenizer `name` if transformers fell back to GPT-2's rule."""
     from tokenizers import pre_tokenizers
 
     backend = tokenizer.backend_tokenizer
@@ -76,4 +91,4 @@ def _correct_splitting(tokenizer: "PreTrainedTokenizerBase", name: str | None) -
         digits = pre_tokenizers.Digits(individual_digits=True)
         backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
     elif name not in _GPT2_RULE:
-        logger.warning("the pre-tokenizer %r is unknown: words are split by GPT-2's rule, maybe wrongly", name)
+        logger.warning("the pre-tokenizer %r is unknown: words are split by GPT-2's rule, which may be wrong", name)

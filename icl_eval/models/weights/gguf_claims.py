@@ -1,7 +1,7 @@
-"""Owns what a GGUF file says of its network, and whether the converted network is that network.
+"""Read what a GGUF file says about its network, and check that the converted network matches it.
 
-transformers takes the keys and tensors that it knows and drops the others without a word, which gives another model:
-what cannot be carried over is refused by name. Rotary scaling is carried over here:
+transformers silently drops keys and tensors that it does not know, which gives another model. Here, anything that
+cannot be converted is refused by name. Rotary scaling is converted as follows:
 
     rope.scaling.type=linear            rope_type linear
     rope.scaling.type=yarn              rope_type yarn
@@ -18,17 +18,17 @@ import numpy as np
 from gguf import GGUFReader
 
 from icl_eval.errors import ModelUnavailableError
-from icl_eval.formatting import listed
+from icl_eval.formatting import list_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 _ROPE_FACTORS = "rope_freqs.weight"
 _DEFAULT_BASE = 10_000.0
-"""llama.cpp's, where a file does not say `rope.freq_base`."""
+"""llama.cpp's default for `rope.freq_base`."""
 
-# A tensor of another size does not fit into the network, and every layer must be there: nothing is left to compare.
-# The last two say how the file was made.
+# Needs no check: a tensor of another size does not fit into the network, and every layer must be present.
+# The last two only describe how the file was made.
 _SEEN_IN_TENSORS = {
     "vocab_size",
     "block_count",
@@ -77,87 +77,91 @@ _ROPE_KEYS = {
     "rope.scaling.yarn_beta_slow",
 }
 _NEVER_USED = ".cross_attn_rel_b.weight"
-"""T5's checkpoints have it, and neither transformers nor llama.cpp computes with it."""
+"""T5's checkpoints have this tensor, but neither transformers nor llama.cpp uses it."""
 _MOST_SHARED = 4
-"""How many parameters of a network one tensor can fill: embeddings that are tied, on both sides and twice."""
+"""Maximum number of network parameters that one tensor can fill: tied embeddings, as input and output of both sides."""
 _YARN_ONES = ("rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_ext_factor")
-"""transformers has no place for another value of them."""
+"""Keys that transformers supports only with the value 1."""
 
 
 class _BoundedReader(GGUFReader):  # type: ignore[misc]  # gguf has no types
-    """A reader that stops at the end of the file: gguf's own counts to a length of 2^60 in a damaged one."""
+    """A reader that stops at the end of the file; gguf's own reader follows a length of 2^60 in a damaged file."""
 
     def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
         if offset + np.dtype(dtype).itemsize * int(count) > self.data.nbytes:
-            raise ModelUnavailableError(f"it ends after {self.data.nbytes:,} bytes, in the middle of what it lists")
+            raise ModelUnavailableError(f"it is truncated: it ends after {self.data.nbytes:,} bytes")
         return super()._get(offset, dtype, count, override_order)
 
 
 @dataclass(frozen=True)
 class GgufClaims:
-    """What a GGUF file says of its network."""
+    """What a GGUF file says about its network."""
 
     architecture: str
     settings: Mapping[str, Any]
     """The metadata of the architecture, without its name: `rope.freq_base` for `llama.rope.freq_base`."""
     tensors: tuple[str, ...]
     num_items: int
-    """Of all tensors together."""
+    """The number of items in all tensors together."""
     rope_factors: tuple[float, ...] | None
-    """What each pair of rotated dimensions is slowed down by; None where the file has no such tensor."""
+    """Divisor of the rotary frequency of each pair of dimensions; None if the file has no such tensor."""
     pre_tokenizer: str | None
-    """The name of the rule by which words are split before they become tokens."""
+    """The name of the pre-tokenizer, which splits text into words."""
 
     def carry_rope(self, config: "PreTrainedConfig") -> None:
-        """Write the rotation of the file into a configuration that has one rotation for all layers.
+        """Copy the file's rotary settings to a configuration that has the same rotation in all layers.
 
-        Raises ModelUnavailableError for scaling of a kind that it cannot hold.
+        Raises ModelUnavailableError for a kind of scaling that the configuration cannot express.
         """
         parameters = getattr(config, "rope_parameters", None)
         if not parameters or "rope_type" not in parameters:
-            return  # `check_network` compares what there is
+            return  # `check_network` compares the result
         base = {"rope_theta": float(self.settings.get("rope.freq_base", _DEFAULT_BASE))}
         if "partial_rotary_factor" in parameters:
             base["partial_rotary_factor"] = parameters["partial_rotary_factor"]
         config.rope_parameters = base | self._scaling(config.max_position_embeddings)
 
     def check_size(self, build: Callable[[], "PreTrainedModel"]) -> None:
-        """Refuse a network that the file can never fill, before room is taken for it; raises ModelUnavailableError."""
+        """Refuse a network that is too large for the file, before it is allocated; raises ModelUnavailableError."""
         import torch
 
         layers = self.settings.get("block_count", 0)
         if not isinstance(layers, int) or not 0 < layers <= len(self.tensors):
-            raise ModelUnavailableError(f"it says block_count={layers}, and has {len(self.tensors)} tensors")
+            raise ModelUnavailableError(f"it says block_count={layers}, but has only {len(self.tensors)} tensors")
         with torch.device("meta"):
             described = build().num_parameters()
         if described > _MOST_SHARED * self.num_items:
-            raise ModelUnavailableError(f"its sizes make {described:,} numbers, and its tensors are {self.num_items:,}")
+            raise ModelUnavailableError(
+                f"its sizes give {described:,} parameters, but its tensors have only {self.num_items:,}"
+            )
 
     def check_settings(self, config: "PreTrainedConfig") -> None:
-        """Refuse settings of the file that a configuration does not have; raises ModelUnavailableError."""
-        for key, said in self.settings.items():
+        """Refuse settings of the file that the configuration lacks; raises ModelUnavailableError."""
+        for key, expected in self.settings.items():
             if key in _SEEN_IN_TENSORS | _ROPE_KEYS or key.startswith("attention.scale"):
                 continue
-            got = _configured(config, key)
-            if not _same(said, got):
-                raise ModelUnavailableError(f"it says {key}={said}, and its conversion by transformers has {got}")
+            actual = _read_setting(config, key)
+            if not _is_same(expected, actual):
+                raise ModelUnavailableError(f"it says {key}={expected}, but transformers converts it to {actual}")
 
-    def check_network(self, network: "PreTrainedModel", found: Mapping[str, Any]) -> None:
-        """Refuse a network that is not filled by the file, or that computes otherwise; raises ModelUnavailableError."""
-        if missing := sorted(found["missing_keys"]):
-            raise ModelUnavailableError(f"it lacks {len(missing)} of its network's weights: {listed(missing)}")
-        known = _tensors_with_a_place(network, self.architecture) | {_ROPE_FACTORS}
+    def check_network(self, network: "PreTrainedModel", loading_info: Mapping[str, Any]) -> None:
+        """Refuse a network that the file does not fill, or that differs from the file; raises ModelUnavailableError."""
+        if missing := sorted(loading_info["missing_keys"]):
+            raise ModelUnavailableError(f"it lacks {len(missing)} of its network's weights: {list_names(missing)}")
+        known = _list_known_tensors(network, self.architecture) | {_ROPE_FACTORS}
         if unused := sorted(name for name in self.tensors if name not in known and not name.endswith(_NEVER_USED)):
-            raise ModelUnavailableError(f"its network has no place for {len(unused)} of its tensors: {listed(unused)}")
-        said = self.settings.get("attention.scale")
+            raise ModelUnavailableError(
+                f"its network has no place for {len(unused)} of its tensors: {list_names(unused)}"
+            )
+        expected = self.settings.get("attention.scale")
         scales = {module.scaling for module in network.modules() if isinstance(getattr(module, "scaling", 0), float)}
-        if said and not all(_same(said, scale) for scale in scales):
-            raise ModelUnavailableError(f"it says attention.scale={said}, and its conversion has {sorted(scales)}")
+        if expected and not all(_is_same(expected, scale) for scale in scales):
+            raise ModelUnavailableError(f"it says attention.scale={expected}, but its conversion has {sorted(scales)}")
         self._check_rotation(network)
 
     @property
     def _scaling_type(self) -> str:
-        # llama.cpp's default is linear, by a factor of 1.
+        # llama.cpp's default is linear, with a factor of 1.
         return str(self.settings.get("rope.scaling.type", "linear"))
 
     @property
@@ -176,13 +180,13 @@ class GgufClaims:
         if kind == "yarn":
             return self._yarn(max_length)
         if kind not in ("none", "linear"):
-            raise ModelUnavailableError(f"its rope.scaling.type={kind} is not one of none, linear, yarn")
+            raise ModelUnavailableError(f"its rope.scaling.type={kind} must be one of none, linear, yarn")
         return {"rope_type": "default"} if factor == 1 else {"rope_type": "linear", "factor": factor}
 
     def _yarn(self, max_length: int) -> dict[str, Any]:
         for key in _YARN_ONES:
             if self.settings.get(key, 1.0) != 1.0:
-                raise ModelUnavailableError(f"its {key}={self.settings[key]} cannot be carried over: only 1 can")
+                raise ModelUnavailableError(f"its {key}={self.settings[key]} cannot be converted: it must be 1")
         return {
             "rope_type": "yarn",
             "factor": self._scaling_factor,
@@ -192,43 +196,47 @@ class GgufClaims:
         }
 
     def _check_rotation(self, network: "PreTrainedModel") -> None:
-        """Compare the angles by which the network turns queries and keys with those that the file says."""
+        """Compare the rotary frequencies of the network with those of the file; raises ModelUnavailableError."""
         angles = {
             name: buffer.float().numpy()
             for name, buffer in network.named_buffers()
             if name.endswith("inv_freq") and "original" not in name
         }
-        asked = sorted(key for key in self.settings if key in _ROPE_KEYS and key != "rope.scaling.type")
-        if not angles and (asked or self.rope_factors is not None):
-            raise ModelUnavailableError(f"it says {listed(asked or [_ROPE_FACTORS])}, and its network rotates nothing")
-        for name, got in angles.items():
-            self._check_angles(name, got)
+        keys = sorted(key for key in self.settings if key in _ROPE_KEYS and key != "rope.scaling.type")
+        if not angles and (keys or self.rope_factors is not None):
+            raise ModelUnavailableError(
+                f"it says {list_names(keys or [_ROPE_FACTORS])}, but its network has no rotation"
+            )
+        for name, actual in angles.items():
+            self._check_angles(name, actual)
 
-    def _check_angles(self, name: str, got: Any) -> None:
-        pairs = int(self.settings.get("rope.dimension_count", 2 * len(got))) // 2
-        if pairs != len(got):
-            raise ModelUnavailableError(f"it says rope.dimension_count={2 * pairs}, and its network has {2 * len(got)}")
+    def _check_angles(self, name: str, actual: Any) -> None:
+        pairs = int(self.settings.get("rope.dimension_count", 2 * len(actual))) // 2
+        if pairs != len(actual):
+            raise ModelUnavailableError(
+                f"it says rope.dimension_count={2 * pairs}, but its network has {2 * len(actual)}"
+            )
         if self._scaling_type == "yarn":
-            return  # as `_yarn` wrote it
+            return  # `_yarn` wrote all its settings
         windowed = "sliding" in name
         base = self.settings.get("rope.freq_base_swa" if windowed else "rope.freq_base", _DEFAULT_BASE)
         slowed = np.ones(pairs) if windowed else np.array(self.rope_factors or np.ones(pairs)) * self._scaling_factor
-        said = base ** -(np.arange(pairs) / pairs) / slowed
-        if not np.allclose(got, said, rtol=1e-4, atol=1e-12):
+        expected = base ** -(np.arange(pairs) / pairs) / slowed
+        if not np.allclose(actual, expected, rtol=1e-4, atol=1e-12):
             raise ModelUnavailableError(
-                f"its rotation (rope.freq_base={base}, rope.scaling.type={self._scaling_type}) is not what its "
-                "conversion by transformers has"
+                f"its rotation (rope.freq_base={base}, rope.scaling.type={self._scaling_type}) differs from the one "
+                "that transformers converts it to"
             )
 
 
 def read_claims(gguf: Path) -> GgufClaims:
-    """Read what a GGUF file says; raises ModelUnavailableError for one that holds no whole model."""
+    """Read the metadata of a GGUF file; raises ModelUnavailableError if it does not contain one whole model."""
     reader = _BoundedReader(gguf)
     metadata = {
         name: field.contents() for name, field in reader.fields.items() if name.partition(".")[0] != "tokenizer"
     }
     if (kind := metadata.get("general.type", "model")) != "model":
-        raise ModelUnavailableError(f"it holds no model: its general.type is {kind}")
+        raise ModelUnavailableError(f"it does not contain a model: its general.type is {kind}")
     if (parts := metadata.get("split.count", 0)) > 1:
         raise ModelUnavailableError(f"it is one of {parts} parts: merge them first (llama-gguf-split --merge)")
     architecture = str(metadata.get("general.architecture"))
@@ -245,18 +253,18 @@ def read_claims(gguf: Path) -> GgufClaims:
     )
 
 
-def _tensors_with_a_place(network: "PreTrainedModel", architecture: str) -> set[str]:
-    """Name the tensors that transformers writes into a network, by the map that it goes by."""
+def _list_known_tensors(network: "PreTrainedModel", architecture: str) -> set[str]:
+    """Return the names of the GGUF tensors that transformers loads into a network, from its own map."""
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=network.config.to_dict())
     names = set(get_gguf_hf_weights_map(network, processor))
-    # Stacked experts are mapped without their suffix; GPT-2's output layer is written past the map.
+    # Stacked experts are mapped without their suffix, and GPT-2's output layer is loaded without the map.
     return names | {f"{name}.weight" for name in names} | ({"output.weight"} if architecture == "gpt2" else set())
 
 
-def _configured(config: "PreTrainedConfig", key: str) -> Any:
-    """Return a configuration's value of a setting; None where it has none."""
+def _read_setting(config: "PreTrainedConfig", key: str) -> Any:
+    """Return the value of a GGUF setting in a configuration, or None if the configuration does not have it."""
     if key == "attention.causal":
         return True
     if key in ("attention.key_length", "attention.value_length"):
@@ -265,10 +273,10 @@ def _configured(config: "PreTrainedConfig", key: str) -> Any:
     return next((getattr(config, name) for name in _CONFIG_NAMES.get(key, ()) if hasattr(config, name)), None)
 
 
-def _same(said: Any, got: Any) -> bool:
-    """Compare a setting, which may be a list with one value for each layer, or 0 where something is switched off."""
-    if isinstance(said, list):
-        return all(_same(value, got) for value in said if value)
-    if isinstance(said, float) and isinstance(got, int | float):
-        return math.isclose(said, got, rel_tol=1e-6)
-    return bool(said == got) or (not said and not got)
+def _is_same(expected: Any, actual: Any) -> bool:
+    """Compare two values of a setting; the file may list one value per layer, or 0 for a feature that is off."""
+    if isinstance(expected, list):
+        return all(_is_same(value, actual) for value in expected if value)
+    if isinstance(expected, float) and isinstance(actual, int | float):
+        return math.isclose(expected, actual, rel_tol=1e-6)
+    return bool(expected == actual) or (not expected and not actual)

@@ -1,7 +1,7 @@
-"""Owns models on the Hugging Face Hub: what is in its local cache is used as it is, without the network.
+"""Fetch models from the Hugging Face Hub; files in its local cache are used without the network.
 
-Only what the cache lacks is fetched, after one quick request that tells an unknown name, a closed door and a
-missing network apart. The library's settings hold: HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, proxies.
+Only missing files are fetched, after one quick request that distinguishes an unknown name, a gated repository and a
+missing network. The settings of huggingface_hub apply: HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, proxies.
 """
 
 import re
@@ -22,15 +22,14 @@ _SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 _CODE = re.compile(r".*\.py")
 _MODULES = re.compile(r"\d+_\w+/(config\.json|model\.safetensors)")
-"""What sentence-transformers adds to a network, such as `1_Pooling/config.json`."""
+"""Files that sentence-transformers adds to a network, such as `1_Pooling/config.json`."""
 _NAMED_CHAT_TEMPLATES = re.compile(r"additional_chat_templates/[^/]+\.jinja")
 
 
 def fetch_snapshot(spec: ModelSpec, descriptions_only: bool) -> Path:
-    """Return the folder of the repository in the hub's cache, fetching what it lacks.
+    """Return the folder of a repository in the hub's cache, after fetching missing files.
 
-    `descriptions_only` leaves the weights where they are: the configuration and the tokenizer are enough.
-    Raises ModelUnavailableError.
+    With `descriptions_only`, only the configuration and the tokenizer are fetched. Raises ModelUnavailableError.
     """
     folder = _find_in_cache(spec)
     if folder is None:
@@ -38,17 +37,17 @@ def fetch_snapshot(spec: ModelSpec, descriptions_only: bool) -> Path:
     try:
         check_whole(folder, spec.allow_pickle, descriptions_only)
     except ModelUnavailableError as error:
-        # What is there names its commit; the rest has to come from the same one, wherever main points by now.
+        # The folder is named after its commit; missing files must come from that commit, even if main has moved on.
         return _download(replace(spec, revision=folder.name), descriptions_only, lacking=str(error))
     return folder
 
 
 def choose_files(names: Sequence[str], spec: ModelSpec, descriptions_only: bool) -> list[str]:
-    """Choose what to fetch of a repository's files: no pickles and no code unless they are trusted."""
+    """Return the files of a repository to fetch: no pickle files and no code unless they are trusted."""
     top = [name for name in names if "/" not in name]
     wanted = [_DESCRIPTIONS] + [_CODE] * spec.trust_remote_code
     if "config.json" not in top:
-        raise ModelUnavailableError(f"{spec.source} has no config.json on the hub{_hint(top)}")
+        raise ModelUnavailableError(f"{spec.source} has no config.json on the hub{_suggest_gguf(top)}")
     if not descriptions_only:
         wanted.append(_choose_weights(top, spec))
     chosen = [name for name in top if any(pattern.fullmatch(name) for pattern in wanted)]
@@ -62,18 +61,18 @@ def _choose_weights(names: Sequence[str], spec: ModelSpec) -> re.Pattern[str]:
     if any(_SAFETENSORS.fullmatch(name) for name in names):
         return _SAFETENSORS
     if not any(_PICKLES.fullmatch(name) for name in names):
-        raise ModelUnavailableError(f"{spec.source} has no model.safetensors on the hub{_hint(names)}")
+        raise ModelUnavailableError(f"{spec.source} has no model.safetensors on the hub{_suggest_gguf(names)}")
     if not spec.allow_pickle:
         raise ModelUnavailableError(
             f"{spec.source} has its weights only as pickle files, which can run code when opened: look for a "
-            "model.revision with safetensors, or set model.allow_pickle=true if you trust their maker"
+            "model.revision with safetensors, or set model.allow_pickle=true if you trust their author"
         )
     return _PICKLES
 
 
-def _hint(names: Sequence[str]) -> str:
+def _suggest_gguf(names: Sequence[str]) -> str:
     ggufs = [name for name in names if name.endswith(".gguf")]
-    return f": fetch {ggufs[0]} yourself and give its path as model.source" if ggufs else ""
+    return f": download {ggufs[0]} yourself and set model.source to its path" if ggufs else ""
 
 
 def _find_in_cache(spec: ModelSpec) -> Path | None:
@@ -83,7 +82,7 @@ def _find_in_cache(spec: ModelSpec) -> Path | None:
     try:
         config = try_to_load_from_cache(spec.source, "config.json", revision=spec.revision)
     except HFValidationError as error:
-        raise ModelUnavailableError(f"model.source={spec.source} is no hub name: {error}") from error
+        raise ModelUnavailableError(f"model.source={spec.source} is not a valid hub name: {error}") from error
     return Path(config).parent if isinstance(config, str) else None
 
 
@@ -96,20 +95,20 @@ def _download(spec: ModelSpec, descriptions_only: bool, lacking: str) -> Path:
         return Path(snapshot_download(spec.source, revision=spec.revision, allow_patterns=wanted))
     except ModelUnavailableError:
         raise
-    except Exception as error:  # connection errors are httpx's or httpx2's, as the library's version has it
+    except Exception as error:  # connection errors come from httpx or httpx2, depending on huggingface_hub's version
         raise ModelUnavailableError(_explain(spec, error, lacking)) from error
 
 
 def _explain(spec: ModelSpec, error: Exception, lacking: str) -> str:
-    """Say in one sentence why the hub did not give the model, and what to do about it."""
+    """Return a sentence that says why a download failed and what to do about it."""
     from huggingface_hub import constants, errors
 
-    asked = f"{spec.source} (revision {spec.revision or 'main'})"
+    wanted = f"{spec.source} (revision {spec.revision or 'main'})"
     if isinstance(error, errors.GatedRepoError):
-        return f"{asked} is gated: accept its terms on {constants.ENDPOINT}/{spec.source} and set HF_TOKEN"
+        return f"{wanted} is gated: accept its terms on {constants.ENDPOINT}/{spec.source} and set HF_TOKEN"
     if isinstance(error, errors.RepositoryNotFoundError):
         local = f" (the folder of that name is ./{spec.source})" if Path(spec.source).is_dir() else ""
-        return f"{asked} is not on {constants.ENDPOINT}, or is private: check the name, or set HF_TOKEN{local}"
+        return f"{wanted} is not on {constants.ENDPOINT}, or is private: check the name, or set HF_TOKEN{local}"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{spec.source} has no revision {spec.revision} on {constants.ENDPOINT}"
     if isinstance(error, errors.OfflineModeIsEnabled):
@@ -117,10 +116,10 @@ def _explain(spec: ModelSpec, error: Exception, lacking: str) -> str:
     else:
         reason, remedy = describe_error(error), "connect to the network once"
         if _goes_through_proxy(constants.ENDPOINT):
-            reason += ", through the proxy that the environment names"
+            reason += ", through the proxy set in the environment"
     return (
-        f"{asked} cannot be fetched from {constants.ENDPOINT} ({reason}), and {lacking}: {remedy}, "
-        "or give model.source=./FOLDER or ./FILE.gguf"
+        f"{wanted} cannot be fetched from {constants.ENDPOINT} ({reason}), and {lacking}: {remedy}, "
+        "or set model.source to ./FOLDER or ./FILE.gguf"
     )
 
 

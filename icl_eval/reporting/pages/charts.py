@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from icl_eval.analysis import ShotCurve, ShotCurvePoint, VarianceAnalysis
 from icl_eval.analysis.variance import TEST_SET
-from icl_eval.formatting import counted, format_interval, format_options, short
+from icl_eval.formatting import count_noun, format_interval, format_options, format_score
 from icl_eval.reporting.pages.scales import Scale, metric_scale
 
 NUM_COLOURS = 6
@@ -150,7 +150,7 @@ def _mark(point: ShotCurvePoint, frame: Frame, x: float) -> Mark:
     return Mark(
         x=x,
         y=frame.y(point.mean),
-        title=f"{counted(point.num_fewshot, 'demonstration')}: {short(point.mean)}{interval}{test_set}",
+        title=f"{count_noun(point.num_fewshot, 'demonstration')}: {format_score(point.mean)}{interval}{test_set}",
         draws=tuple(frame.y(score) for score in point.scores.values()) if len(point.scores) > 1 else (),
         whisker=(frame.y(whisker[0]), frame.y(whisker[1])) if whisker else None,
     )

@@ -21,7 +21,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from icl_eval.formatting import counted, probability, short, signed, typeset
+from icl_eval.formatting import count_noun, format_difference, format_p_value, format_score, typeset
 from icl_eval.runs.writing import write_whole
 
 # JSON means the same with these written as escapes, and HTML (or a script of old) finds nothing in it.
@@ -55,11 +55,11 @@ def _environment() -> Environment:
     scripts = {name: _source(environment, name) for name in environment.list_templates(extensions=["js"])}
     environment.filters |= {
         "breakable": _breakable,
-        "counted": counted,
+        "counted": count_noun,
         "pretty": _pretty,
-        "probability": lambda p_value: typeset(probability(p_value)),
-        "score": lambda score: typeset(short(score)),
-        "signed": lambda difference: typeset(signed(difference)),
+        "probability": lambda p_value: typeset(format_p_value(p_value)),
+        "score": lambda score: typeset(format_score(score)),
+        "signed": lambda difference: typeset(format_difference(difference)),
         "typeset": typeset,
     }
     environment.globals |= {
