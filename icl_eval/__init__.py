@@ -42,11 +42,11 @@ _MODULES = {
     "load_records": "runs.frames",
     "load_runs": "runs.frames",
 }
-"""Where public names are, if not in `api`."""
+"""Modules of the public names that are not in `api`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is public when it is first asked for, since pandas and torch take seconds."""
+    """Import a public name when it is first used, because importing pandas and torch takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'api')}"), name)

@@ -1,7 +1,7 @@
-"""The Python interface: the configuration is the API.
+"""Python interface: evaluate, compare and analyse from Python, with the options of the command line.
 
-Options are the keys of the configuration, given by keyword (`num_fewshot=4`) or in the words of the command line
-(`"decoding=sample"`, `"decoding.temperature=0.7"`); `icl-eval --help` lists them all. The examples below use the model
+Options are keys of the configuration, given as keyword arguments (`num_fewshot=4`) or as command-line overrides
+(`"decoding=sample"`, `"decoding.temperature=0.7"`). `icl-eval --help` lists them all. The examples below use the model
 that comes with the package:
 
 >>> import icl_eval
@@ -16,7 +16,7 @@ from typing import Any
 
 from icl_eval.analysis.comparison import Comparison, compare_runs
 from icl_eval.analysis.sweeps import SweepAnalysis, analyse_runs
-from icl_eval.config.composing import Brought, as_words, composing
+from icl_eval.config.composing import InMemory, as_words, composing
 from icl_eval.config.schema import RunConfig, StreamConfig, typed_config
 from icl_eval.errors import ConfigError
 from icl_eval.metrics.scoring import Score
@@ -37,29 +37,29 @@ def evaluate(
     progress: bool = True,
     **options: Any,
 ) -> Run:
-    """Evaluate a model on tasks, few-shot, and return the run.
+    """Evaluate a model on few-shot tasks and return the run.
 
     >>> run = icl_eval.evaluate("decoding=sample", model="icl_t5", task="induction_numbers", num_fewshot=8, limit=4)
     >>> run.records("induction_numbers")[0].shots_effective
     8
 
-    The results go into a folder, as those of `icl-eval` do; the same call again reads what is there and computes only
-    what is missing. A model in memory is known by a digest of its weights, so that another folder is used after each
-    change of them.
+    Results are written into a folder, as by `icl-eval`. Repeating a call reuses the existing results and computes only
+    what is missing. A model in memory is identified by a digest of its weights, so its results go into a new folder
+    whenever the weights change.
 
     Args:
-        overrides: Options in the words of the command line, such as `"order=reversed"`.
+        overrides: Command-line overrides, such as `"order=reversed"`.
         model: The name of a packaged model, a source such as `"./mine"` or `"gpt2"`, or a model in memory
             (`LanguageModel.of(network, tokenizer)`); None for the default model.
         task: The name of a task, a task in memory (`Task.of_rows`), or a list of these; None for the default tasks.
-        folder: Where the results go; None for a folder in `outputs` that is named after the options.
-        progress: Whether to show how far the run is.
+        folder: The folder for the results; None for a folder in `outputs` that is named after the options.
+        progress: Whether to show a progress bar.
         options: Keys of the configuration, such as `num_fewshot=4`.
 
     Raises:
-        ConfigError: When an option is unknown or impossible.
-        DataError: When a task's data is not what the task expects.
-        UserError: When the model cannot be had, or a prompt does not fit.
+        ConfigError: If an option is unknown or invalid.
+        DataError: If a task's data do not have the expected format.
+        UserError: If the model is unavailable, or a prompt is too long.
     """
     from icl_eval.commands.evaluate import evaluate_into
     from icl_eval.config.evaluations import build_evaluation
@@ -70,7 +70,7 @@ def evaluate(
 
 
 def preview(*overrides: str, model: ModelArgument = None, task: TaskArgument = None, **options: Any) -> list[Prompt]:
-    """Return the prompts that `evaluate` would give the model, without loading weights.
+    """Return the prompts that `evaluate` would pass to the model, without loading weights.
 
     >>> [prompt] = icl_eval.preview(model="icl_t5", task="induction_numbers", num_fewshot=1, limit=1)
     >>> len(prompt.demonstrations)
@@ -83,7 +83,7 @@ def preview(*overrides: str, model: ModelArgument = None, task: TaskArgument = N
         options: As for `evaluate`.
 
     Raises:
-        UserError: When `evaluate` would refuse.
+        UserError: If `evaluate` would raise one before loading the weights.
     """
     from icl_eval.config.evaluations import build_evaluation
     from icl_eval.evaluation.preparation import prepare
@@ -94,7 +94,7 @@ def preview(*overrides: str, model: ModelArgument = None, task: TaskArgument = N
 
 
 def stream(model: str | LanguageModel, prompt: str, *overrides: str, **options: Any) -> Iterator[str]:
-    """Return a completion piece by piece while it is made.
+    """Return an iterator over the pieces of a completion, as they are generated.
 
     >>> pieces = icl_eval.stream("icl_t5", "66", max_new_tokens=4)
     >>> isinstance("".join(pieces), str)
@@ -102,39 +102,40 @@ def stream(model: str | LanguageModel, prompt: str, *overrides: str, **options: 
 
     Args:
         model: The name of a packaged model, a source such as `"./mine"` or `"gpt2"`, or a model in memory.
-        prompt: What an encoder reads, or what a decoder-only model continues.
-        overrides: Options in the words of the command line, such as `"decoding=sample"`.
+        prompt: The encoder input, or the text that a decoder-only model continues.
+        overrides: Command-line overrides, such as `"decoding=sample"`.
         options: Keys of the configuration of `icl-eval stream`, such as `max_new_tokens=20` and `decoder_prompt`.
 
     Raises:
-        ConfigError: When an option is unknown or impossible.
-        UserError: When the model cannot be had, or the prompt does not fit.
+        ConfigError: If an option is unknown or invalid.
+        UserError: If the model is unavailable, or the prompt is too long.
     """
     from icl_eval.commands.stream import stream_pieces
 
-    brought = _bring(model, options)
-    words = [*_model_words(brought, model), *as_words({"prompt": prompt, **options}), *overrides]
-    with composing(words, "stream", StreamConfig, brought) as composed:
+    in_memory = _collect_in_memory(model, options)
+    words = [*_choose_model(in_memory, model), *as_words({"prompt": prompt, **options}), *overrides]
+    with composing(words, "stream", StreamConfig, in_memory) as composed:
         config = typed_config(composed.cfg, StreamConfig)
-    return stream_pieces(config, brought.model)
+    return stream_pieces(config, in_memory.model)
 
 
 def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
-    """Load a model for the caller alone, who may change it; `evaluate` and `stream` take it as their `model`.
+    """Load a model that the caller may modify and pass to `evaluate` and `stream` as their `model`.
 
     >>> icl_eval.load_model("icl_t5").architecture
     'encoder-decoder'
 
-    Its network is in evaluation mode and takes no gradients; `network.requires_grad_(True)` makes it trainable.
+    The network is in evaluation mode and its parameters do not require gradients; `network.requires_grad_(True)` makes
+    it trainable.
 
     Args:
         model: The name of a packaged model, or a source such as `"./mine"` or `"gpt2"`.
-        overrides: Options in the words of the command line, such as `"model.revision=main"`.
+        overrides: Command-line overrides, such as `"model.revision=main"`.
         options: `device` and `dtype`.
 
     Raises:
-        ConfigError: When an option is unknown or impossible.
-        ModelUnavailableError: When weights cannot be fetched, read or trusted.
+        ConfigError: If an option is unknown or invalid.
+        ModelUnavailableError: If the weights cannot be downloaded, read or trusted.
     """
     from icl_eval.config.options import build_model_spec, check_model_options
     from icl_eval.models.loading import choose_device, load_own
@@ -147,52 +148,53 @@ def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
 
 
 def compare(*runs: Run | str | Path, seed: int = 0, num_resamples: int = 10_000) -> Comparison:
-    """Compare finished runs with the first of them, question by question.
+    """Compare finished runs with the first one, question by question.
 
     >>> few = icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=8, limit=16)
     >>> none = icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=0, limit=16)
     >>> icl_eval.compare(none, few).differences[0].difference
     1.0
 
-    A notebook shows the table of differences; `.table` is its data frame.
+    A notebook shows the result as a table of differences; `.table` is the same as a data frame.
 
     Args:
-        runs: Two or more runs, or folders; the folder of a sweep stands for its finished cells.
-        seed: The seed of everything that is drawn.
-        num_resamples: How many corpora are drawn for an interval, and how many exchanges for a test.
+        runs: Two or more runs, or their folders. The folder of a sweep stands for its finished cells.
+        seed: The seed of the bootstrap and of the randomization test.
+        num_resamples: The number of bootstrap resamples for an interval, and of permutations for a test.
 
     Raises:
-        ConfigError: When there are fewer than two runs, or an option is out of range.
-        DataError: When a folder holds no finished run, or runs cannot be compared.
+        ConfigError: If there are fewer than two runs, or an option is out of range.
+        DataError: If a folder contains no finished run, or the runs cannot be compared.
     """
     from icl_eval.commands.compare import check_resampling
 
     check_resampling(seed, num_resamples)
-    found = _read_all("compare", runs)
-    folders = [run.folder.resolve() for run in found]
-    if twice := [folder for folder in folders if folders.count(folder) > 1]:
-        raise ConfigError(f"compare: {twice[0]} is there twice; a run is compared with other runs")
-    return compare_runs(found, seed, num_resamples)
+    compared = _read_all("compare", runs)
+    folders = [run.folder.resolve() for run in compared]
+    if repeated := [folder for folder in folders if folders.count(folder) > 1]:
+        raise ConfigError(f"compare: {repeated[0]} is given twice; runs must be distinct")
+    return compare_runs(compared, seed, num_resamples)
 
 
 def analyse(runs: Sequence[Run | str | Path]) -> SweepAnalysis:
-    """Analyse finished runs together: shot curves, shares of variance, and what each demonstration adds.
+    """Analyse finished runs together: shot curves, shares of variance, and the influence of each demonstration.
 
-    Which analysis applies follows from the options in which the runs differ: `num_fewshot` gives shot curves, seeds,
-    orders and wordings give shares of variance, `leave_out` gives influence.
+    The options in which the runs differ determine which analyses apply: `num_fewshot` gives shot curves; seeds, orders
+    and wordings give shares of variance; `leave_out` gives influence.
 
     >>> runs = [icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=k, limit=16) for k in (0, 1, 8)]
     >>> [(point.num_fewshot, point.mean) for point in icl_eval.analyse(runs).shot_curves[0].points]
     [(0, 0.0), (1, 0.875), (8, 1.0)]
 
-    A notebook shows the tables; `.tables` holds their data frames by name: `shot_curves`, `variance`, `influence`.
+    A notebook shows the result as tables; `.tables` has the same as data frames by name: `shot_curves`, `variance`,
+    `influence`.
 
     Args:
-        runs: Runs, made in a loop or read from folders; the folder of a sweep stands for its finished cells.
+        runs: Two or more runs, or their folders. The folder of a sweep stands for its finished cells.
 
     Raises:
-        ConfigError: When there are fewer than two runs.
-        DataError: When a folder holds no finished run, or its records are not those of its report.
+        ConfigError: If there are fewer than two runs.
+        DataError: If a folder contains no finished run, or its records do not match its report.
     """
     return analyse_runs(_read_all("analyse", runs))
 
@@ -200,21 +202,21 @@ def analyse(runs: Sequence[Run | str | Path]) -> SweepAnalysis:
 def score(
     metric: str, predictions: Sequence[str], references: Sequence[str | Sequence[str]], seed: int = 0, **options: Any
 ) -> Score:
-    """Score predictions, with a standard error and a 95 % interval over examples.
+    """Score predictions with a metric; return the score with its standard error and 95 % interval over examples.
 
     >>> icl_eval.score("exact_match", ["Paris", "Rome"], [["Paris"], ["Milan", "Turin"]]).value
     0.5
 
     Args:
-        metric: The name of a metric, such as `bleu`, `exact_match` or `token_f1`: see `conf/metrics/`.
+        metric: The name of a metric in `conf/metrics/`, such as `bleu`, `exact_match` or `token_f1`.
         predictions: One string for each example.
-        references: For each example a string, or several.
+        references: One string or a list of strings for each example.
         seed: The seed of the bootstrap.
-        options: Of the metric, such as `lowercase=True`.
+        options: Options of the metric, such as `lowercase=True`.
 
     Raises:
-        ConfigError: When the metric or an option is unknown.
-        DataError: When there is nothing to score, or an example lacks its prediction or its references.
+        ConfigError: If the metric or an option is unknown.
+        DataError: If there are no examples, or an example lacks its prediction or its references.
     """
     from icl_eval.config.metrics import find_metric
     from icl_eval.metrics.scoring import score as score_corpus
@@ -226,16 +228,16 @@ def score(
 def _composing_run(
     overrides: Sequence[str], model: ModelArgument, task: TaskArgument, options: Mapping[str, Any]
 ) -> Any:
-    tasks = _listed_tasks(task)
-    brought = _bring(model, options, tasks)
-    words = _model_words(brought, model)
+    tasks = _list_tasks(task)
+    in_memory = _collect_in_memory(model, options, tasks)
+    words = _choose_model(in_memory, model)
     if task is not None:
         names = [each.name if isinstance(each, Task) else each for each in tasks]
         words += as_words({"task": names if len(names) != 1 else names[0]})
-    return composing([*words, *as_words(options), *overrides], "evaluate", RunConfig, brought)
+    return composing([*words, *as_words(options), *overrides], "evaluate", RunConfig, in_memory)
 
 
-def _listed_tasks(task: TaskArgument) -> list[str | Task]:
+def _list_tasks(task: TaskArgument) -> list[str | Task]:
     if task is None or isinstance(task, str | Task):
         return [] if task is None else [task]
     if isinstance(task, list | tuple) and all(isinstance(each, str | Task) for each in task):
@@ -243,20 +245,20 @@ def _listed_tasks(task: TaskArgument) -> list[str | Task]:
     raise ConfigError(f"task={task!r}: must be the name of a task, a Task, or a list of these")
 
 
-def _bring(model: ModelArgument, options: Mapping[str, Any], tasks: Sequence[str | Task] = ()) -> Brought:
+def _collect_in_memory(model: ModelArgument, options: Mapping[str, Any], tasks: Sequence[str | Task] = ()) -> InMemory:
     own = model.pin() if isinstance(model, LanguageModel) else None
     if own:
         for key in ("device", "dtype"):
             if key in options:
                 raise ConfigError(f"{key}={options[key]}: the model is in memory, on {own.device} in {own.dtype}")
-    return Brought(own, {each.name: each for each in tasks if isinstance(each, Task)})
+    return InMemory(own, {each.name: each for each in tasks if isinstance(each, Task)})
 
 
-def _model_words(brought: Brought, model: ModelArgument) -> list[str]:
-    """Return the words that choose the model; one in memory is named with the first digits of its digest."""
-    if brought.model:
-        digest = brought.model.identify().rpartition("=")[2]
-        return as_words({"model.source": f"memory:{brought.model.name}@{digest[:8]}"})
+def _choose_model(in_memory: InMemory, model: ModelArgument) -> list[str]:
+    """Return the overrides that choose the model. A model in memory is named with the first digits of its digest."""
+    if in_memory.model:
+        digest = in_memory.model.identify().rpartition("=")[2]
+        return as_words({"model.source": f"memory:{in_memory.model.name}@{digest[:8]}"})
     return [] if model is None else as_words({"model": model})
 
 

@@ -244,8 +244,8 @@ def test_a_score_is_that_of_the_metric_with_its_options():
         ({"num_fewshot": "many"}, "num_fewshot=many: must be a whole number"),
         ({"task": "qa", "experiment": "shot_curve"}, "experiment: this preset is a sweep"),
         ({"task": 3}, "task=3: must be the name of a task, a Task, or a list of these"),
-        ({"template": 3}, "template=3: must be the name of a configuration in conf/template"),
-        ({"limit": object()}, "an option is a string, a number"),
+        ({"template": 3}, "template=3: must be the name of a config in conf/template"),
+        ({"limit": object()}, "an option must be a string, a number"),
     ],
 )
 def test_a_mistake_is_a_config_error_that_names_the_key(options, sentence):
@@ -257,9 +257,9 @@ def test_a_mistake_is_a_config_error_that_names_the_key(options, sentence):
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("num_fewshot=0,1", "num_fewshot=0,1: one value is needed; for several, call the function once for each"),
-        ("preview", "'preview': an option is written as key=value, such as 'decoding=sample'"),
-        ("-m", "'-m': an option is written as key=value"),
+        ("num_fewshot=0,1", "num_fewshot=0,1: must be a single value; to sweep, call the function once for each value"),
+        ("preview", "'preview': options must be written as key=value, such as 'decoding=sample'"),
+        ("-m", "'-m': options must be written as key=value"),
     ],
 )
 def test_words_that_only_a_command_line_takes_are_refused(word, sentence):

@@ -1,6 +1,6 @@
 import pytest
 
-from icl_eval.config.composing import Composed
+from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.errors import ConfigError
 from icl_eval.postprocessing import BoundedRegex, Extract, FirstLine, Strip
@@ -52,7 +52,7 @@ def test_a_pattern_that_is_too_much_for_the_library_is_one_sentence(pattern):
     ],
 )
 def test_shipped_postprocessing_is_applied_by_the_plan(options, prediction, compose):
-    [plan] = build_evaluation(Composed(compose("task=[math]", *options))).plans
+    [plan] = build_evaluation(ComposedConfig(compose("task=[math]", *options))).plans
     assert plan.postprocess(" so\nthe answer is 42. ") == prediction
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from icl_eval.config.composing import Composed
+from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.prompts.building import EncoderPlacement, Prompt, SplitPlacement
 from icl_eval.prompts.tokenization import encode_prompt
@@ -93,7 +93,7 @@ def test_training_reads_what_the_harness_asks(compose, template):
 
     tokenizer, wordings = build_tokenizer(), load_wordings(template)
     tasks = ",".join(f"induction_{family}" for family in FAMILIES)
-    built = build_evaluation(Composed(compose(f"task=[{tasks}]", f"template={template}")))
+    built = build_evaluation(ComposedConfig(compose(f"task=[{tasks}]", f"template={template}")))
     for family, plan in zip(FAMILIES, built.plans, strict=True):
         example = plan.examples[3]
         shown = [demonstration.example for demonstration in plan.select(example)]

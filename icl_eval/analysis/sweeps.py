@@ -19,7 +19,7 @@ from icl_eval.errors import DataError
 from icl_eval.formatting import count_noun
 from icl_eval.runs.cells import Cell
 from icl_eval.runs.folders import Run
-from icl_eval.runs.options import varying_options
+from icl_eval.runs.options import find_varying_options
 from icl_eval.runs.records import describe_mistake
 from icl_eval.runs.reports import write_json
 
@@ -93,7 +93,7 @@ def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
     Raises:
         DataError: When records are missing or are not those of the report.
     """
-    options = varying_options([run.overrides for run in runs])
+    options = find_varying_options([run.overrides for run in runs])
     curves: list[ShotCurve] = []
     variance: list[VarianceAnalysis] = []
     notes: list[str] = []

@@ -1,1 +1,1 @@
-"""The command line: from words to a composed configuration, a command and an exit code."""
+"""Command line: parse the arguments, compose the configuration, run a command, and return an exit code."""

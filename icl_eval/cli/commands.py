@@ -1,6 +1,6 @@
-"""Commands: what the first word of the command line can be, and the function that does it.
+"""Commands: the subcommands of `icl-eval` and the functions that run them.
 
-What a command needs is imported when it is called: `icl-eval --help` must stay fast.
+Each function imports what it needs when it is called, so that `icl-eval --help` stays fast.
 """
 
 import re
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from icl_eval.evaluation.preparation import Evaluation
 
 
-_MOST_RUNNERS_UP = 1000
-"""Of a step, all of which the page shows."""
+_MAX_RUNNERS_UP = 1000
+"""Limit on the runners-up of a step, because the page shows all of them."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the first word of the command line can be."""
+    """A subcommand, chosen by the first word of the command line."""
 
     config_name: str
     schema: type
     run: Callable[[DictConfig], None]
     folders_key: str | None = None
-    """The key that takes the words which are folders; None where all words are options."""
+    """The key that takes the folders given as arguments; None if all arguments are options."""
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """Evaluate and print a table."""
+    """Evaluate a model and print a table."""
     from icl_eval.commands.evaluate import evaluate_into
     from icl_eval.config.composing import describe_job
     from icl_eval.config.evaluations import build_evaluation
@@ -58,28 +58,28 @@ def evaluate(cfg: DictConfig) -> None:
 
 
 def preview(cfg: DictConfig) -> None:
-    """Show prompts without loading weights."""
+    """Print prompts without loading weights."""
     from icl_eval.commands.preview import print_preview
 
-    print_preview(_evaluation_of_job(cfg))
+    print_preview(_build_evaluation(cfg))
 
 
 def doctor(cfg: DictConfig) -> None:
-    """Show whether the model gives the same tokens however it is run."""
+    """Check whether batching and caching change the tokens that the model generates."""
     from icl_eval.commands.doctor import print_diagnosis
 
-    print_diagnosis(_evaluation_of_job(cfg))
+    print_diagnosis(_build_evaluation(cfg))
 
 
 def stream(cfg: DictConfig) -> None:
-    """Show one completion while it is made."""
+    """Print a completion while it is generated."""
     from icl_eval.commands.stream import print_completions
 
     print_completions(typed_config(cfg, StreamConfig))
 
 
 def trace(cfg: DictConfig) -> None:
-    """Show everything that happens to one prompt."""
+    """Show every step from one prompt to its completion."""
     from icl_eval.commands.trace.command import run_trace
     from icl_eval.commands.trace.subjects import free_subject, question_subject
     from icl_eval.config.options import require_at_most
@@ -87,16 +87,16 @@ def trace(cfg: DictConfig) -> None:
     config = typed_config(cfg, TraceConfig)
     if config.runners_up < 0:
         raise ConfigError(f"runners_up={config.runners_up}: must be 0 or more")
-    require_at_most("runners_up", config.runners_up, _MOST_RUNNERS_UP)
+    require_at_most("runners_up", config.runners_up, _MAX_RUNNERS_UP)
     if config.prompt is None:
-        subject = question_subject(_evaluation_of_job(cfg, TraceConfig), config.example)
+        subject = question_subject(_build_evaluation(cfg, TraceConfig), config.example)
     else:
-        subject = free_subject(config, config.prompt, _given_keys())
+        subject = free_subject(config, config.prompt, _list_overridden_keys())
     run_trace(subject, config.runners_up, Path(HydraConfig.get().runtime.output_dir))
 
 
 def tour(cfg: DictConfig) -> None:
-    """Generate one prompt in every way there is, side by side."""
+    """Complete one prompt with each decoding method, side by side."""
     from icl_eval.commands.tour.terminal_view import print_tour
     from icl_eval.commands.tour.tours import take_tour
     from icl_eval.reporting.output import finished
@@ -109,14 +109,14 @@ def tour(cfg: DictConfig) -> None:
 
 
 def compare(cfg: DictConfig) -> None:
-    """Compare finished runs with the first of them."""
+    """Compare finished runs with the first one."""
     from icl_eval.commands.compare import compare_folders
 
     compare_folders(typed_config(cfg, CompareConfig))
 
 
 def list_runs(cfg: DictConfig) -> None:
-    """Show the runs in some folders."""
+    """Print the runs in folders."""
     from icl_eval.commands.list_runs import print_runs
 
     print_runs([Path(folder) for folder in typed_config(cfg, ListConfig).folders])
@@ -142,14 +142,14 @@ COMMANDS = {
 }
 
 
-def _evaluation_of_job(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> "Evaluation":
+def _build_evaluation(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> "Evaluation":
     from icl_eval.config.composing import describe_job
     from icl_eval.config.evaluations import build_evaluation
 
     return build_evaluation(describe_job(cfg), schema)
 
 
-def _given_keys() -> list[str]:
-    """Return the first name of every key that the user has set."""
+def _list_overridden_keys() -> list[str]:
+    """Return the top-level part of every key that the user has set."""
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return [re.split("[=.@]", str(override).lstrip("+~"))[0] for override in overrides or ()]

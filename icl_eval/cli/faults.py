@@ -1,4 +1,4 @@
-"""Faults: what the operating system refuses, in one line that names the file, and how the process ends for it."""
+"""Faults: turn operating system errors into one-line messages that name the file, with an exit code."""
 
 import errno
 import os
@@ -12,16 +12,16 @@ _USERS = (
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG),
     *(errno.EROFS, errno.ELOOP),
 )
-"""What a user mends by asking for another file."""
+"""Errors that the user can fix by choosing another path."""
 _SAVERS = ("hydra.core.utils", "omegaconf.omegaconf")
-"""Modules that save configurations, each through a variable called `file`."""
+"""Modules that save configurations through a local variable called `file`."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def in_one_line(error: BaseException) -> IclEvalError | None:
-    """Return what to say of an error, if it is one that needs no traceback.
+def summarize_error(error: BaseException) -> IclEvalError | None:
+    """Return the one-line error to report; None if the error is unexpected and needs a traceback.
 
-    An error without a file's name is the output's: all that we write ourselves names its file.
+    An error without a file name comes from stdout: everything else that the package writes names its file.
     """
     if isinstance(error, IclEvalError):
         return error
@@ -35,7 +35,7 @@ def in_one_line(error: BaseException) -> IclEvalError | None:
 
 
 def _file_of_hydra(error: BaseException) -> str | None:
-    """Return the file that Hydra was saving a configuration to: its error does not name it."""
+    """Return the file to which Hydra was saving a configuration, because Hydra's error does not name it."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_globals.get("__name__") in _SAVERS and "file" in frame.f_locals:
             return str(frame.f_locals["file"].name)
@@ -43,7 +43,7 @@ def _file_of_hydra(error: BaseException) -> str | None:
 
 
 def open_standard_files() -> None:
-    """Put a file that takes all and holds nothing where a standard one is closed; the next to be opened would be it."""
+    """Open the null device for each closed standard stream, so that no other file gets its descriptor."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_RDWR)

@@ -1,17 +1,17 @@
-"""The command line: one command, `icl-eval`, whose first word may choose what to do; the rest is Hydra's grammar.
+"""Command line: `icl-eval`, with an optional subcommand followed by overrides in Hydra's grammar.
 
-    icl-eval [key=value …]              evaluate, and print a table
-    icl-eval -m key=a,b …               a sweep: one run for each combination
-    icl-eval preview [key=value …]      show prompts, without loading weights
-    icl-eval stream prompt="…"          show one completion while it is made
-    icl-eval trace prompt="…"           show everything that happens to one prompt, or to a task's question
-    icl-eval tour [prompt="…"]          the ways of generating, side by side, and what each costs
-    icl-eval doctor [key=value …]       does the model give the same tokens however it is run?
-    icl-eval compare RUN_A RUN_B …      do finished runs differ by more than chance?
-    icl-eval list [FOLDER …]            the runs in some folders, with their scores
-    icl-eval export FOLDER …            figures and tables of runs and sweeps, for a paper
+    icl-eval [key=value …]              evaluate a model and print a table
+    icl-eval -m key=a,b …               sweep: one run for each combination
+    icl-eval preview [key=value …]      print prompts without loading weights
+    icl-eval stream prompt="…"          print a completion while it is generated
+    icl-eval trace prompt="…"           show every step from a prompt, or a task's question, to its completion
+    icl-eval tour [prompt="…"]          compare decoding methods on one prompt, with their costs
+    icl-eval doctor [key=value …]       check whether batching and caching change the model's tokens
+    icl-eval compare RUN_A RUN_B …      test whether finished runs differ by more than chance
+    icl-eval list [FOLDER …]            list the runs in folders, with their scores
+    icl-eval export FOLDER …            write figures and tables of runs and sweeps, for a paper
 
-A user's mistake is one line on stderr and exit code 2; a run that fails exits with 1.
+A user's mistake is reported in one line on stderr with exit code 2; a failed run exits with code 1.
 """
 
 import io
@@ -26,12 +26,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from icl_eval.cli.commands import COMMANDS, Command
-from icl_eval.cli.faults import in_one_line, open_standard_files
+from icl_eval.cli.faults import open_standard_files, summarize_error
 from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, say
 from icl_eval.config.collisions import reject_packaged_names
-from icl_eval.config.explaining import explained
+from icl_eval.config.explaining import explaining_errors
 from icl_eval.config.files import require_readable_files
-from icl_eval.config.overrides import added_folders, read_overrides
+from icl_eval.config.overrides import find_added_folders, read_overrides
 from icl_eval.config.schema import register_schemas
 from icl_eval.config.setup import conf_dir, register_resolvers, set_command_name
 from icl_eval.errors import ConfigError, IclEvalError
@@ -40,9 +40,9 @@ from icl_eval.errors import ConfigError, IclEvalError
 def main() -> None:
     """Run the command line."""
     open_standard_files()
-    logging.raiseExceptions = False  # a warning that cannot be written is no traceback
+    logging.raiseExceptions = False  # no traceback if a warning cannot be written
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is ASCII only shows the rest as it can
+        sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows other characters as escapes
     arguments = put_flags_first(sys.argv[1:])
     first = next((word for word in arguments if not word.startswith("-")), None)
     if first in COMMANDS:
@@ -54,16 +54,16 @@ def main() -> None:
 
 
 def _run(command: Command, arguments: list[str]) -> int:
-    """Let Hydra compose and call the command; return the exit code."""
+    """Compose the configuration with Hydra, run the command, and return the exit code."""
     register_schemas()
     register_resolvers()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, and we say them in one line
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors, which are reported below in one line
     failures: list[Exception] = []
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command.config_name)
     try:
         reject_stray_words(arguments, list(COMMANDS), can_sweep=command is COMMANDS["evaluate"])
-        with explained(arguments):
-            folders = added_folders(arguments)
+        with explaining_errors(arguments):
+            folders = find_added_folders(arguments)
             reject_packaged_names(folders)
             require_readable_files(folders)
             set_command_name(arguments)
@@ -73,46 +73,44 @@ def _run(command: Command, arguments: list[str]) -> int:
             except SystemExit:
                 sys.stdout.flush()
                 raise
-            sys.stdout.flush()  # if it cannot be written, that is reported below
+            sys.stdout.flush()  # a failure to write is reported below
         if failures:
             raise failures[0]
     except (IclEvalError, OSError) as error:
-        known = in_one_line(error)
+        known = summarize_error(error)
         if known is None:
             raise
-        return _say(str(known), known.exit_code)
+        return _report(str(known), known.exit_code)
     except KeyboardInterrupt:
-        return _say("interrupted; the same command goes on from here", 130)
+        return _report("interrupted; repeat the command to resume", 130)
     return 0
 
 
 def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> float | None:
-    """Run one job; in a sweep, a job that fails leaves a note and the next one begins."""
+    """Run one job. In a sweep, report a failed job and continue with the next one."""
     hydra_config = HydraConfig.get()
     is_cell = hydra_config.mode == RunMode.MULTIRUN
     folder = Path(hydra_config.runtime.output_dir)
     if is_cell and folder.parent.resolve() != Path(hydra_config.sweep.dir).resolve():
-        sentence = (
-            f"hydra.sweep.subdir: a cell's folder must lie in {hydra_config.sweep.dir} itself, and {folder} does not"
-        )
-        sys.exit(_say(sentence, ConfigError.exit_code))
+        sentence = f"hydra.sweep.subdir: must put each cell directly into {hydra_config.sweep.dir}, not into {folder}"
+        sys.exit(_report(sentence, ConfigError.exit_code))
     try:
         command.run(cfg)
     except Exception as error:
         if not is_cell:
             failures.append(error)
             return None
-        from icl_eval.cli.sweeps import tell_of_failure
+        from icl_eval.cli.sweeps import report_failure
 
         try:
-            tell_of_failure(folder, error)
-        except Exception as untold:
-            failures.append(untold)
+            report_failure(folder, error)
+        except Exception as unreported:
+            failures.append(unreported)
         return float("nan")
     return None
 
 
-def _say(sentence: str, exit_code: int) -> int:
-    if sentence:  # to whoever has closed the output there is nothing to say
+def _report(sentence: str, exit_code: int) -> int:
+    if sentence:  # empty if the reader of the output has closed it
         say(sentence)
     return exit_code

@@ -1,8 +1,7 @@
-"""Sweeps: many runs into one table.
+"""Sweeps: combine many runs into one table.
 
-Each cell of a sweep is an ordinary run folder. When the last cell is finished, whatever the folders hold is
-gathered into `sweep.json` and analysed; a cell that failed left a note, `error.json`, which its next run removes
-when it finishes.
+Each cell of a sweep is an ordinary run folder. After the last cell, the results of all cells are gathered into
+`sweep.json` and analysed. A failed cell has a file `error.json`, which the next successful run of the cell removes.
 """
 
 import sys
@@ -15,82 +14,82 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from icl_eval.cli.faults import in_one_line
+from icl_eval.cli.faults import summarize_error
 from icl_eval.cli.words import say
-from icl_eval.config.explaining import explained
+from icl_eval.config.explaining import explaining_errors
 from icl_eval.config.overrides import require_distinct_cells
 from icl_eval.errors import ConfigError, FolderInUseError, IclEvalError, OutputError, UserError
 from icl_eval.formatting import count_noun, escape_controls, join_lines
 from icl_eval.runs.cells import Cell, gather_cells
-from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, holding, is_in_use, read_run
+from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, is_in_use, locking, read_run
 from icl_eval.runs.reports import Failure, read_failure, write_json
 
 if TYPE_CHECKING:
     from icl_eval.analysis import SweepAnalysis
 
 
-def _unresolved(node: Any) -> Any:
-    """Return what a node holds, with `${…}` as it was typed."""
+def _read_unresolved(node: Any) -> Any:
+    """Return the content of a node, with `${…}` as it was typed."""
     return OmegaConf.to_container(node, resolve=False)
 
 
-def tell_of_failure(folder: Path, error: Exception) -> None:
-    """Print that a cell failed, and leave a note in its folder of why.
+def report_failure(folder: Path, error: Exception) -> None:
+    """Print why a cell failed, and write the reason into its folder.
 
-    A cell that another run is writing has not failed, nor has one that is finished and could not be printed.
+    A cell has not failed if another run is writing it, or if it is finished and only its output could not be printed.
 
     Raises:
-        OutputError: What the cell could not print.
-        FolderInUseError: When another run has begun to write the cell.
-        OSError: When the note cannot be written.
+        OutputError: If the error is that the cell's output could not be printed.
+        FolderInUseError: If another run has started to write the cell.
+        OSError: If the reason cannot be written.
     """
-    known = in_one_line(error)
+    known = summarize_error(error)
     if isinstance(known, OutputError):
         raise known
     if isinstance(known, FolderInUseError):
-        say(f"{folder.name} is in use by another run, and left to it")
+        say(f"{folder.name} is in use by another run; skipped")
         return
     message = join_lines(str(known or error))
     if known is None:
         print(escape_controls("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         message = f"{type(error).__name__}: {message}"
     say(f"{folder.name} failed: {message}")
-    note = Failure(type(error).__name__, message, known.exit_code if known else 1)
-    with holding(folder):
-        write_json(asdict(note), folder / FAILURE_FILE)
+    failure = Failure(type(error).__name__, message, known.exit_code if known else 1)
+    with locking(folder):
+        write_json(asdict(failure), folder / FAILURE_FILE)
 
 
 class SweepReport(Callback):
-    """Writes `sweep.json` and `sweep.html` and prints the table when a sweep ends; tells of failed cells."""
+    """Writes `sweep.json` and `sweep.html`, prints the table, and reports failed cells at the end of a sweep."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Forget earlier failures: a cell of this sweep gets another chance, one of another sweep is not ours."""
-        overrides = _unresolved(config.hydra.overrides.hydra)
+        """Check the sweep, and remove the failure files of earlier sweeps from its folder."""
+        overrides = _read_unresolved(config.hydra.overrides.hydra)
         if any(override.startswith("hydra.run.dir=") for override in overrides):
-            _refuse("hydra.run.dir: a sweep's folder is hydra.sweep.dir")
+            _refuse("hydra.run.dir: has no effect in a sweep; set hydra.sweep.dir instead")
         try:
-            with explained(()):
+            with explaining_errors(()):
                 require_distinct_cells(
-                    _unresolved(config.hydra.sweeper.get("params") or DictConfig({})),
-                    _unresolved(config.hydra.overrides.task),
+                    _read_unresolved(config.hydra.sweeper.get("params") or DictConfig({})),
+                    _read_unresolved(config.hydra.overrides.task),
                 )
         except ConfigError as error:
             _refuse(str(error))
-        for note in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE_FILE}"):
-            note.unlink(missing_ok=True)
+        for path in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE_FILE}"):
+            path.unlink(missing_ok=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Gather all cells of the sweep's folder."""
+        """Gather and report all cells in the sweep's folder."""
         try:
             exit_code = finish_sweep(Path(config.hydra.sweep.dir))
-        except Exception as error:  # Hydra would make a warning of it, and 0 the exit code
-            known = in_one_line(error)
+        except Exception as error:  # Hydra would only log a warning and exit with 0
+            known = summarize_error(error)
             if isinstance(known, OutputError):
                 exit_code = known.exit_code
                 say(f"{known}")
             else:
                 message = join_lines(str(known or _describe(error)))
-                say(f"the sweep cannot be summed up: {message}")
+                say(f"the sweep cannot be summarized: {message}")
                 exit_code = known.exit_code if known else 1
         if exit_code:
             sys.exit(exit_code)
@@ -102,10 +101,10 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 def finish_sweep(folder: Path) -> int:
-    """Write `sweep.json` and `sweep.html`, print what is in them, and return the exit code.
+    """Write `sweep.json` and `sweep.html`, print their content, and return the exit code.
 
-    The cells are written and shown also where their analysis breaks down. Of two sweeps that end at once in one folder,
-    the second waits for the first.
+    The cells are written and printed even if their analysis fails. If two sweeps in the same folder end at the same
+    time, the second waits for the first.
     """
     from icl_eval.analysis.sweeps import SCHEMA_VERSION, Sweep, write_sweep
     from icl_eval.reporting.output import finished
@@ -113,27 +112,27 @@ def finish_sweep(folder: Path) -> int:
     from icl_eval.reporting.tables import print_analysis
     from icl_eval.reporting.terminal import print_sweep
 
-    with holding(folder, patience=-1):
+    with locking(folder, timeout=-1):
         cells = gather_cells(folder)
-        analysis, has_broken_down = _analyse(folder, cells)
+        analysis, has_crashed = _analyse(folder, cells)
         write_sweep(Sweep(SCHEMA_VERSION, tuple(cells), analysis), folder)
         write_sweep_page(folder)
-    exit_codes = [*_tell_of_missing(folder, cells)]
-    if has_broken_down:
+    exit_codes = [*_report_missing(folder, cells)]
+    if has_crashed:
         say(analysis.notes[0])
         exit_codes.append(1)
     with finished():
         print_sweep(cells, folder)
         print_analysis(analysis)
-    return min(exit_codes, default=0)  # 1, a failure, tells more than 2, a mistake
+    return min(exit_codes, default=0)  # 1, a failure, takes precedence over 2, a user's mistake
 
 
-def _tell_of_missing(folder: Path, cells: Sequence[Cell]) -> Iterator[int]:
-    """Say how many cells failed or are another run's, and yield what each makes the exit code."""
+def _report_missing(folder: Path, cells: Sequence[Cell]) -> Iterator[int]:
+    """Print how many cells failed or are in use by another run, and yield the exit code of each."""
     failures = {path.parent: read_failure(path) for path in folder.glob(f"*/{FAILURE_FILE}")}
     if failures:
         earlier = sum(bool(cell.results) and folder / cell.cell in failures for cell in cells)
-        note = f"; of {earlier} of them an earlier run is shown" if earlier else ""
+        note = f"; for {earlier} of them, an earlier run is shown" if earlier else ""
         say(f"{len(failures)} of {len(cells)} cells failed{note}")
     used = [path for path in folder.iterdir() if not (path / REPORT_FILE).exists() and is_in_use(path)]
     if used:
@@ -146,7 +145,7 @@ def _tell_of_missing(folder: Path, cells: Sequence[Cell]) -> Iterator[int]:
 
 
 def _analyse(folder: Path, cells: Sequence[Cell]) -> "tuple[SweepAnalysis, bool]":
-    """Return the analysis of a sweep's finished cells, or why there is none, and whether that is a fault of ours."""
+    """Return the analysis of a sweep's finished cells, or why there is none, and whether the analysis crashed."""
     from icl_eval.analysis import SweepAnalysis, analyse_runs
 
     try:
@@ -158,7 +157,7 @@ def _analyse(folder: Path, cells: Sequence[Cell]) -> "tuple[SweepAnalysis, bool]
 
 
 def _describe(error: Exception) -> str:
-    """Return an unexpected error and where it was raised, in one line."""
+    """Return an unexpected error and where it was raised, on one line."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     message = join_lines(f"{type(error).__name__}: {error}")
     return f"{message} ({Path(place.filename).name}:{place.lineno})"

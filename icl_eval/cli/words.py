@@ -1,7 +1,4 @@
-"""Words: what is typed after `icl-eval`, put into the order and the grammar that Hydra takes, or refused.
-
-And the sentences that answer.
-"""
+"""Words: rearrange the arguments of `icl-eval` for Hydra or reject them, and print messages to stderr."""
 
 import logging
 import os
@@ -20,15 +17,15 @@ _FLAGS = {
     **dict.fromkeys(("-c", "--cfg", _FOLDER_FLAG, "-sc", "--shell-completion", *SWEEP_FLAGS), ""),
     **dict.fromkeys(("-p", "--package", "--resolve"), "--cfg"),
 }
-"""Those of Hydra that we pass on, each with the one that it has no effect without.
+"""Hydra's flags that are allowed, each with the flag that it requires, if any.
 
-Others choose another configuration than the command's (`--config-name`) or open a pickle (`--experimental-rerun`), and
-argparse would take any beginning of them.
+The others choose a configuration other than the command's (`--config-name`) or load a pickle (`--experimental-rerun`).
+They are rejected here because argparse would accept any prefix of them.
 """
 
 
 def put_flags_first(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with flags before overrides, as argparse wants them, each in one word with its folder."""
+    """Return the arguments with flags first, as argparse requires, and `--config-dir` joined to its value."""
     words: list[str] = []
     for word in arguments:
         if words and words[-1] == _FOLDER_FLAG:
@@ -39,9 +36,9 @@ def put_flags_first(arguments: Sequence[str]) -> list[str]:
 
 
 def gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with those that are folders made one option, so that the others keep Hydra's grammar.
+    """Return the arguments with all folders gathered into one option, so that Hydra can parse the rest.
 
-    A run's folder may well have a `=` in its name, but there is no option with a `/` before it.
+    The name of a run's folder may contain `=`, but no option has a `/` before its `=`.
     """
     folders = [
         word
@@ -56,23 +53,23 @@ def gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
 
 
 def reject_stray_words(arguments: Sequence[str], commands: Sequence[str], can_sweep: bool) -> None:
-    """Refuse what Hydra would take for a command of its own, or ignore.
+    """Reject arguments that Hydra would misunderstand or ignore.
 
     Args:
-        arguments: What was typed after the command.
+        arguments: The arguments after the command.
         commands: The names of all commands.
         can_sweep: Whether the command takes `-m`.
 
     Raises:
-        ConfigError: Naming the word.
+        ConfigError: If an argument is rejected. The message names it.
     """
     if not can_sweep and set(SWEEP_FLAGS) & set(arguments):
         raise ConfigError("-m: only evaluations can be swept")
     _reject_unknown_flags(arguments)
     words = [argument for argument in arguments if argument not in SWEEP_FLAGS]
     for word in words:
-        if any("\ud800" <= character <= "\udfff" for character in word):  # how Python hands on other bytes
-            raise ConfigError(f"{word!r}: is not UTF-8")
+        if any("\ud800" <= character <= "\udfff" for character in word):  # Python's stand-ins for invalid bytes
+            raise ConfigError(f"{word!r}: not valid UTF-8")
     for previous, word in zip(["", *words], words, strict=False):
         if word.isidentifier() and not previous.startswith("-"):
             known = ", ".join(commands)
@@ -82,11 +79,11 @@ def reject_stray_words(arguments: Sequence[str], commands: Sequence[str], can_sw
 _VALUES = {
     **dict.fromkeys(("-c", "--cfg"), ("job", "hydra", "all")),
     **dict.fromkeys(("-sc", "--shell-completion"), ("install=…", "uninstall=…")),
-    **dict.fromkeys(("-p", "--package"), ("model", "task.qa and the like")),
+    **dict.fromkeys(("-p", "--package"), ("a package such as model", "task.qa")),
     **dict.fromkeys(("-i", "--info"), ("all", "config", "defaults", "plugins", "searchpath")),
     _FOLDER_FLAG: ("a folder",),
 }
-"""What must follow a flag."""
+"""The values that a flag requires."""
 
 
 def _reject_unknown_flags(arguments: Sequence[str]) -> None:
@@ -98,12 +95,12 @@ def _reject_unknown_flags(arguments: Sequence[str]) -> None:
             raise ConfigError(f"{flag}: has no effect without {_FLAGS[flag]}")
     for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
         flag, _, value = word.partition("=")
-        if flag in _VALUES and not _follows(flag, value if "=" in word else after):
+        if flag in _VALUES and not _accepts(flag, value if "=" in word else after):
             raise ConfigError(f"{flag}: must be followed by {' or '.join(_VALUES[flag])}")
 
 
-def _follows(flag: str, value: str) -> bool:
-    """Return whether a value can stand after a flag."""
+def _accepts(flag: str, value: str) -> bool:
+    """Return whether a flag accepts a value."""
     if flag in ("-c", "--cfg"):
         return value in _VALUES[flag]
     if flag in ("-sc", "--shell-completion"):
@@ -116,13 +113,13 @@ def _follows(flag: str, value: str) -> bool:
 
 
 def say(sentence: str) -> None:
-    """Print a sentence on stderr, in one line and without control characters."""
+    """Print a sentence to stderr, on one line and with control characters escaped."""
     print(f"icl-eval: {escape_controls(join_lines(sentence))}", file=sys.stderr)
 
 
 class LogFormatter(logging.Formatter):
-    """Writes out the control characters of what is logged."""
+    """Escapes control characters in log messages."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a record as it is printed."""
+        """Return a log record as the string to print."""
         return escape_controls(super().format(record))

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from icl_eval.analysis.comparison import compare_runs
-from icl_eval.config.options import MOST_SEED, require_at_most
+from icl_eval.config.options import MAX_SEED, require_at_most
 from icl_eval.config.schema import CompareConfig
 from icl_eval.errors import ConfigError
 from icl_eval.reporting.output import finished
@@ -53,7 +53,7 @@ def check_resampling(seed: int, num_resamples: int) -> None:
     if seed < 0:
         raise ConfigError(f"seed={seed}: must be 0 or more")
     require_at_most("num_resamples", num_resamples, _MAX_RESAMPLES)
-    require_at_most("seed", seed, MOST_SEED)
+    require_at_most("seed", seed, MAX_SEED)
 
 
 def _require_distinct(folders: Sequence[Path]) -> None:

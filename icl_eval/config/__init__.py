@@ -1,1 +1,1 @@
-"""Configuration: what a user can set, and the objects that it becomes. Hydra ends here."""
+"""Configuration: what a user can set, and the objects built from it. No other package but `cli` knows Hydra."""

@@ -1,4 +1,4 @@
-"""Composing: from words such as `num_fewshot=4` to a composed configuration, on the command line and from Python."""
+"""Composing: turn overrides such as `num_fewshot=4` into a configuration, on the command line and from Python."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,87 +15,89 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from icl_eval.config.collisions import reject_packaged_names, require_distinct_choices
-from icl_eval.config.explaining import explained
+from icl_eval.config.explaining import explaining_errors
 from icl_eval.config.files import require_readable_files
-from icl_eval.config.overrides import added_folders, is_override, is_sweep, read_overrides
+from icl_eval.config.overrides import find_added_folders, is_override, is_sweep, read_overrides
 from icl_eval.config.schema import DataConfig, TaskConfig, register_schemas
-from icl_eval.config.setup import conf_dir, named_command, register_resolvers
+from icl_eval.config.setup import conf_dir, naming_command, register_resolvers
 from icl_eval.errors import ConfigError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.tasks.examples import Task
 
 IN_MEMORY_CONFIG = TaskConfig(pool=DataConfig("(in memory)"), test=DataConfig("(in memory)"))
-"""What the configuration says of a task whose rows are in memory."""
+"""The configuration of a task whose rows are in memory."""
 
 
 @dataclass(frozen=True)
-class Brought:
-    """Objects that a caller brings in place of what the configuration would build."""
+class InMemory:
+    """Objects that the caller passes instead of having them built from the configuration."""
 
     model: LanguageModel | None = None
     tasks: Mapping[str, Task] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Composed:
-    """A composed configuration, with what Hydra knows about its making."""
+class ComposedConfig:
+    """A composed configuration and what Hydra knows about how it was composed."""
 
     cfg: DictConfig
     """The keys of the command, without Hydra's own."""
     choices: Mapping[str, Any] = field(default_factory=dict)
-    """Which configuration was chosen for each config group."""
+    """The config chosen in each config group."""
     search_path: tuple[Path, ...] = ()
-    """Folders in which relative data files are looked for."""
+    """Folders in which relative data paths are resolved."""
     overrides: tuple[str, ...] = ()
-    """What was asked for, as words of the command line."""
+    """The overrides, as typed on the command line."""
     folder: Path = Path()
-    """Where results go."""
-    brought: Brought = Brought()
+    """Where results are written."""
+    in_memory: InMemory = InMemory()
 
 
-def describe_job(cfg: DictConfig, brought: Brought = Brought()) -> Composed:
-    """Return what Hydra composed for the job that is running.
+def describe_job(cfg: DictConfig, in_memory: InMemory = InMemory()) -> ComposedConfig:
+    """Return what Hydra composed for the running job.
 
     Raises:
-        ConfigError: When two of the chosen files would silently replace one another.
+        ConfigError: If two of the chosen files would silently replace one another.
     """
     hydra = HydraConfig.get()
     own = ("hydra", "main", "schema")
     added = [Path(source.path) for source in hydra.runtime.config_sources if source.provider not in own]
     require_distinct_choices(has_own_files=bool(added))
-    return Composed(
+    return ComposedConfig(
         cfg=cfg,
         choices=hydra.runtime.choices,
         search_path=(Path.cwd(), *added),
         overrides=tuple(cast("list[str]", OmegaConf.to_container(hydra.overrides.task))),  # `${…}` is not resolved
         folder=Path(hydra.runtime.output_dir),
-        brought=brought,
+        in_memory=in_memory,
     )
 
 
 @contextmanager
-def composing(words: Sequence[str], config_name: str, schema: type, brought: Brought = Brought()) -> Iterator[Composed]:
-    """Compose a configuration as the command line would, without its process; Hydra's state is restored at the end.
+def composing(
+    words: Sequence[str], config_name: str, schema: type, in_memory: InMemory = InMemory()
+) -> Iterator[ComposedConfig]:
+    """Compose a configuration in this process, as the command line would, and restore Hydra's state afterwards.
 
     Args:
-        words: What the command line would be given.
+        words: The arguments, as typed on the command line.
         config_name: The command's configuration, such as `evaluate`.
         schema: The schema of that configuration.
-        brought: A model and tasks in memory; the tasks can be chosen by their names.
+        in_memory: A model and tasks in memory. Tasks can be chosen by name.
 
     Raises:
-        ConfigError: When a word is wrong; the message says what is allowed.
+        ConfigError: If an argument is invalid. The message says what is allowed.
     """
     register_schemas()
     register_resolvers()
     state, job = HydraConfig.instance(), HydraConfig.instance().cfg
     for word in words:
         if not is_override(word):
-            raise ConfigError(f"{word!r}: an option is written as key=value, such as 'decoding=sample'")
+            raise ConfigError(f"{word!r}: options must be written as key=value, such as 'decoding=sample'")
         if is_sweep(word):
-            raise ConfigError(f"{word}: one value is needed; for several, call the function once for each")
-    with explained(words), _stored(brought.tasks), named_command(words):
-        folders = added_folders(words)
+            raise ConfigError(f"{word}: must be a single value; to sweep, call the function once for each value")
+    with explaining_errors(words), _registering(in_memory.tasks), naming_command(words):
+        folders = find_added_folders(words)
         reject_packaged_names(folders)
         require_readable_files(folders)
         overrides = read_overrides(words, schema, [conf_dir(), *folders])
@@ -103,26 +105,26 @@ def composing(words: Sequence[str], config_name: str, schema: type, brought: Bro
             with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="icl-eval"):
                 cfg = compose(config_name, overrides=overrides, return_hydra_config=True)
                 if cfg.hydra.mode == RunMode.MULTIRUN:
-                    raise ConfigError("experiment: this preset is a sweep; call evaluate once for each of its cells")
+                    raise ConfigError("experiment: this preset is a sweep; call `evaluate` once for each of its cells")
                 cfg.hydra.runtime.output_dir = cfg.hydra.run.dir
                 cfg.hydra.job.config_name = config_name
                 state.set_config(cfg)
                 own = copy.deepcopy(cfg)
                 with read_write(own), open_dict(own):
                     del own["hydra"]
-                composed = describe_job(own, brought)
+                composed = describe_job(own, in_memory)
         finally:
             state.cfg = job
     yield composed
 
 
 @contextmanager
-def _stored(tasks: Mapping[str, Task]) -> Iterator[None]:
-    """Let Hydra find tasks in memory among the files of `conf/task`."""
+def _registering(tasks: Mapping[str, Task]) -> Iterator[None]:
+    """Make in-memory tasks available to Hydra next to the files of `conf/task`."""
     store = ConfigStore.instance()
     for task in tasks.values():
         if (conf_dir() / "task" / f"{task.name}.yaml").exists():
-            raise ConfigError(f"task={task.name}: a packaged task has this name; choose another for the one in memory")
+            raise ConfigError(f"task={task.name}: a packaged task has this name; rename the task in memory")
         node: dict[str, Any] = {
             "defaults": [{"/metrics@metrics": ["exact_match"]}, "_self_"],
             "pool": {"path": IN_MEMORY_CONFIG.pool.path},
@@ -139,31 +141,31 @@ def _stored(tasks: Mapping[str, Task]) -> Iterator[None]:
 
 
 def as_words(options: Mapping[str, Any]) -> list[str]:
-    """Return options given by keyword as words of the command line.
+    """Return keyword options as command-line overrides.
 
-    The name of a config group takes the name of one of its configs, or a list of them; a model that is no packaged
-    name is a source.
+    The value for a config group is the name of one of its configs, or a list of names. A model that is not the name of
+    a packaged config is taken as a source.
 
     >>> as_words({"num_fewshot": 4, "task": ["qa", "math"], "model": "./mine", "limit": None})
     ['num_fewshot=4', 'task=[qa,math]', "model.source='./mine'", 'limit=null']
     """
-    return [_word(key, value) for key, value in options.items()]
+    return [_format_override(key, value) for key, value in options.items()]
 
 
-def _word(key: str, value: Any) -> str:
+def _format_override(key: str, value: Any) -> str:
     if key == "model" and isinstance(value, str) and not (conf_dir() / "model" / f"{value}.yaml").exists():
-        return f"model.source={_written(value)}"
+        return f"model.source={_format_value(value)}"
     if (conf_dir() / key).is_dir():
         names = value if isinstance(value, list | tuple) else [value]
         if not all(name is None or isinstance(name, str) for name in names):
-            raise ConfigError(f"{key}={value!r}: must be the name of a configuration in conf/{key}, or a list of names")
-        listed = ",".join("null" if name is None else name for name in names)
-        return f"{key}=[{listed}]" if isinstance(value, list | tuple) else f"{key}={listed}"
-    return f"{key}={_written(value)}"
+            raise ConfigError(f"{key}={value!r}: must be the name of a config in conf/{key}, or a list of names")
+        joined = ",".join("null" if name is None else name for name in names)
+        return f"{key}=[{joined}]" if isinstance(value, list | tuple) else f"{key}={joined}"
+    return f"{key}={_format_value(value)}"
 
 
-def _written(value: Any) -> str:
-    """Return a value in Hydra's grammar; a string stands in quotes, so that it is taken as it is."""
+def _format_value(value: Any) -> str:
+    """Return a value in Hydra's grammar. Strings are quoted, so that Hydra takes them literally."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -173,7 +175,7 @@ def _written(value: Any) -> str:
     if isinstance(value, str | Path):
         return str(QuotedString(str(value), Quote.single).with_quotes())
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{_format_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_written, value)) + "]"
-    raise ConfigError(f"{value!r}: an option is a string, a number, true or false, None, or a list or dict of these")
+        return "[" + ",".join(map(_format_value, value)) + "]"
+    raise ConfigError(f"{value!r}: an option must be a string, a number, a bool, None, or a list or dict of these")

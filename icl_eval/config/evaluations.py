@@ -1,4 +1,4 @@
-"""Evaluations: everything that a run needs, from a composed configuration."""
+"""Evaluations: build everything that a run needs from a composed configuration."""
 
 import datetime
 import typing
@@ -6,9 +6,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from icl_eval.config.composing import Composed
+from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.identities import identity_of, name_choices
-from icl_eval.config.options import asked_conventions, build_model_spec, build_search, check_ranges
+from icl_eval.config.options import build_model_spec, build_requested_conventions, build_search, check_ranges
 from icl_eval.config.plans import build_plan, find_task
 from icl_eval.config.schema import RunConfig, TemplateConfig, typed_config
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, FewShot, InstructionOnly
@@ -21,19 +21,19 @@ from icl_eval.prompts.templates import TextTemplate
 from icl_eval.targets import build
 
 
-def build_evaluation(composed: Composed, schema: type[RunConfig] = RunConfig) -> Evaluation:
-    """Turn a composed configuration into an evaluation; reads the tasks' data.
+def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConfig) -> Evaluation:
+    """Build an evaluation from a composed configuration, and read the data of its tasks.
 
     Args:
-        composed: What Hydra composed from the schema.
-        schema: `RunConfig`, or that of a command which takes more keys.
+        composed: The configuration that Hydra composed from the schema.
+        schema: `RunConfig`, or the schema of a command that takes more keys.
 
     Raises:
-        ConfigError: When an option is unknown, of the wrong type, out of range or at odds with another.
-        DataError: When a task's data is not what the task expects.
+        ConfigError: If an option is unknown, has the wrong type, is out of range, or conflicts with another option.
+        DataError: If a task's data do not have the expected format.
     """
     config = typed_config(composed.cfg, schema)
-    model = composed.brought.model
+    model = composed.in_memory.model
     check_ranges(config)
     named = name_choices(
         typing.cast("dict[str, Any]", OmegaConf.to_container(composed.cfg, resolve=True)), composed.choices
@@ -41,7 +41,9 @@ def build_evaluation(composed: Composed, schema: type[RunConfig] = RunConfig) ->
     few_shot = _build_few_shot(config, model or build_model_spec(config.model))
     search = build_search(config.decoding)
     if not search.shares_prefixes and config.batch_size not in ("auto", 1):
-        raise ConfigError(f"batch_size={config.batch_size}: decoding={search.name} takes one prompt at a time")
+        raise ConfigError(
+            f"batch_size={config.batch_size}: must be auto or 1: decoding={search.name} runs one prompt at a time"
+        )
     plans = tuple(
         build_plan(find_task(name, task, composed), task, config, few_shot) for name, task in config.task.items()
     )
@@ -54,7 +56,7 @@ def build_evaluation(composed: Composed, schema: type[RunConfig] = RunConfig) ->
         model=model or build_model_spec(config.model),
         dtype=model.dtype if model else config.dtype,
         device=model.device if model else config.device,
-        conventions=asked_conventions(config),
+        conventions=build_requested_conventions(config),
         template=template,
         chat=config.template.chat,
         day=_read_day(config.template.date),
@@ -86,7 +88,7 @@ def _build_few_shot(config: RunConfig, model: ModelSource) -> FewShot:
 
 
 def _require_instruction(plan: TaskPlan, template: TextTemplate) -> None:
-    """Refuse `instruction_only` where a prompt would not even have that."""
+    """Reject `instruction_only` if the prompts would not even contain an instruction."""
     example = plan.examples[0]
     blocks = template.render(plan.task, (), example)
     instruction = example.inputs.get("instruction", plan.task.instruction)
@@ -100,7 +102,7 @@ def _read_day(text: str | None) -> datetime.date | None:
     try:
         return None if text is None else datetime.date.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"template.date={text}: must be a day such as 2025-01-31") from None
+        raise ConfigError(f"template.date={text}: must be a date such as 2025-01-31") from None
 
 
 def _build_template(config: TemplateConfig, name: str) -> TextTemplate:

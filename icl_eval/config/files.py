@@ -1,7 +1,7 @@
-"""Files of configs: what may be read at all, looked at before Hydra composes anything from it.
+"""Config files: check that a user's files are safe to read before Hydra composes anything from them.
 
-An alias of YAML (`*name`) stands for all that its anchor (`&name`) holds, and OmegaConf copies it each time: nine lines
-of nine aliases each are a billion nodes.
+OmegaConf copies the whole content of a YAML anchor (`&name`) for each alias (`*name`), so nine lines of nine aliases
+each expand to nearly a billion nodes.
 """
 
 import os
@@ -17,34 +17,34 @@ from icl_eval.errors import ConfigError
 
 _MAX_BYTES = 2**18
 _MAX_NODES = 10_000
-"""Of a file, with each alias counted as what it stands for."""
+"""Limit on the nodes of a file after aliases are expanded."""
 _MAX_DEPTH = 50
 _MAX_JOINED = 16
-"""Of the interpolations (`${name}`) in values that have two or more: each such value can double another one."""
+"""Limit on interpolations (`${name}`) in values with two or more of them: each such value can double another one."""
 
 
 def require_readable_files(folders: Sequence[Path]) -> None:
-    """Refuse YAML files of a user's that are not text, have no end, or unfold to more than a configuration can be.
+    """Reject a user's YAML files that are not text, never end, or expand to more than a configuration may hold.
 
-    What is no YAML is passed over: Hydra names it, where it is chosen.
+    Files with invalid YAML are skipped: Hydra reports them if they are chosen.
 
     Raises:
-        ConfigError: Naming the file, what is in it and what may be.
+        ConfigError: If a file is rejected. The message names the file, what was found and what is allowed.
     """
     for folder, path in _config_files(folders):
         _require_name(path)
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ConfigError(f"{path}: a pipe or a device, but configs are read from files")
-        if found.st_size > _MAX_BYTES:
-            raise ConfigError(f"{path}: {found.st_size} bytes, but a file of configs may have {_MAX_BYTES}")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path}: is a pipe or a device; a config must be a regular file")
+        if status.st_size > _MAX_BYTES:
+            raise ConfigError(f"{path}: has {status.st_size} bytes; a config file may have at most {_MAX_BYTES}")
         _require_bounded(path, _read(path))
-        if path.parent != folder:  # others are in no group, and are never chosen
+        if path.parent != folder:  # top-level files are in no group and are never chosen
             require_permitted(folder, path)
 
 
 def _config_files(folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield the files of groups that we have, after their folder, which may hold others that do not concern us."""
+    """Yield each folder with its top-level files and the files of known groups; other subfolders are ignored."""
     groups = sorted(group.name for group in conf_dir().iterdir() if group.is_dir())
     for folder in folders:
         for path in (*folder.glob("*.yaml"), *(path for name in groups for path in _yaml_files(folder / name))):
@@ -53,7 +53,7 @@ def _config_files(folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
 
 
 def _yaml_files(group: Path) -> Iterator[Path]:
-    """Yield the files of a group, also behind links, which Hydra follows."""
+    """Yield the files of a group, including those behind links, which Hydra follows."""
     seen: set[str] = set()
     for place, folders, names in os.walk(group, followlinks=True):
         for name in folders:
@@ -65,9 +65,9 @@ def _yaml_files(group: Path) -> Iterator[Path]:
 
 def _require_name(path: Path) -> None:
     if not path.name.isprintable():
-        raise ConfigError(f"{str(path)!r}: names of configs are shown, and this one cannot be")
+        raise ConfigError(f"{str(path)!r}: the name of a config must consist of printable characters")
     if any(keyword in path.name for keyword in KEYWORDS):
-        raise ConfigError(f"{path}: Hydra has a meaning of its own for {', '.join(KEYWORDS)}; choose another name")
+        raise ConfigError(f"{path}: Hydra reserves the names {', '.join(KEYWORDS)}; choose another name")
 
 
 def _read(path: Path) -> str:
@@ -81,17 +81,19 @@ def _read(path: Path) -> str:
 def _require_bounded(path: Path, text: str) -> None:
     joined = 0
     try:
-        for event, size, depth in _unfolded(text):
+        for event, size, depth in _expand(text):
             where = f"{path}:{event.start_mark.line + 1}"
             if size > _MAX_NODES:
-                raise ConfigError(f"{where}: aliases unfold to more than {_MAX_NODES} values")
+                raise ConfigError(f"{where}: expands to more than {_MAX_NODES} values")
             if depth > _MAX_DEPTH:
-                raise ConfigError(f"{where}: nested more than {_MAX_DEPTH} deep")
+                raise ConfigError(f"{where}: is nested more than {_MAX_DEPTH} levels deep")
             if isinstance(event, yaml.ScalarEvent):
                 _require_text(where, event.value)
                 joined += event.value.count("${") if event.value.count("${") > 1 else 0
             if joined > _MAX_JOINED:
-                raise ConfigError(f"{where}: more than {_MAX_JOINED} interpolations in values with several of them")
+                raise ConfigError(
+                    f"{where}: has more than {_MAX_JOINED} interpolations in values that contain two or more"
+                )
     except yaml.reader.ReaderError as error:
         raise ConfigError(f"{path}: not YAML (the character {chr(error.character)!r} at {error.position})") from None
     except yaml.YAMLError:
@@ -101,12 +103,12 @@ def _require_bounded(path: Path, text: str) -> None:
 def _require_text(where: str, value: str) -> None:
     try:
         value.encode()
-    except UnicodeEncodeError as error:  # YAML can escape one half of a pair, and a tokenizer cannot read it
-        raise ConfigError(f"{where}: half a character ({value[error.start]!r}) in it") from None
+    except UnicodeEncodeError as error:  # YAML can escape a lone surrogate, which a tokenizer cannot encode
+        raise ConfigError(f"{where}: contains a lone surrogate ({value[error.start]!r})") from None
 
 
-def _unfolded(text: str) -> Iterator[tuple[yaml.Event, int, int]]:
-    """Yield each event of a text with how many values there are up to it, and how deep it is nested."""
+def _expand(text: str) -> Iterator[tuple[yaml.Event, int, int]]:
+    """Yield each YAML event with the number of values up to it, aliases expanded, and its nesting depth."""
     sizes: dict[str, int] = {}
     open_parts: list[tuple[str | None, int]] = []
     count = 0

@@ -1,9 +1,9 @@
-"""Free prompts: strings of a user's own, without a task, checked and encoded for a model."""
+"""Free prompts: check and encode prompts that the user types, without a task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icl_eval.config.options import asked_conventions, build_model_spec, check_model_options
+from icl_eval.config.options import build_model_spec, build_requested_conventions, check_model_options
 from icl_eval.config.schema import ModelOptions
 from icl_eval.decoding.searches import Search
 from icl_eval.models.loading import LanguageModel, load_model, read_card
@@ -15,14 +15,14 @@ DEFAULT_MAX_NEW_TOKENS = 50
 
 @dataclass(frozen=True)
 class FreePrompts:
-    """Prompts that fit a model, and the model."""
+    """Encoded prompts and the loaded model that they fit."""
 
     model: LanguageModel
     conventions: Conventions
     search: Search
     max_new_tokens: int
     encoded: tuple[EncodedPrompt, ...]
-    """In the order of the strings."""
+    """The encoded prompts, in the order given."""
 
 
 def open_prompts(
@@ -33,23 +33,23 @@ def open_prompts(
     model: LanguageModel | None = None,
     default_max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
 ) -> FreePrompts:
-    """Encode prompts, check that they fit, and then load the model.
+    """Encode prompts, check that they fit the model, and then load it.
 
     Args:
         config: The options of the command.
-        search: What its `decoding` asks for.
-        prompts: What an encoder reads, or what a decoder-only model continues.
-        decoder_prompt: How the answers of an encoder-decoder model begin.
-        model: A model in memory, in place of the configuration's.
-        default_max_new_tokens: How many tokens a completion may have if the options do not say.
+        search: The search that `decoding` selects.
+        prompts: The encoder input, or the text that a decoder-only model continues.
+        decoder_prompt: The text with which the outputs of an encoder-decoder model begin.
+        model: A model in memory, used instead of the one in the configuration.
+        default_max_new_tokens: The limit on new tokens if `max_new_tokens` is not set.
 
     Raises:
-        UserError: When an option is impossible or a prompt does not fit.
+        UserError: If an option is invalid or a prompt does not fit.
     """
     check_model_options(config)
     max_new_tokens = config.max_new_tokens or default_max_new_tokens
     source = model or build_model_spec(config.model)
-    conventions = find_conventions(read_card(source), asked_conventions(config))
+    conventions = find_conventions(read_card(source), build_requested_conventions(config))
     names = [f"prompt {number}" for number in range(1, len(prompts) + 1)] if len(prompts) > 1 else ["prompt"]
     encoded = tuple(conventions.encode_text(*named, decoder_prompt) for named in zip(names, prompts, strict=True))
     context = conventions.context(max_new_tokens)

@@ -1,6 +1,6 @@
-"""Identities: what decides a run's records, by which a folder's run is known again.
+"""Identities: the options that determine a run's records, used to recognize the run in a folder.
 
-They and the configurations in reports name every choice as a user does, and no class.
+Identities, and the configurations in reports, name each choice as the user does and never mention a class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,32 +27,32 @@ FAMILIES = {
     "postprocessing": POSTPROCESSORS,
     "metrics": METRICS,
 }
-"""What can be chosen in each group of the configuration."""
+"""The classes that each group of the configuration can build."""
 
 
 def name_choices(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a composed configuration with names in place of classes, and with its template's name.
+    """Return a composed configuration with names instead of classes, and with the name of its template.
 
     Args:
-        config: As Hydra composes it.
-        choices: Which option was chosen for each config group.
+        config: The configuration, as Hydra composes it.
+        choices: The config chosen in each config group.
 
     Raises:
-        ConfigError: When something is to be built that its key does not take.
+        ConfigError: If a `_target_` is not a class that its key accepts.
     """
     named = map_choices(config, lambda group, key, choice: name_target(choice, key, FAMILIES[group]))
     return {**named, "template": {"name": str(choices.get("template")), **config["template"]}}
 
 
 def identity_of(config: Mapping[str, Any], plans: Sequence[TaskPlan], search: Search) -> dict[str, Any]:
-    """Return what decides a run's records, flat.
+    """Return the options that determine a run's records, as a flat mapping.
 
-    Left out are where data and weights are stored (what they hold counts), how fast to go, and how to score.
+    Options about speed and scoring are left out, as are the locations of data and weights: their content counts.
 
     Args:
-        config: With the names of its choices.
+        config: The configuration, with the names of its choices.
         plans: The tasks.
-        search: How completions are found.
+        search: The search that produces the completions.
     """
     options = deepcopy(dict(config))
     conventions = {key: options["model"][key] for key in ("source_language", "target_language", "chat_template")}

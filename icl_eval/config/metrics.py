@@ -1,4 +1,4 @@
-"""Metrics by name: one of `conf/metrics`, built outside a run."""
+"""Metrics by name: build a metric of `conf/metrics` outside a run."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -12,7 +12,7 @@ from icl_eval.metrics.building import build_metrics
 
 
 def find_metric(name: str, options: Mapping[str, Any]) -> Metric:
-    """Return a metric of `conf/metrics`, with some of its options changed; raises ConfigError."""
+    """Return a metric of `conf/metrics` with the given options; raises ConfigError."""
     path = conf_dir() / "metrics" / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(each.stem for each in path.parent.glob("*.yaml")))

@@ -1,4 +1,4 @@
-"""Options that all commands with a model share, and what a type cannot say about an option."""
+"""Options: build the options that all commands with a model share, and check their ranges."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,44 +12,44 @@ from icl_eval.targets import build
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 OVERFLOWS = ("stop", "drop")
-MOST_NEW_TOKENS = 1_000_000
-MOST_SEED = 2**63 - 1
-_MOST = {
+MAX_NEW_TOKENS = 1_000_000
+MAX_SEED = 2**63 - 1
+_MAXIMA = {
     "limit": 1_000_000_000,
-    "seed": MOST_SEED,
+    "seed": MAX_SEED,
     "batch_size": 100_000,
     "prefix_cache_mb": 100_000_000,
     "leave_out": 1_000_000,
 }
-"""Of numbers that no machine has room for, or that nobody means."""
-_LEAST_FRACTION = 1e-6
-"""Of `limit`: less is no example of a million."""
+"""Upper limits for numbers that no machine could handle or that can only be typos."""
+_MIN_FRACTION = 1e-6
+"""The smallest fraction for `limit`: one example in a million."""
 
 
 def build_model_spec(config: ModelConfig) -> ModelSpec:
-    """Turn the model's options into a specification."""
+    """Build the model's specification from its options."""
     return ModelSpec(config.source, config.revision, config.trust_remote_code, config.allow_pickle)
 
 
-def asked_conventions(config: ModelOptions) -> RequestedConventions:
-    """Return which of the model's conventions the options ask for."""
+def build_requested_conventions(config: ModelOptions) -> RequestedConventions:
+    """Return the model conventions that the options request."""
     model = config.model
     return RequestedConventions(config.task_prefix, model.source_language, model.target_language, model.chat_template)
 
 
 def build_search(config: Mapping[str, Any]) -> Search:
-    """Turn the options of `decoding` into a search; raises ConfigError."""
+    """Build the search from the options of `decoding`; raises ConfigError."""
     search: Search = build(config, "decoding", SEARCHES)
     return search
 
 
 def check_ranges(config: RunConfig) -> None:
-    """Check the options of an evaluation; raises ConfigError."""
-    check_model_options(config, least_new_tokens=least_new_tokens_of(config))
-    for key, most in _MOST.items():
-        require_at_most(key, getattr(config, key), most)
+    """Check the ranges of an evaluation's options; raises ConfigError."""
+    check_model_options(config, min_new_tokens=min_new_tokens_of(config))
+    for key, maximum in _MAXIMA.items():
+        require_at_most(key, getattr(config, key), maximum)
     if not config.task:
-        raise ConfigError("task: at least one is needed (task=qa, or task=[qa,math])")
+        raise ConfigError("task: at least one task is needed (task=qa, or task=[qa,math])")
     if config.num_fewshot < 0:
         raise ConfigError(f"num_fewshot={config.num_fewshot}: must be 0 or more")
     if config.seed < 0:
@@ -66,33 +66,33 @@ def check_ranges(config: RunConfig) -> None:
 def _check_limit(limit: int | float | None) -> None:
     if limit is not None and not (limit >= 1 if isinstance(limit, int) else 0 < limit < 1):
         raise ConfigError(f"limit={limit}: must be a number of examples (1 or more) or a fraction between 0 and 1")
-    if limit is not None and limit < _LEAST_FRACTION:
-        raise ConfigError(f"limit={limit}: a fraction must be {_LEAST_FRACTION} or more, an example of a million")
+    if limit is not None and limit < _MIN_FRACTION:
+        raise ConfigError(f"limit={limit}: a fraction must be {_MIN_FRACTION} or more (one example in a million)")
 
 
-def require_at_most(key: str, value: Any, most: int) -> None:
-    """Raise ConfigError where a number is larger than can be meant."""
-    if isinstance(value, int) and value > most:
-        raise ConfigError(f"{key}={value}: must be {most} or less")
+def require_at_most(key: str, value: Any, maximum: int) -> None:
+    """Raise ConfigError if a number is larger than the maximum."""
+    if isinstance(value, int) and value > maximum:
+        raise ConfigError(f"{key}={value}: must be {maximum} or less")
 
 
-def check_model_options(config: ModelOptions, least_new_tokens: int = 1) -> None:
-    """Check what a type cannot say about the options that all commands with a model share.
+def check_model_options(config: ModelOptions, min_new_tokens: int = 1) -> None:
+    """Check the ranges of the options that all commands with a model share.
 
     Args:
         config: The options.
-        least_new_tokens: How many new tokens must be asked for at least.
+        min_new_tokens: The smallest valid `max_new_tokens`.
 
     Raises:
-        ConfigError: When one is out of range.
+        ConfigError: If an option is out of range.
     """
     if config.dtype not in DTYPES:
         raise ConfigError(f"dtype={config.dtype}: must be one of {', '.join(DTYPES)}")
-    if config.max_new_tokens is not None and config.max_new_tokens < least_new_tokens:
-        raise ConfigError(f"max_new_tokens={config.max_new_tokens}: must be {least_new_tokens} or more")
-    require_at_most("max_new_tokens", config.max_new_tokens, MOST_NEW_TOKENS)
+    if config.max_new_tokens is not None and config.max_new_tokens < min_new_tokens:
+        raise ConfigError(f"max_new_tokens={config.max_new_tokens}: must be {min_new_tokens} or more")
+    require_at_most("max_new_tokens", config.max_new_tokens, MAX_NEW_TOKENS)
 
 
-def least_new_tokens_of(config: RunConfig) -> int:
-    """Return 0 where answers can be scored by their likelihood alone, and else 1."""
+def min_new_tokens_of(config: RunConfig) -> int:
+    """Return the smallest valid `max_new_tokens`: 0 if answers are scored by their likelihood, otherwise 1."""
     return 0 if config.likelihood else 1

@@ -1,4 +1,4 @@
-"""Overrides: what a user's `key=value` says, put right or refused before Hydra composes anything from it."""
+"""Overrides: normalize or reject a user's `key=value` arguments before Hydra composes anything from them."""
 
 import math
 import re
@@ -12,45 +12,45 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
-from icl_eval.config.schema import Texts, is_string, leaves, takes_text, type_of
+from icl_eval.config.schema import Strings, find_type, is_string, takes_string, walk_leaves
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import format_value
 
 _GROUPS_THAT_ADD_UP = ("task", "metrics", "experiment")
-"""Groups of which a list can be chosen; of any other, Hydra would lay one over the other without a word."""
+"""Groups from which a list can be chosen. In any other group, Hydra would silently merge the choices."""
 _NULL = re.compile(r"(?<![^=,(])\s*null\s*(?![^,)])")
-"""As the name of a config, which Hydra takes as a string alone."""
+"""`null` as the name of a config, which Hydra accepts only as a string."""
 SWEEP_FLAGS = ("-m", "--multirun")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _BACKSLASHES = re.compile(rf"({_QUOTED.pattern})|(\\+)([()\[\]{{}}:=,\s]?)", re.DOTALL)
-"""Outside quotes, with the character after them if Hydra has a use for it."""
+"""Backslashes outside quotes, with the next character if it has a meaning in Hydra's grammar."""
 _CHOICE = re.compile(rf"(?:{_QUOTED.pattern}|\\.|[^,])+", re.DOTALL)
 _ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\([nt])")
 _ESCAPED = {"n": "\n", "t": "\t"}
 _MAX_CELLS = 10_000
-"""Of a sweep; Hydra composes all of them before the first begins."""
+"""Limit on the cells of a sweep. Hydra composes all of them before the first one starts."""
 _FOLDERS_OF_RUNS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
 
 def is_override(word: str) -> bool:
-    """Return whether a word of the command line changes the configuration, and is no flag nor what follows one."""
+    """Return whether an argument changes the configuration; flags and their values do not."""
     return "=" in word and not word.startswith("-")
 
 
 def is_sweep(word: str) -> bool:
-    """Return whether an override has several values of which a sweep takes one at a time; False where it is invalid."""
+    """Return whether an override lists several values to sweep over; False if it is invalid."""
     try:
         return _parse(word).is_sweep_override()
     except HydraException:
         return False
 
 
-def added_folders(words: Sequence[str]) -> list[Path]:
-    """Return the folders of configs that the words of a command line add to ours.
+def find_added_folders(words: Sequence[str]) -> list[Path]:
+    """Return the config folders that the command line adds to the packaged one.
 
     Raises:
-        HydraException: When a word is not in Hydra's grammar.
-        ConfigError: When a place is no folder.
+        HydraException: If an override does not follow Hydra's grammar.
+        ConfigError: If a search path is not a folder.
     """
     folders: list[str] = []
     for word in words:
@@ -62,66 +62,66 @@ def added_folders(words: Sequence[str]) -> list[Path]:
     places = [folder.removeprefix("file://") for folder in folders]
     for place in places:
         if "://" in place:
-            raise ConfigError(f"hydra.searchpath: {place}: configs are read from folders")
+            raise ConfigError(f"hydra.searchpath: {place}: must be a folder")
     return list(dict.fromkeys(map(Path, places)))
 
 
 def read_overrides(words: Sequence[str], schema: type, folders: Sequence[Path]) -> list[str]:
-    r"""Return the words of a command line in Hydra's grammar, with each string as it was typed.
+    r"""Return command-line arguments in Hydra's grammar, with each string preserved as it was typed.
 
-    Outside quotes a backslash is a backslash, as Hydra's escapes are not wanted in prompts; between double quotes `\n`
-    and `\t` become a line break and a tab, as in YAML. In a key that takes a string `${…}` is no interpolation.
+    Outside quotes a backslash is literal, because Hydra's escapes are not wanted in prompts. Inside double quotes, `\n`
+    and `\t` become a line break and a tab, as in YAML. `${…}` is literal in a key that takes a string.
 
     Args:
-        words: Overrides, and flags, which stay as they are.
-        schema: Of the configuration that they change.
-        folders: Where configs are, ours first and then the user's.
+        words: Overrides, and flags, which are left unchanged.
+        schema: The schema of the configuration that they change.
+        folders: The config folders: the packaged one first, then the user's.
 
     Raises:
-        HydraException: When an override is not in Hydra's grammar.
-        ConfigError: When a value is none that its key can have.
+        HydraException: If an override does not follow Hydra's grammar.
+        ConfigError: If a key cannot take its value.
     """
     sweeps = not set(SWEEP_FLAGS).isdisjoint(words)
     return [_read(word, schema, folders, sweeps) if is_override(word) else word for word in words]
 
 
 def require_distinct_cells(params: Mapping[str, Any] | None, overrides: Sequence[str]) -> None:
-    """Refuse a sweep of no cells, of cells that are the same, and of more than anybody waits for.
+    """Reject a sweep that has no cells, duplicate cells, or too many cells.
 
     Args:
-        params: What an experiment sweeps.
-        overrides: What was typed, which counts more.
+        params: The sweep of an experiment preset.
+        overrides: The overrides on the command line, which take precedence.
 
     Raises:
-        ConfigError: Naming the key.
+        ConfigError: If the sweep is rejected. The message names the key.
     """
     typed = [_parse(word) for word in overrides]
     preset = [_parse(f"{key}={value}") for key, value in (params or {}).items()]
     swept = {each.get_key_element(): each for each in (*preset, *typed) if each.is_discrete_sweep()}
     for key, times in Counter(each.get_key_element() for each in typed).items():
         if key in swept and times > 1:
-            raise ConfigError(f"{key}: is given {times} times")
-    # What a pattern matches is known to Hydra alone, and is distinct.
+            raise ConfigError(f"{key}: given {times} times")
+    # Only Hydra knows what a glob pattern matches; its matches are distinct.
     sizes = [
         _count_distinct(key, override) for key, override in swept.items() if not isinstance(override.value(), Glob)
     ]
     if math.prod(sizes) > _MAX_CELLS:
-        raise ConfigError(f"{', '.join(swept)}: more than {_MAX_CELLS} cells, which is the most that a sweep may have")
+        raise ConfigError(f"{', '.join(swept)}: a sweep may have at most {_MAX_CELLS} cells")
 
 
 def _count_distinct(key: str, override: Override) -> int:
     values = list(islice(override.sweep_string_iterator(), _MAX_CELLS + 1))
     word = override.input_line or key
     if not values:
-        raise ConfigError(f"{word}: a sweep of no values")
+        raise ConfigError(f"{word}: the sweep has no values")
     value, times = Counter(values).most_common(1)[0]
     if times > 1:
-        raise ConfigError(f"{word}: {value} is there {times} times, and its cells would be the same")
+        raise ConfigError(f"{word}: {value} is listed {times} times; the values of a sweep must be distinct")
     return len(values)
 
 
-def quoted(text: str) -> str:
-    """Return a string in quotes, so that Hydra's grammar and interpolation take it as it is."""
+def _quote(text: str) -> str:
+    """Return a string in quotes, so that neither Hydra's grammar nor interpolation changes it."""
     literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return str(QuotedString(literal, Quote.single).with_quotes())
 
@@ -132,26 +132,26 @@ def _read(word: str, schema: type, folders: Sequence[Path], sweeps: bool) -> str
     try:
         override = _parse(word)
     except HydraException:
-        if takes_text(schema, key.lstrip("+")):
-            return f"{key}={quoted(text)}"
+        if takes_string(schema, key.lstrip("+")):
+            return f"{key}={_quote(text)}"
         raise
     name, value = override.key_or_group, override.value()
     if name == "hydra":
-        raise ConfigError(f"{key}: Hydra's settings are given one by one (hydra.run.dir=…)")
+        raise ConfigError(f"{key}: Hydra's settings must be set one by one (hydra.run.dir=…)")
     if any((folder / name).is_dir() for folder in folders):
         word = _read_choice(word, override, folders)
-    elif takes_text(schema, name) and not isinstance(value, list):
+    elif takes_string(schema, name) and not isinstance(value, list):
         is_quoted = _QUOTED.fullmatch(text.strip())
-        word = f"{key}={quoted(str(value)) if is_quoted else _as_typed(text, value, sweeps)}"
+        word = f"{key}={_quote(str(value)) if is_quoted else _quote_as_typed(text, value, sweeps)}"
     elif isinstance(value, list | dict):
-        word = f"{key}={_with_strings(key, type_of(schema, name.split('.')), value, word.partition('=')[2])}"
+        word = f"{key}={_keep_strings(key, find_type(schema, name.split('.')), value, word.partition('=')[2])}"
     elif name in _FOLDERS_OF_RUNS and not value:
         raise ConfigError(f"{word}: must be the name of a folder")
     return word
 
 
 def _read_choice(word: str, override: Override, folders: Sequence[Path]) -> str:
-    """Return the choice of a config; `null` is the name of one where it is a group's default."""
+    """Check the choice of a config, and quote `null` in groups that have a config of that name."""
     if (folders[0] / override.key_or_group / "null.yaml").exists():
         word = _NULL.sub("'null'", word)
         override = _parse(word)
@@ -159,9 +159,9 @@ def _read_choice(word: str, override: Override, folders: Sequence[Path]) -> str:
     return word
 
 
-def _unescape(found: re.Match[str]) -> str:
-    """Return a piece of a value so that Hydra makes of it what was typed, with the two escapes in double quotes."""
-    quoted_text, backslashes, after = found[1], found[2], found[3]
+def _unescape(match: re.Match[str]) -> str:
+    """Return a piece of a value escaped so that Hydra reads what was typed, with escapes in double quotes resolved."""
+    quoted_text, backslashes, after = match[1], match[2], match[3]
     if quoted_text:
         is_double = quoted_text[0] == '"'
         return _ESCAPE.sub(lambda escape: escape[1] + _ESCAPED[escape[2]], quoted_text) if is_double else quoted_text
@@ -169,34 +169,36 @@ def _unescape(found: re.Match[str]) -> str:
     return 2 * backslashes + ("\\" if keeps_together else "") + after
 
 
-def _as_typed(text: str, value: Any, sweeps: bool) -> str:
-    """Return the value of a key that takes a string; in a sweep, one of several."""
+def _quote_as_typed(text: str, value: Any, sweeps: bool) -> str:
+    """Return a string value in quotes, exactly as typed; in a sweep, quote each of its values."""
     if value is None:
         return "null"
     if isinstance(value, QuotedString):
-        return quoted(value.text)
+        return _quote(value.text)
     if not sweeps or not isinstance(value, Sweep):
-        return quoted(text)
+        return _quote(text)
     choices = _CHOICE.findall(text)
     if not isinstance(value, ChoiceSweep) or not value.simple_form or len(choices) != len(value.list):
         return text
-    return ",".join(_as_typed(choice.strip(), one, False) for choice, one in zip(choices, value.list, strict=True))
+    return ",".join(
+        _quote_as_typed(choice.strip(), one, False) for choice, one in zip(choices, value.list, strict=True)
+    )
 
 
-def _with_strings(key: str, kind: Any, value: Any, text: str) -> str:
-    """Return a list or a mapping with its strings as they were typed, and refuse others in their place."""
-    for keys, one in leaves(value):
-        place = type_of(kind, keys)
+def _keep_strings(key: str, kind: Any, value: Any, text: str) -> str:
+    """Return a list or mapping with its strings as typed; reject other values where a string is expected."""
+    for keys, one in walk_leaves(value):
+        place = find_type(kind, keys)
         if is_string(place) and not isinstance(one, str | QuotedString) and not (one is None and place is not str):
             example = '["1_000","1.10"]' if isinstance(value, list) else "{" + f'{keys[-1]}: "1.10"' + "}"
-            raise ConfigError(f"{key}: {format_value(one)} in it is no string; quote such strings: {key}='{example}'")
+            raise ConfigError(f"{key}: {format_value(one)} is not a string; quote strings like it: {key}='{example}'")
     if kind == dict[str, str] and not value:
-        raise ConfigError(f"{key}: an empty mapping changes nothing; leave it out")
-    if kind not in (dict[str, str], list[str], Texts):
+        raise ConfigError(f"{key}: an empty mapping has no effect; leave it out")
+    if kind not in (dict[str, str], list[str], Strings):
         return text
     if isinstance(value, dict):
-        return "{" + ",".join(f"{name}:{_as_typed(one, one, False)}" for name, one in value.items()) + "}"
-    return "[" + ",".join(_as_typed(one, one, False) for one in value) + "]"
+        return "{" + ",".join(f"{name}:{_quote_as_typed(one, one, False)}" for name, one in value.items()) + "}"
+    return "[" + ",".join(_quote_as_typed(one, one, False) for one in value) + "]"
 
 
 def _parse(word: str) -> Override:
@@ -204,10 +206,10 @@ def _parse(word: str) -> Override:
 
 
 def _require_names(word: str, override: Override, folders: Sequence[Path]) -> None:
-    """Refuse a choice that is no config's name, nor a list of them where they add up."""
+    """Reject a choice that is neither the name of a config nor, where the group allows it, a list of names."""
     value, group = override.value(), override.key_or_group
     if not (folders[0] / group).is_dir():
-        raise ConfigError(f"{word}: there is no such group (known: {', '.join(_groups(folders[0]))})")
+        raise ConfigError(f"{word}: there is no such group (known: {', '.join(_list_groups(folders[0]))})")
     choices = value.list if isinstance(value, ChoiceSweep) else [value]
     if override.is_delete() or isinstance(value, dict) or (override.is_sweep_override() and choices == [value]):
         return
@@ -220,5 +222,5 @@ def _require_names(word: str, override: Override, folders: Sequence[Path]) -> No
             raise ConfigError(f"{word}: must be one of {', '.join(known)}{also}")
 
 
-def _groups(folder: Path) -> list[str]:
+def _list_groups(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir())

@@ -1,7 +1,8 @@
-"""Permissions: what a file of configs that a user adds may say.
+"""Permissions: restrict what a config file added by the user may set.
 
-A task, a template or an experiment may come from anywhere. It chooses what is asked and how; it runs nothing, reads no
-environment, and decides neither what is trusted nor where results go. All that is left to whoever types the command.
+A task, a template or an experiment may come from anyone. It chooses the questions and how they are asked. It cannot run
+code, read environment variables, decide what is trusted, or decide where results are written: only the command line
+can.
 """
 
 import re
@@ -14,7 +15,15 @@ from hydra.plugins.config_source import ConfigSource
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from icl_eval.config.schema import ModelConfig, RunConfig, TaskConfig, TemplateConfig, is_string, leaves, type_of
+from icl_eval.config.schema import (
+    ModelConfig,
+    RunConfig,
+    TaskConfig,
+    TemplateConfig,
+    find_type,
+    is_string,
+    walk_leaves,
+)
 from icl_eval.config.setup import conf_dir
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import format_value
@@ -22,30 +31,30 @@ from icl_eval.formatting import format_value
 TRUST_KEYS = {"trust_remote_code", "allow_pickle"}
 _SCHEMAS = {"task": TaskConfig, "template": TemplateConfig, "model": ModelConfig, "experiment": RunConfig}
 _SWEEP = (("hydra", "mode"), ("hydra", "sweeper", "params"))
-"""What makes an experiment a sweep: all that it may say to Hydra."""
+"""The keys that make an experiment a sweep. An experiment may set no other keys of Hydra."""
 KEYWORDS = ("_global_", "_group_", "_name_")
-"""What Hydra replaces in a package, and so in the path of a file without one."""
+"""Keywords that Hydra expands in a package, and therefore in the path of a file that declares none."""
 _INTERPOLATION = re.compile(r"\$\{(?!\.*[\w.\[\]-]+\}|packaged_data:[^${}]*\})[^}]*\}?")
-"""All but the value of another key, and a path of the data that come with the package."""
+"""Any interpolation other than the value of another key or a path in the packaged data."""
 _HEADER_SIZE = 512
-"""As much of a file as Hydra looks through for a package."""
+"""The number of characters at the start of a file that Hydra searches for a package."""
 
 
 def require_permitted(folder: Path, path: Path) -> None:
-    """Refuse a file that says what only the command line may, or a string that YAML takes for something else.
+    """Reject a file that sets what only the command line may set, or has strings that YAML reads as other types.
 
-    What cannot be read is passed over: Hydra names it, where it is chosen.
+    Files that cannot be parsed are skipped: Hydra reports them if they are chosen.
 
     Args:
-        folder: The user's folder of configs.
+        folder: The user's config folder.
         path: A file in one of its groups.
 
     Raises:
-        ConfigError: Naming the file and the key.
+        ConfigError: If the file is rejected. The message names the file and the key.
     """
     group = path.relative_to(folder).parent.as_posix()
     if group.split("/")[0] == "hydra":
-        raise ConfigError(f"{path}: Hydra's own settings are taken from the command line alone (hydra.…=…)")
+        raise ConfigError(f"{path}: Hydra's own settings can only be set on the command line (hydra.…=…)")
     try:
         content, header = _load(path)
     except (yaml.YAMLError, ValueError):
@@ -53,7 +62,7 @@ def require_permitted(folder: Path, path: Path) -> None:
     _require_package(path, group, header)
     if not isinstance(content, Mapping):
         return
-    for keys, value in leaves(content):
+    for keys, value in walk_leaves(content):
         _require_leaf(path, group, keys, value)
     _require_strings(path, group, content)
     defaults = content.get("defaults")
@@ -62,7 +71,7 @@ def require_permitted(folder: Path, path: Path) -> None:
 
 
 def _load(path: Path) -> tuple[Any, str | None]:
-    """Return what a file holds, and the package that its first lines name, as Hydra reads both."""
+    """Return the content of a file and the package declared in its header, read as Hydra reads them."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except OmegaConfBaseException as error:
@@ -70,46 +79,46 @@ def _load(path: Path) -> tuple[Any, str | None]:
     except OSError as error:
         if error.errno is not None:
             raise
-        raise ConfigError(f"{path}: must hold a mapping, from keys to values") from None
+        raise ConfigError(f"{path}: must be a mapping from keys to values") from None
     return content, ConfigSource._get_header_dict(path.read_text(encoding="utf-8")[:_HEADER_SIZE])["package"]
 
 
-def _dotted(keys: tuple[str | int, ...]) -> str:
+def _join_keys(keys: tuple[str | int, ...]) -> str:
     return ".".join(map(str, keys))
 
 
 def _require_package(path: Path, group: str, package: str | None) -> None:
-    """Refuse a header by which a file reaches beyond its own group; an experiment is a preset of all groups."""
+    """Reject a package outside the file's own group; an experiment may set keys of all groups."""
     own = group.split("/")[0]
     if package is None or (own == "experiment" and package == "_global_") or package == "_group_":
         return
     if own == "experiment" or package.split(".")[0] != own or any(keyword in package for keyword in KEYWORDS):
         allowed = {"experiment": "_global_", "task": "task.NAME"}.get(own, own)
-        raise ConfigError(f"{path}: '@package {package}': the package of a file in {own}/ must be {allowed}")
+        raise ConfigError(f"{path}: '@package {package}': a file in {own}/ must have the package {allowed}")
 
 
 def _require_leaf(path: Path, group: str, keys: tuple[str | int, ...], value: Any) -> None:
-    place = _dotted(keys)
+    place = _join_keys(keys)
     swept = keys[:3] == _SWEEP[1] and len(keys) > 3
-    if isinstance(value, str) and (found := _INTERPOLATION.search(value)):
+    if isinstance(value, str) and (match := _INTERPOLATION.search(value)):
         raise ConfigError(
-            f"{path}: {place}: {found[0]}: only the value of another key, as in ${{seed}}, can be asked for"
+            f"{path}: {place}: {match[0]}: an interpolation may only refer to another key, such as ${{seed}}"
         )
-    named = set(re.findall(r"\w+", f"{place} {value}" if swept else place))  # a value in `params` can be a mapping
-    if named & TRUST_KEYS:
-        raise ConfigError(f"{path}: {place}: what is trusted is taken from the command line alone")
+    words = set(re.findall(r"\w+", f"{place} {value}" if swept else place))  # a value in `params` can be a mapping
+    if words & TRUST_KEYS:
+        raise ConfigError(f"{path}: {place}: trust can only be granted on the command line")
     if group.split("/")[0] != "experiment":
         return
     if keys[0] == "output":
-        raise ConfigError(f"{path}: {place}: where results go is taken from the command line alone")
+        raise ConfigError(f"{path}: {place}: the output path can only be set on the command line")
     reaches_hydra = keys[0] == "hydra" and not swept and keys != _SWEEP[0]
     if reaches_hydra or (swept and not re.fullmatch(r"(?!hydra\b)[^\W\d][\w.]*", str(keys[3]))):
-        known = "hydra.mode and hydra.sweeper.params, which sweeps a key"
-        raise ConfigError(f"{path}: {place}: of Hydra's own settings an experiment may give {known}")
+        allowed = "hydra.mode and hydra.sweeper.params (with keys to sweep)"
+        raise ConfigError(f"{path}: {place}: the only settings of Hydra that an experiment may set are {allowed}")
 
 
 def _require_default(path: Path, default: Any) -> None:
-    """Refuse an entry of a defaults list that leads out of our groups, or into what is not a file's to decide."""
+    """Reject a defaults entry outside the known groups, or one that sets what only the command line may set."""
     own = {each.name for each in conf_dir().iterdir() if each.is_dir()} - {"hydra"}
     for choice, name in default.items() if isinstance(default, Mapping) else [(default, "")]:
         place, _, package = str(choice).split(" ")[-1].partition("@")  # after `override` and `optional`
@@ -124,25 +133,26 @@ def _require_default(path: Path, default: Any) -> None:
 
 
 def _require_strings(path: Path, group: str, content: Mapping[Any, Any]) -> None:
-    """Refuse what YAML reads as a number, a truth or nothing, where a string is expected."""
+    """Reject values that YAML reads as a number, a bool or null where a string is expected."""
     schema = _SCHEMAS.get(group.split("/")[0])
     if schema is None:
         return
-    for keys, value in leaves(content):
-        kind = type_of(schema, keys)
+    for keys, value in walk_leaves(content):
+        kind = find_type(schema, keys)
         if is_string(kind) and not isinstance(value, str) and not (value is None and kind is not str):
             raise ConfigError(
-                f"{path}: {_dotted(keys)}: YAML reads {format_value(value)} here, which is no string; put it in quotes"
+                f"{path}: {_join_keys(keys)}: YAML reads this as {format_value(value)}, not as a string; "
+                "put it in quotes"
             )
-    for keys, mapping in _mappings(content):
-        if not mapping and type_of(schema, keys) == dict[str, str]:
-            raise ConfigError(f"{path}: {_dotted(keys)}: an empty mapping changes nothing; leave it out")
+    for keys, mapping in _walk_mappings(content):
+        if not mapping and find_type(schema, keys) == dict[str, str]:
+            raise ConfigError(f"{path}: {_join_keys(keys)}: an empty mapping has no effect; leave it out")
 
 
-def _mappings(
+def _walk_mappings(
     value: Any, keys: tuple[str | int, ...] = ()
 ) -> Iterator[tuple[tuple[str | int, ...], Mapping[Any, Any]]]:
     if isinstance(value, Mapping):
         yield keys, value
         for key, item in value.items():
-            yield from _mappings(item, (*keys, key))
+            yield from _walk_mappings(item, (*keys, key))

@@ -1,4 +1,4 @@
-"""Plans: a task with its data, and how it is asked and scored."""
+"""Plans: load a task's data and decide how the task is prompted and scored."""
 
 import math
 import re
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from icl_eval.config.composing import IN_MEMORY_CONFIG, Composed
-from icl_eval.config.options import MOST_NEW_TOKENS, least_new_tokens_of, require_at_most
+from icl_eval.config.composing import IN_MEMORY_CONFIG, ComposedConfig
+from icl_eval.config.options import MAX_NEW_TOKENS, min_new_tokens_of, require_at_most
 from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig
 from icl_eval.decoding.searches import check_stop
 from icl_eval.demonstrations import Demonstration, FewShot, Selection, build_shown
@@ -21,38 +21,38 @@ from icl_eval.tasks.rows import DataSource
 
 _MAX_ROWS = 1_000_000_000
 _MAX_NAME_BYTES = 200
-"""Of a task's name: file systems count a file name in bytes, to 255, and `samples_NAME.jsonl` is one."""
+"""Limit on a task's name. File names may have 255 bytes, and the name becomes part of `samples_NAME.jsonl`."""
 
 
-def find_task(name: str, config: TaskConfig, composed: Composed) -> Task:
-    """Return a task with its data, in memory or read from its files; raises ConfigError and DataError."""
+def find_task(name: str, config: TaskConfig, composed: ComposedConfig) -> Task:
+    """Return a task with its data, from memory or from its files; raises ConfigError and DataError."""
     key = f"task.{name}"
     if not re.fullmatch(r"[\w.-]+", name):
         raise ConfigError(f"{key}: a task's name becomes a file name; use letters, digits, '_', '-' and '.'")
     if len(name.encode()) > _MAX_NAME_BYTES:
         raise ConfigError(
-            f"{key}: a task's name becomes a part of a file name; it has {len(name.encode())} bytes in UTF-8, and may "
-            f"have {_MAX_NAME_BYTES}"
+            f"{key}: a task's name becomes part of a file name; this one has {len(name.encode())} bytes in UTF-8, and "
+            f"at most {_MAX_NAME_BYTES} are allowed"
         )
-    if name in composed.brought.tasks:
+    if name in composed.in_memory.tasks:
         for part in ("pool", "test", "fields"):
             if getattr(config, part) != getattr(IN_MEMORY_CONFIG, part):
-                raise ConfigError(f"{key}.{part}: the rows of this task are in memory; give {part} to Task.of_rows")
-        return replace(composed.brought.tasks[name], instruction=config.instruction, labels=config.labels)
+                raise ConfigError(f"{key}.{part}: the rows of this task are in memory; pass {part} to Task.of_rows")
+        return replace(composed.in_memory.tasks[name], instruction=config.instruction, labels=config.labels)
     return load_task(
         name,
         instruction=config.instruction,
         labels=config.labels,
-        pool=_data_source(f"{key}.pool", config.pool, composed.search_path),
-        test=_data_source(f"{key}.test", config.test, composed.search_path),
+        pool=_find_source(f"{key}.pool", config.pool, composed.search_path),
+        test=_find_source(f"{key}.test", config.test, composed.search_path),
         fields=config.fields,
     )
 
 
 def build_plan(task: Task, config: TaskConfig, run: RunConfig, few_shot: FewShot) -> TaskPlan:
-    """Build what asks and scores a task; raises ConfigError."""
+    """Build the plan by which a task is prompted and scored; raises ConfigError."""
     key = f"task.{task.name}"
-    max_new_tokens = _max_new_tokens(key, config, run)
+    max_new_tokens = _find_max_new_tokens(key, config, run)
     metrics, metrics_key = (run.metrics, "metrics") if run.metrics else (config.metrics, f"{key}.metrics")
     if not max_new_tokens:
         metrics = {}  # there are no predictions
@@ -68,9 +68,9 @@ def build_plan(task: Task, config: TaskConfig, run: RunConfig, few_shot: FewShot
         check_stop(stop)
     except ConfigError as error:
         raise ConfigError(f"{key}.{error}") from None
-    examples = _limited(task.examples, run.limit)
-    select = _remembered(build_shown(task, few_shot, config.match_field))
-    if few_shot.selector.encoder is None:  # no weights are needed, so a pool too small is said at once
+    examples = _apply_limit(task.examples, run.limit)
+    select = _memoize(build_shown(task, few_shot, config.match_field))
+    if few_shot.selector.encoder is None:  # no weights are needed, so a pool that is too small is reported immediately
         for example in examples:
             select(example)
     return TaskPlan(
@@ -85,8 +85,8 @@ def build_plan(task: Task, config: TaskConfig, run: RunConfig, few_shot: FewShot
     )
 
 
-def _remembered(select: Selection) -> Selection:
-    """Return a selection that selects once for each question."""
+def _memoize(select: Selection) -> Selection:
+    """Return a selection that runs only once for each question."""
     selected: dict[str, tuple[Demonstration, ...]] = {}
 
     def select_once(example: Example) -> tuple[Demonstration, ...]:
@@ -97,25 +97,25 @@ def _remembered(select: Selection) -> Selection:
     return select_once
 
 
-def _max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
-    """Return how many tokens a task's completions may have; 0 where answers are only scored by their likelihood."""
+def _find_max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
+    """Return the limit on a completion's tokens; 0 if answers are only scored by their likelihood."""
     max_new_tokens = config.max_new_tokens if run.max_new_tokens is None else run.max_new_tokens
-    if max_new_tokens < least_new_tokens_of(run):
-        raise ConfigError(f"{key}.max_new_tokens={max_new_tokens}: must be {least_new_tokens_of(run)} or more")
-    require_at_most(f"{key}.max_new_tokens", max_new_tokens, MOST_NEW_TOKENS)
-    pointless = {
+    if max_new_tokens < min_new_tokens_of(run):
+        raise ConfigError(f"{key}.max_new_tokens={max_new_tokens}: must be {min_new_tokens_of(run)} or more")
+    require_at_most(f"{key}.max_new_tokens", max_new_tokens, MAX_NEW_TOKENS)
+    needs_decoding = {
         "metrics": run.metrics,
         "postprocessing": run.postprocessing,
         "decoding.stop": run.decoding.get("stop"),
     }
-    for name, value in pointless.items():
+    for name, value in needs_decoding.items():
         if not max_new_tokens and value:
-            raise ConfigError(f"{name}: it is of no use with max_new_tokens=0, which decodes nothing ({key})")
+            raise ConfigError(f"{name}: has no effect with max_new_tokens=0, which decodes nothing ({key})")
     return max_new_tokens
 
 
-def _data_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> DataSource:
-    """Return the source, with a relative path completed by the first folder that holds it."""
+def _find_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> DataSource:
+    """Return the data source, with a relative path resolved in the first folder that contains it."""
     if config.max_rows < 1:
         raise ConfigError(f"{key}.max_rows={config.max_rows}: must be 1 or more")
     require_at_most(f"{key}.max_rows", config.max_rows, _MAX_ROWS)
@@ -123,7 +123,7 @@ def _data_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> D
     return DataSource(path or config.path, config.name, config.split, config.max_rows)
 
 
-def _limited(examples: tuple[Example, ...], limit: int | float | None) -> tuple[Example, ...]:
+def _apply_limit(examples: tuple[Example, ...], limit: int | float | None) -> tuple[Example, ...]:
     if isinstance(limit, float):
         limit = math.ceil(limit * len(examples))
     return examples[:limit]

@@ -1,7 +1,7 @@
-"""Configuration: the schema of what a user can set.
+"""Schemas: the keys that a user can set, and their types.
 
-The dataclasses reject unknown keys and wrong types while Hydra composes the configuration. What a type cannot
-say is checked where objects are built from it (`icl_eval.building`).
+The dataclasses reject unknown keys and wrong types while Hydra composes the configuration. Everything that a type
+cannot express is checked where objects are built (`icl_eval.config.evaluations`).
 """
 
 import typing
@@ -17,12 +17,12 @@ from icl_eval.errors import ConfigError
 from icl_eval.formatting import describe_unknown_key
 
 Schema = typing.TypeVar("Schema")
-Texts = typing.Annotated[Any, "a text, or a list of texts"]
+Strings = typing.Annotated[Any, "a string, or a list of strings"]
 
 
 @dataclass
 class DataConfig:
-    """Where the rows of one split are; see `icl_eval.tasks.rows.DataSource`."""
+    """The location of one split's rows; see `icl_eval.tasks.rows.DataSource`."""
 
     path: str = MISSING
     name: str | None = None
@@ -48,7 +48,7 @@ class TaskConfig:
 
 @dataclass
 class ModelConfig:
-    """Where a model's weights come from, see `icl_eval.models.weights.ModelSpec`; languages; a chat template's name."""
+    """A model's weights (see `icl_eval.models.weights.ModelSpec`), its languages, and the name of a chat template."""
 
     source: str = MISSING
     revision: str | None = None
@@ -61,7 +61,7 @@ class ModelConfig:
 
 @dataclass
 class TemplateConfig:
-    """Wording; see `icl_eval.prompts.templates.TextTemplate`."""
+    """The wording of prompts; see `icl_eval.prompts.templates.TextTemplate`."""
 
     instruction: str = ""
     question: str = MISSING
@@ -76,7 +76,7 @@ class TemplateConfig:
 
 @dataclass
 class ModelOptions:
-    """What every command that loads a model can be told."""
+    """The options of every command that loads a model."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     task_prefix: str | None = None
@@ -88,7 +88,7 @@ class ModelOptions:
 
 @dataclass
 class RunConfig(ModelOptions):
-    """Everything that an evaluation can be told."""
+    """The options of an evaluation."""
 
     task: dict[str, TaskConfig] = field(default_factory=dict)
     template: TemplateConfig = field(default_factory=TemplateConfig)
@@ -110,15 +110,15 @@ class RunConfig(ModelOptions):
 
 @dataclass
 class StreamConfig(ModelOptions):
-    """What `icl-eval stream` can be told."""
+    """The options of `icl-eval stream`."""
 
-    prompt: Texts = MISSING
+    prompt: Strings = MISSING
     decoder_prompt: str | None = None
 
 
 @dataclass
 class TraceConfig(RunConfig):
-    """What `icl-eval trace` can be told."""
+    """The options of `icl-eval trace`."""
 
     prompt: str | None = None
     example: str | None = None
@@ -127,7 +127,7 @@ class TraceConfig(RunConfig):
 
 @dataclass
 class TourConfig(ModelOptions):
-    """What `icl-eval tour` can be told."""
+    """The options of `icl-eval tour`."""
 
     prompt: str = MISSING
     num_return_sequences: int = 3
@@ -135,7 +135,7 @@ class TourConfig(ModelOptions):
 
 @dataclass
 class CompareConfig:
-    """What `icl-eval compare` can be told."""
+    """The options of `icl-eval compare`."""
 
     runs: list[str] = field(default_factory=list)
     output: str | None = None
@@ -145,20 +145,20 @@ class CompareConfig:
 
 @dataclass
 class ListConfig:
-    """What `icl-eval list` can be told."""
+    """The options of `icl-eval list`."""
 
     folders: list[str] = field(default_factory=list)
 
 
 @dataclass
 class ExportConfig:
-    """What `icl-eval export` can be told."""
+    """The options of `icl-eval export`."""
 
     folders: list[str] = field(default_factory=list)
 
 
 def register_schemas() -> None:
-    """Make the schemas known to Hydra."""
+    """Register the schemas with Hydra."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     store.store(name="stream_schema", node=StreamConfig)
@@ -173,22 +173,22 @@ def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:
     """Return a composed configuration as an instance of its schema.
 
     Raises:
-        ConfigError: When it holds a key that the schema does not have (Hydra lets `+key=value` add one to
-            anything), lacks one that has no default, or has half a character in a string.
+        ConfigError: If it has a key that the schema lacks (Hydra lets `+key=value` add one anywhere), lacks a key
+            without a default, or has a lone surrogate in a string.
     """
     try:
         for missing in sorted(OmegaConf.missing_keys(cfg)):
-            raise ConfigError(f"{missing}: a value is needed ({missing}=…)")
+            raise ConfigError(f"{missing}: a value is required ({missing}=…)")
         _reject_added_keys(cfg, schema, "")
-        _reject_halves(OmegaConf.to_container(cfg, resolve=True), "")
+        _reject_lone_surrogates(OmegaConf.to_container(cfg, resolve=True), "")
         return typing.cast("Schema", OmegaConf.to_object(cfg))
-    except OmegaConfBaseException as error:  # of an interpolation, which is resolved here
+    except OmegaConfBaseException as error:  # an interpolation that cannot be resolved
         place = f"{error.full_key}: " if error.full_key else ""
         raise ConfigError(f"{place}{str(error).splitlines()[0]}") from None
 
 
 def _reject_added_keys(node: Any, schema: Any, path: str) -> None:
-    """Walk a configuration along its schema."""
+    """Raise ConfigError for a key that the schema lacks, at any depth."""
     if isinstance(schema, type) and is_dataclass(schema) and OmegaConf.is_config(node):
         hints = typing.get_type_hints(schema)
         for key in node:
@@ -202,48 +202,48 @@ def _reject_added_keys(node: Any, schema: Any, path: str) -> None:
             _reject_added_keys(node[key], typing.get_args(schema)[1], f"{path}{key}.")
 
 
-def _reject_halves(value: Any, key: str) -> None:
-    """Refuse one half of a surrogate pair, which YAML can escape and no tokenizer can read."""
+def _reject_lone_surrogates(value: Any, key: str) -> None:
+    """Reject one half of a surrogate pair, which YAML can escape but no tokenizer can encode."""
     if isinstance(value, dict | list):
         for name, member in value.items() if isinstance(value, dict) else enumerate(value):
-            _reject_halves(member, f"{key}.{name}" if key else str(name))
+            _reject_lone_surrogates(member, f"{key}.{name}" if key else str(name))
     elif isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise ConfigError(f"{key}: there is half a character ({value[error.start]!r}) in it") from None
+            raise ConfigError(f"{key}: contains a lone surrogate ({value[error.start]!r})") from None
 
 
-def takes_text(schema: type, key: str) -> bool:
-    """Return whether the value of a key, such as `task.qa.instruction`, is a string, or can be one."""
-    kind = type_of(schema, key.split("."))
-    return is_string(kind) or kind is Texts
+def takes_string(schema: type, key: str) -> bool:
+    """Return whether the value of a key, such as `task.qa.instruction`, can be a string."""
+    kind = find_type(schema, key.split("."))
+    return is_string(kind) or kind is Strings
 
 
 def is_string(kind: Any) -> bool:
-    """Return whether a type is that of a string, or of one that can be null."""
+    """Return whether a type is `str` or `str | None`."""
     return kind in (str, str | None)
 
 
-def leaves(value: Any, keys: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Yield each value in mappings and lists that holds no others, after the keys and places that lead to it."""
+def walk_leaves(value: Any, keys: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yield each leaf of nested mappings and lists with the keys and indices that lead to it."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from leaves(item, (*keys, key))
+            yield from walk_leaves(item, (*keys, key))
     elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from leaves(item, (*keys, place))
+        for index, item in enumerate(value):
+            yield from walk_leaves(item, (*keys, index))
     else:
         yield keys, value
 
 
-def type_of(schema: Any, keys: Sequence[str | int]) -> Any:
-    """Return the type of what keys, and places in lists, lead to; None where the schema does not say."""
+def find_type(schema: Any, keys: Sequence[str | int]) -> Any:
+    """Return the type at the end of a path of keys and list indices; None if the schema does not define it."""
     for key in keys:
         if is_dataclass(schema):
             schema = typing.get_type_hints(schema, include_extras=True).get(str(key))
         elif typing.get_origin(schema) in (dict, list):
             schema = typing.get_args(schema)[-1]
         else:
-            schema = str if schema is Texts and isinstance(key, int) else None
+            schema = str if schema is Strings and isinstance(key, int) else None
     return schema

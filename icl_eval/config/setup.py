@@ -1,4 +1,4 @@
-"""What Hydra has to know of us before it composes: where the configs are, what a run's folder is called."""
+"""Setup: tell Hydra where the configs are and what to call a run's folder."""
 
 import os
 import re
@@ -12,28 +12,28 @@ from icl_eval.config.overrides import is_override
 from icl_eval.formatting import shorten_name
 
 _COMMAND_NAME = "ICL_EVAL_COMMAND_NAME"
-"""Environment variable, so that the worker processes of a sweep see what their parent decided."""
+"""Environment variable with the command's name, which the worker processes of a sweep inherit."""
 
 
 def conf_dir() -> Path:
-    """Return the folder of our configs: inside an installed package, else at the top of the checkout."""
-    return _beside("conf")
+    """Return the packaged config folder: inside an installed package, or at the top of a checkout."""
+    return _find_packaged("conf")
 
 
-def _beside(name: str) -> Path:
+def _find_packaged(name: str) -> Path:
     package = Path(__file__).resolve().parents[1]
     return package / name if (package / name).is_dir() else package.parent / name
 
 
 def register_resolvers() -> None:
-    """Make `${packaged_data:…}`, `${command_name:}` and `${slug:…}` known to OmegaConf."""
-    OmegaConf.register_new_resolver("packaged_data", lambda path: str(_beside("data") / path), replace=True)
+    """Register `${packaged_data:…}`, `${command_name:}` and `${slug:…}` with OmegaConf."""
+    OmegaConf.register_new_resolver("packaged_data", lambda path: str(_find_packaged("data") / path), replace=True)
     OmegaConf.register_new_resolver("command_name", lambda: os.environ.get(_COMMAND_NAME, "default"), replace=True)
     OmegaConf.register_new_resolver("slug", slug, replace=True)
 
 
 def set_command_name(arguments: Sequence[str]) -> None:
-    """Name the run after its overrides, so that the same command finds the same folder again."""
+    """Name the run after its overrides, so that the same command uses the same folder again."""
     overrides = sorted(
         argument
         for argument in arguments
@@ -43,8 +43,8 @@ def set_command_name(arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def named_command(arguments: Sequence[str]) -> Iterator[None]:
-    """Name the run after its overrides, as `set_command_name` does, for the time of a block."""
+def naming_command(arguments: Sequence[str]) -> Iterator[None]:
+    """Name the run after its overrides within a `with` block, as `set_command_name` does for the process."""
     before = os.environ.get(_COMMAND_NAME)
     set_command_name(arguments)
     try:
@@ -56,7 +56,7 @@ def named_command(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def slug(text: str) -> str:
-    """Return a text as a short file name: readable, and with a digest where something had to go.
+    """Return a string as a short, readable file name, with a digest if characters had to be removed.
 
     >>> slug("num_fewshot=4")
     'num_fewshot=4'

@@ -1,1 +1,1 @@
-"""A run: from a task's examples to a report."""
+"""Evaluation: run a model on tasks, from their examples to a report."""

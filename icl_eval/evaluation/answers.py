@@ -1,17 +1,17 @@
-"""Answers: how probable a model finds those that it is given, next to the one that it writes itself.
+"""Answers: score the log-likelihood of given answers.
 
-    likelihood=references    the right answers alone
-    likelihood=choices       and a task's choices, which are ranked
+    likelihood=references    score the references only
+    likelihood=choices       also score and rank the task's choices
 
-An answer is scored as it would stand in a demonstration: after the same prompt, with the white space that the template
-puts before it, and without anything behind it. Its log-probability is the sum over its tokens of
-ln p(token | prompt, earlier tokens), of the network's own distribution over the whole vocabulary.
+An answer is scored as it would appear in a demonstration: after the same prompt, with the white space that the template
+puts before it, and with nothing after it. Its log-likelihood is the sum over its tokens of
+ln p(token | prompt, earlier tokens), under the model's unmodified distribution over the whole vocabulary.
 
-A choice that the model finds probable after anything at all is preferred for no merit of its own. So a choice can be
-calibrated: its log-probability after the same prompt with a content-free text such as "N/A" in place of the question
-is subtracted. That ranks choices as contextual calibration does (Zhao et al., 2021, https://arxiv.org/abs/2102.09690,
-whose diagonal matrix divides by these probabilities), for whole answers in place of single tokens, as Holtzman et al.
-do (2021, https://arxiv.org/abs/2104.08315).
+A model may prefer a choice that is likely after any prompt. Calibration removes this bias: it subtracts the choice's
+log-likelihood after the same prompt with a content-free string such as "N/A" instead of the question. This ranks
+choices as contextual calibration does (Zhao et al., 2021, https://arxiv.org/abs/2102.09690, whose diagonal matrix
+divides by these probabilities), but for whole answers instead of single tokens, as in Holtzman et al. (2021,
+https://arxiv.org/abs/2104.08315).
 """
 
 from collections import defaultdict
@@ -37,25 +37,25 @@ if TYPE_CHECKING:
 LIKELIHOODS = Family(__name__, {"choices": "ChoiceLikelihood", "references": "ReferenceLikelihood"})
 
 
-class AskedLikelihood(Protocol):
-    """Which answers are scored."""
+class LikelihoodMode(Protocol):
+    """Decides which answers are scored by their likelihood."""
 
     @property
     def name(self) -> str:
-        """What it is called in a configuration."""
+        """The name in a configuration."""
 
     @property
     def ranks_choices(self) -> bool:
-        """Whether the task's choices are scored, too."""
+        """Whether the task's choices are scored too."""
 
     @property
     def content_free(self) -> str | None:
-        """What stands in place of the question to calibrate choices; None for no calibration."""
+        """The string that replaces the question to calibrate choices; None for no calibration."""
 
 
 @dataclass(frozen=True)
 class ReferenceLikelihood:
-    """All references of each question."""
+    """Scores all references of each question."""
 
     name = "references"
     ranks_choices = False
@@ -64,7 +64,7 @@ class ReferenceLikelihood:
 
 @dataclass(frozen=True)
 class ChoiceLikelihood:
-    """All references and choices of each question."""
+    """Scores all references and choices of each question."""
 
     content_free: str | None
     name = "choices"
@@ -73,25 +73,30 @@ class ChoiceLikelihood:
 
 @dataclass(frozen=True)
 class CandidateAnswers:
-    """The answers of one question that are scored, as text and as what follows its prompt."""
+    """The answers of one question to score, as strings and as continuations of its prompt."""
 
     example_id: str
     references: tuple[str, ...]
     choices: tuple[str, ...]
-    """Empty where they are not asked for."""
+    """The task's choices; empty if they are not scored."""
     after_question: Continuations
-    """`texts`, in their order."""
+    """The continuations of the prompt, in the order of `texts`."""
     content_free: str | None
     after_nothing: Continuations | None
-    """The choices, in their order, after the content-free prompt; None for no calibration."""
+    """The continuations of the content-free prompt, in the order of `choices`; None for no calibration."""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """References and choices, each once."""
+        """References and choices without duplicates."""
         return tuple(dict.fromkeys(self.references + self.choices))
 
-    def found(self, logprobs: "LogProbs", after_nothing: "LogProbs" = ()) -> QuestionLikelihood:
-        """Return what was found, from the log-probabilities of each text's tokens."""
+    def sum_logprobs(self, logprobs: "LogProbs", after_nothing: "LogProbs" = ()) -> QuestionLikelihood:
+        """Return the likelihoods of the question's answers.
+
+        Args:
+            logprobs: The log-probabilities of each answer's tokens, in the order of `texts`.
+            after_nothing: The same after the content-free prompt, in the order of `choices`.
+        """
         by_text = dict(zip(self.texts, logprobs, strict=True))
         blank = dict(zip(self.choices, after_nothing, strict=True)) if after_nothing else {}
 
@@ -109,86 +114,91 @@ class CandidateAnswers:
 
 @dataclass(frozen=True)
 class AnswerBuilder:
-    """Builds what is scored for a task's questions."""
+    """Builds the answers to score for a task's questions."""
 
-    asked: AskedLikelihood
+    mode: LikelihoodMode
     prompts: PromptBuilder
     tokenizer: "PreTrainedTokenizerBase"
 
     def build(self, example: Example, built: EncodedPrompt) -> CandidateAnswers:
-        """Build the answers of a question whose prompt is built.
+        """Build the answers to score for a question.
+
+        Args:
+            example: The question.
+            built: Its prompt.
 
         Raises:
-            ConfigError: When choices are asked for and the question has none.
-            DataError: When an answer is nothing but a part of the prompt.
-            PromptTooLongError: When prompt and answer do not fit together.
+            ConfigError: If choices are to be scored and the question has none.
+            DataError: If an answer adds no token to the prompt.
+            PromptTooLongError: If prompt and answer together exceed the model's positions.
         """
-        choices = example.choices if self.asked.ranks_choices else ()
-        if self.asked.ranks_choices and not choices:
+        choices = example.choices if self.mode.ranks_choices else ()
+        if self.mode.ranks_choices and not choices:
             raise ConfigError(
-                f"likelihood=choices: task '{self.prompts.task.name}' has no choices (they are an expression in its "
-                "fields.choices); take likelihood=references, or other tasks"
+                f"likelihood=choices: task '{self.prompts.task.name}' has no choices; define them in its "
+                "fields.choices, or use likelihood=references or other tasks"
             )
         texts = tuple(dict.fromkeys(example.references + choices))
-        content_free, after_nothing = self.asked.content_free, None
+        content_free, after_nothing = self.mode.content_free, None
         if content_free is not None:
             blank = self.prompts.build_content_free(example, built, content_free)
-            after_nothing = self._continuations(example, blank, choices)
-        after_question = self._continuations(example, built, texts)
+            after_nothing = self._encode(example, blank, choices)
+        after_question = self._encode(example, built, texts)
         return CandidateAnswers(example.id, example.references, choices, after_question, content_free, after_nothing)
 
-    def _continuations(self, example: Example, built: EncodedPrompt, answers: Sequence[str]) -> Continuations:
+    def _encode(self, example: Example, built: EncodedPrompt, answers: Sequence[str]) -> Continuations:
         task, where = self.prompts.task, f"task '{self.prompts.task.name}', question {example.id!r}"
         texts = [self.prompts.template.continuation(task, example, answer) for answer in answers]
-        found = encode_continuations(self.tokenizer, built, texts)
-        for answer, ids in zip(answers, found.texts, strict=True):
+        encoded = encode_continuations(self.tokenizer, built, texts)
+        for answer, ids in zip(answers, encoded.texts, strict=True):
             if not ids:
                 raise DataError(f"{where}: the answer {answer!r} adds no token to the prompt")
-        context = replace(self.prompts.context, max_new_tokens=max(map(len, found.texts)))
-        if excess := context.excess(found.context):
+        context = replace(self.prompts.context, max_new_tokens=max(map(len, encoded.texts)))
+        if excess := context.excess(encoded.context):
             raise PromptTooLongError(
                 f"{where}: prompt and longest answer are {excess} tokens too long for the model's "
                 f"{context.positions} positions; lower num_fewshot, or set overflow=drop and max_new_tokens to "
                 f"{context.max_new_tokens} or more"
             )
-        return found
+        return encoded
 
 
 def score_answers(
     scorer: "LikelihoodScorer", answers: Sequence[CandidateAnswers], wanted: Collection[str]
 ) -> Iterator[tuple[str, QuestionLikelihood]]:
-    """Yield what is found for the wanted questions, with their ids.
+    """Yield the id and the likelihoods of each wanted question.
 
     Args:
-        scorer: Computes log-probabilities.
-        answers: Those of all of a task's questions: what is run together depends on them all.
-        wanted: The ids of the questions that no earlier run has left.
+        scorer: The scorer that computes log-probabilities.
+        answers: The answers of all of the task's questions. Batches are formed from all of them, so that a resumed run
+            gets the same numbers.
+        wanted: The ids of the questions that still lack likelihoods.
     """
-    asked, places = _each_once(answers)
+    requests, places = _deduplicate(answers)
     needing: defaultdict[int, list[CandidateAnswers]] = defaultdict(list)
     for each in answers:
         if each.example_id in wanted:
             for place in set(places[each.example_id]):
                 needing[place].append(each)
-    found: dict[int, LogProbs] = {}
-    for place, logprobs in scorer.score(asked, needing):
-        found[place] = logprobs
+    scored: dict[int, LogProbs] = {}
+    for place, logprobs in scorer.score(requests, needing):
+        scored[place] = logprobs
         for each in needing[place]:
-            if found.keys() >= set(places[each.example_id]):
-                yield each.example_id, each.found(*(found[part] for part in places[each.example_id]))
+            if scored.keys() >= set(places[each.example_id]):
+                yield each.example_id, each.sum_logprobs(*(scored[part] for part in places[each.example_id]))
 
 
-def _each_once(answers: Sequence[CandidateAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
-    """Return what there is to score, and where each question's parts are in it.
+def _deduplicate(answers: Sequence[CandidateAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
+    """Return the distinct continuations to score, and by question the indices of its own.
 
-    Questions with the same demonstrations and the same choices share what follows the content-free prompt.
+    Questions with the same demonstrations and choices share the continuations of the content-free prompt.
     """
-    asked: dict[tuple[object, ...], Continuations] = {}
+    requests: dict[tuple[object, ...], Continuations] = {}
     numbers: dict[tuple[object, ...], int] = {}
     places: defaultdict[str, list[int]] = defaultdict(list)
     for each in answers:
         for part in filter(None, (each.after_question, each.after_nothing)):
             key = (part.context.encoder_ids, part.context.decoder_ids, part.texts)
-            asked.setdefault(key, part)
+            requests.setdefault(key, part)
             places[each.example_id].append(numbers.setdefault(key, len(numbers)))
-    return list(asked.values()), places
+    return list(requests.values()), places

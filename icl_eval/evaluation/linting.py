@@ -1,4 +1,4 @@
-"""Linting: what in a prompt, or in the data behind it, is allowed and yet probably not meant."""
+"""Linting: warn of prompts and data that are valid but probably unintended."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from icl_eval.tasks.examples import Example
 
 
 def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
-    """Yield one sentence for each suspicious thing in a task's prompts and references."""
+    """Yield a warning for each suspicious property of a task's prompts and references."""
     plan, prompts = prepared.plan, prepared.prompts
     texts = [text for prompt in prompts for text in (prompt.prompt.encoder, prompt.prompt.decoder) if text]
     if any("  " in text for text in texts):
         yield "prompts contain runs of two or more spaces"
-    unknown = {tokenizer.unk_token_id} - {None, tokenizer.bos_token_id, tokenizer.eos_token_id}  # GPT-2's are one
+    unknown = {tokenizer.unk_token_id} - {None, tokenizer.bos_token_id, tokenizer.eos_token_id}  # one token in GPT-2
     with_unknown = sum(not unknown.isdisjoint(prompt.encoder_ids + prompt.decoder_ids) for prompt in prompts)
     if with_unknown:
         yield f"{with_unknown} of {len(prompts)} prompts contain the unknown token: the vocabulary lacks a character"
@@ -26,14 +26,14 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
     too_long = [
         example.id
         for example in plan.examples
-        if 0 < plan.max_new_tokens < _num_tokens(tokenizer, example.references[0])
+        if 0 < plan.max_new_tokens < _count_tokens(tokenizer, example.references[0])
     ]
     if too_long:
         yield f"{list_names(too_long)}: the first reference is longer than max_new_tokens={plan.max_new_tokens}"
 
 
 def lint_template(prepared: PreparedTask) -> Iterator[str]:
-    """Yield one sentence where the template's texts show nothing of a question, and one where they show no answer."""
+    """Yield a warning if the template uses no field of the question, and one if it does not use the answer."""
     template, fields = prepared.builder.template, prepared.plan.examples[0].inputs
     texts = {"question": template.question_names}
     if any(prompt.prompt.demonstrations for prompt in prepared.prompts):
@@ -46,27 +46,27 @@ def lint_template(prepared: PreparedTask) -> Iterator[str]:
 
 
 def lint_leaks(prepared: PreparedTask) -> Iterator[str]:
-    """Yield one sentence where questions are shown demonstrations that read nearly like them."""
+    """Yield a warning if a prompt shows a demonstration that is nearly identical to its question."""
     plan = prepared.plan
     shown = (
         (example, prepared.builder.find_shown(prompt, example))
         for example, prompt in zip(plan.examples, prepared.prompts, strict=True)
     )
-    found = find_near_duplicates(shown, plan.match_field)
-    if found:
-        pairs = [f"{pair.question_id} and {pair.demonstration_id} ({pair.similarity:.2f})" for pair in found]
-        yield f"{list_names(pairs)}: question and demonstration read nearly the same, and may share their answer"
+    duplicates = find_near_duplicates(shown, plan.match_field)
+    if duplicates:
+        pairs = [f"{pair.question_id} and {pair.demonstration_id} ({pair.similarity:.2f})" for pair in duplicates]
+        yield f"{list_names(pairs)}: question and demonstration are nearly identical and may have the same answer"
 
 
 def lint_pool(prepared: PreparedTask) -> Iterator[str]:
-    """Yield one sentence where the pool that demonstrations are drawn from holds some of them more than once."""
+    """Yield a warning if the demonstration pool contains duplicates."""
     plan = prepared.plan
     if not any(prompt.prompt.demonstrations for prompt in prepared.prompts):
         return
-    found = [f"{left_out} repeats {kept}" for left_out, kept in find_duplicates(plan.task.pool, plan.match_field)]
-    if found:
-        share = f"{len(found)} of {len(plan.task.pool)} rows of the pool are duplicates"
-        yield f"{share} ({list_names(found)}); each is drawn once"
+    duplicates = [f"{left_out} repeats {kept}" for left_out, kept in find_duplicates(plan.task.pool, plan.match_field)]
+    if duplicates:
+        share = f"{len(duplicates)} of {len(plan.task.pool)} rows of the pool are duplicates"
+        yield f"{share} ({list_names(duplicates)}); only one of each is drawn"
 
 
 def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any) -> Iterator[str]:
@@ -77,11 +77,11 @@ def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any)
         if any(token in text for text in (*example.inputs.values(), *example.references) for token in special)
     ]
     if injected:
-        yield f"{list_names(injected)}: the row's text contains a special token, which the model will take for one"
+        yield f"{list_names(injected)}: the row contains the text of a special token, which is encoded as that token"
     stopped = [example.id for example in examples if any(s in example.references[0].strip() for s in stop)]
     if stopped:
-        yield f"{list_names(stopped)}: the first reference contains a stop string, so it can never be generated whole"
+        yield f"{list_names(stopped)}: the first reference contains a stop string, so it can never be generated in full"
 
 
-def _num_tokens(tokenizer: Any, text: str) -> int:
+def _count_tokens(tokenizer: Any, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

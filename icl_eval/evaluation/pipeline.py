@@ -1,9 +1,9 @@
-"""Evaluation: the whole pipeline, from a task's examples to a report.
+"""Pipeline: evaluate tasks, from their examples to a report.
 
     Example ─▶ demonstrations ─▶ Prompt ─▶ Completion ─▶ Record ─▶ Score ─▶ Report
 
-Prompts of all tasks are built and checked before any weight is loaded, so that what is wrong with them is
-said at once.
+The prompts of all tasks are built and checked before any weights are loaded, so that mistakes in them are reported
+immediately.
 """
 
 import logging
@@ -25,7 +25,7 @@ from icl_eval.metrics import Metric
 from icl_eval.models.loading import LanguageModel, load_model
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.runs import provenance
-from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, holding
+from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, locking
 from icl_eval.runs.records import Record, RecordLog, ShownDemonstration
 from icl_eval.runs.reports import SCHEMA_VERSION, Report, Timing, write_report
 from icl_eval.tasks.examples import Example
@@ -38,40 +38,41 @@ logger = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """Is told how far a run is."""
+    """Receives the progress of a run."""
 
     def begin(self, task: str, total: int, done: int) -> None:
-        """A task's decoding begins, with some of it done by an earlier run."""
+        """Start a task of `total` questions, of which an earlier run finished `done`."""
 
     def advance(self, task: str) -> None:
-        """One more completion is finished."""
+        """Count one more finished question of a task."""
 
 
 def run_evaluation(
     evaluation: Evaluation, folder: Path, progress: Progress, write_page: Callable[[Path], None] = lambda folder: None
 ) -> Report:
-    """Evaluate all tasks; write samples and `report.json` into a folder, and return the report.
+    """Evaluate all tasks, write records and `report.json` into a folder, and return the report.
 
-    What the folder already holds of the same run is not computed again.
+    Results of the same run that are already in the folder are reused.
 
     Args:
-        evaluation: What to run.
-        folder: Where the results go.
-        progress: Receives how far the run is.
-        write_page: Writes the page of the folder, while no other run can write there.
+        evaluation: The evaluation to run.
+        folder: The folder for the results.
+        progress: Receives the progress of the run.
+        write_page: Writes the folder's HTML page while the folder is locked.
 
     Raises:
-        FingerprintMismatchError: When the folder holds records of another run, or is in use.
-        IclEvalError: When the folder is removed, moved or replaced while the run is writing.
-        UserError: When something asked for is impossible.
+        FingerprintMismatchError: If the folder contains the records of another run.
+        FolderInUseError: If another run is writing into the folder.
+        IclEvalError: If the folder is removed, moved or replaced during the run.
+        UserError: If the evaluation is invalid.
     """
     stopwatch = Stopwatch()
     with ExitStack() as stack:
-        held = stack.enter_context(holding(folder))
+        lock = stack.enter_context(locking(folder))
         with stopwatch.stage("prompts"):
             prepared = prepare(evaluation)
             _warn_of_mistakes(evaluation, prepared)
-        identity = {**evaluation.identity, **_content_identities(evaluation, prepared)}
+        identity = {**evaluation.identity, **_identify_content(evaluation, prepared)}
         provenance.require_same_identity(folder / "fingerprint.json", identity)
         logs = [_open_log(stack, folder, task) for task in prepared.tasks]
         with stopwatch.stage("metrics"):
@@ -90,13 +91,11 @@ def run_evaluation(
             timing=Timing(stopwatch.seconds, stopwatch.rate("decoding")),
             provenance=describe_origin(evaluation, prepared),
         )
-        held.require_in_place()
-        (folder / FAILURE_FILE).unlink(
-            missing_ok=True
-        )  # of an earlier attempt; no kill can leave it beside this report
+        lock.require_in_place()
+        (folder / FAILURE_FILE).unlink(missing_ok=True)  # removed first, so that a kill cannot leave it with a report
         write_report(report, folder / REPORT_FILE)
         write_page(folder)
-        held.require_in_place()
+        lock.require_in_place()
     return report
 
 
@@ -110,12 +109,12 @@ def _warn_of_mistakes(evaluation: Evaluation, prepared: PreparedEvaluation) -> N
 
 @cache
 def _warn_once(sentence: str) -> None:
-    """Warn, but not again for each cell of a sweep."""
+    """Log a warning only once per process, not for each cell of a sweep."""
     logger.warning(sentence)
 
 
-def _content_identities(evaluation: Evaluation, prepared: PreparedEvaluation) -> dict[str, str]:
-    """Return what the weights are, wherever they lie, the model's and those of an encoder of its own, and the day."""
+def _identify_content(evaluation: Evaluation, prepared: PreparedEvaluation) -> dict[str, str]:
+    """Return the identities of the model's and the retrieval encoder's weights, and the date that prompts show."""
     encoder = evaluation.few_shot.selector.encoder
     identities = {"weights": prepared.card.identity}
     if prepared.conventions.day is not None:
@@ -135,10 +134,10 @@ def _open_log(stack: ExitStack, folder: Path, task: PreparedTask) -> RecordLog:
 
 
 def _require_same_question(path: Path, record: Record, example: Example, encoded: EncodedPrompt) -> None:
-    """Refuse a record that says something else of its question than data and prompt do: it would be scored so."""
+    """Reject a stored record whose question or prompt differs from the current data."""
     prompt = encoded.prompt
     if record.prompt_hash != prompt.hash:
-        raise FingerprintMismatchError(f"{path}: the record of {example.id!r} answers another prompt; delete the file")
+        raise FingerprintMismatchError(f"{path}: the record of {example.id!r} has another prompt; delete the file")
     expected = {
         "doc": dict(example.inputs),
         "targets": example.references,
@@ -147,39 +146,39 @@ def _require_same_question(path: Path, record: Record, example: Example, encoded
         "demonstration_ids": prompt.demonstration_ids,
         "shots_effective": len(prompt.demonstration_ids),
         "prompt_tokens": encoded.num_tokens,
-        "demonstrations": _ids_and_targets(prompt.demonstrations),
+        "demonstrations": _drop_similarities(prompt.demonstrations),
     }
-    found = {field: getattr(record, field) for field in expected}
-    found["demonstrations"] = _ids_and_targets(record.demonstrations)
+    stored = {field: getattr(record, field) for field in expected}
+    stored["demonstrations"] = _drop_similarities(record.demonstrations)
     for field, value in expected.items():
-        if found[field] != value:
+        if stored[field] != value:
             raise FingerprintMismatchError(
-                f"{path}: the record of {example.id!r} has another {field!r} than the data and the prompt of today; "
+                f"{path}: the record of {example.id!r} does not match the current data: {field!r} differs; "
                 "delete the file"
             )
 
 
-def _ids_and_targets(demonstrations: Sequence[ShownDemonstration]) -> list[tuple[str, str | None]]:
-    """Return what is the same wherever it is computed; the last digit of a similarity need not be."""
+def _drop_similarities(demonstrations: Sequence[ShownDemonstration]) -> list[tuple[str, str | None]]:
+    """Return ids and targets only: the last digit of a similarity depends on the machine."""
     return [(shown.id, shown.target) for shown in demonstrations]
 
 
 def _require_same_answers(log: RecordLog, answers: CandidateAnswers) -> None:
-    """Refuse likelihoods of other answers than those of the data."""
+    """Reject a stored record with likelihoods of other answers than those in the data."""
     record = log.records.get(answers.example_id)
     if record is None or record.likelihood is None:
         return
-    found = record.likelihood
-    texts = (tuple(each.text for each in found.references), tuple(each.text for each in found.choices))
+    stored = record.likelihood
+    texts = (tuple(each.text for each in stored.references), tuple(each.text for each in stored.choices))
     if texts != (answers.references, answers.choices):
         raise FingerprintMismatchError(
-            f"{log.path}: the record of {answers.example_id!r} has the likelihoods of other answers than those of the "
-            "data; delete the file"
+            f"{log.path}: the record of {answers.example_id!r} has likelihoods of other answers than the data; "
+            "delete the file"
         )
 
 
 def _build_metrics(plan: TaskPlan) -> Sequence[Metric]:
-    """Build a task's metrics; what they would refuse in the end is said before anything is decoded."""
+    """Build a task's metrics, and report references that they cannot score before anything is decoded."""
     metrics = plan.build_metrics()
     for metric in metrics:
         metric.check_references([example.references for example in plan.examples])
@@ -193,7 +192,7 @@ def _decode_missing(
     stopwatch: Stopwatch,
     progress: Progress,
 ) -> None:
-    """Decode what no earlier run has left a record of; without any of that, no weight is loaded."""
+    """Decode the prompts that have no record yet; load the weights only if there are any."""
     for task, log in zip(prepared.tasks, logs, strict=True):
         missing = [prompt for prompt in task.prompts if prompt.prompt.example_id not in log.records]
         name = task.plan.task.name
@@ -201,7 +200,7 @@ def _decode_missing(
         if not missing:
             continue
         if not task.plan.max_new_tokens:
-            for record in _undecoded(evaluation, task, missing):
+            for record in _skip_decoding(evaluation, task, missing):
                 log.append(record)
             continue
         with stopwatch.stage("model"):
@@ -237,16 +236,17 @@ def _decode(
     for event in decoder.stream(missing, among=task.prompts):
         if isinstance(event, Completion):
             example, prompt = examples[event.example_id], prompts[event.example_id]
-            yield _record(evaluation, plan, example, prompt, event)
+            yield _make_record(evaluation, plan, example, prompt, event)
 
 
-def _undecoded(evaluation: Evaluation, task: PreparedTask, missing: Sequence[EncodedPrompt]) -> Iterator[Record]:
+def _skip_decoding(evaluation: Evaluation, task: PreparedTask, missing: Sequence[EncodedPrompt]) -> Iterator[Record]:
+    """Yield records with empty completions, for runs that only score likelihoods."""
     from icl_eval.decoding import Completion  # imports torch
 
     examples = {example.id: example for example in task.plan.examples}
     for prompt in missing:
         example = examples[prompt.prompt.example_id]
-        yield _record(evaluation, task.plan, example, prompt, Completion(example.id, "", (), "undecoded"))
+        yield _make_record(evaluation, task.plan, example, prompt, Completion(example.id, "", (), "undecoded"))
 
 
 def _add_likelihoods(
@@ -256,7 +256,7 @@ def _add_likelihoods(
     stopwatch: Stopwatch,
     progress: Progress,
 ) -> None:
-    """Complete the records that no earlier run has given their likelihoods."""
+    """Add likelihoods to the records that lack them."""
     for task, log in zip(prepared.tasks, logs, strict=True):
         missing = [each.example_id for each in task.answers if log.records[each.example_id].likelihood is None]
         if not missing:
@@ -269,12 +269,12 @@ def _add_likelihoods(
             model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
         with stopwatch.stage("likelihood"):
             scorer = LikelihoodScorer(model, evaluation.batch_size, prepared.conventions.settings)
-            for example_id, found in score_answers(scorer, task.answers, missing):
-                log.append(replace(log.records[example_id], likelihood=found))
+            for example_id, likelihood in score_answers(scorer, task.answers, missing):
+                log.append(replace(log.records[example_id], likelihood=likelihood))
                 progress.advance(name)
 
 
-def _record(
+def _make_record(
     evaluation: Evaluation, plan: TaskPlan, example: Example, encoded: EncodedPrompt, completion: "Completion"
 ) -> Record:
     prompt = encoded.prompt

@@ -1,4 +1,4 @@
-"""Preparation: what a run is asked to do, and everything about it that can be known without weights.
+"""Preparation: define an evaluation, and prepare everything that does not need the model's weights.
 
 Evaluation ── tokenizer, model config ──▶ PreparedEvaluation: placement and prompts of every task
 """
@@ -11,7 +11,7 @@ from typing import Any
 from icl_eval.decoding.searches import Search
 from icl_eval.demonstrations import FewShot, Selection
 from icl_eval.errors import ConfigError
-from icl_eval.evaluation.answers import AnswerBuilder, AskedLikelihood, CandidateAnswers
+from icl_eval.evaluation.answers import AnswerBuilder, CandidateAnswers, LikelihoodMode
 from icl_eval.metrics import Metric
 from icl_eval.models.loading import ModelCard, ModelSource, read_card
 from icl_eval.postprocessing import Postprocessor
@@ -31,25 +31,25 @@ from icl_eval.tasks.examples import Example, Task
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """One task and how it is to be asked and scored."""
+    """One task and how it is prompted and scored."""
 
     task: Task
     examples: tuple[Example, ...]
     """The examples to evaluate, after any limit."""
     match_field: str | None
-    """Where given, a question only sees demonstrations that share its value of this input field."""
+    """If set, a prompt only shows demonstrations with the question's own value of this input field."""
     select: Selection
     stop: tuple[str, ...]
     max_new_tokens: int
-    """0 where nothing is decoded."""
+    """The limit on a completion's tokens; 0 if nothing is decoded."""
     postprocess: Postprocessor
     build_metrics: Callable[[], Sequence[Metric]]
-    """Builds the metrics; late, because importing `evaluate` takes seconds."""
+    """Builds the metrics when they are needed, because importing `evaluate` takes seconds."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that a run is asked to do."""
+    """Everything that defines a run."""
 
     plans: tuple[TaskPlan, ...]
     model: ModelSource
@@ -58,26 +58,26 @@ class Evaluation:
     conventions: RequestedConventions
     template: TextTemplate
     chat: bool
-    """Whether the template's wording becomes turns of a conversation."""
+    """Whether prompts are rendered as the turns of a conversation."""
     day: date | None
-    """What a chat template is told is today; None for today."""
+    """The current date as a chat template sees it; None for the actual date."""
     placement: Placement | None
-    """None for what the model's architecture calls for."""
+    """The placement of prompts; None for the default of the model's architecture."""
     search: Search
     few_shot: FewShot
     seed: int
     batch_size: int | None
-    """None for what fits."""
+    """The number of prompts in a batch; None for as many as fit in memory."""
     prefix_cache_mb: int
     overflow: Overflow
-    likelihood: AskedLikelihood | None
-    """Which answers are scored by their likelihood; None for none."""
+    likelihood: LikelihoodMode | None
+    """Which answers are scored by their likelihood; None to score no answers."""
     identity: Mapping[str, Any]
-    """The options that decide the records, by name."""
+    """The options that determine the records, by name."""
     config: Mapping[str, Any]
     """The whole configuration, for the report."""
     overrides: tuple[str, ...] = ()
-    """What was asked for, in the words of the command line, for the report."""
+    """The overrides as typed on the command line, for the report."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ class PreparedTask:
     prompts: tuple[EncodedPrompt, ...]
     builder: PromptBuilder
     answers: tuple[CandidateAnswers, ...] = ()
-    """What is scored by its likelihood, a part for each prompt; empty where that is not asked for."""
+    """The answers to score for each prompt; empty if no likelihoods are computed."""
 
 
 @dataclass(frozen=True)
 class PreparedEvaluation:
-    """Everything that can be known without weights."""
+    """The part of an evaluation that does not need the model's weights."""
 
     card: ModelCard
     conventions: Conventions
@@ -102,14 +102,14 @@ class PreparedEvaluation:
 
 
 def prepare(evaluation: Evaluation) -> PreparedEvaluation:
-    """Build and check the prompts of all tasks, with the model's tokenizer and config alone.
+    """Build and check the prompts of all tasks, using only the model's tokenizer and config.
 
     Raises:
-        UserError: When an option does not go with the model, a template with the data, or a prompt does not fit.
+        UserError: If an option does not suit the model, the template does not suit the data, or a prompt is too long.
     """
     card = read_card(evaluation.model)
     conventions = find_conventions(card, evaluation.conventions)
-    placement = _placement(evaluation.placement, card)
+    placement = _choose_placement(evaluation.placement, card)
     template: Template = evaluation.template
     chat = _open_chat(evaluation, conventions) if evaluation.chat else None
     if chat is not None:
@@ -136,7 +136,7 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
         return PreparedTask(plan, prompts, builder, tuple(map(answers.build, plan.examples, prompts)))
 
     tasks = tuple(map(prepare_task, evaluation.plans))
-    return PreparedEvaluation(card, replace(conventions, day=_day(evaluation, chat)), placement, tasks)
+    return PreparedEvaluation(card, replace(conventions, day=_find_day(evaluation, chat)), placement, tasks)
 
 
 def _open_chat(evaluation: Evaluation, conventions: Conventions) -> Chat:
@@ -147,17 +147,17 @@ def _open_chat(evaluation: Evaluation, conventions: Conventions) -> Chat:
 
 
 def _require_no_chat_options(evaluation: Evaluation) -> None:
-    """Refuse what only a conversation has."""
+    """Reject options that only apply to conversations."""
     for key, value in (
         ("model.chat_template", evaluation.conventions.chat_template),
         ("template.date", evaluation.day),
     ):
         if value is not None:
-            raise ConfigError(f"{key}={value}: prompts are no conversations here; it goes with template=chat")
+            raise ConfigError(f"{key}={value}: requires prompts that are conversations (template=chat)")
 
 
-def _day(evaluation: Evaluation, chat: Chat | None) -> str | None:
-    """Return the day that the prompts depend on; None where they depend on none."""
+def _find_day(evaluation: Evaluation, chat: Chat | None) -> str | None:
+    """Return the date that appears in the prompts; None if they show no date."""
     if chat is None:
         return None
     if evaluation.day is not None and not chat.calendar.was_read:
@@ -165,11 +165,13 @@ def _day(evaluation: Evaluation, chat: Chat | None) -> str | None:
     return chat.calendar.day.isoformat() if chat.calendar.was_read else None
 
 
-def _placement(asked: Placement | None, card: ModelCard) -> Placement:
+def _choose_placement(requested: Placement | None, card: ModelCard) -> Placement:
     has_encoder = card.architecture == "encoder-decoder"
-    if asked is None:
+    if requested is None:
         return EncoderPlacement() if has_encoder else DecoderPlacement()
-    if asked.uses_encoder != has_encoder:
+    if requested.uses_encoder != has_encoder:
         allowed = "encoder or split" if has_encoder else "decoder"
-        raise ConfigError(f"placement={asked.name}: {card.name} is {card.architecture}; it takes {allowed}")
-    return asked
+        raise ConfigError(
+            f"placement={requested.name}: must be {allowed} for {card.name}, which is {card.architecture}"
+        )
+    return requested

@@ -1,4 +1,4 @@
-"""Results: from a task's finished records to the parts of a report; nothing here asks a model."""
+"""Results: turn a task's finished records into the parts of a report. Nothing here needs a model."""
 
 import re
 from collections import Counter
@@ -20,12 +20,12 @@ from icl_eval.runs.reports import Counts, MetricResult, Provenance, RunInfo, Tas
 def score_task(
     evaluation: Evaluation, card: ModelCard, task: PreparedTask, log: RecordLog, metrics: Sequence[Metric]
 ) -> TaskResult:
-    """Score a task's records, write them back in the order of the data set, and return the result."""
+    """Score a task's records, write them in the order of the data set, and return the result."""
     records = [log.records[example.id] for example in task.plan.examples]
     records = [replace(record, prediction=task.plan.postprocess(record.completion)) for record in records]
     scores = [
-        score_statistics(found.metric, found.higher_is_better, found.statistics, evaluation.seed)
-        for found in measure_records(task.plan.task.name, records, metrics)
+        score_statistics(measured.metric, measured.higher_is_better, measured.statistics, evaluation.seed)
+        for measured in measure_records(task.plan.task.name, records, metrics)
     ]
     scored = [
         replace(record, metrics={s.metric: s.per_example[row] for s in scores}) for row, record in enumerate(records)
@@ -66,7 +66,7 @@ _TAG = re.compile(r"</?\|?\w+\|?>")
 
 
 def _says_nothing(text: str) -> bool:
-    """Return whether a string has nothing but white space and tags such as `<think>`."""
+    """Return whether a string contains only white space and tags such as `<think>`."""
     return not _TAG.sub("", text).strip()
 
 
@@ -82,7 +82,7 @@ def _count_reused(evaluation: Evaluation, card: ModelCard, task: PreparedTask) -
 
 
 def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerprint: str) -> RunInfo:
-    """Return what was asked, with what the defaults came to."""
+    """Return the options of a run, with defaults resolved."""
     tasks = {
         task.plan.task.name: {"stop": list(task.plan.stop), "max_new_tokens": task.plan.max_new_tokens}
         for task in prepared.tasks
@@ -113,13 +113,13 @@ def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerpri
 
 
 def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation) -> Provenance:
-    """Return where the numbers come from."""
+    """Return the provenance of a run's numbers."""
     return Provenance(
         versions=provenance.read_versions(),
-        git_commit=provenance.git_commit(),
+        git_commit=provenance.read_git_commit(),
         weights=prepared.card.identity,
         datasets={task.plan.task.name: task.plan.task.content_hash for task in prepared.tasks},
         config=evaluation.config,
         overrides=evaluation.overrides,
-        host=provenance.host_facts(),
+        host=provenance.describe_host(),
     )

@@ -1,4 +1,4 @@
-"""Stopwatch: how long the stages of a run took, and how much they got done."""
+"""Stopwatch: measure the duration and throughput of a run's stages."""
 
 import time
 from collections import defaultdict
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up seconds and units of work by stage."""
+    """Accumulates seconds and units of work for each stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -15,7 +15,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time until the block ends to a stage."""
+        """Add the duration of a `with` block to a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -24,11 +24,11 @@ class Stopwatch:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 3)
 
     def count(self, name: str, units: int) -> None:
-        """Note that a stage got some units of work done."""
+        """Add units of work to a stage."""
         self._units[name] += units
 
     def rate(self, name: str) -> float | None:
-        """Return a stage's units a second; None where it did nothing."""
+        """Return a stage's units per second; None if it did no work."""
         if not self._units[name] or not self.seconds.get(name):
             return None
         return round(self._units[name] / self.seconds[name], 2)

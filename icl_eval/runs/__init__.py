@@ -1,1 +1,1 @@
-"""What a run leaves in its folder, and reading it again."""
+"""Runs: the files of a run's folder, and how they are written and read."""

@@ -1,8 +1,7 @@
-"""Behaviour: what outputs have in common with the demonstrations before them, and how often the truth has it too.
+"""Behaviour: measure how often outputs agree with their demonstrations, compared with the right answers.
 
-A model that repeats the last demonstration's answer, or the most frequent one, does so whatever the question is: its
-outputs agree with them more often than the right answers do (Zhao et al., 2021, Calibrate Before Use,
-arXiv:2102.09690, which names the majority label and the recency bias).
+A model that repeats the answer of the last demonstration, or the most frequent answer, agrees with it more often than
+the right answers do: recency bias and majority label bias (Zhao et al., 2021, Calibrate Before Use, arXiv:2102.09690).
 """
 
 from collections import Counter
@@ -15,49 +14,53 @@ from icl_eval.tasks.examples import normalize
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often something shown is what is said, and how often it is right."""
+    """How often a target that prompts show is the prediction, and how often it is a right answer."""
 
     n: int
-    """Questions whose prompt shows such a target."""
+    """The number of questions whose prompt shows such a target."""
     output: float
-    """Share of them whose prediction it is."""
+    """The share of these questions whose prediction is the target."""
     truth: float
-    """Share of them of which it is a right answer."""
+    """The share of these questions for which the target is a right answer."""
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Agreement with targets as they were shown; two texts agree when they differ in case and white space only."""
+    """Agreement with targets as the prompts show them. Differences in case and white space are ignored."""
 
     copied: Agreement | None
-    """With any demonstration's target; null where no prompt shows one."""
+    """Agreement with the target of any demonstration; null if no prompt shows a target."""
     majority: Agreement | None
-    """With the target that more demonstrations of the prompt have than any other; null where no prompt has one."""
+    """Agreement with the prompt's most frequent target; null if no prompt has a single most frequent one."""
     last: Agreement | None
-    """With the target of the prompt's last demonstration; null where no prompt shows one."""
+    """Agreement with the target of the last demonstration; null if no prompt shows a target."""
 
 
 def measure_behaviour(records: Iterable[Record]) -> Behaviour | None:
-    """Return how a task's outputs agree with their demonstrations; None where no prompt shows a target."""
+    """Return how often a task's outputs agree with their demonstrations; None if no prompt shows a target."""
     known = list(records)
     shown = [[normalize(one.target) for one in record.demonstrations if one.target is not None] for record in known]
     if not any(shown):
         return None
 
-    def agreement(choose: Callable[[Sequence[str]], Sequence[str]]) -> Agreement | None:
+    def measure(choose: Callable[[Sequence[str]], Sequence[str]]) -> Agreement | None:
         chosen = [(record, choose(targets)) for record, targets in zip(known, shown, strict=True)]
-        counted = [(record, targets) for record, targets in chosen if targets]
-        if not counted:
+        relevant = [(record, targets) for record, targets in chosen if targets]
+        if not relevant:
             return None
-        outputs = sum(normalize(record.prediction) in targets for record, targets in counted)
-        truths = sum(not set(map(normalize, record.targets)).isdisjoint(targets) for record, targets in counted)
-        return Agreement(len(counted), outputs / len(counted), truths / len(counted))
+        outputs = sum(normalize(record.prediction) in targets for record, targets in relevant)
+        truths = sum(not set(map(normalize, record.targets)).isdisjoint(targets) for record, targets in relevant)
+        return Agreement(len(relevant), outputs / len(relevant), truths / len(relevant))
 
-    return Behaviour(agreement(lambda targets: targets), agreement(_majority), agreement(lambda targets: targets[-1:]))
+    return Behaviour(
+        copied=measure(lambda targets: targets),
+        majority=measure(_find_majority),
+        last=measure(lambda targets: targets[-1:]),
+    )
 
 
-def _majority(targets: Sequence[str]) -> Sequence[str]:
-    """Return the most frequent target alone, or nothing where it is not more frequent than every other."""
+def _find_majority(targets: Sequence[str]) -> Sequence[str]:
+    """Return a sequence with the most frequent target, or an empty one if there is a tie."""
     ranked = Counter(targets).most_common(2)
     if not ranked or ranked[0][1] == 1 or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
         return ()

@@ -1,23 +1,23 @@
-"""Choices: where a configuration picks one thing out of several, and how a run's files say which.
+"""Choices: the config keys that select one of several options, and their form in a run's files.
 
-A configuration names a class (`_target_: icl_eval.demonstrations.RandomOrder`), a file the choice as a user writes it
-(`{"name": "random", "seed": 0}`): where a class is in the code must not decide whether a folder can be read.
+A configuration names a class (`_target_: icl_eval.demonstrations.RandomOrder`). A file names the choice as the user
+writes it (`{"name": "random", "seed": 0}`), so that a folder stays readable when a class moves in the code.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 GROUPS = ("decoding", "placement", "demonstrations", "order", "control", "likelihood")
-"""Keys that hold one choice. `postprocessing` does too, and `metrics` some, in a run and in each task."""
+"""Keys with one choice each. So has `postprocessing`, and `metrics` has several, both in a run and in each task."""
 
 _NAME_KEYS = {f"{group}.name" for group in (*GROUPS, "postprocessing", "template")}
 
 Change = Callable[[str, str, Any], Any]
-"""From a group such as `metrics`, the key of a choice in it (`task.qa.metrics.bleu`) and the choice to another form."""
+"""Converts a choice, given its group (`metrics`), its key (`task.qa.metrics.bleu`) and its current form."""
 
 
 def map_choices(config: Mapping[str, Any], change: Change) -> dict[str, Any]:
-    """Return a configuration with every choice in another form."""
+    """Return a configuration with every choice converted."""
     changed = {**config, **_map_scoring(config, "", change)}
     changed |= {group: change(group, group, config[group]) for group in GROUPS if config.get(group)}
     if isinstance(config.get("task"), Mapping):
@@ -30,7 +30,7 @@ def map_choices(config: Mapping[str, Any], change: Change) -> dict[str, Any]:
 
 
 def _map_scoring(config: Mapping[str, Any], prefix: str, change: Change) -> dict[str, Any]:
-    """Return what a run and a task choose alike."""
+    """Return the converted choices that runs and tasks have in common."""
     changed: dict[str, Any] = {}
     if config.get("postprocessing"):
         changed["postprocessing"] = change("postprocessing", f"{prefix}postprocessing", config["postprocessing"])
@@ -42,18 +42,18 @@ def _map_scoring(config: Mapping[str, Any], prefix: str, change: Change) -> dict
 
 
 def flatten_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration flat, as a user writes it: `{"order": "random", "order.seed": 0}`."""
+    """Return a configuration as a flat mapping with the user's keys: `{"order": "random", "order.seed": 0}`."""
     return {key.removesuffix(".name") if key in _NAME_KEYS else key: value for key, value in flatten(config).items()}
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `{"task.qa.stop": [...], ...}` for `{"task": {"qa": {"stop": [...]}}}`; an empty mapping stays a value."""
-    return dict(_items(nested, ""))
+    """Return `{"task.qa.stop": [...], ...}` for `{"task": {"qa": {"stop": [...]}}}`; empty mappings stay values."""
+    return dict(_walk(nested, ""))
 
 
-def _items(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _items(item, f"{path}.{key}" if path else str(key))
+            yield from _walk(item, f"{path}.{key}" if path else str(key))
     else:
         yield path, value

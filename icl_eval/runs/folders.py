@@ -1,4 +1,4 @@
-"""Runs on disk: finding finished run folders again, and what each of them is made of."""
+"""Folders: find, read and lock run folders."""
 
 import logging
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from icl_eval.formatting import describe_error, format_score
 from icl_eval.runs.choices import flatten_options
 from icl_eval.runs.records import Record, read_records
 from icl_eval.runs.reports import Report, read_report
-from icl_eval.runs.writing import Held
+from icl_eval.runs.writing import HeldFile
 
 REPORT_FILE = "report.json"
 FAILURE_FILE = "error.json"
-"""What a cell of a sweep that failed leaves in place of a report."""
+"""The file that a failed cell of a sweep writes instead of a report."""
 _LOCK_FILE = ".lock"
-_PATIENCE = 0.2
-"""Seconds after which a lock is that of a run, and not of somebody who asks for one."""
+_TIMEOUT = 0.2
+"""Seconds to wait for a lock. The checks of `is_in_use` hold it for less than that."""
 
 if TYPE_CHECKING:
     import pandas
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run: its folder and what it found."""
+    """A finished run: its folder and its report."""
 
     folder: Path
     report: Report
@@ -41,62 +41,62 @@ class Run:
         """Read the records of one of its tasks, in the order of the data set.
 
         Raises:
-            DataError: When the run has no such task, or its records are not all there.
+            DataError: If the run has no such task, or some of its records are missing.
         """
         if task not in self.report.results:
             known = ", ".join(self.report.results)
             raise DataError(f"{self.folder}: this run has no task {task!r} (it has: {known})")
         path = self.folder / f"samples_{task}.jsonl"
         if not path.exists():
-            raise DataError(f"{path}: no such file, but {self.folder / REPORT_FILE} has scores of it")
+            raise DataError(f"{path}: no such file, but {self.folder / REPORT_FILE} has scores for it")
         records = read_records(path)
         expected = self.report.results[task].n
         if len(records) != expected:
-            raise DataError(f"{path}: {len(records)} records, but {self.folder / REPORT_FILE} is about {expected}")
+            raise DataError(f"{path}: has {len(records)} records, but {self.folder / REPORT_FILE} reports {expected}")
         return records
 
     @property
     def options(self) -> dict[str, Any]:
-        """The whole configuration, flat: `{"order": "random", "order.seed": 0, …}`."""
+        """The whole configuration as a flat mapping: `{"order": "random", "order.seed": 0, …}`."""
         return flatten_options(self.report.provenance.config)
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """What was asked for, as `key=value`."""
+        """The overrides of the run, as `key=value`."""
         return self.report.provenance.overrides or read_overrides(self.folder)
 
     @property
     def scores(self) -> "pandas.DataFrame":
-        """The scores as a data frame: a row for each metric of each task.
+        """The scores as a data frame, with a row for each metric of each task.
 
         Columns are `task`, `n`, `metric`, `score`, `stderr`, `ci_low`, `ci_high`, `higher_is_better` and `signature`.
         """
         import pandas
 
         return pandas.DataFrame(
-            {"task": task, "n": result.n, "metric": metric, **found.as_columns()}
+            {"task": task, "n": result.n, "metric": metric, **score.as_columns()}
             for task, result in self.report.results.items()
-            for metric, found in result.metrics.items()
+            for metric, score in result.metrics.items()
         )
 
     def __repr__(self) -> str:
         scores = (
-            f"{task} {metric} {format_score(found.score)}"
+            f"{task} {metric} {format_score(score.score)}"
             for task, result in self.report.results.items()
-            for metric, found in result.metrics.items()
+            for metric, score in result.metrics.items()
         )
         return f"<Run {self.folder}: {', '.join(scores)}>"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the scores, without their signatures."""
+        """Return the scores without their signatures, as a notebook shows them."""
         return str(self.scores.drop(columns="signature").to_html(index=False, float_format=format_score, na_rep=""))
 
 
 def read_overrides(folder: Path) -> tuple[str, ...]:
-    """Read the overrides that Hydra left in a run's folder; none where it left none.
+    """Read the overrides that Hydra saved in a run's folder; return an empty tuple if there is no such file.
 
     Raises:
-        DataError: When the file holds something else.
+        DataError: If the file is not a list of overrides.
     """
     path = folder / ".hydra" / "overrides.yaml"
     if not path.exists():
@@ -111,50 +111,50 @@ def read_run(folder: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        DataError: When there is no finished run in it.
+        DataError: If the folder does not exist or contains no finished run.
     """
     path = folder / REPORT_FILE
     if not path.exists():
-        found = "no finished run in it (report.json is missing)" if folder.is_dir() else "no such folder"
-        raise DataError(f"{folder}: {found}")
+        reason = "contains no finished run (report.json is missing)" if folder.is_dir() else "no such folder"
+        raise DataError(f"{folder}: {reason}")
     return Run(folder, read_report(path))
 
 
 def find_runs(root: Path) -> list[Run]:
-    """Read all finished runs in a folder and below it, in the order of their names.
+    """Read all finished runs in a folder and its subfolders, sorted by path.
 
-    A report that is none of ours is left out with a warning that names it.
+    A report that cannot be read is skipped with a warning that names it.
 
     Raises:
-        DataError: When there is no such folder.
+        DataError: If the folder does not exist.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     runs = []
     for path in sorted(root.rglob(REPORT_FILE)):
-        with leaving_out():
+        with skipping_unreadable():
             runs.append(read_run(path.parent))
     return runs
 
 
 @contextmanager
-def holding(folder: Path, patience: float = _PATIENCE) -> Iterator[Held]:
-    """Keep other runs out of a folder; yield its lock, which also shows whether the folder is still in its place.
+def locking(folder: Path, timeout: float = _TIMEOUT) -> Iterator[HeldFile]:
+    """Lock a folder against other runs, and yield the lock file, which can tell whether the folder was moved.
 
     Args:
-        folder: Which has to exist.
-        patience: How many seconds to wait for another run; -1 for as long as it takes.
+        folder: An existing folder.
+        timeout: Seconds to wait for another run; -1 to wait indefinitely.
 
     Raises:
-        FolderInUseError: When another run holds it.
+        FolderInUseError: If another run holds the lock.
     """
     path = folder / _LOCK_FILE
     try:
-        lock = FileLock(path).acquire(timeout=patience)
+        lock = FileLock(path).acquire(timeout=timeout)
     except Timeout:
         raise FolderInUseError(f"{folder} is being written by another run") from None
     with lock:
-        yield Held.at(path)
+        yield HeldFile.at(path)
 
 
 def is_in_use(folder: Path) -> bool:
@@ -169,8 +169,8 @@ def is_in_use(folder: Path) -> bool:
 
 
 @contextmanager
-def leaving_out() -> Iterator[None]:
-    """Warn of something that cannot be read, where the rest can do without it."""
+def skipping_unreadable() -> Iterator[None]:
+    """Turn a DataError into a warning, so that the remaining files are still read."""
     try:
         yield
     except DataError as error:

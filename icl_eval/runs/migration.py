@@ -1,7 +1,8 @@
-"""Migration: what runs stored before their files named choices as users do, in the form of today.
+"""Migration: convert the files of earlier versions to the current format.
 
-Reports of schema version 1, and the fingerprints of their time, say where a class was: `icl_eval.searches.Greedy`. The
-classes are listed here as they were called then, whatever became of them since.
+Reports of schema version 1, and the fingerprints written with them, name classes (`icl_eval.searches.Greedy`) where
+current files name choices (`greedy`). The table below lists the class names of that version; they must not follow later
+renames.
 """
 
 from collections.abc import Mapping
@@ -54,11 +55,11 @@ _CLASSES: Mapping[str, Mapping[str, str]] = {
 
 
 def upgrade_config(config: Mapping[str, Any], template: str) -> dict[str, Any]:
-    """Return the configuration that a report holds in the form of today.
+    """Return a report's configuration in the current format.
 
     Args:
-        config: In either form.
-        template: The name of the run's template, of which a configuration of version 1 has the wording alone.
+        config: The configuration, in either format.
+        template: The name of the run's template. A configuration of version 1 only has its wording.
     """
     upgraded = map_choices(config, lambda group, _, choice: _upgrade_choice(group, choice))
     if isinstance(config.get("template"), Mapping):
@@ -67,11 +68,11 @@ def upgrade_config(config: Mapping[str, Any], template: str) -> dict[str, Any]:
 
 
 def upgrade_identity(identity: Mapping[str, Any], template: Any) -> dict[str, Any]:
-    """Return what a fingerprint says of a run, flat, in the form of today.
+    """Return the flat identity stored in a fingerprint in the current format.
 
     Args:
-        identity: In either form.
-        template: What the template is called now, of which the earlier form has the wording alone.
+        identity: The identity, in either format.
+        template: The current name of the template. The earlier format only has its wording.
     """
     if not any(key.endswith(f".{_TARGET}") for key in identity):
         return dict(identity)
@@ -91,6 +92,6 @@ def _upgrade_choice(group: str, choice: Any) -> Any:
     class_name = str(choice[_TARGET]).rpartition(".")[2]
     classes = {**_CLASSES.get(group, {})}
     if class_name not in classes.values():
-        classes[class_name] = class_name  # of no version that there was; whoever looks for it will say so
+        classes[class_name] = class_name  # unknown in every version; reported where the name is looked up
     options = {option: value for option, value in choice.items() if option != _TARGET}
     return name_choice(classes, class_name, options)

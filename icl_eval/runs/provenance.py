@@ -1,4 +1,4 @@
-"""Provenance: what a run depends on, and how two runs' dependences are compared."""
+"""Provenance: record what a run depends on, and refuse to mix different runs in one folder."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "hyd
 
 
 def read_versions() -> dict[str, str]:
-    """Return the versions of Python, of this package and of the libraries that a number depends on."""
+    """Return the versions of Python, of this package and of the libraries that results depend on."""
     versions = {"python": platform.python_version(), "icl_eval": icl_eval.__version__}
     return versions | {package: metadata.version(package) for package in _PACKAGES}
 
 
-def git_commit() -> str | None:
+def read_git_commit() -> str | None:
     """Return the commit of the checkout that the package runs from; None for an installed copy."""
     root = Path(icl_eval.__file__).parent.parent
     if not (root / ".git").exists():
@@ -38,20 +38,20 @@ def git_commit() -> str | None:
         return None
 
 
-def host_facts() -> dict[str, Any]:
-    """Return what a timing depends on: platform, processor, cores and accelerator."""
+def describe_host() -> dict[str, Any]:
+    """Return the properties of this machine that timings depend on: platform, processor, cores and accelerator."""
     import torch
 
     return {
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": _read_processor(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
-def _processor() -> str:
+def _read_processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -62,15 +62,16 @@ def _processor() -> str:
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
-    """Return a digest of a run's identity: flat names and values that decide its records."""
+    """Return a digest of a run's identity, the flat options that determine its records."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
-    """Compare with the identity that an earlier run left in its folder; leave ours where there is none.
+    """Compare an identity with the one stored in a folder, or store it if the folder is new.
 
     Raises:
-        FingerprintMismatchError: Naming the keys that differ, or the files of which nothing says whose they are.
+        FingerprintMismatchError: If they differ, or if the folder has results but no stored identity. The message names
+            the differing keys or the files.
     """
     if path.exists():
         stored = _read_identity(path)
@@ -86,7 +87,7 @@ def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
             shown = "; ".join(f"{key}: {earlier.get(key)!r} there, {identity.get(key)!r} now" for key in differing[:5])
             more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
             raise FingerprintMismatchError(
-                f"{path.parent} holds a run with other options ({shown}{more}); {_CHOOSE} or delete this one"
+                f"{path.parent} contains a run with other options ({shown}{more}); {_CHOOSE} or delete this one"
             )
         if earlier == stored:
             return
@@ -96,10 +97,10 @@ def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
 
 
 def _explain_day(folder: Path, earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
-    """Return the sentence about prompts that show another day."""
+    """Return a message about prompts that show another date."""
     there, now = earlier["template.date"], identity.get("template.date")
     return (
-        f"{folder} holds a run whose prompts show the day {there}, and these show {now}: go on with "
+        f"{folder} contains a run whose prompts show the date {there}, but the current prompts show {now}; resume with "
         f"template.date={there}, or {_CHOOSE}"
     )
 
@@ -108,21 +109,21 @@ def _read_identity(path: Path) -> dict[str, Any]:
     try:
         identity = json.loads(path.read_bytes())
         if not isinstance(identity, dict):
-            raise ValueError(f"a {type(identity).__name__} in place of an object")
+            raise ValueError(f"a {type(identity).__name__} instead of an object")
     except ValueError as error:
         raise FingerprintMismatchError(
-            f"{path}: not JSON that says whose records these are ({error}); {_CHOOSE} or delete this one"
+            f"{path}: not a JSON object that identifies a run ({error}); {_CHOOSE} or delete this one"
         ) from None
     return identity
 
 
 def _require_no_results(folder: Path) -> None:
-    """Refuse a folder with files that a run would write over and nothing that says they are a run's."""
-    found = sorted(
+    """Reject a folder with files that a run would overwrite, if no fingerprint identifies them."""
+    present = sorted(
         path.name for pattern in ("report.json", "report.html", "samples_*.jsonl") for path in folder.glob(pattern)
     )
-    if found:
+    if present:
         raise FingerprintMismatchError(
-            f"{folder} has {list_names(found)}, but no fingerprint.json that says of which run; {_CHOOSE} or move "
-            "what is there"
+            f"{folder} contains {list_names(present)} but no fingerprint.json that identifies the run; {_CHOOSE} or "
+            "move these files"
         )

@@ -1,4 +1,4 @@
-"""Records: one line on disk for each completion, written when it is finished, and read again to go on or to score.
+"""Records: write one JSON line per completion as soon as it is finished, and read the lines to resume or score a run.
 
 {"example_id": "qa-test-001", "doc": {"question": …}, "targets": ["Paris"], …, "finish_reason": "stop"}
 """
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
 from icl_eval.formatting import find_not_finite
-from icl_eval.runs.writing import Held, naming, write_whole
+from icl_eval.runs.writing import HeldFile, naming_file, write_whole
 
 
 @dataclass(frozen=True)
@@ -23,76 +23,76 @@ class ShownDemonstration:
 
     id: str
     target: str | None
-    """As it is shown, which under a control is not the right one; None where it is withheld."""
+    """The target as shown, which a control may have changed; None if the prompt shows no target."""
     similarity: float | None
-    """To the question, where the strategy measures one."""
+    """The similarity to the question; None if the strategy does not compute one."""
 
 
 @dataclass(frozen=True)
 class AnswerLikelihood:
-    """What was found for one answer."""
+    """The log-likelihood of one answer."""
 
     text: str
     logprob: float
-    """Natural logarithm of its probability after the prompt."""
+    """The natural logarithm of the answer's probability after the prompt, summed over its tokens."""
     tokens: int
-    """How many tokens that is the sum of."""
+    """The number of tokens in that sum."""
     bytes: int
-    """Of the answer in UTF-8, without the white space before it."""
+    """The length of the answer in UTF-8, without the white space before it."""
     calibrated: float | None
-    """`logprob` minus what it is after the content-free prompt; None where that was not asked for."""
+    """`logprob` minus the value after the content-free prompt; None without calibration."""
 
 
 @dataclass(frozen=True)
 class QuestionLikelihood:
-    """What was found for one question."""
+    """The log-likelihoods of one question's answers."""
 
     references: tuple[AnswerLikelihood, ...]
     choices: tuple[AnswerLikelihood, ...]
-    """Empty where they were not asked for."""
+    """The task's choices; empty if they are not scored."""
     content_free: str | None
-    """What stood in place of the question to calibrate; None for no calibration."""
+    """The string that replaced the question for calibration; None without calibration."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that a person needs to audit one completion."""
+    """Everything needed to audit one completion."""
 
     example_id: str
     doc: Mapping[str, str]
-    """The question's fields, as the templates see them."""
+    """The question's fields, as templates see them."""
     targets: tuple[str, ...]
     """All references."""
     encoder: str | None
     decoder: str | None
-    """The prompt's two sides, as text."""
+    """The text of the prompt's encoder and decoder side."""
     demonstration_ids: tuple[str, ...]
-    """In the order of the prompt."""
+    """The ids of the demonstrations, in the order of the prompt."""
     shots_requested: int
     shots_effective: int
-    """How many demonstrations were in the prompt; fewer than requested where they did not fit."""
+    """The number of demonstrations in the prompt; fewer than requested if they did not fit."""
     completion: str
-    """What the model said, before postprocessing."""
+    """The model's output, before postprocessing."""
     prediction: str
-    """What is scored."""
+    """The postprocessed completion, which is scored."""
     metrics: Mapping[str, float | None]
-    """This example's own scores, by metric; empty until the task is finished."""
+    """The scores of this example, by metric; empty until the task is finished."""
     prompt_tokens: int
     completion_tokens: int
-    """Tokens generated, a final end-of-sequence token included."""
+    """The number of generated tokens, including a final end-of-sequence token."""
     finish_reason: str
-    """`eos`, `stop` or `length`; `undecoded` where no completion was asked for."""
+    """`eos`, `stop` or `length`; `undecoded` if nothing was decoded."""
     prompt_hash: str
     demonstrations: tuple[ShownDemonstration, ...] = ()
-    """What was shown, in the order of the prompt."""
+    """The demonstrations, in the order of the prompt."""
     likelihood: QuestionLikelihood | None = None
-    """What the model finds of answers that it is given, where that was asked for."""
+    """The log-likelihoods of given answers; None if they are not computed."""
     stop_string: str | None = None
-    """What ended the completion where `finish_reason` is `stop`."""
+    """The string that ended the completion if `finish_reason` is `stop`."""
 
     @property
     def asked(self) -> dict[str, Any]:
-        """Return what was asked: records with the same are about the same question, and can be compared."""
+        """The question with its references. Records can be compared if these are equal."""
         return {"id": self.example_id, "doc": dict(self.doc), "targets": self.targets}
 
 
@@ -100,18 +100,18 @@ _RECORD = TypeAdapter(Record)
 
 
 class RecordLog:
-    """The records of one task in one run folder: `samples_<task>.jsonl`.
+    """The records of one task in a run's folder: `samples_<task>.jsonl`.
 
-    While the run works they are appended in the order in which completions are finished, each flushed at once;
-    at the end the file is replaced by one in the order of the data set, with the scores in it. A line that was
-    torn by a kill is dropped on opening.
+    During the run, each record is appended and flushed as soon as its completion is finished. At the end, the file is
+    replaced by one in the order of the data set, with scores. An incomplete last line, left by a killed run, is dropped
+    on opening.
     """
 
     def __init__(self, path: Path):
-        """Open the log and read what an earlier run left.
+        """Open the log and read the records of an earlier run.
 
         Raises:
-            DataError: When a line other than a torn last one is not a record.
+            DataError: If a line is not a record, unless it is an incomplete last line.
         """
         self.path = path
         self.records: dict[str, Record] = {}
@@ -124,37 +124,37 @@ class RecordLog:
             if len(whole) < len(content):
                 os.truncate(path, len(whole))
         self._file = path.open("a", encoding="utf-8", newline="\n")
-        self._held = Held.at(path)
+        self._held = HeldFile.at(path)
 
     def append(self, record: Record) -> None:
-        """Add one finished record and flush it to the file.
+        """Append one finished record and flush it to the file.
 
         Raises:
-            DataError: When a number in it is infinite or not a number.
-            IclEvalError: When the file is no longer where it was.
-            OSError: When the record cannot be written; its filename is the file's.
+            DataError: If a number in it is not finite.
+            IclEvalError: If the file was removed, moved or replaced.
+            OSError: If the record cannot be written. The error names the file.
         """
-        line = _line(record)
+        line = _format_line(record)
         self._held.require_in_place()
         self.records[record.example_id] = record
-        with naming(self.path):
+        with naming_file(self.path):
             self._file.write(line)
             self._file.flush()
 
     def finish(self, records: Iterable[Record]) -> None:
-        """Replace the file's content by these records, at once or not at all.
+        """Replace the file's content by these records atomically.
 
         Raises:
-            IclEvalError: When the file is no longer where it was.
-            OSError: When they cannot be written; its filename is the file's.
+            IclEvalError: If the file was removed, moved or replaced.
+            OSError: If the records cannot be written. The error names the file.
         """
         self._held.require_in_place()
-        write_whole("".join(map(_line, records)), self.path)
+        write_whole("".join(map(_format_line, records)), self.path)
         self._file.close()
 
     def close(self) -> None:
         """Close the file."""
-        with naming(self.path):  # what a full disk did not take is tried again
+        with naming_file(self.path):  # closing retries a write that failed on a full disk
             self._file.close()
 
 
@@ -162,16 +162,16 @@ def read_records(path: Path) -> list[Record]:
     """Read the records of a finished task.
 
     Raises:
-        DataError: When a line is not a record.
+        DataError: If a line is not a record.
     """
     lines = path.read_bytes().splitlines()
     return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
 
 
-def _line(record: Record) -> str:
+def _format_line(record: Record) -> str:
     value = asdict(record)
-    if found := find_not_finite(value):
-        raise DataError(f"{record.example_id}: its record cannot be written ({found}, which is not a finite number)")
+    if place := find_not_finite(value):
+        raise DataError(f"{record.example_id}: the record cannot be written ({place}, which is not a finite number)")
     return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -183,6 +183,6 @@ def _parse(path: Path, number: int, line: bytes) -> Record:
 
 
 def describe_mistake(error: ValidationError, whole: str = "the file") -> str:
-    """Return the first thing that is wrong with what a file holds, and its place, which may be the whole."""
+    """Return the first validation error on one line, with the field's path or, without one, the name of the whole."""
     first: Any = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

@@ -1,7 +1,7 @@
-"""Reports: what one run found, as `report.json` and as the schema that describes it.
+"""Reports: the results of a run as `report.json`, and the schema of that file.
 
-`run` and `results` are the same bytes for the same inputs; everything that may differ between two runs of the
-same command is in `timing` and `provenance`.
+`run` and `results` are byte-identical for identical inputs. Everything that may differ between two runs of the same
+command is in `timing` and `provenance`.
 """
 
 import json
@@ -20,28 +20,28 @@ from icl_eval.runs.records import describe_mistake
 from icl_eval.runs.writing import write_whole
 
 SCHEMA_VERSION: Literal[2] = 2
-"""Version 1 had classes in place of names in `provenance.config`; such reports are read as version 2."""
+"""Version 1 had classes instead of names in `provenance.config`. Its reports are converted when they are read."""
 
 
 _WRITTEN_WHOLE = ConfigDict(json_schema_serialization_defaults_required=True)
-"""A field that an earlier report lacks has a default for reading; a report that is written has all fields."""
+"""Defaults let older reports be read without newer fields; reports are always written with all fields."""
 
 
 @dataclass(frozen=True)
 class MetricResult:
-    """One score and the recipe behind it."""
+    """One score, its uncertainty, and the metric's signature."""
 
     score: float
-    """0 to 1 for exact match, F1, numeric match and accuracy; sacrebleu's scale (0 to 100) for BLEU, chrF and TER; nats
-    for log-probabilities; ranks from 1; perplexities."""
+    """The score: 0 to 1 for exact match, F1, numeric match and accuracy; sacrebleu's scale (0 to 100) for BLEU, chrF
+    and TER; nats for log-likelihoods; 1 or more for ranks and perplexities."""
     stderr: float | None
-    """Standard error over test examples (bootstrap); null for a single example, and where a metric gives no per-example
-    statistics."""
+    """The standard error over test examples (bootstrap); null for a single example, and for a metric without
+    per-example statistics."""
     ci95: tuple[float, float] | None
-    """Over test examples: Wilson's interval for a share of right answers, else the bootstrap's percentiles; null where
-    `stderr` is."""
+    """The 95 % interval over test examples: Wilson's interval for a share of right answers, otherwise the bootstrap
+    percentile interval; null if `stderr` is null."""
     signature: str
-    """Every option that changes the number."""
+    """All options that affect the score."""
     higher_is_better: bool
 
     def as_columns(self) -> dict[str, Any]:
@@ -59,25 +59,25 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class Counts:
-    """What went in and out, summed over a task's examples."""
+    """Counts of tokens and completions, summed over a task's examples."""
 
     __pydantic_config__ = _WRITTEN_WHOLE
 
     prompt_tokens: int
-    """Tokens of all prompts, encoder and decoder side, without padding."""
+    """The tokens of all prompts, encoder and decoder side, without padding."""
     prefix_tokens_reused: int
-    """How many of them were served from the cache of a prefix shared with other prompts."""
+    """The prompt tokens that were read from the cache of a shared prefix."""
     completion_tokens: int
     finish_reasons: Mapping[str, int]
-    """How many completions ended by `eos`, `stop` or `length`; `undecoded` where nothing was to be decoded."""
+    """The number of completions that ended with `eos`, `stop` or `length`; `undecoded` if nothing was decoded."""
     unparsed: Mapping[str, int]
-    """By metric, in how many predictions it found nothing that it could compare."""
+    """By metric, the number of predictions in which it found no answer to compare."""
     shots_effective: Mapping[str, int]
-    """How many prompts held how many demonstrations."""
+    """The number of prompts, by their number of demonstrations."""
     empty: int = 0
-    """Predictions that are empty, or nothing but a tag such as `<think>`, though no reference is."""
+    """The number of predictions that are empty or only a tag such as `<think>`, although no reference is."""
     stopped_empty: Mapping[str, int] = field(default_factory=dict)
-    """By stop string, how many completions it ended before any such text."""
+    """By stop string, the number of completions that it ended before they had any content."""
 
 
 @dataclass(frozen=True)
@@ -85,75 +85,75 @@ class TaskResult:
     """The scores of one task."""
 
     n: int
-    """How many examples were scored."""
+    """The number of examples scored."""
     num_fewshot: int
-    """How many demonstrations a prompt was to show: those asked for, without those that a control
-    or `leave_out` takes away."""
+    """The number of demonstrations that each prompt should show: the requested number without those that a control or
+    `leave_out` removes."""
     metrics: Mapping[str, MetricResult]
     counts: Counts
     behaviour: Behaviour | None
-    """How outputs agree with demonstrations; null where no prompt shows a target."""
+    """How often outputs agree with demonstrations; null if no prompt shows a target."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What was asked, with what the defaults came to."""
+    """The options of a run, with defaults resolved."""
 
     model: str
     architecture: str
     template: str
     placement: str
     conventions: Mapping[str, str]
-    """What was asked of the model's own conventions: task prefix, languages, and the text that opens prompts."""
+    """The model conventions in use: task prefix, languages, and the text that starts each prompt."""
     num_fewshot: int
     demonstrations: str
-    """The strategy that chose them."""
+    """The strategy that selects demonstrations."""
     order: str
-    """How prompts arrange them."""
+    """The order of demonstrations in prompts."""
     control: str
-    """What was taken away from them; `none` for nothing."""
+    """The control experiment; `none` for unchanged demonstrations."""
     leave_out: int | None
-    """The rank, from 1, of the one that was selected and not shown."""
+    """The rank, from 1, of the selected demonstration that is not shown; null if all are shown."""
     seed: int
     decoding: Mapping[str, Any]
-    """Search, dtype, the tokens that end a completion (`ends`), what the model's generation config changes in the
-    search (`generation_config`) and, by task, stop strings and the number of new tokens."""
+    """The search, the dtype, the tokens that end a completion (`ends`), the settings that the search takes from the
+    model's generation config (`generation_config`), and by task the stop strings and the limit on new tokens."""
     fingerprint: str
-    """Digest of everything that decides the records: options, data, weights."""
+    """A digest of everything that determines the records: options, data and weights."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of this process; a resumed run counts only what it did itself."""
+    """The durations of a run in this process. A resumed run only counts its own work."""
 
     seconds: Mapping[str, float]
-    """By stage: prompts, metrics (importing them), model, decoding, likelihood, scoring."""
+    """Seconds by stage: prompts, metrics (importing them), model, decoding, likelihood, scoring."""
     completion_tokens_per_second: float | None
-    """New tokens over decoding time; null where nothing was left to decode."""
+    """New tokens per second of decoding; null if nothing was left to decode."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a number came from."""
+    """Where the results come from."""
 
     __pydantic_config__ = _WRITTEN_WHOLE
 
     versions: Mapping[str, str]
     git_commit: str | None
     weights: str
-    """Identity of the weights' content."""
+    """An identifier of the weights' content."""
     datasets: Mapping[str, str]
-    """By task, a digest of the examples of pool and test split."""
+    """By task, a digest of the examples in the pool and the test split."""
     config: Mapping[str, Any]
-    """The whole composed configuration, with the names of what was chosen."""
+    """The whole configuration, with names instead of classes."""
     host: Mapping[str, Any]
     overrides: tuple[str, ...] = ()
-    """What was asked for, in the words of the command line; a report of version 1 does not say."""
+    """The overrides as typed on the command line; empty in reports of version 1."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one run found."""
+    """The results of one run."""
 
     schema_version: Annotated[Literal[2], BeforeValidator(lambda version: SCHEMA_VERSION if version == 1 else version)]
     run: RunInfo
@@ -178,20 +178,20 @@ _FAILURE = TypeAdapter(Failure)
 
 
 def report_schema() -> dict[str, Any]:
-    """Return the JSON Schema of `report.json` as it is written; a report of before may lack what has a default."""
+    """Return the JSON Schema of `report.json` as it is written. Older reports may lack fields with a default."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_REPORT.json_schema(mode="serialization")}
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write a report, at once or not at all."""
+    """Write a report atomically."""
     write_json(asdict(report), path)
 
 
 def read_report(path: Path) -> Report:
-    """Read what `write_report` of this or an earlier version wrote.
+    """Read a report written by this or an earlier version.
 
     Raises:
-        DataError: When the file is no report.
+        DataError: If the file is not a report.
     """
     report = _read(_REPORT, path, "report")
     config = upgrade_config(report.provenance.config, report.run.template)
@@ -199,12 +199,12 @@ def read_report(path: Path) -> Report:
 
 
 def read_failure(path: Path) -> Failure:
-    """Read why a cell failed.
+    """Read the reason why a cell failed.
 
     Raises:
-        DataError: When the file does not say so.
+        DataError: If the file is not a failure report.
     """
-    return _read(_FAILURE, path, "note of a failure")
+    return _read(_FAILURE, path, "failure report")
 
 
 def _read(kind: TypeAdapter[_Kind], path: Path, name: str) -> _Kind:
@@ -217,10 +217,10 @@ def _read(kind: TypeAdapter[_Kind], path: Path, name: str) -> _Kind:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write a JSON file, at once or not at all.
+    """Write a JSON file atomically.
 
     Raises:
-        DataError: When a number in it is infinite or not a number, which JSON has no word for.
+        DataError: If a number is not finite, which JSON cannot represent.
     """
     try:
         content = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

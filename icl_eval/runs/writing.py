@@ -1,4 +1,4 @@
-"""Writing: files that are there whole or not at all, errors that name them, and folders that stay where they were."""
+"""Writing: write files atomically, name them in errors, and detect when they are moved."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ from icl_eval.errors import IclEvalError
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Let an error of the operating system name the file: where a write fails, it names none."""
+def naming_file(path: Path) -> Iterator[None]:
+    """Add the file's name to operating system errors, which lack it when a write fails."""
     try:
         yield
     except OSError as error:
@@ -20,13 +20,13 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_whole(content: str, path: Path) -> None:
-    """Write a text file, at once or not at all; an error names the file and leaves nothing beside it.
+    """Write a text file atomically; a failed write leaves no temporary file behind.
 
     Raises:
-        OSError: When it cannot be written.
+        OSError: If the file cannot be written. The error names the file.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with naming(path):
+    with naming_file(path):
         try:
             temporary.write_text(content, encoding="utf-8", newline="")
             temporary.replace(path)
@@ -36,7 +36,7 @@ def write_whole(content: str, path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove what may be there; the error that is under way says more than a second one would."""
+    """Remove a file if it exists, without raising an error that would hide the original one."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -44,35 +44,35 @@ def _remove(path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Held:
-    """A file that this process holds open, and that no other file may replace."""
+class HeldFile:
+    """A file that this process keeps open, and that must not be moved or replaced."""
 
     path: Path
     identity: tuple[int, int]
-    """Device and inode, which no new file can get while this one is open."""
+    """Device and inode, which no new file can have while this one is open."""
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Return the file that is at a path now."""
-        return cls(path, _identity(path))
+        """Return the file currently at a path."""
+        return cls(path, _identify(path))
 
     def require_in_place(self) -> None:
         """Check that the file is still the one at its path.
 
         Raises:
-            IclEvalError: When it, or a folder that it lies in, was removed, moved or replaced.
+            IclEvalError: If the file or one of its parent folders was removed, moved or replaced.
         """
         try:
-            is_same = _identity(self.path) == self.identity
+            is_same = _identify(self.path) == self.identity
         except (FileNotFoundError, NotADirectoryError):
             is_same = False
         if not is_same:
             raise IclEvalError(
                 f"{self.path} was removed, moved or replaced while this run was writing into {self.path.parent}; "
-                "the same command starts it again"
+                "repeat the command to start again"
             )
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
+def _identify(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino

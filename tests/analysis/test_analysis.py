@@ -12,7 +12,7 @@ from icl_eval.metrics.intervals import pseudo_values
 from icl_eval.metrics.means import mean_statistics
 from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.cells import Cell
-from icl_eval.runs.options import varying_options
+from icl_eval.runs.options import find_varying_options
 
 
 def cell(values, **options):
@@ -264,4 +264,4 @@ def test_pseudo_values_of_bleu_are_sacrebleu_with_each_question_left_out():
 
 def test_options_that_all_cells_share_do_not_vary():
     cells = [Cell(seed, ("task=[qa]", f"seed={seed}", "+demonstrations.x=1")) for seed in "01"]
-    assert varying_options([cell.overrides for cell in cells]) == [{"seed": "0"}, {"seed": "1"}]
+    assert find_varying_options([cell.overrides for cell in cells]) == [{"seed": "0"}, {"seed": "1"}]

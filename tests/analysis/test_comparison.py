@@ -173,7 +173,7 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(evaluate, icl_eval
             "compare: x/a and x/../x/a are the same folder; a run is compared with other runs",
         ),
         (["nowhere", "there/k=1"], "nowhere: no such folder"),
-        (["."], ".: no finished run in it (report.json is missing)"),
+        (["."], ".: contains no finished run (report.json is missing)"),
         ([".", "num_resample=3"], "unknown key 'num_resample'; did you mean 'num_resamples'? "),
         (["num_resamples=10"], "num_resamples=10: must be 100 or more"),
         (["one", "other", "output=c.html"], "output=c.html: must end in .json (the page goes beside it, "),
@@ -255,7 +255,7 @@ def test_the_list_of_runs_shows_scores_and_what_is_not_finished(evaluate, icl_ev
 
 BROKEN = {
     "report.json": "{path}: not a report (the file: Invalid JSON: ",
-    "error.json": "{path}: not a note of a failure (the file: Invalid JSON: ",
+    "error.json": "{path}: not a failure report (the file: Invalid JSON: ",
     ".hydra/config.yaml": "{folder}: not a run (ParserError: ",
 }
 
@@ -299,7 +299,7 @@ def test_frames_leave_out_what_cannot_be_read_and_name_it(evaluate, tmp_path, ca
     assert records.startswith("WARNING: outputs/c/samples_qa.jsonl:1: not a record (")
 
 
-@pytest.mark.parametrize(("name", "kind"), [("report.json", "report"), ("error.json", "note of a failure")])
+@pytest.mark.parametrize(("name", "kind"), [("report.json", "report"), ("error.json", "failure report")])
 def test_a_cell_that_cannot_be_read_is_named_and_the_others_are_compared(
     name, kind, evaluate, icl_eval_command, tmp_path
 ):

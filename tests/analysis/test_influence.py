@@ -8,7 +8,7 @@ from sample_runs import FIRST
 
 from icl_eval.analysis.influence import CellOutcome, Effect, Values, influence_analyses, influences
 from icl_eval.analysis.significance import share_difference_interval
-from icl_eval.config.composing import Composed
+from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.errors import ConfigError
 from icl_eval.metrics import BLEU, CHRF, TER
@@ -177,7 +177,7 @@ def test_it_is_said_where_no_prompt_lacks_one_demonstration_alone(monkeypatch):
 
 
 def demonstrations(compose, *overrides):
-    [plan] = build_evaluation(Composed(compose("task=[qa]", "num_fewshot=4", *overrides))).plans
+    [plan] = build_evaluation(ComposedConfig(compose("task=[qa]", "num_fewshot=4", *overrides))).plans
     return [
         (demonstration.example.id, demonstration.example.references[0])
         for demonstration in plan.select(plan.examples[0])

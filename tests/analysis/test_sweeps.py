@@ -13,7 +13,7 @@ from icl_eval.cli import main as cli
 from icl_eval.errors import ConfigError
 from icl_eval.reporting.terminal import print_sweep
 from icl_eval.runs.cells import Cell
-from icl_eval.runs.folders import holding
+from icl_eval.runs.folders import locking
 from icl_eval.runs.records import RecordLog
 
 QUICK = ("task=qa", "limit=3", "max_new_tokens=4")
@@ -212,7 +212,7 @@ def test_a_sweep_that_cannot_be_summed_up_does_not_end_as_if_it_were(sweep, tmp_
 
     assert outcome.exit_code == 1
     [line] = own_words(outcome)
-    assert re.fullmatch(r"icl-eval: the sweep cannot be summed up: RuntimeError: no room \(test_sweeps.py:\d+\)", line)
+    assert re.fullmatch(r"icl-eval: the sweep cannot be summarized: RuntimeError: no room \(test_sweeps.py:\d+\)", line)
     assert len(read_cells(tmp_path)) == 1
 
 
@@ -323,12 +323,12 @@ def test_a_cell_that_another_run_is_writing_is_left_to_it(sweep, tmp_path):
     first, second = (cell["cell"] for cell in read_cells(tmp_path))
     (tmp_path / "sweep" / first / "report.json").unlink()
 
-    with holding(tmp_path / "sweep" / first):
+    with locking(tmp_path / "sweep" / first):
         outcome = sweep("num_fewshot=0,1")
 
     assert outcome.exit_code == 2
     assert own_words(outcome) == [
-        f"icl-eval: {first} is in use by another run, and left to it",
+        f"icl-eval: {first} is in use by another run; skipped",
         "icl-eval: 1 cell in use by another run",
     ]
     assert ([cell["cell"] for cell in read_cells(tmp_path)], notes(tmp_path)) == ([second], [])
@@ -345,7 +345,7 @@ def test_a_finished_cell_that_is_started_again_in_vain_keeps_its_scores(sweep, t
         outcome = sweep("num_fewshot=0,1")
 
     assert outcome.exit_code == 2
-    assert own_words(outcome)[-1] == "icl-eval: 2 of 2 cells failed; of 2 of them an earlier run is shown"
+    assert own_words(outcome)[-1] == "icl-eval: 2 of 2 cells failed; for 2 of them, an earlier run is shown"
     assert read_cells(tmp_path) == before
 
 
@@ -394,7 +394,7 @@ def test_a_sweep_that_cannot_be_printed_is_whole(output, exit_code, words, sweep
         (["template=glob(nothing*)"], "sweep: the sweep has no cells"),
         (
             ["num_fewshot=0,1", "hydra.sweep.subdir=below/${hydra.job.num}"],
-            "hydra.sweep.subdir: a cell's folder must lie in sweep itself, and {folder}/sweep/below/0 does not",
+            "hydra.sweep.subdir: must put each cell directly into sweep, not into {folder}/sweep/below/0",
         ),
     ],
 )
@@ -448,6 +448,6 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_calls_no_cell_failed(sw
         outcome = sweep("num_fewshot=0,1")
 
     assert outcome.exit_code == 130
-    assert own_words(outcome) == ["icl-eval: interrupted; the same command goes on from here"]
+    assert own_words(outcome) == ["icl-eval: interrupted; repeat the command to resume"]
     assert len(list(tmp_path.rglob("report.json"))) == 1
     assert notes(tmp_path) == []

@@ -91,7 +91,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (
             ["task.qa.labels.hint=Hint"],
             "unknown key 'task.qa.labels.hint'; did you mean 'task.qa.labels.answer'? "
-            "(known: task.qa.labels.answer, task.qa.labels.question); one that is not listed is added with a plus "
+            "(known: task.qa.labels.answer, task.qa.labels.question); to add a new key, prefix it with a plus "
             "sign: +task.qa.labels.hint=…",
         ),
         (["metrics.chrf.beta=3"], "unknown key 'metrics.chrf' (known: none)"),
@@ -125,11 +125,11 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["hydra.mode=x"], "hydra.mode=x: must be RUN or MULTIRUN or null"),
         (["limit=x"], "limit=x: must be a whole number or a number or null"),
         (["model.allow_pickle=maybe"], "model.allow_pickle=maybe: must be true or false"),
-        (["template.separator=[1]"], "template.separator=[1]: must be a text"),
-        (["task.qa.pool=3"], "task.qa.pool=3: must be a mapping, from keys to values"),
+        (["template.separator=[1]"], "template.separator=[1]: must be a string"),
+        (["task.qa.pool=3"], "task.qa.pool=3: must be a mapping from keys to values"),
         (
             ["task.qa.stop=[1e5]"],
-            'task.qa.stop: 100000.0 in it is no string; quote such strings: task.qa.stop=\'["1_000","1.10"]\'',
+            'task.qa.stop: 100000.0 is not a string; quote strings like it: task.qa.stop=\'["1_000","1.10"]\'',
         ),
         (["metrics=[chrf]", "metrics.chrf.beta=-1"], "metrics.chrf.beta=-1: must be a whole number from 0 to 100"),
         (
@@ -156,7 +156,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
             "task.qa.metrics.exact_match.ignore_case=3: Input should be a valid boolean",
         ),
         (["demonstrations.per_question=3"], "demonstrations.per_question=3: Input should be a valid boolean"),
-        (["demonstrations=fixed"], "demonstrations.ids: a value is needed (demonstrations.ids=…)"),
+        (["demonstrations=fixed"], "demonstrations.ids: a value is required (demonstrations.ids=…)"),
         (["demonstrations=fixed", "demonstrations.ids=x"], "demonstrations.ids=x: Input should be a valid list"),
         (["num_fewshot=-1"], "num_fewshot=-1: must be 0 or more"),
         (["seed=-5"], "seed=-5: must be 0 or more"),
@@ -180,28 +180,28 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
             ["likelihood=choices", "likelihood.content_free=3"],
             "likelihood.content_free=3: Input should be a valid string",
         ),
-        (["task=[]"], "task: at least one is needed (task=qa, or task=[qa,math])"),
+        (["task=[]"], "task: at least one task is needed (task=qa, or task=[qa,math])"),
         (["task=null"], f"task=null: must be one of {known('task')}, or a list such as [commonsense]"),
         (["task=[[qa]]"], f"task=[[qa]]: must be one of {known('task')}, or a list such as [commonsense]"),
         (["order=null"], f"order=null: must be one of {known('order')}"),
         (["model=[gpt2,t5_base]"], f"model=[gpt2,t5_base]: must be one of {known('model')}"),
         (["-m", "order=random,null"], f"order=random,null: must be one of {known('order')}"),
-        (["task=[qa,qa]"], "task: qa is chosen twice, and there can be only one task.qa"),
-        (["+task=qa"], "task: qa is chosen twice, and there can be only one task.qa"),
-        (["metrics=[chrf,chrf]"], "metrics: chrf is chosen twice, and there can be only one metrics.chrf"),
+        (["task=[qa,qa]"], "task: qa is chosen twice, but there can be only one task.qa"),
+        (["+task=qa"], "task: qa is chosen twice, but there can be only one task.qa"),
+        (["metrics=[chrf,chrf]"], "metrics: chrf is chosen twice, but there can be only one metrics.chrf"),
         (["hydra.run.dir="], "hydra.run.dir=: must be the name of a folder"),
-        (["-m", "hydra.run.dir=x"], "hydra.run.dir: a sweep's folder is hydra.sweep.dir"),
-        (["placement.x=1"], "Unexpected type for root: NoneType (given: {given})"),
-        (["task.qa.postprocessing={x: 1}"], "'NoneType' object has no attribute 'get' (given: {given})"),
+        (["-m", "hydra.run.dir=x"], "hydra.run.dir: has no effect in a sweep; set hydra.sweep.dir instead"),
+        (["placement.x=1"], "Unexpected type for root: NoneType (arguments: {given})"),
+        (["task.qa.postprocessing={x: 1}"], "'NoneType' object has no attribute 'get' (arguments: {given})"),
         (
             ["decoding.stop={{ x }}"],
             "decoding.stop={{ x }}: no viable alternative at input '{{ ' "
-            "(a text goes in two pairs of quotes: decoding.stop='\"…\"')",
+            "(put a string in two pairs of quotes: decoding.stop='\"…\"')",
         ),
         (
             ["decoding.stop=[é]"],
-            "decoding.stop=[é]: Hydra does not know a character "
-            "(a text goes in two pairs of quotes: decoding.stop='\"…\"')",
+            "decoding.stop=[é]: contains a character that must be quoted "
+            "(put a string in two pairs of quotes: decoding.stop='\"…\"')",
         ),
         (
             ["decoding.stop=['\\n']"],
@@ -252,11 +252,11 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["+metrics.loose={key: 1}"], f"metrics.loose: has no _target_; it must be {METRICS.description}"),
         (["+metrics.loose=3"], f"metrics.loose=3: must be a mapping whose _target_ is {METRICS.description}"),
         # what does not go together
-        (["placement=encoder"], "placement=encoder: tiny-gpt2 is decoder-only; it takes decoder"),
-        (["placement=split"], "placement=split: tiny-gpt2 is decoder-only; it takes decoder"),
+        (["placement=encoder"], "placement=encoder: must be decoder for tiny-gpt2, which is decoder-only"),
+        (["placement=split"], "placement=split: must be decoder for tiny-gpt2, which is decoder-only"),
         (
             ["model.source={t5}", "placement=decoder"],
-            "placement=decoder: tiny-t5 is encoder-decoder; it takes encoder or split",
+            "placement=decoder: must be encoder or split for tiny-t5, which is encoder-decoder",
         ),
         (["template=chat"], "template=chat: tiny-gpt2 has no chat template in its tokenizer; use another template"),
         (
@@ -272,12 +272,12 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         ),
         (
             ["likelihood=choices"],
-            "likelihood=choices: task 'qa' has no choices (they are an expression in its fields.choices); take "
+            "likelihood=choices: task 'qa' has no choices; define them in its fields.choices, or use "
             "likelihood=references, or other tasks",
         ),
         (
             ["likelihood=references", "max_new_tokens=0", "metrics=[chrf]"],
-            "metrics: it is of no use with max_new_tokens=0, which decodes nothing (task.qa)",
+            "metrics: has no effect with max_new_tokens=0, which decodes nothing (task.qa)",
         ),
         # words
         (["evaluat"], f"'evaluat': {UNKNOWN_COMMAND}"),
@@ -419,15 +419,15 @@ def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "prompt: a value is needed (prompt=…)"),
+        ([], "prompt: a value is required (prompt=…)"),
         (["prompt=x", "num_fewshot=1"], f"unknown key 'num_fewshot' (known: {keys(StreamConfig)})"),
         (
             ["prompt=[a b,1_000]"],
-            'prompt: 1000 in it is no string; quote such strings: prompt=\'["1_000","1.10"]\'',
+            'prompt: 1000 is not a string; quote strings like it: prompt=\'["1_000","1.10"]\'',
         ),
         (["prompt=null"], "prompt=null: must be a text, or a list of texts"),
         (["prompt=[]"], "prompt=[]: must be a text, or a list of texts"),
-        (["prompt=\udcff"], "'prompt=\\udcff': is not UTF-8"),
+        (["prompt=\udcff"], "'prompt=\\udcff': not valid UTF-8"),
         (["prompt=x", "decoder_prompt=y"], "decoder_prompt: tiny-gpt2 has no encoder and only continues the prompt"),
         (["prompt=x", "dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
         (
@@ -668,18 +668,18 @@ BODY = TASK.replace("# @package task.capitals", "")
             "template/mine.yaml: unknown key 'template.questoin'; did you mean 'template.question'? "
             f"(known: {keys(TemplateConfig, 'template.')})",
         ),
-        ("template", "separator: [x]\n", "template/mine.yaml: template.separator=['x']: must be a text"),
+        ("template", "separator: [x]\n", "template/mine.yaml: template.separator=['x']: must be a string"),
         ("task", f"{TASK}stop: x\n", "task/mine.yaml: task.capitals.stop=x: must be a list"),
-        ("task", "- x\n", "task/mine.yaml: must hold a mapping, from keys to values"),
+        ("task", "- x\n", "task/mine.yaml: must be a mapping from keys to values"),
         (
             "task",
             BODY,
-            "task.metrics.exact_match: the file of a task has to begin with the line '# @package task.NAME'",
+            "task.metrics.exact_match: a task's file must start with the line '# @package task.NAME'",
         ),
         (
             "task",
             "instruction: x\n",
-            "task.instruction: the file of a task has to begin with the line '# @package task.NAME'",
+            "task.instruction: a task's file must start with the line '# @package task.NAME'",
         ),
     ],
 )
@@ -698,8 +698,8 @@ def test_two_tasks_of_one_name_are_refused(icl_eval_command, tmp_path):
     outcome = icl_eval_command("--config-dir", "mine", "preview", "task=[one,two]")
     assert (outcome.exit_code, outcome.err) == (
         2,
-        "icl-eval: task: one and two are both called task.capitals, by the first line of their files; leave one of "
-        "them out, or begin its file with '# @package task.two'\n",
+        "icl-eval: task: one and two both declare the package task.capitals in the first line of their files; "
+        "leave one of them out, or start its file with '# @package task.two'\n",
     )
 
 
@@ -708,7 +708,7 @@ def test_a_config_of_ones_own_that_is_called_like_a_packaged_one_is_refused(icl_
     path.parent.mkdir(parents=True)
     path.write_text(TASK)
     message = (
-        f"mine/task/qa.yaml: task=qa already names {conf_dir() / 'task/qa.yaml'}, which would be taken; rename yours"
+        f"mine/task/qa.yaml: task=qa already names {conf_dir() / 'task/qa.yaml'}, which would be used; rename your file"
     )
     for flags in (["--config-dir", "mine"], ["--config-dir=mine"], ["-cd", "mine"], ["hydra.searchpath=[mine]"]):
         outcome = icl_eval_command("preview", "task=qa", *flags, "limit=1")

@@ -25,18 +25,18 @@ KNOWN = (
         (["--cfg", "nope"], "--cfg: must be followed by job or hydra or all"),
         (["--config-dir"], "--config-dir: must be followed by a folder"),
         (["-sc", "query=bash"], "-sc: must be followed by install=… or uninstall=…"),
-        (["hydra={searchpath: [/tmp]}"], "hydra: Hydra's settings are given one by one (hydra.run.dir=…)"),
-        (["hydra.searchpath=[pkg://os]"], "hydra.searchpath: pkg://os: configs are read from folders"),
+        (["hydra={searchpath: [/tmp]}"], "hydra: Hydra's settings must be set one by one (hydra.run.dir=…)"),
+        (["hydra.searchpath=[pkg://os]"], "hydra.searchpath: pkg://os: must be a folder"),
         # sweeps
-        (["-m", "num_fewshot=1,1"], "num_fewshot=1,1: 1 is there 2 times, and its cells would be the same"),
-        (["-m", "num_fewshot=range(0)"], "num_fewshot=range(0): a sweep of no values"),
+        (["-m", "num_fewshot=1,1"], "num_fewshot=1,1: 1 is listed 2 times; the values of a sweep must be distinct"),
+        (["-m", "num_fewshot=range(0)"], "num_fewshot=range(0): the sweep has no values"),
         (
             ["-m", "num_fewshot=range(0,1000000000)"],
-            "num_fewshot: more than 10000 cells, which is the most that a sweep may have",
+            "num_fewshot: a sweep may have at most 10000 cells",
         ),
-        (["-m", "seed=0,1", "seed=2,3"], "seed: is given 2 times"),
+        (["-m", "seed=0,1", "seed=2,3"], "seed: given 2 times"),
         # numbers that nobody means
-        (["limit=1e-300"], "limit=1e-300: a fraction must be 1e-06 or more, an example of a million"),
+        (["limit=1e-300"], "limit=1e-300: a fraction must be 1e-06 or more (one example in a million)"),
         (["limit=nan"], "limit=nan: must be a number of examples (1 or more) or a fraction between 0 and 1"),
         ([f"seed={10**19}"], f"seed={10**19}: must be {2**63 - 1} or less"),
         (["order=random", f"order.seed={10**19}"], f"order.seed={10**19}: Input should be less than {2**63}"),
@@ -47,7 +47,7 @@ KNOWN = (
         ([f"task.qa.max_new_tokens={10**9}"], f"task.qa.max_new_tokens={10**9}: must be 1000000 or less"),
         ([f"task.qa.pool.max_rows={10**19}"], f"task.qa.pool.max_rows={10**19}: must be 1000000000 or less"),
         (["num_fewshot=true"], "num_fewshot=true: must be a whole number"),
-        (["batch_size=true"], "batch_size=true: must be a whole number or a text"),
+        (["batch_size=true"], "batch_size=true: must be a whole number or a string"),
         (
             ["decoding=generate", "decoding.options.num_beams=1000000"],
             "decoding.options.num_beams=1000000: must be a whole number from 1 to 1024",
@@ -75,10 +75,10 @@ KNOWN = (
             "decoding.options.diversity_penalty: the library has moved this search to its hub, and fetches code from "
             "there",
         ),
-        (["task.qa.labels={}"], "task.qa.labels: an empty mapping changes nothing; leave it out"),
+        (["task.qa.labels={}"], "task.qa.labels: an empty mapping has no effect; leave it out"),
         (
             ["task.qa.labels={question: 1.10}"],
-            "task.qa.labels: 1.1 in it is no string; quote such strings: task.qa.labels='{question: \"1.10\"}'",
+            "task.qa.labels: 1.1 is not a string; quote strings like it: task.qa.labels='{question: \"1.10\"}'",
         ),
         (["num_fewshot=${num_fewshot}"], "num_fewshot: Recursive interpolation detected"),
     ],

@@ -11,7 +11,7 @@ from sample_runs import FIRST, REPORT
 
 import icl_eval
 from icl_eval.analysis.measurements import measure
-from icl_eval.config.composing import Composed
+from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.config.identities import FAMILIES
 from icl_eval.config.setup import conf_dir
@@ -142,7 +142,7 @@ def test_each_choice_is_stored_by_the_name_of_its_file_in_conf():
 
 def test_the_identity_of_a_run_is_what_its_user_wrote(compose, gpt2):
     config = compose(f"model.source={gpt2}", *OPTIONS)
-    evaluation = build_evaluation(Composed(config, {"template": "labelled"}))
+    evaluation = build_evaluation(ComposedConfig(config, {"template": "labelled"}))
     same = {key: value for key, value in EARLIER_IDENTITY.items() if "_target_" not in key and key != "decoding.search"}
     assert evaluation.identity == same | RENAMED | NEW | {"task.math.data": evaluation.plans[0].task.content_hash}
 
@@ -193,7 +193,7 @@ def test_a_run_of_an_earlier_version_with_another_choice_is_refused_by_its_name(
     outcome = icl_eval_command(f"model.source={gpt2}", *OPTIONS, "order=reversed", "hydra.run.dir=earlier")
     assert (outcome.exit_code, outcome.err) == (
         2,
-        f"icl-eval: {folder} holds a run with other options (order: 'random' there, 'reversed' now; "
+        f"icl-eval: {folder} contains a run with other options (order: 'random' there, 'reversed' now; "
         "order.seed: 0 there, None now); choose another folder with hydra.run.dir=… or delete this one\n",
     )
     assert (folder / "fingerprint.json").read_bytes() == before

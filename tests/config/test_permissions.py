@@ -51,31 +51,31 @@ def test_a_task_a_template_and_a_sweep_of_ones_own_are_what_they_are_for(see, tm
 
 HEADER = "# @package _global_\n"
 CALLBACK = "hydra: {callbacks: {x: {_target_: builtins.exec, _args_: [\"open('ran', 'w')\"]}}}\n"
-ONLY_SWEEPS = "of Hydra's own settings an experiment may give hydra.mode and hydra.sweeper.params, which sweeps a key"
-OWN = "Hydra's own settings are taken from the command line alone (hydra.…=…)"
-TRUSTED = "what is trusted is taken from the command line alone"
-ASKED = "only the value of another key, as in ${seed}, can be asked for"
-NOT_A_STRING = "which is no string; put it in quotes"
+ONLY_SWEEPS = "the only settings of Hydra that an experiment may set are hydra.mode and hydra.sweeper.params"
+OWN = "Hydra's own settings can only be set on the command line (hydra.…=…)"
+TRUSTED = "trust can only be granted on the command line"
+ASKED = "an interpolation may only refer to another key, such as ${seed}"
+NOT_A_STRING = "not as a string; put it in quotes"
 
 
 @pytest.mark.parametrize(
     ("path", "content", "sentence"),
     [
         # packages
-        ("task/x", HEADER + CALLBACK, "'@package _global_': the package of a file in task/ must be"),
-        ("task/x", "# @package hydra.callbacks\nx: 1\n", "'@package hydra.callbacks': the package of a file in"),
+        ("task/x", HEADER + CALLBACK, "'@package _global_': a file in task/ must have the package"),
+        ("task/x", "# @package hydra.callbacks\nx: 1\n", "'@package hydra.callbacks': a file in"),
         (
             "task/x",
             "# @package task._global_.hydra\nx: 1\n",
-            "'@package task._global_.hydra': the package of a file in",
+            "'@package task._global_.hydra': a file in",
         ),
-        ("task/x", "\n\n#@package model\nsource: x\n", "'@package model': the package of a file in task/ must be"),
-        ("task/sub/x", HEADER + CALLBACK, "'@package _global_': the package of a file in task/ must be"),
-        ("template/x", HEADER + "model: {source: x}\n", "'@package _global_': the package of a file in"),
-        ("template/x", "# @package model\nsource: x\n", "'@package model': the package of a file in"),
-        ("experiment/x", "# @package hydra\nmode: x\n", "'@package hydra': the package of a file in"),
-        ("task/a_global_.hydra", TASK, "Hydra has a meaning of its own for _global_, _group_, _name_"),
-        ("task/_global_.hydra/x", "x: 1\n", "Hydra has a meaning of its own for _global_, _group_, _name_"),
+        ("task/x", "\n\n#@package model\nsource: x\n", "'@package model': a file in task/ must have the package"),
+        ("task/sub/x", HEADER + CALLBACK, "'@package _global_': a file in task/ must have the package"),
+        ("template/x", HEADER + "model: {source: x}\n", "'@package _global_': a file in"),
+        ("template/x", "# @package model\nsource: x\n", "'@package model': a file in"),
+        ("experiment/x", "# @package hydra\nmode: x\n", "'@package hydra': a file in"),
+        ("task/a_global_.hydra", TASK, "Hydra reserves the names _global_, _group_, _name_"),
+        ("task/_global_.hydra/x", "x: 1\n", "Hydra reserves the names _global_, _group_, _name_"),
         # Hydra's own settings
         ("experiment/x", HEADER + CALLBACK, f"hydra.callbacks.x._target_: {ONLY_SWEEPS}"),
         ("experiment/x", HEADER + "hydra: {run: {dir: /tmp/x}}\n", f"hydra.run.dir: {ONLY_SWEEPS}"),
@@ -160,7 +160,7 @@ NOT_A_STRING = "which is no string; put it in quotes"
             TASK + "metrics: {m: {_target_: icl_eval.metrics.hub.HubMetric, name: ./m.py, trust_remote_code: true}}\n",
             f"metrics.m.trust_remote_code: {TRUSTED}",
         ),
-        ("experiment/x", HEADER + "output: x.json\n", "output: where results go is taken from the command line alone"),
+        ("experiment/x", HEADER + "output: x.json\n", "output: the output path can only be set on the command line"),
         # interpolations
         ("task/x", TASK + "stop: ['${oc.env:HOME}']\n", f"stop.0: ${{oc.env:HOME}}: {ASKED}"),
         ("task/x", TASK + "match_field: a${oc.env:HOME}b\n", f"match_field: ${{oc.env:HOME}}: {ASKED}"),
@@ -176,22 +176,22 @@ NOT_A_STRING = "which is no string; put it in quotes"
             "defaults.0.override /order: ${oc.env",
         ),
         # what YAML takes for something else
-        ("task/x", TASK.replace("Answer.", "1.10"), f"instruction: YAML reads 1.1 here, {NOT_A_STRING}"),
-        ("task/x", TASK.replace("Answer.", "1_000"), f"instruction: YAML reads 1000 here, {NOT_A_STRING}"),
-        ("task/x", TASK.replace("Answer.", "null"), f"instruction: YAML reads null here, {NOT_A_STRING}"),
-        ("task/x", TASK + "labels: {question: yes}\n", f"labels.question: YAML reads true here, {NOT_A_STRING}"),
-        ("task/x", TASK + "stop: [1.0]\n", f"stop.0: YAML reads 1.0 here, {NOT_A_STRING}"),
-        ("task/x", TASK + "stop: [~]\n", f"stop.0: YAML reads null here, {NOT_A_STRING}"),
-        ("task/x", TASK + "match_field: 12\n", f"match_field: YAML reads 12 here, {NOT_A_STRING}"),
-        ("template/x", "separator: 0x1F\n", f"separator: YAML reads 31 here, {NOT_A_STRING}"),
-        ("model/x", "source: x\nrevision: 1e5\n", f"revision: YAML reads 100000.0 here, {NOT_A_STRING}"),
+        ("task/x", TASK.replace("Answer.", "1.10"), f"instruction: YAML reads this as 1.1, {NOT_A_STRING}"),
+        ("task/x", TASK.replace("Answer.", "1_000"), f"instruction: YAML reads this as 1000, {NOT_A_STRING}"),
+        ("task/x", TASK.replace("Answer.", "null"), f"instruction: YAML reads this as null, {NOT_A_STRING}"),
+        ("task/x", TASK + "labels: {question: yes}\n", f"labels.question: YAML reads this as true, {NOT_A_STRING}"),
+        ("task/x", TASK + "stop: [1.0]\n", f"stop.0: YAML reads this as 1.0, {NOT_A_STRING}"),
+        ("task/x", TASK + "stop: [~]\n", f"stop.0: YAML reads this as null, {NOT_A_STRING}"),
+        ("task/x", TASK + "match_field: 12\n", f"match_field: YAML reads this as 12, {NOT_A_STRING}"),
+        ("template/x", "separator: 0x1F\n", f"separator: YAML reads this as 31, {NOT_A_STRING}"),
+        ("model/x", "source: x\nrevision: 1e5\n", f"revision: YAML reads this as 100000.0, {NOT_A_STRING}"),
         (
             "experiment/x",
             HEADER + "task: {qa: {stop: [no]}}\n",
-            f"task.qa.stop.0: YAML reads false here, {NOT_A_STRING}",
+            f"task.qa.stop.0: YAML reads this as false, {NOT_A_STRING}",
         ),
-        ("task/x", TASK + "labels: {}\n", "labels: an empty mapping changes nothing; leave it out"),
-        ("task/x", TASK + "fields: {}\n", "fields: an empty mapping changes nothing; leave it out"),
+        ("task/x", TASK + "labels: {}\n", "labels: an empty mapping has no effect; leave it out"),
+        ("task/x", TASK + "fields: {}\n", "fields: an empty mapping has no effect; leave it out"),
     ],
 )
 def test_a_file_that_says_what_only_the_command_line_may_is_refused_with_the_key(

@@ -204,14 +204,14 @@ def test_a_run_says_its_search_and_options_and_goes_on_from_its_records(
 
     refused = icl_eval_command(*overrides, "decoding.seed=1")
     assert refused.exit_code == 2
-    assert "holds a run with other options (decoding.seed: 0 there, 1 now)" in refused.err
+    assert "contains a run with other options (decoding.seed: 0 there, 1 now)" in refused.err
 
 
 def test_a_batch_for_generate_and_a_diagnosis_of_draws_are_refused(icl_eval_command, gpt2):
     outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, "decoding=generate", "batch_size=2")
     assert (outcome.exit_code, outcome.err) == (
         2,
-        "icl-eval: batch_size=2: decoding=generate takes one prompt at a time\n",
+        "icl-eval: batch_size=2: must be auto or 1: decoding=generate runs one prompt at a time\n",
     )
     outcome = icl_eval_command("doctor", f"model.source={gpt2}", "decoding=sample")
     assert (outcome.exit_code, outcome.err) == (

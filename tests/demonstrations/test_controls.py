@@ -5,7 +5,7 @@ import re
 import pytest
 import tiny_models
 
-from icl_eval.config.composing import Composed
+from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import (
     AsSelectedOrder,
@@ -181,13 +181,13 @@ def test_a_control_that_makes_no_sense_for_a_task_is_refused(control, references
 def test_a_control_that_makes_no_sense_for_a_run_is_refused(overrides, message, compose):
     cfg = compose("task=[qa]", *overrides)
     with pytest.raises(ConfigError) as error:
-        build_evaluation(Composed(cfg, {"template": "plain" if "template=plain" in overrides else "labelled"}))
+        build_evaluation(ComposedConfig(cfg, {"template": "plain" if "template=plain" in overrides else "labelled"}))
     assert str(error.value) == message
 
 
 @pytest.mark.parametrize("template", ["labelled", "phi", "flan_t5_encoder"])
 def test_a_template_that_shows_the_instruction_anywhere_can_be_shown_alone(template, compose):
-    build_evaluation(Composed(compose("task=[qa,showcase]", f"template={template}", "control=instruction_only")))
+    build_evaluation(ComposedConfig(compose("task=[qa,showcase]", f"template={template}", "control=instruction_only")))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_template_that_shows_the_instruction_anywhere_can_be_shown_alone(templ
 )
 def test_a_demonstration_without_target_ends_where_its_answer_would_begin(template, text, compose):
     cfg = compose("task=[qa]", f"template={template}", "control=no_targets", "num_fewshot=1", "demonstrations=first")
-    evaluation = build_evaluation(Composed(cfg))
+    evaluation = build_evaluation(ComposedConfig(cfg))
     [plan] = evaluation.plans
     [demonstration] = plan.select(plan.examples[0])
     assert isinstance(demonstration, Demonstration)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from icl_eval.config.composing import Composed
+from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import (
     AsSelectedOrder,
@@ -458,5 +458,5 @@ def test_a_pool_of_copies_is_called_that():
 )
 def test_shipped_strategies_draw_what_they_always_drew(options, expected, compose):
     cfg = compose("task=[qa]", "num_fewshot=2", *options)
-    [plan] = build_evaluation(Composed(cfg)).plans
+    [plan] = build_evaluation(ComposedConfig(cfg)).plans
     assert ids(plan.select(plan.examples[0])) == expected

@@ -42,7 +42,7 @@ def leaking(tmp_path, gpt2):
     return [f"model.source={gpt2}", "task=[qa]", *files, "max_new_tokens=2"]
 
 
-SAID = "qa: test-1 and pool-0 (0.83): question and demonstration read nearly the same, and may share their answer"
+SAID = "qa: test-1 and pool-0 (0.83): question and demonstration are nearly identical and may have the same answer"
 
 
 def test_near_duplicates_are_said_before_anything_is_decoded_and_in_a_preview(leaking, icl_eval_command, monkeypatch):
@@ -63,7 +63,7 @@ def test_duplicates_in_a_pool_are_said_before_anything_is_decoded_and_in_a_previ
         raise KeyboardInterrupt
 
     (tmp_path / "pool.csv").write_text("question,references\nwho?,a\nwhat?,b\n WHAT? ,B\nwhat?,c\n")
-    said = "qa: 1 of 4 rows of the pool are duplicates (pool-2 repeats pool-1); each is drawn once"
+    said = "qa: 1 of 4 rows of the pool are duplicates (pool-2 repeats pool-1); only one of each is drawn"
     preview = icl_eval_command("preview", *leaking, "num_fewshot=3").out
     assert said in " ".join(preview.split())
     assert "duplicates" not in icl_eval_command("preview", *leaking, "num_fewshot=0").out

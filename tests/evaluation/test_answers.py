@@ -117,7 +117,7 @@ def test_a_text_that_leaves_no_context_follows_the_beginning_of_a_sequence(text)
 
 
 def test_what_cannot_be_scored_is_one_sentence():
-    with pytest.raises(ConfigError, match=r"^likelihood=choices: task 'sky' has no choices \(they are an expression"):
+    with pytest.raises(ConfigError, match=r"^likelihood=choices: task 'sky' has no choices; define them in its"):
         build(ChoiceLikelihood("N/A"), replace(ASKED, choices=()))
     asked, shown = replace(ASKED, inputs={"text": "x"}), replace(SHOWN, inputs={"text": "x"})
     builder = prompt_builder(template=replace(TEMPLATE, question="{{ text }}"))
@@ -134,7 +134,7 @@ def test_what_cannot_be_scored_is_one_sentence():
 def test_what_is_found_adds_up_tokens_and_takes_off_what_nothing_gives():
     prompt = EncodedPrompt(Prompt("q", None, None), (), (1,))
     asked = CandidateAnswers("q", ("né",), ("oui", "né"), Continuations(prompt, ()), "N/A", Continuations(prompt, ()))
-    found = asked.found(((-1.0, -0.5), (-3.0,)), ((-3.5,), (-0.25, -0.25)))
+    found = asked.sum_logprobs(((-1.0, -0.5), (-3.0,)), ((-3.5,), (-0.25, -0.25)))
     assert found == QuestionLikelihood(
         references=(AnswerLikelihood("né", -1.5, 2, 3, None),),
         choices=(AnswerLikelihood("oui", -3.0, 1, 3, 0.5), AnswerLikelihood("né", -1.5, 2, 3, -1.0)),

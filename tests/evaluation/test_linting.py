@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 from tiny_models import train_bpe, train_unigram
 
-from icl_eval.config.composing import Composed
+from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import Demonstration
 from icl_eval.evaluation.linting import lint_task
@@ -62,8 +62,8 @@ def lint(
 
 
 SHOWN = (Demonstration(Example("pool-9", {"question": "Who?"}, ("she",))),)
-STOPPED = "the first reference contains a stop string, so it can never be generated whole"
-SPECIAL = "the row's text contains a special token, which the model will take for one"
+STOPPED = "the first reference contains a stop string, so it can never be generated in full"
+SPECIAL = "the row contains the text of a special token, which is encoded as that token"
 UNKNOWN = "prompts contain the unknown token: the vocabulary lacks a character"
 
 
@@ -122,7 +122,7 @@ def test_what_is_probably_not_meant_is_said(task, sentences):
 
 def test_the_shipped_rows_are_clean(compose):
     tasks = "translation,translation_en_fr,commonsense,math,qa,dialogue,story,showcase"
-    for plan in build_evaluation(Composed(compose(f"task=[{tasks}]"))).plans:
+    for plan in build_evaluation(ComposedConfig(compose(f"task=[{tasks}]"))).plans:
         prompts = (encode_prompt(BYTES, Prompt("q", None, "Q: a\nA:")),) * len(plan.examples)
         sentences = list(lint_task(PreparedTask(plan, prompts, Builder(TEMPLATE)), BYTES))
         assert not [sentence for sentence in sentences if "max_new_tokens" not in sentence]  # BYTES needs more of them

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icl_eval.cli import main as cli
-from icl_eval.config.composing import Composed
+from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.config.setup import conf_dir
 from icl_eval.errors import FingerprintMismatchError, IclEvalError
@@ -155,7 +155,7 @@ def test_a_record_of_another_prompt_is_refused(evaluate, icl_eval_command, gpt2)
 
     outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, "task=qa", "limit=3", "hydra.run.dir=run")
 
-    sentence = f"{path}: the record of 'qa-test-002' answers another prompt; delete the file"
+    sentence = f"{path}: the record of 'qa-test-002' has another prompt; delete the file"
     assert (outcome.exit_code, outcome.err) == (2, f"icl-eval: {sentence}\n")
 
 
@@ -181,7 +181,7 @@ def test_a_record_that_was_changed_on_disk_is_refused(field, value, evaluate, ic
 
     outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, "task=qa", "limit=2", "hydra.run.dir=run")
 
-    sentence = f"{path}: the record of 'qa-test-002' has another '{field}' than the data and the prompt of today"
+    sentence = f"{path}: the record of 'qa-test-002' does not match the current data: '{field}' differs"
     assert (outcome.exit_code, outcome.err) == (2, f"icl-eval: {sentence}; delete the file\n")
 
 
@@ -194,7 +194,7 @@ def test_likelihoods_of_other_answers_are_refused(evaluate, icl_eval_command, gp
 
     outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, *asked, "hydra.run.dir=run")
 
-    sentence = "the record of 'qa-test-001' has the likelihoods of other answers than those of the data"
+    sentence = "the record of 'qa-test-001' has likelihoods of other answers than the data"
     assert (outcome.exit_code, outcome.err) == (2, f"icl-eval: {path}: {sentence}; delete the file\n")
 
 
@@ -257,7 +257,7 @@ def test_a_folder_of_another_configuration_is_refused_with_the_key_that_differs(
         outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, "task=qa", "limit=3", "hydra.run.dir=run", change)
         assert outcome.exit_code == 2
         assert re.sub("[0-9a-f]{16,}", "{digest}", outcome.err) == (
-            f"icl-eval: {folder} holds a run with other options ({difference}); "
+            f"icl-eval: {folder} contains a run with other options ({difference}); "
             "choose another folder with hydra.run.dir=… or delete this one\n"
         )
     assert results(folder) == before
@@ -269,12 +269,16 @@ def test_a_folder_of_another_configuration_is_refused_with_the_key_that_differs(
         (
             "fingerprint.json",
             '{"a":',
-            "{folder}/fingerprint.json: not JSON that says whose records these are (Expecting ",
+            "{folder}/fingerprint.json: not a JSON object that identifies a run (Expecting ",
         ),
-        ("fingerprint.json", "[]", "{folder}/fingerprint.json: not JSON that says whose records these are (a list "),
-        ("report.json", "hi", "{folder} has report.json, but no fingerprint.json that says of which run; choose "),
-        ("samples_other.jsonl", "hi", "{folder} has samples_other.jsonl, but no fingerprint.json that says of which "),
-        ("report.html", "hi", "{folder} has report.html, but no fingerprint.json that says of which run; choose "),
+        ("fingerprint.json", "[]", "{folder}/fingerprint.json: not a JSON object that identifies a run (a list "),
+        ("report.json", "hi", "{folder} contains report.json but no fingerprint.json that identifies the run; choose "),
+        (
+            "samples_other.jsonl",
+            "hi",
+            "{folder} contains samples_other.jsonl but no fingerprint.json that identifies the ",
+        ),
+        ("report.html", "hi", "{folder} contains report.html but no fingerprint.json that identifies the run; choose "),
     ],
 )
 def test_a_file_of_which_nothing_says_whose_it_is_is_named_and_kept(
@@ -316,7 +320,7 @@ class Silence:
 
 def test_of_two_runs_in_one_folder_at_once_the_second_is_refused(compose, gpt2, tmp_path, monkeypatch):
     config = compose(f"model.source={gpt2}", *QUICK, "task=qa", "limit=3")
-    evaluation = build_evaluation(Composed(config, {"template": "labelled"}))
+    evaluation = build_evaluation(ComposedConfig(config, {"template": "labelled"}))
 
     refusals = []
 
@@ -358,7 +362,7 @@ def empty(folder):
 )
 def test_a_folder_that_is_taken_away_is_noticed_by_the_run_that_writes_into_it(act, moment, compose, gpt2, tmp_path):
     config = compose(f"model.source={gpt2}", *QUICK, "task=qa", "limit=3", "batch_size=1")
-    evaluation = build_evaluation(Composed(config, {"template": "labelled"}))
+    evaluation = build_evaluation(ComposedConfig(config, {"template": "labelled"}))
     folder = tmp_path / "run"
     folder.mkdir()
 
@@ -373,7 +377,7 @@ def test_a_folder_that_is_taken_away_is_noticed_by_the_run_that_writes_into_it(a
     lost = folder / ("samples_qa.jsonl" if moment == "decoding" else ".lock")
     assert str(noticed.value) == (
         f"{lost} was removed, moved or replaced while this run was writing into {folder}; "
-        "the same command starts it again"
+        "repeat the command to start again"
     )
     assert noticed.value.exit_code == 1
     assert not folder.exists() or [path.name for path in folder.iterdir()] == [".lock"] * (act is empty)

@@ -196,8 +196,8 @@ def test_the_day_that_prompts_show_belongs_to_the_run(dated, icl_eval_command, t
     set_today("2025-02-01")
     outcome = icl_eval_command(model, *CHAT)
     sentence = (
-        "run holds a run whose prompts show the day 2025-01-31, and these show 2025-02-01: go on with "
-        "template.date=2025-01-31, or choose another folder with hydra.run.dir=…\n"
+        "run contains a run whose prompts show the date 2025-01-31, but the current prompts show 2025-02-01; resume "
+        "with template.date=2025-01-31, or choose another folder with hydra.run.dir=…\n"
     )
     assert (outcome.exit_code, outcome.err.endswith(sentence)) == (2, True)
     assert icl_eval_command(model, *CHAT, "template.date=2025-01-31").exit_code == 0
@@ -209,13 +209,13 @@ def test_the_day_that_prompts_show_belongs_to_the_run(dated, icl_eval_command, t
 def test_a_day_that_no_prompt_shows_is_refused(dated, gpt2, icl_eval_command, tmp_path):
     chatty = f"model.source={tiny_models.save_gpt2(tmp_path / 'chatty', chat_template=tiny_models.CHAT_TEMPLATE)}"
     for asked, sentence in (
-        ((dated[0], *CHAT, "template.date=31.1.2025"), "template.date=31.1.2025: must be a day such as 2025-01-31"),
+        ((dated[0], *CHAT, "template.date=31.1.2025"), "template.date=31.1.2025: must be a date such as 2025-01-31"),
         ((chatty, *CHAT, "template.date=2025-01-31"),
          "template.date=2025-01-31: the chat template of chatty shows no date; leave it out"),
         ((f"model.source={gpt2}", "task=qa", "template.date=2025-01-31"),
-         "template.date=2025-01-31: prompts are no conversations here; it goes with template=chat"),
+         "template.date=2025-01-31: requires prompts that are conversations (template=chat)"),
         ((f"model.source={gpt2}", "task=qa", "model.chat_template=x"),
-         "model.chat_template=x: prompts are no conversations here; it goes with template=chat"),
+         "model.chat_template=x: requires prompts that are conversations (template=chat)"),
         (("stream", f"model.source={gpt2}", "prompt=a", "model.chat_template=x"),
          "model.chat_template=x: a literal prompt is not rendered with a chat template; leave it out"),
     ):  # fmt: skip

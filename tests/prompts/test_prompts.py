@@ -6,7 +6,7 @@ import pytest
 from tiny_models import train_bpe
 from tokenizers import processors
 
-from icl_eval.config.composing import Composed
+from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import (
     AsSelectedOrder,
@@ -42,7 +42,7 @@ every_template = pytest.mark.parametrize("template", TEMPLATES)
 @pytest.fixture
 def evaluation(compose):
     """Build the shipped evaluation with some overrides."""
-    return lambda *overrides: build_evaluation(Composed(compose(*overrides)))
+    return lambda *overrides: build_evaluation(ComposedConfig(compose(*overrides)))
 
 
 def every_task():

@@ -46,7 +46,7 @@ def test_a_record_with_a_number_that_json_has_no_word_for_is_not_written(path):
     broken = dataclasses.replace(PARIS, logprob=float("nan"))
     record = dataclasses.replace(SECOND, likelihood=QuestionLikelihood((PARIS, broken), (), None))
     place = "likelihood.references[1].logprob"
-    message = f"qa-test-002: its record cannot be written ({place} is nan, which is not a finite number)"
+    message = f"qa-test-002: the record cannot be written ({place} is nan, which is not a finite number)"
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         write(path, record)
     assert path.read_bytes() == b""

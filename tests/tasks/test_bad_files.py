@@ -141,14 +141,17 @@ CONFIGS = {
     "binary": (bytes(range(256)), ": not UTF-8 (byte 0x80 at 128)"),
     "utf-16": (TASK.encode("utf-16"), ": not UTF-8 (byte 0xff at 0)"),
     "control": (f"{TASK}instruction: 'a\1b'\n".encode(), ": not YAML (the character '\\x01' at"),
-    "half": (f'{TASK}instruction: "\\ud83d"\n'.encode(), ":7: half a character ('\\ud83d') in it"),
-    "aliases": (f"{TASK}labels:\n  a0: &a0 [x]\n{NESTED}\n".encode(), ":12: aliases unfold to more than 10000 values"),
-    "itself": (f"{TASK}labels: &a {{x: *a}}\n".encode(), ":7: aliases unfold to more than 10000 values"),
-    "interpolations": (f"{TASK}labels:\n  a0: ha\n{DOUBLED}\n".encode(), ":17: more than 16 interpolations in values"),
-    "deep": (f"{TASK}labels: {'[' * 3000}\n".encode(), ":7: nested more than 50 deep"),
+    "half": (f'{TASK}instruction: "\\ud83d"\n'.encode(), ":7: contains a lone surrogate ('\\ud83d')"),
+    "aliases": (f"{TASK}labels:\n  a0: &a0 [x]\n{NESTED}\n".encode(), ":12: expands to more than 10000 values"),
+    "itself": (f"{TASK}labels: &a {{x: *a}}\n".encode(), ":7: expands to more than 10000 values"),
+    "interpolations": (
+        f"{TASK}labels:\n  a0: ha\n{DOUBLED}\n".encode(),
+        ":17: has more than 16 interpolations in values",
+    ),
+    "deep": (f"{TASK}labels: {'[' * 3000}\n".encode(), ":7: is nested more than 50 levels deep"),
     "large": (
         f"{TASK}# {'x' * 2**18}".encode(),
-        f": {len(TASK) + 2 + 2**18} bytes, but a file of configs may have 262144",
+        f": has {len(TASK) + 2 + 2**18} bytes; a config file may have at most 262144",
     ),
     "no-pool": (TASK.replace("{path: pool.jsonl}", "null").encode(), ": task.own.pool=null: must be a mapping"),
     "none": (
@@ -157,7 +160,7 @@ CONFIGS = {
     ),
     "long": (
         TASK.replace(".own", f".{'日' * 67}").encode(),
-        f"task.{'日' * 67}: a task's name becomes a part of a file name",
+        f"task.{'日' * 67}: a task's name becomes part of a file name",
     ),
 }
 
@@ -181,7 +184,7 @@ def test_a_pipe_is_no_config_and_files_of_no_group_of_ours_are_left_alone(tmp_pa
     os.mkfifo(tmp_path / "task" / "pipe.yaml")
     with pytest.raises(ConfigError) as error:
         require_readable_files([tmp_path])
-    assert str(error.value) == f"{tmp_path}/task/pipe.yaml: a pipe or a device, but configs are read from files"
+    assert str(error.value) == f"{tmp_path}/task/pipe.yaml: is a pipe or a device; a config must be a regular file"
 
 
 def test_fields_of_csv_files_may_be_long(tmp_path):

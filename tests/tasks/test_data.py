@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icl_eval.config.composing import Composed
+from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.metrics.numeric_match import NumericMatch
 
@@ -97,7 +97,7 @@ def test_no_question_is_asked_twice(task):
 
 
 def test_no_first_reference_contains_a_stop_string_of_its_task(compose):
-    for plan in build_evaluation(Composed(compose(f"task=[{','.join(TASKS)}]"))).plans:
+    for plan in build_evaluation(ComposedConfig(compose(f"task=[{','.join(TASKS)}]"))).plans:
         for example in (*plan.task.pool, *plan.examples):
             assert not any(stop in example.references[0] for stop in plan.stop)
 

@@ -97,7 +97,7 @@ def describe(tour: Tour) -> dict[str, Any]:
         ],
         "versions": provenance.read_versions(),
         "weights": tour.subject.model.identify(),
-        "host": provenance.host_facts(),
+        "host": provenance.describe_host(),
     }
 
 
