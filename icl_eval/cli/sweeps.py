@@ -108,7 +108,7 @@ def finish_sweep(folder: Path) -> int:
     the second waits for the first.
     """
     from icl_eval.analysis.sweeps import SCHEMA_VERSION, Sweep, write_sweep
-    from icl_eval.reporting.output import finished
+    from icl_eval.reporting.output import ignore_closed_output
     from icl_eval.reporting.pages.sweep_page import write_sweep_page
     from icl_eval.reporting.tables import print_analysis
     from icl_eval.reporting.terminal import print_sweep
@@ -122,7 +122,7 @@ def finish_sweep(folder: Path) -> int:
     if has_broken_down:
         say(analysis.notes[0])
         exit_codes.append(1)
-    with finished():
+    with ignore_closed_output():
         print_sweep(cells, folder)
         print_analysis(analysis)
     return min(exit_codes, default=0)  # 1, a failure, tells more than 2, a mistake
