@@ -109,7 +109,7 @@
     const all = task.questions.length;
     const only = all - rows.length;
     const notes = [
-      `By ${task.metrics[metric].name}, B is better on ${formatCount(count(1), "question")}, and A on ${formatCount(count(-1), "question")}; the score is the same on ${formatCount(count(0), "question")}.`,
+      `By ${task.metrics[metric].name}, B is better on ${formatCount(count(1), "question")} and A on ${formatCount(count(-1), "question")}; the score is the same on ${formatCount(count(0), "question")}.`,
     ];
     if (only) notes.push(`${only.toLocaleString("en")} of ${formatCount(all, "question")} are left out, because they are missing from one of the runs or differ between them.`);
     if (task.left_out) notes.push(`This page contains the first ${formatCount(all, "question")}; ${task.left_out.toLocaleString("en")} more are in the folders of the runs.`);
