@@ -45,7 +45,7 @@ _vectors: dict[tuple[str, str], dict[str, FloatArray]] = {}
 
 @dataclass(frozen=True)
 class Encoder:
-    """Embeds examples, always in float32, independently of the dtype of the run."""
+    """Embeds examples in float32, regardless of the dtype of the run."""
 
     model: ModelSource
     """The evaluated model, which is used for embedding unless `source` names another model."""
