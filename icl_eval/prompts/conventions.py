@@ -29,7 +29,7 @@ from icl_eval.prompts.building import Context, EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import encode_prompt, pieces_of
 
 if TYPE_CHECKING:
-    from icl_eval.models.loading import ModelCard
+    from icl_eval.models.cards import ModelCard
 
 
 _LANGUAGE = re.compile(r">>(.+)<<|<2([^<>]+)>")
