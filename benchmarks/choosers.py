@@ -1,7 +1,6 @@
 """The systems that find the most likely of a prompt's choices; all of them run the same network object."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
@@ -10,6 +9,7 @@ from benchmarks.answers import Answer
 from benchmarks.systems import BATCH_SIZES, PACKAGES, System
 from benchmarks.workloads import Workload, encode_choices
 from icl_eval.decoding import LikelihoodScorer
+from icl_eval.decoding.preparing import forget
 from icl_eval.prompts.tokenization import Continuations
 
 
@@ -34,7 +34,8 @@ class IclEvalChooser:
 
     def answer(self, workload: Workload) -> list[Answer]:
         """Return the choices, in the order of the prompts."""
-        scorer = LikelihoodScorer(replace(workload.model))
+        forget(workload.model)
+        scorer = LikelihoodScorer(workload.model)
         scores = dict(scorer.score([self._choices[prompt.prompt.example_id] for prompt in workload.prompts]))
         totals = [[sum(logprobs) for logprobs in scores[number]] for number in range(len(workload.prompts))]
         return _pick_most_likely(workload, totals)

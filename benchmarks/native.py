@@ -161,7 +161,7 @@ def _shared_length(prompts: Sequence[Ids]) -> int:
 
 
 def _is_finished(workload: Workload, ids: Ids) -> bool:
-    if len(ids) == workload.max_new_tokens or ids[-1] in end_ids(workload.model.network):
+    if len(ids) == workload.max_new_tokens or ids[-1] in end_ids(workload.model.network, {}):
         return True
     text = workload.model.tokenizer.decode(ids[-_LAST_TOKENS:])
     return any(stop in text for stop in workload.stop)
@@ -170,7 +170,7 @@ def _is_finished(workload: Workload, ids: Ids) -> bool:
 def _end_tokens(workload: Workload) -> list[str]:
     """Return the end-of-sequence tokens and the stop strings that are single tokens; it supports no others."""
     tokenizer = workload.model.tokenizer
-    ids = sorted(end_ids(workload.model.network))
+    ids = sorted(end_ids(workload.model.network, {}))
     for stop in workload.stop:
         encoded = tokenizer(stop, add_special_tokens=False)["input_ids"]
         ids += encoded if len(encoded) == 1 else []

@@ -1,7 +1,6 @@
 """The systems that answer a workload's prompts; all of them run the same network object in the same process."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from benchmarks.answers import Answer, cut_text
 from benchmarks.native import CTranslate2, LlamaCpp
 from benchmarks.workloads import Workload
 from icl_eval.decoding import Completion, StreamDecoder
+from icl_eval.decoding.preparing import forget
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
 
@@ -58,11 +58,10 @@ def build_systems(families: Sequence[str], workload: Workload) -> list[System]:
 
 
 class IclEval:
-    """This package, with nothing left over from earlier runs.
+    """This package, starting afresh each time.
 
-    The decoder gets a copy of the model's wrapper (not of its weights). What the package remembers of a model, it
-    remembers by wrapper: so the trial runs that find out what the network can do, and the shared prefix, are
-    computed anew each time, and are timed.
+    What the package keeps of a network is dropped before each run: so the trial runs that find out what the network can
+    do, laying out its weights, and the shared prefix are computed anew each time, and are timed.
     """
 
     name = "icl_eval"
@@ -70,7 +69,8 @@ class IclEval:
 
     def answer(self, workload: Workload) -> list[Answer]:
         """Return the answers, in the order of the prompts."""
-        decoder = StreamDecoder(replace(workload.model), workload.max_new_tokens, workload.stop)
+        forget(workload.model)
+        decoder = StreamDecoder(workload.model, workload.max_new_tokens, workload.stop)
         completions = {
             event.example_id: event for event in decoder.stream(workload.prompts) if isinstance(event, Completion)
         }

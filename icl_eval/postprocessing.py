@@ -30,7 +30,7 @@ class Postprocessor(Protocol):
 
 @dataclass(frozen=True)
 class Strip:
-    """The completion without surrounding white space."""
+    """The completion without surrounding whitespace."""
 
     name = "strip"
 

@@ -78,7 +78,7 @@ def approximate_randomisation(paired: Paired, seed: int, num_resamples: int) -> 
 
 
 def sign_flip(differences: FloatArray, seed: int, num_resamples: int) -> float:
-    """Return the two-sided p-value of a mean difference: the share of random signs that give one at least as large.
+    """Return the two-sided p-value of a mean difference: the share of sign flips that give one at least as large.
 
     This is Fisher's permutation test for pairs (1935). It is exact if there are at most `num_resamples` ways to choose
     the signs. Questions without a difference have no sign and are ignored.

@@ -77,6 +77,11 @@ def prepare(model: LanguageModel) -> PreparedModel:
     return PreparedModel(model, cache.capabilities, cache.prefixes, tuple(switches), state is not None)
 
 
+def forget(model: LanguageModel) -> None:
+    """Drop everything that is kept of a model, so that the next call starts as the first one did."""
+    _CACHES.pop(model.network, None)
+
+
 def capabilities_of(model: LanguageModel) -> Capabilities:
     """Return what a model supports; the first call for a network in its current state runs the trial.
 

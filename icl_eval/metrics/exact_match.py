@@ -21,7 +21,7 @@ class ExactMatch(LocalMetric):
 
     The options are those of `exact_match` in the `evaluate` library, applied in the same order: regexes, case,
     punctuation, numbers. In contrast to that library, punctuation includes all scripts (such as ¿ … «»), and
-    differences in white space and in Unicode composition are always ignored. A step that would leave an empty string is
+    differences in whitespace and in Unicode composition are always ignored. A step that would leave an empty string is
     skipped, so that `)` and `+` remain different answers. Without punctuation 3.14 equals 314; use `NumericMatch` for
     numbers.
 

@@ -253,8 +253,8 @@ def test_the_influence_experiment_finds_what_a_scripted_model_does(icl_eval_comm
     assert set(cells) == {None, 1, 2}
     assert cells[None]["results"]["qa"]["behaviour"] == analysis["behaviour"]
     assert (cells[None]["results"]["qa"]["num_fewshot"], cells[1]["results"]["qa"]["num_fewshot"]) == (2, 1)
-    assert "room for fewer" not in outcome.out
-    assert "better a score is with a demonstration than without it (above zero it helps" in " ".join(
+    assert "fit fewer" not in outcome.out
+    assert "improvement of the score with a demonstration over the score without it (above zero it helps" in " ".join(
         outcome.out.split()
     )
     [line] = [line for line in outcome.out.splitlines() if "│ qa-pool-001" in line]

@@ -267,8 +267,8 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (
             ["num_fewshot=8"],
             f"task 'qa', question '{QUESTION}': a prompt of 550 tokens plus 4 new tokens is 298 too long "
-            "for the model's 256 positions; lower num_fewshot or max_new_tokens, or set overflow=drop to leave "
-            "demonstrations out",
+            "for the model's 256 positions; lower num_fewshot or max_new_tokens, or set overflow=drop to leave out "
+            "demonstrations",
         ),
         (
             ["likelihood=choices"],

@@ -15,7 +15,8 @@ from icl_eval.commands.tour.ways import (
     generate_in_stream,
     generate_one_by_one,
 )
-from icl_eval.models.loading import load_model, read_card
+from icl_eval.models.cards import read_card
+from icl_eval.models.loading import load_model
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 

@@ -225,7 +225,7 @@ def test_a_run_under_a_control_says_so_and_shows_the_changed_targets(icl_eval_co
         assert report["run"]["control"] == control
         [line] = (tmp_path / control / "samples_qa.jsonl").read_text(encoding="utf-8").splitlines()
         found[control] = json.loads(line)
-    assert "room for fewer" not in outcome.out
+    assert "fit fewer" not in outcome.out
     assert len({record["prompt_hash"] for record in found.values()}) == 4
     plain = [one["target"] for one in found["none"]["demonstrations"]]
     shuffled = [one["target"] for one in found["shuffled_targets"]["demonstrations"]]

@@ -49,7 +49,7 @@ class Meter:
             hook.remove()
 
     def _count(self, module: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-        """Count the tokens fed to a module. For a network with an encoder, count the decoder's tokens."""
+        """Count the tokens fed to a module; for an encoder-decoder network, those fed to its decoder."""
         of_decoder = module is self._network and self._network.config.is_encoder_decoder
         ids = inputs["decoder_input_ids" if of_decoder else "input_ids"]
         self.fed += int(ids.numel())

@@ -42,7 +42,7 @@ class AnswerScorer:
         Args:
             model: The model that scores the answers.
             generated_ids: All generated tokens.
-            question: The question, which has the right answer; None for a free prompt.
+            question: The question whose first reference is scored; None for a free prompt.
             settings: Generation settings that differ from the model's generation config.
         """
         self._model = model
