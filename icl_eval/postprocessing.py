@@ -1,13 +1,20 @@
 """Postprocessing: extracting the scored prediction from the raw completion."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import regex
 
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Family
 
 POSTPROCESSORS = Family(__name__, {"extract": "Extract", "first_line": "FirstLine", "strip": "Strip"})
+
+_MAX_SECONDS = 1.0
+"""The time limit of one match."""
 
 
 class Postprocessor(Protocol):
@@ -23,7 +30,7 @@ class Postprocessor(Protocol):
 
 @dataclass(frozen=True)
 class Strip:
-    """The completion without surrounding white space."""
+    """The completion without surrounding whitespace."""
 
     name = "strip"
 
@@ -43,23 +50,63 @@ class FirstLine:
         return text.strip().split("\n", 1)[0].strip()
 
 
+class BoundedRegex:
+    """A regular expression of a user's, with a time limit for each match: some take exponential time (`(a|aa)+$`)."""
+
+    def __init__(self, pattern: str) -> None:
+        """Compile a pattern in the syntax of Python's `re`.
+
+        Raises:
+            ValueError: If it is not a regular expression.
+        """
+        try:
+            re.compile(pattern)  # `regex` accepts more
+            self._compiled = regex.compile(pattern)
+        except (re.error, regex.error, OverflowError, RecursionError) as error:
+            raise ValueError(str(error)) from None
+        self.pattern = pattern
+
+    def extract(self, text: str) -> str | None:
+        """Return the first match, or its first group if the pattern has one; None if there is no match.
+
+        Raises:
+            ConfigError: If matching takes too long.
+        """
+        with self._limiting(text):
+            match = self._compiled.search(text, timeout=_MAX_SECONDS)
+        return None if match is None else match.group(1 if self._compiled.groups else 0) or ""
+
+    def remove_from(self, text: str) -> str:
+        """Return a text without the matches; raises ConfigError if matching takes too long."""
+        with self._limiting(text):
+            return str(self._compiled.sub("", text, timeout=_MAX_SECONDS))
+
+    @contextmanager
+    def _limiting(self, text: str) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise ConfigError(
+                f"the regular expression {self.pattern!r} takes more than {_MAX_SECONDS:g} s on a text of "
+                f"{len(text)} characters; simplify it"
+            ) from None
+
+
 @dataclass(frozen=True)
 class Extract:
     """The first match of a regular expression (its first group if it has one), else the whole completion."""
 
     pattern: str
-    _compiled: re.Pattern[str] = field(init=False, repr=False)
+    _regex: BoundedRegex = field(init=False, repr=False)
     name = "extract"
 
     def __post_init__(self) -> None:
         try:
-            object.__setattr__(self, "_compiled", re.compile(self.pattern))
-        except (re.error, OverflowError, RecursionError) as error:
+            object.__setattr__(self, "_regex", BoundedRegex(self.pattern))
+        except ValueError as error:
             raise ConfigError(f"pattern: {self.pattern!r}: {error}") from None
 
     def __call__(self, text: str) -> str:
         """Return the match, or the whole completion without one; stripped."""
-        match = self._compiled.search(text)
-        if match is None:
-            return text.strip()
-        return (match.group(1 if self._compiled.groups else 0) or "").strip()
+        match = self._regex.extract(text)
+        return (text if match is None else match).strip()

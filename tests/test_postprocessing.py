@@ -3,7 +3,7 @@ import pytest
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.errors import ConfigError
-from icl_eval.postprocessing import Extract, FirstLine, Strip
+from icl_eval.postprocessing import BoundedRegex, Extract, FirstLine, Strip
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,12 @@ def test_a_pattern_that_is_too_much_for_the_library_is_one_sentence(pattern):
 def test_shipped_postprocessing_is_applied_by_the_plan(options, prediction, compose):
     [plan] = build_evaluation(ComposedConfig(compose("task=[math]", *options))).plans
     assert plan.postprocess(" so\nthe answer is 42. ") == prediction
+
+
+def test_a_regular_expression_that_takes_exponential_time_is_stopped(monkeypatch):
+    monkeypatch.setattr("icl_eval.postprocessing._MAX_SECONDS", 0.05)
+    sentence = r"the regular expression '\(a\|aa\)\+\$' takes more than 0.05 s on a text of 41 characters"
+    with pytest.raises(ConfigError, match=sentence):
+        Extract(pattern="(a|aa)+$")("a" * 40 + "b")
+    with pytest.raises(ConfigError, match=sentence):
+        BoundedRegex("(a|aa)+$").remove_from("a" * 40 + "b")

@@ -1,6 +1,6 @@
-"""Analysis: what a sweep's cells say together, computed from their records alone.
+"""Joint analysis of a sweep's cells, computed from their records alone.
 
-Which analysis applies follows from which options vary from cell to cell: see `icl_eval.analysis.designs`.
+The options that vary from cell to cell determine which analyses apply: see `icl_eval.analysis.designs`.
 """
 
 from icl_eval.analysis.designs import SweepCell

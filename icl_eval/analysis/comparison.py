@@ -1,4 +1,4 @@
-"""Comparison: finished runs against a baseline, question by question, from their records alone."""
+"""Compare finished runs with a baseline, question by question, from their records alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -46,24 +46,24 @@ class Difference:
     difference: float
     """`score` minus `baseline_score`."""
     ci95: tuple[float, float] | None
-    """Over questions: Bonett and Price's where every question is right or wrong, else percentiles of the paired
-    bootstrap; None for a metric whose statistics do not add up."""
+    """Interval over questions: Bonett and Price's if every question is right or wrong, otherwise percentiles of the
+    paired bootstrap. None for a metric whose statistics cannot be summed over questions."""
     test: str | None
-    """`mcnemar` (exact) where every question is right or wrong, `sign_flip` where it has a value, and
-    `approximate_randomisation` for a score of the whole corpus; None where there is no interval either."""
+    """`mcnemar` (exact) if every question is right or wrong, `sign_flip` if each question has a value, and
+    `approximate_randomisation` for a corpus score. None if there is no interval."""
     p_value: float | None
     """Two-sided."""
     p_adjusted: float | None
-    """After Holm, for all tests of the comparison."""
+    """Holm-adjusted for all tests of the comparison."""
     better: tuple[str, ...]
-    """Ids of the questions with a better value of their own than in the baseline; where a question is right or wrong,
-    those that became right."""
+    """Ids of the questions whose value is better than in the baseline. If questions are right or wrong, those that
+    became right."""
     worse: tuple[str, ...]
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What `compare.json` holds."""
+    """The content of `compare.json`."""
 
     schema_version: int
     baseline: str
@@ -71,30 +71,30 @@ class Comparison:
     seed: int
     num_resamples: int
     left_out: tuple[str, ...]
-    """Tasks, and metrics such as `qa: token_f1`, that not all of the runs have."""
+    """Tasks, and metrics such as `qa: token_f1`, that are missing from at least one run."""
     differences: tuple[Difference, ...]
 
     @property
     def table(self) -> "pandas.DataFrame":
-        """The differences as a data frame: a row for each metric of each task of each run."""
+        """The differences as a data frame, with one row per run, task and metric."""
         return difference_table(self.differences).to_frame()
 
     def __repr__(self) -> str:
-        found = [f"{Path(each.run).name} {_describe(each)}" for each in self.differences]
-        return f"<Comparison with {self.baseline}: {list_names(found) or 'no metric in common'}>"
+        descriptions = [f"{Path(each.run).name} {_describe(each)}" for each in self.differences]
+        return f"<Comparison with {self.baseline}: {list_names(descriptions) or 'no metric in common'}>"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the table of differences."""
+        """Return the table of differences for display in a notebook."""
         return difference_table(self.differences).to_html()
 
 
-def _describe(found: Difference) -> str:
-    p_value = "" if found.p_adjusted is None else f" (adjusted p {format_p_value(found.p_adjusted)})"
-    return f"{found.task} {found.metric} {format_difference(found.difference)}{p_value}"
+def _describe(difference: Difference) -> str:
+    p_value = "" if difference.p_adjusted is None else f" (adjusted p {format_p_value(difference.p_adjusted)})"
+    return f"{difference.task} {difference.metric} {format_difference(difference.difference)}{p_value}"
 
 
 def difference_table(differences: Sequence[Difference]) -> PlainTable:
-    """Return a row for each difference, with how many questions became better and worse."""
+    """Return one row per difference, including the number of questions that became better and worse."""
     return PlainTable(
         "differences",
         (
@@ -113,30 +113,30 @@ def difference_table(differences: Sequence[Difference]) -> PlainTable:
 
 
 def compare_runs(runs: Sequence[Run], seed: int = 0, num_resamples: int = 10_000) -> Comparison:
-    """Compare runs with the first of them.
+    """Compare runs with the first one.
 
     Args:
-        runs: Two or more, about the same data and questions.
-        seed: Of everything that is drawn.
-        num_resamples: How many corpora are drawn for an interval, how many exchanges for a test.
+        runs: Two or more runs on the same data and questions.
+        seed: Seed of the resampling.
+        num_resamples: Number of resampled corpora per interval and of random exchanges per test.
 
     Raises:
-        DataError: When runs cannot be compared (other data, other questions or references, another metric), or records
-            are missing.
+        DataError: When the runs cannot be compared because their data, questions, references or metrics differ, or
+            when records are missing.
     """
     baseline, *others = runs
     tasks = tuple(task for task in baseline.report.results if all(task in run.report.results for run in others))
     if not tasks:
-        raise DataError(f"{baseline.folder}: no task that the others have too; there is nothing to compare")
+        raise DataError(f"{baseline.folder}: has no task in common with the other runs, so nothing can be compared")
     for other in others:
         for task in tasks:
             _require_same_questions(baseline, other, task)
-    known = {(found.task, found.metric): found for found in measure(baseline, tasks)}
+    known = {(measured.task, measured.metric): measured for measured in measure(baseline, tasks)}
     differences = [
-        _compare(str(other.folder), known[found.task, found.metric], found, seed, num_resamples)
+        _compare(str(other.folder), known[measured.task, measured.metric], measured, seed, num_resamples)
         for other in others
-        for found in measure(other, tasks)
-        if (found.task, found.metric) in known
+        for measured in measure(other, tasks)
+        if (measured.task, measured.metric) in known
     ]
     return Comparison(
         schema_version=SCHEMA_VERSION,
@@ -144,13 +144,13 @@ def compare_runs(runs: Sequence[Run], seed: int = 0, num_resamples: int = 10_000
         runs=tuple(str(other.folder) for other in others),
         seed=seed,
         num_resamples=num_resamples,
-        left_out=_left_out(runs, tasks),
-        differences=_adjusted(differences),
+        left_out=_find_left_out(runs, tasks),
+        differences=_adjust(differences),
     )
 
 
-def _left_out(runs: Sequence[Run], tasks: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of what only some of the runs have."""
+def _find_left_out(runs: Sequence[Run], tasks: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the tasks and metrics that only some of the runs have."""
     everything = dict.fromkeys(task for run in runs for task in run.report.results)
     missing = [task for task in everything if task not in tasks]
     for task in tasks:
@@ -164,43 +164,43 @@ def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
     before, after = ({record.example_id: record for record in run.records(task)} for run in (baseline, other))
     if differing := sorted(before.keys() ^ after.keys()):
         raise DataError(
-            f"{other.folder}: task '{task}' has other questions than in {baseline.folder}: "
-            f"{len(after)} and {len(before)}, and {differing[0]!r} is only in one of them"
+            f"{other.folder}: the questions of task '{task}' differ from those in {baseline.folder}: "
+            f"{len(after)} and {len(before)} questions, and {differing[0]!r} is in only one of the runs"
         )
     for example_id, record in before.items():
         if record.asked != after[example_id].asked:
             raise DataError(
-                f"{other.folder}: task '{task}' asks {example_id!r} otherwise than in {baseline.folder}: "
+                f"{other.folder}: question {example_id!r} of task '{task}' differs from the one in {baseline.folder}: "
                 f"{_first_difference(record, after[example_id])}"
             )
     data = [run.report.provenance.datasets[task] for run in (baseline, other)]
     if data[0] != data[1]:
-        raise DataError(f"{other.folder}: task '{task}' has another pool or other examples than in {baseline.folder}")
+        raise DataError(f"{other.folder}: the pool or the examples of task '{task}' differ from {baseline.folder}")
     metrics = [run.report.results[task].metrics for run in (baseline, other)]
     for name in metrics[0].keys() & metrics[1].keys():
         if _options(metrics[0][name]) != _options(metrics[1][name]):
             raise DataError(
-                f"{other.folder}: {name} of task '{task}' has other options than in {baseline.folder}: "
+                f"{other.folder}: the options of {name} of task '{task}' differ from those in {baseline.folder}: "
                 f"{metrics[1][name].signature} and {metrics[0][name].signature}"
             )
 
 
-def _options(found: MetricResult) -> list[str]:
-    """Return the options of a metric. What version scored a run is none: `measure` scores all of them again."""
-    return [option for option in found.signature.split("|") if not option.startswith("version:")]
+def _options(result: MetricResult) -> list[str]:
+    """Return the options of a metric without its version, since `measure` scores all runs again."""
+    return [option for option in result.signature.split("|") if not option.startswith("version:")]
 
 
 def _first_difference(before: Record, after: Record) -> str:
-    """Return which part of a question two records disagree on, and what each has."""
+    """Describe the first part of a question on which two records disagree, with both values."""
     parts = [{"references": list(record.targets), **record.doc} for record in (after, before)]
     name = next(name for name in {**parts[0], **parts[1]} if parts[0].get(name) != parts[1].get(name))
-    found = [repr(part[name]) if name in part else "none" for part in parts]
-    return f"{name}: {' and '.join(text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}…' for text in found)}"
+    values = [repr(part[name]) if name in part else "none" for part in parts]
+    return f"{name}: {' and '.join(text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}…' for text in values)}"
 
 
 def _compare(name: str, baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Difference:
-    tested = _test(baseline, other, seed, num_resamples)
-    better, worse = _flipped(baseline, other)
+    result = _test(baseline, other, seed, num_resamples)
+    better, worse = _find_changed_questions(baseline, other)
     return Difference(
         run=name,
         task=other.task,
@@ -210,9 +210,9 @@ def _compare(name: str, baseline: Measurement, other: Measurement, seed: int, nu
         baseline_score=baseline.score,
         score=other.score,
         difference=other.score - baseline.score,
-        ci95=tested.ci95,
-        test=tested.test,
-        p_value=tested.p_value,
+        ci95=result.ci95,
+        test=result.test,
+        p_value=result.p_value,
         p_adjusted=None,
         better=better,
         worse=worse,
@@ -220,40 +220,40 @@ def _compare(name: str, baseline: Measurement, other: Measurement, seed: int, nu
 
 
 @dataclass(frozen=True)
-class _Tested:
-    """How sure a difference is."""
+class _TestResult:
+    """The result of a significance test of one difference."""
 
     test: str | None
     p_value: float | None
     ci95: tuple[float, float] | None
 
 
-def _test(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> _Tested:
+def _test(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> _TestResult:
     before, after = baseline.statistics, other.statistics
     num_examples = len(other.example_ids)
     if before.is_share and after.is_share:
         pairs = list(zip(before.per_example, after.per_example, strict=True))
         gained, lost = pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0))
-        return _Tested("mcnemar", mcnemar(gained, lost), share_difference_interval(gained, lost, num_examples))
+        return _TestResult("mcnemar", mcnemar(gained, lost), share_difference_interval(gained, lost, num_examples))
     if after.score_sums is None or num_examples < 2:
-        return _Tested(None, None, None)
+        return _TestResult(None, None, None)
     paired = Paired(before.rows, after.rows, after.score_sums)
     interval = bootstrap_difference(paired, seed, num_resamples)
     ends = (interval.low, interval.high)
     if after.is_mean:
         differences = np.array(after.per_example, np.float64) - np.array(before.per_example, np.float64)
-        return _Tested("sign_flip", sign_flip(differences, seed, num_resamples), ends)
-    return _Tested("approximate_randomisation", approximate_randomisation(paired, seed, num_resamples), ends)
+        return _TestResult("sign_flip", sign_flip(differences, seed, num_resamples), ends)
+    return _TestResult("approximate_randomisation", approximate_randomisation(paired, seed, num_resamples), ends)
 
 
-def _flipped(baseline: Measurement, other: Measurement) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _find_changed_questions(baseline: Measurement, other: Measurement) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the ids of the questions that became better, and of those that became worse."""
     before, after = baseline.own_values, other.own_values
     gains = {question: gain(before[question], after[question]) for question in after}
     return tuple(each for each in gains if gains[each] > 0), tuple(each for each in gains if gains[each] < 0)
 
 
-def _adjusted(differences: Sequence[Difference]) -> tuple[Difference, ...]:
-    p_values = [found.p_value for found in differences if found.p_value is not None]
+def _adjust(differences: Sequence[Difference]) -> tuple[Difference, ...]:
+    p_values = [each.p_value for each in differences if each.p_value is not None]
     adjusted = iter(holm(p_values))
-    return tuple(found if found.p_value is None else replace(found, p_adjusted=next(adjusted)) for found in differences)
+    return tuple(each if each.p_value is None else replace(each, p_adjusted=next(adjusted)) for each in differences)

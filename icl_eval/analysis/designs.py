@@ -1,10 +1,10 @@
-"""Designs: which options vary in a sweep, and which of its cells belong together.
+"""Experimental designs: which options vary in a sweep, and which of its cells form a group.
 
-Options fall into three kinds, and each analysis looks at them in its own way:
+Options fall into three kinds, which each analysis treats in its own way:
 
-- drawn: seeds. Nobody means anything by their values, so cells that differ only in them are repetitions.
-- incidental: wording and order. Somebody chose them, but a finding should not hinge on the choice.
-- conditions: everything else (model, number of demonstrations, control …). They are what is being studied.
+- drawn: seeds. Their values carry no meaning, so cells that differ only in seeds are repetitions.
+- incidental: wording and order. They are chosen, but a finding should not depend on the choice.
+- conditions: all other options (model, number of demonstrations, control …). They are the subject of the study.
 """
 
 from collections import defaultdict
@@ -24,7 +24,7 @@ class SweepCell:
     """One metric of one task in one cell of a sweep."""
 
     options: Mapping[str, str]
-    """The overrides in which cells of the sweep differ, by key."""
+    """The overrides that vary between cells of the sweep, by key."""
     measurement: Measurement
 
 
@@ -35,13 +35,14 @@ class CellGroup:
     conditions: Mapping[str, str]
     """The values of all other options that vary in the sweep."""
     where: str
-    """The task and these values, for messages."""
+    """The task and the conditions, for messages."""
     options: tuple[str, ...]
-    """In which the cells may differ."""
+    """The options that may differ between the cells."""
     cells: tuple[SweepCell, ...]
-    """Those that set all of these options: sweeps that share a folder need not set the same."""
+    """The cells that set all of `options`. Sweeps that share a folder may set different ones."""
     gap: str | None
-    """How many do not, and what they lack; None where there are none."""
+    """A sentence about the cells that were left out because they do not set all of `options`; None if there are
+    none."""
 
 
 def is_drawn(option: str) -> bool:
@@ -50,15 +51,15 @@ def is_drawn(option: str) -> bool:
 
 
 def is_incidental(option: str) -> bool:
-    """Return whether an option is a seed, an order, or any part of the wording."""
+    """Return whether an option is a seed, an order, or part of the wording."""
     return is_drawn(option) or option in _INCIDENTAL or option.startswith("template.")
 
 
 def nesting(options: Collection[str]) -> tuple[str, str] | None:
-    """Return the option whose draws are made anew within each draw of another one, and that one; None for none.
+    """Return the option that is drawn anew within each draw of another one, and that other one; None if there is none.
 
-    The second random order of one draw of demonstrations has nothing to do with that of another draw: they hold
-    other demonstrations.
+    The second random order of one draw of demonstrations is unrelated to the second order of another draw, because
+    the demonstrations differ.
     """
     hosts = [option for option in _SELECTION_SEEDS if option in options]
     return (_ORDER_SEED, hosts[0]) if _ORDER_SEED in options and hosts else None
@@ -69,7 +70,7 @@ def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[
 
     Args:
         cells: Cells with the same task and metric.
-        is_inside: Says of an option whether it may differ within a group.
+        is_inside: Returns whether an option may differ within a group.
     """
     groups: defaultdict[tuple[tuple[str, str], ...], list[SweepCell]] = defaultdict(list)
     for cell in cells:
@@ -86,5 +87,7 @@ def _group(conditions: Mapping[str, str], members: Sequence[SweepCell], is_insid
     if len(whole) < len(members):
         missing = [key for key in options if any(key not in cell.options for cell in members)]
         left_out = len(members) - len(whole)
-        gap = f"{left_out} of {count_noun(len(members), 'cell')} left out, for want of {' and '.join(missing)}"
+        gap = (
+            f"{left_out} of {count_noun(len(members), 'cell')} left out because they do not set {' and '.join(missing)}"
+        )
     return CellGroup(conditions, where, tuple(options), whole, gap)

@@ -1,8 +1,8 @@
-"""Influence: what each demonstration adds, found by leaving it out.
+"""Leave-one-out influence: what each demonstration adds to a score.
 
-The cells of a sweep over `leave_out` show the same demonstrations but one, to the same questions. What a
-demonstration adds to a score is the score with it minus the score without it; which questions it helps and hurts is
-told by the questions' own values.
+The cells of a sweep over `leave_out` ask the same questions, each with one of the demonstrations left out. The
+influence of a demonstration is the score with it minus the score without it. The values of individual questions show
+which questions it helps and which it hurts.
 """
 
 from collections import defaultdict
@@ -24,65 +24,66 @@ LEAVE_OUT = "leave_out"
 
 @dataclass(frozen=True)
 class Effect:
-    """What one demonstration adds to one measure, over the questions that it was shown to."""
+    """The effect of one demonstration on one measure, over the questions whose prompts include it."""
 
     n: int
     mean: float
-    """Of the differences, in units of the measure; above zero where it helps, also when lower values are better. A
-    corpus score such as BLEU is taken apart by the jackknife (`icl_eval.metrics.intervals.pseudo_values`)."""
+    """Mean difference, in units of the measure. It is positive if the demonstration helps, also when lower values are
+    better. A corpus score such as BLEU is decomposed by the jackknife (`icl_eval.metrics.intervals.pseudo_values`)."""
     ci95: tuple[float, float] | None
-    """Where the mean would lie over another sample of questions: Bonett and Price's interval where every question is
-    right or wrong, else Student's; None for a single question."""
+    """Interval of the mean over samples of questions: Bonett and Price's if every question is right or wrong,
+    otherwise Student's t. None for a single question."""
     helped: Mapping[str, float]
-    """Questions that do better with it by their own value (BLEU: sentence BLEU), the largest difference first."""
+    """Differences of the questions whose value (BLEU: sentence BLEU) is better with it, largest first."""
     hurt: Mapping[str, float]
-    """Questions that do worse with it, the largest difference first."""
+    """Differences of the questions whose value is worse with it, largest first."""
 
 
 @dataclass(frozen=True)
 class Influence:
-    """What one demonstration adds."""
+    """The effects of one demonstration."""
 
     id: str
     target: str | None
-    """As it was shown."""
+    """The answer as shown in the prompt."""
     effects: Mapping[str, Effect]
-    """By measure."""
+    """Effects by measure."""
 
 
 @dataclass(frozen=True)
 class InfluenceAnalysis:
-    """One task, with all demonstrations and with one left out at a time."""
+    """The influence of each demonstration on one task."""
 
     task: str
     conditions: Mapping[str, str]
-    """The values of the sweep's other options, where there are any: there is an analysis for each."""
+    """Values of the other options that vary in the sweep. Each combination has its own analysis."""
     demonstrations: tuple[Influence, ...]
-    """In the order in which they were left out: by rank."""
+    """Influences ordered by the rank of the demonstration."""
     behaviour: Behaviour | None
-    """With all of them."""
+    """Copying behaviour with all demonstrations in the prompt."""
 
 
 @dataclass(frozen=True)
 class Values:
-    """How one cell's questions did by one measure; larger values are better."""
+    """The values of one cell's questions under one measure; larger values are better."""
 
     parts: Mapping[str, float]
-    """By question, values whose mean is the score: for a corpus score pseudo-values, which all change with any."""
+    """Values by question, whose mean is the score. For a corpus score they are jackknife pseudo-values, each of which
+    depends on all questions."""
     own: Mapping[str, float | None]
-    """By question, its value on its own."""
+    """Values by question, each computed from that question alone."""
     is_share: bool
-    """Whether every question is right, 1, or wrong, 0."""
+    """Whether every question is either right (1) or wrong (0)."""
 
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What one cell's questions were shown, and how they did."""
+    """The demonstrations and values of the questions in one cell."""
 
     shown: Mapping[str, Sequence[ShownDemonstration]]
-    """By question."""
+    """Demonstrations in the prompt, by question."""
     values: Mapping[str, Values]
-    """By measure."""
+    """Values by measure."""
 
 
 def influence_analyses(
@@ -92,46 +93,52 @@ def influence_analyses(
 
     Args:
         runs: Finished runs, such as the cells of a sweep.
-        options: What sets each of them apart; see `icl_eval.runs.options`.
+        options: For each run, the options that distinguish it; see `icl_eval.runs.options`.
 
     Raises:
-        DataError: When records are missing or are not those of the report.
+        DataError: When records are missing or do not match the report.
     """
     analyses, notes = [], []
-    for conditions, members in _groups(runs, options):
+    for conditions, members in _group_runs(runs, options):
         without = sorted(
             (run for run in members if run.report.run.leave_out is not None),
             key=lambda run: run.report.run.leave_out or 0,
         )
         whole = [run for run in members if run.report.run.leave_out is None]
         if without and not whole:
-            notes.append("influence: no cell shows all demonstrations (leave_out=null)")
+            notes.append("influence: no cell has all demonstrations in its prompts (leave_out=null)")
         if not without or not whole:
             continue
         for task, result in whole[0].report.results.items():
-            found = influences(read_outcome(whole[0], task), [read_outcome(run, task) for run in without])
-            if not found:
-                notes.append(f"influence, {task}: no two prompts differ by one demonstration and nothing else")
-            analyses.append(InfluenceAnalysis(task, conditions, tuple(found), result.behaviour))
+            measured = influences(read_outcome(whole[0], task), [read_outcome(run, task) for run in without])
+            if not measured:
+                notes.append(f"influence, {task}: no two prompts differ by exactly one demonstration")
+            analyses.append(InfluenceAnalysis(task, conditions, tuple(measured), result.behaviour))
     return analyses, notes
 
 
 def influence_table(analyses: Sequence[InfluenceAnalysis]) -> PlainTable:
-    """Return a row for each measure of each demonstration."""
-    conditions = condition_keys(found.conditions for found in analyses)
+    """Return one row per demonstration and measure."""
+    conditions = condition_keys(analysis.conditions for analysis in analyses)
     rows: list[tuple[TableValue, ...]] = []
-    for found in analyses:
-        for demonstration in found.demonstrations:
+    for analysis in analyses:
+        for demonstration in analysis.demonstrations:
             for name, effect in demonstration.effects.items():
-                identity = (found.task, *(found.conditions.get(key) for key in conditions), demonstration.id, name)
+                varying = (analysis.conditions.get(key) for key in conditions)
+                identity = (analysis.task, *varying, demonstration.id, name)
                 counts = (len(effect.helped), len(effect.hurt))
                 rows.append((*identity, effect.n, effect.mean, *(effect.ci95 or (None, None)), *counts))
     numbers = ("n", "mean effect", "ci95 low", "ci95 high", "helped", "hurt")
     return PlainTable("influence", ("task", *conditions, "demonstration", "measure", *numbers), tuple(rows))
 
 
-def _groups(runs: Sequence[Run], options: Sequence[Mapping[str, str]]) -> Iterator[tuple[Mapping[str, str], list[Run]]]:
-    """Yield the runs that differ in nothing but `leave_out`, with the options that they share; none without it."""
+def _group_runs(
+    runs: Sequence[Run], options: Sequence[Mapping[str, str]]
+) -> Iterator[tuple[Mapping[str, str], list[Run]]]:
+    """Yield groups of runs that differ only in `leave_out`, with their shared options.
+
+    Yields nothing if no run sets `leave_out`.
+    """
     if all(run.report.run.leave_out is None for run in runs):
         return
     groups: defaultdict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
@@ -142,10 +149,10 @@ def _groups(runs: Sequence[Run], options: Sequence[Mapping[str, str]]) -> Iterat
 
 
 def read_outcome(run: Run, task: str) -> CellOutcome:
-    """Read what one task of a run showed, and each question's values: of metrics that have them, and of likelihood.
+    """Read the demonstrations of one task of a run, and the values of its questions under each metric that has them.
 
     Raises:
-        DataError: When records are missing or are not those of the report.
+        DataError: When records are missing or do not match the report.
     """
     values = {}
     for measured in measure(run, (task,)):
@@ -157,27 +164,27 @@ def read_outcome(run: Run, task: str) -> CellOutcome:
 
 
 def influences(whole: CellOutcome, without: Sequence[CellOutcome]) -> list[Influence]:
-    """Return what each demonstration adds, in the order in which the cells leave them out.
+    """Return the influence of each demonstration, in the order in which the cells leave them out.
 
-    Which one a cell leaves out is read from its records, question by question: questions may have demonstrations of
-    their own, and a prompt that was too long may have lost one in the first place.
+    The records tell, question by question, which demonstration a cell leaves out: each question may have its own
+    demonstrations, and a prompt that was too long may have lost one already.
     """
-    found: dict[str, list[tuple[str, CellOutcome]]] = {}  # by demonstration, questions and their answers without it
+    cells: dict[str, list[tuple[str, CellOutcome]]] = {}  # by demonstration: questions, and the cell without it
     targets: dict[str, str | None] = {}
     for cell in without:
         for question in whole.shown:
-            left_out = _left_out(whole, cell, question)
+            left_out = _find_left_out(whole, cell, question)
             if left_out is not None:
                 targets[left_out.id] = left_out.target
-                found.setdefault(left_out.id, []).append((question, cell))
-    return [Influence(name, targets[name], _effects(whole, pairs)) for name, pairs in found.items()]
+                cells.setdefault(left_out.id, []).append((question, cell))
+    return [Influence(name, targets[name], _measure_effects(whole, pairs)) for name, pairs in cells.items()]
 
 
-def _left_out(whole: CellOutcome, cell: CellOutcome, question: str) -> ShownDemonstration | None:
-    """Return the one demonstration by which the prompts differ.
+def _find_left_out(whole: CellOutcome, cell: CellOutcome, question: str) -> ShownDemonstration | None:
+    """Return the single demonstration by which two prompts differ.
 
-    None where they differ in another way: there was no room for it in the first place, or, when it is gone, there is
-    room for one that the whole prompt did not hold.
+    Returns None if they do not differ by exactly one: either the demonstration did not fit into the full prompt, or
+    leaving it out made room for one that the full prompt lacks.
     """
     kept = {one.id for one in cell.shown.get(question, ())}
     left_out = [one for one in whole.shown[question] if one.id not in kept]
@@ -185,8 +192,8 @@ def _left_out(whole: CellOutcome, cell: CellOutcome, question: str) -> ShownDemo
     return left_out[0] if question in cell.shown and is_subset and len(left_out) == 1 else None
 
 
-def _effects(whole: CellOutcome, pairs: Sequence[tuple[str, CellOutcome]]) -> dict[str, Effect]:
-    """Return what a demonstration adds to each measure, from questions and their answers without it."""
+def _measure_effects(whole: CellOutcome, pairs: Sequence[tuple[str, CellOutcome]]) -> dict[str, Effect]:
+    """Return the effect of a demonstration on each measure, from pairs of a question and the cell without it."""
     effects = {}
     for name, values in whole.values.items():
         known = [
@@ -195,12 +202,12 @@ def _effects(whole: CellOutcome, pairs: Sequence[tuple[str, CellOutcome]]) -> di
             if question in values.parts and name in cell.values and question in cell.values[name].parts
         ]
         if known:
-            effects[name] = _effect(known)
+            effects[name] = _measure_effect(known)
     return effects
 
 
-def _effect(pairs: Sequence[tuple[str, Values, Values]]) -> Effect:
-    """Return an effect from questions, each with its cells' values with and without a demonstration."""
+def _measure_effect(pairs: Sequence[tuple[str, Values, Values]]) -> Effect:
+    """Return the effect of a demonstration from questions and the values of the cells with and without it."""
     differences = np.array([after.parts[question] - before.parts[question] for question, after, before in pairs])
     gains = {question: gain(before.own.get(question), after.own.get(question)) for question, after, before in pairs}
     falling = sorted(gains, key=lambda question: -gains[question])

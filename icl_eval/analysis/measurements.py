@@ -1,8 +1,8 @@
-"""Measurements: a finished run's metrics computed again from its records, question by question.
+"""Recompute the metrics of a finished run from its records, question by question.
 
-A report holds a metric's score; whoever compares runs, or asks where their spread comes from, needs the statistics
-behind it. They come from the records and from the options in the report, and never from a model. A metric from
-elsewhere has the score that the report says.
+A report holds only the score of a metric. Comparisons and analyses of variance need the statistics behind it, which
+are recomputed from the records and the options in the report, without a model. For a metric defined outside this
+package, the score in the report is used.
 """
 
 import math
@@ -20,21 +20,21 @@ from icl_eval.runs.reports import MetricResult
 
 
 def gain(before: float | None, after: float | None) -> float:
-    """Return by how much a question's own value rose; 0 without values, and where only rounding sets them apart."""
+    """Return the increase in a question's value; 0 if a value is missing or the difference is only rounding error."""
     if before is None or after is None or math.isclose(before, after, rel_tol=1e-9, abs_tol=1e-9):
         return 0.0
     return after - before
 
 
 def measure(run: Run, tasks: tuple[str, ...] | None = None) -> list[Measurement]:
-    """Compute the metrics of a run's tasks again, with the questions sorted by their ids.
+    """Recompute the metrics of a run's tasks, with the questions sorted by id.
 
     Args:
         run: A finished run.
-        tasks: Only these of its tasks; None for all.
+        tasks: The tasks to measure; None for all of them.
 
     Raises:
-        DataError: When records are missing, or do not give the score that the report holds, or a metric of the report
+        DataError: When records are missing or do not reproduce the score in the report, or when a metric of the report
             cannot be built.
     """
     chosen = tuple(run.report.results) if tasks is None else tasks
@@ -44,27 +44,27 @@ def measure(run: Run, tasks: tuple[str, ...] | None = None) -> list[Measurement]
 def _measure_task(run: Run, task: str) -> list[Measurement]:
     records = sorted(run.records(task), key=lambda record: record.example_id)
     scores = run.report.results[task].metrics
-    known = [metric for metric in _build_metrics(run, task) if metric.name in scores]  # none without completions
-    found = measure_records(task, records, known)
-    measured = {measurement.metric for measurement in found}
+    known = [metric for metric in _build_metrics(run, task) if metric.name in scores]  # empty without completions
+    measurements = measure_records(task, records, known)
+    measured = {measurement.metric for measurement in measurements}
     ids = tuple(record.example_id for record in records)
-    found += [
-        Measurement(task, name, result.higher_is_better, ids, _recorded(result, len(ids)))
+    measurements += [
+        Measurement(task, name, result.higher_is_better, ids, _read_reported_score(result, len(ids)))
         for name, result in scores.items()
         if name not in measured
     ]
-    for measurement in found:
+    for measurement in measurements:
         expected = scores[measurement.metric].score
         if not np.isclose(measurement.score, expected, rtol=1e-9, atol=1e-9):
             raise DataError(
-                f"{run.folder}: the records of task '{task}' give {measurement.metric}={measurement.score:.6g}, the "
-                f"report says {expected:.6g}; score them again by running the same command"
+                f"{run.folder}: the records of task '{task}' give {measurement.metric}={measurement.score:.6g}, but "
+                f"the report says {expected:.6g}; run the same command again to rescore them"
             )
-    return found
+    return measurements
 
 
-def _recorded(result: MetricResult, num_examples: int) -> Statistics:
-    """Return what a report says of a metric from elsewhere, whose code is not run again."""
+def _read_reported_score(result: MetricResult, num_examples: int) -> Statistics:
+    """Return the reported score of a metric defined outside this package, whose code is not run again."""
     return Statistics(
         value=result.score,
         rows=np.empty((num_examples, 0)),
@@ -75,7 +75,7 @@ def _recorded(result: MetricResult, num_examples: int) -> Statistics:
 
 
 def _build_metrics(run: Run, task: str) -> list[Metric]:
-    """Build the metrics of ours that scored a task, from the configuration in a run's report."""
+    """Build the built-in metrics that scored a task, from the configuration in the run's report."""
     config, where = run.report.provenance.config, f"{run.folder / REPORT_FILE}: provenance.config"
     key, options = "metrics", config.get("metrics")
     if not options:
@@ -89,7 +89,7 @@ def _build_metrics(run: Run, task: str) -> list[Metric]:
 
 
 def _find(config: Any, *names: str) -> Any:
-    """Return what a nested configuration holds; None where it does not have it."""
+    """Return a value of a nested configuration; None if it is missing."""
     for name in names:
         config = config.get(name) if isinstance(config, Mapping) else None
     return config

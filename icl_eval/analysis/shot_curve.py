@@ -1,4 +1,4 @@
-"""Shot curves: the score over the number of demonstrations, with a band over the draws of demonstrations."""
+"""Shot curves: the score as a function of the number of demonstrations, with a band over draws of demonstrations."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,50 +15,50 @@ _SHOTS = "num_fewshot"
 
 @dataclass(frozen=True)
 class ShotCurvePoint:
-    """All draws with one number of demonstrations."""
+    """The scores of all draws with the same number of demonstrations."""
 
     num_fewshot: int
     scores: Mapping[str, float]
-    """By draw, such as `seed=3`; one score where nothing was drawn twice."""
+    """Scores by draw, such as `seed=3`."""
     mean: float
-    """Of these scores."""
+    """Mean of the scores."""
     stdev: float | None
-    """Of one score over draws (n - 1); None for a single draw."""
+    """Standard deviation of the scores over draws (n - 1); None for a single draw."""
     ci95: tuple[float, float] | None
-    """Where the mean over all draws lies, on these questions: Student's interval; None for a single draw."""
+    """Student's t interval of the mean over all possible draws, on these questions; None for a single draw."""
     test_set_stderr: float | None
-    """Standard error of the mean over another sample of questions with these draws."""
+    """Standard error of the mean over samples of questions, with the draws fixed."""
 
     @property
     def test_set_reach(self) -> float | None:
-        """Half of the mean's 95 % interval over another sample of questions: 1.96 standard errors."""
+        """Half the width of the mean's 95 % interval over samples of questions: 1.96 standard errors."""
         return None if self.test_set_stderr is None else 1.96 * self.test_set_stderr
 
 
 @dataclass(frozen=True)
 class ShotCurve:
-    """One metric of one task over the number of demonstrations."""
+    """One metric of one task as a function of the number of demonstrations."""
 
     task: str
     metric: str
     higher_is_better: bool
     conditions: Mapping[str, str]
-    """The values of the sweep's other options, where there are any: there is a curve for each."""
+    """Values of the other options that vary in the sweep. Each combination has its own curve."""
     draws: tuple[str, ...]
-    """The options that are repetitions: seeds."""
+    """The seeds that vary between repetitions."""
     n: int
-    """Questions behind each score."""
+    """Number of questions behind each score."""
     points: tuple[ShotCurvePoint, ...]
-    """By rising number of demonstrations."""
+    """Points in ascending order of the number of demonstrations."""
 
 
 def shot_curves(cells: Sequence[SweepCell]) -> tuple[list[ShotCurve], list[str]]:
-    """Return a curve for each combination of the other options, and notes on cells that have no place in it.
+    """Return a curve for each combination of the other options, and notes on cells that were left out.
 
-    There is none where the number does not vary.
+    There is no curve where the number of demonstrations does not vary.
 
     Args:
-        cells: One metric of one task, on the same questions.
+        cells: Cells with the same task, metric and questions.
     """
     curves, notes = [], []
     for group in split(cells, lambda option: option == _SHOTS or is_drawn(option)):
@@ -87,7 +87,7 @@ def shot_curves(cells: Sequence[SweepCell]) -> tuple[list[ShotCurve], list[str]]
 
 
 def curve_table(curves: Sequence[ShotCurve]) -> PlainTable:
-    """Return a row for each point of each curve."""
+    """Return one row per point of each curve."""
     conditions = condition_keys(curve.conditions for curve in curves)
     rows = []
     for curve in curves:
@@ -111,10 +111,10 @@ def _point(number: int, cells: Sequence[SweepCell]) -> ShotCurvePoint:
         interval = (mean - reach, mean + reach)
         if cells[0].measurement.statistics.is_share:
             interval = (max(0.0, interval[0]), min(1.0, interval[1]))
-    return ShotCurvePoint(number, _by_draw(cells), mean, stdev, interval, _test_set_stderr(cells))
+    return ShotCurvePoint(number, _scores_by_draw(cells), mean, stdev, interval, _test_set_stderr(cells))
 
 
-def _by_draw(cells: Sequence[SweepCell]) -> dict[str, float]:
+def _scores_by_draw(cells: Sequence[SweepCell]) -> dict[str, float]:
     def draw(cell: SweepCell) -> str:
         return ",".join(f"{key}={value}" for key, value in cell.options.items() if is_drawn(key))
 
@@ -122,7 +122,7 @@ def _by_draw(cells: Sequence[SweepCell]) -> dict[str, float]:
 
 
 def _test_set_stderr(cells: Sequence[SweepCell]) -> float | None:
-    """Return the standard error over questions of the mean of all draws: a question's values are averaged first."""
+    """Return the standard error over questions of the mean of all draws, averaging each question over draws first."""
     values = [cell.measurement.values for cell in cells]
     known = [value for value in values if value is not None]
     if len(known) < len(values) or known[0].size < 2:

@@ -1,7 +1,7 @@
-"""Significance: whether two systems that answered the same questions differ by more than chance.
+"""Significance tests for two systems that answered the same questions.
 
-Statistics of questions add up (see `icl_eval.metrics.intervals`), so both systems' rows are put side by side and drawn,
-or exchanged, together: what makes a question hard for both of them is then no part of the difference.
+The statistics of questions can be summed (see `icl_eval.metrics.intervals`), so the rows of both systems are paired
+and resampled, or exchanged, together. The difficulty that a question has for both systems then cancels out.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,22 +19,22 @@ class Paired:
     """The statistics of two systems, question by question."""
 
     baseline: FloatArray
-    """One row a question, `[num_examples, num_statistics]`."""
+    """One row per question, `[num_examples, num_statistics]`."""
     other: FloatArray
-    """In the same order."""
+    """Rows of the other system in the same order."""
     score_sums: Callable[[FloatArray], FloatArray]
-    """Summed rows `[..., num_statistics]` to scores `[...]`, for both systems."""
+    """Converts summed rows `[..., num_statistics]` to scores `[...]`, for both systems."""
 
     def difference(self, baseline: FloatArray, other: FloatArray) -> FloatArray:
-        """Return by how much the other system's scores are greater, from both systems' summed rows."""
+        """Return the other system's scores minus the baseline's, from the summed rows of both."""
         differences: FloatArray = self.score_sums(other) - self.score_sums(baseline)
         return differences
 
 
 def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> Interval:
-    """Return the 95 % percentile interval of a difference over resampled questions, and its standard error.
+    """Return the 95 % percentile interval and the standard error of a difference over resampled questions.
 
-    Paired bootstrap resampling (Koehn, 2004, https://aclanthology.org/W04-3250).
+    This is paired bootstrap resampling (Koehn, 2004, https://aclanthology.org/W04-3250).
     """
     width = paired.baseline.shape[1]
     sums = resample_sums(np.hstack([paired.baseline, paired.other]), seed, num_resamples)
@@ -46,8 +46,8 @@ def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> Inter
 def share_difference_interval(num_gained: int, num_lost: int, num_examples: int) -> tuple[float, float]:
     """Return the 95 % interval of a difference between two shares of right answers to the same questions.
 
-    Bonett and Price's (2012, https://doi.org/10.3102/1076998611411915): Wald's with one question more gained and one
-    more lost, which keeps its level for few questions and for few that flip, where resampling does not.
+    This is Bonett and Price's interval (2012, https://doi.org/10.3102/1076998611411915): Wald's interval after adding
+    one gained and one lost question. Unlike resampling, it keeps its coverage when few questions are asked or few flip.
     """
     gained, lost = (num_gained + 1) / (num_examples + 2), (num_lost + 1) / (num_examples + 2)
     difference = gained - lost
@@ -58,11 +58,11 @@ def share_difference_interval(num_gained: int, num_lost: int, num_examples: int)
 def approximate_randomisation(paired: Paired, seed: int, num_resamples: int) -> float:
     """Return the two-sided p-value of a difference of corpus scores.
 
-    If the systems were alike, each question's two outputs might as well have been exchanged: how often does a random
-    exchange give a difference at least as large (Noreen, 1989; Riezler and Maxwell, 2005,
-    https://aclanthology.org/W05-0908)? The outputs as they are count as one of the exchanges.
+    If the systems are equally good, exchanging the two outputs of a question changes nothing. The p-value is the share
+    of random exchanges that give a difference at least as large (Noreen, 1989; Riezler and Maxwell, 2005,
+    https://aclanthology.org/W05-0908). The observed outputs count as one of the exchanges.
     """
-    order = np.lexsort(np.hstack([paired.baseline, paired.other]).T)  # the order of the questions must not matter
+    order = np.lexsort(np.hstack([paired.baseline, paired.other]).T)  # make the result independent of question order
     gained = (paired.other - paired.baseline)[order]
     baseline, other = paired.baseline.sum(axis=0), paired.other.sum(axis=0)
     observed = abs(float(paired.difference(baseline, other)))
@@ -78,10 +78,10 @@ def approximate_randomisation(paired: Paired, seed: int, num_resamples: int) -> 
 
 
 def sign_flip(differences: FloatArray, seed: int, num_resamples: int) -> float:
-    """Return the two-sided p-value of a mean difference: how often do random signs give one at least as large?
+    """Return the two-sided p-value of a mean difference: the share of random signs that give one at least as large.
 
-    Fisher's permutation test for pairs (1935), which is exact where there are no more than `num_resamples` ways to
-    set the signs. Questions without a difference carry no sign and are left out.
+    This is Fisher's permutation test for pairs (1935). It is exact if there are at most `num_resamples` ways to choose
+    the signs. Questions without a difference have no sign and are ignored.
     """
     from scipy.stats import permutation_test
 
@@ -101,9 +101,9 @@ def sign_flip(differences: FloatArray, seed: int, num_resamples: int) -> float:
 
 
 def mcnemar(num_gained: int, num_lost: int) -> float:
-    """Return the exact two-sided p-value of questions won against questions lost.
+    """Return the exact two-sided p-value of the numbers of questions gained and lost.
 
-    If the systems were alike, each question that only one of them got right would be a toss of a coin (McNemar, 1947,
+    If the systems are equally good, each question that only one of them gets right is a coin toss (McNemar, 1947,
     https://doi.org/10.1007/BF02295996).
     """
     from scipy.stats import binomtest
@@ -114,10 +114,10 @@ def mcnemar(num_gained: int, num_lost: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number, in the same order.
+    """Return p-values adjusted for multiple testing, in the same order.
 
-    The probability that any true null hypothesis is rejected stays below the level, whatever the tests have to do with
-    each other (Holm, 1979, https://www.jstor.org/stable/4615733).
+    The probability of rejecting any true null hypothesis stays below the level, however the tests depend on each other
+    (Holm, 1979, https://www.jstor.org/stable/4615733).
     """
     adjusted = [1.0] * len(p_values)
     highest = 0.0

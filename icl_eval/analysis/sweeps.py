@@ -1,4 +1,4 @@
-"""Sweeps: what a sweep's cells found, one by one and together, as `sweep.json` holds it."""
+"""The content of `sweep.json`: the results of a sweep's cells and their joint analysis."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -32,25 +32,25 @@ SCHEMA_VERSION: Literal[1] = 1
 
 @dataclass(frozen=True, repr=False)
 class SweepAnalysis:
-    """What a sweep's cells say together; an analysis that does not apply is empty."""
+    """The joint analysis of a sweep's cells; analyses that do not apply are empty."""
 
     shot_curves: tuple[ShotCurve, ...]
-    """Where `num_fewshot` varies."""
+    """Shot curves, if `num_fewshot` varies."""
     variance: tuple[VarianceAnalysis, ...]
-    """Where seeds, orders or wordings vary."""
+    """Analyses of variance, if seeds, orders or wordings vary."""
     notes: tuple[str, ...]
     """What could not be analysed, and why."""
     influence: tuple[InfluenceAnalysis, ...] = ()
-    """Where `leave_out` varies."""
+    """Influences of demonstrations, if `leave_out` varies."""
 
     @property
     def spreads(self) -> list[VarianceAnalysis]:
-        """The analyses of variance to show: beside a curve, the draws at each of its points are in its band already."""
-        return [found for found in self.variance if "num_fewshot" not in found.conditions]
+        """The analyses of variance to show. On a shot curve, the band shows the spread over draws already."""
+        return [analysis for analysis in self.variance if "num_fewshot" not in analysis.conditions]
 
     @property
     def tables(self) -> "dict[str, pandas.DataFrame]":
-        """What there is of `shot_curves`, `variance` and `influence`, as data frames."""
+        """The analyses that apply (of `shot_curves`, `variance` and `influence`) as data frames."""
         return {table.name: table.to_frame() for table in self.list_tables()}
 
     def list_tables(self) -> list[PlainTable]:
@@ -69,7 +69,7 @@ class SweepAnalysis:
         return f"<SweepAnalysis: {'; '.join([*tables, *self.notes]) or 'no analysis applies'}>"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the tables, and what could not be analysed."""
+        """Return the tables and the notes for display in a notebook."""
         tables = [f"<p>{table.name.replace('_', ' ')}</p>{table.to_html()}" for table in self.list_tables()]
         notes = [f"<p>{escape(note)}</p>" for note in self.notes]
         return "".join([*tables, *notes]) or "<p>no analysis applies</p>"
@@ -77,7 +77,7 @@ class SweepAnalysis:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep found."""
+    """A sweep's cells and their joint analysis."""
 
     schema_version: Literal[1]
     cells: tuple[Cell, ...]
@@ -88,54 +88,58 @@ _SWEEP = TypeAdapter(Sweep)
 
 
 def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
-    """Analyse finished runs together: the cells of a sweep, or any others.
+    """Analyse finished runs together, such as the cells of a sweep.
 
     Raises:
-        DataError: When records are missing or are not those of the report.
+        DataError: When records are missing or do not match the report.
     """
     options = find_varying_options([run.overrides for run in runs])
     curves: list[ShotCurve] = []
     variance: list[VarianceAnalysis] = []
     notes: list[str] = []
-    for (task, metric), members in _by_metric(runs, options).items():
+    for (task, metric), members in _group_by_metric(runs, options).items():
         if len({cell.measurement.example_ids for cell in members}) > 1:
             notes.append(f"{task}, {metric}: cells answered different questions and cannot be analysed together")
             continue
-        drawn, unfit = shot_curves(members)
-        curves += drawn
-        notes += unfit
-        found, unfit = variance_analyses(members)
-        variance += found
-        notes += unfit
-    influence, unfit = influence_analyses(runs, options)
-    notes += unfit
+        new_curves, new_notes = shot_curves(members)
+        curves += new_curves
+        notes += new_notes
+        new_variance, new_notes = variance_analyses(members)
+        variance += new_variance
+        notes += new_notes
+    influence, new_notes = influence_analyses(runs, options)
+    notes += new_notes
     return SweepAnalysis(tuple(curves), tuple(variance), tuple(dict.fromkeys(notes)), tuple(influence))
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> None:
-    """Write a sweep's file into its folder, at once or not at all; a cell has an error, or a run and results."""
+    """Write `sweep.json` atomically. Each cell has either an error, or a run and its results."""
     content = asdict(sweep)
     content["cells"] = [{key: value for key, value in cell.items() if value is not None} for cell in content["cells"]]
     write_json(content, folder / SWEEP_FILE)
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """Read what `write_sweep` wrote.
+    """Read a `sweep.json` written by `write_sweep`.
 
     Raises:
-        DataError: When it is none, or was written by another version.
+        DataError: When the file is not a sweep, or was written by another version.
     """
     path = folder / SWEEP_FILE
     try:
         return _SWEEP.validate_json(path.read_bytes())
     except ValidationError as error:
-        found = describe_mistake(error)
-        raise DataError(f"{path}: not a sweep of this version ({found}); the same command writes it again") from None
+        mistake = describe_mistake(error)
+        raise DataError(
+            f"{path}: not a sweep of this version ({mistake}); rerun the same command to rewrite it"
+        ) from None
 
 
-def _by_metric(runs: Sequence[Run], options: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], list[SweepCell]]:
-    found: defaultdict[tuple[str, str], list[SweepCell]] = defaultdict(list)
+def _group_by_metric(
+    runs: Sequence[Run], options: Sequence[Mapping[str, str]]
+) -> dict[tuple[str, str], list[SweepCell]]:
+    cells: defaultdict[tuple[str, str], list[SweepCell]] = defaultdict(list)
     for run, own in zip(runs, options, strict=True):
         for measurement in measure(run):
-            found[measurement.task, measurement.metric].append(SweepCell(own, measurement))
-    return dict(found)
+            cells[measurement.task, measurement.metric].append(SweepCell(own, measurement))
+    return dict(cells)

@@ -1,6 +1,6 @@
-"""Tables: what analyses say as columns and rows of plain values, whoever renders them.
+"""Tables of plain values, independent of how they are rendered.
 
-The terminal, a paper and a notebook show the same rows. Each analysis says itself what its table is:
+The terminal, exported files and notebooks show the same rows. Each analysis defines its own table:
 `shot_curve.curve_table`, `variance.variance_table`, `influence.influence_table`, `comparison.difference_table`.
 """
 
@@ -18,21 +18,21 @@ TableValue = str | float | int | None
 
 @dataclass(frozen=True)
 class PlainTable:
-    """A table with a name that its files can have."""
+    """A table with a name that can serve as a file name."""
 
     name: str
     columns: tuple[str, ...]
     rows: tuple[tuple[TableValue, ...], ...]
-    """Numbers are whole; None is a number that there is not."""
+    """Values at full precision; None marks a missing number."""
 
     @property
     def numeric(self) -> tuple[bool, ...]:
-        """Return for each column whether it holds numbers and nothing else."""
+        """Whether each column holds only numbers."""
         values = [[row[index] for row in self.rows if row[index] is not None] for index in range(len(self.columns))]
         return tuple(bool(column) and not any(isinstance(value, str) for value in column) for column in values)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return each row as its values by column."""
+        """Return each row as a dictionary by column."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     def to_frame(self) -> "pandas.DataFrame":
@@ -42,10 +42,10 @@ class PlainTable:
         return pandas.DataFrame(list(self.rows), columns=list(self.columns))
 
     def to_html(self) -> str:
-        """Return the table as a notebook shows it, with rounded numbers."""
+        """Return the table as HTML for a notebook, with rounded numbers."""
         return str(self.to_frame().to_html(index=False, float_format=format_score, na_rep=""))
 
 
 def condition_keys(conditions: Iterable[Mapping[str, str]]) -> list[str]:
-    """Return the options that need a column in a table of several analyses."""
+    """Return the option keys that need a column in a table of several analyses."""
     return list(dict.fromkeys(key for each in conditions for key in each))

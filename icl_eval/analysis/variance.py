@@ -1,12 +1,12 @@
-"""Variance: how much of the spread of a score each incidental option is responsible for, and the test set.
+"""Variance components: how much of a score's variance is due to each incidental option and to the test set.
 
-Every level of every factor (seed, order, template …) meets every other and the same questions, so a question's
-value is a sum of effects: one for each set of factors, and one for each such set together with the question. Their
-variances are estimated by setting mean squares to their expectations, factors and questions taken as random draws
-(balanced crossed random-effects design: Searle, Casella and McCulloch, 1992, Variance Components, chapter 4; an
-order is nested in the demonstrations that it orders; in generalizability theory a G study, Brennan, 2001). A score
-is a mean over n questions, so effects that involve the question count by one n-th: they are the sampling error of
-the test set.
+Every level of each factor (seed, order, template …) is crossed with every level of the others and with the same
+questions. The value of a question is therefore a sum of effects: one for each set of factors, and one for each such set
+together with the question. The variances of these effects are estimated by equating mean squares to their
+expectations, with factors and questions as random effects. This is a balanced crossed random-effects design (Searle,
+Casella and McCulloch, 1992, Variance Components, chapter 4), in which an order is nested in the demonstrations that it
+orders; generalizability theory calls it a G study (Brennan, 2001). A score is a mean over n questions, so effects that
+involve the question are divided by n: they are the sampling error of the test set.
 """
 
 from collections import defaultdict
@@ -24,26 +24,26 @@ from icl_eval.metrics.intervals import ROUNDING, FloatArray, spread
 QUESTIONS = "questions"
 TEST_SET = "test set"
 JOINED = " × "
-"""Between the names of options that act together."""
+"""Separator between the names of interacting options."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """What one factor, or several of them acting together, add to the variance of a score."""
+    """The contribution of one factor, or of an interaction of factors, to the variance of a score."""
 
     factors: tuple[str, ...]
-    """`("seed",)`; `("seed", "template")` for what only their combination explains; with `questions` among them,
-    what another sample of questions would change. Orders are drawn within draws of demonstrations, so what depends on
-    both is the order's."""
+    """`("seed",)` for a main effect, `("seed", "template")` for an interaction. With `questions` among them, the
+    component is the part that would change with another sample of questions. Orders are drawn within draws of
+    demonstrations, so an effect that depends on both is attributed to the order."""
     variance: float
-    """In squared units of the score; an estimate below zero counts as 0."""
+    """Variance in squared units of the score; a negative estimate counts as 0."""
     share: float
-    """Of the sum of all components."""
+    """Share of the sum of all components."""
     estimate: float
-    """The estimate before it was cut at zero."""
+    """The estimate before clipping at zero."""
     p_value: float | None
-    """How probable differences as large as these would be if this component were zero, whatever larger effects with
-    questions, other factors or orders within it there are: see `icl_eval.analysis.quasi_f`. None for components with
+    """Probability of differences at least this large if the component were zero, allowing for larger effects that
+    involve questions, other factors or nested orders: see `icl_eval.analysis.quasi_f`. None for components with
     questions."""
 
 
@@ -57,33 +57,33 @@ class CellScore:
 
 @dataclass(frozen=True)
 class VarianceAnalysis:
-    """The spread of one metric of one task over a crossed design."""
+    """The variance of one metric of one task over a crossed design."""
 
     task: str
     metric: str
     higher_is_better: bool
     conditions: Mapping[str, str]
-    """The values of the sweep's other options, where there are any: there is an analysis for each."""
+    """Values of the other options that vary in the sweep. Each combination has its own analysis."""
     factors: Mapping[str, tuple[str, ...]]
-    """By factor, its levels."""
+    """Levels by factor."""
     n: int
-    """Questions behind each score."""
+    """Number of questions behind each score."""
     mean: float
-    """Over all cells."""
+    """Mean score over all cells."""
     stdev: float
-    """Of the cells' scores (n - 1)."""
+    """Standard deviation of the cells' scores (n - 1)."""
     worst: CellScore
     best: CellScore
     test_set_stderr: float
-    """Standard error of one score over another sample of questions: root mean square over cells."""
+    """Standard error of a single score over samples of questions: the root mean square over cells."""
     components: tuple[Component, ...]
-    """Factors alone, then their interactions, then the same with the questions."""
+    """Main effects of the factors, then their interactions, then the same together with the questions."""
     level_means: Mapping[str, Mapping[str, float]]
-    """By factor and level, the mean score over everything else."""
+    """Mean score by factor and level, averaged over everything else."""
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of each option, of options together, and of all that involves the questions, as `TEST_SET`."""
+        """Shares of each option, of each interaction, and of everything that involves the questions (`TEST_SET`)."""
         shares: dict[str, float] = {}
         for component in self.components:
             label = TEST_SET if QUESTIONS in component.factors else JOINED.join(component.factors)
@@ -95,7 +95,7 @@ def variance_analyses(cells: Sequence[SweepCell]) -> tuple[list[VarianceAnalysis
     """Return an analysis for each combination of the sweep's conditions, and notes on what could not be analysed.
 
     Args:
-        cells: One metric of one task, on the same questions.
+        cells: Cells with the same task, metric and questions.
     """
     analyses, notes = [], []
     for group in split(cells, is_incidental):
@@ -105,9 +105,9 @@ def variance_analyses(cells: Sequence[SweepCell]) -> tuple[list[VarianceAnalysis
         factors = {key: values for key, values in levels.items() if len(values) > 1}
         if not factors:
             continue
-        expected, found = prod(map(len, factors.values())), len(group.cells)
-        if found != expected:
-            notes.append(f"variance, {group.where}: {found} of {expected} combinations have a score; all are needed")
+        expected, count = prod(map(len, factors.values())), len(group.cells)
+        if count != expected:
+            notes.append(f"variance, {group.where}: {count} of {expected} combinations have a score; all are needed")
             continue
         values = _values(group.cells, factors)
         if values is not None:
@@ -116,32 +116,32 @@ def variance_analyses(cells: Sequence[SweepCell]) -> tuple[list[VarianceAnalysis
 
 
 def variance_table(analyses: Sequence[VarianceAnalysis]) -> PlainTable:
-    """Return a row for each component of each analysis."""
-    conditions = condition_keys(found.conditions for found in analyses)
+    """Return one row per component of each analysis."""
+    conditions = condition_keys(analysis.conditions for analysis in analyses)
     rows = [
         (
-            *(found.task, found.metric, *(found.conditions.get(key) for key in conditions)),
+            *(analysis.task, analysis.metric, *(analysis.conditions.get(key) for key in conditions)),
             *(JOINED.join(each.factors), each.variance**0.5, each.share, each.p_value),
         )
-        for found in analyses
-        for each in found.components
+        for analysis in analyses
+        for each in analysis.components
     ]
     return PlainTable("variance", ("task", "metric", *conditions, "component", "stdev", "share", "p"), tuple(rows))
 
 
 def _values(cells: Sequence[SweepCell], factors: Mapping[str, tuple[str, ...]]) -> FloatArray | None:
-    """Return a value for each combination and question, `[levels, …, num_questions]`."""
+    """Return the value of each combination and question, `[levels, …, num_questions]`; None if a cell has no values."""
     shape = [len(levels) for levels in factors.values()]
     values = np.empty([*shape, len(cells[0].measurement.example_ids)])
     for cell in cells:
-        found = cell.measurement.values
-        if found is None or len(found) < 2:
+        own = cell.measurement.values
+        if own is None or len(own) < 2:
             return None
-        values[_place(cell, factors)] = found
+        values[_index(cell, factors)] = own
     return values
 
 
-def _place(cell: SweepCell, factors: Mapping[str, tuple[str, ...]]) -> tuple[int, ...]:
+def _index(cell: SweepCell, factors: Mapping[str, tuple[str, ...]]) -> tuple[int, ...]:
     return tuple(levels.index(cell.options[factor]) for factor, levels in factors.items())
 
 
@@ -181,13 +181,13 @@ def _analyse(
 def variance_components(
     values: FloatArray, factors: Sequence[str], nested: tuple[str, str] | None = None
 ) -> tuple[Component, ...]:
-    """Return the components of the variance of a score, which is a mean over the questions.
+    """Return the variance components of a score that is a mean over questions.
 
     Args:
-        values: One value a combination and question, `[levels of the first factor, …, num_questions]`.
-        factors: The names of all axes but the last.
-        nested: A factor whose levels are drawn anew within each level of another one, and that other one. What
-            depends on both is then an effect of the first alone.
+        values: One value per combination and question, `[levels of the first factor, …, num_questions]`.
+        factors: Names of all axes but the last.
+        nested: A factor whose levels are drawn anew within each level of its host, and the host. An effect that
+            depends on both is attributed to the nested factor alone.
     """
     names = [*factors, QUESTIONS]
     inside = Nested(*map(names.index, nested)) if nested else None
@@ -219,7 +219,7 @@ def _sum_of_squares(values: FloatArray, axes: Axes) -> SumOfSquares:
     effect = values.mean(axis=tuple(axis for axis in range(values.ndim) if axis not in axes), keepdims=True)
     for axis in axes:
         effect = effect - effect.mean(axis=axis, keepdims=True)
-    effect[np.abs(effect) < ROUNDING * np.abs(values).max()] = 0.0  # else noise would be tested against noise
+    effect[np.abs(effect) < ROUNDING * np.abs(values).max()] = 0.0  # rounding errors must not be tested as effects
     repetitions = values.size / effect.size
     return SumOfSquares(float(repetitions * (effect**2).sum()), prod(values.shape[axis] - 1 for axis in axes))
 
@@ -229,7 +229,7 @@ def _pool(effects: Sequence[SumOfSquares]) -> SumOfSquares:
 
 
 def _estimate(effects: Mapping[Axes, SumOfSquares], axes: Axes, shape: Sequence[int]) -> float:
-    """Solve for one variance: an expected mean square is the sum over all sets that hold its axes."""
+    """Solve for one variance: an expected mean square is a sum over all sets of axes that contain its own."""
     holding = [other for other in effects if set(axes) <= set(other)]
     signs = {other: 1 if (len(other) - len(axes)) % 2 == 0 else -1 for other in holding}
     signed = sum(sign * effects[other].mean_square for other, sign in signs.items())

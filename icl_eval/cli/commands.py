@@ -48,12 +48,12 @@ def evaluate(cfg: DictConfig) -> None:
     from icl_eval.commands.evaluate import evaluate_into
     from icl_eval.config.composing import describe_job
     from icl_eval.config.evaluations import build_evaluation
-    from icl_eval.reporting.output import finished
+    from icl_eval.reporting.output import ignore_closed_output
     from icl_eval.reporting.terminal import print_report
 
     composed = describe_job(cfg)
     run = evaluate_into(build_evaluation(composed), composed.folder)
-    with finished():
+    with ignore_closed_output():
         print_report(run)
 
 
@@ -99,12 +99,12 @@ def tour(cfg: DictConfig) -> None:
     """Complete one prompt with each decoding method, side by side."""
     from icl_eval.commands.tour.terminal_view import print_tour
     from icl_eval.commands.tour.tours import take_tour
-    from icl_eval.reporting.output import finished
+    from icl_eval.reporting.output import ignore_closed_output
 
     config = typed_config(cfg, TourConfig)
     folder = Path(HydraConfig.get().runtime.output_dir)
     taken = take_tour(config, folder)
-    with finished():
+    with ignore_closed_output():
         print_tour(taken, folder)
 
 

@@ -107,7 +107,7 @@ def finish_sweep(folder: Path) -> int:
     time, the second waits for the first.
     """
     from icl_eval.analysis.sweeps import SCHEMA_VERSION, Sweep, write_sweep
-    from icl_eval.reporting.output import finished
+    from icl_eval.reporting.output import ignore_closed_output
     from icl_eval.reporting.pages.sweep_page import write_sweep_page
     from icl_eval.reporting.tables import print_analysis
     from icl_eval.reporting.terminal import print_sweep
@@ -121,7 +121,7 @@ def finish_sweep(folder: Path) -> int:
     if has_crashed:
         say(analysis.notes[0])
         exit_codes.append(1)
-    with finished():
+    with ignore_closed_output():
         print_sweep(cells, folder)
         print_analysis(analysis)
     return min(exit_codes, default=0)  # 1, a failure, takes precedence over 2, a user's mistake

@@ -1,1 +1,1 @@
-"""What the first word of the command line can be, besides an evaluation."""
+"""The commands of the command line."""

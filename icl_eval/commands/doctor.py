@@ -1,8 +1,8 @@
-"""Doctor: whether a model gives the same tokens however it is run, measured on some prompts of a task.
+"""The command `icl-eval doctor`: checks whether a model generates the same tokens however it is run.
 
-Greedy search ought not to depend on batch size, cache or precision. In exact arithmetic it does not; in a computer
-each of them rounds differently, and where two tokens are nearly as likely, the choice can flip and everything
-after it with it. The table shows for this model how often that happens, and where first.
+In exact arithmetic, greedy search does not depend on batch size, cache or precision. In floating point, each of them
+rounds differently. Where two tokens are almost equally likely, the choice can flip, and everything after it changes.
+The table shows how often this happens for a model on some prompts of a task, and where it happens first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,39 +33,39 @@ _FASTER = "bfloat16"
 
 
 @dataclass(frozen=True)
-class WaysCompared:
-    """Two ways of running the same prompts."""
+class WayComparison:
+    """A comparison of two ways of running the same prompts."""
 
     name: str
     same: int
     total: int
     first_difference: str
-    """Example and position of the earliest token that differs; empty for none."""
+    """Example and position of the earliest token that differs; an empty string if no token differs."""
 
 
-def compare(name: str, first: Tokens, second: Tokens) -> WaysCompared:
-    """Compare two ways token by token."""
+def compare(name: str, first: Tokens, second: Tokens) -> WayComparison:
+    """Compare the completions of two ways of running the same prompts."""
     differences = sorted(
         (_first_difference(ids, second[example_id]), example_id)
         for example_id, ids in first.items()
         if ids != second[example_id]
     )
     shown = f"token {differences[0][0] + 1} of {differences[0][1]}" if differences else ""
-    return WaysCompared(name, len(first) - len(differences), len(first), shown)
+    return WayComparison(name, len(first) - len(differences), len(first), shown)
 
 
 def print_diagnosis(evaluation: Evaluation) -> None:
     """Run the prompts of the first task in several ways and print how often they agree.
 
     Raises:
-        UserError: When the evaluation itself would refuse, or is not of greedy search.
+        UserError: When the evaluation cannot be run, or does not use greedy search.
     """
     if evaluation.search.name != "greedy":
-        raise ConfigError(f"decoding={evaluation.search.name}: what the doctor compares is greedy search")
+        raise ConfigError(f"decoding={evaluation.search.name}: the doctor compares greedy search only; use greedy")
     prepared = prepare(evaluation)
     task, settings = prepared.tasks[0], prepared.conventions.settings
     if not task.plan.max_new_tokens:
-        raise ConfigError("max_new_tokens=0: tokens are compared, so some must be decoded")
+        raise ConfigError("max_new_tokens=0: the doctor compares generated tokens; must be 1 or more")
     other = evaluation.dtype if evaluation.dtype != _REFERENCE else _FASTER
     model = load_model(evaluation.model, _REFERENCE, evaluation.device)
     reference = _generate(model, task, settings)
@@ -75,9 +75,9 @@ def print_diagnosis(evaluation: Evaluation) -> None:
         model = load_model(evaluation.model, dtype, evaluation.device)
         alone, batched[dtype] = _decode(model, task, settings, 1), _decode(model, task, settings, None)
         if dtype == _REFERENCE:
-            # It knows no stop strings of a task.
-            ended = {name: ids[: len(alone[name])] for name, ids in reference.items()}
-            comparisons.append(compare(f"{dtype}: the library's generate, ours alone", ended, alone))
+            # The library's generate does not know the stop strings of a task.
+            truncated = {name: ids[: len(alone[name])] for name, ids in reference.items()}
+            comparisons.append(compare(f"{dtype}: transformers' generate, icl_eval alone", truncated, alone))
         without = _without_cache(model, task, settings, batched[dtype])
         comparisons.append(compare(f"{dtype}: alone, batched", alone, batched[dtype]))
         comparisons.append(compare(f"{dtype}: with cache, without", batched[dtype], without))
@@ -88,7 +88,7 @@ def print_diagnosis(evaluation: Evaluation) -> None:
     _print(comparisons, title, capabilities_of(model).splits(longest))
 
 
-def _print(comparisons: Sequence[WaysCompared], title: str, split: bool) -> None:
+def _print(comparisons: Sequence[WayComparison], title: str, split: bool) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("compared")
     table.add_column("same completions", justify="right")
@@ -99,8 +99,10 @@ def _print(comparisons: Sequence[WaysCompared], title: str, split: bool) -> None
         )
     console = open_console()
     console.print(table)
-    how = "is attended to in place" if split else "is copied for each row, as a window or the kind of attention demands"
-    console.print(f"A prefix shared by many prompts {how}.")
+    how = (
+        "stored once for all of them" if split else "copied for each of them, because of a window or the attention type"
+    )
+    console.print(f"The key/value cache of a prefix that prompts share is {how}.")
 
 
 def _decode(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any], batch_size: int | None) -> Tokens:
@@ -110,13 +112,13 @@ def _decode(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any
 
 
 def _generate(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any]) -> Tokens:
-    """Run the library's own greedy search, one prompt at a time."""
+    """Run the greedy search of transformers, one prompt at a time."""
     decoder = LibraryDecoder(model, {**Greedy().settings, **settings}, task.plan.max_new_tokens)
     return {prompt.prompt.example_id: decoder.generate(prompt) for prompt in task.prompts}
 
 
 def _without_cache(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any], chosen: Tokens) -> Tokens:
-    """Return what one forward pass over prompt and completion would choose at each position of the completion."""
+    """Return the tokens that one forward pass over prompt and completion predicts at the completion's positions."""
     rules = Rules(model.network, task.plan.max_new_tokens, {**Greedy().settings, **settings})
     tokens = {}
     for prompt in task.prompts:

@@ -1,4 +1,4 @@
-"""Evaluate: a run with its folder, its page and its progress bars."""
+"""Run an evaluation in a folder, with its page and progress bars."""
 
 from pathlib import Path
 
@@ -11,21 +11,21 @@ from icl_eval.runs.folders import Run
 
 
 def evaluate_into(evaluation: Evaluation, folder: Path, progress: bool = True) -> Run:
-    """Evaluate into a folder, and write the page.
+    """Run an evaluation, and write its results and its page into a folder.
 
     Args:
-        evaluation: What to run.
-        folder: Where its results go; it is created if need be.
-        progress: Whether to show how far the run is, on stderr or in the notebook.
+        evaluation: The evaluation to run.
+        folder: The folder for its results, created if necessary.
+        progress: Whether to show progress bars, on stderr or in the notebook.
 
     Raises:
-        ConfigError: When the folder cannot be made.
+        ConfigError: When the folder cannot be created.
         FingerprintMismatchError: When the folder holds records of another run, or is in use.
-        UserError: When something asked for is impossible.
+        UserError: When an option or the data are invalid.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot be used as a run's folder ({error.strerror})") from None
+        raise ConfigError(f"{folder}: cannot be created as the folder of a run ({error.strerror})") from None
     with ProgressBars(hidden=not progress) as bars:
         return Run(folder, run_evaluation(evaluation, folder, bars, write_run_page))

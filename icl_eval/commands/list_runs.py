@@ -1,4 +1,4 @@
-"""Listing: the command `icl-eval list`, a table of the runs in some folders."""
+"""The command `icl-eval list`: prints a table of the runs in some folders."""
 
 import logging
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ from icl_eval.runs.reports import read_failure
 logger = logging.getLogger(__name__)
 
 _MARKS = (REPORT_FILE, FAILURE_FILE, "fingerprint.json")
-"""What a run leaves at its end, when it fails, and at its beginning."""
+"""Files that a run writes when it finishes, when it fails, and when it starts."""
 
 
 def print_runs(roots: Sequence[Path]) -> None:
-    """Print a row for each task of each run in some folders and below them.
+    """Print one row per task of each run in some folders, searched recursively.
 
-    A run that cannot be read is left out, with a warning that names the file.
+    Runs that cannot be read are left out, with a warning that names the file.
 
     Raises:
-        DataError: When a folder does not exist or holds no run that can be read.
+        DataError: When a folder does not exist, or none of the folders holds a readable run.
     """
-    found = {folder: rows for folder in _run_folders(roots) if (rows := _rows(folder))}
-    if not found:
-        raise DataError(f"{', '.join(map(str, roots))}: no run in it")
-    table = Table(title=_counted(list(found)), title_justify="left")
+    rows_by_folder = {folder: rows for folder in _find_run_folders(roots) if (rows := _read_rows(folder))}
+    if not rows_by_folder:
+        raise DataError(f"{', '.join(map(str, roots))}: no run found")
+    table = Table(title=_title(list(rows_by_folder)), title_justify="left")
     for column in ("run", "model", "task"):
         table.add_column(column, overflow="fold")
     for column in ("k", "seed"):
@@ -40,49 +40,49 @@ def print_runs(roots: Sequence[Path]) -> None:
         table.add_column(column)
     table.add_column("score", justify="right")
     table.add_column("state")
-    for folder, rows in found.items():
+    for folder, rows in rows_by_folder.items():
         for row in rows:
             table.add_row(str(from_here(folder)), *row)
     open_console().print(table)
 
 
-def _run_folders(roots: Sequence[Path]) -> list[Path]:
+def _find_run_folders(roots: Sequence[Path]) -> list[Path]:
     for root in roots:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder")
     return sorted({path.parent for root in roots for mark in _MARKS for path in root.rglob(mark)})
 
 
-def _rows(folder: Path) -> list[list[str]]:
+def _read_rows(folder: Path) -> list[list[str]]:
     try:
-        return _finished(read_run(folder)) if (folder / REPORT_FILE).exists() else [_unfinished(folder)]
+        return _finished_rows(read_run(folder)) if (folder / REPORT_FILE).exists() else [_unfinished_row(folder)]
     except DataError as error:
         reason = str(error)
-    except Exception as error:  # what lies there may be of another program, and hold whatever YAML and JSON can
+    except Exception as error:  # the files may belong to another program and hold any YAML or JSON
         reason = f"{folder}: not a run ({join_lines(f'{type(error).__name__}: {error}')})"
     logger.warning("%s; left out", reason)
     return []
 
 
-def _counted(folders: Sequence[Path]) -> str:
+def _title(folders: Sequence[Path]) -> str:
     finished = sum((folder / REPORT_FILE).exists() for folder in folders)
     return f"{count_noun(len(folders), 'run')}, {finished} finished"
 
 
-def _finished(run: Run) -> list[list[str]]:
-    """Return a row a task, with the task's first metric."""
+def _finished_rows(run: Run) -> list[list[str]]:
+    """Return one row per task, with the task's first metric."""
     info = run.report.run
     rows = []
     for task, result in run.report.results.items():
-        metric, found = next(iter(result.metrics.items()))
-        arrow = "" if found.higher_is_better else " ↓"
+        metric, first = next(iter(result.metrics.items()))
+        arrow = "" if first.higher_is_better else " ↓"
         options = [str(info.num_fewshot), str(info.seed), info.placement, info.template]
-        rows.append([info.model, task, *options, metric, format_score(found.score) + arrow, f"finished, n={result.n}"])
+        rows.append([info.model, task, *options, metric, format_score(first.score) + arrow, f"finished, n={result.n}"])
     return rows
 
 
-def _unfinished(folder: Path) -> list[str]:
-    """Return the row of a run without a report; what its model would have made of the defaults is not known yet."""
+def _unfinished_row(folder: Path) -> list[str]:
+    """Return the row of a run without a report. Options whose defaults depend on the model are left empty."""
     path = folder / ".hydra" / "config.yaml"
     config = yaml.safe_load(path.read_bytes()) if path.exists() else {}
     known = flatten(config)

@@ -1,4 +1,4 @@
-"""Preview: what a model would be given, with the tokenizer alone."""
+"""The command `icl-eval preview`: shows the prompts, using only the tokenizer."""
 
 from rich.console import Console
 from rich.panel import Panel
@@ -12,19 +12,19 @@ from icl_eval.reporting.terminal import open_console
 
 
 def print_preview(evaluation: Evaluation) -> None:
-    """Print the first prompt of each task with its size, and what looks wrong in any of them.
+    """Print the first prompt of each task, the lengths of all prompts, and warnings about them.
 
     Raises:
-        UserError: When the evaluation itself would refuse.
+        UserError: When the evaluation cannot be run.
     """
     console = open_console()
     selector = evaluation.few_shot.selector
     if selector.encoder is not None:
-        sentence = f"demonstrations={selector.name}: weights are loaded to embed questions and pool"
+        sentence = f"demonstrations={selector.name}: loads weights to embed the questions and the pool"
         console.print(sentence)
     prepared = prepare(evaluation)
-    if told := prepared.conventions.summary():
-        console.print(f"conventions: {told}", soft_wrap=True)
+    if conventions := prepared.conventions.summary():
+        console.print(f"conventions: {conventions}", soft_wrap=True)
     for task in prepared.tasks:
         _print_task(console, prepared, task)
 
@@ -33,7 +33,8 @@ def _print_task(console: Console, prepared: PreparedEvaluation, task: PreparedTa
     name = task.plan.task.name
     lengths = sorted(prompt.num_tokens for prompt in task.prompts)
     _print_prompt(console, name, task.prompts[0])
-    limit = "no limit" if prepared.card.max_length is None else f"the model holds {task.builder.context.positions}"
+    positions = task.builder.context.positions
+    limit = "no limit" if prepared.card.max_length is None else f"the model's limit is {positions}"
     console.print(
         f"{name}: {count_noun(len(lengths), 'prompt')} of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
         f"up to {task.plan.max_new_tokens} new tokens, stop at {list(task.plan.stop)}",

@@ -1,4 +1,4 @@
-"""Streaming: completions of plain prompts, token by token, in Python and on the terminal."""
+"""Stream completions of free prompts token by token, in Python and on the terminal."""
 
 import sys
 import time
@@ -16,31 +16,33 @@ from icl_eval.prompts.building import EncodedPrompt
 
 
 def stream_pieces(config: StreamConfig, model: LanguageModel | None = None) -> Iterator[str]:
-    """Check and encode one prompt, and return its completion piece by piece; see `icl_eval.stream`.
+    """Check and encode one prompt, and return an iterator over the pieces of its completion; see `icl_eval.stream`.
 
     Raises:
-        UserError: When an option is impossible, there are several prompts, or the prompt does not fit.
+        UserError: When an option is invalid, there are several prompts, or the prompt does not fit.
     """
     if not isinstance(config.prompt, str):
-        raise ConfigError(f"prompt={format_value(config.prompt)}: must be a string; stream several prompts one by one")
+        raise ConfigError(
+            f"prompt={format_value(config.prompt)}: must be a single string; stream prompts one at a time"
+        )
     opened = open_prompts(config, build_search(config.decoding), [config.prompt], config.decoder_prompt, model)
     return (event.text for event in _build_decoder(opened).stream(opened.encoded) if isinstance(event, Token))
 
 
 def print_completions(config: StreamConfig) -> None:
-    """Print each prompt's completion on stdout while it is made, then a summary on stderr.
+    """Print each prompt's completion on stdout while it is generated, then a summary on stderr.
 
     An encoder-decoder model reads the prompt in its encoder and continues `decoder_prompt`, if there is one; a
     decoder-only model continues the prompt.
 
     Raises:
-        UserError: When an option is impossible or a prompt does not fit.
+        UserError: When an option is invalid or a prompt does not fit.
     """
-    texts = _texts(config.prompt)
-    opened = open_prompts(config, build_search(config.decoding), texts, config.decoder_prompt)
+    prompts = _list_prompts(config.prompt)
+    opened = open_prompts(config, build_search(config.decoding), prompts, config.decoder_prompt)
     decoder = _build_decoder(opened)
-    for text, prompt in zip(texts, opened.encoded, strict=True):
-        if len(texts) > 1:
+    for text, prompt in zip(prompts, opened.encoded, strict=True):
+        if len(prompts) > 1:
             print(f"{prompt.prompt.example_id}: {escape_controls(text)}", file=sys.stderr, flush=True)
         _show(decoder, prompt)
 
@@ -50,12 +52,12 @@ def _build_decoder(opened: FreePrompts) -> Decoder:
     return build_decoder(opened.model, opened.search, opened.max_new_tokens, stop, settings=settings)
 
 
-def _texts(prompt: Any) -> list[str]:
-    """Return the texts that a user gave: one, or a list of them."""
-    texts = prompt if isinstance(prompt, list) else [prompt]
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise ConfigError(f"prompt={format_value(prompt)}: must be a text, or a list of texts")
-    return texts
+def _list_prompts(prompt: Any) -> list[str]:
+    """Return the user's prompts: `prompt` is a string or a list of strings."""
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    if not prompts or not all(isinstance(text, str) for text in prompts):
+        raise ConfigError(f"prompt={format_value(prompt)}: must be a string or a list of strings")
+    return prompts
 
 
 def _show(decoder: Decoder, encoded: EncodedPrompt) -> None:
@@ -66,8 +68,8 @@ def _show(decoder: Decoder, encoded: EncodedPrompt) -> None:
             rate = len(event.token_ids) / seconds
             print(flush=True)
             print(
-                f"{encoded.num_tokens} prompt tokens, {len(event.token_ids)} new in {seconds:.1f} s "
-                f"({rate:.1f} a second), ended by {event.finish_reason}",
+                f"{encoded.num_tokens} prompt tokens, {len(event.token_ids)} new tokens in {seconds:.1f} s "
+                f"({rate:.1f} per second), ended by {event.finish_reason}",
                 file=sys.stderr,
             )
         else:

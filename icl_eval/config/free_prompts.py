@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from icl_eval.config.options import build_model_spec, build_requested_conventions, check_model_options
 from icl_eval.config.schema import ModelOptions
 from icl_eval.decoding.searches import Search
-from icl_eval.models.loading import LanguageModel, load_model, read_card
+from icl_eval.models.loading import LanguageModel, find_card, load_model
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.prompts.conventions import Conventions, find_conventions
 
@@ -49,7 +49,7 @@ def open_prompts(
     check_model_options(config)
     max_new_tokens = config.max_new_tokens or default_max_new_tokens
     source = model or build_model_spec(config.model)
-    conventions = find_conventions(read_card(source), build_requested_conventions(config))
+    conventions = find_conventions(find_card(source), build_requested_conventions(config))
     names = [f"prompt {number}" for number in range(1, len(prompts) + 1)] if len(prompts) > 1 else ["prompt"]
     encoded = tuple(conventions.encode_text(*named, decoder_prompt) for named in zip(names, prompts, strict=True))
     context = conventions.context(max_new_tokens)

@@ -18,8 +18,9 @@ from icl_eval.tasks.examples import Example, Task
 class DiverseDemonstrations:
     """Candidates that are similar to the question and dissimilar to each other.
 
-    Maximal marginal relevance (Carbonell and Goldstein, 1998, https://doi.org/10.1145/290941.291025) chooses next
-    argmax over c of  relevance · cos(c, question) − (1 − relevance) · max over chosen s of cos(c, s).
+    The ranking is maximal marginal relevance (Carbonell and Goldstein, 1998, https://doi.org/10.1145/290941.291025).
+    The next candidate is the argmax over c of
+    relevance · cos(c, question) − (1 − relevance) · max over chosen s of cos(c, s).
     The choice is greedy, so demonstration sets are nested.
     """
 

@@ -16,14 +16,8 @@ import numpy.typing as npt
 
 from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
 from icl_eval.formatting import describe_error
-from icl_eval.models.loading import (
-    LanguageModel,
-    ModelSource,
-    choose_device,
-    load_model,
-    needs_own_code,
-    read_max_length,
-)
+from icl_eval.models.cards import needs_own_code, read_max_length
+from icl_eval.models.loading import LanguageModel, ModelSource, choose_device, load_model
 from icl_eval.models.quiet import quiet_transformers
 from icl_eval.models.weights import ModelSpec, resolve_weights
 from icl_eval.models.weights.fitting import check_layers, check_numbers, check_room
@@ -45,7 +39,7 @@ _vectors: dict[tuple[str, str], dict[str, FloatArray]] = {}
 
 @dataclass(frozen=True)
 class Encoder:
-    """Embeds examples, always in float32, independently of the dtype of the run."""
+    """Embeds examples in float32, regardless of the dtype of the run."""
 
     model: ModelSource
     """The evaluated model, which is used for embedding unless `source` names another model."""

@@ -1,7 +1,7 @@
 """Leaks: copies and near-duplicates of a question among its own demonstrations.
 
 A question never sees copies of itself: candidates with the same text after Unicode normalization, case folding and
-collapsing of white space. Ids are not compared, because both splits may be numbered from 0. Near-duplicates can be
+collapsing of whitespace. Ids are not compared, because both splits may be numbered from 0. Near-duplicates can be
 intentional, so they are shown and reported. Duplicates within the pool (same text, same target) count as one
 candidate.
 """

@@ -18,7 +18,7 @@ Selection = Callable[[Example], tuple[Demonstration, ...]]
 
 @dataclass(frozen=True)
 class FewShot:
-    """The demonstrations that a run shows with each question, whatever the task."""
+    """How a run selects, changes and orders demonstrations; the same for all tasks."""
 
     selector: DemonstrationSelector
     control: Control

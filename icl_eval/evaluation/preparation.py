@@ -13,7 +13,8 @@ from icl_eval.demonstrations import FewShot, Selection
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.answers import AnswerBuilder, CandidateAnswers, LikelihoodMode
 from icl_eval.metrics import Metric
-from icl_eval.models.loading import ModelCard, ModelSource, read_card
+from icl_eval.models.cards import ModelCard
+from icl_eval.models.loading import ModelSource, find_card
 from icl_eval.postprocessing import Postprocessor
 from icl_eval.prompts.building import (
     DecoderPlacement,
@@ -107,7 +108,7 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
     Raises:
         UserError: If an option does not suit the model, the template does not suit the data, or a prompt is too long.
     """
-    card = read_card(evaluation.model)
+    card = find_card(evaluation.model)
     conventions = find_conventions(card, evaluation.conventions)
     placement = _choose_placement(evaluation.placement, card)
     template: Template = evaluation.template

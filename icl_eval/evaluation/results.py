@@ -10,7 +10,7 @@ from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, Prep
 from icl_eval.metrics import Metric
 from icl_eval.metrics.measurements import measure_records
 from icl_eval.metrics.scoring import score_statistics
-from icl_eval.models.loading import ModelCard
+from icl_eval.models.cards import ModelCard
 from icl_eval.runs import provenance
 from icl_eval.runs.behaviour import measure_behaviour
 from icl_eval.runs.records import Record, RecordLog

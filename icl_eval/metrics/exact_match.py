@@ -1,7 +1,6 @@
 """Exact match: the fraction of predictions that equal one of their references."""
 
 import hashlib
-import re
 import string
 import unicodedata
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from icl_eval.metrics.local import LocalMetric
 from icl_eval.metrics.means import format_signature, mean_statistics
 from icl_eval.metrics.scoring import Statistics
 from icl_eval.metrics.strings import compose, drop_invisible
+from icl_eval.postprocessing import BoundedRegex
 
 _WITHOUT_DIGITS = str.maketrans("", "", string.digits)
 
@@ -21,7 +21,7 @@ class ExactMatch(LocalMetric):
 
     The options are those of `exact_match` in the `evaluate` library, applied in the same order: regexes, case,
     punctuation, numbers. In contrast to that library, punctuation includes all scripts (such as ¿ … «»), and
-    differences in white space and in Unicode composition are always ignored. A step that would leave an empty string is
+    differences in whitespace and in Unicode composition are always ignored. A step that would leave an empty string is
     skipped, so that `)` and `+` remain different answers. Without punctuation 3.14 equals 314; use `NumericMatch` for
     numbers.
 
@@ -59,7 +59,7 @@ class ExactMatch(LocalMetric):
     def _normalize(self, text: str) -> str:
         text = drop_invisible(text)
         for pattern in self._patterns:
-            text = _unless_empty(pattern.sub("", text), text)
+            text = _unless_empty(pattern.remove_from(text), text)
         if self._ignore_case:
             text = compose(text.lower())
         if self._ignore_punctuation:
@@ -83,19 +83,19 @@ def _unless_empty(text: str, otherwise: str) -> str:
     return text if text.strip() else otherwise
 
 
-def _compile(regexes: Sequence[str]) -> tuple[re.Pattern[str], ...]:
+def _compile(regexes: Sequence[str]) -> tuple[BoundedRegex, ...]:
     if isinstance(regexes, str):  # it would be iterated as a list of characters
         raise ConfigError(f"regexes_to_ignore={regexes!r}: must be a list of regular expressions")
     patterns = []
     for regex in regexes:
         try:
-            patterns.append(re.compile(compose(regex)))
-        except (re.error, TypeError, OverflowError, RecursionError) as error:
+            patterns.append(BoundedRegex(compose(regex)))
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"regexes_to_ignore: {regex!r} is not a regular expression: {error}") from error
     return tuple(patterns)
 
 
-def _fingerprint(patterns: Sequence[re.Pattern[str]]) -> str:
+def _fingerprint(patterns: Sequence[BoundedRegex]) -> str:
     """Return the number of regexes and their hash; the regexes themselves may contain the signature's separators."""
     if not patterns:
         return "0"

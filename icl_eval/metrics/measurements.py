@@ -19,7 +19,7 @@ class Measurement:
     metric: str
     higher_is_better: bool
     example_ids: tuple[str, ...]
-    """Ids of the examples, in the order of the records and of the rows and values in the statistics."""
+    """Ids of the examples, in the order of the records; the rows and values of the statistics have the same order."""
     statistics: Statistics
 
     @property

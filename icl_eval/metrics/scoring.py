@@ -28,7 +28,7 @@ class Statistics:
     signature: str
     """Every option that changes the value, and the version of the code that computed it."""
     unparsed: int | None = None
-    """Number of predictions without anything to compare; None if every string can be compared."""
+    """Number of predictions that contain nothing to compare; None if every string can be compared."""
     is_mean: bool = False
     """Whether `value` is the mean of `per_example`."""
     is_share: bool = False
@@ -63,7 +63,7 @@ class Score:
     signature: str
     higher_is_better: bool
     unparsed: int | None
-    """Number of predictions without anything to compare; None if every string can be compared."""
+    """Number of predictions that contain nothing to compare; None if every string can be compared."""
     per_example: tuple[float | None, ...] = field(repr=False)
     """One value per example, in the order of the predictions."""
 

@@ -41,7 +41,7 @@ class Prompt:
     """Whether the prompt is a rendered conversation that already contains all its special tokens."""
 
     def __str__(self) -> str:
-        """Return a readable form of the prompt; an encoder-decoder prompt has one labelled section per side."""
+        """Return a readable form of the prompt; an encoder-decoder prompt has one titled section per side."""
         if self.encoder is None:
             return self.decoder or ""
         decoder = "" if self.decoder is None else f"\n[decoder]\n{self.decoder}"

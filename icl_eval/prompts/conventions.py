@@ -29,7 +29,7 @@ from icl_eval.prompts.building import Context, EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import encode_prompt, pieces_of
 
 if TYPE_CHECKING:
-    from icl_eval.models.loading import ModelCard
+    from icl_eval.models.cards import ModelCard
 
 
 _LANGUAGE = re.compile(r">>(.+)<<|<2([^<>]+)>")
@@ -57,7 +57,7 @@ class Conventions:
     first_id: int | None
     """First token of every completion of an encoder-decoder model; None if any token may come first."""
     target_id: int | None
-    """The same token if it stands for the target language, else None."""
+    """`first_id` if it is the token of the target language, else None."""
     languages: Mapping[str, str] = field(default_factory=dict)
     """Tokens that select the target language at the beginning of the encoder input, by language code."""
     end_of_turn: int | None = None
@@ -123,7 +123,7 @@ class Conventions:
         return self.encode(Prompt(example_id, None, text))
 
     def context(self, max_new_tokens: int) -> Context:
-        """Return the length limits of the model when the completion may have `max_new_tokens` tokens."""
+        """Return the model's length limits, with room for `max_new_tokens` new tokens."""
         return Context(self.card.max_length, max_new_tokens, self.card.max_encoder_length)
 
     def _require_language(self, text: str) -> None:

@@ -113,7 +113,7 @@ class TextTemplate:
     question: str
     """A question, up to where its answer begins. Trailing spaces are moved to the answer: see `render`."""
     answer: str
-    """The answer in a demonstration, with the white space before it."""
+    """The answer in a demonstration, with the whitespace before it."""
     demonstration: str | None
     """A whole demonstration; None if it is the question followed by the answer."""
     separator: str
@@ -164,7 +164,7 @@ class TextTemplate:
         )
 
     def continuation(self, task: Task, example: Example, answer: str) -> str:
-        """Return an answer with the white space before it, including the spaces stripped from the question."""
+        """Return an answer with the whitespace before it, including the spaces stripped from the question."""
         question = self._part("question", task, example)
         return question[len(question.rstrip(" ")) :] + self._part("answer", task, example, answer=answer)
 
@@ -181,7 +181,7 @@ class TextTemplate:
         return self._names["question"] | self._names["answer"]
 
     def turn(self, task: Task, example: Example) -> tuple[str, str]:
-        """Return the question and the answer of a demonstration separately, without surrounding white space."""
+        """Return the question and the answer of a demonstration separately, without surrounding whitespace."""
         question = self._part("question", task, example)
         answer = self._part("answer", task, example, answer=example.references[0])
         return question.strip(), answer.strip()

@@ -63,7 +63,7 @@ def encode_continuations(
 ) -> Continuations:
     """Encode candidate continuations of a prompt.
 
-    A continuation can have no ids of its own if its tokens are a prefix of the prompt's tokens.
+    The result for a continuation is empty if its tokens are a prefix of the prompt's tokens.
     """
     prompt = encoded.prompt
     whole = []
@@ -126,7 +126,7 @@ def _find_opening(tokenizer: Any, whole: tuple[int, ...], plain: tuple[int, ...]
 
 
 def _find_first_id(tokenizer: Any) -> int:
-    """Return the token that stands for an empty prompt: the beginning of a sequence."""
+    """Return the token that replaces an empty prompt: beginning of sequence, else end of sequence."""
     for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token_id is not None:
             return int(token_id)

@@ -1,1 +1,1 @@
-"""What people look at: tables on the terminal, and pages."""
+"""Output for people: tables on the terminal, and HTML pages."""

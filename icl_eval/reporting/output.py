@@ -1,4 +1,4 @@
-"""The standard output, where nobody reads it any more or its disk is full."""
+"""Handle a standard output that is closed or cannot be written to."""
 
 import os
 import sys
@@ -9,8 +9,8 @@ from icl_eval.errors import OutputError
 
 
 @contextmanager
-def finished() -> Iterator[None]:
-    """Print what is in files already: a reader who has enough is no error, and the files do not fail with the output.
+def ignore_closed_output() -> Iterator[None]:
+    """Print results that are already saved in files, ignoring a closed pipe.
 
     Raises:
         OutputError: When the output cannot be written for another reason.
@@ -25,5 +25,5 @@ def finished() -> Iterator[None]:
 
 
 def silence_output() -> None:
-    """Let what is still printed go nowhere, and what Python holds back for the output."""
+    """Discard all further output, including what Python has buffered."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Progress: a bar for each task, on a terminal or in a notebook."""
+"""Show a progress bar for each task, on a terminal or in a notebook."""
 
 import sys
 from types import TracebackType
@@ -8,15 +8,15 @@ from icl_eval.formatting import escape_controls
 
 
 class ProgressBars:
-    """A bar for each task: on stderr where that is a terminal, in a notebook as a widget or as text."""
+    """Progress bars, one per task: on stderr if it is a terminal, or as a widget or text in a notebook."""
 
     def __init__(self, hidden: bool = False) -> None:
-        """Prepare to show progress; `hidden` shows none."""
+        """Prepare the progress bars; `hidden` suppresses them."""
         self._hidden = hidden
         self._bars: dict[str, Any] = {}
 
     def begin(self, task: str, total: int, done: int) -> None:
-        """Show a task's bar."""
+        """Show the bar of a task."""
         bar_class = _bar_class()
         if self._hidden or bar_class is None:
             return
@@ -25,7 +25,7 @@ class ProgressBars:
         )
 
     def advance(self, task: str) -> None:
-        """Move a task's bar by one question."""
+        """Advance the bar of a task by one question."""
         if task in self._bars:
             self._bars[task].update()
 
@@ -40,7 +40,7 @@ class ProgressBars:
 
 
 def _bar_class() -> Any:
-    """Return the bars for where this process writes: None where nobody would see one move."""
+    """Return the class of progress bar for the current output; None if the output is not interactive."""
     from tqdm.std import tqdm
 
     if _in_notebook():

@@ -1,4 +1,4 @@
-"""Remarks: what a reader of a report's scores should know, in sentences."""
+"""Remarks on a report: warnings that a reader of its scores should know."""
 
 from collections.abc import Iterator
 
@@ -6,12 +6,12 @@ from icl_eval.runs.reports import Counts, Report
 
 
 def remarks(report: Report) -> Iterator[str]:
-    """Yield what differs from what was asked, or makes a score hard to read."""
+    """Yield a sentence for each deviation from the request and for each problem that affects a score."""
     for name, result in report.results.items():
         shots = result.counts.shots_effective
         fewer = sum(count for number, count in shots.items() if int(number) < result.num_fewshot)
         if fewer:
-            yield f"{name}: {fewer} of {result.n} prompts had room for fewer than {result.num_fewshot} demonstrations"
+            yield f"{name}: {fewer} of {result.n} prompts fit fewer than {result.num_fewshot} demonstrations"
         for metric, count in result.counts.unparsed.items():
             if count:
                 yield f"{name}: {metric} found no number in {count} of {result.n} predictions"
@@ -19,17 +19,17 @@ def remarks(report: Report) -> Iterator[str]:
             yield f"{name}: {result.counts.empty} of {result.n} predictions are empty{_reason(result.counts)}"
         cut = result.counts.finish_reasons.get("length", 0)
         if cut > result.n / 4:
-            yield f"{name}: {cut} of {result.n} completions were cut at max_new_tokens"
+            yield f"{name}: {cut} of {result.n} completions were cut off at max_new_tokens"
     if not report.run.decoding["batch_invariant"]:
-        yield f"{report.run.decoding['dtype']}: completions can depend on batch_size; float32 is exact"
+        yield f"{report.run.decoding['dtype']}: completions can depend on batch_size; use float32 to avoid this"
 
 
 def _reason(counts: Counts) -> str:
-    """Return what probably left predictions empty, and what to try."""
+    """Return the probable reason for empty predictions, and what to try."""
     if not counts.stopped_empty:
-        return "; look at the completions: the template, or postprocessing, may not suit the model"
+        return "; inspect the completions: the template or the postprocessing may not suit the model"
     stop, stopped = max(counts.stopped_empty.items(), key=lambda item: item[1])
     return (
         f"; {stopped} completions ended at the stop string {stop!r} before any text: try decoding.stop=[] with "
-        "postprocessing=first_line, or =extract where a model thinks first"
+        "postprocessing=first_line, or postprocessing=extract if the model reasons before it answers"
     )

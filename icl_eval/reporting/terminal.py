@@ -1,4 +1,4 @@
-"""The terminal: tables of runs and sweeps on stdout."""
+"""Print tables of runs and sweeps on stdout."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from icl_eval.runs.reports import MetricResult, RunInfo
 
 
 def print_report(run: Run) -> None:
-    """Print one run's scores."""
+    """Print the scores of a run."""
     report = run.report
     table = Table(
         title=" · ".join(_title(report.run)),
@@ -28,16 +28,16 @@ def print_report(run: Run) -> None:
     for column in ("score", "± stderr", "95 % interval"):
         table.add_column(column, justify="right")
     for name, result in report.results.items():
-        for row, (metric, found) in enumerate(result.metrics.items()):
+        for row, (metric, score) in enumerate(result.metrics.items()):
             first = (name, str(result.n)) if row == 0 else ("", "")
-            table.add_row(*first, metric, *_numbers(found), end_section=row == len(result.metrics) - 1)
+            table.add_row(*first, metric, *_format_score(score), end_section=row == len(result.metrics) - 1)
     console = open_console()
     console.print(table)
     for line in remarks(report):
         console.print(line, style="yellow")
     decoding = any(result.counts.completion_tokens for result in report.results.values())
     if decoding and report.timing.completion_tokens_per_second is None:
-        console.print("all completions were there already: nothing was decoded", style="yellow")
+        console.print("all completions are from an earlier run: nothing was decoded", style="yellow")
     print_path(console, "report", run.folder / "report.json")
     print_path(console, "page", run.folder / "report.html")
 
@@ -50,70 +50,70 @@ def _title(run: RunInfo) -> Iterable[str]:
     yield f"template {run.template}"
 
 
-def _numbers(found: MetricResult) -> tuple[str, str, str]:
-    arrow = "" if found.higher_is_better else " ↓"
-    stderr = "" if found.stderr is None else f"{found.stderr:.3g}"
-    return f"{format_score(found.score)}{arrow}", stderr, format_interval(found.ci95)
+def _format_score(result: MetricResult) -> tuple[str, str, str]:
+    arrow = "" if result.higher_is_better else " ↓"
+    stderr = "" if result.stderr is None else f"{result.stderr:.3g}"
+    return f"{format_score(result.score)}{arrow}", stderr, format_interval(result.ci95)
 
 
 def print_sweep(cells: Sequence[Cell], folder: Path) -> None:
-    """Print a sweep's scores: a row for each cell, called what sets it apart, a column for each task's metric."""
+    """Print the scores of a sweep: one row per cell, labelled with its options, and one column per task and metric."""
     columns = group_scores(cells)
     table = Table(title=count_noun(len(cells), "cell"), title_justify="left")
     table.add_column("cell")
     for task, metric in columns:
         table.add_column(f"{task}\n{metric}", justify="right")
     for label, cell in zip(label_cells(cells), cells, strict=True):
-        table.add_row(label, *(_cell_score(cell, task, metric) for task, metric in columns))
+        table.add_row(label, *(_format_cell_score(cell, task, metric) for task, metric in columns))
     console = open_console()
     console.print(table)
     print_path(console, "sweep", folder / "sweep.json")
     print_path(console, "page", folder / "sweep.html")
 
 
-def _cell_score(cell: Cell, task: str, metric: str) -> str:
+def _format_cell_score(cell: Cell, task: str, metric: str) -> str:
     if cell.error:
         return "failed"
-    found = cell.score(task, metric)
-    if found is None:
+    result = cell.score(task, metric)
+    if result is None:
         return ""
-    interval = "" if found.stderr is None else f" ±{found.stderr:.2g}"
-    return f"{format_score(found.score)}{interval}"
+    stderr = "" if result.stderr is None else f" ±{result.stderr:.2g}"
+    return f"{format_score(result.score)}{stderr}"
 
 
 def from_here(path: Path) -> Path:
-    """Return a path as the user would write it."""
+    """Return a path relative to the working directory if it is inside it, otherwise an absolute path."""
     absolute = path.absolute()
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
 def print_path(console: Console, name: str, path: Path) -> None:
-    """Print where something is, never folded: it is there to be copied."""
+    """Print a path with its name, without wrapping the line, so that it can be copied."""
     console.print(f"{name}: {from_here(path)}", soft_wrap=True)
 
 
 class _Console(Console):
-    """A console that writes out control characters, and leaves it to us what a closed output means.
+    """A console that escapes control characters and raises an error when its output is closed.
 
-    Rich itself ends the process when its output is closed.
+    Rich itself would end the process when its output is closed.
     """
 
     def on_broken_pipe(self) -> None:
         raise  # the error that is being handled
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return a string as it is laid out; it is written out before its width is measured."""
+        """Render a string, escaping its control characters before its width is measured."""
         return super().render_str(escape_controls(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield the pieces of whatever is printed, of which some never were strings of ours."""
+        """Yield the segments of a renderable, escaping control characters in strings that rich generated itself."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else escape_controls(text), style, control)
 
 
 def open_console() -> Console:
-    """Return a console on stdout that shows strings as they are: what stands in data or names is no markup."""
+    """Return a console on stdout that does not interpret markup or emoji codes in data and names."""
     console = _Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
-        console.width = 160  # a pipe has no width, and a table must not be folded to 80 columns in a log file
+        console.width = 160  # a pipe has no width, and 80 columns are too narrow for tables in a log file
     return console

@@ -113,7 +113,7 @@ class FieldMapping:
         self._expressions: dict[str, Callable[..., Any]] = {}
 
     def without_choices(self) -> "FieldMapping":
-        """Return a copy of the mapping for the pool, whose rows need no choices."""
+        """Return a copy of the mapping without choices, which rows of the pool do not need."""
         return FieldMapping({name: expression for name, expression in self._fields.items() if name != "choices"})
 
     def example(self, row: Row, default_id: str) -> Example:
@@ -235,7 +235,7 @@ def _build_task(
 
 
 def normalize(text: str) -> str:
-    """Normalize a string for comparison: Unicode NFKC, case folding, runs of white space collapsed to one space."""
+    """Normalize a string for comparison: Unicode NFKC, case folding, runs of whitespace collapsed to one space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -276,7 +276,7 @@ def _hash(*splits: Sequence[Example]) -> str:
 def _describe_repeat(choice: str, other: str) -> str:
     if choice == other:
         return f"{choice!r} twice"
-    return f"{choice!r} and {other!r}, which differ only in leading or trailing white space"
+    return f"{choice!r} and {other!r}, which differ only in leading or trailing whitespace"
 
 
 def _name_kind(value: object) -> str:

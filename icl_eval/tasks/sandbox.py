@@ -74,7 +74,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.total, self.deadline = 0, time.thread_time() + MAX_SECONDS
 
     def spend(self, size: int = 0) -> None:
-        """Count created characters; raises SecurityError if the rendering exceeds its size or time limit."""
+        """Add to the characters created; raises SecurityError if the rendering exceeds a limit."""
         self.total += size
         if self.total > MAX_TOTAL:
             raise SecurityError(f"it creates strings of more than {MAX_TOTAL:,} characters in total")

@@ -183,15 +183,18 @@ def test_a_cell_that_lacks_an_option_is_left_out_of_what_hinges_on_it_and_said()
     expected, _ = variance_analyses(whole)
     analyses, notes = variance_analyses([cell([0, 1, 1, 0, 1], seed=0), *whole, cell([1, 1, 1, 0, 1])])
     assert analyses == expected
-    assert notes == ["variance, qa: 2 of 8 cells left out, for want of seed and order"]
+    assert notes == ["variance, qa: 2 of 8 cells left out because they do not set seed and order"]
 
     apart = [cell([0, 1, 1], seed=0), cell([0, 1, 0], seed=1), cell([1, 1, 0], order="a"), cell([1, 1, 1], order="b")]
-    assert variance_analyses(apart) == ([], ["variance, qa: 4 of 4 cells left out, for want of seed and order"])
+    assert variance_analyses(apart) == (
+        [],
+        ["variance, qa: 4 of 4 cells left out because they do not set seed and order"],
+    )
 
     curve = [cell([0, 1, shots], num_fewshot=shots, seed=seed) for shots in (0, 1) for seed in (0, 1)]
     expected, _ = shot_curves(curve)
     found = shot_curves([*curve, cell([1, 1, 1], num_fewshot=1), cell([1, 1, 1], seed=0)])
-    assert found == (expected, ["shot curve, qa: 2 of 6 cells left out, for want of num_fewshot and seed"])
+    assert found == (expected, ["shot curve, qa: 2 of 6 cells left out because they do not set num_fewshot and seed"])
     assert shot_curves([cell([0, 1], seed=0), cell([1, 1])]) == ([], [])
 
 

@@ -138,15 +138,17 @@ def test_reading_a_run_runs_no_metric_from_elsewhere(evaluate, icl_eval_command,
 
 
 REFUSED = {
-    "limit=5": "other: task 'qa' has other questions than in one: 5 and 6, and 'qa-test-006' is only in one of them",
-    "task=math": "one: no task that the others have too; there is nothing to compare",
-    "task.qa.metrics.exact_match.ignore_case=false": "other: exact_match of task 'qa' has other options than in one: ",
-    "task.qa.test.path=rows.jsonl": "other: task 'qa' has another pool or other examples than in one",
-    "task.qa.fields.references=\"'7'\"": "other: task 'qa' asks 'qa-test-001' otherwise than in one: "
+    "limit=5": "other: the questions of task 'qa' differ from those in one: "
+    "5 and 6 questions, and 'qa-test-006' is in only one of the runs\n",
+    "task=math": "one: has no task in common with the other runs, so nothing can be compared\n",
+    "task.qa.metrics.exact_match.ignore_case=false": "other: the options of exact_match of task 'qa' differ from those "
+    "in one: ",
+    "task.qa.test.path=rows.jsonl": "other: the pool or the examples of task 'qa' differ from one",
+    "task.qa.fields.references=\"'7'\"": "other: question 'qa-test-001' of task 'qa' differs from the one in one: "
     "references: ['7'] and ['diamond', 'a diamond', 'the diamond', 'diamonds']\n",
-    'task.qa.fields.question="question[:5]"': "other: task 'qa' asks 'qa-test-001' otherwise than in one: "
+    'task.qa.fields.question="question[:5]"': "other: question 'qa-test-001' of task 'qa' differs from the one in one: "
     "question: 'Which' and 'Which precious stone is a form of pure carbon?'\n",
-    "+task.qa.fields.hint=\"'none'\"": "other: task 'qa' asks 'qa-test-001' otherwise than in one: "
+    "+task.qa.fields.hint=\"'none'\"": "other: question 'qa-test-001' of task 'qa' differs from the one in one: "
     "hint: 'none' and none\n",
 }
 
@@ -170,19 +172,22 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(evaluate, icl_eval
         ([], "compare: two or more runs are needed, found 0 (icl-eval compare RUN_A RUN_B)"),
         (
             ["x/a", "x/b", "x/../x/a"],
-            "compare: x/a and x/../x/a are the same folder; a run is compared with other runs",
+            "compare: x/a and x/../x/a are the same folder; give different runs",
         ),
         (["nowhere", "there/k=1"], "nowhere: no such folder"),
         (["."], ".: contains no finished run (report.json is missing)"),
         ([".", "num_resample=3"], "unknown key 'num_resample'; did you mean 'num_resamples'? "),
         (["num_resamples=10"], "num_resamples=10: must be 100 or more"),
-        (["one", "other", "output=c.html"], "output=c.html: must end in .json (the page goes beside it, "),
-        (["one", "other", "output=none/c.json"], "output=none/c.json: there is no folder none"),
-        (["one", "other", "output=there.json"], "output=there.json: there.json is there and no comparison; choose "),
-        (["one", "other", "output=page.json"], "output=page.json: page.html is there and no comparison; choose "),
+        (["one", "other", "output=c.html"], "output=c.html: must end in .json (the page is written next to it, "),
+        (["one", "other", "output=none/c.json"], "output=none/c.json: folder none does not exist"),
+        (
+            ["one", "other", "output=there.json"],
+            "output=there.json: there.json exists and is not a comparison; choose ",
+        ),
+        (["one", "other", "output=page.json"], "output=page.json: page.html exists and is not a comparison; choose "),
         (
             ["one", "other", "output=one/report.json"],
-            "output=one/report.json: one/report.json is there and no comparison",
+            "output=one/report.json: one/report.json exists and is not a comparison",
         ),
         (["-m", "."], "-m: only evaluations can be swept"),
     ],
@@ -209,7 +214,7 @@ def test_records_that_are_not_those_of_the_report_are_refused(evaluate):
     with pytest.raises(DataError) as refused:
         compare_runs([read_run(folder), read_run(folder)])
     assert str(refused.value).startswith(
-        f"{folder}: the records of task 'qa' give exact_match=0.166667, the report says 0"
+        f"{folder}: the records of task 'qa' give exact_match=0.166667, but the report says 0"
     )
 
 
@@ -280,7 +285,7 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_are_listed(name, eval
     assert outcome.err.count("\n") == 1
     shutil.rmtree(tmp_path / "outputs/a")
     shutil.rmtree(tmp_path / "outputs/c")
-    assert icl_eval_command("list").err.endswith("\nicl-eval: outputs: no run in it\n")
+    assert icl_eval_command("list").err.endswith("\nicl-eval: outputs: no run found\n")
 
 
 def test_frames_leave_out_what_cannot_be_read_and_name_it(evaluate, tmp_path, capsys):

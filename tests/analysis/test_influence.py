@@ -170,7 +170,7 @@ def test_it_is_said_where_no_prompt_lacks_one_demonstration_alone(monkeypatch):
     options = [{"leave_out": str(rank)} for rank in ranks.values()]
     ([analysis], notes) = influence_analyses([run_of(name) for name in ranks], options)
     assert analysis.demonstrations == ()
-    assert notes == ["influence, qa: no two prompts differ by one demonstration and nothing else"]
+    assert notes == ["influence, qa: no two prompts differ by exactly one demonstration"]
 
 
 # Leaving out

@@ -177,7 +177,7 @@ def test_another_sweep_in_the_same_folder_need_not_set_the_same_options(sweep, t
     assert (outcome.exit_code, "icl-eval:" in outcome.err) == (0, False)
     content = read_sweep(tmp_path)
     assert len(content["cells"]) == 3
-    assert content["analysis"]["notes"] == ["variance, qa: 1 of 3 cells left out, for want of seed"]
+    assert content["analysis"]["notes"] == ["variance, qa: 1 of 3 cells left out because they do not set seed"]
     assert [found["factors"] for found in content["analysis"]["variance"]] == [{"seed": ["0", "1"]}] * 2
     assert content["analysis"]["notes"][0] in outcome.out
 
@@ -283,7 +283,7 @@ def test_an_experiment_says_where_the_variance_comes_from(
     assert outcome.exit_code == 0
     analysis = read_sweep(tmp_path)["analysis"]
     assert [found["factors"] for found in analysis["variance"]] == [factors] * 2
-    assert "where the variance of a score comes from" in outcome.out
+    assert "variance of a score by source" in outcome.out
 
 
 def test_a_cell_is_called_by_its_overrides_whatever_they_look_like(capsys, tmp_path):

@@ -267,8 +267,8 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (
             ["num_fewshot=8"],
             f"task 'qa', question '{QUESTION}': a prompt of 550 tokens plus 4 new tokens is 298 too long "
-            "for the model's 256 positions; lower num_fewshot or max_new_tokens, or set overflow=drop to leave "
-            "out demonstrations",
+            "for the model's 256 positions; lower num_fewshot or max_new_tokens, or set overflow=drop to leave out "
+            "demonstrations",
         ),
         (
             ["likelihood=choices"],
@@ -425,8 +425,8 @@ def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
             ["prompt=[a b,1_000]"],
             'prompt: 1000 is not a string; quote strings like it: prompt=\'["1_000","1.10"]\'',
         ),
-        (["prompt=null"], "prompt=null: must be a text, or a list of texts"),
-        (["prompt=[]"], "prompt=[]: must be a text, or a list of texts"),
+        (["prompt=null"], "prompt=null: must be a string or a list of strings"),
+        (["prompt=[]"], "prompt=[]: must be a string or a list of strings"),
         (["prompt=\udcff"], "'prompt=\\udcff': not valid UTF-8"),
         (["prompt=x", "decoder_prompt=y"], "decoder_prompt: tiny-gpt2 has no encoder and only continues the prompt"),
         (["prompt=x", "dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
@@ -484,7 +484,7 @@ def test_preview_shows_the_prompt_and_what_looks_wrong_and_leaves_nothing_behind
         "Question: Which precious stone is a form of pure carbon?",
         "Answer:",
         "qa-pool-010",
-        "qa: 2 prompts of 167 to 177 tokens, the model holds 256; up to 4 new tokens, stop at ['\\n']",
+        "qa: 2 prompts of 167 to 177 tokens, the model's limit is 256; up to 4 new tokens, stop at ['\\n']",
         "qa: qa-test-001, qa-test-002: the first reference is longer than max_new_tokens=4",
         "",
     ]
@@ -591,7 +591,7 @@ def test_the_same_command_again_reads_its_folder_and_loads_no_model(icl_eval, tm
     monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse_to_load)
     second = icl_eval()
 
-    remark = "all completions were there already: nothing was decoded\n"
+    remark = "all completions are from an earlier run: nothing was decoded\n"
     assert (second.exit_code, second.err) == (0, "")
     assert remark in second.out
     assert second.out.replace(remark, "") == first.out
@@ -615,7 +615,7 @@ def test_law_11_demonstrations_that_do_not_fit_are_dropped_and_the_report_says_s
 
     report, samples = read_run(tmp_path / "run")
     assert outcome.exit_code == 0
-    assert "\nqa: 2 of 2 prompts had room for fewer than 8 demonstrations\n" in outcome.out
+    assert "\nqa: 2 of 2 prompts fit fewer than 8 demonstrations\n" in outcome.out
     assert report["results"]["qa"]["counts"]["shots_effective"] == {"2": 2}
     for sample in samples:
         assert (sample["shots_requested"], sample["shots_effective"], len(sample["demonstration_ids"])) == (8, 2, 2)

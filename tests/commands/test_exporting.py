@@ -168,7 +168,7 @@ def test_a_figure_is_the_same_bytes_each_time_and_holds_no_hostile_text(tmp_path
 
 
 def test_a_folder_without_results_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"neither a run \(report\.json\) nor a sweep \(sweep\.json\) in it"):
+    with pytest.raises(DataError, match=r": holds neither a run \(report\.json\) nor a sweep \(sweep\.json\)$"):
         export_folder(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         export_folder(tmp_path / "missing")
@@ -186,7 +186,7 @@ def test_the_command_exports_every_folder_and_names_its_files(icl_eval_command, 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "export: a run or a sweep is needed (icl-eval export FOLDER)"),
+        ([], "export: needs the folder of a run or a sweep (icl-eval export FOLDER)"),
         (["./none"], "none: no such folder"),
         (["folders=3"], "folders"),
     ],

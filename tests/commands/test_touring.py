@@ -15,7 +15,8 @@ from icl_eval.commands.tour.ways import (
     generate_in_stream,
     generate_one_by_one,
 )
-from icl_eval.models.loading import load_model, read_card
+from icl_eval.models.cards import read_card
+from icl_eval.models.loading import load_model
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 
@@ -92,9 +93,11 @@ def test_where_text_tokenised_again_has_other_tokens_the_tour_says_where(gpt2):
     assert len(tokenizer("an")["input_ids"]) == 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TourSubject, "append", choose)
-        patch.setattr("icl_eval.commands.tour.ways._piece", lambda subject, ids, token_id: tokenizer.decode(chosen[-1]))
+        patch.setattr(
+            "icl_eval.commands.tour.ways._decode_piece", lambda subject, ids, token_id: tokenizer.decode(chosen[-1])
+        )
         way = generate_one_by_one(seen)
-    assert way.remark == ("tokenised again, the text after token 2 has other tokens: 'a' | 'n' became 'an'")
+    assert way.remark == "tokenising the text again after token 2 changes its tokens: 'a' | 'n' to 'an'"
 
 
 def test_one_by_one_a_forced_first_token_comes_once(tmp_path):
@@ -107,7 +110,7 @@ def test_one_by_one_a_forced_first_token_comes_once(tmp_path):
 
 
 def test_one_by_one_a_text_that_outgrows_the_positions_ends_there(gpt2, monkeypatch):
-    monkeypatch.setattr("icl_eval.commands.tour.ways._piece", lambda subject, ids, token_id: " a b c")
+    monkeypatch.setattr("icl_eval.commands.tour.ways._decode_piece", lambda subject, ids, token_id: " a b c")
     seen = subject(gpt2, text=" a" * 100, max_new_tokens=25)
     grows = [len(seen.conventions.encode_text("p", seen.text + " a b c" * times).decoder_ids) for times in range(25)]
     expected = sum(length < 256 for length in grows)
@@ -116,7 +119,7 @@ def test_one_by_one_a_text_that_outgrows_the_positions_ends_there(gpt2, monkeypa
     way = generate_one_by_one(seen)
     assert len(way.token_ids) == len(way.marks) == expected
     assert way.text == seen.model.tokenizer.decode(way.token_ids)
-    assert way.remark.endswith(f"; after token {expected} they no longer fit the model's positions, and the text ends")
+    assert way.remark.endswith(f"; after token {expected} they exceed the model's context, which ends the text")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "t5"])
@@ -127,7 +130,7 @@ def test_a_stop_string_ends_every_way_at_the_same_place(name, request):
     seen = subject(folder, stop=(stop,))
     for go in (generate_at_once, generate_by_hand, generate_in_stream):
         assert go(seen).text == whole[: whole.index(stop)]
-    assert generate_at_once(seen).remark.startswith("generate knows no stop strings: it went on for ")
+    assert generate_at_once(seen).remark.startswith("generate ignores stop strings and continued for ")
 
 
 def test_a_tour_shows_draws_stages_ways_and_costs_and_leaves_them_in_its_folder(tour, gpt2, tmp_path):
@@ -140,7 +143,7 @@ def test_a_tour_shows_draws_stages_ways_and_costs_and_leaves_them_in_its_folder(
     assert len({tuple(draw["token_ids"]) for draw in left["continuations"]}) == 3
     ids = " ".join(map(str, left["input"]["decoder"]["ids"]))
     assert f"to the decoder  {ids}\n" in out
-    assert f"out of it       {' '.join(map(str, left['ways'][0]['token_ids']))}\n" in out
+    assert f"generated       {' '.join(map(str, left['ways'][0]['token_ids']))}\n" in out
     for way in left["ways"]:
         assert re.search(
             rf"│ {way['name']} +│ +{way['seconds']:.3f} │ +{way['tokens_per_second']:.1f} │ +"
@@ -181,7 +184,7 @@ def test_tokens_that_only_the_network_has_are_shown_without_a_name(tour, tmp_pat
     out, left = tour("run", f"model.source={folder}", "max_new_tokens=2", "num_return_sequences=0", "prompt=yes")
     ids = left["ways"][0]["token_ids"]
     assert all(token_id >= size for token_id in ids)
-    assert f"out of it       {' '.join(map(str, ids))}\n{' | ':>21}\n" in out
+    assert f"generated       {' '.join(map(str, ids))}\n{' | ':>21}\n" in out
 
 
 @pytest.mark.parametrize(
@@ -205,7 +208,10 @@ def test_law_9_every_key_of_a_tour_changes_something(change, part, tour, gpt2):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("decoding=greedy", "decoding=greedy: the tour draws continuations and is greedy besides; decoding=sample"),
+        (
+            "decoding=greedy",
+            "decoding=greedy: the tour always decodes greedily and also samples continuations; use sample",
+        ),
         ("num_return_sequences=-1", "num_return_sequences=-1: must be from 0 to 100"),
         (
             "max_new_tokens=255",

@@ -239,21 +239,18 @@ def test_a_page_shows_foreign_text_as_text_and_points_every_token_to_its_numbers
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "trace: one question is followed; give prompt=…, or one task, such as task=translation (there are: "),
-        (
-            ["task=[qa,math]"],
-            "trace: one question is followed; give prompt=…, or one task, such as task=qa (there are: ",
-        ),
+        ([], "trace: needs prompt=… or a single task, such as task=translation (selected tasks: "),
+        (["task=[qa,math]"], "trace: needs prompt=… or a single task, such as task=qa (selected tasks: "),
         (
             ["task=qa", "example=nope"],
-            "example=nope: task 'qa' has no such question (it has 64, such as 'qa-test-001')",
+            "example=nope: task 'qa' has no such question (it has 64 questions, such as 'qa-test-001')",
         ),
-        (["prompt=x", "num_fewshot=1"], "num_fewshot: means nothing for a prompt of your own, "),
-        (["prompt=x", "example=1"], "example: means nothing for a prompt of your own, "),
-        (["prompt=x", "+task.qa.stop=[x]"], "task: means nothing for a prompt of your own, "),
+        (["prompt=x", "num_fewshot=1"], "num_fewshot: has no effect on a free prompt, "),
+        (["prompt=x", "example=1"], "example: has no effect on a free prompt, "),
+        (["prompt=x", "+task.qa.stop=[x]"], "task: has no effect on a free prompt, "),
         (
             ["task=qa", "likelihood=choices", "max_new_tokens=0"],
-            "max_new_tokens=0: a trace follows new tokens; must be 1 or more",
+            "max_new_tokens=0: must be 1 or more for a trace",
         ),
         (["prompt=x", "runners_up=-1"], "runners_up=-1: must be 0 or more"),
         (["promt=x"], "unknown key 'promt'; did you mean 'prompt'? (known: "),

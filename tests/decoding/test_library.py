@@ -216,5 +216,5 @@ def test_a_batch_for_generate_and_a_diagnosis_of_draws_are_refused(icl_eval_comm
     outcome = icl_eval_command("doctor", f"model.source={gpt2}", "decoding=sample")
     assert (outcome.exit_code, outcome.err) == (
         2,
-        "icl-eval: decoding=sample: what the doctor compares is greedy search\n",
+        "icl-eval: decoding=sample: the doctor compares greedy search only; use greedy\n",
     )

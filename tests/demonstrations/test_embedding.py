@@ -110,7 +110,7 @@ def test_a_sentence_transformers_folder_with_modules_of_its_own_is_refused(gpt2,
 def test_a_preview_says_that_it_loads_weights_and_a_run_records_what_was_retrieved(icl_eval_command, gpt2, tmp_path):
     options = [f"model.source={gpt2}", "task=[qa]", "demonstrations=nearest", "limit=2", "num_fewshot=2"]
     preview = icl_eval_command("preview", *options).out
-    assert preview.startswith("demonstrations=nearest: weights are loaded to embed questions and pool\n")
+    assert preview.startswith("demonstrations=nearest: loads weights to embed the questions and the pool\n")
     assert icl_eval_command(*options, "max_new_tokens=2", "hydra.run.dir=run").exit_code == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert (report["run"]["demonstrations"], report["run"]["order"]) == ("nearest", "as_selected")

@@ -9,7 +9,8 @@ import tiny_models
 
 from icl_eval.errors import ConfigError, IclEvalError, ModelUnavailableError
 from icl_eval.models import loading as models
-from icl_eval.models.loading import choose_device, load_model, read_card
+from icl_eval.models.cards import read_card
+from icl_eval.models.loading import choose_device, load_model
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 

@@ -560,7 +560,7 @@ def test_a_cache_without_room_is_not_blamed_on_the_file(
     with files_of_at_most(size):
         assert refusal(str(gguf)) == (
             f"the cache folder {cache} cannot be written (File too large): "
-            "set ICL_EVAL_CACHE to a folder with room for the model"
+            "set ICL_EVAL_CACHE to a writable folder with room for the model"
         )
     assert [path for path in cache.iterdir() if path.is_dir()] == []
 

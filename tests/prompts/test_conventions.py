@@ -5,7 +5,8 @@ import torch
 import translators
 
 from icl_eval.errors import ConfigError
-from icl_eval.models.loading import load_model, read_card
+from icl_eval.models.cards import read_card
+from icl_eval.models.loading import load_model
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.building import Prompt
 from icl_eval.prompts.conventions import RequestedConventions, find_conventions

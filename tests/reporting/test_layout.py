@@ -96,7 +96,9 @@ def test_runs_with_long_names_stand_side_by_side_at_every_width(measure, tmp_pat
         assert page["width"] <= width
         assert page["details"] <= width
         assert min(page["columns"][title] for title in ("question", "A predicts", "B predicts")) >= 70
-        sentence = "By exact_match, B is better on 0 questions, A on 0 questions; the same score on 1 question."
+        sentence = (
+            "By exact_match, B is better on 0 questions and A on 0 questions; the score is the same on 1 question."
+        )
         assert page["notes"] == [sentence, "1 question"]
 
 
@@ -117,5 +119,5 @@ def test_a_score_reads_the_same_from_a_template_and_from_a_script(number, browse
     sample_pages.write_run(tmp_path, FIRST)
     page = browser.new_page()
     page.goto((tmp_path / "report.html").as_uri())
-    assert page.evaluate("formatted", number) == typeset(format_score(number))
+    assert page.evaluate("formatScore", number) == typeset(format_score(number))
     page.close()

@@ -18,7 +18,7 @@ TRY = "before any text: try decoding.stop=[] with postprocessing=first_line"
         (
             18,
             {},
-            "18 of 20 predictions are empty; look at the completions: the template, or postprocessing, may not suit",
+            "18 of 20 predictions are empty; inspect the completions: the template or the postprocessing may not suit",
         ),
         (
             20,

@@ -103,7 +103,7 @@ def test_a_sweep_whose_records_are_gone_still_has_its_scores(tmp_path):
     page = assert_self_contained((tmp_path / "sweep.html").read_bytes().decode())
     assert page.rows("scores")[1][0] == "cell 0#?"
     assert page.data("answers-data") == {"runs": [], "tasks": []}
-    assert any(text.startswith("no answers side by side: ") for text in page.texts)
+    assert any(text.startswith("answers cannot be shown side by side: ") for text in page.texts)
 
 
 def test_a_file_that_is_no_sweep_is_named(tmp_path):
@@ -170,8 +170,8 @@ def test_a_sweep_page_says_the_numbers_of_its_charts(tmp_path):
     texts = [text.strip() for (tag, _), text in zip(page.elements, page.texts, strict=True) if tag in ("text", "li")]
     assert texts == [
         "−2.0", "−1.5", "−1.0", "−0.5", "0.0", "0", "1", "demonstrations in the prompt", "reference_logprob",
-        "0 demonstrations: −1.500, ± 0.05 for the test set",
-        "1 demonstration: −0.500, 95 % interval −0.750 to −0.250 over draws, ± 0.05 for the test set",
+        "0 demonstrations: −1.500, ± 0.05 over questions",
+        "1 demonstration: −0.500, 95 % interval −0.750 to −0.250 over draws, ± 0.05 over questions",
     ]  # fmt: skip
 
 
@@ -212,7 +212,7 @@ def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_si
     write_comparison_page(comparison, runs, tmp_path / "compare.html")
 
     page = assert_self_contained((tmp_path / "compare.html").read_bytes().decode())
-    assert any("Bonett and Price’s where a question is right or wrong" in text for text in page.texts)
+    assert any("Bonett and Price’s if questions are right or wrong" in text for text in page.texts)
     row = ["qa", "2", "exact_match", "0.500", "0.000", "−0.500"]
     assert page.rows("differences")[1:] == [
         ["b"],
@@ -221,4 +221,4 @@ def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_si
         [*row, "–", "", "–", "–", "1", "0"],
     ]
     assert page.data("answers-data")["runs"] == [names[0], "b", names[2]]
-    assert "math: not in all of the runs, and not compared" in page.texts
+    assert "math: not compared, because not all of the runs have it" in page.texts

@@ -167,7 +167,7 @@ def test_choices_are_a_list_and_may_be_the_same_for_every_row():
         (["a", 1], "is a number, but must be a string (references: a string or a list of strings)"),
         (["a", " "], "is empty"),
         (["a", "b", "a"], "contains 'a' twice"),
-        (["b", "a", "b\n"], "contains 'b' and 'b\\n', which differ only in leading or trailing white space"),
+        (["b", "a", "b\n"], "contains 'b' and 'b\\n', which differ only in leading or trailing whitespace"),
         (["A", "b"], "contains no reference: none of ['a'] is in ['A', 'b']"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Exporting: the figures and tables of finished runs and sweeps, as files for a paper."""
+"""The command `icl-eval export`: writes figures and tables of finished runs and sweeps for a paper."""
 
 from icl_eval.commands.export.folders import export_folder, export_folders
 

@@ -1,4 +1,4 @@
-"""Contents: which tables a run and a sweep have."""
+"""The tables that are exported for a run and for a sweep."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,11 +12,11 @@ _SCORE = ("task", "n", "metric", "score", "stderr", "ci95 low", "ci95 high")
 
 
 def run_tables(report: Report) -> list[PlainTable]:
-    """Return a run's scores, and the recipe behind each."""
+    """Return a table of a run's scores and a table of their metric signatures."""
     signatures = tuple(
-        (task, metric, found.signature)
+        (task, metric, score.signature)
         for task, result in report.results.items()
-        for metric, found in result.metrics.items()
+        for metric, score in result.metrics.items()
     )
     return [
         PlainTable("scores", _SCORE, tuple(_score_rows(report.results))),
@@ -25,7 +25,7 @@ def run_tables(report: Report) -> list[PlainTable]:
 
 
 def sweep_tables(sweep: Sweep) -> list[PlainTable]:
-    """Return a sweep's scores, one a row and one cell a row, and what was found in them together."""
+    """Return a sweep's scores in long form and with one row per cell, and the tables of its analyses."""
     labels = label_cells(sweep.cells)
     scores = [
         (label, *row)
@@ -41,8 +41,8 @@ def sweep_tables(sweep: Sweep) -> list[PlainTable]:
 
 def _score_rows(results: Mapping[str, TaskResult]) -> Iterator[tuple[TableValue, ...]]:
     for task, result in results.items():
-        for metric, found in result.metrics.items():
-            yield task, result.n, metric, found.score, found.stderr, *(found.ci95 or (None, None))
+        for metric, score in result.metrics.items():
+            yield task, result.n, metric, score.score, score.stderr, *(score.ci95 or (None, None))
 
 
 def _cell_table(sweep: Sweep, labels: Sequence[str]) -> PlainTable:
@@ -51,13 +51,13 @@ def _cell_table(sweep: Sweep, labels: Sequence[str]) -> PlainTable:
         f"{task} {metric}{'' if scores[0].higher_is_better else ' ↓'}" for (task, metric), scores in columns.items()
     ]
     rows = [
-        (label, *("failed" if cell.error else _estimate(cell.score(task, metric)) for task, metric in columns))
+        (label, *("failed" if cell.error else _format_score(cell.score(task, metric)) for task, metric in columns))
         for label, cell in zip(labels, sweep.cells, strict=True)
     ]
     return PlainTable("cells", ("cell", *heads), tuple(rows))
 
 
-def _estimate(found: MetricResult | None) -> str | None:
-    if found is None:
+def _format_score(result: MetricResult | None) -> str | None:
+    if result is None:
         return None
-    return format_score(found.score) + ("" if found.stderr is None else f" ± {found.stderr:.2g}")
+    return format_score(result.score) + ("" if result.stderr is None else f" ± {result.stderr:.2g}")

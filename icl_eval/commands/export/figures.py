@@ -1,6 +1,6 @@
-"""Figures: a sweep's findings as SVG files for a paper, drawn by matplotlib, the same bytes each time.
+"""Draw a sweep's analyses with matplotlib as SVG files for a paper; the same sweep gives the same bytes.
 
-Letters are drawn as outlines, so that a figure looks the same wherever it is opened.
+Text is drawn as outlines, so that a figure looks the same on every machine.
 """
 
 import io
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from icl_eval.analysis.sweeps import Sweep
 
 _COLOURS = ("#b4b8be", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Grey, then Okabe and Ito's, in the order of a page's."""
+"""Grey, then the colours of Okabe and Ito, in the same order as on the pages."""
 _STYLE: Mapping[str, Any] = {
     "svg.hashsalt": "icl_eval",
     "svg.fonttype": "path",
-    "text.parse_math": False,  # a `$` in a name is a `$`
+    "text.parse_math": False,  # a `$` in a name is literal
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
 }
 _WIDTH = 3.4
-"""Inches: one column of a paper of two."""
+"""Width in inches: one column of a two-column paper."""
 _MAX_NAME_BYTES = 200
 
 
 def write_figures(sweep: "Sweep", folder: "Path") -> "list[Path]":
-    """Draw a sweep's figures into a folder; return the files."""
+    """Draw a sweep's figures into a folder and return the paths of the files."""
     import matplotlib
 
     written = []
@@ -65,14 +65,14 @@ def _figures(sweep: "Sweep") -> "Iterator[tuple[str, Figure]]":
         yield f"shot_curve_{task}_{metric}", draw_curves(group)
     if sweep.analysis.spreads:
         yield "variance", draw_shares(sweep.analysis.spreads)
-    for found in sweep.analysis.influence:
-        for measure in dict.fromkeys(measure for shown in found.demonstrations for measure in shown.effects):
-            name = "_".join(["influence", found.task, measure, *map("=".join, found.conditions.items())])
-            yield name, draw_influences(found, measure)
+    for analysis in sweep.analysis.influence:
+        for measure in dict.fromkeys(measure for shown in analysis.demonstrations for measure in shown.effects):
+            name = "_".join(["influence", analysis.task, measure, *map("=".join, analysis.conditions.items())])
+            yield name, draw_influences(analysis, measure)
 
 
 def draw_curves(curves: Sequence[ShotCurve]) -> "Figure":
-    """Draw the shot curves of one task's metric, with bands over draws and the test set's error bars."""
+    """Draw the shot curves of one metric of a task, with bands over draws and error bars over questions."""
     figure, axes = _open(height=2.4)
     numbers = sorted({point.num_fewshot for curve in curves for point in curve.points})
     scale = curve_scale(curves)
@@ -94,7 +94,7 @@ def _draw_curve(axes: "Axes", curve: ShotCurve, numbers: Sequence[int], scale: S
     means = [point.mean for point in curve.points]
     label = printable(format_options(curve.conditions))
     (line,) = axes.plot(places, means, style, color=colour, marker="o", markersize=3, linewidth=1.2, label=label)
-    line.set_clip_on(False)  # a mark at the end of the axis is not cut in half
+    line.set_clip_on(False)  # otherwise a marker at the end of the axis is cut in half
     banded = [(place, point.ci95) for place, point in zip(places, curve.points, strict=True) if point.ci95]
     if banded:
         lows, highs = np.clip([ends for _, ends in banded], scale.low, scale.high).T
@@ -108,14 +108,14 @@ def _draw_curve(axes: "Axes", curve: ShotCurve, numbers: Sequence[int], scale: S
 
 
 def draw_shares(analyses: Sequence[VarianceAnalysis]) -> "Figure":
-    """Draw a bar of shares for each analysis of variance."""
+    """Draw a bar of variance shares for each analysis."""
     figure, axes = _open(height=0.6 + 0.28 * len(analyses))
-    bars = [variance_segments(found) for found in analyses]
+    bars = [variance_segments(analysis) for analysis in analyses]
     colours = _colours([segment.label for segments in bars for segment in segments])
     for row, segments in enumerate(bars):
         for segment in segments:
             axes.barh(row, segment.width, left=segment.x, height=0.6, color=colours[segment.label])
-    axes.set_yticks(range(len(analyses)), [_name(found) for found in analyses])
+    axes.set_yticks(range(len(analyses)), [_name(analysis) for analysis in analyses])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the variance of a score (%)")
@@ -126,9 +126,9 @@ def draw_shares(analyses: Sequence[VarianceAnalysis]) -> "Figure":
     return figure
 
 
-def draw_influences(found: InfluenceAnalysis, measure: str) -> "Figure":
-    """Draw what each demonstration adds to one measure, with its interval, a row a demonstration."""
-    shown = [each for each in found.demonstrations if measure in each.effects]
+def draw_influences(analysis: InfluenceAnalysis, measure: str) -> "Figure":
+    """Draw the effect of each demonstration on one measure with its interval, one row per demonstration."""
+    shown = [each for each in analysis.demonstrations if measure in each.effects]
     figure, axes = _open(height=0.6 + 0.2 * len(shown))
     for row, each in enumerate(shown):
         effect = each.effects[measure]
@@ -138,7 +138,7 @@ def draw_influences(found: InfluenceAnalysis, measure: str) -> "Figure":
     axes.axvline(0, color=_COLOURS[0], linewidth=0.8)
     axes.set_yticks(range(len(shown)), [printable(each.id) for each in shown])
     axes.invert_yaxis()
-    axes.set_xlabel(printable(f"{measure} added to {found.task}"))
+    axes.set_xlabel(printable(f"{measure} added to {analysis.task}"))
     return figure
 
 
@@ -149,12 +149,12 @@ def _colours(labels: Sequence[str]) -> dict[str, str]:
     return coloured | {TEST_SET: _COLOURS[0]}
 
 
-def _name(found: VarianceAnalysis) -> str:
-    return printable(f"{found.task} {found.metric} {format_options(found.conditions)}")
+def _name(analysis: VarianceAnalysis) -> str:
+    return printable(f"{analysis.task} {analysis.metric} {format_options(analysis.conditions)}")
 
 
 def _open(height: float) -> "tuple[Figure, Axes]":
-    from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps figures
+    from matplotlib.figure import Figure  # not pyplot, which needs a display and keeps figures in memory
 
     figure = Figure(figsize=(_WIDTH, height))
     return figure, figure.add_subplot()

@@ -1,4 +1,4 @@
-"""Folders: what is exported from a run's or a sweep's folder, and where it goes."""
+"""Export the folder of a run or of a sweep."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,33 +9,33 @@ from icl_eval.commands.export.contents import run_tables, sweep_tables
 from icl_eval.commands.export.figures import write_figures
 from icl_eval.commands.export.tables import FORMATS
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.reporting.output import finished
+from icl_eval.reporting.output import ignore_closed_output
 from icl_eval.reporting.terminal import from_here, open_console
 from icl_eval.runs.folders import REPORT_FILE, read_run
 from icl_eval.runs.writing import write_whole
 
 
 def export_folders(folders: Sequence[Path]) -> None:
-    """Export folders and print the files.
+    """Export folders and print the paths of the files.
 
     Raises:
-        ConfigError: When there is none.
-        DataError: When one of them is neither a run's nor a sweep's.
+        ConfigError: When no folder is given.
+        DataError: When a folder holds neither a run nor a sweep.
     """
     if not folders:
-        raise ConfigError("export: a run or a sweep is needed (icl-eval export FOLDER)")
+        raise ConfigError("export: needs the folder of a run or a sweep (icl-eval export FOLDER)")
     written = [path for folder in folders for path in export_folder(folder)]
-    with finished():
+    with ignore_closed_output():
         console = open_console()
         for path in written:
             console.print(str(from_here(path)), soft_wrap=True)
 
 
 def export_folder(folder: Path) -> list[Path]:
-    """Write `tables/` into a run's folder, `tables/` and `figures/` into a sweep's; return the files.
+    """Write `tables/` and, for a sweep, `figures/` into a folder and return the paths of the files.
 
     Raises:
-        DataError: When the folder is neither.
+        DataError: When the folder holds neither a run nor a sweep.
     """
     if (folder / SWEEP_FILE).exists():
         sweep = read_sweep(folder)
@@ -43,8 +43,8 @@ def export_folder(folder: Path) -> list[Path]:
         return [*_write_tables(sweep_tables(sweep), folder / "tables"), *write_figures(sweep, folder / "figures")]
     if (folder / REPORT_FILE).exists():
         return _write_tables(run_tables(read_run(folder).report), folder / "tables")
-    found = f"neither a run ({REPORT_FILE}) nor a sweep ({SWEEP_FILE}) in it" if folder.is_dir() else "no such folder"
-    raise DataError(f"{folder}: {found}")
+    missing = f"holds neither a run ({REPORT_FILE}) nor a sweep ({SWEEP_FILE})" if folder.is_dir() else "no such folder"
+    raise DataError(f"{folder}: {missing}")
 
 
 def _write_tables(tables: Sequence[PlainTable], folder: Path) -> list[Path]:

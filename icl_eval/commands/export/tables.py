@@ -1,4 +1,4 @@
-r"""Tables: one table as Markdown, as LaTeX and as CSV, with what each of them takes for markup escaped.
+r"""Convert a table to Markdown, LaTeX and CSV, escaping the special characters of each format.
 
 | task | metric       | score |        \begin{tabular}{llr}            task,metric,score
 |:-----|:-------------|------:|        \toprule                        qa,exact_match,0.453125
@@ -8,7 +8,7 @@ r"""Tables: one table as Markdown, as LaTeX and as CSV, with what each of them t
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from icl_eval.analysis.tables import PlainTable, TableValue
 from icl_eval.formatting import format_score, join_lines
@@ -23,15 +23,13 @@ _MARKDOWN = {character: f"\\{character}" for character in "\\`*_[]<>|~&$"}
 
 
 def to_markdown(table: PlainTable) -> str:
-    """Return a table in the pipe syntax, aligned so that its source can be read too."""
-    lines = [[_escape(column, _MARKDOWN) for column in table.columns], *_shown(table, _MARKDOWN, "–")]
+    """Return a table in pipe syntax, padded so that the source is readable too."""
+    lines = [[_escape(column, _MARKDOWN) for column in table.columns], *_format_rows(table, _MARKDOWN, "–")]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
-    rules = ["-" * (width - 1) + ":" if right else ":" + "-" * (width - 1) for width, right in _aligned(table, widths)]
+    layout = list(zip(widths, table.numeric, strict=True))
+    rules = ["-" * (width - 1) + ":" if right else ":" + "-" * (width - 1) for width, right in layout]
     padded = [
-        [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, (width, right) in zip(line, _aligned(table, widths), strict=True)
-        ]
+        [cell.rjust(width) if right else cell.ljust(width) for cell, (width, right) in zip(line, layout, strict=True)]
         for line in lines
     ]
     padded.insert(1, rules)
@@ -39,20 +37,20 @@ def to_markdown(table: PlainTable) -> str:
 
 
 def to_latex(table: PlainTable) -> str:
-    """Return a `tabular` in the style of the booktabs package, which a document has to load."""
+    """Return a `tabular` environment that uses the booktabs package, which the document has to load."""
     head = [_escape(column, _LATEX) for column in table.columns]
     alignment = "".join("r" if right else "l" for right in table.numeric)
     lines = [r"% \usepackage{booktabs,textcomp}", rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
     lines += [" & ".join(head) + r" \\", r"\midrule"]
-    lines += [" & ".join(row) + r" \\" for row in _shown(table, _LATEX, "--")]
+    lines += [" & ".join(row) + r" \\" for row in _format_rows(table, _LATEX, "--")]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def to_csv(table: PlainTable) -> str:
-    """Return a table as comma-separated values (RFC 4180, with lines ended as on Unix), with numbers as they are."""
+    """Return a table as CSV (RFC 4180, but with Unix line endings), with numbers at full precision."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([[_inert(cell) for cell in row] for row in (table.columns, *table.rows)])
+    writer.writerows([[_disarm(cell) for cell in row] for row in (table.columns, *table.rows)])
     return text.getvalue()
 
 
@@ -62,18 +60,14 @@ def printable(text: str) -> str:
 
 
 FORMATS: dict[str, Callable[[PlainTable], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}
-"""By file name extension."""
+"""Converters by file name extension."""
 
 
-def _aligned(table: PlainTable, widths: Sequence[int]) -> list[tuple[int, bool]]:
-    return list(zip(widths, table.numeric, strict=True))
+def _format_rows(table: PlainTable, escapes: dict[str, str], missing: str) -> list[list[str]]:
+    return [[_format_cell(cell, escapes, missing) for cell in row] for row in table.rows]
 
 
-def _shown(table: PlainTable, escapes: dict[str, str], missing: str) -> list[list[str]]:
-    return [[_show(cell, escapes, missing) for cell in row] for row in table.rows]
-
-
-def _show(cell: TableValue, escapes: dict[str, str], missing: str) -> str:
+def _format_cell(cell: TableValue, escapes: dict[str, str], missing: str) -> str:
     if cell is None:
         return missing
     if isinstance(cell, str):
@@ -85,8 +79,8 @@ def _escape(text: str, escapes: dict[str, str]) -> str:
     return "".join(escapes.get(character, character) for character in printable(text))
 
 
-def _inert(cell: TableValue) -> str:
-    """Return a cell's text; one that a spreadsheet would take for a formula begins with an apostrophe."""
+def _disarm(cell: TableValue) -> str:
+    """Return a cell as a string, with an apostrophe before anything a spreadsheet would evaluate as a formula."""
     if isinstance(cell, str):
         is_formula = cell[:1] in ("=", "+", "-", "@", "\t", "\r") and not re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", cell)
         return f"'{cell}" if is_formula else cell

@@ -1,8 +1,8 @@
-"""The tour: one prompt generated in every way there is, side by side, with what each way costs.
+"""The command `icl-eval tour`: completes one prompt in several ways and compares what they cost.
 
-meters     how many tokens a network was fed, and when each new one was there
-ways       the greedy ways: all at once, the whole pipeline for every token, by hand with a cache, our stream
-tours      the tour as a whole: draws, ways, tour.json
-plotting   cost against length
-page       what the terminal shows
+meters         counts the tokens that a network is fed, and times each new token
+ways           four ways of greedy decoding
+tours          the whole tour: sampled continuations, greedy ways, tour.json
+plotting       plots cost against length
+terminal_view  prints the tour
 """

@@ -1,4 +1,4 @@
-"""Meters: what generating costs, measured at the network itself."""
+"""Measure the cost of generation at the network itself."""
 
 import time
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from icl_eval.models.states import Observer
 
 @dataclass(frozen=True)
 class Reading:
-    """Where a way of generating was when a new token was there."""
+    """The cost of generation up to one new token."""
 
     seconds: float
-    """Since it began."""
+    """Seconds since generation began."""
     fed: int
-    """Tokens that encoder and decoder had been given by then, counted each time they were."""
+    """Tokens fed to encoder and decoder so far, counting repetitions."""
 
 
 class Meter:
-    """Counts the tokens that go into a network while it is open."""
+    """Context manager that counts the tokens fed to a network."""
 
     def __init__(self, network: PreTrainedModel):
         self._network = network
@@ -31,7 +31,7 @@ class Meter:
         self.marks: list[Reading] = []
 
     def mark(self) -> None:
-        """Note that a new token is there."""
+        """Record that a new token was generated."""
         self.marks.append(Reading(time.perf_counter() - self._begin, self.fed))
 
     def __enter__(self) -> Self:
@@ -49,7 +49,7 @@ class Meter:
             hook.remove()
 
     def _count(self, module: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-        """Count what goes into a module; of a network with an encoder, what its decoder gets."""
+        """Count the tokens fed to a module. For a network with an encoder, count the decoder's tokens."""
         of_decoder = module is self._network and self._network.config.is_encoder_decoder
         ids = inputs["decoder_input_ids" if of_decoder else "input_ids"]
         self.fed += int(ids.numel())

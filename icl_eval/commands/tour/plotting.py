@@ -1,4 +1,4 @@
-"""Plotting: what each way of generating costs against how long the text has become, as an SVG file."""
+"""Plot the cost of each way of generating against the number of new tokens, as an SVG file."""
 
 import io
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from icl_eval.runs.writing import write_whole
 
 
 def plot_costs(ways: Sequence[Way], path: Path) -> None:
-    """Draw tokens fed and seconds, each against the number of new tokens; the same ways give the same bytes."""
+    """Plot tokens fed and seconds against the number of new tokens; the same ways give the same bytes."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The page: a tour as the terminal shows it."""
+"""Print a tour on the terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ from icl_eval.decoding.rules import start_ids
 from icl_eval.prompts.tokenization import pieces_of
 from icl_eval.reporting.terminal import open_console, print_path
 
-_TOLD = {
-    "all at once": "the library's generate makes all tokens; the text goes in whole and comes out whole",
-    "one by one": "for each token the whole text goes through the whole pipeline again, without a cache",
-    "by hand": "the prompt is run once and its keys and values are kept; then each token alone",
-    "stream": "the decoder of this package, which does the same for many prompts together",
+_EXPLANATIONS = {
+    "all at once": "transformers' generate produces all tokens in one call",
+    "one by one": "the whole text goes through the whole pipeline again for each token, without a cache",
+    "by hand": "the prompt is run once, its keys and values are cached, and then each token is run alone",
+    "stream": "the decoder of this package, which also caches keys and values, for many prompts at once",
 }
 
 
 def print_tour(tour: Tour, folder: Path) -> None:
-    """Print what was seen."""
+    """Print a tour, and the paths of its files in a folder."""
     console = open_console()
     model = tour.subject.model
     console.rule(f"{model.name}, {model.architecture}", align="left")
@@ -33,7 +33,7 @@ def print_tour(tour: Tour, folder: Path) -> None:
         _heading(console, way)
         _line(console, "text", way.text)
         if way.stages:
-            _line(console, "seconds", _stages(way))
+            _line(console, "seconds", _format_stages(way))
     _print_table(console, tour)
     for name in ("tour.json", "cost.svg"):
         print_path(console, name.partition(".")[0], folder / name)
@@ -48,17 +48,17 @@ def _print_draws(console: Console, tour: Tour) -> None:
 
 
 def _print_stages(console: Console, tour: Tour) -> None:
-    """Print the library's way with the ids that pass between its stages."""
+    """Print the first way, with the ids that pass between its stages."""
     way = tour.ways[0]
     tokenizer = tour.subject.model.tokenizer
     _heading(console, way)
     if encoder_ids := tour.prompt.encoder_ids:
         _print_tokens(console, "to the encoder", encoder_ids, pieces_of(tokenizer, encoder_ids, from_encoder=True))
     begin = (*start_ids(tour.subject.model), *tour.prompt.decoder_ids)
-    for side, ids in (("to the decoder", begin), ("out of it", way.token_ids)):
+    for side, ids in (("to the decoder", begin), ("generated", way.token_ids)):
         _print_tokens(console, side, ids, pieces_of(tokenizer, ids))
     _line(console, "text", way.text)
-    _line(console, "seconds", _stages(way))
+    _line(console, "seconds", _format_stages(way))
 
 
 def _print_tokens(console: Console, name: str, ids: Sequence[int], pieces: Sequence[str]) -> None:
@@ -68,24 +68,24 @@ def _print_tokens(console: Console, name: str, ids: Sequence[int], pieces: Seque
 
 def _print_table(console: Console, tour: Tour) -> None:
     console.print()
-    table = Table(title=f"{len(tour.ways[0].token_ids)} new tokens, {_counted(tour)}", title_justify="left")
+    table = Table(title=f"{len(tour.ways[0].token_ids)} new tokens, {_describe_prompt(tour)}", title_justify="left")
     table.add_column("way")
-    for column in ("seconds", "new tokens a second", "tokens fed"):
+    for column in ("seconds", "new tokens per second", "tokens fed"):
         table.add_column(column, justify="right")
     for way in tour.ways:
         table.add_row(way.name, f"{way.seconds:.3f}", f"{way.tokens_per_second:.1f}", str(way.tokens_fed))
     console.print(table)
     if tour.agree:
-        console.print("All greedy ways came to the same text.")
+        console.print("All greedy ways generated the same text.")
     else:
         differing = [way.name for way in tour.ways if way.text != tour.ways[0].text]
-        console.print(f"Another text than all at once: {', '.join(differing)}.", style="yellow")
+        console.print(f"The text differs from all at once: {', '.join(differing)}.", style="yellow")
     for way in tour.ways:
         if way.remark:
             console.print(f"{way.name}: {way.remark}", style="yellow")
 
 
-def _counted(tour: Tour) -> str:
+def _describe_prompt(tour: Tour) -> str:
     sides = [f"{len(tour.prompt.encoder_ids)} in the encoder"] if tour.prompt.encoder_ids else []
     begin = len(start_ids(tour.subject.model)) + len(tour.prompt.decoder_ids)
     return f"after a prompt of {' and '.join([*sides, f'{begin} in the decoder'])}"
@@ -93,10 +93,10 @@ def _counted(tour: Tour) -> str:
 
 def _heading(console: Console, way: Way) -> None:
     console.print()
-    console.print(f"{way.name.capitalize()}: {_TOLD[way.name]}", style="bold")
+    console.print(f"{way.name.capitalize()}: {_EXPLANATIONS[way.name]}", style="bold")
 
 
-def _stages(way: Way) -> str:
+def _format_stages(way: Way) -> str:
     return ", ".join(f"{name} {seconds:.4f}" for name, seconds in way.stages.items())
 
 

@@ -1,4 +1,4 @@
-"""Tours: one prompt through every way of generating; what was found is written to `tour.json` and `cost.svg`."""
+"""Complete one prompt in every way of generating, and write the results to `tour.json` and `cost.svg`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,32 +33,32 @@ _MOST_DRAWS = 100
 
 @dataclass(frozen=True)
 class Tour:
-    """What was seen."""
+    """The results of a tour."""
 
     subject: TourSubject
     prompt: EncodedPrompt
     search: Sample
     draws: tuple[Completion, ...]
-    """Sampled continuations, in the order in which they were asked for."""
+    """Sampled continuations, in order."""
     ways: tuple[Way, ...]
-    """The greedy ones, in the order of the story."""
+    """The greedy ways, in the order in which they are shown."""
 
     @property
     def agree(self) -> bool:
-        """Whether all greedy ways came to the same text."""
+        """Whether all greedy ways generated the same text."""
         return len({way.text for way in self.ways}) == 1
 
 
 def take_tour(config: TourConfig, folder: Path) -> Tour:
-    """Generate in every way and write what was found into a folder.
+    """Complete the prompt in every way and write the results into a folder.
 
     Raises:
-        UserError: When an option is impossible or the prompt does not fit.
+        UserError: When an option is invalid or the prompt does not fit.
     """
     search = build_search(config.decoding)
     if not isinstance(search, Sample):
         raise ConfigError(
-            f"decoding={search.name}: the tour draws continuations and is greedy besides; decoding=sample"
+            f"decoding={search.name}: the tour always decodes greedily and also samples continuations; use sample"
         )
     if not 0 <= config.num_return_sequences <= _MOST_DRAWS:
         raise ConfigError(f"num_return_sequences={config.num_return_sequences}: must be from 0 to {_MOST_DRAWS}")
@@ -66,7 +66,7 @@ def take_tour(config: TourConfig, folder: Path) -> Tour:
     model, [prompt] = opened.model, opened.encoded
     stop = stop_strings(model.network, search.stop or ())
     subject = TourSubject(model, opened.conventions, config.prompt, opened.max_new_tokens, stop)
-    ways = _go_all_ways(subject)
+    ways = _generate_all_ways(subject)
     tour = Tour(subject, prompt, search, _draw(subject, prompt, search, config.num_return_sequences), ways)
     write_json(describe(tour), folder / "tour.json")
     plot_costs(ways, folder / "cost.svg")
@@ -74,7 +74,7 @@ def take_tour(config: TourConfig, folder: Path) -> Tour:
 
 
 def describe(tour: Tour) -> dict[str, Any]:
-    """Return a tour as `tour.json` holds it."""
+    """Return a tour in the form of `tour.json`."""
     tokenizer = tour.subject.model.tokenizer
     sides = {"encoder": tour.prompt.encoder_ids, "decoder": (*start_ids(tour.subject.model), *tour.prompt.decoder_ids)}
     return {
@@ -101,18 +101,18 @@ def describe(tour: Tour) -> dict[str, Any]:
     }
 
 
-def _go_all_ways(subject: TourSubject) -> tuple[Way, ...]:
-    """Generate greedily in all ways, each after a few tokens that are not measured."""
+def _generate_all_ways(subject: TourSubject) -> tuple[Way, ...]:
+    """Generate greedily in all ways, each after a warm-up of a few tokens."""
     brief = TourSubject(subject.model, subject.conventions, subject.text, _WARM_UP_TOKENS, ())
     ways = []
-    for go in (generate_at_once, generate_one_by_one, generate_by_hand, generate_in_stream):
-        go(brief)
-        ways.append(go(subject))
+    for generate in (generate_at_once, generate_one_by_one, generate_by_hand, generate_in_stream):
+        generate(brief)
+        ways.append(generate(subject))
     return tuple(ways)
 
 
 def _draw(subject: TourSubject, prompt: EncodedPrompt, search: Sample, count: int) -> tuple[Completion, ...]:
-    """Draw continuations; each is a question of its own to the decoder, with draws of its own."""
+    """Sample continuations. Each has its own example id, and therefore its own random draws."""
     prompts: Sequence[EncodedPrompt] = [
         replace(prompt, prompt=replace(prompt.prompt, example_id=f"continuation {number}"))
         for number in range(1, count + 1)
@@ -124,5 +124,5 @@ def _draw(subject: TourSubject, prompt: EncodedPrompt, search: Sample, count: in
         search=search,
         settings=subject.conventions.settings,
     )
-    found = {event.example_id: event for event in decoder.stream(prompts) if isinstance(event, Completion)}
-    return tuple(found[prompt.prompt.example_id] for prompt in prompts)
+    completions = {event.example_id: event for event in decoder.stream(prompts) if isinstance(event, Completion)}
+    return tuple(completions[prompt.prompt.example_id] for prompt in prompts)

@@ -1,13 +1,13 @@
-"""Ways: the same greedy completion, generated in four ways that cost very different amounts of work.
+"""Generate the same greedy completion in four ways, whose costs differ widely.
 
-| way          | each new token costs                                     |
+| way          | work for each new token                                  |
 |--------------|----------------------------------------------------------|
-| all at once  | one token, inside the library's `generate`               |
-| one by one   | the whole text again: tokenised, run without a cache     |
-| by hand      | one token: the prompt is run once and its cache kept     |
+| all at once  | one token, inside transformers' `generate`               |
+| one by one   | the whole text again: tokenised and run without a cache  |
+| by hand      | one token: the prompt is run once and its cache is kept  |
 | stream       | one token, in the decoder that evaluations use           |
 
-The model's own rules (forced tokens, penalties) and stop strings hold in all of them.
+The rules of the model's generation config (forced tokens, penalties) and the stop strings apply in all of them.
 """
 
 import time
@@ -26,6 +26,7 @@ from icl_eval.decoding.networks import encode, new_cache, reset_attention, run
 from icl_eval.decoding.preparing import prepare
 from icl_eval.decoding.rules import Rules, end_ids
 from icl_eval.decoding.searches import Greedy
+from icl_eval.formatting import count_noun
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.switching import evaluating
 from icl_eval.prompts.building import EncodedPrompt, Prompt
@@ -35,7 +36,7 @@ from icl_eval.prompts.tokenization import pieces_of
 
 @dataclass(frozen=True)
 class TourSubject:
-    """What is generated from, and how much."""
+    """The model, the prompt and the limits of a tour."""
 
     model: LanguageModel
     conventions: Conventions
@@ -45,15 +46,15 @@ class TourSubject:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What `generate` is told."""
+        """The generation settings passed to `generate`."""
         return {**Greedy().settings, **self.conventions.settings}
 
     def encode(self) -> EncodedPrompt:
-        """Tokenise the text, with what the model's conventions add."""
+        """Tokenise the prompt, with the tokens that the model's conventions add."""
         return self.conventions.encode_text("prompt", self.text)
 
     def begin(self, prompt: EncodedPrompt) -> Hypothesis:
-        """Return a completion of which nothing is generated yet."""
+        """Return an empty completion of a prompt."""
         rules = Rules(self.model.network, self.max_new_tokens, self.settings)
         return begin_hypothesis(self.model, prompt, self.stop, rules)
 
@@ -64,32 +65,32 @@ class TourSubject:
 
 @dataclass(frozen=True)
 class Way:
-    """One way of generating, and what it came to."""
+    """The result and the cost of one way of generating."""
 
     name: str
     text: str
     token_ids: tuple[int, ...]
     marks: tuple[Reading, ...]
-    """One for each new token."""
+    """One reading for each new token."""
     seconds: float
     stages: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of each stage, where the way has any."""
+    """Seconds by stage, for ways that have stages."""
     remark: str = ""
-    """What a reader should know."""
+    """A caveat for the reader; empty if there is none."""
 
     @property
     def tokens_per_second(self) -> float:
-        """New tokens a second."""
+        """New tokens per second."""
         return len(self.token_ids) / self.seconds
 
     @property
     def tokens_fed(self) -> int:
-        """Tokens that the network was given, each as often as it was."""
+        """Tokens fed to the network, counting repetitions."""
         return self.marks[-1].fed
 
 
 def generate_at_once(subject: TourSubject) -> Way:
-    """Let the library's `generate` make all tokens; tokenising and detokenising are stages before and after."""
+    """Generate all tokens with one call to transformers' `generate`, timing tokenising and detokenising separately."""
     decoder = LibraryDecoder(subject.model, subject.settings, subject.max_new_tokens)
     with Meter(subject.model.network) as meter:
         times = [time.perf_counter()]
@@ -106,14 +107,15 @@ def generate_at_once(subject: TourSubject) -> Way:
     stages = {name: times[n + 1] - times[n] for n, name in enumerate(("tokenise", "generate", "detokenise"))}
     remark = ""
     if len(token_ids) > len(completion.token_ids):
-        remark = f"generate knows no stop strings: it went on for {len(token_ids) - len(completion.token_ids)} tokens"
+        extra = len(token_ids) - len(completion.token_ids)
+        remark = f"generate ignores stop strings and continued for {count_noun(extra, 'token')}"
     return Way(
         "all at once", completion.text, completion.token_ids, tuple(meter.marks), times[-1] - times[0], stages, remark
     )
 
 
 def generate_one_by_one(subject: TourSubject) -> Way:
-    """Send the whole text through the whole pipeline for every token: tokenise, run without a cache, detokenise."""
+    """Run the whole text through the whole pipeline for every token: tokenise, run without a cache, detokenise."""
     prompt = subject.encode()
     row = subject.begin(prompt)
     written, remark = "", ""
@@ -121,13 +123,11 @@ def generate_one_by_one(subject: TourSubject) -> Way:
     with Meter(network) as meter, torch.inference_mode(), evaluating(network):
         begin = time.perf_counter()
         while not row.finish_reason:
-            again = _encode_written(subject, written, begun=bool(row.token_ids))
+            again = _tokenise_again(subject, written, begun=bool(row.token_ids))
             if not remark and again.decoder_ids != (*prompt.decoder_ids, *row.token_ids):
-                remark = _other_tokens(subject, (*prompt.decoder_ids, *row.token_ids), again.decoder_ids, row)
+                remark = _describe_change(subject, (*prompt.decoder_ids, *row.token_ids), again.decoder_ids, row)
             if subject.conventions.context(max_new_tokens=1).excess(again):
-                remark += (
-                    f"; after token {len(row.token_ids)} they no longer fit the model's positions, and the text ends"
-                )
+                remark += f"; after token {len(row.token_ids)} they exceed the model's context, which ends the text"
                 row.end()
                 break
             inputs = build_inputs(subject.model, again)
@@ -136,15 +136,15 @@ def generate_one_by_one(subject: TourSubject) -> Way:
             history = torch.tensor([[*row.start_ids, *again.decoder_ids]], device=logits.device)
             token_id = int(row.rules(history, logits).argmax())
             subject.append(row, token_id)
-            if again.decoder_ids or token_id != subject.conventions.first_id:  # which the model asks for by itself
-                written += _piece(subject, again.decoder_ids, token_id)
+            if again.decoder_ids or token_id != subject.conventions.first_id:  # which the model forces
+                written += _decode_piece(subject, again.decoder_ids, token_id)
             meter.mark()
         seconds = time.perf_counter() - begin
     return Way("one by one", row.completion().text, tuple(row.token_ids), tuple(meter.marks), seconds, remark=remark)
 
 
 def generate_by_hand(subject: TourSubject) -> Way:
-    """Run the prompt once (prefill) and then one token at a time with its cache; an encoder runs once."""
+    """Run the encoder and the prompt once (prefill), and then one token at a time with a cache."""
     network = subject.model.network
     with Meter(network) as meter, evaluating(network):
         begin = time.perf_counter()
@@ -167,10 +167,10 @@ def generate_by_hand(subject: TourSubject) -> Way:
 
 
 def generate_in_stream(subject: TourSubject) -> Way:
-    """Let our own decoder stream the tokens."""
+    """Stream the tokens with the decoder that evaluations use."""
     decoder = StreamDecoder(subject.model, subject.max_new_tokens, subject.stop, settings=subject.conventions.settings)
     text, token_ids = "", []
-    prepare(subject.model)  # once for a model, so that it is no part of what a token costs
+    prepare(subject.model)  # happens once per model, so it is not part of the cost of a token
     with Meter(subject.model.network) as meter:
         begin = time.perf_counter()
         for event in decoder.stream([subject.encode()]):
@@ -183,24 +183,24 @@ def generate_in_stream(subject: TourSubject) -> Way:
 
 
 class _Marker(BaseStreamer):  # type: ignore[misc]  # transformers is untyped for us
-    """Is told of each new token by `generate`."""
+    """A streamer that marks each new token of `generate`."""
 
     def __init__(self, meter: Meter):
         self._meter = meter
         self._prompt_seen = False
 
     def put(self, value: torch.Tensor) -> None:
-        """Mark a token; what comes first is the prompt."""
+        """Mark a token; the first call passes the prompt."""
         if self._prompt_seen:
             self._meter.mark()
         self._prompt_seen = True
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Do nothing at the end of generation."""
 
 
-def _encode_written(subject: TourSubject, written: str, begun: bool) -> EncodedPrompt:
-    """Tokenise all that is there as text, as if nobody had seen its tokens; `begun` says whether any are generated."""
+def _tokenise_again(subject: TourSubject, written: str, begun: bool) -> EncodedPrompt:
+    """Tokenise the text so far from scratch; `begun` tells whether any token has been generated."""
     conventions = subject.conventions
     if subject.model.architecture == "decoder-only":
         return conventions.encode_text("prompt", subject.text + written)
@@ -210,8 +210,8 @@ def _encode_written(subject: TourSubject, written: str, begun: bool) -> EncodedP
     return encoded
 
 
-def _piece(subject: TourSubject, ids: tuple[int, ...], token_id: int) -> str:
-    """Return the text that a token adds to others."""
+def _decode_piece(subject: TourSubject, ids: tuple[int, ...], token_id: int) -> str:
+    """Return the text that a token adds after other tokens."""
     before, after = (
         subject.model.tokenizer.decode(list(some), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         for some in (ids, (*ids, token_id))
@@ -219,10 +219,10 @@ def _piece(subject: TourSubject, ids: tuple[int, ...], token_id: int) -> str:
     return str(after[len(before) :])
 
 
-def _other_tokens(subject: TourSubject, chosen: tuple[int, ...], again: tuple[int, ...], row: Hypothesis) -> str:
-    """Say how a text's tokens differ from those that it was made of."""
+def _describe_change(subject: TourSubject, chosen: tuple[int, ...], again: tuple[int, ...], row: Hypothesis) -> str:
+    """Describe how the tokens of a text differ from the tokens that it was generated as."""
     place = next((n for n, (one, other) in enumerate(zip(chosen, again, strict=False)) if one != other), None)
     place = min(len(chosen), len(again)) if place is None else place
     tokens = [pieces_of(subject.model.tokenizer, ids[place : place + 4]) for ids in (chosen, again)]
     shown = [" | ".join(map(repr, some)) or "nothing" for some in tokens]
-    return f"tokenised again, the text after token {len(row.token_ids)} has other tokens: {shown[0]} became {shown[1]}"
+    return f"tokenising the text again after token {len(row.token_ids)} changes its tokens: {shown[0]} to {shown[1]}"

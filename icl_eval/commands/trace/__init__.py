@@ -1,13 +1,15 @@
-"""Tracing: everything that happens to one prompt between text in and text out.
+"""The command `icl-eval trace`: records everything that happens to one prompt between text in and text out.
 
-    subjects      what is followed: a prompt that the user wrote, or one question of a task
-    tracer        runs the network and looks at every number on the way
-    caches        what a key/value cache holds
-    influence     how much each demonstration mattered
-    traces        the result, as `trace.json` holds it
-    terminal_view the result as a page for the terminal; `icl_eval.reporting.pages` has the one for a browser
+    subjects       what to trace: a free prompt, or one question of a task
+    tracer         decodes the prompt and records the numbers of every step
+    caches         describes the content of a key/value cache
+    leaving_out    measures the influence of each demonstration
+    following      traces a subject with all of these
+    traces         the result, in the form of `trace.json`
+    terminal_view  prints the result
+    trace_page     renders the result as an HTML page
 
-The tokens are those of `icl_eval.decoding`, whose parts are used here one at a time.
+The tracer is built from the parts of `icl_eval.decoding`, so it generates the same tokens.
 """
 
 from icl_eval.commands.trace.traces import Trace

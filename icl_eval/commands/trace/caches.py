@@ -1,4 +1,4 @@
-"""Caches: the shapes of what a key/value cache holds, whatever kind its layers are of."""
+"""Describe the tensors in a key/value cache, for every kind of layer."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -10,7 +10,7 @@ from icl_eval.commands.trace.traces import CacheBlock, CacheState, Shape
 
 
 def describe_cache(cache: Cache) -> CacheState:
-    """Return the shapes in a cache; layers that look the same are told together."""
+    """Return the shapes of the tensors in a cache; neighbouring layers with equal shapes form one block."""
     if isinstance(cache, EncoderDecoderCache):
         parts = {"self": cache.self_attention_cache, "cross": cache.cross_attention_cache}
     else:
@@ -36,7 +36,7 @@ def _tensors(layer: object) -> dict[str, torch.Tensor]:
         named = (
             [(f"{name}.{key}", member) for key, member in value.items()] if isinstance(value, dict) else [(name, value)]
         )
-        # A sliding layer keeps its window as a tensor without dimensions, which is no content.
+        # A sliding-window layer also stores the window size, as a tensor without dimensions.
         tensors |= {key: member for key, member in named if isinstance(member, torch.Tensor) and member.dim()}
     return tensors
 

@@ -1,4 +1,4 @@
-"""The command: follows a subject, prints the trace and leaves it in the run's folder."""
+"""Trace a subject, print the trace and write it into the run's folder."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from icl_eval.commands.trace.subjects import TraceSubject
 from icl_eval.commands.trace.terminal_view import print_trace
 from icl_eval.commands.trace.trace_page import render_trace
 from icl_eval.commands.trace.traces import write_trace
-from icl_eval.reporting.output import finished
+from icl_eval.reporting.output import ignore_closed_output
 from icl_eval.reporting.pages import write_page
 from icl_eval.reporting.terminal import open_console, print_path
 
 
 def run_trace(subject: TraceSubject, num_runners_up: int, folder: Path) -> None:
-    """Follow a subject; print the trace, and write `trace.json` and `trace.html` into a folder.
+    """Trace a subject, print the trace, and write `trace.json` and `trace.html` into a folder.
 
     Raises:
         ConfigError: When the model cannot be decoded token by token.
@@ -21,7 +21,7 @@ def run_trace(subject: TraceSubject, num_runners_up: int, folder: Path) -> None:
     trace = follow(subject, num_runners_up)
     write_trace(trace, folder / "trace.json")
     write_page(render_trace(trace), folder / "trace.html")
-    with finished():
+    with ignore_closed_output():
         console = open_console()
         print_trace(trace, console)
         for name in ("trace.json", "trace.html"):

@@ -1,10 +1,10 @@
-"""Following: a subject through the model, into a trace."""
+"""Trace a subject: decode its prompt and collect everything that happened."""
 
 import math
 
 from icl_eval.commands.trace.leaving_out import AnswerScorer, forces_first, measure_influences
 from icl_eval.commands.trace.subjects import TraceSubject
-from icl_eval.commands.trace.tracer import Decoded, Tracer
+from icl_eval.commands.trace.tracer import DecodedPrompt, Tracer
 from icl_eval.commands.trace.traces import Trace
 from icl_eval.formatting import count_noun
 
@@ -35,7 +35,7 @@ def follow(subject: TraceSubject, num_runners_up: int) -> Trace:
         decoder=decoded.decoder,
         steps=decoded.steps,
         finish_reason=completion.finish_reason,
-        ended_by=_ended_by(decoded),
+        ended_by=_find_end(decoded),
         completion=completion.text,
         prediction=question.postprocess(completion.text) if question else completion.text,
         reference=question.example.references[0] if question else None,
@@ -47,7 +47,7 @@ def follow(subject: TraceSubject, num_runners_up: int) -> Trace:
     )
 
 
-def _ended_by(decoded: Decoded) -> str:
+def _find_end(decoded: DecodedPrompt) -> str:
     if decoded.completion.finish_reason == "eos":
         return decoded.steps[-1].choice.chosen.token.piece
     if decoded.stop_string is not None:

@@ -1,8 +1,8 @@
-"""Leaving out: how much each demonstration mattered, by leaving it out and looking at the answer's likelihood again.
+"""Measure the influence of each demonstration by leaving it out and scoring the answer again.
 
-The prompt without a demonstration is rendered by the template anew, so that no separator stays behind. The answer's
-tokens are the same in both; a change of its log-likelihood is therefore the demonstration's doing (and that of its
-place: every other one moves up).
+The template renders the prompt without the demonstration from scratch, so no stray separator remains. The tokens of the
+answer are the same in both prompts. A change in its log-likelihood is therefore due to the demonstration, and to the
+shift in position of the demonstrations after it.
 """
 
 import math
@@ -21,14 +21,14 @@ from icl_eval.prompts.tokenization import Continuations
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """Natural logarithms of the probabilities that a model gives to two answers, each the sum over its tokens."""
+    """Log-likelihoods (natural logarithm, summed over tokens) of the generated answer and of the first reference."""
 
     generated: float
     reference: float | None
 
 
 class AnswerScorer:
-    """Tells how likely a model finds two fixed answers after different prompts."""
+    """Scores two fixed answers after different prompts."""
 
     def __init__(
         self,
@@ -40,10 +40,10 @@ class AnswerScorer:
         """Prepare to score.
 
         Args:
-            model: Whose probabilities are asked for.
-            generated_ids: All tokens that were generated.
-            question: Has the right answer; None for none.
-            settings: What `generate` would be told, besides the model's generation config.
+            model: The model that scores the answers.
+            generated_ids: All generated tokens.
+            question: The question, which has the right answer; None for a free prompt.
+            settings: Generation settings that differ from the model's generation config.
         """
         self._model = model
         self._scorer = LikelihoodScorer(model, settings=settings)
@@ -52,9 +52,10 @@ class AnswerScorer:
         self._settings = settings
 
     def score(self, prompt: EncodedPrompt) -> Likelihoods:
-        """Return how likely the answers are after a prompt.
+        """Return the log-likelihoods of the answers after a prompt.
 
-        A first token that the model's generation config forces (BART's) says nothing of the answer and is not counted.
+        A first token that the model's generation config forces (as BART's does) is not part of the answer and is not
+        scored.
         """
         forced = forces_first(self._model, prompt, self._settings)
         generated = self._sum(Continuations(prompt, (self._generated_ids[forced:],)))
@@ -62,20 +63,20 @@ class AnswerScorer:
             return Likelihoods(generated, None)
         return Likelihoods(generated, self._sum(self._question.encode_answer(prompt)))
 
-    def _sum(self, asked: Continuations) -> float:
-        if not asked.longest:
+    def _sum(self, continuations: Continuations) -> float:
+        if not continuations.longest:
             return 0.0
-        ((_, (log_probabilities,)),) = self._scorer.score([asked])
+        ((_, (log_probabilities,)),) = self._scorer.score([continuations])
         return math.fsum(log_probabilities)
 
 
 def forces_first(model: LanguageModel, prompt: EncodedPrompt, settings: Mapping[str, Any]) -> bool:
-    """Return whether the first token after a prompt is forced, whatever the model thinks."""
+    """Return whether the generation config forces the first token after a prompt."""
     return not prompt.decoder_ids and bool(forced_ids(model, settings))
 
 
 def measure_influences(scorer: AnswerScorer, question: Question, prompt: EncodedPrompt) -> Iterator[LogLikelihoodGain]:
-    """Yield the influence of each demonstration of a question's prompt, in the prompt's order."""
+    """Yield the influence of each demonstration in a question's prompt, in the order of the prompt."""
     whole = scorer.score(prompt)
     for shown in question.builder.find_shown(prompt, question.example):
         without = scorer.score(question.builder.build_without(prompt, question.example, shown.id))

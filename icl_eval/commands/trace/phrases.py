@@ -1,38 +1,38 @@
-"""Wording: how both pages put shapes, sizes, probabilities and invisible characters."""
+"""Format shapes, sizes, probabilities and invisible characters, for the terminal and for the page."""
 
 from icl_eval.commands.trace.traces import CacheBlock, CacheState, Shape, TokenInfo, Trace
 from icl_eval.formatting import count_noun
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "␡", 0x0A: "⏎", 0x09: "⇥"}
 _END = {
-    "eos": "the model ended its text with {}",
+    "eos": "the model generated {}",
     "stop": "the stop string {} appeared",
-    "length": "it was as long as allowed: {}",
+    "length": "the limit is {}",
 }
 
 
 def visible(text: str) -> str:
-    r"""Return text with pictures for characters that control a terminal, and for line ends: `a\n` is `a⏎`."""
+    r"""Return a string with control characters, including line breaks, replaced by symbols: `a\n` becomes `a⏎`."""
     return text.translate(_PICTURES)
 
 
 def visible_lines(text: str) -> str:
-    """Return the same, with lines left as lines."""
+    """Return a string with its control characters replaced by symbols, except for line breaks."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def describe_label(token: TokenInfo) -> str:
-    """Return what stands for a token among others."""
+    """Return a short label of a token: its text, its piece or its id."""
     return visible(token.text or token.piece) or f"<{token.id}>"
 
 
 def describe_shape(shape: Shape) -> str:
-    """Return a shape as `1 × 4 × 7 × 8`."""
+    """Return a shape in the form `1 × 4 × 7 × 8`."""
     return " × ".join(map(str, shape))
 
 
 def describe_size(count: int) -> str:
-    """Return a number of bytes, rounded."""
+    """Return a rounded number of bytes with its unit."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -40,7 +40,7 @@ def describe_size(count: int) -> str:
 
 
 def describe_layers(block: CacheBlock) -> str:
-    """Return which layers a block is about."""
+    """Describe the layers, the tensors and the size of a cache block."""
     layers = f"layer {block.first_layer}"
     if block.last_layer > block.first_layer:
         layers = f"each of layers {block.first_layer} to {block.last_layer}"
@@ -49,18 +49,18 @@ def describe_layers(block: CacheBlock) -> str:
 
 
 def count_cached(state: CacheState) -> str:
-    """Return how many of the decoder's tokens a cache holds in its first layer, and its size."""
+    """Return the number of decoder tokens in the first layer of a cache, and the size of the cache."""
     keys = [block.shapes["keys"] for block in state.blocks if "keys" in block.shapes]
     return f"{count_noun(keys[0][-2], 'token')}, {describe_size(state.bytes)}" if keys else describe_size(state.bytes)
 
 
 def describe_probability(probability: float) -> str:
-    """Return a probability in percent, with three digits that mean something."""
+    """Return a probability in percent, in scientific notation if it is very small."""
     percent = 100 * probability
     return f"{percent:.1f} %" if percent >= 0.05 else f"{percent:.1e} %"
 
 
 def describe_end(trace: Trace) -> str:
-    """Return why decoding ended."""
+    """Describe why decoding ended."""
     shown = trace.ended_by if trace.finish_reason == "length" else repr(trace.ended_by)
     return _END[trace.finish_reason].format(shown)

@@ -1,4 +1,4 @@
-"""Subjects: what a trace follows, a prompt as the user wrote it or one question of a task with its demonstrations."""
+"""The subject of a trace: a free prompt, or one question of a task with its demonstrations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,30 +13,31 @@ from icl_eval.config.schema import ModelOptions, TraceConfig
 from icl_eval.decoding.searches import Greedy, Sample, Search
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import Evaluation, TaskPlan, prepare
+from icl_eval.formatting import count_noun
 from icl_eval.models.loading import LanguageModel, load_model
 from icl_eval.postprocessing import Postprocessor
 from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
 from icl_eval.prompts.tokenization import Continuations, encode_continuations
 from icl_eval.tasks.examples import Example
 
-_OF_A_PROMPT = {"prompt", "runners_up", *(field.name for field in fields(ModelOptions))}
-"""The keys that mean something for a prompt without a task."""
+_FREE_PROMPT_KEYS = {"prompt", "runners_up", *(field.name for field in fields(ModelOptions))}
+"""The keys that apply to a free prompt, without a task."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question of a task, and how its prompt came about."""
+    """A question of a task, and how its prompt was built."""
 
     example: Example
     builder: PromptBuilder
     tokenizer: PreTrainedTokenizerBase
-    """The one that the prompt was encoded with, which knows its languages."""
+    """The tokenizer that encoded the prompt, with its source and target languages set."""
     template: str
     placement: str
     postprocess: Postprocessor
 
     def encode_answer(self, prompt: EncodedPrompt) -> Continuations:
-        """Return the tokens of the first reference as it follows a prompt."""
+        """Return the tokens of the first reference as a continuation of a prompt."""
         template, task = self.builder.template, self.builder.task
         answer = template.continuation(task, self.example, self.example.references[0])
         return encode_continuations(self.tokenizer, prompt, [answer])
@@ -44,18 +45,18 @@ class Question:
 
 @dataclass(frozen=True)
 class TraceSubject:
-    """What is to be followed."""
+    """A prompt to trace, with everything that decoding it needs."""
 
     model: LanguageModel
     prompt: EncodedPrompt
     limits: Limits
     search: Greedy | Sample
     settings: Mapping[str, Any]
-    """What else `generate` would be told."""
+    """Generation settings that differ from the model's generation config."""
     question: Question | None
-    """None for a prompt of the user's own."""
+    """None for a free prompt."""
     text: str = ""
-    """That prompt, before a task prefix opens it."""
+    """The free prompt, without a task prefix."""
 
     @property
     def written(self) -> dict[str, str]:
@@ -66,7 +67,7 @@ class TraceSubject:
 
 
 def free_subject(config: TraceConfig, text: str, given: Sequence[str]) -> TraceSubject:
-    """Return the subject of a prompt: read by the encoder, or gone on from by a decoder-only model.
+    """Return the subject for a free prompt, which goes to the encoder, or is continued by a decoder-only model.
 
     Args:
         config: The command's options.
@@ -74,37 +75,37 @@ def free_subject(config: TraceConfig, text: str, given: Sequence[str]) -> TraceS
         given: The names of the keys that the user has set.
 
     Raises:
-        UserError: When an option is impossible, means nothing without a task, or the prompt does not fit.
+        UserError: When an option is invalid or applies only to tasks, or the prompt does not fit.
     """
     for key in given:
-        if key not in _OF_A_PROMPT:
+        if key not in _FREE_PROMPT_KEYS:
             raise ConfigError(
-                f"{key}: means nothing for a prompt of your own, which no template and no demonstration goes with; "
-                f"leave out {key}, or leave out prompt to follow a question of a task"
+                f"{key}: has no effect on a free prompt, which uses no task, template or demonstrations; "
+                f"remove {key}, or remove prompt to trace a question of a task"
             )
-    search = _by_token(build_search(config.decoding))
+    search = _require_token_search(build_search(config.decoding))
     opened = open_prompts(config, search, [text])
     limits = Limits(opened.max_new_tokens, tuple(search.stop or ()))
     return TraceSubject(opened.model, opened.encoded[0], limits, search, opened.conventions.settings, None, text)
 
 
 def question_subject(evaluation: Evaluation, example_id: str | None) -> TraceSubject:
-    """Return the subject of one question of an evaluation's only task.
+    """Return the subject for one question of an evaluation with a single task.
 
     Raises:
-        UserError: When there are more tasks, no such question, or the evaluation itself would refuse.
+        UserError: When there are several tasks, the question does not exist, or the evaluation cannot be run.
     """
     if len(evaluation.plans) != 1:
         names = ", ".join(plan.task.name for plan in evaluation.plans)
         raise ConfigError(
-            f"trace: one question is followed; give prompt=…, or one task, such as "
-            f"task={evaluation.plans[0].task.name} (there are: {names})"
+            f"trace: needs prompt=… or a single task, such as "
+            f"task={evaluation.plans[0].task.name} (selected tasks: {names})"
         )
-    search = _by_token(evaluation.search)
+    search = _require_token_search(evaluation.search)
     plan = evaluation.plans[0]
     if plan.max_new_tokens < 1:
-        raise ConfigError(f"max_new_tokens={plan.max_new_tokens}: a trace follows new tokens; must be 1 or more")
-    example = _find(plan, example_id)
+        raise ConfigError(f"max_new_tokens={plan.max_new_tokens}: must be 1 or more for a trace")
+    example = _find_example(plan, example_id)
     prepared = prepare(replace(evaluation, plans=(replace(plan, examples=(example,)),)))
     task = prepared.tasks[0]
     model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
@@ -120,13 +121,13 @@ def question_subject(evaluation: Evaluation, example_id: str | None) -> TraceSub
     return TraceSubject(model, task.prompts[0], limits, search, prepared.conventions.settings, question)
 
 
-def _by_token(search: Search) -> Greedy | Sample:
+def _require_token_search(search: Search) -> Greedy | Sample:
     if not isinstance(search, Greedy | Sample):
-        raise ConfigError(f"decoding={search.name}: a trace follows one token at a time; use greedy or sample")
+        raise ConfigError(f"decoding={search.name}: cannot be traced token by token; use greedy or sample")
     return search
 
 
-def _find(plan: TaskPlan, example_id: str | None) -> Example:
+def _find_example(plan: TaskPlan, example_id: str | None) -> Example:
     if example_id is None:
         return plan.examples[0]
     for example in plan.examples:
@@ -134,5 +135,5 @@ def _find(plan: TaskPlan, example_id: str | None) -> Example:
             return example
     raise ConfigError(
         f"example={example_id}: task '{plan.task.name}' has no such question "
-        f"(it has {len(plan.examples)}, such as {plan.examples[0].id!r})"
+        f"(it has {count_noun(len(plan.examples), 'question')}, such as {plan.examples[0].id!r})"
     )

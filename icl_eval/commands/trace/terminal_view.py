@@ -1,4 +1,4 @@
-"""The terminal view: a trace from top to bottom, in the order in which things happen."""
+"""Print a trace on the terminal, in the order in which things happen."""
 
 from collections.abc import Iterator, Sequence
 
@@ -21,7 +21,7 @@ from icl_eval.commands.trace.traces import Candidate, InputToken, Side, Step, Tr
 from icl_eval.formatting import count_noun
 
 _MOST_TOKENS = 120
-"""Of a longer prompt, its beginning and its end are shown."""
+"""Of a longer prompt, only the beginning and the end are shown."""
 
 
 def print_trace(trace: Trace, console: Console) -> None:
@@ -36,13 +36,11 @@ def print_trace(trace: Trace, console: Console) -> None:
 def _parts(trace: Trace) -> Iterator[RenderableType]:
     yield _heading("Text in")
     for name, text in trace.written.items():
-        yield Panel(Text(visible_lines(text)), title=Text(f"{name}, as it was written"), title_align="left")
+        yield Panel(Text(visible_lines(text)), title=Text(f"{name}, as written"), title_align="left")
     for name, side in _sides(trace):
         if side.text is not None and list(trace.written.values()) != [side.text]:
             how = f"template {trace.template}, placement {trace.placement}" if trace.template else "task prefix"
-            yield Panel(
-                Text(visible_lines(side.text)), title=Text(f"as the {name} is given it: {how}"), title_align="left"
-            )
+            yield Panel(Text(visible_lines(side.text)), title=Text(f"input of the {name}: {how}"), title_align="left")
     for name, side in _sides(trace):
         yield _heading(f"Tokens in, {name}: {len(side.tokens)}")
         yield _tokens(side.tokens)
@@ -50,11 +48,11 @@ def _parts(trace: Trace) -> Iterator[RenderableType]:
     yield _shapes(trace)
     yield _heading("Step by step")
     yield _steps(trace.steps)
-    yield Text(f"It ended after {count_noun(len(trace.steps), 'token')}: {visible(describe_end(trace))}.")
+    yield Text(f"Decoding ended after {count_noun(len(trace.steps), 'token')}: {visible(describe_end(trace))}.")
     yield _heading("Text out")
     yield from _outcome(trace)
     if trace.influences:
-        yield _heading("What each demonstration mattered")
+        yield _heading("Influence of each demonstration")
         yield _influences(trace)
 
 
@@ -67,13 +65,13 @@ def _sides(trace: Trace) -> list[tuple[str, Side]]:
 
 
 def _tokens(tokens: Sequence[InputToken]) -> Text:
-    """Return pieces with their ids; those that the text does not hold stand out."""
+    """Return the pieces with their ids, highlighting tokens that were added to the text."""
     line = Text()
     left_out = len(tokens) - _MOST_TOKENS
     for number, each in enumerate(tokens):
         if left_out > 0 and _MOST_TOKENS // 2 <= number < _MOST_TOKENS // 2 + left_out:
             if number == _MOST_TOKENS // 2:
-                line.append(f"… {left_out} more, all of them in trace.json … ", style="yellow")
+                line.append(f"… {left_out} more (see trace.json) … ", style="yellow")
             continue
         piece = visible(each.token.piece)
         line.append(*((f"+{piece}", "bold magenta") if each.added else (piece,)))
@@ -101,7 +99,7 @@ def _shapes(trace: Trace) -> Table:
 
 def _steps(steps: Sequence[Step]) -> Table:
     table = Table()
-    for column in ("pass", "fed", "cache after it", "token", "id", "probability", "entropy", "runners-up"):
+    for column in ("pass", "fed", "cache after pass", "token", "id", "probability", "entropy", "runners-up"):
         table.add_column(
             column, justify="right" if column in ("pass", "fed", "id", "probability", "entropy") else "left"
         )
@@ -109,7 +107,7 @@ def _steps(steps: Sequence[Step]) -> Table:
         choice = step.choice
         token = Text(describe_label(choice.chosen.token))
         if choice.rules:
-            token.append(f"\nthe model's own rule {', '.join(choice.rules)} moved the choice", style="yellow")
+            token.append(f"\nchoice changed by the generation config: {', '.join(choice.rules)}", style="yellow")
         table.add_row(
             str(number),
             str(step.fed),
@@ -132,11 +130,11 @@ def _runners_up(candidates: Sequence[Candidate]) -> Text:
 
 
 def _outcome(trace: Trace) -> Iterator[RenderableType]:
-    yield Panel(Text(visible_lines(trace.completion)), title="put together again", title_align="left")
+    yield Panel(Text(visible_lines(trace.completion)), title="completion", title_align="left")
     if trace.prediction != trace.completion:
         yield Panel(Text(visible_lines(trace.prediction)), title="after postprocessing", title_align="left")
     if trace.reference is not None:
-        yield Panel(Text(visible_lines(trace.reference)), title="the first reference", title_align="left")
+        yield Panel(Text(visible_lines(trace.reference)), title="first reference", title_align="left")
     yield Text(f"log-likelihood of the generated answer: {trace.generated_log_likelihood:.3f} nats")
     if trace.reference_log_likelihood is not None:
         yield Text(f"log-likelihood of the first reference: {trace.reference_log_likelihood:.3f} nats")
@@ -144,7 +142,7 @@ def _outcome(trace: Trace) -> Iterator[RenderableType]:
 
 def _influences(trace: Trace) -> Table:
     table = Table(
-        caption="Change of the answer's log-likelihood (nats) by having the demonstration: above zero, it helped.",
+        caption="Change in the answer's log-likelihood (nats) due to the demonstration. Above zero, it helped.",
         caption_justify="left",
     )
     for column in ("demonstration", "question", "answer"):

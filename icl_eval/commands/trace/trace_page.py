@@ -1,4 +1,4 @@
-"""The page: a trace as one HTML file, in which a person can point at a token and see its numbers."""
+"""Render a trace as a single HTML file, which shows the numbers of a token on hover."""
 
 from icl_eval.commands.trace import phrases as wording
 from icl_eval.commands.trace.traces import Trace
@@ -6,7 +6,7 @@ from icl_eval.reporting.pages import render_page
 
 
 def render_trace(trace: Trace) -> str:
-    """Render a trace as a page of its own."""
+    """Render a trace as an HTML page."""
     sides = {"encoder": trace.encoder, "decoder": trace.decoder}
     largest = max(
         (abs(number) for each in trace.influences for number in (each.generated, each.reference or 0)), default=1

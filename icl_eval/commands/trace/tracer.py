@@ -1,7 +1,7 @@
-"""The tracer: decodes one prompt, as `StreamDecoder` does, and looks at every number on the way.
+"""Decode one prompt as `StreamDecoder` does, and record the numbers of every step.
 
-Every step is one plain forward pass of the network with its own cache, and the numbers shown are the softmax of
-that pass's logits; the token is chosen under the model's rules, and found in text, by the parts that the decoder uses.
+Every step is one plain forward pass of the network with its own cache. The probabilities are the softmax of the logits
+of that pass. The parts of the decoder apply the rules of the generation config, choose the token and detokenise it.
 """
 
 import math
@@ -31,16 +31,16 @@ from icl_eval.prompts.building import EncodedPrompt
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a completion ends at the latest."""
+    """The limits of a completion."""
 
     max_new_tokens: int
     stop: tuple[str, ...]
-    """Texts that end a completion and are not a part of it."""
+    """Strings that end a completion and are not part of it."""
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """What was seen while one prompt was decoded."""
+class DecodedPrompt:
+    """What was recorded while one prompt was decoded."""
 
     encoder: Side | None
     encoder_output: Shape | None
@@ -48,11 +48,11 @@ class Decoded:
     steps: tuple[Step, ...]
     completion: Completion
     stop_string: str | None
-    """The stop string that ended it."""
+    """The stop string that ended the completion; None if it ended otherwise."""
 
 
 class Tracer:
-    """Decodes single prompts with a model, one visible step after the other."""
+    """Decodes one prompt at a time with a model and records every step."""
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class Tracer:
         """Prepare to trace.
 
         Args:
-            model: What to decode with.
-            limits: Where a completion ends at the latest.
-            search: How a token is chosen.
-            num_runners_up: How many of the tokens that were not chosen each step tells of.
-            settings: What else differs from the model's generation config, as `generate` would be told.
+            model: The model to decode with.
+            limits: The limits of a completion.
+            search: How tokens are chosen.
+            num_runners_up: How many of the tokens that were not chosen to record at each step.
+            settings: Generation settings that differ from the model's generation config.
         """
         self._model = model
         self._limits = limits
@@ -78,12 +78,12 @@ class Tracer:
         self._pick = build_pick(search)
         self._end_ids = end_ids(model.network, settings)
 
-    def trace(self, prompt: EncodedPrompt) -> Decoded:
+    def trace(self, prompt: EncodedPrompt) -> DecodedPrompt:
         """Decode a prompt.
 
         Raises:
-            ConfigError: When the model cannot be decoded token by token, or its cache cannot serve the prompt.
-            IclEvalError: When logits are not numbers.
+            ConfigError: When the model cannot be decoded token by token, or its cache does not support the prompt.
+            IclEvalError: When logits are NaN.
         """
         network = self._model.network
         stop = stop_strings(network, self._limits.stop)
@@ -92,13 +92,13 @@ class Tracer:
         check_history(self._model, prepared.capabilities, row.history, self._limits.max_new_tokens)
         with prepared.accelerated():
             encoded, encoder_embeddings = self._encode(prompt)
-            with _watched_embeddings(decoder_of(network)) as decoder_embeddings:
+            with _watch_embeddings(decoder_of(network)) as decoder_embeddings:
                 steps = tuple(self._steps(row, new_cache(network.config), encoded))
         encoder_tokens, decoder_tokens = describe_inputs(self._model, prompt)
         encoder = None
         if encoded is not None:
             encoder = Side(prompt.prompt.encoder, encoder_tokens, encoder_embeddings)
-        return Decoded(
+        return DecodedPrompt(
             encoder=encoder,
             encoder_output=None if encoded is None else tuple(encoded.shape),
             decoder=Side(prompt.prompt.decoder, decoder_tokens, decoder_embeddings[0]),
@@ -108,10 +108,10 @@ class Tracer:
         )
 
     def _encode(self, prompt: EncodedPrompt) -> tuple[torch.Tensor | None, Shape]:
-        """Return the encoder's output, [1, tokens, size] (None without an encoder), and its embeddings' shape."""
+        """Return the encoder's output, [1, tokens, size], and the shape of its embeddings; None without an encoder."""
         if self._model.architecture == "decoder-only":
             return None, ()
-        with _watched_embeddings(self._model.network.get_encoder()) as embeddings:
+        with _watch_embeddings(self._model.network.get_encoder()) as embeddings:
             encoded, _ = encode(self._model.network, [prompt.encoder_ids])
         return encoded, embeddings[0]
 
@@ -119,14 +119,14 @@ class Tracer:
         fed: Sequence[int] = row.history
         while not row.finish_reason:
             logits = run(self._model.network, [fed], cache, encoded)  # [1, vocabulary]
-            (token_id,) = choose([row], logits.clone(), self._pick)  # a rule may write into them
-            choice = self._describe(logits[0], token_id, _moving_rules(row, logits))
+            (token_id,) = choose([row], logits.clone(), self._pick)  # a rule may modify the logits in place
+            choice = self._describe(logits[0], token_id, _find_decisive_rules(row, logits))
             token = row.append(token_id, self._end_ids, self._limits.max_new_tokens)
             yield Step(len(fed), describe_cache(cache), tuple(logits.shape), choice, token.text)
             fed = [token_id]
 
     def _describe(self, logits: torch.Tensor, chosen: int, rules: tuple[str, ...]) -> ChosenToken:
-        """Describe a choice, from the logits that the network gave for it, [vocabulary]."""
+        """Describe the choice of a token from the network's logits, [vocabulary]."""
         log_probabilities = logits.double().log_softmax(-1)
         count = min(self._num_runners_up + 1, len(log_probabilities))
         likeliest: list[int] = log_probabilities.topk(count).indices.tolist()
@@ -144,8 +144,8 @@ class Tracer:
         return Candidate(token, float(log_probabilities[token_id].exp()))
 
 
-def _moving_rules(row: Hypothesis, logits: torch.Tensor) -> tuple[str, ...]:
-    """Return which of a row's rules make another token the likeliest, from logits [1, vocabulary]."""
+def _find_decisive_rules(row: Hypothesis, logits: torch.Tensor) -> tuple[str, ...]:
+    """Return the names of the rules that change the likeliest token, given logits [1, vocabulary]."""
     scores = logits.float().clone()
     likeliest = int(scores.max(-1).indices)
     names = []
@@ -158,8 +158,8 @@ def _moving_rules(row: Hypothesis, logits: torch.Tensor) -> tuple[str, ...]:
 
 
 @contextmanager
-def _watched_embeddings(network: Any) -> Iterator[list[Shape]]:
-    """Yield a list that the shapes of a network's token embeddings join, one a forward pass."""
+def _watch_embeddings(network: Any) -> Iterator[list[Shape]]:
+    """Yield a list that collects the shape of a network's token embeddings at each forward pass."""
     shapes: list[Shape] = []
     embeddings = network.get_input_embeddings()
     handle = embeddings.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))

@@ -1,4 +1,4 @@
-"""What a trace holds: nouns without behaviour, in the order in which things happen."""
+"""The content of a trace as plain data, in the order in which things happen."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,13 +12,13 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """A token as the tokenizer knows it."""
+    """A token of the tokenizer's vocabulary."""
 
     id: int
     piece: str
-    """What the vocabulary calls it; a space may be `Ġ` or `▁` in it."""
+    """Its entry in the vocabulary, where a space may be written as `Ġ` or `▁`."""
     text: str
-    """What it reads as on its own; not always what it contributes among its neighbours."""
+    """The text that it decodes to on its own, which may differ from what it contributes in context."""
 
 
 @dataclass(frozen=True)
@@ -27,30 +27,30 @@ class InputToken:
 
     token: TokenInfo
     added: bool
-    """Whether the text does not hold it: the tokenizer or the model put it there (`</s>`, a start token …)."""
+    """Whether the tokenizer or the model added it to the text (`</s>`, a start token …)."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one side of the model is given."""
+    """The input of the encoder or of the decoder."""
 
     text: str | None
-    """None where a decoder begins with its start token alone."""
+    """None for a decoder that begins with its start token alone."""
     tokens: tuple[InputToken, ...]
     embeddings: Shape
-    """[1, tokens, size]: what the tokens become before the first layer."""
+    """[1, tokens, size]: the shape of the token embeddings."""
 
 
 @dataclass(frozen=True)
 class CacheBlock:
-    """Neighbouring layers of a key/value cache that look the same."""
+    """Neighbouring layers of a key/value cache whose tensors have the same shapes."""
 
     attention: str
-    """`self`: of the decoder's own tokens; `cross`: of the encoder's output."""
+    """`self` for attention over the decoder's tokens, `cross` for attention over the encoder's output."""
     first_layer: int
     last_layer: int
     shapes: dict[str, Shape]
-    """By tensor: keys and values are [1, heads, tokens, size]."""
+    """Shapes by tensor; keys and values are [1, heads, tokens, size]."""
     bytes_per_layer: int
 
 
@@ -60,64 +60,64 @@ class CacheState:
 
     blocks: tuple[CacheBlock, ...]
     bytes: int
-    """Of all layers together."""
+    """Size of all layers together."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A token that could have been next."""
+    """A candidate for the next token."""
 
     token: TokenInfo
     probability: float
-    """The softmax of the model's logits, before any rule of its generation config."""
+    """Softmax of the model's logits, before any rule of the generation config."""
 
 
 @dataclass(frozen=True)
 class ChosenToken:
-    """The token that was chosen, and what else there was to choose from."""
+    """The chosen token and its alternatives."""
 
     chosen: Candidate
     log_probability: float
     """Natural logarithm of the chosen token's probability."""
     entropy_bits: float
-    """Of the whole distribution, in bits: 0 for certainty, n where 2^n tokens are equally likely."""
+    """Entropy of the whole distribution in bits: 0 if the token is certain, n if 2^n tokens are equally likely."""
     runners_up: tuple[Candidate, ...]
-    """The likeliest of the other tokens, the likeliest first."""
+    """The most likely of the other tokens, in descending order of probability."""
     rules: tuple[str, ...]
-    """The rules of the model's generation config that made another token the likeliest."""
+    """The rules of the generation config that changed the most likely token."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One forward pass and the token that was chosen after it."""
+    """One forward pass and the token chosen from its logits."""
 
     fed: int
-    """Decoder tokens that the pass was given: the whole prompt at first (prefill), then the last chosen one."""
+    """Number of decoder tokens fed to the pass: first the whole prompt (prefill), then one token at a time."""
     cache: CacheState
-    """After the pass."""
+    """The cache after the pass."""
     logits: Shape
-    """[1, vocabulary]: of the last position"""
+    """[1, vocabulary]: the shape of the logits of the last position."""
     choice: ChosenToken
     shown: str
-    """The text that the token let be shown; empty while it may be a part of a character or of a stop string."""
+    """The text that the token completes. It is empty while the text may be part of a character or a stop string."""
 
 
 @dataclass(frozen=True)
 class LogLikelihoodGain:
-    """How much one demonstration mattered to an answer's log-likelihood (natural logarithm).
+    """The effect of one demonstration on the log-likelihood (natural logarithm) of an answer.
 
-    Each number is the log-likelihood with all demonstrations minus that without this one: above zero, the
-    demonstration made the answer more likely.
+    Each number is the log-likelihood with all demonstrations minus the log-likelihood without this one. It is positive
+    if the demonstration makes the answer more likely.
     """
 
     demonstration_id: str
     question: str
     answer: str | None
-    """None where a control shows none."""
+    """None if a control hides the answers."""
     generated: float
-    """For the generated answer, all of its tokens."""
+    """Effect on the generated answer, with all of its tokens."""
     reference: float | None
-    """For the first reference; None where there is none."""
+    """Effect on the first reference; None if there is no reference."""
 
 
 @dataclass(frozen=True)
@@ -129,34 +129,34 @@ class Trace:
     dtype: str
     device: str
     written: dict[str, str]
-    """What the user wrote: a prompt, or the fields of a question."""
+    """The user's input: a prompt, or the fields of a question."""
     task: str | None
     example_id: str | None
     template: str | None
-    """The wording that made a prompt of it; None where the prompt is taken as it is."""
+    """Name of the template that rendered the prompt; None for a free prompt."""
     placement: str | None
     search: str
-    """How tokens were chosen: greedy or sample"""
+    """How tokens were chosen: greedy or sample."""
     encoder: Side | None
     """None for a decoder-only model."""
     encoder_output: Shape | None
-    """[1, tokens, size]"""
+    """[1, tokens, size]."""
     decoder: Side
     steps: tuple[Step, ...]
     finish_reason: str
-    """eos, stop or length"""
+    """`eos`, `stop` or `length`."""
     ended_by: str
-    """The token, the stop string or the number of tokens that ended it."""
+    """The token, the stop string or the number of tokens that ended decoding."""
     completion: str
-    """The shown texts put together."""
+    """The generated text."""
     prediction: str
     """The completion after postprocessing."""
     reference: str | None
     generated_log_likelihood: float
-    """Natural logarithm of the generated tokens' probability under the model, given the prompt."""
+    """Natural logarithm of the probability of the generated tokens given the prompt."""
     reference_log_likelihood: float | None
     influences: tuple[LogLikelihoodGain, ...]
-    """One for each demonstration, in the order of the prompt."""
+    """One per demonstration, in the order of the prompt."""
 
 
 def write_trace(trace: Trace, path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Charts: where the lines, bands and bars of a page's figures go; `figures.html.j2` draws them.
+"""Compute the geometry of the lines, bands and bars in a page's figures, which `figures.html.j2` draws.
 
-Numbers are in the units of a figure's view box, with y downwards.
+Coordinates are in units of the figure's view box, with y pointing down.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ NUM_COLOURS = 6
 
 @dataclass(frozen=True)
 class Frame:
-    """A chart's size, its vertical axis, and the room for what is written around it."""
+    """The size, the vertical axis and the margins of a chart."""
 
     scale: Scale
     width: int = 420
@@ -27,30 +27,30 @@ class Frame:
 
     @property
     def left(self) -> int:
-        """Return the room for the numbers of the vertical axis, 7 a character, and the metric's name beside them."""
+        """The left margin, for the tick labels of the vertical axis (7 per character) and the metric's name."""
         return max(52, 30 + 7 * max(map(len, self.scale.ticks)))
 
     def x(self, fraction: float) -> float:
-        """Return where a fraction of the horizontal axis is."""
+        """Return the coordinate of a fraction of the horizontal axis."""
         return round(self.left + (self.width - self.left - self.right) * fraction, 2)
 
     def y(self, value: float) -> float:
-        """Return where a value is on the vertical axis, at its end where it is beyond it."""
+        """Return the coordinate of a value on the vertical axis, clipped to its ends."""
         height = self.height - self.bottom - self.top
         return round(self.height - self.bottom - height * self.scale.percent(value) / 100, 2)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A number of demonstrations on a curve."""
+    """A point of a curve, for one number of demonstrations."""
 
     x: float
     y: float
     title: str
     draws: tuple[float, ...]
-    """Heights of the single draws, where there are several."""
+    """Vertical coordinates of the individual draws, if there are several."""
     whisker: tuple[float, float] | None
-    """Ends of the test set's error bar."""
+    """Ends of the error bar over questions."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class Line:
     dashed: bool
     path: str
     band: str
-    """Corners of the area between the ends of the intervals; empty where no point has one."""
+    """Corners of the area between the ends of the intervals; empty if fewer than two points have one."""
     marks: tuple[Mark, ...]
 
 
 @dataclass(frozen=True)
 class CurveChart:
-    """The shot curves of one task's metric."""
+    """The shot curves of one metric of a task."""
 
     task: str
     metric: str
@@ -83,17 +83,17 @@ class CurveChart:
 
 @dataclass(frozen=True)
 class Segment:
-    """What one component adds to a bar of shares."""
+    """The segment of one component in a bar of shares."""
 
     label: str
     colour: int
     x: float
     width: float
-    """In percent of the bar."""
+    """Width in percent of the bar."""
 
 
 def curve_charts(curves: Sequence[ShotCurve]) -> list[CurveChart]:
-    """Return a chart for each task's metric, with a line for each of its curves."""
+    """Return one chart per task and metric, with a line for each of its curves."""
     groups = list(dict.fromkeys((curve.task, curve.metric) for curve in curves))
     return [_curve_chart([curve for curve in curves if (curve.task, curve.metric) == group]) for group in groups]
 
@@ -102,7 +102,7 @@ def _curve_chart(curves: Sequence[ShotCurve]) -> CurveChart:
     numbers = sorted({point.num_fewshot for curve in curves for point in curve.points})
     frame = Frame(curve_scale(curves))
     steps = max(1, len(numbers) - 1)
-    # Numbers of demonstrations stand at equal distances: 0, 1, 2, 4, 8 is how they are usually chosen.
+    # Numbers of demonstrations are spaced equally, because they are usually chosen like 0, 1, 2, 4, 8.
     places = {number: frame.x(index / steps) for index, number in enumerate(numbers)}
     return CurveChart(
         task=curves[0].task,
@@ -117,7 +117,7 @@ def _curve_chart(curves: Sequence[ShotCurve]) -> CurveChart:
 
 
 def curve_scale(curves: Sequence[ShotCurve]) -> Scale:
-    """Return the vertical axis of one metric's curves; bands and error bars that go beyond the metric end with it."""
+    """Return the vertical axis of one metric's curves, which clips bands and error bars to the metric's range."""
     points = [point for curve in curves for point in curve.points]
     scores = (score for point in points for score in point.scores.values())
     intervals = (interval for point in points for interval in (point.ci95, _test_set_interval(point)) if interval)
@@ -131,14 +131,14 @@ def _test_set_interval(point: ShotCurvePoint) -> tuple[float, float] | None:
 
 def _line(curve: ShotCurve, number: int, frame: Frame, places: Mapping[int, float]) -> Line:
     marks = tuple(_mark(point, frame, places[point.num_fewshot]) for point in curve.points)
-    banded = [(places[point.num_fewshot], point.ci95) for point in curve.points if point.ci95]
-    corners = [(x, high) for x, (_, high) in banded] + [(x, low) for x, (low, _) in reversed(banded)]
+    intervals = [(places[point.num_fewshot], point.ci95) for point in curve.points if point.ci95]
+    corners = [(x, high) for x, (_, high) in intervals] + [(x, low) for x, (low, _) in reversed(intervals)]
     return Line(
         label=format_options(curve.conditions),
         colour=number % NUM_COLOURS + 1,
         dashed=number >= NUM_COLOURS,
         path=" ".join(f"{mark.x},{mark.y}" for mark in marks),
-        band=" ".join(f"{x},{frame.y(height)}" for x, height in corners) if len(banded) > 1 else "",
+        band=" ".join(f"{x},{frame.y(height)}" for x, height in corners) if len(intervals) > 1 else "",
         marks=marks,
     )
 
@@ -146,7 +146,7 @@ def _line(curve: ShotCurve, number: int, frame: Frame, places: Mapping[int, floa
 def _mark(point: ShotCurvePoint, frame: Frame, x: float) -> Mark:
     whisker = _test_set_interval(point)
     interval = f", 95 % interval {format_interval(point.ci95)} over draws" if point.ci95 else ""
-    test_set = f", ± {point.test_set_stderr:.2g} for the test set" if point.test_set_stderr is not None else ""
+    test_set = f", ± {point.test_set_stderr:.2g} over questions" if point.test_set_stderr is not None else ""
     return Mark(
         x=x,
         y=frame.y(point.mean),
@@ -156,11 +156,11 @@ def _mark(point: ShotCurvePoint, frame: Frame, x: float) -> Mark:
     )
 
 
-def variance_segments(found: VarianceAnalysis) -> list[Segment]:
-    """Return the bar of a variance's components: each option, what options do together, and the test set."""
+def variance_segments(analysis: VarianceAnalysis) -> list[Segment]:
+    """Return the segments of a bar of shares: each option, each interaction of options, and the test set."""
     segments, x = [], 0.0
-    for number, (label, share) in enumerate(found.shares.items(), start=1):
-        # The test set is grey (0): it is no option that somebody chose.
+    for number, (label, share) in enumerate(analysis.shares.items(), start=1):
+        # The test set is grey (0), because it is not an option.
         colour = 0 if label == TEST_SET else (number - 1) % NUM_COLOURS + 1
         segments.append(Segment(label, colour, round(x, 2), round(100 * share, 2)))
         x += 100 * share

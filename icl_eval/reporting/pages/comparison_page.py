@@ -1,4 +1,4 @@
-"""The page of a comparison, `compare.html`: differences with their intervals, and the questions behind them."""
+"""Write the page of a comparison, `compare.html`: differences with intervals, and the questions behind them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,30 +13,30 @@ from icl_eval.runs.folders import Run
 
 @dataclass(frozen=True)
 class DifferenceRow:
-    """A line of the table of differences."""
+    """A row of the table of differences."""
 
     run: str
-    found: Difference
+    difference: Difference
     scale: Scale
-    """Holds zero and all differences in the same metric."""
+    """Scale that covers zero and all differences in the same metric."""
 
 
 def write_comparison_page(comparison: Comparison, runs: Sequence[Run], path: Path) -> None:
     """Write the page of a comparison.
 
     Args:
-        comparison: Of the runs.
-        runs: The baseline and the others, in the comparison's order.
+        comparison: The comparison of the runs.
+        runs: The baseline and the other runs, in the order of the comparison.
         path: The file to write.
 
     Raises:
-        DataError: When a run's records are missing or are not its report's.
+        DataError: When a run's records are missing or do not match its report.
     """
     names = name_runs([run.folder for run in runs])
     labels = {str(run.folder): name for run, name in zip(runs, names, strict=True)}
     rows = [
-        DifferenceRow(labels[found.run], found, _scale(comparison.differences, found.metric))
-        for found in comparison.differences
+        DifferenceRow(labels[difference.run], difference, _scale(comparison.differences, difference.metric))
+        for difference in comparison.differences
     ]
     html = render_page(
         "comparison.html.j2",
@@ -49,11 +49,11 @@ def write_comparison_page(comparison: Comparison, runs: Sequence[Run], path: Pat
 
 
 def name_runs(folders: Sequence[Path]) -> list[str]:
-    """Return what a reader calls each run: its folder's name, or the whole path where two have the same name."""
+    """Return the display name of each run: the name of its folder, or the whole path if several share the name."""
     names = [folder.name for folder in folders]
     return [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
 
 
 def _scale(differences: Sequence[Difference], metric: str) -> Scale:
-    same = [found for found in differences if found.metric == metric]
-    return nice_scale([0.0, *(end for found in same for end in (found.difference, *(found.ci95 or ())))])
+    same = [difference for difference in differences if difference.metric == metric]
+    return nice_scale([0.0, *(end for each in same for end in (each.difference, *(each.ci95 or ())))])

@@ -1,7 +1,7 @@
-"""Embedding: records in the form in which a page holds them, so that ten thousand of them stay a few megabytes.
+"""Pack records for embedding in a page, so that ten thousand of them take only a few megabytes.
 
-Prompts repeat one another: line for line, a task has little more text than its pool and its questions. So each line
-is stored once, and a prompt is a list of numbers of lines; so are the demonstrations in it.
+Prompts share most of their lines: a task contains little more text than its pool and its questions. Each distinct line
+is therefore stored once, and prompts and demonstrations refer to lines by number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,29 +12,29 @@ from icl_eval.runs.records import Record, ShownDemonstration
 
 
 class TextTable:
-    """Texts that are stored once and called by number."""
+    """A table that stores each distinct string once and refers to it by number."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self._numbers: dict[str, int] = {}
 
     def number(self, text: str) -> int:
-        """Return the number of a text."""
+        """Return the number of a string, adding it to the table if necessary."""
         number = self._numbers.setdefault(text, len(self.texts))
         if number == len(self.texts):
             self.texts.append(text)
         return number
 
     def lines(self, text: str | None) -> list[int] | None:
-        """Return the numbers of a text's lines, which joined are the text."""
+        """Return the numbers of the lines of a text, whose concatenation is the text."""
         return None if text is None else [self.number(line) for line in text.splitlines(keepends=True)]
 
 
 def embed_records(records: Sequence[Record]) -> dict[str, Any]:
-    """Return `{"lines": […], "records": […]}`: records as in their file, with numbers of lines for what repeats.
+    """Return `{"lines": […], "records": […]}`: the records as in their file, with repeated strings as line numbers.
 
-    A prompt's side is a list of numbers, the id of a demonstration is one, and a demonstration is the numbers of its id
-    and target with its similarity.
+    Each side of a prompt is a list of line numbers, and the id of a demonstration is a line number. A demonstration is
+    a list of the line numbers of its id and target, and its similarity.
     """
     table = TextTable()
     names = [field.name for field in fields(Record)]
@@ -42,7 +42,7 @@ def embed_records(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _embed(record: Record, names: Sequence[str], table: TextTable) -> Mapping[str, Any]:
-    values = {name: getattr(record, name) for name in names}  # not `asdict`, which copies: 20 times slower
+    values = {name: getattr(record, name) for name in names}  # `asdict` copies and is 20 times slower
     return values | {
         "encoder": table.lines(record.encoder),
         "decoder": table.lines(record.decoder),

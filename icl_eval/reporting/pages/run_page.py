@@ -1,4 +1,4 @@
-"""The page of one run, `report.html`: its scores, and every question behind them."""
+"""Write the page of a run, `report.html`: its scores, and every question behind them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from icl_eval.runs.reports import MetricResult, Report
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A line of the table of scores."""
+    """A row of the table of scores."""
 
     task: str
     n: int
     metric: str
-    found: MetricResult
+    result: MetricResult
     scale: Scale
 
 
 def write_run_page(folder: Path) -> None:
-    """Write the `report.html` of a finished run from what its folder holds.
+    """Write the `report.html` of a finished run from the files in its folder.
 
     Raises:
         DataError: When records are missing, or a line is not a record.
@@ -36,7 +36,7 @@ def write_run_page(folder: Path) -> None:
 
 
 def render_run_page(report: Report, records: dict[str, Any]) -> str:
-    """Return the page of a report, and of each task's records as `embed_records` returns them."""
+    """Render the page of a run from its report and each task's records as returned by `embed_records`."""
     tasks = [
         {"name": name, "metrics": list(result.metrics), "data": f"records-{number}"}
         for number, (name, result) in enumerate(report.results.items())
@@ -47,7 +47,7 @@ def render_run_page(report: Report, records: dict[str, Any]) -> str:
         report=report,
         scores=rows,
         remarks=list(remarks(report)),
-        signatures={f"{row.task} {row.metric}": row.found.signature for row in rows},
+        signatures={f"{row.task} {row.metric}": row.result.signature for row in rows},
         behaviours=[(task, result.behaviour) for task, result in report.results.items() if result.behaviour],
         tasks=tasks,
         records={task["data"]: records[str(task["name"])] for task in tasks},
@@ -56,7 +56,7 @@ def render_run_page(report: Report, records: dict[str, Any]) -> str:
 
 def _score_rows(report: Report) -> Sequence[ScoreRow]:
     return [
-        ScoreRow(task, result.n, metric, found, metric_scale(metric, (found.score, *(found.ci95 or ())), whole=True))
+        ScoreRow(task, result.n, metric, score, metric_scale(metric, (score.score, *(score.ci95 or ())), whole=True))
         for task, result in report.results.items()
-        for metric, found in result.metrics.items()
+        for metric, score in result.metrics.items()
     ]

@@ -1,4 +1,4 @@
-"""Scales: where a score stands between the ends of its axis, and which numbers the axis shows."""
+"""Axis scales: the range of an axis, its tick labels, and the position of a value on it."""
 
 import math
 from collections.abc import Iterable
@@ -9,63 +9,63 @@ _ENDS = {
     "chrf": (0.0, 100.0),
     "ter": (0.0, math.inf),
     "reference_logprob": (-math.inf, 0.0),
-    "reference_perplexity": (0.0, math.inf),  # it begins at 1, as ranks do, and its axis at a round number
+    "reference_perplexity": (0.0, math.inf),  # perplexities and ranks begin at 1, but the axis at a round number
     "reference_rank": (0.0, math.inf),
 }
-"""The lowest and the highest score of a metric; others of ours are of 0 to 1."""
+"""Lowest and highest score by metric; all other built-in metrics range from 0 to 1."""
 
 _NUM_STEPS = 4
-"""Between the ticks of an axis, about."""
+"""Approximate number of steps between the ticks of an axis."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis from `low` to `high`, with round numbers on it."""
+    """An axis from `low` to `high` with round numbers as ticks."""
 
     low: float
     high: float
     ticks: tuple[str, ...]
 
     def percent(self, value: float) -> float:
-        """Return where a value stands, 0 at the low end and 100 at the high one."""
+        """Return the position of a value: 0 at the low end, 100 at the high end."""
         fraction = (value - self.low) / (self.high - self.low)
         return round(100 * min(1.0, max(0.0, fraction)), 2)
 
 
 def metric_scale(metric: str, values: Iterable[float], reached: Iterable[float] = (), whole: bool = False) -> Scale:
-    """Return a scale that holds what is drawn of a metric, and never goes beyond the metric's ends.
+    """Return a scale that covers the values of a metric but never extends beyond the metric's range.
 
-    A metric that we do not know has the ends 0 and 1, or none where a value is beyond them.
+    An unknown metric is assumed to range from 0 to 1, or without limits if a value lies outside.
 
     Args:
-        metric: Its name.
-        values: Scores, and ends of intervals that are scores too.
-        reached: Ends of symmetric intervals, which may reach beyond the metric's.
-        whole: Whether the scale holds the metric's ends too, or zero where it has none.
+        metric: Name of the metric.
+        values: Scores, and ends of intervals within the metric's range.
+        reached: Ends of symmetric intervals, which may lie outside the metric's range.
+        whole: Whether the scale covers the metric's whole range, or includes zero if the range is unlimited.
     """
     low, high = _ENDS.get(metric, (0.0, 1.0))
-    held = list(values)
-    if not all(low <= round(value, 9) <= high for value in held):
+    covered = list(values)
+    if not all(low <= round(value, 9) <= high for value in covered):
         low, high = -math.inf, math.inf
-    held += reached
+    covered += reached
     if whole:
-        held += [end for end in (low, high) if math.isfinite(end)] or [0.0]
-    return nice_scale(held, low, high)
+        covered += [end for end in (low, high) if math.isfinite(end)] or [0.0]
+    return nice_scale(covered, low, high)
 
 
 def nice_scale(values: Iterable[float], lowest: float = -math.inf, highest: float = math.inf) -> Scale:
-    """Return a scale that holds the values between two round numbers.
+    """Return a scale that covers the values and whose ends are round numbers.
 
     Steps are 1, 2 or 5 times a power of ten (Heckbert, "Nice numbers for graph labels", Graphics Gems, 1990).
 
     Args:
-        values: Any numbers; those that are not finite are left out.
-        lowest: A round number; what is below it stands at it.
-        highest: The same for what is above it.
+        values: Any numbers; those that are not finite are ignored.
+        lowest: A round number to which lower values are clipped.
+        highest: A round number to which higher values are clipped.
     """
     finite = [min(max(value, lowest), highest) for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
-    if math.isclose(low, high, rel_tol=1e-4, abs_tol=1e-9):  # ticks in between would read alike
+    if math.isclose(low, high, rel_tol=1e-4, abs_tol=1e-9):  # the ticks in between would have the same label
         reach = max(0.5, abs(high) / 20)
         low, high = max(low - reach, lowest), min(high + reach, highest)
     step = _nice_step((high - low) / _NUM_STEPS)

@@ -1,4 +1,4 @@
-"""The page of a sweep, `sweep.html`: its cells' scores, what they say together, and any two of them side by side."""
+"""Write the page of a sweep, `sweep.html`: scores, joint analyses, and any two cells side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Column:
 
 
 def write_sweep_page(folder: Path) -> None:
-    """Write a sweep's `sweep.html` from `sweep.json` and the records of its cells."""
+    """Write the `sweep.html` of a sweep from `sweep.json` and the records of its cells."""
     sweep = read_sweep(folder)
     labels = label_cells(sweep.cells)
     finished = {label: folder / cell.cell for label, cell in zip(labels, sweep.cells, strict=True) if cell.results}
@@ -38,21 +38,21 @@ def write_sweep_page(folder: Path) -> None:
         answers = gather_answers({label: read_run(path) for label, path in finished.items()})
     except IclEvalError as error:
         answers = gather_answers({})
-        notes.append(f"no answers side by side: {error}")
+        notes.append(f"answers cannot be shown side by side: {error}")
     write_page(render_sweep_page(folder.name, sweep, labels, answers, notes), folder / "sweep.html")
 
 
 def render_sweep_page(
     name: str, sweep: Sweep, labels: Sequence[str], answers: Mapping[str, Any], notes: Sequence[str]
 ) -> str:
-    """Return the page of a sweep.
+    """Render the page of a sweep.
 
     Args:
-        name: What the sweep is called.
-        sweep: Its cells and their analysis.
-        labels: What a reader calls each cell.
-        answers: The cells' answers, as `gather_answers` returns them.
-        notes: What could not be shown, and why.
+        name: Name of the sweep.
+        sweep: The cells of the sweep and their analysis.
+        labels: Display names of the cells.
+        answers: Answers of the cells, as returned by `gather_answers`.
+        notes: Notes on what could not be shown, and why.
     """
     return render_page(
         "sweep.html.j2",
@@ -61,37 +61,37 @@ def render_sweep_page(
         shared=_shared_overrides(sweep.cells),
         columns=_score_columns(sweep.cells),
         curves=curve_charts(sweep.analysis.shot_curves),
-        spreads=[(found, variance_segments(found)) for found in sweep.analysis.spreads],
-        influences=[(found, _influence_scales(found)) for found in sweep.analysis.influence],
-        behaviours=[(_name(found), found.behaviour) for found in sweep.analysis.influence if found.behaviour],
+        spreads=[(analysis, variance_segments(analysis)) for analysis in sweep.analysis.spreads],
+        influences=[(analysis, _influence_scales(analysis)) for analysis in sweep.analysis.influence],
+        behaviours=[(_name(each), each.behaviour) for each in sweep.analysis.influence if each.behaviour],
         notes=notes,
         answers=answers,
     )
 
 
 def _score_columns(cells: Sequence[Cell]) -> list[Column]:
-    """Return a column for each metric of each task, on a scale that holds all cells' scores and intervals."""
+    """Return one column per task and metric, on a scale that covers the scores and intervals of all cells."""
     return [
         Column(task, metric, scores[0].higher_is_better, _column_scale(metric, scores))
         for (task, metric), scores in group_scores(cells).items()
     ]
 
 
-def _name(found: InfluenceAnalysis) -> str:
-    return " · ".join(filter(None, (found.task, format_options(found.conditions, " · "))))
+def _name(analysis: InfluenceAnalysis) -> str:
+    return " · ".join(filter(None, (analysis.task, format_options(analysis.conditions, " · "))))
 
 
-def _influence_scales(found: InfluenceAnalysis) -> dict[str, Scale]:
-    """Return a scale for each measure, which holds zero and every demonstration's effect."""
+def _influence_scales(analysis: InfluenceAnalysis) -> dict[str, Scale]:
+    """Return a scale for each measure, which covers zero and the effects of all demonstrations."""
     effects: dict[str, list[float]] = {}
-    for demonstration in found.demonstrations:
+    for demonstration in analysis.demonstrations:
         for measure, effect in demonstration.effects.items():
             effects.setdefault(measure, [0.0]).extend((effect.mean, *(effect.ci95 or ())))
     return {measure: nice_scale(values) for measure, values in effects.items()}
 
 
 def _column_scale(metric: str, scores: Sequence[MetricResult]) -> Scale:
-    return metric_scale(metric, (end for found in scores for end in (found.score, *(found.ci95 or ()))))
+    return metric_scale(metric, (end for score in scores for end in (score.score, *(score.ci95 or ()))))
 
 
 def _shared_overrides(cells: Sequence[Cell]) -> list[str]:

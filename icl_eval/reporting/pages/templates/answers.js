@@ -1,6 +1,6 @@
 "use strict";
 
-/** Shows two of several runs side by side: how they differ, and on which questions. */
+/** Show two of several runs side by side: how they differ, and on which questions. */
 (() => {
   const { runs, tasks } = readData("answers-data");
   const place = document.getElementById("answers");
@@ -27,7 +27,7 @@
     );
   }
 
-  /** Return the questions that both runs answered; a row's `difference` is positive where B is better. */
+  /** Return the questions that both runs answered; `difference` is B minus A, and `gain` is positive if B is better. */
   function makeRows() {
     const { task, left, right } = chosen;
     const sign = task.metrics[chosen.metric].higher ? 1 : -1;
@@ -77,11 +77,11 @@
   function makeDifference(row) {
     if (row.difference === null) return "–";
     const name = row.gain > 0 ? "better" : row.gain < 0 ? "worse" : "quiet";
-    return make("span", { className: name }, signed(row.difference));
+    return make("span", { className: name }, formatSigned(row.difference));
   }
 
-  function signed(number) {
-    return (number > 0 ? "+" : number < 0 ? "−" : "") + formatted(Math.abs(number));
+  function formatSigned(number) {
+    return (number > 0 ? "+" : number < 0 ? "−" : "") + formatScore(Math.abs(number));
   }
 
   function makeSummary(rows) {
@@ -90,8 +90,8 @@
       make("th", { className: index ? "number" : "" }, title));
     const body = task.metrics.map((metric, index) => {
       const [a, b] = [task.scores[left][index], task.scores[right][index]];
-      const between = a && b ? signed(b[0] - a[0]) : "–";
-      const cells = [a, b].flatMap((score) => [score ? formatted(score[0]) : "–", makeInterval(score)]);
+      const between = a && b ? formatSigned(b[0] - a[0]) : "–";
+      const cells = [a, b].flatMap((score) => [score ? formatScore(score[0]) : "–", makeInterval(score)]);
       const numbers = [...cells, between].map((text) => make("td", { className: "number" }, text));
       return make("tr", {}, make("td", {}, metric.name + (metric.higher ? "" : " ↓")), ...numbers);
     });
@@ -100,7 +100,7 @@
   }
 
   function makeInterval(score) {
-    return score && score[1] !== null ? `${formatted(score[1])} to ${formatted(score[2])}` : "–";
+    return score && score[1] !== null ? `${formatScore(score[1])} to ${formatScore(score[2])}` : "–";
   }
 
   function makeNotes(rows) {
@@ -109,10 +109,10 @@
     const all = task.questions.length;
     const only = all - rows.length;
     const notes = [
-      `By ${task.metrics[metric].name}, B is better on ${counted(count(1), "question")}, A on ${counted(count(-1), "question")}; the same score on ${counted(count(0), "question")}.`,
+      `By ${task.metrics[metric].name}, B is better on ${formatCount(count(1), "question")} and A on ${formatCount(count(-1), "question")}; the score is the same on ${formatCount(count(0), "question")}.`,
     ];
-    if (only) notes.push(`Left out here, since they are not in both runs or were asked in other words: ${only.toLocaleString("en")} of ${counted(all, "question")}.`);
-    if (task.left_out) notes.push(`This page holds the first ${counted(all, "question")}; ${task.left_out.toLocaleString("en")} more are in the runs' own folders.`);
+    if (only) notes.push(`${only.toLocaleString("en")} of ${formatCount(all, "question")} are left out, because they are missing from one of the runs or differ between them.`);
+    if (task.left_out) notes.push(`This page contains the first ${formatCount(all, "question")}; ${task.left_out.toLocaleString("en")} more are in the folders of the runs.`);
     return notes.map((note) => make("p", { className: "note" }, note));
   }
 
@@ -120,8 +120,8 @@
     const side = (name, run, { completion, prediction, scores }) => make("div", {},
       make("h4", {}, `${name}: ${visible(runs[run])}`),
       makeText("Completion", completion),
-      prediction === completion ? null : makeText("Prediction, which is scored", prediction),
-      makeFacts(chosen.task.metrics.map((metric, index) => [metric.name, formatted(scores[index])])));
+      prediction === completion ? null : makeText("Prediction (scored)", prediction),
+      makeFacts(chosen.task.metrics.map((metric, index) => [metric.name, formatScore(scores[index])])));
     return make("div", {},
       ...Object.entries(question.doc).map(([name, text]) => makeText(`Field ${visible(name)}`, text)),
       makeText("References", question.targets.join("\n")),

@@ -1,13 +1,13 @@
 "use strict";
 
-/** Return what a data element of this page holds. */
+/** Return the value that a data element of this page contains. */
 function readData(id) {
   return JSON.parse(document.getElementById(id).textContent);
 }
 
 /**
- * Return a new element. Its properties are set as they are, `dataset` and `aria-…` included; children are elements, or
- * text, which stays text whatever it looks like.
+ * Return a new element. Names with a hyphen (`aria-…`), `for` and `role` are set as attributes, others as properties.
+ * Children are elements or strings; a string is inserted as text and never parsed as HTML.
  */
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -19,14 +19,14 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Return text with its control characters (NUL, escape, …) as the pictures that Unicode has for them. */
+/** Return a string with its control characters (NUL, escape, …) replaced by Unicode control pictures. */
 function visible(text) {
   return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f]/g, (character) =>
     character === "\u007f" ? "\u2421" : String.fromCharCode(0x2400 + character.charCodeAt(0)));
 }
 
-/** Return a number with as many digits as a score deserves, as `numbers.short` does; a dash for one that is missing. */
-function formatted(number) {
+/** Return a score rounded for display, as `icl_eval.formatting.short` does; a dash if it is missing. */
+function formatScore(number) {
   if (number === null || number === undefined) return "–";
   const size = Math.abs(number);
   const digits = size <= 2 ? 3 : 1;
@@ -35,7 +35,7 @@ function formatted(number) {
   return text.replace("-", "−");
 }
 
-/** Return a count with its noun in the right form. */
-function counted(count, noun) {
+/** Return a count with its noun in the singular or plural. */
+function formatCount(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }

@@ -1,18 +1,18 @@
 "use strict";
 
 /**
- * A table of many rows, of which one page at a time is on the screen: to search, filter, sort and unfold.
+ * A paginated table with search, filters, sorting and expandable rows.
  *
- * A column is `{title, value, text, number, wide}`: `value(row)` is what is sorted by (null comes last), `text(row)` what
- * is shown (the formatted value where it is missing), `number` aligns to the right, `wide` leaves the column out on a
- * narrow screen. A filter is an element with `accepts`, which returns a test of rows, or null where all pass.
+ * A column is `{title, value, text, number, wide}`: `value(row)` is the sort key (null comes last), `text(row)` is what
+ * is shown (by default the formatted value), `number` aligns to the right, and `wide` hides the column on a narrow
+ * screen. A filter is an element with a method `accepts`, which returns a predicate on rows, or null to accept all.
  */
 class RowTable {
   static pageSize = 50;
 
   constructor(place, { noun, rows, columns, filters = [], searchText, details }) {
     Object.assign(this, { noun, rows, columns, filters, searchText, details });
-    this.texts = new Map(); // a row's text in small letters, made when it is first searched
+    this.texts = new Map(); // the lower-case text of each row, created on the first search
     this.order = { column: null, descending: false };
     this.page = 0;
     place.replaceChildren(this.makeControls(), this.makePager(), this.makeTable());
@@ -20,7 +20,7 @@ class RowTable {
   }
 
   makeControls() {
-    this.search = make("input", { type: "search", placeholder: "words or part of one" });
+    this.search = make("input", { type: "search", placeholder: "words or parts of words" });
     this.search.addEventListener("input", () => this.refresh());
     for (const filter of this.filters) filter.addEventListener("input", () => this.refresh());
     const label = make("label", { className: "search" }, "Search", this.search);
@@ -42,8 +42,8 @@ class RowTable {
     const heads = this.columns.map((column) => this.makeHead(column));
     const toggle = make("th", { className: "toggle" }, make("span", { "aria-label": "details" }));
     this.body = make("tbody");
-    this.body.addEventListener("click", (event) => this.clicked(event));
-    this.body.addEventListener("keydown", (event) => this.pressed(event));
+    this.body.addEventListener("click", (event) => this.handleClick(event));
+    this.body.addEventListener("keydown", (event) => this.handleKey(event));
     const table = make("table", { className: "rows" }, make("thead", {}, make("tr", {}, toggle, ...heads)), this.body);
     const numbers = this.columns.filter((column) => column.number).length;
     table.style.setProperty("--numbers", numbers);
@@ -52,13 +52,13 @@ class RowTable {
   }
 
   makeHead(column) {
-    const button = make("button", { type: "button" }, breakable(column.title));
+    const button = make("button", { type: "button" }, addBreaks(column.title));
     column.head = make("th", { className: classes(column), "aria-sort": "none" }, button);
     button.addEventListener("click", () => this.sortBy(column));
     return column.head;
   }
 
-  /** Sort by a column: first upwards, then downwards, then not at all. */
+  /** Cycle a column through ascending, descending and no sorting. */
   sortBy(column) {
     if (this.order.column !== column) this.order = { column, descending: false };
     else if (!this.order.descending) this.order.descending = true;
@@ -73,7 +73,7 @@ class RowTable {
   refresh() {
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const tests = this.filters.map((filter) => filter.accepts()).filter(Boolean);
-    this.found = this.rows.filter((row) => tests.every((test) => test(row)) && this.holds(row, words));
+    this.matching = this.rows.filter((row) => tests.every((test) => test(row)) && this.holds(row, words));
     this.sort();
     this.turn(0);
   }
@@ -90,27 +90,27 @@ class RowTable {
     if (!column) return;
     const sign = descending ? -1 : 1;
     const compare = column.number ? (a, b) => a - b : new Intl.Collator(undefined, { numeric: true }).compare;
-    const keyed = this.found.map((row) => ({ row, key: column.value(row) ?? null }));
+    const keyed = this.matching.map((row) => ({ row, key: column.value(row) ?? null }));
     keyed.sort((a, b) => {
       if (a.key === null || b.key === null) return (a.key === null) - (b.key === null);
       return sign * compare(a.key, b.key);
     });
-    this.found = keyed.map(({ row }) => row);
+    this.matching = keyed.map(({ row }) => row);
   }
 
-  /** Show a page of the rows that were found. */
+  /** Show a page of the matching rows. */
   turn(page) {
-    const pages = Math.max(1, Math.ceil(this.found.length / RowTable.pageSize));
+    const pages = Math.max(1, Math.ceil(this.matching.length / RowTable.pageSize));
     this.page = Math.min(Math.max(page, 0), pages - 1);
     const first = this.page * RowTable.pageSize;
-    this.shown = this.found.slice(first, first + RowTable.pageSize);
+    this.shown = this.matching.slice(first, first + RowTable.pageSize);
     this.body.replaceChildren(...this.shown.map((row, index) => this.makeRow(row, index)));
     if (!this.shown.length) {
       const width = this.columns.length + 1;
       this.body.append(make("tr", {}, make("td", { colSpan: width, className: "none" }, `no ${this.noun} matches`)));
     }
-    const some = this.found.length === this.rows.length ? "" : `${this.found.length.toLocaleString("en")} of `;
-    this.status.textContent = some + counted(this.rows.length, this.noun);
+    const some = this.matching.length === this.rows.length ? "" : `${this.matching.length.toLocaleString("en")} of `;
+    this.status.textContent = some + formatCount(this.rows.length, this.noun);
     this.place.textContent = `page ${this.page + 1} of ${pages}`;
     this.previous.disabled = this.page === 0;
     this.next.disabled = this.page === pages - 1;
@@ -125,19 +125,19 @@ class RowTable {
   }
 
   makeCell(column, row) {
-    if (column.number) return column.text ? column.text(row) : formatted(column.value(row));
+    if (column.number) return column.text ? column.text(row) : formatScore(column.value(row));
     const text = (column.text ?? column.value)(row);
     return make("div", { className: "clamp" }, visible(text.slice(0, 300)));
   }
 
-  clicked(event) {
+  handleClick(event) {
     const element = event.target.closest("tr[data-index]");
-    const selecting = String(getSelection()).length > 0; // whoever copies text does not want it to move
+    const selecting = String(getSelection()).length > 0; // selecting text must not unfold the row
     if (element && (event.target.closest("button") || !selecting)) this.unfold(element);
   }
 
-  /** Move from row to row with the arrow keys. */
-  pressed(event) {
+  /** Move between rows with the arrow keys. */
+  handleKey(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step || !event.target.matches(".toggle button")) return;
     const buttons = [...this.body.querySelectorAll(".toggle button")];
@@ -156,8 +156,8 @@ class RowTable {
   }
 }
 
-/** Return a name that may be broken after its underscores. */
-function breakable(name) {
+/** Return a name that a browser may break after underscores. */
+function addBreaks(name) {
   return name.replaceAll("_", "_\u200b");
 }
 
@@ -165,7 +165,7 @@ function classes(column) {
   return [column.number ? "number" : "", column.wide ? "wide" : ""].join(" ").trim();
 }
 
-/** Return a filter that lets the user choose one of some values of a row. */
+/** Return a filter that selects rows with one of several values. */
 function makeChoice(title, values, valueOf) {
   const select = make("select", {}, make("option", { value: "" }, "any"));
   values.forEach((value, index) => select.append(make("option", { value: String(index) }, value)));
@@ -174,7 +174,7 @@ function makeChoice(title, values, valueOf) {
   return filter;
 }
 
-/** Return a filter for scores between two numbers; `metrics` are names, `scoreOf(row, name)` may be null. */
+/** Return a filter for scores in a range; `metrics` are names, and `scoreOf(row, name)` may return null. */
 function makeRange(metrics, scoreOf) {
   const select = make("select", { "aria-label": "score" }, ...metrics.map((name) => make("option", { value: name }, name)));
   const [low, high] = ["at least", "at most"].map((text) =>
@@ -192,20 +192,20 @@ function makeRange(metrics, scoreOf) {
   return filter;
 }
 
-/** Return a heading with a text below it, as it is; null where there is none. */
+/** Return a heading with preformatted text below it; null if there is no text. */
 function makeText(title, text) {
   if (text === null || text === undefined) return null;
   const content = text === "" ? make("p", { className: "note" }, "(empty)") : make("pre", {}, visible(text));
   return make("div", {}, make("h4", {}, title), content);
 }
 
-/** Return a question's fields in one line: its text alone where it has no other. */
+/** Return the fields of a question, one per line; a single field is shown without its name. */
 function questionText(doc) {
   const entries = Object.entries(doc);
   return entries.length === 1 ? entries[0][1] : entries.map(([name, text]) => `${name}: ${text}`).join("\n");
 }
 
-/** Return a list of names with what is to be said about each. */
+/** Return a description list of names and values. */
 function makeFacts(entries) {
   const items = entries.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, visible(String(text)))]);
   return make("dl", { className: "facts" }, ...items);

@@ -1,6 +1,6 @@
 "use strict";
 
-/** Shows the records of a run's tasks, one task at a time. */
+/** Show the records of a run, one task at a time. */
 (() => {
   const tasks = readData("tasks");
   const place = document.getElementById("rows");
@@ -46,11 +46,11 @@
     const other = Object.entries(record).filter(([name, value]) => !known.has(name) && value !== null);
     const answer = make("div", {},
       makeText("Completion", record.completion),
-      record.prediction === record.completion ? null : makeText("Prediction, which is scored", record.prediction),
+      record.prediction === record.completion ? null : makeText("Prediction (scored)", record.prediction),
       makeText("References", record.targets.join("\n")),
       makeFacts([
         ["id", record.example_id],
-        ...Object.entries(record.metrics).map(([name, score]) => [name, formatted(score)]),
+        ...Object.entries(record.metrics).map(([name, score]) => [name, formatScore(score)]),
         ["demonstrations", demonstrationsOf(record, lines)],
         ["tokens", `${record.prompt_tokens} in the prompt, ${record.completion_tokens} generated, ended by ${record.finish_reason}`],
         ...other.map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
@@ -65,24 +65,24 @@
     return make("div", { className: "columns" }, prompt, answer);
   }
 
-  /** Return a table of the answers whose probability was computed. */
+  /** Return a table of the answers with their log-likelihoods. */
   function makeLikelihood({ references, choices }) {
     const head = ["answer", "log-likelihood", "tokens", "calibrated"].map((title, index) =>
       make("th", { className: index ? "number" : "" }, title));
-    const row = (kind) => (found) => make("tr", {},
-      make("td", {}, make("span", { className: "quiet" }, `${kind} `), visible(found.text)),
-      ...[formatted(found.logprob), String(found.tokens), formatted(found.calibrated)].map((text) =>
+    const row = (kind) => (answer) => make("tr", {},
+      make("td", {}, make("span", { className: "quiet" }, `${kind} `), visible(answer.text)),
+      ...[formatScore(answer.logprob), String(answer.tokens), formatScore(answer.calibrated)].map((text) =>
         make("td", { className: "number" }, text)));
     const body = make("tbody", {}, ...references.map(row("reference")), ...choices.map(row("choice")));
     return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...head)), body));
   }
 
-  /** Return a line for each demonstration: its id, what it showed as the answer, how similar it is to the question. */
+  /** Return one line per demonstration: its id, the answer shown, and its similarity to the question. */
   function demonstrationsOf(record, lines) {
     const shown = record.demonstrations.map(([id, target, similarity]) =>
-      `${lines[id]}: ${target === null ? "no answer" : lines[target]}${similarity === null ? "" : ` (similarity ${formatted(similarity)})`}`);
+      `${lines[id]}: ${target === null ? "no answer" : lines[target]}${similarity === null ? "" : ` (similarity ${formatScore(similarity)})`}`);
     const all = shown.length ? shown : record.demonstration_ids.map((id) => lines[id]);
-    const fitted = `${record.shots_effective} of ${record.shots_requested} fitted`;
+    const fitted = `${record.shots_effective} of ${record.shots_requested} fit`;
     if (record.shots_effective !== record.shots_requested) all.push(fitted);
     return all.join("\n") || "none";
   }

@@ -1,6 +1,6 @@
 "use strict";
 
-// Without scripts all steps are there, one below the other; with them, the one that is pointed at.
+// Without JavaScript, all steps are shown one below the other. With it, only the selected step is shown.
 const stepButtons = [...document.querySelectorAll("#steps button")];
 
 function showStep(shown) {
