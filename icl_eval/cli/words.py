@@ -1,4 +1,4 @@
-"""Words: rearrange the arguments of `icl-eval` for Hydra or reject them, and print messages to stderr."""
+"""Rearrange the arguments of `icl-eval` for Hydra or reject them, and print messages to stderr."""
 
 import logging
 import os
