@@ -1,4 +1,4 @@
-"""Python interface: evaluate, compare and analyse from Python, with the options of the command line.
+"""Evaluate, compare and analyse from Python, with the options of the command line.
 
 Options are keys of the configuration, given as keyword arguments (`num_fewshot=4`) or as command-line overrides
 (`"decoding=sample"`, `"decoding.temperature=0.7"`). `icl-eval --help` lists them all. The examples below use the model
@@ -155,7 +155,7 @@ def compare(*runs: Run | str | Path, seed: int = 0, num_resamples: int = 10_000)
     >>> icl_eval.compare(none, few).differences[0].difference
     1.0
 
-    A notebook shows the result as a table of differences; `.table` is the same as a data frame.
+    A notebook shows the result as a table of differences; `.table` is the table as a data frame.
 
     Args:
         runs: Two or more runs, or their folders. The folder of a sweep stands for its finished cells.
@@ -186,8 +186,8 @@ def analyse(runs: Sequence[Run | str | Path]) -> SweepAnalysis:
     >>> [(point.num_fewshot, point.mean) for point in icl_eval.analyse(runs).shot_curves[0].points]
     [(0, 0.0), (1, 0.875), (8, 1.0)]
 
-    A notebook shows the result as tables; `.tables` has the same as data frames by name: `shot_curves`, `variance`,
-    `influence`.
+    A notebook shows the result as tables. `.tables` maps the names `shot_curves`, `variance` and `influence` to data
+    frames.
 
     Args:
         runs: Two or more runs, or their folders. The folder of a sweep stands for its finished cells.

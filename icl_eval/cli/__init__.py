@@ -1,1 +1,1 @@
-"""Command line: parse the arguments, compose the configuration, run a command, and return an exit code."""
+"""Parse the arguments, compose the configuration, run a command, and return an exit code."""

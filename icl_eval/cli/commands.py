@@ -1,4 +1,4 @@
-"""Commands: the subcommands of `icl-eval` and the functions that run them.
+"""Define the subcommands of `icl-eval`.
 
 Each function imports what it needs when it is called, so that `icl-eval --help` stays fast.
 """

@@ -1,4 +1,4 @@
-"""Faults: turn operating system errors into one-line messages that name the file, with an exit code."""
+"""Turn operating system errors into one-line messages that name the file, with an exit code."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Command line: `icl-eval`, with an optional subcommand followed by overrides in Hydra's grammar.
+"""Run the command `icl-eval`, with an optional subcommand followed by overrides in Hydra's grammar.
 
     icl-eval [key=value …]              evaluate a model and print a table
     icl-eval -m key=a,b …               sweep: one run for each combination

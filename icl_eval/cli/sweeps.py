@@ -1,4 +1,4 @@
-"""Sweeps: combine many runs into one table.
+"""Combine many runs into one table.
 
 Each cell of a sweep is an ordinary run folder. After the last cell, the results of all cells are gathered into
 `sweep.json` and analysed. A failed cell has a file `error.json`, which the next successful run of the cell removes.

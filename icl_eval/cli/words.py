@@ -1,10 +1,11 @@
-"""Words: rearrange the arguments of `icl-eval` for Hydra or reject them, and print messages to stderr."""
+"""Rearrange the arguments of `icl-eval` for Hydra or reject them, and print messages to stderr."""
 
 import logging
 import os
 import re
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from icl_eval.config.overrides import SWEEP_FLAGS
@@ -93,7 +94,7 @@ def _reject_unknown_flags(arguments: Sequence[str]) -> None:
             raise ConfigError(f"{flag}: unknown flag (known: {', '.join(_FLAGS)})")
         if _FLAGS[flag] and not {"-c", "--cfg"} & set(given):
             raise ConfigError(f"{flag}: has no effect without {_FLAGS[flag]}")
-    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, after in zip_longest(arguments, arguments[1:], fillvalue=""):
         flag, _, value = word.partition("=")
         if flag in _VALUES and not _accepts(flag, value if "=" in word else after):
             raise ConfigError(f"{flag}: must be followed by {' or '.join(_VALUES[flag])}")

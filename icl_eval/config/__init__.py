@@ -1,1 +1,1 @@
-"""Configuration: what a user can set, and the objects built from it. No other package but `cli` knows Hydra."""
+"""Define what a user can configure, and build the objects of a run from it. Hydra is used only here and in `cli`."""

@@ -1,4 +1,4 @@
-"""Collisions: detect config files of a run that would silently replace one another."""
+"""Detect config files of a run that would silently replace one another."""
 
 import typing
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Composing: turn overrides such as `num_fewshot=4` into a configuration, on the command line and from Python."""
+"""Turn overrides such as `num_fewshot=4` into a configuration, on the command line and from Python."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence

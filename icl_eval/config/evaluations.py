@@ -1,4 +1,4 @@
-"""Evaluations: build everything that a run needs from a composed configuration."""
+"""Build everything that a run needs from a composed configuration."""
 
 import datetime
 import typing

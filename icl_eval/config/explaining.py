@@ -1,4 +1,4 @@
-"""Explaining: rewrite Hydra's errors as one line that says what was given and what is allowed."""
+"""Rewrite Hydra's errors as one line that says what was given and what is allowed."""
 
 import re
 import types

@@ -1,4 +1,4 @@
-"""Config files: check that a user's files are safe to read before Hydra composes anything from them.
+"""Check that a user's config files are safe to read before Hydra composes anything from them.
 
 OmegaConf copies the whole content of a YAML anchor (`&name`) for each alias (`*name`), so nine lines of nine aliases
 each expand to nearly a billion nodes.

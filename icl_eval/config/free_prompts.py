@@ -1,4 +1,4 @@
-"""Free prompts: check and encode prompts that the user types, without a task."""
+"""Check and encode prompts that the user types, without a task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

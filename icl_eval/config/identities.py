@@ -1,4 +1,4 @@
-"""Identities: the options that determine a run's records, used to recognize the run in a folder.
+"""Collect the options that determine a run's records, to recognize the run in a folder.
 
 Identities, and the configurations in reports, name each choice as the user does and never mention a class.
 """
@@ -47,7 +47,8 @@ def name_choices(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[
 def identity_of(config: Mapping[str, Any], plans: Sequence[TaskPlan], search: Search) -> dict[str, Any]:
     """Return the options that determine a run's records, as a flat mapping.
 
-    Options about speed and scoring are left out, as are the locations of data and weights: their content counts.
+    Options that only affect speed or scoring are left out. So are the locations of data and weights, which are
+    identified by their content.
 
     Args:
         config: The configuration, with the names of its choices.

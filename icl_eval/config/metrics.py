@@ -1,4 +1,4 @@
-"""Metrics by name: build a metric of `conf/metrics` outside a run."""
+"""Build a metric of `conf/metrics` outside a run."""
 
 from collections.abc import Mapping
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""Options: build the options that all commands with a model share, and check their ranges."""
+"""Build the options that all commands with a model share, and check their ranges."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Overrides: normalize or reject a user's `key=value` arguments before Hydra composes anything from them."""
+"""Normalize or reject a user's `key=value` arguments before Hydra composes anything from them."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Permissions: restrict what a config file added by the user may set.
+"""Restrict what a config file added by the user may set.
 
 A task, a template or an experiment may come from anyone. It chooses the questions and how they are asked. It cannot run
 code, read environment variables, decide what is trusted, or decide where results are written: only the command line

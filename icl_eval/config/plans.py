@@ -1,4 +1,4 @@
-"""Plans: load a task's data and decide how the task is prompted and scored."""
+"""Load a task's data and decide how the task is prompted and scored."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Schemas: the keys that a user can set, and their types.
+"""Define the keys that a user can set, and their types.
 
 The dataclasses reject unknown keys and wrong types while Hydra composes the configuration. Everything that a type
 cannot express is checked where objects are built (`icl_eval.config.evaluations`).

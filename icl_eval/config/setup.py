@@ -1,4 +1,4 @@
-"""Setup: tell Hydra where the configs are and what to call a run's folder."""
+"""Tell Hydra where the configs are and what to call a run's folder."""
 
 import os
 import re

@@ -1,1 +1,1 @@
-"""Evaluation: run a model on tasks, from their examples to a report."""
+"""Run a model on tasks, from their examples to a report."""

@@ -1,4 +1,4 @@
-"""Answers: score the log-likelihood of given answers.
+"""Score given answers by their log-likelihood.
 
     likelihood=references    score the references only
     likelihood=choices       also score and rank the task's choices
@@ -95,7 +95,7 @@ class CandidateAnswers:
 
         Args:
             logprobs: The log-probabilities of each answer's tokens, in the order of `texts`.
-            after_nothing: The same after the content-free prompt, in the order of `choices`.
+            after_nothing: The log-probabilities of each choice's tokens after the content-free prompt.
         """
         by_text = dict(zip(self.texts, logprobs, strict=True))
         blank = dict(zip(self.choices, after_nothing, strict=True)) if after_nothing else {}
@@ -189,7 +189,7 @@ def score_answers(
 
 
 def _deduplicate(answers: Sequence[CandidateAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
-    """Return the distinct continuations to score, and by question the indices of its own.
+    """Return the distinct continuations to score, and the indices of each question's continuations.
 
     Questions with the same demonstrations and choices share the continuations of the content-free prompt.
     """

@@ -1,4 +1,4 @@
-"""Linting: warn of prompts and data that are valid but probably unintended."""
+"""Warn about prompts and data that are valid but probably unintended."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Pipeline: evaluate tasks, from their examples to a report.
+"""Evaluate tasks, from their examples to a report.
 
     Example ─▶ demonstrations ─▶ Prompt ─▶ Completion ─▶ Record ─▶ Score ─▶ Report
 
@@ -164,7 +164,7 @@ def _drop_similarities(demonstrations: Sequence[ShownDemonstration]) -> list[tup
 
 
 def _require_same_answers(log: RecordLog, answers: CandidateAnswers) -> None:
-    """Reject a stored record with likelihoods of other answers than those in the data."""
+    """Reject a stored record whose likelihoods are for answers other than those in the data."""
     record = log.records.get(answers.example_id)
     if record is None or record.likelihood is None:
         return
@@ -172,7 +172,7 @@ def _require_same_answers(log: RecordLog, answers: CandidateAnswers) -> None:
     texts = (tuple(each.text for each in stored.references), tuple(each.text for each in stored.choices))
     if texts != (answers.references, answers.choices):
         raise FingerprintMismatchError(
-            f"{log.path}: the record of {answers.example_id!r} has likelihoods of other answers than the data; "
+            f"{log.path}: the record of {answers.example_id!r} has likelihoods for answers that differ from the data; "
             "delete the file"
         )
 

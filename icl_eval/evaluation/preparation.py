@@ -1,4 +1,4 @@
-"""Preparation: define an evaluation, and prepare everything that does not need the model's weights.
+"""Define an evaluation, and prepare everything that does not need the model's weights.
 
 Evaluation ── tokenizer, model config ──▶ PreparedEvaluation: placement and prompts of every task
 """

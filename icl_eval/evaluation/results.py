@@ -1,4 +1,4 @@
-"""Results: turn a task's finished records into the parts of a report. Nothing here needs a model."""
+"""Turn a task's finished records into the parts of a report. Nothing here needs a model."""
 
 import re
 from collections import Counter

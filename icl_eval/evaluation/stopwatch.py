@@ -1,4 +1,4 @@
-"""Stopwatch: measure the duration and throughput of a run's stages."""
+"""Measure the duration and throughput of a run's stages."""
 
 import time
 from collections import defaultdict

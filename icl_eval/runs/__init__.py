@@ -1,1 +1,1 @@
-"""Runs: the files of a run's folder, and how they are written and read."""
+"""Write and read the files in a run's folder."""

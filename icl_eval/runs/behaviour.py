@@ -1,4 +1,4 @@
-"""Behaviour: measure how often outputs agree with their demonstrations, compared with the right answers.
+"""Measure how often outputs agree with their demonstrations, compared with the right answers.
 
 A model that repeats the answer of the last demonstration, or the most frequent answer, agrees with it more often than
 the right answers do: recency bias and majority label bias (Zhao et al., 2021, Calibrate Before Use, arXiv:2102.09690).

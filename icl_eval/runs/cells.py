@@ -1,4 +1,4 @@
-"""Cells: read the runs of a sweep, and label each with the options that distinguish it."""
+"""Read the runs of a sweep, and label each with the options that distinguish it."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Choices: the config keys that select one of several options, and their form in a run's files.
+"""Convert the choices in a configuration to the form that a run's files store.
 
 A configuration names a class (`_target_: icl_eval.demonstrations.RandomOrder`). A file names the choice as the user
 writes it (`{"name": "random", "seed": 0}`), so that a folder stays readable when a class moves in the code.

@@ -1,4 +1,4 @@
-"""Folders: find, read and lock run folders."""
+"""Find, read and lock run folders."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Frames: load finished runs as pandas data frames, for analysis in a notebook."""
+"""Load finished runs as pandas data frames, for analysis in a notebook."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Migration: convert the files of earlier versions to the current format.
+"""Convert the files of earlier versions to the current format.
 
 Reports of schema version 1, and the fingerprints written with them, name classes (`icl_eval.searches.Greedy`) where
 current files name choices (`greedy`). The table below lists the class names of that version; they must not follow later

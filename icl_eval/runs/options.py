@@ -1,4 +1,4 @@
-"""Options: find the options in which several runs differ.
+"""Find the options in which several runs differ.
 
 The options of a run are its overrides, as typed on the command line (`num_fewshot=8`), or its flat configuration.
 """

@@ -1,4 +1,4 @@
-"""Provenance: record what a run depends on, and refuse to mix different runs in one folder."""
+"""Record what a run depends on, and refuse to mix different runs in one folder."""
 
 import hashlib
 import json

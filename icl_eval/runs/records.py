@@ -1,4 +1,4 @@
-"""Records: write one JSON line per completion as soon as it is finished, and read the lines to resume or score a run.
+"""Write one JSON line per completion as soon as it is finished, and read the lines to resume or score a run.
 
 {"example_id": "qa-test-001", "doc": {"question": …}, "targets": ["Paris"], …, "finish_reason": "stop"}
 """

@@ -1,4 +1,4 @@
-"""Reports: the results of a run as `report.json`, and the schema of that file.
+"""Write and read the results of a run, `report.json`, and describe them with a JSON schema.
 
 `run` and `results` are byte-identical for identical inputs. Everything that may differ between two runs of the same
 command is in `timing` and `provenance`.

@@ -1,4 +1,4 @@
-"""Writing: write files atomically, name them in errors, and detect when they are moved."""
+"""Write files atomically, name them in errors, and detect when they are moved."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -175,7 +175,7 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(evaluate, icl_eval
             "compare: x/a and x/../x/a are the same folder; give different runs",
         ),
         (["nowhere", "there/k=1"], "nowhere: no such folder"),
-        (["."], ".: contains no finished run (report.json is missing)"),
+        (["empty"], "empty: contains no finished run (report.json is missing)"),
         ([".", "num_resample=3"], "unknown key 'num_resample'; did you mean 'num_resamples'? "),
         (["num_resamples=10"], "num_resamples=10: must be 100 or more"),
         (["one", "other", "output=c.html"], "output=c.html: must end in .json (the page is written next to it, "),
@@ -197,6 +197,7 @@ def test_a_mistake_in_a_comparison_is_one_line(words, sentence, icl_eval_command
     for name in ("one", "other", "there.json", "page.html"):
         (tmp_path / name).mkdir()
         write_report(REPORT, tmp_path / name / "report.json")
+    (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
     outcome = icl_eval_command("compare", *words)
     assert outcome.exit_code == 2

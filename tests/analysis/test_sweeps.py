@@ -390,7 +390,7 @@ def test_a_sweep_that_cannot_be_printed_is_whole(output, exit_code, words, sweep
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["num_fewshot=range(3,3)"], "num_fewshot=range(3,3): a sweep of no values"),
+        (["num_fewshot=range(3,3)"], "num_fewshot=range(3,3): the sweep has no values"),
         (["template=glob(nothing*)"], "sweep: the sweep has no cells"),
         (
             ["num_fewshot=0,1", "hydra.sweep.subdir=below/${hydra.job.num}"],

@@ -273,7 +273,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (
             ["likelihood=choices"],
             "likelihood=choices: task 'qa' has no choices; define them in its fields.choices, or use "
-            "likelihood=references, or other tasks",
+            "likelihood=references or other tasks",
         ),
         (
             ["likelihood=references", "max_new_tokens=0", "metrics=[chrf]"],
@@ -561,7 +561,9 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
         "prompt_tokens", "prefix_tokens_reused", "completion_tokens", "finish_reasons", "unparsed", "shots_effective",
         "empty", "stopped_empty",
     ]  # fmt: skip
-    assert list(report["provenance"]) == ["versions", "git_commit", "weights", "datasets", "config", "host"]
+    assert list(report["provenance"]) == [
+        "versions", "git_commit", "weights", "datasets", "config", "host", "overrides",
+    ]  # fmt: skip
     for sample in samples:
         assert list(sample) == [
             "example_id", "doc", "targets", "encoder", "decoder", "demonstration_ids", "shots_requested",

@@ -67,13 +67,12 @@ KNOWN = (
         # options without effect
         (
             ["decoding=generate", "+decoding.options.num_assistant_tokens=3"],
-            "decoding.options.num_assistant_tokens: it has no effect without an assistant model, which a run does not "
-            "have",
+            "decoding.options.num_assistant_tokens: has no effect without an assistant model, and a run has none",
         ),
         (
             ["decoding=generate", "+decoding.options.diversity_penalty=0.5"],
-            "decoding.options.diversity_penalty: the library has moved this search to its hub, and fetches code from "
-            "there",
+            "decoding.options.diversity_penalty: transformers has moved this search to its hub and would download code "
+            "from there",
         ),
         (["task.qa.labels={}"], "task.qa.labels: an empty mapping has no effect; leave it out"),
         (

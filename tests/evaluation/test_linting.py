@@ -31,7 +31,7 @@ class Builder:
 
     template: Template
 
-    def shown(self, prompt, example):
+    def find_shown(self, prompt, example):
         return []
 
 

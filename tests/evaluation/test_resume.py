@@ -194,7 +194,7 @@ def test_likelihoods_of_other_answers_are_refused(evaluate, icl_eval_command, gp
 
     outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, *asked, "hydra.run.dir=run")
 
-    sentence = "the record of 'qa-test-001' has likelihoods of other answers than the data"
+    sentence = "the record of 'qa-test-001' has likelihoods for answers that differ from the data"
     assert (outcome.exit_code, outcome.err) == (2, f"icl-eval: {path}: {sentence}; delete the file\n")
 
 
