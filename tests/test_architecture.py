@@ -25,7 +25,7 @@ FLOORS = (
     ("cli",),
     ("__main__",),
 )
-"""From the ground up: an import points to a lower floor, or stays in its own room."""
+"""From the ground up: an import points to a lower floor, or stays in its own package."""
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 
 HYDRA = {"cli", "config"}
