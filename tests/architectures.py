@@ -111,7 +111,7 @@ ENCODER_DECODER = {
 
 
 def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> LanguageModel:
-    """Build a random network whose greedy text does not fall into one repeated token."""
+    """Build a random network whose greedy completion is not one repeated token."""
     is_seq2seq = name in ENCODER_DECODER
     config_class, options = (ENCODER_DECODER if is_seq2seq else DECODER_ONLY)[name]
     config = config_class(vocab_size=VOCABULARY, tie_word_embeddings=False, **options)

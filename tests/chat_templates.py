@@ -1,19 +1,19 @@
-"""Owns chat templates in the shapes that public model families have, each with what it does to a conversation."""
+"""Chat templates like those of public model families, each with its rendering of a conversation."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A chat template and what becomes of a conversation of one demonstration and a question."""
+    """A chat template, and its rendering of one demonstration and a question."""
 
     template: str
     text: str
     """The prompt of the turns `q1`, `a1` and `q2`."""
     end: str | None
-    """The token that closes an answer."""
+    """The token that ends an answer."""
     adds: str = "$A"
-    """What the tokenizer itself writes around a text."""
+    """What the tokenizer itself adds around a string."""
 
 
 _TURNS = "{% for m in messages %}"

@@ -24,7 +24,7 @@ from icl_eval.config.schema import register_schemas
 
 @pytest.fixture
 def compose():
-    """Compose the shipped configuration with some overrides."""
+    """Compose the packaged configuration with overrides."""
     register_schemas()
     hydra_setup.register_resolvers()
 
@@ -37,7 +37,7 @@ def compose():
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call of the command line came to."""
+    """The exit code and the output of a command."""
 
     exit_code: int
     out: str
@@ -46,7 +46,7 @@ class Outcome:
 
 @pytest.fixture
 def icl_eval_command(monkeypatch, capsys, tmp_path):
-    """Call the command line in this process, as often as wanted, from a folder of the test's own."""
+    """Run commands in this process, from a temporary folder."""
     monkeypatch.chdir(tmp_path)
     for name in ("HYDRA_FULL_ERROR", "ICL_EVAL_COMMAND_NAME"):
         monkeypatch.setenv(name, "")  # the command line sets them; so they are set back
@@ -67,7 +67,7 @@ def icl_eval_command(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Return a list that the ids of all questions join that a model is asked."""
+    """Return a list that collects the ids of the questions as they are decoded."""
     from icl_eval.decoding import StreamDecoder  # imports torch, which most tests do without
 
     ids = []
@@ -95,7 +95,7 @@ def t5(tmp_path_factory):
 
 @pytest.fixture
 def files_of_at_most():
-    """Let the system refuse to write more than some bytes into any file, as it does on a full disk."""
+    """Limit the size of files, so that writing fails as it does on a full disk."""
 
     @contextmanager
     def limited(size):
@@ -126,7 +126,7 @@ class Script(evaluate.Metric):
 
 @pytest.fixture
 def script(tmp_path, monkeypatch):
-    """Write a metric script and keep evaluate's copy of it in the test's folder."""
+    """Write a metric script, and keep the copy that `evaluate` makes in the test's folder."""
     import evaluate
 
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
@@ -145,6 +145,6 @@ def script(tmp_path, monkeypatch):
 
 
 def _forget_scripts():
-    """Forget the modules that `evaluate` makes of scripts: they lie in the folder of one test."""
+    """Remove the modules that `evaluate` makes from scripts, because their files belong to one test."""
     for module in [module for module in sys.modules if module.startswith("evaluate_modules")]:
         del sys.modules[module]

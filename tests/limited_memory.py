@@ -1,6 +1,6 @@
-"""Decodes with less memory than the rows take that are asked for; prints how many were tried, and whether all is right.
+"""Decode with too little memory for the requested rows; print how many were tried, and whether the result is right.
 
-A program of its own: a limit of a process's memory cannot be tried out in the tests' own.
+It is a separate program, because a memory limit applies to a whole process and must not apply to that of the tests.
 """
 
 import json
@@ -19,7 +19,7 @@ _ROWS, _TOKENS, _NEW_TOKENS = 256, 200, 2
 
 
 def main(megabytes: int) -> None:
-    """Decode with few rows and all memory, and then with many rows and `megabytes` beyond what is in use."""
+    """Decode a few rows with all memory, then many rows with only `megabytes` more than is in use."""
     model = build("llama")
     ids = [[(row * 31 + place * (row % 7 + 1)) % VOCABULARY for place in range(_TOKENS)] for row in range(_ROWS)]
     prompts = [EncodedPrompt(Prompt(str(row), None, None), (), tuple(ids[row])) for row in range(_ROWS)]

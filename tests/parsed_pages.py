@@ -1,4 +1,4 @@
-"""Owns pages as a browser reads them, and texts that try to be more than text."""
+"""Parse pages as a browser does, and provide strings that try to be more than text."""
 
 import base64
 import hashlib
@@ -44,11 +44,11 @@ class Parsed(HTMLParser):
             pass
 
     def text(self, tag):
-        """Return the text of the first element of a kind, without what is in its children."""
+        """Return the text of the first element with a tag, without the text of its children."""
         return next(text for (name, _), text in zip(self.elements, self.texts, strict=True) if name == tag)
 
     def rows(self, section):
-        """Return the cells of the first table after the heading of that id, row by row."""
+        """Return the cells of the first table after the heading with an id, row by row."""
         names = [(tag, attributes.get("id")) for tag, attributes in self.elements]
         start = names.index(("h2", section))
         rows = []
@@ -64,7 +64,7 @@ class Parsed(HTMLParser):
         return [[" ".join(cell.split()) for cell in row] for row in rows]
 
     def data(self, identifier):
-        """Return what the data element of that id holds."""
+        """Return the content of the data element with an id."""
         found = [
             text
             for (_, attributes), text in zip(self.elements, self.texts, strict=True)
@@ -75,7 +75,7 @@ class Parsed(HTMLParser):
 
 
 def assert_self_contained(html):
-    """Check that the page loads nothing, and runs only what its policy names."""
+    """Check that a page loads nothing, and runs only the scripts that its policy names."""
     page = Parsed(html)
     policies = [
         attributes["content"]

@@ -1,4 +1,4 @@
-"""Prompts, and what the library's own network answers to them, for tests of the decoder."""
+"""Prompts, and how the library itself completes them, for tests of the decoder."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""A run on disk with its page, as a browser reads it."""
+"""Write a run with its page, and parse the page as a browser does."""
 
 import json
 from dataclasses import asdict, replace
@@ -17,7 +17,7 @@ REPORT = replace(
 
 
 def write_run(folder, *records, report=REPORT):
-    """Write what a run of one task leaves, and its page; return the page as a browser reads it."""
+    """Write the files of a run of one task, with its page, and return the parsed page."""
     folder.mkdir(exist_ok=True)
     result = report.results["qa"]
     result = replace(result, n=len(records), counts=replace(result.counts, empty=0, stopped_empty={}))

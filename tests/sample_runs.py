@@ -1,4 +1,4 @@
-"""A run's record and report, as the tests of what reads them take them."""
+"""A record and a report of a run, for tests of the code that reads them."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Sweeps, their analyses and comparisons, as the tests of pages, figures and tables take them."""
+"""Sweeps, analyses and comparisons, for tests of pages, figures and tables."""
 
 import json
 from dataclasses import asdict, replace
@@ -25,7 +25,7 @@ def record(number, prediction, score, **changes):
 
 
 def write_run(folder, *records):
-    """Write what a run of one task leaves."""
+    """Write the files of a run of one task."""
     folder.mkdir(parents=True, exist_ok=True)
     result = replace(sample_runs.REPORT.results["qa"], n=len(records))
     report = replace(sample_runs.REPORT, results={"qa": result})
@@ -36,7 +36,7 @@ def write_run(folder, *records):
 
 
 def write_sweep(folder, cells, analysis=NOTHING):
-    """Write a sweep of runs, or of failures, by their overrides; return its page as a browser reads it."""
+    """Write a sweep of runs or failures, by their overrides, and return its parsed page."""
     entries = []
     for number, (overrides, records) in enumerate(cells):
         entry = {"cell": f"cell {number}#?", "overrides": overrides}

@@ -1,4 +1,4 @@
-"""The Python interface: the same runs as the command line's, from objects in memory too."""
+"""The Python interface: the same runs as from the command line, also with objects in memory."""
 
 import doctest
 import importlib
@@ -43,7 +43,7 @@ def completions(run, task):
 
 
 def generated(network, tokenizer, run, task):
-    """Return what the library's own generate answers to a run's prompts, cut as the run cuts it."""
+    """Return the completions of the library's own `generate` for a run's prompts, cut as in the run."""
     texts = []
     for record in run.records(task):
         inputs = tokenizer(record.encoder or record.decoder, return_tensors="pt")

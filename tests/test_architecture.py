@@ -25,7 +25,7 @@ FLOORS = (
     ("cli",),
     ("__main__",),
 )
-"""From the ground up: an import points to a lower floor, or stays in its own room."""
+"""From the ground up: an import points to a lower floor, or stays in its own package."""
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 
 HYDRA = {"cli", "config"}
@@ -95,6 +95,13 @@ def test_contributing_draws_the_top_level_and_its_floors_as_they_are():
     assert sorted(drawn) == sorted(top_level_names())
     floors = re.findall(r"^ +(\d+)((?: {2,3}\w+)+)", page, re.MULTILINE)
     assert {room: int(number) - 1 for number, rooms in floors for room in rooms.split()} == FLOOR_OF
+
+
+@pytest.mark.parametrize("face", [path for path in modules() if path.name == "__init__.py"][1:], ids=name_of)
+def test_the_docstring_of_a_package_lists_its_modules(face):
+    listed = re.findall(r"^    (\w+)  ", ast.get_docstring(ast.parse(face.read_text(encoding="utf-8"))), re.MULTILINE)
+    names = {path.stem for path in face.parent.glob("*.py")} | {path.parent.name for path in face.parent.glob("*/*.py")}
+    assert sorted(listed) == sorted(names - {"__init__"})
 
 
 def test_the_page_of_the_tests_lists_the_laws_and_the_tests_that_are_named_after_them():

@@ -8,17 +8,17 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT / "data" / "induction"
 FAMILIES = ("lexicon", "rearrange", "labels", "numbers")
 LEARNED = {"encoder": FAMILIES, "split": ("lexicon", "labels", "numbers")}
-"""Where the shipped model has learned to learn what; see its card."""
+"""Which families the packaged model learns in which placement; see its card."""
 SHOTS = (0, 1, 4, 8)
 MOST_UNTOLD, LEAST_SHOWN = 0.1, 0.85
 MOST_MISLED = {"lexicon": 0.05, "rearrange": 0.35, "labels": 0.05, "numbers": 0.15}
-"""Seven rearrangements are held out, so that another question's is often the same; and so it is with numbers."""
+"""Only seven rearrangements are held out, so another question often has the same one. The same is true of numbers."""
 every_placement = pytest.mark.parametrize("placement", LEARNED)
 
 
 @pytest.fixture
 def induction(icl_eval_command, tmp_path):
-    """Ask the shipped model 48 questions of each family; return the shares it gets right."""
+    """Ask the packaged model 48 questions of each family, and return the shares of right answers."""
 
     def run(*overrides):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)

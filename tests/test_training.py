@@ -19,7 +19,7 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 @pytest.fixture(autouse=True)
 def training(monkeypatch):
-    """Make the package `training` importable, which is not installed."""
+    """Make the package `training` importable; it is not installed."""
     monkeypatch.syspath_prepend(str(ROOT))
 
 
@@ -35,7 +35,7 @@ def test_the_shipped_episodes_are_what_the_script_draws(tmp_path):
 
 
 def held_out_things(family, rule, pairs):
-    """What of an episode can be held out: its rearrangement, its sums, or its words."""
+    """The parts of an episode that can be held out: its rearrangement, its sums or its words."""
     if family == "rearrange":
         return [str(rule)]
     if family == "numbers":

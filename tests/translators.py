@@ -1,4 +1,4 @@
-"""Owns tiny random translators for tests, saved as the hub lays them out, with their families' real tokenizer classes.
+"""Tiny random translators for tests, in the layout of the hub, with the real tokenizer classes of their families.
 
 Their sentencepiece models are trained on the spot; nothing is downloaded.
 """

@@ -15,8 +15,6 @@ from training.families import FAMILIES, Pair
 
 LABELS = {"question": "Input", "answer": "Output"}
 """The labels of questions and answers in the tasks."""
-TEMPLATES = ("labelled", "plain")
-"""The templates of `conf/template/` that training uses."""
 _QUESTION, _ANSWER = "\x00", "\x01"
 
 

@@ -1,6 +1,25 @@
 """Joint analysis of a sweep's cells, computed from their records alone.
 
 The options that vary from cell to cell determine which analyses apply: see `icl_eval.analysis.designs`.
+
+From runs to cells with scores:
+
+    measurements  scores per question, computed again from records
+    designs       which options vary, and which cells belong together
+
+The analyses:
+
+    shot_curve    score against the number of demonstrations
+    variance      shares of the variance
+    quasi_f       the F test that `variance` needs
+    influence     what each demonstration adds
+    comparison    differences from a baseline
+    significance  tests and intervals of paired scores
+
+Their results:
+
+    sweeps        all analyses of a sweep, and `sweep.json`
+    tables        rows of plain values, for the terminal, exported files and notebooks
 """
 
 from icl_eval.analysis.designs import SweepCell

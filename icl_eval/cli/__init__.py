@@ -1,1 +1,10 @@
-"""Parse the arguments, compose the configuration, run a command, and return an exit code."""
+"""Parse the arguments, compose the configuration, run a command, and return an exit code.
+
+From the entry point on:
+
+    main      the entry point: from arguments to an exit code
+    words     arguments in an order that Hydra accepts, and messages on stderr
+    commands  the table of commands
+    sweeps    what happens before and after the cells of a sweep
+    faults    operating system errors as one line
+"""

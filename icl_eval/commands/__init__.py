@@ -1,1 +1,14 @@
-"""The commands of the command line."""
+"""The commands of the command line.
+
+A module or a package for each:
+
+    evaluate   `icl-eval`: a run and its page
+    preview    `icl-eval preview`: prompts without weights
+    stream     `icl-eval stream`: completions of free prompts
+    trace      `icl-eval trace`: everything that happens to one prompt
+    tour       `icl-eval tour`: ways of generating, and their cost
+    doctor     `icl-eval doctor`: the same tokens, however a model is run
+    compare    `icl-eval compare`: differences between runs
+    list_runs  `icl-eval list`: a table of runs
+    export     `icl-eval export`: figures and tables for a paper
+"""

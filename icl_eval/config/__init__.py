@@ -1,1 +1,25 @@
-"""Define what a user can configure, and build the objects of a run from it. Hydra is used only here and in `cli`."""
+"""Define what a user can configure, and build the objects of a run from it. Hydra is used only here and in `cli`.
+
+What a user can set:
+
+    schema        every key and its type
+    setup         where Hydra finds the configs, and the names of run folders
+
+From arguments to a configuration:
+
+    overrides     `key=value` arguments, read exactly as typed
+    files         limits on the size of user files
+    permissions   what user files may not set
+    collisions    files that would silently replace one another
+    composing     all of it together, for the command line and for Python
+    explaining    Hydra's errors, such as a misspelt key, as one line
+
+From a configuration to objects:
+
+    options       model, search and ranges, which several commands share
+    plans         the data, prompts and metrics of one task
+    evaluations   the whole evaluation
+    identities    the options by which a run is recognized
+    free_prompts  prompts without a task, for `stream`, `trace` and `tour`
+    metrics       one metric by its name, for `icl_eval.score`
+"""

@@ -4,7 +4,7 @@ To follow a token from its logits to the screen, read the modules in this order:
 
     stream           rows join, tokens are chosen, finished rows leave
     choosing         the next token of each row: the argmax of its logits, or a sample
-    hypotheses       one completion while it is being decoded
+    hypotheses       one completion while it is being decoded, and what ends it
     completions      what the stream yields: tokens and completions
     detokenization   token ids to text, in whole characters
     stopping         stop strings in a stream of text
@@ -29,11 +29,12 @@ What makes it fast:
     opening          the right session for a group of prompts
     capabilities     what a network supports, measured with a short trial
     preparing        a network set up for one call, and what is cached until the next
-    memory           how many rows fit
+    memory           how many rows to begin with; `stream` and `log_probs` halve them if memory runs out
 
 Everything that the stream does not support:
 
     library          transformers' own `generate`, with any options
+    searches         what a configuration asks for: greedy, sampled, or any search of the library
     decoders         the decoder for a given search
 """
 

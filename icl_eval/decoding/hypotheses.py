@@ -1,4 +1,4 @@
-"""One completion while it is being decoded."""
+"""One completion while it is being decoded, and what ends it: a token, a stop string or its length."""
 
 from collections import deque
 from collections.abc import Collection, Sequence

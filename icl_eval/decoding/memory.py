@@ -1,4 +1,7 @@
-"""Decide how many rows to decode together."""
+"""Decide how many rows to decode together.
+
+If memory runs out all the same, `stream` and `log_probs` continue with fewer rows.
+"""
 
 from icl_eval.models.memory import free_bytes
 

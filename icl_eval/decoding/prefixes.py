@@ -49,7 +49,7 @@ class PrefixStore:
         return cache
 
     def _best_start(self, key: Key) -> tuple[Cache | None, int]:
-        """Return a copy of the longest usable beginning among the kept caches, and its length."""
+        """Return a copy of the longest kept cache that the key can start from, and its length."""
         best: Key | None = None
         best_length = 0
         for other, cache in self._kept.items():

@@ -5,6 +5,30 @@
 Every strategy is a pure function of question, pool, `num_fewshot` and seed, and keeps no random state: batch size,
 evaluation order, `limit` and resuming cannot change a prompt. Demonstration sets are nested: the first four of eight
 selected demonstrations are the four that `num_fewshot=4` selects.
+
+For every question:
+
+    selection  the whole path of the diagram
+    leaks      copies of the question
+    ranking    the interface of strategies, and how ties are broken
+    controls   changes to what is selected
+    ordering   the order in a prompt
+
+The strategies:
+
+    first      in the order of the pool
+    random     drawn by seed
+    fixed      named by the user
+    balanced   one of each label in turn
+    bm25       words shared with the question
+    nearest    similar embeddings
+    diverse    similar embeddings that differ from each other
+
+What they need:
+
+    encoder    examples as unit vectors
+    labels     the few answers of a pool
+    words      nouns for meaningless inputs
 """
 
 from icl_eval.demonstrations.balanced import BalancedDemonstrations

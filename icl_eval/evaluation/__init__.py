@@ -1,1 +1,11 @@
-"""Run a model on tasks, from their examples to a report."""
+"""Run a model on tasks, from their examples to a report.
+
+In the order of a run:
+
+    preparation  what an evaluation consists of; prompts and everything else that needs no weights
+    linting      warnings about prompts and data
+    pipeline     the run itself: decode what is missing, score, report
+    answers      log-likelihoods of references and choices
+    results      from records to the parts of a report
+    stopwatch    seconds and tokens per second
+"""

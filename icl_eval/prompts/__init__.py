@@ -1,1 +1,11 @@
-"""Prompts: wording, placement, model-specific conventions and token ids."""
+"""Prompts: wording, placement, model-specific conventions and token ids.
+
+In the order in which a prompt is made:
+
+    templates     instruction, demonstrations and question as separate blocks, or as the turns of a chat
+    styles        random formats of one template (`template=varied`)
+    chats         turns rendered with the model's own chat template, without losing any
+    building      which side of the model gets which block, and what to do if a prompt is too long
+    conventions   what a model requires besides the wording: prefixes, language codes, tokens
+    tokenization  token ids of prompts and continuations
+"""

@@ -1,10 +1,10 @@
 """Prompt building: which side of the model receives which block, and whether the prompt fits.
 
-| placement | encoder input                       | decoder input                      |
-|-----------|-------------------------------------|------------------------------------|
-| `decoder` | none                                | instruction, demonstrations, question |
-| `encoder` | instruction, demonstrations, question | the start token                  |
-| `split`   | instruction                         | demonstrations, question           |
+| placement | encoder input                         | decoder input                         |
+|-----------|---------------------------------------|---------------------------------------|
+| `decoder` | none                                  | instruction, demonstrations, question |
+| `encoder` | instruction, demonstrations, question | the start token                       |
+| `split`   | instruction                           | demonstrations, question              |
 """
 
 import hashlib

@@ -243,7 +243,7 @@ def test_records_are_found_again_as_a_frame_with_a_row_a_question(evaluate):
     assert frame["metrics.token_f1"].mean() == icl_eval.load_runs().set_index("metric")["score"]["token_f1"]
 
 
-def test_the_list_of_runs_shows_scores_and_what_is_not_finished(evaluate, icl_eval_command, tmp_path):
+def test_the_list_of_runs_shows_scores_and_what_is_not_finished(evaluate, icl_eval_command):
     (finished, started) = (evaluate("outputs/k=1"), evaluate("outputs/k=2", "num_fewshot=2"))
     (started / "report.json").unlink()
     outcome = icl_eval_command("list")

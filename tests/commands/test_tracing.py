@@ -147,9 +147,7 @@ def pieces_added(side):
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "t5"])
-def test_a_prompt_of_ones_own_is_followed_as_stream_shows_it(
-    architecture, trace_command, icl_eval_command, request, tmp_path
-):
+def test_a_prompt_of_ones_own_is_followed_as_stream_shows_it(architecture, trace_command, icl_eval_command, request):
     source = f"model.source={request.getfixturevalue(architecture)}"
     arguments = (source, f'prompt="{QUESTION}"', "max_new_tokens=12")
     traced, shown = trace_command(*arguments)

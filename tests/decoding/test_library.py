@@ -184,9 +184,7 @@ QUICK = ("task=qa", "limit=3", "num_fewshot=2", "max_new_tokens=5", "hydra.run.d
 
 
 @pytest.mark.parametrize("decoding", ["sample", "generate"])
-def test_a_run_says_its_search_and_options_and_goes_on_from_its_records(
-    decoding, icl_eval_command, gpt2, tmp_path, decoded
-):
+def test_a_run_says_its_search_and_options_and_goes_on_from_its_records(decoding, icl_eval_command, gpt2, tmp_path):
     overrides = (f"model.source={gpt2}", *QUICK, f"decoding={decoding}")
     assert icl_eval_command(*overrides).exit_code == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())

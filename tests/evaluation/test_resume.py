@@ -318,7 +318,7 @@ class Silence:
         pass
 
 
-def test_of_two_runs_in_one_folder_at_once_the_second_is_refused(compose, gpt2, tmp_path, monkeypatch):
+def test_of_two_runs_in_one_folder_at_once_the_second_is_refused(compose, gpt2, tmp_path):
     config = compose(f"model.source={gpt2}", *QUICK, "task=qa", "limit=3")
     evaluation = build_evaluation(ComposedConfig(config, {"template": "labelled"}))
 

@@ -1,4 +1,12 @@
-"""The command `icl-eval export`: writes figures and tables of finished runs and sweeps for a paper."""
+"""The command `icl-eval export`: writes figures and tables of finished runs and sweeps for a paper.
+
+From a folder to files:
+
+    folders   exports the folder of a run or a sweep
+    contents  which tables are exported
+    tables    tables as Markdown, LaTeX and CSV
+    figures   figures as SVG
+"""
 
 from icl_eval.commands.export.folders import export_folder, export_folders
 

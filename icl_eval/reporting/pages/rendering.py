@@ -6,7 +6,7 @@ this package:
 
     {% extends "base.html.j2" %}
     {% block main %}<h1>{{ model }}</h1><div id="questions"></div>{% endblock %}
-    {% block scripts %}{{ data("questions", rows) }}{{ script("table.js") }}{% endblock %}
+    {% block scripts %}{{ data("questions", rows) }}{{ script("rows.js") }}{% endblock %}
 """
 
 import base64
