@@ -10,6 +10,7 @@ Jinja's own sandbox blocks access to the outside, but not endless work or memory
 | a member of a list                           | counts as `MEMBER` characters               |
 | the work of one rendering                    | `MAX_SECONDS` of processor time             |
 | a whole number in a product or power         | `MAX_BITS` bits                             |
+| the input of a filter that is slow           | `SLOW_FILTERS[name]` characters             |
 
 The size of a result is bounded before it is computed, from the sizes of the operands. Random numbers and memory
 addresses are refused too, because a prompt must be reproducible.
@@ -26,6 +27,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
+from jinja2.filters import make_attrgetter
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -34,11 +36,16 @@ MAX_TOTAL = 100_000_000
 MAX_SECONDS = 1.0
 MAX_BITS = 10_000
 MEMBER = 20
+SLOW_FILTERS = {
+    **dict.fromkeys(("groupby", "pprint", "sort", "title", "unique"), 1_000_000),
+    **dict.fromkeys(("striptags", "urlize", "wordwrap"), 100_000),  # quadratic for some inputs
+}
+"""Filters whose single call can take longer than a whole rendering may, with the largest input that they accept."""
 
-_COUNTED = "each pass"  # the space keeps templates from naming this filter
+_COUNTED, _MEASURED = "each pass", "measured operand"  # the spaces keep templates from naming these filters
 _READING_LISTS = frozenset(
     {"attr", "count", "d", "default", "dictsort", "first", "groupby", "items", "last", "length", "list", "map", "max"}
-    | {"min", "reject", "rejectattr", "reverse", "select", "selectattr", "sort", "unique", _COUNTED}
+    | {"min", "reject", "rejectattr", "reverse", "select", "selectattr", "sort", "unique", _COUNTED, _MEASURED}
 )
 """Filters whose result is no larger than their input, not counting nested members."""
 _GROWING = frozenset(
@@ -46,6 +53,8 @@ _GROWING = frozenset(
     | {"translate", "zfill"}
 )
 """Methods and functions whose result can be larger than all of their inputs."""
+_SEARCHING_BACKWARDS = frozenset({"rfind", "rindex", "rpartition", "rsplit"})
+"""Methods whose time can be the product of the lengths of both strings."""
 _DIGITS = re.compile(r"\d{4,18}")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")
 
@@ -96,7 +105,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """Call a function or method if the result is small enough."""
         self.spend()
         method = getattr(called, "__wrapped__", called)
-        if getattr(method, "__name__", "") in _GROWING:
+        if getattr(method, "__name__", "") in _GROWING | _SEARCHING_BACKWARDS:
             self._allow(self._product(getattr(method, "__self__", ""), [*args, *kwargs.values()]))
         return self._count(super().call(context, called, *args, **kwargs))
 
@@ -128,6 +137,20 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             self.spend()
             yield value
 
+    def measure(self, value: Any) -> Any:
+        """Return an operand of a comparison, which reads all nested members, if it is small enough."""
+        if isinstance(value, list | tuple | dict):
+            self._allow(self._size(value))
+        return value
+
+    def sum_values(self, values: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
+        """Add values like the filter `sum`, and check the limits at each addition: a sum of lists copies them."""
+        parts = values if attribute is None else map(make_attrgetter(self, attribute), values)
+        for part in parts:
+            self._allow(_length(start) + _length(part))
+            start = self._count(start + part)
+        return start
+
     def apply_filter(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], values: list[Any]) -> Any:
         """Apply a filter or a test if the result is small enough.
 
@@ -138,6 +161,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             values: The positional and keyword arguments that come from the template.
         """
         self.spend()
+        if values and _length(values[0]) > SLOW_FILTERS.get(name, MAX_SIZE):
+            raise SecurityError(f"it applies {name} to more than {SLOW_FILTERS[name]:,} characters")
         if name in _READING_LISTS or not values:
             return self._count(function(*args))
         self._allow(self._product(values[0], values[1:]))
@@ -186,6 +211,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
         for loop in list(source.find_all(nodes.For)):
             loop.iter = nodes.Filter(loop.iter, _COUNTED, [], [], None, None, lineno=loop.lineno)
+        for comparison in list(source.find_all(nodes.Compare)):
+            sides: list[nodes.Compare | nodes.Operand] = [comparison, *comparison.ops]
+            for side in sides:
+                side.expr = nodes.Filter(side.expr, _MEASURED, [], [], None, None, lineno=comparison.lineno)
         source.set_environment(self)
         return super()._generate(source, *args, **kwargs)
 
@@ -197,7 +226,8 @@ def bound_environment(environment: jinja2.Environment) -> BoundedEnvironment:
     own.extensions = {name: extension.bind(own) for name, extension in environment.extensions.items()}
     own.optimized = False  # otherwise constant expressions are computed, unbounded, at compile time
     own.globals = {**environment.globals, "lipsum": _refuse_randomness}
-    filters = {**environment.filters, "random": _refuse_randomness, _COUNTED: lambda values: own.count_passes(values)}
+    filters = {**environment.filters, "random": _refuse_randomness, _COUNTED: own.count_passes, _MEASURED: own.measure}
+    filters["sum"] = own.sum_values
     own.filters = {name: _bound_filter(own, name, function) for name, function in filters.items()}
     own.tests = {name: _bound_filter(own, name, function) for name, function in environment.tests.items()}
     own.finalize = jinja2.pass_eval_context(lambda _, value: own.format_value(value))

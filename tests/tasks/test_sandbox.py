@@ -32,6 +32,8 @@ def rendered(text):
         "{{ '{:>5}'.format(text[:2]) }}{% for c in text %}{% if c == ' ' %}{% break %}{% endif %}{{ c }}{% endfor %}",
         "{{ text is string }} {{ rows[0].get('n', 0) }} {{ 'two' in text }} {{ text|length }} {{ text|default('x') }}",
         "{{ 7 // 2 }} {{ 7 % 4 }} {{ 2.5 * 2 }} {{ -3 + 1 }} {{ rows|selectattr('n', 'gt', 1)|list }} {{ none }}",
+        "{{ rows|sum(attribute='n') }} {{ [[1], [2]]|sum(start=[]) }} {{ [1.5, 2]|sum }}",
+        "{{ rows == [1] }} {{ 1 < 2 < 3 }} {{ 'a b c'.rsplit(' ', 1) }}",
     ],
 )
 def test_what_stays_within_bounds_is_what_the_library_renders(text):
@@ -70,6 +72,16 @@ def test_what_stays_within_bounds_is_what_the_library_renders(text):
         (f"{{{{ {BIG}|upper }}}}", LARGE),
         (f"{{{{ 'x' ~ {BIG} }}}}", LARGE),
         ("{{ 1.5|round(1000000000) }}", LARGE),
+        ("{{ (range(100000)|batch(1)|sum(start=[]))|length }}", MANY),
+        ("{{ ('a' * 200000).rfind('ab' ~ 'a' * 100000) }}", LARGE),
+        ("{{ ('a ' * 1000000)|wordwrap(1) }}", "it applies wordwrap to more than 100,000 characters"),
+        ("{{ ('<!---->' * 1000000)|striptags }}", "it applies striptags to more than 100,000 characters"),
+        ("{{ ('ba' * 10000000)|sort|first }}", "it applies sort to more than 1,000,000 characters"),
+        (
+            "{% set s = namespace(x=[1], y=[1]) %}{% for i in range(60) %}"
+            "{% set s.x = [s.x, s.x] %}{% set s.y = [s.y, s.y] %}{% endfor %}{{ s.x == s.y }}",
+            LONG,
+        ),
         ("{{ range(10)|random }}", CHANCE),
         ("{{ lipsum() }}", CHANCE),
         ("{{ rows|map('upper') }}", "it prints a Python object (<generator object sync_do_map>)"),
