@@ -10,7 +10,9 @@ that comes with the package:
 1.0
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,8 @@ def evaluate(
 
     with _composing_run(overrides, model, task, options) as composed:
         evaluation = build_evaluation(composed)
-    return evaluate_into(evaluation, Path(folder or composed.folder), progress)
+    run = evaluate_into(evaluation, Path(folder or composed.folder), progress)
+    return replace(run, folder=run.folder.absolute())  # the caller may change the working directory
 
 
 def preview(*overrides: str, model: ModelArgument = None, task: TaskArgument = None, **options: Any) -> list[Prompt]:
@@ -168,6 +171,7 @@ def compare(*runs: Run | str | Path, seed: int = 0, num_resamples: int = 10_000)
     """
     from icl_eval.commands.compare import check_resampling
 
+    _require_whole_numbers({"seed": seed, "num_resamples": num_resamples})
     check_resampling(seed, num_resamples)
     compared = _read_all("compare", runs)
     folders = [run.folder.resolve() for run in compared]
@@ -221,8 +225,9 @@ def score(
     from icl_eval.config.metrics import find_metric
     from icl_eval.metrics.scoring import score as score_corpus
 
+    _require_whole_numbers({"seed": seed})
     answers = [[each] if isinstance(each, str) else each for each in references]
-    return score_corpus(find_metric(metric, options), predictions, answers, seed)
+    return score_corpus(find_metric(metric, options), list(predictions), answers, seed)
 
 
 def _composing_run(
@@ -237,6 +242,12 @@ def _composing_run(
     return composing([*words, *as_words(options), *overrides], "evaluate", RunConfig, in_memory)
 
 
+def _require_whole_numbers(options: Mapping[str, object]) -> None:
+    for key, value in options.items():
+        if not isinstance(value, Integral):
+            raise ConfigError(f"{key}={value!r}: must be a whole number")
+
+
 def _list_tasks(task: TaskArgument) -> list[str | Task]:
     if task is None or isinstance(task, str | Task):
         return [] if task is None else [task]
@@ -246,6 +257,11 @@ def _list_tasks(task: TaskArgument) -> list[str | Task]:
 
 
 def _collect_in_memory(model: ModelArgument, options: Mapping[str, Any], tasks: Sequence[str | Task] = ()) -> InMemory:
+    if not isinstance(model, str | LanguageModel | None):
+        raise ConfigError(
+            f"model: a {type(model).__name__}, but must be the name of a model, its source or a LanguageModel, such as "
+            "LanguageModel.of(network, tokenizer)"
+        )
     own = model.pin() if isinstance(model, LanguageModel) else None
     if own:
         for key in ("device", "dtype"):
@@ -265,9 +281,11 @@ def _choose_model(in_memory: InMemory, model: ModelArgument) -> list[str]:
 def _read_all(function: str, runs: Sequence[Run | str | Path]) -> list[Run]:
     from icl_eval.commands.compare import read_runs
 
-    given = [runs] if isinstance(runs, Run | str | Path) else runs
+    given = [runs] if isinstance(runs, Run | str | Path) or not isinstance(runs, Iterable) else runs
     read: list[Run] = []
     for run in given:
+        if not isinstance(run, Run | str | Path):
+            raise ConfigError(f"{function}: a {type(run).__name__} is not a run; each must be a Run or a folder")
         read += [run] if isinstance(run, Run) else read_runs([Path(run)])
     if len(read) < 2:
         raise ConfigError(f"{function}: two or more runs are needed, found {len(read)}")

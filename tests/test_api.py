@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 import icl_eval
 from icl_eval import LanguageModel, Task
 from icl_eval.config.composing import as_words
-from icl_eval.errors import ConfigError, DataError, ModelUnavailableError
+from icl_eval.errors import ConfigError, DataError, ModelUnavailableError, UserError
 
 ROWS = [
     {"country": country, "capital": capital}
@@ -300,6 +301,82 @@ def test_hydra_is_left_as_it_was_found(gpt2):
     icl_eval.preview(model=str(gpt2), task=capitals, num_fewshot=0)
     assert (GlobalHydra.instance().hydra, HydraConfig.instance().cfg) == before
     assert "capitals.yaml" not in ConfigStore.instance().repo.get("task", {})
+
+
+def test_a_hydra_application_can_call_it_and_is_left_as_it_was(capitals):
+    from hydra import initialize
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.utils import JobRuntime
+
+    with initialize(config_path=None, version_base=None, job_name="app"):
+        app = GlobalHydra.instance().hydra
+        assert len(icl_eval.preview(model="icl_t5", task=capitals, num_fewshot=1)) == 2
+        assert GlobalHydra.instance().hydra is app
+        assert JobRuntime.instance().get("name") == "app"
+
+
+def test_threads_can_call_it_at_the_same_time(capitals):
+    def count(number):
+        return [
+            len(each.demonstrations) for each in icl_eval.preview(model="icl_t5", task=capitals, num_fewshot=number)
+        ]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(count, [0, 1, 2, 1, 0, 2])) == [[k] * 2 for k in (0, 1, 2, 1, 0, 2)]
+
+
+def test_a_run_is_read_from_another_working_directory(gpt2, capitals, tmp_path, monkeypatch):
+    run = icl_eval.evaluate(model=str(gpt2), task=capitals, folder="run", **QUICK)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run.folder == tmp_path / "run"
+    assert len(run.records("capitals")) == 2
+
+
+def test_a_task_in_memory_shows_its_words_as_they_are():
+    rows = [{"question": "a", "references": "b"}]
+    labels = {"question": "${x}", "answer": "\\${y}"}
+    task = Task.of_rows("words", rows, rows, instruction="Use ${seed}.", labels=labels)
+    [prompt] = icl_eval.preview(model="icl_t5", task=task, template="labelled", num_fewshot=0)
+    assert prompt.encoder == "Use ${seed}.\n\n${x}: a\n\\${y}:"
+
+
+@pytest.mark.parametrize("name", ["", ".", "a.b", "größe", "a b", "3", "null", "True", None])
+def test_a_name_that_cannot_be_an_option_is_refused(name):
+    with pytest.raises(ConfigError, match=r"^name=.*: the name of a task must consist of English letters, digits"):
+        Task.of_rows(name, ROWS, ROWS, fields=FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda network, tokenizer: LanguageModel.of("gpt2", tokenizer), "network: a str, but must be a network"),
+        (lambda network, tokenizer: LanguageModel.of(network, None), "tokenizer: a NoneType, but must be a tokenizer"),
+        (lambda network, tokenizer: LanguageModel.of(network, tokenizer, 3), "name=3: must be a string"),
+        (lambda network, tokenizer: LanguageModel.of(network.transformer, tokenizer), "GPT2Model without a generation"),
+        (lambda network, tokenizer: LanguageModel.of(network.to("meta"), tokenizer), "on the device 'meta', without"),
+        (lambda network, _: icl_eval.preview(model=network), "model: a GPT2LMHeadModel, but must be the name"),
+        (lambda network, _: icl_eval.stream(network, "a"), "model: a GPT2LMHeadModel, but must be the name"),
+        (
+            lambda network, _: icl_eval.compare(["a", "b"]),
+            "compare: a list is not a run; each must be a Run or a folder",
+        ),
+        (lambda network, _: icl_eval.analyse(None), "analyse: a NoneType is not a run; each must be a Run or a folder"),
+        (lambda network, _: icl_eval.compare("a", "b", seed="1"), "seed='1': must be a whole number"),
+        (
+            lambda network, _: icl_eval.score("bleu", [1], ["a"]),
+            "example 1 of 1 has the prediction 1; must be a string",
+        ),
+        (lambda network, _: icl_eval.score("bleu", ["a"], [1]), "has the references 1; must be a list of one or more"),
+        (lambda network, _: Task.of_rows("a", None, ROWS), "a: pool is a NoneType, but must be a list of rows"),
+        (lambda network, _: Task.of_rows("a", ROWS, ROWS, labels=None), "labels=None: must be a mapping from names"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_in_one_line(call, sentence, gpt2):
+    with pytest.raises(UserError) as refused:
+        call(*in_memory(gpt2))
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

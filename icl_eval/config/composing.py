@@ -5,19 +5,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import JobRuntime
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from icl_eval.config.collisions import reject_packaged_names, require_distinct_choices
 from icl_eval.config.explaining import explaining_errors
 from icl_eval.config.files import require_readable_files
-from icl_eval.config.overrides import find_added_folders, is_override, is_sweep, read_overrides
+from icl_eval.config.overrides import escape_interpolation, find_added_folders, is_override, is_sweep, read_overrides
 from icl_eval.config.schema import DataConfig, TaskConfig, register_schemas
 from icl_eval.config.setup import conf_dir, naming_command, register_resolvers
 from icl_eval.errors import ConfigError
@@ -26,6 +29,9 @@ from icl_eval.tasks.examples import Task
 
 IN_MEMORY_CONFIG = TaskConfig(pool=DataConfig("(in memory)"), test=DataConfig("(in memory)"))
 """The configuration of a task whose rows are in memory."""
+
+_LOCK = RLock()
+"""Hydra composes in global variables, and threads may call the Python interface at the same time."""
 
 
 @dataclass(frozen=True)
@@ -90,32 +96,41 @@ def composing(
     """
     register_schemas()
     register_resolvers()
-    state, job = HydraConfig.instance(), HydraConfig.instance().cfg
     for word in words:
         if not is_override(word):
             raise ConfigError(f"{word!r}: options must be written as key=value, such as 'decoding=sample'")
         if is_sweep(word):
             raise ConfigError(f"{word}: must be a single value; to sweep, call the function once for each value")
-    with explaining_errors(words), _registering(in_memory.tasks), naming_command(words):
+    with _LOCK, explaining_errors(words), _registering(in_memory.tasks), naming_command(words):
         folders = find_added_folders(words)
         reject_packaged_names(folders)
         require_readable_files(folders)
         overrides = read_overrides(words, schema, [conf_dir(), *folders])
-        try:
-            with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="icl-eval"):
-                cfg = compose(config_name, overrides=overrides, return_hydra_config=True)
-                if cfg.hydra.mode == RunMode.MULTIRUN:
-                    raise ConfigError("experiment: this preset is a sweep; call `evaluate` once for each of its cells")
-                cfg.hydra.runtime.output_dir = cfg.hydra.run.dir
-                cfg.hydra.job.config_name = config_name
-                state.set_config(cfg)
-                own = copy.deepcopy(cfg)
-                with read_write(own), open_dict(own):
-                    del own["hydra"]
-                composed = describe_job(own, in_memory)
-        finally:
-            state.cfg = job
+        with _borrowing_hydra(), initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="icl-eval"):
+            cfg = compose(config_name, overrides=overrides, return_hydra_config=True)
+            if cfg.hydra.mode == RunMode.MULTIRUN:
+                raise ConfigError("experiment: this preset is a sweep; call `evaluate` once for each of its cells")
+            cfg.hydra.runtime.output_dir = cfg.hydra.run.dir
+            cfg.hydra.job.config_name = config_name
+            HydraConfig.instance().set_config(cfg)
+            own = copy.deepcopy(cfg)
+            with read_write(own), open_dict(own):
+                del own["hydra"]
+            composed = describe_job(own, in_memory)
     yield composed
+
+
+@contextmanager
+def _borrowing_hydra() -> Iterator[None]:
+    """Clear Hydra's global variables for a block and then restore them, since the caller may be a Hydra application."""
+    app, job = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    runtime = copy.deepcopy(JobRuntime.instance().conf)
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = app, job
+        JobRuntime.instance().conf = runtime
 
 
 @contextmanager
@@ -129,8 +144,8 @@ def _registering(tasks: Mapping[str, Task]) -> Iterator[None]:
             "defaults": [{"/metrics@metrics": ["exact_match"]}, "_self_"],
             "pool": {"path": IN_MEMORY_CONFIG.pool.path},
             "test": {"path": IN_MEMORY_CONFIG.test.path},
-            "instruction": task.instruction,
-            "labels": dict(task.labels),
+            "instruction": escape_interpolation(task.instruction),
+            "labels": {name: escape_interpolation(label) for name, label in task.labels.items()},
         }
         store.store(group="task", name=task.name, package=f"task.{task.name}", node=node)
     try:

@@ -122,8 +122,12 @@ def _count_distinct(key: str, override: Override) -> int:
 
 def _quote(text: str) -> str:
     """Return a string in quotes, so that neither Hydra's grammar nor interpolation changes it."""
-    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    return str(QuotedString(literal, Quote.single).with_quotes())
+    return str(QuotedString(escape_interpolation(text), Quote.single).with_quotes())
+
+
+def escape_interpolation(text: str) -> str:
+    """Return a string in which OmegaConf takes `${…}` literally."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _read(word: str, schema: type, folders: Sequence[Path], sweeps: bool) -> str:

@@ -121,6 +121,12 @@ def _interval(statistics: Statistics, num_examples: int, seed: int, num_resample
     return replace(interval, low=low, high=high)
 
 
+def _is_list_of_strings(answers: object) -> bool:
+    if not isinstance(answers, Sequence) or isinstance(answers, str):  # a string is a sequence of characters
+        return False
+    return len(answers) > 0 and all(isinstance(answer, str) for answer in answers)
+
+
 def check_corpus(name: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     """Check that every prediction has references, which sacrebleu does not check.
 
@@ -134,8 +140,13 @@ def check_corpus(name: str, predictions: Sequence[str], references: Sequence[Seq
         )
     if not predictions:
         raise DataError(f"{name}: nothing to score; at least one prediction is needed")
+    for number, prediction in enumerate(predictions, start=1):
+        if not isinstance(prediction, str):
+            raise DataError(
+                f"{name}: example {number} of {len(predictions)} has the prediction {prediction!r}; must be a string"
+            )
     for number, answers in enumerate(references, start=1):
-        if not answers or isinstance(answers, str):  # a string would be iterated as a list of characters
+        if not _is_list_of_strings(answers):
             raise DataError(
                 f"{name}: example {number} of {len(references)} has the references {answers!r}; must be a list of one "
                 "or more strings"

@@ -130,8 +130,6 @@ def describe_in_memory(
     network: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", weights: WeightsInMemory
 ) -> ModelCard:
     """Return the card of a network that a caller has in memory."""
-    from transformers import GenerationConfig
-
     config = network.config
     return ModelCard(
         weights=weights,
@@ -141,7 +139,7 @@ def describe_in_memory(
         max_length=read_max_length(config),
         max_encoder_length=getattr(config, "max_encoder_position_embeddings", None),
         task_prefixes=read_task_prefixes(config),
-        generation=network.generation_config or GenerationConfig.from_model_config(config),
+        generation=network.generation_config,
     )
 
 

@@ -76,10 +76,13 @@ class LanguageModel:
             name: The model's name in reports; None for the name in the network's configuration.
 
         Raises:
+            ConfigError: If an argument is of another kind.
             ModelUnavailableError: If the network does not complete text.
         """
+        _check_kinds(network, tokenizer, name)
         name = name or Path(network.config._name_or_path).name or type(network).__name__
         architecture = read_architecture(network.config, name)
+        _require_generation(network, name)
         require_causal(network, architecture, name)
         return cls(
             network=network,
@@ -216,6 +219,29 @@ def _load_network(spec: ModelSpec, card: ModelCard, weights: Weights, dtype: str
             network.generation_config.max_time,
         )
     return network.eval().requires_grad_(False)
+
+
+def _check_kinds(network: object, tokenizer: object, name: object) -> None:
+    """Refuse what is no network, tokenizer or name; a compiled network and one with adapters have its attributes."""
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+    if not isinstance(getattr(network, "config", None), PreTrainedConfig):
+        raise ConfigError(f"network: a {type(network).__name__}, but must be a network of transformers")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ConfigError(f"tokenizer: a {type(tokenizer).__name__}, but must be a tokenizer of transformers")
+    if not isinstance(name, str | None):
+        raise ConfigError(f"name={name!r}: must be a string")
+
+
+def _require_generation(network: "PreTrainedModel", name: str) -> None:
+    """Refuse a network without a language modeling head, a generation config or weights."""
+    if getattr(network, "generation_config", None) is None:
+        raise ModelUnavailableError(
+            f"{name}: a {type(network).__name__} without a generation config, which does not complete text; must be a "
+            "network with a language modeling head, such as those of AutoModelForCausalLM and AutoModelForSeq2SeqLM"
+        )
+    if network.device.type == "meta":
+        raise ModelUnavailableError(f"{name}: its network is on the device 'meta', without weights")
 
 
 def require_causal(network: "PreTrainedModel", architecture: Architecture, name: str) -> None:

@@ -11,6 +11,7 @@ A new data set therefore needs configuration but no code:
 import hashlib
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,10 @@ from icl_eval.tasks.sandbox import bound_environment, compile_expression
 
 _ENVIRONMENT = bound_environment(ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined))
 refuse_missing(_ENVIRONMENT)
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_VALUES = ("false", "inf", "nan", "null", "true")
+"""Words that are values in Hydra's grammar, not names."""
 
 RESERVED_FIELDS = ("id", "references", "choices")
 """Fields with a special meaning; every other field is an input that templates can show."""
@@ -82,7 +87,8 @@ class Task:
         ('Rome',)
 
         Args:
-            name: The name of the task in files and reports: letters, digits, `_`, `-` and `.`.
+            name: The name of the task in options, files and reports: English letters, digits, `_` and `-`, beginning
+                with a letter.
             pool: The rows that demonstrations are selected from, each a mapping from columns to values.
             test: The rows to evaluate.
             fields: A column or a Jinja expression over the columns for each field. `references` is required, and
@@ -91,9 +97,10 @@ class Task:
             labels: The labels that templates put before questions and answers.
 
         Raises:
-            ConfigError: If the expression of a field is invalid.
+            ConfigError: If the expression of a field is invalid, or an argument is of another kind.
             DataError: If a row does not fit the fields; the message names the row.
         """
+        _check_kinds(name, instruction, {"fields": fields, "labels": labels})
         pool_rows, test_rows = _rows_in_memory(name, "pool", pool), _rows_in_memory(name, "test", test)
         return _build_task(name, instruction, labels, pool_rows, test_rows, FieldMapping(fields))
 
@@ -239,7 +246,22 @@ def normalize(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def _check_kinds(name: object, instruction: object, mappings: Mapping[str, object]) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _VALUES:
+        raise ConfigError(
+            f"name={name!r}: the name of a task must consist of English letters, digits, '_' and '-' and begin with a "
+            f"letter, and must not be one of {', '.join(_VALUES)}"
+        )
+    if not isinstance(instruction, str):
+        raise ConfigError(f"instruction={instruction!r}: must be a string")
+    for key, mapping in mappings.items():
+        if not isinstance(mapping, Mapping) or not all(isinstance(each, str) for each in mapping.values()):
+            raise ConfigError(f"{key}={mapping!r}: must be a mapping from names to strings")
+
+
 def _rows_in_memory(name: str, split: str, rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+    if not isinstance(rows, Iterable):
+        raise DataError(f"{name}: {split} is a {type(rows).__name__}, but must be a list of rows")
     numbered = [Row(f"{name}: row {number} of {split}", values) for number, values in enumerate(rows)]
     for row in numbered:
         if not isinstance(row.values, Mapping):
