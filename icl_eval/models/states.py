@@ -62,7 +62,12 @@ def read_state(network: PreTrainedModel) -> State | None:
 def has_hooks(module: torch.nn.Module) -> bool:
     """Return whether a module has hooks that could change its inputs or outputs."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    return not all(isinstance(hook, Observer) for hook in hooks)
+    return not all(isinstance(hook, Observer) or _is_capturing(hook) for hook in hooks)
+
+
+def _is_capturing(hook: Any) -> bool:
+    """Return whether a hook collects outputs; transformers leaves such hooks behind after `output_hidden_states`."""
+    return getattr(hook, "__module__", None) == "transformers.utils.output_capturing"
 
 
 def _is_plain(network: PreTrainedModel) -> bool:

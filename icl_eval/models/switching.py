@@ -10,6 +10,7 @@ from threading import RLock
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
+import torch
 from transformers import PreTrainedModel
 
 AS_FOUND: Final = object()
@@ -31,8 +32,8 @@ class Switch(NamedTuple):
 
 @contextmanager
 def switched(network: PreTrainedModel, switches: Sequence[Switch]) -> Iterator[None]:
-    """Set attributes of a network for the duration of a block."""
-    with _LOCKS.setdefault(network, RLock()):
+    """Set attributes of a network for the duration of a block, in which it computes in its own dtype."""
+    with _LOCKS.setdefault(network, RLock()), torch.autocast(network.device.type, enabled=False):
         before = [attributes.get(name, _ABSENT) for attributes, name, _ in switches]
         try:
             for attributes, name, value in switches:

@@ -231,6 +231,23 @@ def test_a_network_is_what_it_was_after_every_call(way, name):
     assert snapshot(model.network) == before
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_callers_autocast_changes_no_result_and_stays_on(model, way):
+    prompts, asked = make_prompts(model, count=5), make_questions(model, count=4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = way(model, prompts, asked)
+        assert torch.is_autocast_enabled("cpu")
+    assert found == way(build_callers(model.name), prompts, asked)
+
+
+def test_a_network_that_showed_its_hidden_states_is_still_known():
+    model = build_callers("llama")
+    before = model.pin().identity
+    model.network(input_ids=torch.arange(20, 25)[None], output_hidden_states=True)
+    assert any(module._forward_hooks for module in model.network.modules()), "transformers leaves its hooks"
+    assert model.pin().identity == before
+
+
 class StopHereError(Exception):
     pass
 
