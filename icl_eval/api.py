@@ -143,6 +143,10 @@ def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
     from icl_eval.config.options import build_model_spec, check_model_options
     from icl_eval.models.loading import choose_device, load_own
 
+    if not isinstance(model, str):
+        raise ConfigError(f"model: a {type(model).__name__}, but must be the name of a model or its source")
+    if unknown := sorted(options.keys() - {"device", "dtype"}):
+        raise ConfigError(f"load_model: unknown option {unknown[0]!r}; must be device or dtype")
     words = [*as_words({"model": model, "prompt": "", **options}), *overrides]
     with composing(words, "stream", StreamConfig) as composed:
         config = typed_config(composed.cfg, StreamConfig)

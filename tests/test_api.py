@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
@@ -368,6 +369,9 @@ def test_a_name_that_cannot_be_an_option_is_refused(name):
             "example 1 of 1 has the prediction 1; must be a string",
         ),
         (lambda network, _: icl_eval.score("bleu", ["a"], [1]), "has the references 1; must be a list of one or more"),
+        (lambda network, _: icl_eval.load_model(network), "model: a GPT2LMHeadModel, but must be the name"),
+        (lambda network, _: icl_eval.load_model("icl_t5", limit=3), "unknown option 'limit'; must be device or dtype"),
+        (lambda network, _: icl_eval.load_runs(["outputs"]), "a list is not a folder; each must be the path of a"),
         (lambda network, _: Task.of_rows("a", None, ROWS), "a: pool is a NoneType, but must be a list of rows"),
         (lambda network, _: Task.of_rows("a", ROWS, ROWS, labels=None), "labels=None: must be a mapping from names"),
     ],
@@ -390,6 +394,7 @@ def test_a_string_arrives_as_it_was_given(text, gpt2):
 
 
 def test_options_become_words():
+    assert as_words({"num_fewshot": numpy.int64(3), "limit": numpy.float32(0.5)}) == ["num_fewshot=3", "limit=0.5"]
     assert as_words({"limit": 0.5, "metrics": ["bleu", "ter"], "placement": None, "decoding.stop": ["\n"]}) == [
         "limit=0.5",
         "metrics=[bleu,ter]",

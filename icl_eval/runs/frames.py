@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icl_eval.errors import DataError
 from icl_eval.runs.folders import Run, find_runs, skipping_unreadable
 from icl_eval.runs.options import find_differing_keys
 from icl_eval.runs.records import Record
@@ -82,6 +83,9 @@ def _make_record_row(run: Run, task: str, record: Record) -> dict[str, Any]:
 
 
 def _find(roots: Sequence[str | Path]) -> list[Run]:
+    for root in roots:
+        if not isinstance(root, str | Path):
+            raise DataError(f"a {type(root).__name__} is not a folder; each must be the path of a folder with runs")
     runs = {run.folder.resolve(): run for root in roots or ("outputs",) for run in find_runs(Path(root))}
     return list(runs.values())
 
