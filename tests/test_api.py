@@ -326,6 +326,21 @@ def test_threads_can_call_it_at_the_same_time(capitals):
         assert list(threads.map(count, [0, 1, 2, 1, 0, 2])) == [[k] * 2 for k in (0, 1, 2, 1, 0, 2)]
 
 
+def test_calls_that_overlap_leave_what_transformers_prints_as_it_was():
+    from transformers.utils import logging
+
+    from icl_eval.models.quiet import quiet_transformers
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    first, second = quiet_transformers(reports=False), quiet_transformers(reports=False)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.ERROR, False)
+    second.__exit__(None, None, None)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
 def test_a_run_is_read_from_another_working_directory(gpt2, capitals, tmp_path, monkeypatch):
     run = icl_eval.evaluate(model=str(gpt2), task=capitals, folder="run", **QUICK)
     (tmp_path / "elsewhere").mkdir()
