@@ -7,7 +7,7 @@ import sacrebleu.metrics
 
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import describe_error
-from icl_eval.metrics.local import LocalMetric, require_choice, require_whole, warn_of_unspaced
+from icl_eval.metrics.local import LocalMetric, require_choice, require_whole, warn_of_unspaced, warn_once
 from icl_eval.metrics.scoring import Statistics
 from icl_eval.metrics.spacing import find_unspaced, is_han, is_mostly_unspaced
 from icl_eval.metrics.translation import translation_statistics
@@ -59,10 +59,21 @@ class BLEU(LocalMetric):
             _build_scorer(tokenize=tokenize)  # report missing packages before anything is decoded
 
     def check_references(self, references: Sequence[Sequence[str]]) -> None:
-        """Warn about a tokenizer that treats a whole reference as one word."""
+        """Warn about a tokenizer that treats a whole reference as one word, and about references without 4-grams."""
         fitting = "zh" if is_han(find_unspaced(references)) else "char"
-        if self._choose(references) in {"13a", "intl", "none", "zh"} - {fitting}:
+        tokenize = self._choose(references)
+        if tokenize in {"13a", "intl", "none", "zh"} - {fitting} and find_unspaced(references):
             warn_of_unspaced(self.name, references, f"set tokenize to {fitting}")
+        elif not self._effective_order:
+            self._warn_of_short(references, _build_scorer(tokenize=tokenize))
+
+    def _warn_of_short(self, references: Sequence[Sequence[str]], scorer: sacrebleu.metrics.BLEU) -> None:
+        longest = max(len(scorer.tokenizer(answer).split()) for answers in references for answer in answers)
+        if longest < self._max_ngram_order:
+            warn_once(
+                f"{self.name}: no reference has {self._max_ngram_order} tokens (the longest has {longest}), so even "
+                "correct answers score 0: set effective_order to true, or use chrf"
+            )
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Return n-gram counts and lengths, with sentence BLEU per example."""

@@ -70,13 +70,13 @@ def warn_of_unspaced(name: str, references: Sequence[Sequence[str]], advice: str
     """Warn about references without spaces between words, for a metric that treats each as one word."""
     num_unspaced, num_references = len(find_unspaced(references)), sum(map(len, references))
     if num_unspaced:
-        _warn_once(
+        warn_once(
             f"{name}: {num_unspaced} of {num_references} references are written without spaces between words, and each "
             f"counts as one word: {advice}"
         )
 
 
 @cache
-def _warn_once(sentence: str) -> None:
+def warn_once(sentence: str) -> None:
     """Log a warning once, not again in every cell of a sweep."""
     logger.warning(sentence)

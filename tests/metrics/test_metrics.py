@@ -178,11 +178,31 @@ def test_a_few_chinese_characters_make_no_chinese_corpus():
     ],
 )
 def test_a_metric_of_words_warns_of_references_without_spaces(metric, corpus, advice, caplog):
-    local._warn_once.cache_clear()
+    local.warn_once.cache_clear()
     metric.check_references(corpus[1])
     metric.check_references(corpus[1])
     middle = " are written without spaces between words, and each counts as one word:"
     assert caplog.messages == ([] if advice is None else [advice.replace(" …", middle)])
+
+
+@pytest.mark.parametrize(
+    ("metric", "references", "longest"),
+    [
+        (BLEU(), [["Paris"], ["New York", "It is."]], 3),
+        (BLEU(), [["Paris"], ["It is one."]], None),
+        (BLEU(), [["东京"]], 2),
+        (BLEU(effective_order=True), [["Paris"]], None),
+        (BLEU(max_ngram_order=1), [["Paris"]], None),
+    ],
+)
+def test_bleu_warns_of_references_that_are_all_too_short(metric, references, longest, caplog):
+    local.warn_once.cache_clear()
+    metric.check_references(references)
+    sentence = (
+        f"bleu: no reference has 4 tokens (the longest has {longest}), so even correct answers score 0: "
+        "set effective_order to true, or use chrf"
+    )
+    assert caplog.messages == ([sentence] if longest else [])
 
 
 @pytest.mark.parametrize("metric", [BLEU(effective_order=True), CHRF(), CHRF(word_order=2), TER(normalized=True)])
