@@ -642,11 +642,11 @@ def test_a_bad_option_is_one_sentence(build, message):
             r"^metrics.own.tokenize='a\\nb': must be one of",
         ),
         (
-            {"_target_": "icl_eval.metrics.hub.HubMetric", "name": "a" * 300},
+            {"_target_": "icl_eval.metrics.hub.HubMetric", "name": "a" * 300, "trust_remote_code": True},
             "^metrics.own.name='a*': neither the name of a metric",
         ),
         (
-            {"_target_": "icl_eval.metrics.hub.HubMetric", "name": "a\nb"},
+            {"_target_": "icl_eval.metrics.hub.HubMetric", "name": "a\nb", "trust_remote_code": True},
             r"^metrics.own.name='a\\nb': neither the name of a metric",
         ),
     ],

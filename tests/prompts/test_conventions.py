@@ -5,6 +5,7 @@ import torch
 import translators
 
 from icl_eval.errors import ConfigError
+from icl_eval.formatting import escape_controls
 from icl_eval.models.cards import read_card
 from icl_eval.models.loading import load_model
 from icl_eval.models.weights import ModelSpec
@@ -66,7 +67,7 @@ def test_a_stream_of_sentences_is_what_the_library_generates_with_the_same_setti
     outcome = icl_eval_command("stream", f"model.source={folders[name]}", *OVERRIDES[name], prompt, "max_new_tokens=8")
 
     assert outcome.exit_code == 0
-    assert [line.strip() for line in outcome.out.splitlines()] == [text.strip() for text in expected]
+    assert [line.strip() for line in outcome.out.splitlines()] == [escape_controls(text).strip() for text in expected]
     assert len(set(expected)) == 2
     shown = [line for line in outcome.err.splitlines() if line.startswith("prompt ")]
     assert shown == [f"prompt {number}: {text}" for number, text in enumerate(TEXTS, start=1)]
