@@ -2,25 +2,30 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 # The weights are downloaded once into the user's cache; everything else stays in this folder.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format benchmark train clean help
+.PHONY: demo test test-slow check format benchmark train clean help
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
 demo: $(INSTALLED)  ## evaluate the default model on five tasks (make demo ARGS="num_fewshot=8")
 	$(VENV)/bin/icl-eval $(ARGS)
 
-test: $(INSTALLED)  ## run the tests
-	$(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+test: $(INSTALLED)  ## run the tests that take less than a few seconds each
+	$(PYTEST) -m "not slow" $(ARGS)
 
-check: $(INSTALLED)  ## format check, lint, types and tests: what CI runs
+test-slow: $(INSTALLED)  ## run the others: killed runs, whole sweeps, the tutorial, the benchmark
+	$(PYTEST) -m slow $(ARGS)
+
+check: $(INSTALLED)  ## format check, lint, types and all tests: what CI runs
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(MAKE) test
+	$(MAKE) test-slow
 
 format: $(INSTALLED)  ## format the code
 	$(VENV)/bin/ruff format .

@@ -188,6 +188,7 @@ def test_a_loaded_model_is_the_callers_own(gpt2, capitals):
     assert completions(fresh, "capitals") == completions(plain, "capitals")
 
 
+@pytest.mark.slow
 def test_runs_of_a_loop_are_as_good_as_the_cells_of_a_sweep(gpt2, icl_eval_command):
     runs = [
         icl_eval.evaluate(

@@ -22,6 +22,7 @@ def benchmark_command(monkeypatch, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_every_system_gets_a_row_and_writes_the_same_text(benchmark_command, tmp_path):
     folder = tiny_models.save_llama(tmp_path / "tiny")
 
@@ -39,6 +40,7 @@ def test_every_system_gets_a_row_and_writes_the_same_text(benchmark_command, tmp
     }
 
 
+@pytest.mark.slow
 def test_every_chooser_gets_a_row_and_chooses_the_same(benchmark_command, tmp_path):
     folder = tiny_models.save_llama(tmp_path / "tiny")
 

@@ -30,6 +30,7 @@ def induction(icl_eval_command, tmp_path):
     return run
 
 
+@pytest.mark.slow
 @every_placement
 def test_the_shipped_model_knows_nothing_without_demonstrations_and_learns_from_them(induction, placement):
     shares = [induction(f"num_fewshot={shots}", f"placement={placement}") for shots in SHOTS]
@@ -40,6 +41,7 @@ def test_the_shipped_model_knows_nothing_without_demonstrations_and_learns_from_
         assert eight >= LEAST_SHOWN, family
 
 
+@pytest.mark.slow
 @every_placement
 def test_demonstrations_of_another_rule_mislead_it(induction, tmp_path, placement):
     overrides = []

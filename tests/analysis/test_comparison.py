@@ -66,6 +66,7 @@ def judge(evaluate, name, *overrides):
     return evaluate(name, *overrides)
 
 
+@pytest.mark.slow
 def test_a_comparison_says_by_how_much_how_sure_and_which_questions_flipped(judged, icl_eval_command, tmp_path):
     outcome = icl_eval_command("compare", "one", "other", "num_resamples=500")
 
@@ -153,6 +154,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_compared_are_refused_in_one_line(evaluate, icl_eval_command, tmp_path):
     rows = (conf_dir().parent / "data" / "qa" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     (tmp_path / "rows.jsonl").write_text("\n".join(rows[:6]), encoding="utf-8")
@@ -243,6 +245,7 @@ def test_records_are_found_again_as_a_frame_with_a_row_a_question(evaluate):
     assert frame["metrics.token_f1"].mean() == icl_eval.load_runs().set_index("metric")["score"]["token_f1"]
 
 
+@pytest.mark.slow
 def test_the_list_of_runs_shows_scores_and_what_is_not_finished(evaluate, icl_eval_command):
     (finished, started) = (evaluate("outputs/k=1"), evaluate("outputs/k=2", "num_fewshot=2"))
     (started / "report.json").unlink()

@@ -224,6 +224,7 @@ def answer_as_shown(decoder, prompts, **options):
         yield Completion(prompt.prompt.example_id, said, (1,), "stop")
 
 
+@pytest.mark.slow
 def test_the_influence_experiment_finds_what_a_scripted_model_does(icl_eval_command, gpt2, tmp_path, monkeypatch):
     from icl_eval.decoding import StreamDecoder
 

@@ -41,6 +41,7 @@ def shots(cell):
     return next(override for override in cell["overrides"] if override.startswith("num_fewshot="))
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_a_folder_for_each_cell_and_one_table_of_what_single_runs_find(
     sweep, icl_eval_command, gpt2, tmp_path
 ):
@@ -70,6 +71,7 @@ def test_the_table_of_a_sweep_names_each_cell_by_what_sets_it_apart(sweep):
     assert [line.split("│")[1].strip() for line in table if line.startswith("│")] == ["num_fewshot=0", "num_fewshot=1"]
 
 
+@pytest.mark.slow
 def test_a_sweep_loads_a_model_once(sweep, gpt2, tmp_path, monkeypatch):
     from transformers import AutoModelForCausalLM
 
@@ -86,6 +88,7 @@ def test_a_sweep_loads_a_model_once(sweep, gpt2, tmp_path, monkeypatch):
     assert loaded == ["fresh"]
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_reported_and_the_others_finish(sweep, tmp_path):
     outcome = sweep("num_fewshot=0,41,1")
 
@@ -104,6 +107,7 @@ def test_a_cell_that_fails_is_reported_and_the_others_finish(sweep, tmp_path):
     assert [cells[name]["results"]["qa"]["n"] for name in ("num_fewshot=0", "num_fewshot=1")] == [3, 3]
 
 
+@pytest.mark.slow
 def test_a_cell_that_breaks_down_shows_where_and_the_next_sweep_gives_it_another_chance(sweep, tmp_path, monkeypatch):
     from icl_eval.evaluation import pipeline as evaluation
 
@@ -128,6 +132,7 @@ def test_a_cell_that_breaks_down_shows_where_and_the_next_sweep_gives_it_another
     assert [cell["results"]["qa"]["n"] for cell in read_cells(tmp_path)] == [3, 3]
 
 
+@pytest.mark.slow
 def test_a_failed_cell_of_another_sweep_in_the_same_folder_does_not_count(sweep, tmp_path):
     assert sweep("num_fewshot=0,41").exit_code == 2
 
@@ -137,6 +142,7 @@ def test_a_failed_cell_of_another_sweep_in_the_same_folder_does_not_count(sweep,
     assert [shots(cell) for cell in read_cells(tmp_path)] == ["num_fewshot=0", "num_fewshot=1"]
 
 
+@pytest.mark.slow
 def test_a_sweep_run_again_computes_only_what_is_missing(sweep, decoded, tmp_path):
     assert sweep("num_fewshot=0,1,2").exit_code == 0
     before = read_cells(tmp_path)
@@ -152,6 +158,7 @@ def test_a_sweep_run_again_computes_only_what_is_missing(sweep, decoded, tmp_pat
     assert read_cells(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
     outcome = sweep("seed=0,1", "num_fewshot=1,2")
 
@@ -169,6 +176,7 @@ def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
     assert "shot curves" in outcome.out
 
 
+@pytest.mark.slow
 def test_another_sweep_in_the_same_folder_need_not_set_the_same_options(sweep, tmp_path):
     assert sweep("seed=0,1", "num_fewshot=1").exit_code == 0
 
@@ -232,6 +240,7 @@ def sweep_and_be_killed(arguments, num_records):
     cli.main()
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_within_a_cell_goes_on_from_there_and_finds_the_same(sweep, gpt2, decoded, tmp_path):
     arguments = (f"model.source={gpt2}", *QUICK, "-m", "num_fewshot=0,1,2", "hydra.sweep.dir=sweep")
     process = multiprocessing.get_context("spawn").Process(target=sweep_and_be_killed, args=(arguments, 5))
@@ -249,6 +258,7 @@ def test_a_sweep_killed_within_a_cell_goes_on_from_there_and_finds_the_same(swee
     assert read_sweep(tmp_path) == resumed
 
 
+@pytest.mark.slow
 def test_an_experiment_can_be_a_sweep(icl_eval_command, gpt2, tmp_path):
     outcome = icl_eval_command(
         "experiment=shot_curve",
@@ -318,6 +328,7 @@ def test_a_failed_cell_that_is_mended_and_run_alone_has_not_failed(
     assert [cell["results"]["qa"]["n"] for cell in read_cells(tmp_path)] == [3, 3]
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_run_is_writing_is_left_to_it(sweep, tmp_path):
     assert sweep("num_fewshot=0,1").exit_code == 0
     first, second = (cell["cell"] for cell in read_cells(tmp_path))
@@ -334,6 +345,7 @@ def test_a_cell_that_another_run_is_writing_is_left_to_it(sweep, tmp_path):
     assert ([cell["cell"] for cell in read_cells(tmp_path)], notes(tmp_path)) == ([second], [])
 
 
+@pytest.mark.slow
 def test_a_finished_cell_that_is_started_again_in_vain_keeps_its_scores(sweep, tmp_path, monkeypatch):
     def fail(*_):
         raise ConfigError("not today")
@@ -349,6 +361,7 @@ def test_a_finished_cell_that_is_started_again_in_vain_keeps_its_scores(sweep, t
     assert read_cells(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_other_data_is_no_result_of_a_cell(sweep, tmp_path):
     rows = [json.dumps({"id": f"{n}", "question": f"Is {n} even?", "references": ["no"]}) for n in (1, 3, 5)]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
@@ -413,6 +426,7 @@ def files(tmp_path):
     return {path.relative_to(tmp_path): path for path in tmp_path.rglob("sweep/**/*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_sweep_for_which_there_is_no_room_names_the_file_and_goes_on_when_there_is(sweep, files_of_at_most, tmp_path):
     assert sweep("num_fewshot=0").exit_code == 0
     whole = read_sweep(tmp_path)
@@ -433,6 +447,7 @@ def test_a_sweep_for_which_there_is_no_room_names_the_file_and_goes_on_when_ther
     assert read_sweep(tmp_path) == whole
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_keeps_what_is_finished_and_calls_no_cell_failed(sweep, tmp_path, monkeypatch):
     from icl_eval.evaluation import pipeline
 

@@ -498,6 +498,7 @@ def test_preview_of_an_experiment_that_is_a_sweep_shows_one_run(icl_eval_command
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_ends_the_command_without_a_word(gpt2):
     command = [sys.executable, "-m", "icl_eval", "preview", f"model.source={gpt2}", "task=[qa]", "num_fewshot=0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -146,6 +146,7 @@ def pieces_added(side):
     return [each["token"]["piece"] for each in side["tokens"] if each["added"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["gpt2", "t5"])
 def test_a_prompt_of_ones_own_is_followed_as_stream_shows_it(architecture, trace_command, icl_eval_command, request):
     source = f"model.source={request.getfixturevalue(architecture)}"
@@ -182,6 +183,7 @@ def test_tokens_that_the_text_does_not_hold_are_marked(trace_command, gpt2, t5):
     assert pieces_added(traced["decoder"]) == ["<|eos|>"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "placement"), [("gpt2", "decoder"), ("t5", "encoder"), ("t5", "split")])
 def test_the_influence_of_a_demonstration_is_what_the_answer_loses_without_it(
     architecture, placement, trace_command, request

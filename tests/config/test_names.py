@@ -164,6 +164,7 @@ def test_no_file_of_a_run_says_where_a_class_is(evaluate):
     }
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_listed_compared_and_gone_on_with(evaluate, icl_eval_command, decoded, tmp_path):
     now, earlier = evaluate("now"), evaluate("earlier")
     age(earlier)

@@ -213,6 +213,7 @@ def test_files_behind_links_are_looked_at_too(see, tmp_path):
     assert outcome.err.startswith("icl-eval: my/task/link/deep/x.yaml: '@package _global_'")
 
 
+@pytest.mark.slow
 def test_the_code_of_a_metric_runs_only_where_the_command_line_trusts_it(icl_eval_command, gpt2, tmp_path, script):
     write(tmp_path, "my/task/mine.yaml", TASK.replace("[exact_match]", "[exact_match, hub]"))
     path = script("code", result='{"share": open("ran", "w").write("x")}')

@@ -68,6 +68,7 @@ def test_nothing_that_a_network_makes_is_longer_than_its_rows(monkeypatch):
     assert 0 < max(sizes) < 1000
 
 
+@pytest.mark.slow
 def test_a_window_of_any_length_gives_the_tokens_of_generate(monkeypatch):
     copying = set()
     open_session = opening_module.open_session

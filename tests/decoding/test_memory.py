@@ -9,6 +9,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="what a process uses cannot be told here")
 def test_with_too_little_memory_fewer_rows_are_decoded_to_the_same_tokens() -> None:
     # The 256 rows take more than 24 MB.

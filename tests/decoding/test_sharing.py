@@ -51,6 +51,7 @@ def test_a_prompt_that_is_a_beginning_of_the_others_does_not_end_their_sharing()
         assert plan(*family, beginning) == [(length - 1, ["x0", "x1", "x2", "x3", "y"])]
 
 
+@pytest.mark.slow
 def test_sharing_can_be_nested_deeper_than_python_calls():
     family = [prompt(f"x{n:04}", [*[1] * n, *SHORT]) for n in range(2500)]
     groups = plan_groups(family)

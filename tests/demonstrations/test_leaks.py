@@ -56,6 +56,7 @@ def test_near_duplicates_are_said_before_anything_is_decoded_and_in_a_preview(le
     assert f"WARNING: {SAID}\n" in outcome.err
 
 
+@pytest.mark.slow
 def test_duplicates_in_a_pool_are_said_before_anything_is_decoded_and_in_a_preview(
     leaking, icl_eval_command, monkeypatch, tmp_path
 ):

@@ -66,6 +66,7 @@ def log_prob(folder, encoder, decoder, answer):
     return logits.log_softmax(-1).gather(1, answer_ids[:, None]).sum().item(), len(answer_ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "placement"), [("gpt2", "decoder"), ("t5", "encoder"), ("t5", "split")], ids=lambda value: value
 )
@@ -114,6 +115,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new_tokens", [0, 3])
 def test_law_3_a_run_killed_between_likelihoods_and_started_again_gives_the_same(new_tokens, run, gpt2, monkeypatch):
     options = (*QUICK, "likelihood=choices", f"max_new_tokens={new_tokens}", f"model.source={gpt2}", "batch_size=3")

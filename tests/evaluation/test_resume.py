@@ -109,6 +109,7 @@ def run_and_be_killed(arguments):
         assert os.WIFSIGNALED(status), (moment, status)
 
 
+@pytest.mark.slow
 def test_law_3_a_run_killed_at_any_moment_and_started_again_gives_the_same_bytes(evaluate, gpt2, tmp_path):
     overrides = ("task=[qa,commonsense]", "limit=20")
     arguments = (f"model.source={gpt2}", *QUICK, *overrides, "hydra.run.dir=killed")
@@ -210,6 +211,7 @@ def reordered(tmp_path):
     return reorder("pool"), reorder("test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["gpt2", "t5"])
 def test_law_2_batch_size_order_and_limit_change_no_record(model, evaluate, reordered, request):
     overrides = (f"model.source={request.getfixturevalue(model)}", "task=qa", "num_fewshot=2", "template=plain")
@@ -242,6 +244,7 @@ CONFIGURATIONS = {
 }
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_configuration_is_refused_with_the_key_that_differs(
     evaluate, icl_eval_command, gpt2, tmp_path
 ):
@@ -383,6 +386,7 @@ def test_a_folder_that_is_taken_away_is_noticed_by_the_run_that_writes_into_it(a
     assert not folder.exists() or [path.name for path in folder.iterdir()] == [".lock"] * (act is empty)
 
 
+@pytest.mark.slow
 def test_a_run_for_which_there_is_no_room_names_the_file_and_loses_nothing(
     evaluate, icl_eval_command, files_of_at_most, gpt2, tmp_path
 ):

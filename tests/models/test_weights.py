@@ -714,6 +714,7 @@ def test_a_sentence_transformers_model_comes_with_its_modules() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_only_what_is_needed_is_fetched_from_the_hub(llama: Path, tmp_path: Path) -> None:
     for extra in ("pytorch_model.bin", "consolidated.safetensors", "model.onnx", "flax_model.msgpack", "code.py"):
         (llama / extra).touch()

@@ -184,6 +184,7 @@ def dated(tmp_path, monkeypatch):
     return f"model.source={folder}", set_today
 
 
+@pytest.mark.slow
 def test_the_day_that_prompts_show_belongs_to_the_run(dated, icl_eval_command, tmp_path):
     model, set_today = dated
     set_today("2025-01-31")
@@ -206,6 +207,7 @@ def test_the_day_that_prompts_show_belongs_to_the_run(dated, icl_eval_command, t
     assert other["run"]["fingerprint"] != report["run"]["fingerprint"]
 
 
+@pytest.mark.slow
 def test_a_day_that_no_prompt_shows_is_refused(dated, gpt2, icl_eval_command, tmp_path):
     chatty = f"model.source={tiny_models.save_gpt2(tmp_path / 'chatty', chat_template=tiny_models.CHAT_TEMPLATE)}"
     for asked, sentence in (

@@ -258,6 +258,7 @@ def test_a_trace_shows_the_first_token_before_text_in_the_decoder_as_added(folde
     assert [each["added"] for each in tokens[:3]] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_trace_and_tour_show_the_encoders_tokens_of_a_vocabulary_for_each_side(icl_eval_command, tmp_path):
     folder = translators.save_marian(tmp_path / "model", separate_vocabularies=True)
     asked = (f"model.source={folder}", "model.target_language=fra", "prompt='The house'", "max_new_tokens=2")

@@ -35,6 +35,7 @@ def test_a_variant_is_the_same_everywhere(varied):
     assert varied(17) == "Add.\nq: 2 + 2? a: 4\nq: 3 + 3? a:"
 
 
+@pytest.mark.slow
 def test_no_two_variants_read_alike_and_each_shows_the_same_content(varied):
     assert len({draw_style(variant) for variant in range(4950)}) == 4950
     rendered = [varied(variant) for variant in range(500)]

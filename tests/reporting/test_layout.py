@@ -14,6 +14,8 @@ from icl_eval.formatting import format_score, typeset
 from icl_eval.reporting.pages.comparison_page import write_comparison_page
 from icl_eval.runs.reports import MetricResult
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = (400, 1000, 1400)
 METRICS = (
     "exact_match", "token_f1", "reference_logprob", "reference_perplexity", "reference_rank", "choice_accuracy",
@@ -66,6 +68,7 @@ def measure(browser):
     return measure
 
 
+@pytest.mark.slow
 def test_a_run_with_many_metrics_can_be_read_at_every_width(measure, tmp_path):
     found = MetricResult(0.5, 0.2, (0.1, 0.9), "x", True)
     result = replace(sample_pages.REPORT.results["qa"], metrics=dict.fromkeys(METRICS, found))
@@ -85,6 +88,7 @@ def test_a_run_with_many_metrics_can_be_read_at_every_width(measure, tmp_path):
     assert list(measured[1400]["columns"]) == ["question", "references", "prediction", *METRICS]
 
 
+@pytest.mark.slow
 def test_runs_with_long_names_stand_side_by_side_at_every_width(measure, tmp_path):
     question = sample_sweeps.record(1, "1", 1.0)
     runs = [sample_sweeps.write_run(tmp_path / name / LONG, question) for name in "ab"]
@@ -102,6 +106,7 @@ def test_runs_with_long_names_stand_side_by_side_at_every_width(measure, tmp_pat
         assert page["notes"] == [sentence, "1 question"]
 
 
+@pytest.mark.slow
 def test_a_sweep_with_long_names_can_be_read_at_every_width(measure, tmp_path):
     curve = sample_sweeps.curve((0, {}, 0.0, None), (1, {"": 3e5}, 3e5, None), metric="reference_perplexity")
     analysis = SweepAnalysis((sample_sweeps.CURVE, curve), (sample_sweeps.VARIANCE,), (), (sample_sweeps.INFLUENCE,))
