@@ -94,6 +94,18 @@ def t5(tmp_path_factory):
 
 
 @pytest.fixture
+def evaluate_tiny(icl_eval_command, gpt2, tmp_path):
+    """Evaluate the tiny decoder-only model into a folder of this name without a word on stderr, and return it."""
+
+    def evaluate(name, *overrides):
+        outcome = icl_eval_command(f"model.source={gpt2}", *overrides, f"hydra.run.dir='{name}'")
+        assert (outcome.exit_code, outcome.err) == (0, "")
+        return tmp_path / name
+
+    return evaluate
+
+
+@pytest.fixture
 def files_of_at_most():
     """Limit the size of files, so that writing fails as it does on a full disk."""
 

@@ -21,15 +21,8 @@ RIGHT = {"one": "110010", "other": "111101"}  # of each question, whether the ru
 
 
 @pytest.fixture
-def evaluate(icl_eval_command, gpt2, tmp_path):
-    """Evaluate the tiny decoder-only model into a folder of this name, and return it."""
-
-    def evaluate(name, *overrides):
-        outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, *overrides, f"hydra.run.dir='{name}'")
-        assert (outcome.exit_code, outcome.err) == (0, "")
-        return tmp_path / name
-
-    return evaluate
+def evaluate(evaluate_tiny):
+    return lambda name, *overrides: evaluate_tiny(name, *QUICK, *overrides)
 
 
 PROMPTING = {f"icl_eval.{name}" for name in ("prompts", "demonstrations", "evaluation")}

@@ -95,15 +95,8 @@ OPTIONS = (*QUICK, "order=random", "likelihood=references")
 
 
 @pytest.fixture
-def evaluate(icl_eval_command, gpt2, tmp_path):
-    """Evaluate the tiny decoder-only model into a folder of this name, and return it."""
-
-    def evaluate(name, *overrides):
-        outcome = icl_eval_command(f"model.source={gpt2}", *OPTIONS, *overrides, f"hydra.run.dir={name}")
-        assert (outcome.exit_code, outcome.err) == (0, "")
-        return tmp_path / name
-
-    return evaluate
+def evaluate(evaluate_tiny):
+    return lambda name, *overrides: evaluate_tiny(name, *OPTIONS, *overrides)
 
 
 def read(path):

@@ -21,15 +21,8 @@ QUICK = ("num_fewshot=1", "max_new_tokens=6", "batch_size=4")
 
 
 @pytest.fixture
-def evaluate(icl_eval_command, gpt2, tmp_path):
-    """Evaluate into a folder of the given name and return it."""
-
-    def evaluate(name, *overrides):
-        outcome = icl_eval_command(f"model.source={gpt2}", *QUICK, *overrides, f"hydra.run.dir={name}")
-        assert (outcome.exit_code, outcome.err) == (0, "")
-        return tmp_path / name
-
-    return evaluate
+def evaluate(evaluate_tiny):
+    return lambda name, *overrides: evaluate_tiny(name, *QUICK, *overrides)
 
 
 def results(folder):
