@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 
 from icl_eval.decoding import Completion, StreamDecoder
-from icl_eval.decoding.library import LibraryDecoder, build_inputs
+from icl_eval.decoding.generate import GenerateDecoder, build_inputs
 from icl_eval.decoding.networks import reset_attention
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.rules import Rules, apply_rules, start_ids
@@ -113,7 +113,7 @@ def _decode(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any
 
 def _generate(model: LanguageModel, task: PreparedTask, settings: Mapping[str, Any]) -> Tokens:
     """Run the greedy search of transformers, one prompt at a time."""
-    decoder = LibraryDecoder(model, {**Greedy().settings, **settings}, task.plan.max_new_tokens)
+    decoder = GenerateDecoder(model, {**Greedy().settings, **settings}, task.plan.max_new_tokens)
     return {prompt.prompt.example_id: decoder.generate(prompt) for prompt in task.prompts}
 
 

@@ -33,7 +33,7 @@ What makes it fast:
 
 Everything that the stream does not support:
 
-    library          transformers' own `generate`, with any options
+    generate         transformers' own `generate`, with any options
     searches         what a configuration asks for: greedy, sampled, or any search of the library
     decoders         the decoder for a given search
 """

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from icl_eval.decoding.completions import Completion, Token
-from icl_eval.decoding.library import LibraryDecoder
+from icl_eval.decoding.generate import GenerateDecoder
 from icl_eval.decoding.searches import Generate, Greedy, Sample, Search
 from icl_eval.decoding.stream import PREFIX_CACHE_MB, StreamDecoder
 from icl_eval.models.loading import LanguageModel
@@ -32,6 +32,6 @@ def build_decoder(
 ) -> Decoder:
     """Return the decoder for a search; see `StreamDecoder` for the arguments."""
     if isinstance(search, Generate):
-        return LibraryDecoder(model, {**search.settings, **settings}, max_new_tokens, stop, search.seed)
+        return GenerateDecoder(model, {**search.settings, **settings}, max_new_tokens, stop, search.seed)
     assert isinstance(search, Greedy | Sample)
     return StreamDecoder(model, max_new_tokens, stop, batch_size, prefix_cache_mb, search, settings)

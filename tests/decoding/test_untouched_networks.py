@@ -10,7 +10,7 @@ from torch.nn.utils import prune
 
 from icl_eval.commands.trace.tracer import Limits, Tracer
 from icl_eval.decoding import Completion, LikelihoodScorer, StreamDecoder
-from icl_eval.decoding.library import LibraryDecoder
+from icl_eval.decoding.generate import GenerateDecoder
 from icl_eval.decoding.searches import Greedy
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
@@ -176,7 +176,7 @@ def trace(model, prompts, asked):
 
 
 def generate_all(model, prompts, asked):
-    decoder = LibraryDecoder(model, Greedy().settings, NEW_TOKENS)
+    decoder = GenerateDecoder(model, Greedy().settings, NEW_TOKENS)
     return {prompt.prompt.example_id: decoder.generate(prompt) for prompt in prompts}
 
 

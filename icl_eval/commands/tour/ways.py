@@ -20,8 +20,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from icl_eval.commands.tour.meters import Meter, Reading
 from icl_eval.decoding import StreamDecoder, Token
+from icl_eval.decoding.generate import GenerateDecoder, build_inputs
 from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
-from icl_eval.decoding.library import LibraryDecoder, build_inputs
 from icl_eval.decoding.networks import encode, new_cache, reset_attention, run
 from icl_eval.decoding.preparing import prepare
 from icl_eval.decoding.rules import Rules, end_ids
@@ -91,7 +91,7 @@ class Way:
 
 def generate_at_once(subject: TourSubject) -> Way:
     """Generate all tokens with one call to transformers' `generate`, timing tokenising and detokenising separately."""
-    decoder = LibraryDecoder(subject.model, subject.settings, subject.max_new_tokens)
+    decoder = GenerateDecoder(subject.model, subject.settings, subject.max_new_tokens)
     with Meter(subject.model.network) as meter:
         times = [time.perf_counter()]
         prompt = subject.encode()

@@ -27,7 +27,7 @@ from icl_eval.models.switching import evaluating
 from icl_eval.prompts.building import EncodedPrompt
 
 
-class LibraryDecoder:
+class GenerateDecoder:
     """Decodes prompts with `generate`, one prompt at a time."""
 
     def __init__(

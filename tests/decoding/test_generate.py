@@ -6,7 +6,7 @@ from architectures import build
 from reference_decoding import NEW_TOKENS, decode, make_prompts
 
 from icl_eval.decoding import Completion, Token, build_decoder
-from icl_eval.decoding.library import build_inputs
+from icl_eval.decoding.generate import build_inputs
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.searches import OWN_OPTIONS, Generate, known_options
 from icl_eval.errors import ConfigError
