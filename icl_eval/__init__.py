@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from icl_eval.errors import IclEvalError, UserError
     from icl_eval.models.loading import LanguageModel
     from icl_eval.runs.frames import load_records, load_runs
-    from icl_eval.tasks.examples import Task
+    from icl_eval.tasks.loading import Task
 
 __version__ = "0.1.0"
 
@@ -37,7 +37,7 @@ __all__ = [
 _MODULES = {
     "IclEvalError": "errors",
     "LanguageModel": "models.loading",
-    "Task": "tasks.examples",
+    "Task": "tasks.loading",
     "UserError": "errors",
     "load_records": "runs.frames",
     "load_runs": "runs.frames",

@@ -25,7 +25,7 @@ from icl_eval.metrics.scoring import Score
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import Prompt
 from icl_eval.runs.folders import Run
-from icl_eval.tasks.examples import Task
+from icl_eval.tasks.loading import Task
 
 ModelArgument = str | LanguageModel | None
 TaskArgument = str | Task | Sequence[str | Task] | None

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from icl_eval.config.setup import conf_dir
 from icl_eval.prompts.templates import TextTemplate
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 from training.families import FAMILIES, Pair
 
 LABELS = {"question": "Input", "answer": "Output"}

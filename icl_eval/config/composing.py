@@ -26,7 +26,7 @@ from icl_eval.config.schema import DataConfig, TaskConfig, register_schemas
 from icl_eval.config.setup import conf_dir, naming_command, register_resolvers
 from icl_eval.errors import ConfigError
 from icl_eval.models.loading import LanguageModel
-from icl_eval.tasks.examples import Task
+from icl_eval.tasks.loading import Task
 
 IN_MEMORY_CONFIG = TaskConfig(pool=DataConfig("(in memory)"), test=DataConfig("(in memory)"))
 """The configuration of a task whose rows are in memory."""

@@ -16,7 +16,8 @@ from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics.building import build_metrics
 from icl_eval.postprocessing import POSTPROCESSORS, Strip
 from icl_eval.targets import build
-from icl_eval.tasks.examples import Example, Task, load_task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task, load_task
 from icl_eval.tasks.rows import DataSource
 
 _MAX_ROWS = 1_000_000_000

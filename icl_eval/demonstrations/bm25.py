@@ -10,7 +10,8 @@ import numpy as np
 from icl_eval.demonstrations.leaks import normalized_text
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_tie_breaks, round_similarities
 from icl_eval.targets import Seed
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 
 @dataclass(frozen=True)

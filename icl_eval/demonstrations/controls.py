@@ -17,7 +17,8 @@ from icl_eval.demonstrations.ranking import Demonstration, draw
 from icl_eval.demonstrations.words import WORDS
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
-from icl_eval.tasks.examples import Example, Task, normalize
+from icl_eval.tasks.examples import Example, normalize
+from icl_eval.tasks.loading import Task
 
 Change = Callable[[Sequence[Demonstration]], tuple[Demonstration, ...]]
 """Maps the selected demonstrations, by descending rank, to those that are shown instead."""

@@ -11,7 +11,8 @@ from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_tie_breaks, round_similarities
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 
 @dataclass(frozen=True)

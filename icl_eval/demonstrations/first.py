@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from icl_eval.demonstrations.ranking import Demonstration, Ranking
-from icl_eval.tasks.examples import Task
+from icl_eval.tasks.loading import Task
 
 
 @dataclass(frozen=True)

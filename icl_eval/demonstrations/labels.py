@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from icl_eval.errors import ConfigError
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 MIN_EXAMPLES_PER_LABEL = 2
 """Minimum average number of examples per distinct answer; below it, the answers do not count as labels."""

@@ -12,7 +12,8 @@ from functools import lru_cache
 
 from icl_eval.demonstrations.ranking import Allowed
 from icl_eval.errors import ConfigError
-from icl_eval.tasks.examples import Example, Task, normalize
+from icl_eval.tasks.examples import Example, normalize
+from icl_eval.tasks.loading import Task
 
 NEAR_DUPLICATE = 0.7
 """Minimum similarity of near-duplicates."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from icl_eval.demonstrations.ranking import Demonstration, Ranking, draw
 from icl_eval.targets import Seed
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 
 @dataclass(frozen=True)

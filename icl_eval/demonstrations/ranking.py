@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_eval.demonstrations.encoder import Encoder
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 DECIMALS = 6
 """Number of decimals to which similarities are rounded before comparison, so that float noise decides nothing."""

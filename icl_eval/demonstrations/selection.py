@@ -10,7 +10,8 @@ from icl_eval.demonstrations.leaks import build_guard, drop_duplicates
 from icl_eval.demonstrations.ordering import Order
 from icl_eval.demonstrations.ranking import Demonstration, DemonstrationSelector
 from icl_eval.errors import ConfigError
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 Selection = Callable[[Example], tuple[Demonstration, ...]]
 """Maps a question to its demonstrations, by descending rank."""

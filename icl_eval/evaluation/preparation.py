@@ -27,7 +27,8 @@ from icl_eval.prompts.building import (
 from icl_eval.prompts.chats import Chat, build_chat
 from icl_eval.prompts.conventions import Conventions, RequestedConventions, find_conventions
 from icl_eval.prompts.templates import ChatTemplate, Template, TextTemplate
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 
 @dataclass(frozen=True)

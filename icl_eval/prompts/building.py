@@ -18,7 +18,8 @@ from icl_eval.errors import ConfigError, PromptTooLongError
 from icl_eval.prompts.templates import Blocks, Template
 from icl_eval.runs.records import ShownDemonstration
 from icl_eval.targets import Family
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 PLACEMENTS = Family(__name__, {"decoder": "DecoderPlacement", "encoder": "EncoderPlacement", "split": "SplitPlacement"})
 

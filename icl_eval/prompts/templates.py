@@ -22,7 +22,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.styles import Style, draw_style
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 from icl_eval.tasks.sandbox import bound_environment, render, require_valid_unicode
 
 ApplyChatTemplate = Callable[[list[dict[str, str]]], str]

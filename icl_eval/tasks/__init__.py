@@ -1,9 +1,11 @@
 """Tasks: reading rows of data and mapping them to examples.
 
-From files to examples:
+From files to tasks:
 
-    rows            rows of files and hub data sets
-    examples        rows as examples of a task
+    files           rows of JSON Lines, CSV and Parquet files
+    rows            rows of a source: a file or a data set
+    examples        rows as examples
+    loading         both splits of examples as a task
     sandbox         limits on the Jinja code that maps and renders them
     missing_values  expressions that fail on nulls
 """

@@ -22,7 +22,8 @@ from icl_eval.demonstrations import (
     build_shown,
 )
 from icl_eval.errors import ConfigError
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 LABELS = ("yes", "no", "maybe")
 POOL = tuple(

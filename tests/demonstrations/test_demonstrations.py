@@ -23,7 +23,8 @@ from icl_eval.demonstrations import (
     build_selection,
 )
 from icl_eval.errors import ConfigError
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 
 class LetterCounts:

@@ -28,7 +28,8 @@ from icl_eval.prompts.building import (
 from icl_eval.prompts.templates import ChatTemplate, TextTemplate
 from icl_eval.prompts.tokenization import Continuations, encode_continuations, encode_prompt
 from icl_eval.runs.records import Record
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 BPE, UNIGRAM = tiny_models.train_bpe(), tiny_models.train_unigram()
 SHOWN = Example("d1", {"question": "is the sky blue?"}, ("yes",))

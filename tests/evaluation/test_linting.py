@@ -12,7 +12,8 @@ from icl_eval.postprocessing import Strip
 from icl_eval.prompts.building import Prompt
 from icl_eval.prompts.templates import ChatTemplate, Template, TextTemplate
 from icl_eval.prompts.tokenization import encode_prompt
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 BYTES, UNIGRAM, GPT2 = train_bpe(), train_unigram(), train_bpe(single_special=True)
 GPT2.unk_token = GPT2.eos_token  # as GPT-2 has it

@@ -29,7 +29,8 @@ from icl_eval.prompts.building import (
 from icl_eval.prompts.chats import build_chat
 from icl_eval.prompts.templates import ChatTemplate, TextTemplate
 from icl_eval.prompts.tokenization import encode_prompt
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 GOLDEN = Path(__file__).parent / "golden"
 TASKS = ("translation", "translation_en_fr", "commonsense", "math", "qa", "dialogue", "story", "showcase")

@@ -3,7 +3,8 @@ import pytest
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.styles import draw_style
 from icl_eval.prompts.templates import TextTemplate
-from icl_eval.tasks.examples import Example, Task
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 POOL = (Example("p", {"question": "2 + 2?"}, ("4",)),)
 TASK = Task("math", "Add.", {"question": "Problem", "answer": "Answer"}, POOL, (), "")

@@ -11,7 +11,7 @@ from pyarrow import parquet
 from icl_eval.config.files import require_readable_files
 from icl_eval.config.setup import slug
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.tasks import rows
+from icl_eval.tasks import files
 from icl_eval.tasks.rows import DataSource, read_rows
 
 ROW = b'{"question": "q", "references": "a"}\n'
@@ -206,7 +206,7 @@ def test_as_many_rows_as_max_rows_are_read(ending, tmp_path):
 
 
 def test_a_parquet_file_that_unpacks_without_an_end_is_read_to_the_bound_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "_MAX_BYTES", 10_000_000)
+    monkeypatch.setattr(files, "_MAX_BYTES", 10_000_000)
     path = tmp_path / "bomb.parquet"
     parquet.write_table(pa.table({"nested": [{"texts": ["x" * 500_000]}] * 30, "question": repeated("q", 30)}), path)
     with pytest.raises(DataError) as error:

@@ -4,7 +4,8 @@ import datasets
 import pytest
 
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.tasks.examples import FieldMapping, load_task
+from icl_eval.tasks.examples import FieldMapping
+from icl_eval.tasks.loading import load_task
 from icl_eval.tasks.rows import DataSource, Row, read_rows
 
 ROW = '{"question": "q", "references": ["a"]}'
