@@ -5,7 +5,7 @@ import math
 from icl_eval.commands.trace.leaving_out import AnswerScorer, forces_first, measure_influences
 from icl_eval.commands.trace.subjects import TraceSubject
 from icl_eval.commands.trace.tracer import DecodedPrompt, Tracer
-from icl_eval.commands.trace.traces import Trace
+from icl_eval.commands.trace.traces import LogLikelihoodGain, Trace
 from icl_eval.formatting import count_noun
 
 
@@ -18,7 +18,13 @@ def follow(subject: TraceSubject, num_runners_up: int) -> Trace:
     model, prompt, question = subject.model, subject.prompt, subject.question
     decoded = Tracer(model, subject.limits, subject.search, num_runners_up, subject.settings).trace(prompt)
     completion = decoded.completion
-    scorer = AnswerScorer(model, completion.token_ids, question, subject.settings)
+    reference_log_likelihood: float | None = None
+    influences: tuple[LogLikelihoodGain, ...] = ()
+    if question:
+        scorer = AnswerScorer(model, completion.token_ids, question, subject.settings)
+        whole = scorer.score(prompt)
+        reference_log_likelihood = whole.reference
+        influences = tuple(measure_influences(scorer, question, prompt, whole))
     return Trace(
         model=model.name,
         architecture=model.architecture,
@@ -42,8 +48,8 @@ def follow(subject: TraceSubject, num_runners_up: int) -> Trace:
         generated_log_likelihood=math.fsum(
             step.choice.log_probability for step in decoded.steps[forces_first(model, prompt, subject.settings) :]
         ),
-        reference_log_likelihood=scorer.score(prompt).reference,
-        influences=tuple(measure_influences(scorer, question, prompt)) if question else (),
+        reference_log_likelihood=reference_log_likelihood,
+        influences=influences,
     )
 
 

@@ -24,7 +24,7 @@ class Likelihoods:
     """Log-likelihoods (natural logarithm, summed over tokens) of the generated answer and of the first reference."""
 
     generated: float
-    reference: float | None
+    reference: float
 
 
 class AnswerScorer:
@@ -34,7 +34,7 @@ class AnswerScorer:
         self,
         model: LanguageModel,
         generated_ids: Sequence[int],
-        question: Question | None,
+        question: Question,
         settings: Mapping[str, Any],
     ):
         """Prepare to score.
@@ -42,7 +42,7 @@ class AnswerScorer:
         Args:
             model: The model that scores the answers.
             generated_ids: All generated tokens.
-            question: The question whose first reference is scored; None for a free prompt.
+            question: The question whose first reference is scored.
             settings: Generation settings that differ from the model's generation config.
         """
         self._model = model
@@ -58,10 +58,8 @@ class AnswerScorer:
         scored.
         """
         forced = forces_first(self._model, prompt, self._settings)
-        generated = self._sum(Continuations(prompt, (self._generated_ids[forced:],)))
-        if self._question is None:
-            return Likelihoods(generated, None)
-        return Likelihoods(generated, self._sum(self._question.encode_answer(prompt)))
+        generated = Continuations(prompt, (self._generated_ids[forced:],))
+        return Likelihoods(self._sum(generated), self._sum(self._question.encode_answer(prompt)))
 
     def _sum(self, continuations: Continuations) -> float:
         if not continuations.longest:
@@ -75,18 +73,23 @@ def forces_first(model: LanguageModel, prompt: EncodedPrompt, settings: Mapping[
     return not prompt.decoder_ids and bool(forced_ids(model, settings))
 
 
-def measure_influences(scorer: AnswerScorer, question: Question, prompt: EncodedPrompt) -> Iterator[LogLikelihoodGain]:
-    """Yield the influence of each demonstration in a question's prompt, in the order of the prompt."""
-    whole = scorer.score(prompt)
+def measure_influences(
+    scorer: AnswerScorer, question: Question, prompt: EncodedPrompt, whole: Likelihoods
+) -> Iterator[LogLikelihoodGain]:
+    """Yield the influence of each demonstration in a question's prompt, in the order of the prompt.
+
+    Args:
+        scorer: Scores the answers.
+        question: The question.
+        prompt: Its prompt with all demonstrations.
+        whole: The log-likelihoods of the answers after that prompt.
+    """
     for shown in question.builder.find_shown(prompt, question.example):
         without = scorer.score(question.builder.build_without(prompt, question.example, shown.id))
-        reference = None
-        if whole.reference is not None and without.reference is not None:
-            reference = whole.reference - without.reference
         yield LogLikelihoodGain(
             demonstration_id=shown.id,
             question=" · ".join(shown.inputs.values()),
             answer=next(iter(shown.references), None),
             generated=whole.generated - without.generated,
-            reference=reference,
+            reference=whole.reference - without.reference,
         )
