@@ -18,7 +18,7 @@ from typing import Any
 
 from icl_eval.analysis.comparison import Comparison, compare_runs
 from icl_eval.analysis.sweeps import SweepAnalysis, analyse_runs
-from icl_eval.config.composing import InMemory, as_words, composing
+from icl_eval.config.composing import ComposedConfig, InMemory, as_words, compose_words
 from icl_eval.config.schema import RunConfig, StreamConfig, typed_config
 from icl_eval.errors import ConfigError
 from icl_eval.metrics.scoring import Score
@@ -66,8 +66,8 @@ def evaluate(
     from icl_eval.commands.evaluate import evaluate_into
     from icl_eval.config.evaluations import build_evaluation
 
-    with _composing_run(overrides, model, task, options) as composed:
-        evaluation = build_evaluation(composed)
+    composed = _compose_run(overrides, model, task, options)
+    evaluation = build_evaluation(composed)
     run = evaluate_into(evaluation, Path(folder or composed.folder), progress)
     return replace(run, folder=run.folder.absolute())  # the caller may change the working directory
 
@@ -91,8 +91,7 @@ def preview(*overrides: str, model: ModelArgument = None, task: TaskArgument = N
     from icl_eval.config.evaluations import build_evaluation
     from icl_eval.evaluation.preparation import prepare
 
-    with _composing_run(overrides, model, task, options) as composed:
-        prepared = prepare(build_evaluation(composed))
+    prepared = prepare(build_evaluation(_compose_run(overrides, model, task, options)))
     return [encoded.prompt for task_ in prepared.tasks for encoded in task_.prompts]
 
 
@@ -117,8 +116,7 @@ def stream(model: str | LanguageModel, prompt: str, *overrides: str, **options: 
 
     in_memory = _collect_in_memory(model, options)
     words = [*_choose_model(in_memory, model), *as_words({"prompt": prompt, **options}), *overrides]
-    with composing(words, "stream", StreamConfig, in_memory) as composed:
-        config = typed_config(composed.cfg, StreamConfig)
+    config = typed_config(compose_words(words, "stream", StreamConfig, in_memory).cfg, StreamConfig)
     return stream_pieces(config, in_memory.model)
 
 
@@ -148,8 +146,7 @@ def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
     if unknown := sorted(options.keys() - {"device", "dtype"}):
         raise ConfigError(f"load_model: unknown option {unknown[0]!r}; must be device or dtype")
     words = [*as_words({"model": model, "prompt": "", **options}), *overrides]
-    with composing(words, "stream", StreamConfig) as composed:
-        config = typed_config(composed.cfg, StreamConfig)
+    config = typed_config(compose_words(words, "stream", StreamConfig).cfg, StreamConfig)
     check_model_options(config)
     return load_own(build_model_spec(config.model), config.dtype, choose_device(config.device))
 
@@ -234,16 +231,16 @@ def score(
     return score_corpus(find_metric(metric, options), list(predictions), answers, seed)
 
 
-def _composing_run(
+def _compose_run(
     overrides: Sequence[str], model: ModelArgument, task: TaskArgument, options: Mapping[str, Any]
-) -> Any:
+) -> ComposedConfig:
     tasks = _list_tasks(task)
     in_memory = _collect_in_memory(model, options, tasks)
     words = _choose_model(in_memory, model)
     if task is not None:
         names = [each.name if isinstance(each, Task) else each for each in tasks]
         words += as_words({"task": names if len(names) != 1 else names[0]})
-    return composing([*words, *as_words(options), *overrides], "evaluate", RunConfig, in_memory)
+    return compose_words([*words, *as_words(options), *overrides], "evaluate", RunConfig, in_memory)
 
 
 def _require_whole_numbers(options: Mapping[str, object]) -> None:

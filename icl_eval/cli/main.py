@@ -28,10 +28,8 @@ from omegaconf import DictConfig
 from icl_eval.cli.commands import COMMANDS, Command
 from icl_eval.cli.faults import open_standard_files, summarize_error
 from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, say
-from icl_eval.config.collisions import reject_packaged_names
+from icl_eval.config.arguments import read_arguments
 from icl_eval.config.explaining import explaining_errors
-from icl_eval.config.files import require_readable_files
-from icl_eval.config.overrides import find_added_folders, read_overrides
 from icl_eval.config.schema import register_schemas
 from icl_eval.config.setup import conf_dir, register_resolvers, set_command_name
 from icl_eval.errors import ConfigError, IclEvalError
@@ -63,11 +61,8 @@ def _run(command: Command, arguments: list[str]) -> int:
     try:
         reject_stray_words(arguments, list(COMMANDS), can_sweep=command is COMMANDS["evaluate"])
         with explaining_errors(arguments):
-            folders = find_added_folders(arguments)
-            reject_packaged_names(folders)
-            require_readable_files(folders)
             set_command_name(arguments)
-            sys.argv[1:] = read_overrides(arguments, command.schema, [conf_dir(), *folders])
+            sys.argv[1:] = read_arguments(arguments, command.schema)
             try:
                 decorate(lambda cfg: _run_job(command, cfg, failures))()
             except SystemExit:

@@ -11,7 +11,8 @@ From arguments to a configuration:
     files         limits on the size of user files
     permissions   what user files may not set
     collisions    files that would silently replace one another
-    composing     all of it together, for the command line and for Python
+    arguments     all arguments of a command, with these checks
+    composing     a configuration, for the command line and for Python
     explaining    Hydra's errors, such as a misspelt key, as one line
 
 From a configuration to objects:

@@ -18,10 +18,10 @@ from hydra.core.utils import JobRuntime
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from icl_eval.config.collisions import reject_packaged_names, require_distinct_choices
+from icl_eval.config.arguments import read_arguments
+from icl_eval.config.collisions import require_distinct_choices
 from icl_eval.config.explaining import explaining_errors
-from icl_eval.config.files import require_readable_files
-from icl_eval.config.overrides import escape_interpolation, find_added_folders, is_override, is_sweep, read_overrides
+from icl_eval.config.overrides import escape_interpolation, is_override, is_sweep
 from icl_eval.config.schema import DataConfig, TaskConfig, register_schemas
 from icl_eval.config.setup import conf_dir, naming_command, register_resolvers
 from icl_eval.errors import ConfigError
@@ -80,10 +80,9 @@ def describe_job(cfg: DictConfig, in_memory: InMemory = InMemory()) -> ComposedC
     )
 
 
-@contextmanager
-def composing(
+def compose_words(
     words: Sequence[str], config_name: str, schema: type, in_memory: InMemory = InMemory()
-) -> Iterator[ComposedConfig]:
+) -> ComposedConfig:
     """Compose a configuration in this process, as the command line would, and restore Hydra's state afterwards.
 
     Args:
@@ -103,10 +102,7 @@ def composing(
         if is_sweep(word):
             raise ConfigError(f"{word}: must be a single value; to sweep, call the function once for each value")
     with _LOCK, explaining_errors(words), _registering(in_memory.tasks), naming_command(words):
-        folders = find_added_folders(words)
-        reject_packaged_names(folders)
-        require_readable_files(folders)
-        overrides = read_overrides(words, schema, [conf_dir(), *folders])
+        overrides = read_arguments(words, schema)
         with _borrowing_hydra(), initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="icl-eval"):
             cfg = compose(config_name, overrides=overrides, return_hydra_config=True)
             if cfg.hydra.mode == RunMode.MULTIRUN:
@@ -117,8 +113,7 @@ def composing(
             own = copy.deepcopy(cfg)
             with read_write(own), open_dict(own):
                 del own["hydra"]
-            composed = describe_job(own, in_memory)
-    yield composed
+            return describe_job(own, in_memory)
 
 
 @contextmanager
