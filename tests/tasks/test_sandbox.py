@@ -91,7 +91,7 @@ def test_what_stays_within_bounds_is_what_the_library_renders(text):
     ],
 )
 def test_what_goes_beyond_is_refused_before_it_is_made(text, sentence, monkeypatch):
-    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.2)
+    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.2 if sentence == LONG else 60)  # a busy machine is slow
     with pytest.raises((jinja2.exceptions.SecurityError, ValueError)) as error:
         rendered(text)
     assert str(error.value) == sentence
