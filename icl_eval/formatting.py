@@ -107,3 +107,15 @@ def find_not_finite(value: Any, place: str = "") -> str:
     else:
         return ""
     return next(filter(None, (find_not_finite(part, name) for name, part in parts)), "")
+
+
+def find_lone_surrogate(text: str) -> str | None:
+    """Return a phrase with the first lone surrogate of a string, which JSON and YAML can escape; None without one.
+
+    No tokenizer can encode one half of a surrogate pair, and no file in UTF-8 can hold it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"a lone surrogate ({text[error.start]!r})"
+    return None

@@ -22,7 +22,6 @@ from icl_eval.config.schema import (
     TraceConfig,
     typed_config,
 )
-from icl_eval.errors import ConfigError
 
 if TYPE_CHECKING:
     from icl_eval.evaluation.preparation import Evaluation
@@ -82,11 +81,10 @@ def trace(cfg: DictConfig) -> None:
     """Show every step from one prompt to its completion."""
     from icl_eval.commands.trace.command import run_trace
     from icl_eval.commands.trace.subjects import free_subject, question_subject
-    from icl_eval.config.options import require_at_most
+    from icl_eval.config.options import require_at_least, require_at_most
 
     config = typed_config(cfg, TraceConfig)
-    if config.runners_up < 0:
-        raise ConfigError(f"runners_up={config.runners_up}: must be 0 or more")
+    require_at_least("runners_up", config.runners_up, 0)
     require_at_most("runners_up", config.runners_up, _MAX_RUNNERS_UP)
     if config.prompt is None:
         subject = question_subject(_build_evaluation(cfg, TraceConfig), config.example)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from icl_eval.analysis.comparison import compare_runs
-from icl_eval.config.options import MAX_SEED, require_at_most
+from icl_eval.config.options import MAX_SEED, require_at_least, require_at_most
 from icl_eval.config.schema import CompareConfig
 from icl_eval.errors import ConfigError
 from icl_eval.reporting.output import ignore_closed_output
@@ -52,10 +52,8 @@ def check_resampling(seed: int, num_resamples: int) -> None:
     Raises:
         ConfigError: When one of them is out of range.
     """
-    if num_resamples < _MIN_RESAMPLES:
-        raise ConfigError(f"num_resamples={num_resamples}: must be {_MIN_RESAMPLES} or more")
-    if seed < 0:
-        raise ConfigError(f"seed={seed}: must be 0 or more")
+    require_at_least("num_resamples", num_resamples, _MIN_RESAMPLES)
+    require_at_least("seed", seed, 0)
     require_at_most("num_resamples", num_resamples, _MAX_RESAMPLES)
     require_at_most("seed", seed, MAX_SEED)
 

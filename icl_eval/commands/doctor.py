@@ -18,6 +18,7 @@ from icl_eval.decoding.networks import reset_attention
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.rules import Rules, apply_rules, start_ids
 from icl_eval.decoding.searches import Greedy
+from icl_eval.decoding.sharing import common_length
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import Evaluation, PreparedTask, prepare
 from icl_eval.formatting import count_noun
@@ -46,7 +47,7 @@ class WayComparison:
 def compare(name: str, first: Tokens, second: Tokens) -> WayComparison:
     """Compare the completions of two ways of running the same prompts."""
     differences = sorted(
-        (_first_difference(ids, second[example_id]), example_id)
+        (common_length(ids, second[example_id]), example_id)
         for example_id, ids in first.items()
         if ids != second[example_id]
     )
@@ -132,8 +133,3 @@ def _without_cache(model: LanguageModel, task: PreparedTask, settings: Mapping[s
         ruled = apply_rules([row_rules] * len(ids), histories, logits.float())
         tokens[prompt.prompt.example_id] = tuple(ruled.max(-1).indices.tolist())
     return tokens
-
-
-def _first_difference(first: Sequence[int], second: Sequence[int]) -> int:
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import yaml
 
+from icl_eval.config.overrides import list_groups
 from icl_eval.config.permissions import KEYWORDS, require_permitted
+from icl_eval.config.schema import require_valid_unicode
 from icl_eval.config.setup import conf_dir
 from icl_eval.errors import ConfigError
 
@@ -45,7 +47,7 @@ def require_readable_files(folders: Sequence[Path]) -> None:
 
 def _config_files(folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """Yield each folder with its top-level files and the files of known groups; other subfolders are ignored."""
-    groups = sorted(group.name for group in conf_dir().iterdir() if group.is_dir())
+    groups = list_groups(conf_dir())
     for folder in folders:
         for path in (*folder.glob("*.yaml"), *(path for name in groups for path in _yaml_files(folder / name))):
             if path.exists() and not path.is_dir():
@@ -88,7 +90,7 @@ def _require_bounded(path: Path, text: str) -> None:
             if depth > _MAX_DEPTH:
                 raise ConfigError(f"{where}: is nested more than {_MAX_DEPTH} levels deep")
             if isinstance(event, yaml.ScalarEvent):
-                _require_text(where, event.value)
+                require_valid_unicode(where, event.value)
                 joined += event.value.count("${") if event.value.count("${") > 1 else 0
             if joined > _MAX_JOINED:
                 raise ConfigError(
@@ -98,13 +100,6 @@ def _require_bounded(path: Path, text: str) -> None:
         raise ConfigError(f"{path}: not YAML (the character {chr(error.character)!r} at {error.position})") from None
     except yaml.YAMLError:
         return
-
-
-def _require_text(where: str, value: str) -> None:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # YAML can escape a lone surrogate, which a tokenizer cannot encode
-        raise ConfigError(f"{where}: contains a lone surrogate ({value[error.start]!r})") from None
 
 
 def _expand(text: str) -> Iterator[tuple[yaml.Event, int, int]]:

@@ -1,6 +1,7 @@
 """Build the options that all commands with a model share, and check their ranges."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 from icl_eval.config.schema import ModelConfig, ModelOptions, RunConfig
@@ -50,14 +51,11 @@ def check_ranges(config: RunConfig) -> None:
         require_at_most(key, getattr(config, key), maximum)
     if not config.task:
         raise ConfigError("task: at least one task is needed (task=qa, or task=[qa,math])")
-    if config.num_fewshot < 0:
-        raise ConfigError(f"num_fewshot={config.num_fewshot}: must be 0 or more")
-    if config.seed < 0:
-        raise ConfigError(f"seed={config.seed}: must be 0 or more")
+    require_at_least("num_fewshot", config.num_fewshot, 0)
+    require_at_least("seed", config.seed, 0)
     if config.batch_size != "auto" and not (isinstance(config.batch_size, int) and config.batch_size >= 1):
         raise ConfigError(f"batch_size={config.batch_size}: must be auto, or 1 or more")
-    if config.prefix_cache_mb < 0:
-        raise ConfigError(f"prefix_cache_mb={config.prefix_cache_mb}: must be 0 or more")
+    require_at_least("prefix_cache_mb", config.prefix_cache_mb, 0)
     if config.overflow not in OVERFLOWS:
         raise ConfigError(f"overflow={config.overflow}: must be one of {', '.join(OVERFLOWS)}")
     _check_limit(config.limit)
@@ -70,9 +68,15 @@ def _check_limit(limit: int | float | None) -> None:
         raise ConfigError(f"limit={limit}: a fraction must be {_MIN_FRACTION} or more (one example in a million)")
 
 
+def require_at_least(key: str, value: Any, minimum: int) -> None:
+    """Raise ConfigError if a whole number is smaller than the minimum; other values, such as None, are ignored."""
+    if isinstance(value, Integral) and int(value) < minimum:
+        raise ConfigError(f"{key}={value}: must be {minimum} or more")
+
+
 def require_at_most(key: str, value: Any, maximum: int) -> None:
-    """Raise ConfigError if a number is larger than the maximum."""
-    if isinstance(value, int) and value > maximum:
+    """Raise ConfigError if a whole number is larger than the maximum; other values, such as None, are ignored."""
+    if isinstance(value, Integral) and int(value) > maximum:
         raise ConfigError(f"{key}={value}: must be {maximum} or less")
 
 
@@ -88,8 +92,7 @@ def check_model_options(config: ModelOptions, min_new_tokens: int = 1) -> None:
     """
     if config.dtype not in DTYPES:
         raise ConfigError(f"dtype={config.dtype}: must be one of {', '.join(DTYPES)}")
-    if config.max_new_tokens is not None and config.max_new_tokens < min_new_tokens:
-        raise ConfigError(f"max_new_tokens={config.max_new_tokens}: must be {min_new_tokens} or more")
+    require_at_least("max_new_tokens", config.max_new_tokens, min_new_tokens)
     require_at_most("max_new_tokens", config.max_new_tokens, MAX_NEW_TOKENS)
 
 

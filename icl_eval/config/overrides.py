@@ -213,7 +213,7 @@ def _require_names(word: str, override: Override, folders: Sequence[Path]) -> No
     """Reject a choice that is neither the name of a config nor, where the group allows it, a list of names."""
     value, group = override.value(), override.key_or_group
     if not (folders[0] / group).is_dir():
-        raise ConfigError(f"{word}: there is no such group (known: {', '.join(_list_groups(folders[0]))})")
+        raise ConfigError(f"{word}: there is no such group (known: {', '.join(list_groups(folders[0]))})")
     choices = value.list if isinstance(value, ChoiceSweep) else [value]
     if override.is_delete() or isinstance(value, dict) or (override.is_sweep_override() and choices == [value]):
         return
@@ -226,5 +226,6 @@ def _require_names(word: str, override: Override, folders: Sequence[Path]) -> No
             raise ConfigError(f"{word}: must be one of {', '.join(known)}{also}")
 
 
-def _list_groups(folder: Path) -> list[str]:
+def list_groups(folder: Path) -> list[str]:
+    """Return the names of the config groups in a folder."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir())

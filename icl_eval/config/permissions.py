@@ -15,6 +15,7 @@ from hydra.plugins.config_source import ConfigSource
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from icl_eval.config.overrides import list_groups
 from icl_eval.config.schema import (
     ModelConfig,
     RunConfig,
@@ -119,7 +120,7 @@ def _require_leaf(path: Path, group: str, keys: tuple[str | int, ...], value: An
 
 def _require_default(path: Path, default: Any) -> None:
     """Reject a defaults entry outside the known groups, or one that sets what only the command line may set."""
-    own = {each.name for each in conf_dir().iterdir() if each.is_dir()} - {"hydra"}
+    own = set(list_groups(conf_dir())) - {"hydra"}
     for choice, name in default.items() if isinstance(default, Mapping) else [(default, "")]:
         place, _, package = str(choice).split(" ")[-1].partition("@")  # after `override` and `optional`
         group = place if name != "" else place.rpartition("/")[0] or place[:1].replace("/", "//")

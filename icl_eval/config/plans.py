@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from icl_eval.config.composing import IN_MEMORY_CONFIG, ComposedConfig
-from icl_eval.config.options import MAX_NEW_TOKENS, min_new_tokens_of, require_at_most
+from icl_eval.config.options import MAX_NEW_TOKENS, min_new_tokens_of, require_at_least, require_at_most
 from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig
 from icl_eval.decoding.searches import check_stop
 from icl_eval.demonstrations import Demonstration, FewShot, Selection, build_shown
@@ -101,8 +101,7 @@ def _memoize(select: Selection) -> Selection:
 def _find_max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
     """Return the limit on a completion's tokens; 0 if answers are only scored by their likelihood."""
     max_new_tokens = config.max_new_tokens if run.max_new_tokens is None else run.max_new_tokens
-    if max_new_tokens < min_new_tokens_of(run):
-        raise ConfigError(f"{key}.max_new_tokens={max_new_tokens}: must be {min_new_tokens_of(run)} or more")
+    require_at_least(f"{key}.max_new_tokens", max_new_tokens, min_new_tokens_of(run))
     require_at_most(f"{key}.max_new_tokens", max_new_tokens, MAX_NEW_TOKENS)
     needs_decoding = {
         "metrics": run.metrics,
@@ -117,8 +116,7 @@ def _find_max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
 
 def _find_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> DataSource:
     """Return the data source, with a relative path resolved in the first folder that contains it."""
-    if config.max_rows < 1:
-        raise ConfigError(f"{key}.max_rows={config.max_rows}: must be 1 or more")
+    require_at_least(f"{key}.max_rows", config.max_rows, 1)
     require_at_most(f"{key}.max_rows", config.max_rows, _MAX_ROWS)
     path = next((str(folder / config.path) for folder in search_path if (folder / config.path).exists()), None)
     return DataSource(path or config.path, config.name, config.split, config.max_rows)

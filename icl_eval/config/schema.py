@@ -14,7 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import describe_unknown_key
+from icl_eval.formatting import describe_unknown_key, find_lone_surrogate
 
 Schema = typing.TypeVar("Schema")
 Strings = typing.Annotated[Any, "a string, or a list of strings"]
@@ -180,7 +180,8 @@ def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:
         for missing in sorted(OmegaConf.missing_keys(cfg)):
             raise ConfigError(f"{missing}: a value is required ({missing}=…)")
         _reject_added_keys(cfg, schema, "")
-        _reject_lone_surrogates(OmegaConf.to_container(cfg, resolve=True), "")
+        for keys, value in walk_leaves(OmegaConf.to_container(cfg, resolve=True)):
+            require_valid_unicode(".".join(map(str, keys)), value)
         return typing.cast("Schema", OmegaConf.to_object(cfg))
     except OmegaConfBaseException as error:  # an interpolation that cannot be resolved
         place = f"{error.full_key}: " if error.full_key else ""
@@ -202,16 +203,10 @@ def _reject_added_keys(node: Any, schema: Any, path: str) -> None:
             _reject_added_keys(node[key], typing.get_args(schema)[1], f"{path}{key}.")
 
 
-def _reject_lone_surrogates(value: Any, key: str) -> None:
-    """Reject one half of a surrogate pair, which YAML can escape but no tokenizer can encode."""
-    if isinstance(value, dict | list):
-        for name, member in value.items() if isinstance(value, dict) else enumerate(value):
-            _reject_lone_surrogates(member, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ConfigError(f"{key}: contains a lone surrogate ({value[error.start]!r})") from None
+def require_valid_unicode(place: str, value: Any) -> None:
+    """Raise ConfigError if a value is a string with a lone surrogate."""
+    if isinstance(value, str) and (found := find_lone_surrogate(value)):
+        raise ConfigError(f"{place}: contains {found}")
 
 
 def takes_string(schema: type, key: str) -> bool:

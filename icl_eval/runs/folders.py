@@ -73,11 +73,15 @@ class Run:
         """
         import pandas
 
-        return pandas.DataFrame(
+        return pandas.DataFrame(self.score_rows())
+
+    def score_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of `scores` as mappings."""
+        return [
             {"task": task, "n": result.n, "metric": metric, **score.as_columns()}
             for task, result in self.report.results.items()
             for metric, score in result.metrics.items()
-        )
+        ]
 
     def __repr__(self) -> str:
         scores = (

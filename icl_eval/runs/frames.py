@@ -9,7 +9,6 @@ from icl_eval.errors import DataError
 from icl_eval.runs.folders import Run, find_runs, skipping_unreadable
 from icl_eval.runs.options import find_differing_keys
 from icl_eval.runs.records import Record
-from icl_eval.runs.reports import MetricResult, TaskResult
 
 if TYPE_CHECKING:
     import pandas
@@ -41,12 +40,12 @@ def load_runs(*roots: str | Path) -> "pandas.DataFrame":
     import pandas
 
     runs = _find(roots)
-    varying = [key for key in find_differing_keys([run.options for run in runs]) if key not in _COLUMNS]
+    options = [run.options for run in runs]
+    varying = [key for key in find_differing_keys(options) if key not in _COLUMNS]
     rows = []
-    for run in runs:
-        own = {key: run.options.get(key) for key in varying}
-        for task, result in run.report.results.items():
-            rows += [{**_make_score_row(run, task, result, *item), **own} for item in result.metrics.items()]
+    for run, run_options in zip(runs, options, strict=True):
+        own = {key: run_options.get(key) for key in varying}
+        rows += [{**_describe(run), **scores, **own} for scores in run.score_rows()]
     return pandas.DataFrame(rows)
 
 
@@ -90,7 +89,7 @@ def _find(roots: Sequence[str | Path]) -> list[Run]:
     return list(runs.values())
 
 
-def _make_score_row(run: Run, task: str, result: TaskResult, metric: str, score: MetricResult) -> dict[str, Any]:
+def _describe(run: Run) -> dict[str, Any]:
     info = run.report.run
     return {
         "run": str(run.folder),
@@ -100,8 +99,4 @@ def _make_score_row(run: Run, task: str, result: TaskResult, metric: str, score:
         "placement": info.placement,
         "num_fewshot": info.num_fewshot,
         "seed": info.seed,
-        "task": task,
-        "n": result.n,
-        "metric": metric,
-        **score.as_columns(),
     }

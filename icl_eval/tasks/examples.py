@@ -18,7 +18,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.formatting import describe_error
+from icl_eval.formatting import describe_error, find_lone_surrogate
 from icl_eval.tasks.missing_values import mark_missing, refuse_missing
 from icl_eval.tasks.rows import Row
 from icl_eval.tasks.sandbox import bound_environment, compile_expression
@@ -133,11 +133,8 @@ class FieldMapping:
             raise DataError(f"{row.where}: {self._describe(name)} is {_name_kind(value)}, {_WANTED}")
         if not value.strip():
             raise DataError(f"{row.where}: {self._describe(name)} is empty")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:  # JSON can escape a lone surrogate, which tokenizers reject
-            half = value[error.start]
-            raise DataError(f"{row.where}: {self._describe(name)} contains a lone surrogate ({half!r})") from None
+        if found := find_lone_surrogate(value):
+            raise DataError(f"{row.where}: {self._describe(name)} contains {found}")
         return value
 
     def _describe(self, name: str) -> str:

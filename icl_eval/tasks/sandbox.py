@@ -31,6 +31,8 @@ from jinja2.filters import make_attrgetter
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from icl_eval.formatting import find_lone_surrogate
+
 MAX_SIZE = 20_000_000
 MAX_TOTAL = 100_000_000
 MAX_SECONDS = 1.0
@@ -259,10 +261,8 @@ def compile_expression(environment: BoundedEnvironment, expression: str) -> Call
 
 def require_valid_unicode(text: str) -> None:
     """Raise ValueError if a string contains a lone surrogate, which tokenizers reject."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"it contains a lone surrogate ({text[error.start]!r})") from None
+    if found := find_lone_surrogate(text):
+        raise ValueError(f"it contains {found}")
 
 
 def _environment_of(template: jinja2.Template) -> BoundedEnvironment:

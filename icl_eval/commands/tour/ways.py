@@ -26,6 +26,7 @@ from icl_eval.decoding.networks import encode, new_cache, reset_attention, run
 from icl_eval.decoding.preparing import prepare
 from icl_eval.decoding.rules import Rules, end_ids
 from icl_eval.decoding.searches import Greedy
+from icl_eval.decoding.sharing import common_length
 from icl_eval.formatting import count_noun
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.switching import evaluating
@@ -221,8 +222,7 @@ def _decode_piece(subject: TourSubject, ids: tuple[int, ...], token_id: int) -> 
 
 def _describe_change(subject: TourSubject, chosen: tuple[int, ...], again: tuple[int, ...], row: Hypothesis) -> str:
     """Describe how the tokens of a text differ from the tokens that it was generated as."""
-    place = next((n for n, (one, other) in enumerate(zip(chosen, again, strict=False)) if one != other), None)
-    place = min(len(chosen), len(again)) if place is None else place
+    place = common_length(chosen, again)
     tokens = [pieces_of(subject.model.tokenizer, ids[place : place + 4]) for ids in (chosen, again)]
     shown = [" | ".join(map(repr, some)) or "nothing" for some in tokens]
     return f"tokenising the text again after token {len(row.token_ids)} changes its tokens: {shown[0]} to {shown[1]}"
