@@ -163,8 +163,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             values: The positional and keyword arguments that come from the template.
         """
         self.spend()
-        if values and _length(values[0]) > SLOW_FILTERS.get(name, MAX_SIZE):
-            raise SecurityError(f"it applies {name} to more than {SLOW_FILTERS[name]:,} characters")
+        limit = SLOW_FILTERS.get(name, MAX_SIZE)
+        if values and _length(values[0]) > limit:
+            raise SecurityError(f"it applies {name} to more than {limit:,} characters")
         if name in _READING_LISTS or not values:
             return self._count(function(*args))
         self._allow(self._product(values[0], values[1:]))
@@ -178,8 +179,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def _allow_power(self, operator: str, left: Any, right: Any) -> None:
         if isinstance(left, int) and isinstance(right, int):
-            factors = right.bit_length() if operator == "*" else 0
-            bits = left.bit_length() + factors if operator == "*" else left.bit_length() * abs(right)
+            bits = left.bit_length() + right.bit_length() if operator == "*" else left.bit_length() * abs(right)
             if bits > MAX_BITS:
                 raise SecurityError(f"it creates a number of more than {MAX_BITS:,} bits")
         elif operator == "*":

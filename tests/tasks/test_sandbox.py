@@ -7,6 +7,7 @@ from icl_eval.tasks import sandbox
 LIBRARY = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, extensions=["jinja2.ext.loopcontrols"])
 ENVIRONMENT = sandbox.bound_environment(LIBRARY)
 VALUES = {"text": "One two.", "rows": [{"n": 3, "word": "b"}, {"n": 1, "word": "a"}], "half": "\ud800"}
+VALUES["long"] = "a" * 20_000_001
 LARGE = "it creates a string of more than 20,000,000 characters, or a list of that size"
 MANY = "it creates strings of more than 100,000,000 characters in total"
 LONG = "it takes more than 0.2 s of processor time"
@@ -82,6 +83,7 @@ def test_what_stays_within_bounds_is_what_the_library_renders(text):
             "{% set s.x = [s.x, s.x] %}{% set s.y = [s.y, s.y] %}{% endfor %}{{ s.x == s.y }}",
             LONG,
         ),
+        ("{{ long|trim }}", "it applies trim to more than 20,000,000 characters"),
         ("{{ range(10)|random }}", CHANCE),
         ("{{ lipsum() }}", CHANCE),
         ("{{ rows|map('upper') }}", "it prints a Python object (<generator object sync_do_map>)"),
