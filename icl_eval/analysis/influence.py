@@ -14,7 +14,7 @@ import numpy as np
 from icl_eval.analysis.measurements import gain, measure
 from icl_eval.analysis.significance import share_difference_interval
 from icl_eval.analysis.tables import PlainTable, TableValue, condition_keys
-from icl_eval.metrics.intervals import spread, student_quantile
+from icl_eval.metrics.intervals import student_interval
 from icl_eval.runs.behaviour import Behaviour
 from icl_eval.runs.folders import Run
 from icl_eval.runs.records import ShownDemonstration
@@ -135,12 +135,7 @@ def influence_table(analyses: Sequence[InfluenceAnalysis]) -> PlainTable:
 def _group_runs(
     runs: Sequence[Run], options: Sequence[Mapping[str, str]]
 ) -> Iterator[tuple[Mapping[str, str], list[Run]]]:
-    """Yield groups of runs that differ only in `leave_out`, with their shared options.
-
-    Yields nothing if no run sets `leave_out`.
-    """
-    if all(run.report.run.leave_out is None for run in runs):
-        return
+    """Yield groups of runs that differ only in `leave_out`, with their shared options."""
     groups: defaultdict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
     for run, own in zip(runs, options, strict=True):
         groups[tuple((key, value) for key, value in own.items() if key != LEAVE_OUT)].append(run)
@@ -213,10 +208,9 @@ def _measure_effect(pairs: Sequence[tuple[str, Values, Values]]) -> Effect:
     falling = sorted(gains, key=lambda question: -gains[question])
     helped = {question: gains[question] for question in falling if gains[question] > 0}
     hurt = {question: gains[question] for question in reversed(falling) if gains[question] < 0}
-    mean, interval = float(differences.mean()), None
+    interval = None
     if len(pairs) > 1 and all(after.is_share for _, after, _ in pairs):
         interval = share_difference_interval(len(helped), len(hurt), len(pairs))
     elif len(pairs) > 1:
-        reach = student_quantile(len(pairs) - 1) * spread(differences) / len(pairs) ** 0.5
-        interval = (mean - reach, mean + reach)
-    return Effect(len(pairs), mean, interval, helped, hurt)
+        interval = student_interval(differences)
+    return Effect(len(pairs), float(differences.mean()), interval, helped, hurt)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.metrics import Metric, Statistics
+from icl_eval.metrics import Metric
 from icl_eval.metrics.building import build_own_metrics
 from icl_eval.metrics.measurements import Measurement, measure_records
+from icl_eval.metrics.scoring import value_alone
 from icl_eval.runs.folders import REPORT_FILE, Run
-from icl_eval.runs.reports import MetricResult
 
 
 def gain(before: float | None, after: float | None) -> float:
@@ -49,7 +49,8 @@ def _measure_task(run: Run, task: str) -> list[Measurement]:
     measured = {measurement.metric for measurement in measurements}
     ids = tuple(record.example_id for record in records)
     measurements += [
-        Measurement(task, name, result.higher_is_better, ids, _read_reported_score(result, len(ids)))
+        # A metric defined outside this package: its code is not run again.
+        Measurement(task, name, result.higher_is_better, ids, value_alone(result.score, len(ids), result.signature))
         for name, result in scores.items()
         if name not in measured
     ]
@@ -61,17 +62,6 @@ def _measure_task(run: Run, task: str) -> list[Measurement]:
                 f"the report says {expected:.6g}; run the same command again to rescore them"
             )
     return measurements
-
-
-def _read_reported_score(result: MetricResult, num_examples: int) -> Statistics:
-    """Return the reported score of a metric defined outside this package, whose code is not run again."""
-    return Statistics(
-        value=result.score,
-        rows=np.empty((num_examples, 0)),
-        score_sums=None,
-        per_example=(None,) * num_examples,
-        signature=result.signature,
-    )
 
 
 def _build_metrics(run: Run, task: str) -> list[Metric]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from icl_eval.analysis.designs import SweepCell, is_drawn, split
 from icl_eval.analysis.tables import PlainTable, condition_keys
-from icl_eval.metrics.intervals import spread, student_quantile
+from icl_eval.formatting import format_options
+from icl_eval.metrics.intervals import spread, student_interval
 
 _SHOTS = "num_fewshot"
 
@@ -103,20 +104,17 @@ def curve_table(curves: Sequence[ShotCurve]) -> PlainTable:
 
 def _point(number: int, cells: Sequence[SweepCell]) -> ShotCurvePoint:
     scores = np.array([cell.measurement.score for cell in cells])
-    mean, count = float(scores.mean()), len(scores)
-    stdev = spread(scores) if count > 1 else None
-    interval = None
-    if stdev is not None:
-        reach = student_quantile(count - 1) * stdev / count**0.5
-        interval = (mean - reach, mean + reach)
-        if cells[0].measurement.statistics.is_share:
-            interval = (max(0.0, interval[0]), min(1.0, interval[1]))
-    return ShotCurvePoint(number, _scores_by_draw(cells), mean, stdev, interval, _test_set_stderr(cells))
+    stdev, interval = (spread(scores), student_interval(scores)) if len(scores) > 1 else (None, None)
+    if interval and cells[0].measurement.statistics.is_share:
+        interval = (max(0.0, interval[0]), min(1.0, interval[1]))
+    return ShotCurvePoint(
+        number, _scores_by_draw(cells), float(scores.mean()), stdev, interval, _test_set_stderr(cells)
+    )
 
 
 def _scores_by_draw(cells: Sequence[SweepCell]) -> dict[str, float]:
     def draw(cell: SweepCell) -> str:
-        return ",".join(f"{key}={value}" for key, value in cell.options.items() if is_drawn(key))
+        return format_options({key: value for key, value in cell.options.items() if is_drawn(key)}, ",")
 
     return {draw(cell): cell.measurement.score for cell in cells}
 

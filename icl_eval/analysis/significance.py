@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.metrics.intervals import NORMAL_QUANTILE, FloatArray, Interval, resample_sums, spread
+from icl_eval.metrics.intervals import NORMAL_QUANTILE, FloatArray, Interval, bootstrap
 
 _CELLS_AT_ONCE = 4_000_000
 
@@ -37,10 +37,8 @@ def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> Inter
     This is paired bootstrap resampling (Koehn, 2004, https://aclanthology.org/W04-3250).
     """
     width = paired.baseline.shape[1]
-    sums = resample_sums(np.hstack([paired.baseline, paired.other]), seed, num_resamples)
-    differences = paired.difference(sums[:, :width], sums[:, width:])
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return Interval(stderr=spread(differences), low=float(low), high=float(high))
+    rows = np.hstack([paired.baseline, paired.other])
+    return bootstrap(rows, lambda sums: paired.difference(sums[:, :width], sums[:, width:]), seed, num_resamples)
 
 
 def share_difference_interval(num_gained: int, num_lost: int, num_examples: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from icl_eval.demonstrations.labels import label_of, read_labels
+from icl_eval.demonstrations.labels import kind_of, label_of, read_labels
 from icl_eval.demonstrations.ranking import Demonstration, draw
 from icl_eval.demonstrations.words import WORDS
 from icl_eval.errors import ConfigError
@@ -77,7 +77,7 @@ class RandomTargets:
         targets = _group_targets(task, match_field, self.name)
 
         def draw_target(example: Example) -> str:
-            choices = targets[_kind(example, match_field)]
+            choices = targets[kind_of(example, match_field)]
             return choices[_draw_number(self.seed, self.name, example.id, len(choices))]
 
         return lambda selected: tuple(_replace_target(shown, draw_target(shown.example)) for shown in selected)
@@ -112,7 +112,7 @@ class FlippedLabels:
         }
 
         def flip(example: Example) -> str:
-            cycle = cycles[_kind(example, match_field)]
+            cycle = cycles[kind_of(example, match_field)]
             place = cycle.index(label_of(example))
             correct = set(map(normalize, example.references))
             for label in cycle[place + 1 :] + cycle[:place]:
@@ -237,12 +237,8 @@ def _group_targets(task: Task, match_field: str | None, control: str) -> Mapping
 def _group_by_kind(task: Task, match_field: str | None) -> Mapping[str | None, Sequence[Example]]:
     kinds: defaultdict[str | None, list[Example]] = defaultdict(list)
     for candidate in task.pool:
-        kinds[_kind(candidate, match_field)].append(candidate)
+        kinds[kind_of(candidate, match_field)].append(candidate)
     return kinds
-
-
-def _kind(example: Example, match_field: str | None) -> str | None:
-    return None if match_field is None else example.inputs[match_field]
 
 
 def _draw_number(seed: int, control: str, place: str, below: int) -> int:

@@ -15,6 +15,11 @@ def label_of(example: Example) -> str:
     return example.references[0]
 
 
+def kind_of(example: Example, match_field: str | None) -> str | None:
+    """Return the value of the input field in which demonstrations must match the question; None without one."""
+    return None if match_field is None else example.inputs[match_field]
+
+
 def read_labels(task: Task, wanted_by: str) -> Sequence[str]:
     """Return the distinct labels of a task's pool, sorted.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from icl_eval.demonstrations.labels import kind_of
 from icl_eval.demonstrations.ranking import Allowed
 from icl_eval.errors import ConfigError
 from icl_eval.tasks.examples import Example, normalize
@@ -41,11 +42,8 @@ def build_guard(task: Task, match_field: str | None) -> Callable[[Example], Allo
     texts = {candidate.id: normalized_text(candidate) for candidate in task.pool}
 
     def guard(question: Example) -> Allowed:
-        own_text = normalized_text(question)
-        own_kind = question.inputs[match_field] if match_field else None
-        return lambda candidate: (
-            texts[candidate.id] != own_text and (match_field is None or candidate.inputs[match_field] == own_kind)
-        )
+        text, kind = normalized_text(question), kind_of(question, match_field)
+        return lambda candidate: texts[candidate.id] != text and kind_of(candidate, match_field) == kind
 
     return guard
 
@@ -70,7 +68,7 @@ def find_duplicates(pool: Iterable[Example], match_field: str | None = None) -> 
 def _group_duplicates(pool: Iterable[Example], match_field: str | None) -> Iterable[list[Example]]:
     groups: dict[tuple[str | None, ...], list[Example]] = {}
     for example in pool:
-        kind = example.inputs[match_field] if match_field else None
+        kind = kind_of(example, match_field)
         groups.setdefault((kind, normalized_text(example), normalize(example.references[0])), []).append(example)
     return groups.values()
 

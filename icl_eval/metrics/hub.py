@@ -9,13 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.formatting import describe_error
-from icl_eval.metrics.scoring import Statistics
-
-_LOCAL_METRICS = "bleu, chrf, exact_match, numeric_flexible, numeric_strict, ter, token_f1"
+from icl_eval.metrics import METRICS
+from icl_eval.metrics.scoring import Statistics, value_alone
 
 
 class HubMetric:
@@ -61,13 +58,7 @@ class HubMetric:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{self.name}: cannot score these strings: {_describe(error)}") from error
         key = self._choose_key(result)
-        return Statistics(
-            value=float(result[key]),
-            rows=np.empty((len(predictions), 0)),
-            score_sums=None,
-            per_example=(None,) * len(predictions),
-            signature=self._signature(key),
-        )
+        return value_alone(float(result[key]), len(predictions), self._signature(key))
 
     def _fit_references(self, references: Sequence[Sequence[str]]) -> list[list[str]] | list[str]:
         import datasets
@@ -118,7 +109,8 @@ def _load(name: str) -> Any:
             # without module_type, evaluate would request three module types, with three timeouts when offline
             return evaluate.load(name, module_type="metric", keep_in_memory=True, cache_dir=folder)
     except Exception as error:  # an external script can raise anything
-        hint = "" if name.endswith(".py") else f"; metrics that need no network: {_LOCAL_METRICS}"
+        local = ", ".join(sorted(METRICS.classes.keys() - {"hub"}))
+        hint = "" if name.endswith(".py") else f"; metrics that need no network: {local}"
         raise ConfigError(f"name={name}: cannot be loaded: {_describe(error)}{hint}") from error
 
 

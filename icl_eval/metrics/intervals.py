@@ -59,11 +59,13 @@ def spread(values: FloatArray) -> float:
     return 0.0 if np.ptp(values) <= ROUNDING * np.abs(values).max() else float(values.std(ddof=1))
 
 
-def student_quantile(degrees: int) -> float:
-    """Return the 97.5th percentile of Student's t distribution."""
+def student_interval(values: FloatArray) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of two or more values, by Student's t distribution."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(degrees, 0.975))
+    count, mean = len(values), float(values.mean())
+    reach = float(stdtrit(count - 1, 0.975)) * spread(values) / count**0.5
+    return mean - reach, mean + reach
 
 
 def share_interval(share: float, num_examples: int) -> tuple[float, float]:

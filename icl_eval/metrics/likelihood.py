@@ -38,8 +38,7 @@ def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics
             continue
         norm = norm or f"content_free:{likelihoods[0].content_free!r}"
         hits = [float(_rank(record, value) == 1) for record in records]
-        signature = format_signature(f"choice_accuracy{suffix}", norm=norm, ties="wrong")
-        yield f"choice_accuracy{suffix}", True, mean_statistics(hits, signature, is_share=True)
+        yield _mean(f"choice_accuracy{suffix}", True, hits, norm=norm, ties="wrong")
 
 
 def _calibrated(choice: AnswerLikelihood) -> float:

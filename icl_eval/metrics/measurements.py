@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Measurement:
         """The score of the whole corpus."""
         return self.statistics.value
 
-    @property
+    @cached_property
     def values(self) -> FloatArray | None:
         """One value per question, `[num_examples]`, whose mean is the score; None if the metric has no such values.
 

@@ -119,7 +119,8 @@ _GROUP = r"\{(?:[^{}]++|\{(?:[^{}]++|\{[^{}]*+\})*+\})*+\}"  # braces, with two 
 _ARGUMENT = rf" ?(?:{_GROUP}|\d)"
 _FRAC = r"\\(?:[dtcsx]?frac|nicefrac)"
 _LETTER = r"[A-Za-zÀ-ÖØ-öø-ɏͰ-ϿЀ-ӿ]"  # of scripts that have spaces between words
-_CODE = r"(?:[Rr]s\.?|USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|KRW|(?:US|CA|AU|NZ|HK|NT|[ACRS])(?=\$))"
+_ISO = "USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|KRW"
+_CODE = rf"(?:[Rr]s\.?|{_ISO}|(?:US|CA|AU|NZ|HK|NT|[ACRS])(?=\$))"
 _CURRENCY = r"[$¢-¥֏؋৲৳৻૱௹฿៛₠-⃀﷼]"
 
 _TOKENS = [
@@ -136,7 +137,7 @@ _TOKENS = [
     ("h", r"####+"),
     ("a", r"(?i:answer is):?"),
     ("b", r"\\(?:boxed|fbox)"),
-    ("$", rf"(?:{_CODE}(?= ?[-+]?[.\d$])|(?:(?<=\d)|(?<=\d ))(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|KRW)(?!\w)"
+    ("$", rf"(?:{_CODE}(?= ?[-+]?[.\d$])|(?:(?<=\d)|(?<=\d ))(?:{_ISO})(?!\w)"
           rf"|{_CURRENCY})++"),
     ("%", r"[%‰]|[°º˚](?:[CF](?!\w))?"),
     ("z", rf"{_LETTER}++(?:_\{{[^{{}}]*+\}}|[\d_]\w*+(?:[.,]\d++)*+)"),

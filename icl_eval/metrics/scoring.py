@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
+
 from icl_eval.errors import DataError
 from icl_eval.metrics.intervals import FloatArray, Interval, bootstrap, share_interval
 
@@ -33,6 +35,11 @@ class Statistics:
     """Whether `value` is the mean of `per_example`."""
     is_share: bool = False
     """Whether `value` is a proportion of correct answers, so that each example has the value 0 or 1."""
+
+
+def value_alone(value: float, num_examples: int, signature: str) -> Statistics:
+    """Return the statistics of a corpus of which only the score is known, so that it has no interval."""
+    return Statistics(value, np.empty((num_examples, 0)), None, (None,) * num_examples, signature)
 
 
 class Metric(Protocol):
