@@ -13,7 +13,6 @@ from icl_eval.config.plans import build_plan, find_task
 from icl_eval.config.schema import RunConfig, TemplateConfig, typed_config
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, FewShot, InstructionOnly
 from icl_eval.errors import ConfigError
-from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import Evaluation, TaskPlan
 from icl_eval.models.loading import ModelSource
 from icl_eval.prompts.building import PLACEMENTS
@@ -67,7 +66,6 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
         batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
         prefix_cache_mb=config.prefix_cache_mb,
         overflow=typing.cast("typing.Any", config.overflow),
-        likelihood=build(config.likelihood, "likelihood", LIKELIHOODS) if config.likelihood else None,
         identity=identity_of(named, plans, search),
         config=named,
         overrides=composed.overrides,

@@ -12,7 +12,7 @@ from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS
 from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics import METRICS
-from icl_eval.postprocessing import POSTPROCESSORS
+from icl_eval.metrics.postprocessing import POSTPROCESSORS
 from icl_eval.prompts.building import PLACEMENTS
 from icl_eval.runs.choices import flatten_options, map_choices
 from icl_eval.targets import name_target

@@ -1,10 +1,10 @@
 """Build the options that all commands with a model share, and check their ranges."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
-from icl_eval.config.schema import ModelConfig, ModelOptions, RunConfig
+from icl_eval.config.schema import ModelConfig, ModelOptions, RunConfig, TaskConfig
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.errors import ConfigError
 from icl_eval.models.weights import ModelSpec
@@ -46,7 +46,7 @@ def build_search(config: Mapping[str, Any]) -> Search:
 
 def check_ranges(config: RunConfig) -> None:
     """Check the ranges of an evaluation's options; raises ConfigError."""
-    check_model_options(config, min_new_tokens=min_new_tokens_of(config))
+    check_model_options(config, min_new_tokens=min_new_tokens_of(config, config.task.values()))
     for key, maximum in _MAXIMA.items():
         require_at_most(key, getattr(config, key), maximum)
     if not config.task:
@@ -96,6 +96,6 @@ def check_model_options(config: ModelOptions, min_new_tokens: int = 1) -> None:
     require_at_most("max_new_tokens", config.max_new_tokens, MAX_NEW_TOKENS)
 
 
-def min_new_tokens_of(config: RunConfig) -> int:
-    """Return the smallest valid `max_new_tokens`: 0 if answers are scored by their likelihood, otherwise 1."""
-    return 0 if config.likelihood else 1
+def min_new_tokens_of(config: RunConfig, tasks: Iterable[TaskConfig]) -> int:
+    """Return the smallest valid `max_new_tokens`: 0 if one of the tasks scores answers by likelihood, otherwise 1."""
+    return 0 if config.likelihood or any(task.likelihood for task in tasks) else 1

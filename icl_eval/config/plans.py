@@ -12,9 +12,10 @@ from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig
 from icl_eval.decoding.searches import check_stop
 from icl_eval.demonstrations import Demonstration, FewShot, Selection, build_shown
 from icl_eval.errors import ConfigError
+from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics.building import build_metrics
-from icl_eval.postprocessing import POSTPROCESSORS, Strip
+from icl_eval.metrics.postprocessing import POSTPROCESSORS, Strip
 from icl_eval.targets import build
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task, load_task
@@ -64,6 +65,9 @@ def build_plan(task: Task, config: TaskConfig, run: RunConfig, few_shot: FewShot
         if run.postprocessing
         else (config.postprocessing, f"{key}.postprocessing")
     )
+    likelihood, likelihood_key = (
+        (run.likelihood, "likelihood") if run.likelihood else (config.likelihood, f"{key}.likelihood")
+    )
     stop = config.stop if run.decoding.get("stop") is None else run.decoding["stop"]
     try:
         check_stop(stop)
@@ -83,6 +87,7 @@ def build_plan(task: Task, config: TaskConfig, run: RunConfig, few_shot: FewShot
         max_new_tokens=max_new_tokens,
         postprocess=build(postprocessing, postprocessing_key, POSTPROCESSORS) if postprocessing else Strip(),
         build_metrics=lambda: build_metrics(metrics, metrics_key),
+        likelihood=build(likelihood, likelihood_key, LIKELIHOODS) if likelihood else None,
     )
 
 
@@ -101,7 +106,7 @@ def _memoize(select: Selection) -> Selection:
 def _find_max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
     """Return the limit on a completion's tokens; 0 if answers are only scored by their likelihood."""
     max_new_tokens = config.max_new_tokens if run.max_new_tokens is None else run.max_new_tokens
-    require_at_least(f"{key}.max_new_tokens", max_new_tokens, min_new_tokens_of(run))
+    require_at_least(f"{key}.max_new_tokens", max_new_tokens, min_new_tokens_of(run, [config]))
     require_at_most(f"{key}.max_new_tokens", max_new_tokens, MAX_NEW_TOKENS)
     needs_decoding = {
         "metrics": run.metrics,
@@ -119,7 +124,7 @@ def _find_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> D
     require_at_least(f"{key}.max_rows", config.max_rows, 1)
     require_at_most(f"{key}.max_rows", config.max_rows, _MAX_ROWS)
     path = next((str(folder / config.path) for folder in search_path if (folder / config.path).exists()), None)
-    return DataSource(path or config.path, config.name, config.split, config.max_rows)
+    return DataSource(path or config.path, config.name, config.split, config.revision, config.max_rows)
 
 
 def _apply_limit(examples: tuple[Example, ...], limit: int | float | None) -> tuple[Example, ...]:

@@ -27,6 +27,7 @@ class DataConfig:
     path: str = MISSING
     name: str | None = None
     split: str | None = None
+    revision: str | None = None
     max_rows: int = 1_000_000
 
 
@@ -44,6 +45,7 @@ class TaskConfig:
     max_new_tokens: int = 32
     postprocessing: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    likelihood: dict[str, Any] | None = None
 
 
 @dataclass

@@ -13,9 +13,9 @@ from icl_eval.demonstrations import FewShot, Selection
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.answers import AnswerBuilder, CandidateAnswers, LikelihoodMode
 from icl_eval.metrics import Metric
+from icl_eval.metrics.postprocessing import Postprocessor
 from icl_eval.models.cards import ModelCard
 from icl_eval.models.loading import ModelSource, find_card
-from icl_eval.postprocessing import Postprocessor
 from icl_eval.prompts.building import (
     DecoderPlacement,
     EncodedPrompt,
@@ -47,6 +47,8 @@ class TaskPlan:
     postprocess: Postprocessor
     build_metrics: Callable[[], Sequence[Metric]]
     """Builds the metrics when they are needed, because importing `evaluate` takes seconds."""
+    likelihood: LikelihoodMode | None = None
+    """Which answers are scored by their likelihood; None to score no answers."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,6 @@ class Evaluation:
     """The number of prompts in a batch; None for as many as fit in memory."""
     prefix_cache_mb: int
     overflow: Overflow
-    likelihood: LikelihoodMode | None
-    """Which answers are scored by their likelihood; None to score no answers."""
     identity: Mapping[str, Any]
     """The options that determine the records, by name."""
     config: Mapping[str, Any]
@@ -132,9 +132,9 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
             overflow=evaluation.overflow,
         )
         prompts = tuple(builder.build_all(plan.examples))
-        if evaluation.likelihood is None:
+        if plan.likelihood is None:
             return PreparedTask(plan, prompts, builder)
-        answers = AnswerBuilder(evaluation.likelihood, builder, card.tokenizer)
+        answers = AnswerBuilder(plan.likelihood, builder, card.tokenizer)
         return PreparedTask(plan, prompts, builder, tuple(map(answers.build, plan.examples, prompts)))
 
     tasks = tuple(map(prepare_task, evaluation.plans))

@@ -5,30 +5,31 @@ imported on first use, either by a configuration or by their names here.
 
 Every metric:
 
-    scoring        the interface of metrics, and the path to a `Score`
-    intervals      standard errors and 95 % intervals
-    measurements   metrics applied to the records of a task
-    building       metrics from their configuration
-    local          the base of the metrics of this package
-    hub            metrics of the hub and of scripts
+    scoring         the interface of metrics, and the path to a `Score`
+    intervals       standard errors and 95 % intervals
+    measurements    metrics applied to the records of a task
+    building        metrics from their configuration
+    postprocessing  from a completion to the prediction that is scored
+    local           the base of the metrics of this package
+    hub             metrics of the hub and of scripts
 
 Means of one value per question:
 
-    means          what they share
-    exact_match    a prediction that equals a reference
-    token_f1       words shared with a reference
-    numeric_match  a number that equals that of a reference
-    quantities     what counts as a number
-    likelihood     scores of log-likelihoods
-    strings        normalization before comparison
+    means           what they share
+    exact_match     a prediction that equals a reference
+    token_f1        words shared with a reference
+    numeric_match   a number that equals that of a reference
+    quantities      what counts as a number
+    likelihood      scores of log-likelihoods
+    strings         normalization before comparison
 
 Scores of a whole corpus, by sacrebleu:
 
-    translation    what they share
-    bleu           BLEU
-    chrf           chrF and chrF++
-    ter            TER
-    spacing        scripts without spaces between words
+    translation     what they share
+    bleu            BLEU
+    chrf            chrF and chrF++
+    ter             TER
+    spacing         scripts without spaces between words
 """
 
 from importlib import import_module

@@ -9,9 +9,9 @@ from itertools import filterfalse
 from icl_eval.errors import ConfigError
 from icl_eval.metrics.local import LocalMetric
 from icl_eval.metrics.means import format_signature, mean_statistics
+from icl_eval.metrics.postprocessing import BoundedRegex
 from icl_eval.metrics.scoring import Statistics
 from icl_eval.metrics.strings import compose, drop_invisible
-from icl_eval.postprocessing import BoundedRegex
 
 _WITHOUT_DIGITS = str.maketrans("", "", string.digits)
 

@@ -4,13 +4,16 @@ A configuration names a class (`_target_: icl_eval.demonstrations.RandomOrder`).
 writes it (`{"name": "random", "seed": 0}`), so that a folder stays readable when a class moves in the code.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 GROUPS = ("decoding", "placement", "demonstrations", "order", "control", "likelihood")
-"""Keys with one choice each. So has `postprocessing`, and `metrics` has several, both in a run and in each task."""
+"""Keys of a run with one choice each."""
 
-_NAME_KEYS = {f"{group}.name" for group in (*GROUPS, "postprocessing", "template")}
+TASK_GROUPS = ("postprocessing", "likelihood")
+"""Keys of each task with one choice, which the run may override. `metrics` has several choices in both."""
+
+_NAME_KEYS = {f"{group}.name" for group in (*GROUPS, *TASK_GROUPS, "template")}
 
 Change = Callable[[str, str, Any], Any]
 """Converts a choice, given its group (`metrics`), its key (`task.qa.metrics.bleu`) and its current form."""
@@ -18,22 +21,19 @@ Change = Callable[[str, str, Any], Any]
 
 def map_choices(config: Mapping[str, Any], change: Change) -> dict[str, Any]:
     """Return a configuration with every choice converted."""
-    changed = {**config, **_map_scoring(config, "", change)}
-    changed |= {group: change(group, group, config[group]) for group in GROUPS if config.get(group)}
+    changed = {**config, **_map_groups(config, (*GROUPS, "postprocessing"), "", change)}
     if isinstance(config.get("task"), Mapping):
         changed["task"] = {
-            name: {**task, **_map_scoring(task, f"task.{name}.", change)}
+            name: {**task, **_map_groups(task, TASK_GROUPS, f"task.{name}.", change)}
             for name, task in config["task"].items()
             if isinstance(task, Mapping)
         }
     return changed
 
 
-def _map_scoring(config: Mapping[str, Any], prefix: str, change: Change) -> dict[str, Any]:
-    """Return the converted choices that runs and tasks have in common."""
-    changed: dict[str, Any] = {}
-    if config.get("postprocessing"):
-        changed["postprocessing"] = change("postprocessing", f"{prefix}postprocessing", config["postprocessing"])
+def _map_groups(config: Mapping[str, Any], groups: Sequence[str], prefix: str, change: Change) -> dict[str, Any]:
+    """Return the converted choices of a run or a task."""
+    changed = {group: change(group, prefix + group, config[group]) for group in groups if config.get(group)}
     if isinstance(config.get("metrics"), Mapping):
         changed["metrics"] = {
             name: change("metrics", f"{prefix}metrics.{name}", metric) for name, metric in config["metrics"].items()

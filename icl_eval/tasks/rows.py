@@ -22,6 +22,8 @@ class DataSource:
     """The configuration of a data set that has several (`main` for `gsm8k`); None for files."""
     split: str | None = None
     """The split of a data set (`train`, `test`, `validation[:100]`); None for files."""
+    revision: str | None = None
+    """The version of a data set of the hub: a commit, a tag or a branch; None for the newest."""
     max_rows: int = 1_000_000
     """Maximum number of rows; reading stops with an error as soon as there are more."""
 
@@ -46,8 +48,10 @@ def read_rows(source: DataSource) -> list[Row]:
     Raises:
         DataError: If something cannot be read or there are no rows; the message names file and line.
     """
-    if source.is_file and (source.name or source.split):
-        raise DataError(f"{source.path}: 'name' and 'split' are only for data sets, not for files; leave them out")
+    if source.is_file and (source.name or source.split or source.revision):
+        raise DataError(
+            f"{source.path}: 'name', 'split' and 'revision' are only for data sets, not for files; leave them out"
+        )
     read = READERS[Path(source.path).suffix](source.path, source.max_rows) if source.is_file else _read_dataset(source)
     rows: list[Row] = []
     for where, values in read:
@@ -96,7 +100,8 @@ def _load_dataset(source: DataSource) -> Any:
     if hub_error is not None:
         datasets.config.HF_HUB_OFFLINE = True  # use only the cache; otherwise the library retries for half a minute
     try:
-        return datasets.load_dataset(source.path, name=source.name, split=source.split)
+        revision = None if is_folder else source.revision  # a folder has only the version that it contains
+        return datasets.load_dataset(source.path, name=source.name, split=source.split, revision=revision)
     except Exception as error:  # the library can raise anything; the innermost cause is the informative one
         cause: BaseException = error
         while cause.__cause__ is not None:

@@ -233,8 +233,8 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["~order._target_"], f"order: has no _target_; it must be {ORDERS.description}"),
         (
             ["postprocessing=strip", "postprocessing._target_=icl_eval.metrics.hub.HubMetric"],
-            "postprocessing._target_=icl_eval.metrics.hub.HubMetric: must be a class of icl_eval.postprocessing: "
-            "Extract, FirstLine, Strip",
+            "postprocessing._target_=icl_eval.metrics.hub.HubMetric: must be a class of "
+            "icl_eval.metrics.postprocessing: Extract, FirstLine, Strip",
         ),
         (
             [
@@ -243,7 +243,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
                 "+postprocessing.package_name=antigravity",
             ],
             "postprocessing._target_=icl_eval.reporting.pages.rendering.PackageLoader: must be a class of "
-            "icl_eval.postprocessing: Extract, FirstLine, Strip",
+            "icl_eval.metrics.postprocessing: Extract, FirstLine, Strip",
         ),
         (
             ["+task.qa.metrics.loose={_target_: icl_eval.demonstrations.RandomOrder, seed: 0}"],

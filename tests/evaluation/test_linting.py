@@ -8,7 +8,7 @@ from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import Demonstration
 from icl_eval.evaluation.linting import lint_task
 from icl_eval.evaluation.preparation import PreparedTask, TaskPlan
-from icl_eval.postprocessing import Strip
+from icl_eval.metrics.postprocessing import Strip
 from icl_eval.prompts.building import Prompt
 from icl_eval.prompts.templates import ChatTemplate, Template, TextTemplate
 from icl_eval.prompts.tokenization import encode_prompt

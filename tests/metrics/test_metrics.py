@@ -634,8 +634,8 @@ def test_a_bad_option_is_one_sentence(build, message):
         (5, "^metrics.own=5: must be a mapping whose _target_ is a class of icl_eval.metrics: "),
         ([1], "^metrics.own=.*: must be a mapping whose _target_ is a class of icl_eval.metrics: "),
         (
-            {"_target_": "icl_eval.postprocessing.Strip"},
-            "^metrics.own._target_=icl_eval.postprocessing.Strip: must be a class",
+            {"_target_": "icl_eval.metrics.postprocessing.Strip"},
+            "^metrics.own._target_=icl_eval.metrics.postprocessing.Strip: must be a class",
         ),
         (
             {"_target_": "icl_eval.metrics.bleu.BLEU", "tokenize": "a\nb"},

@@ -112,7 +112,7 @@ def test_a_missing_file_and_a_data_set_without_split_are_named(tmp_path):
         read_rows(DataSource(str(tmp_path / "none.jsonl")))
     with pytest.raises(DataError, match="'split' is missing"):
         read_rows(DataSource(str(tmp_path)))
-    with pytest.raises(DataError, match="'name' and 'split' are only for data sets, not for files"):
+    with pytest.raises(DataError, match="'name', 'split' and 'revision' are only for data sets, not for files"):
         read_rows(DataSource("x.csv", split="train"))
 
 

@@ -14,8 +14,8 @@ from icl_eval.decoding.searches import Greedy, Sample, Search
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import Evaluation, TaskPlan, prepare
 from icl_eval.formatting import count_noun
+from icl_eval.metrics.postprocessing import Postprocessor
 from icl_eval.models.loading import LanguageModel, load_model
-from icl_eval.postprocessing import Postprocessor
 from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
 from icl_eval.prompts.tokenization import Continuations, encode_continuations
 from icl_eval.tasks.examples import Example

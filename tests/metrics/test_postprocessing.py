@@ -3,7 +3,7 @@ import pytest
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.errors import ConfigError
-from icl_eval.postprocessing import BoundedRegex, Extract, FirstLine, Strip
+from icl_eval.metrics.postprocessing import BoundedRegex, Extract, FirstLine, Strip
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_shipped_postprocessing_is_applied_by_the_plan(options, prediction, comp
 
 
 def test_a_regular_expression_that_takes_exponential_time_is_stopped(monkeypatch):
-    monkeypatch.setattr("icl_eval.postprocessing._MAX_SECONDS", 0.05)
+    monkeypatch.setattr("icl_eval.metrics.postprocessing._MAX_SECONDS", 0.05)
     sentence = r"the regular expression '\(a\|aa\)\+\$' takes more than 0.05 s on a text of 41 characters"
     with pytest.raises(ConfigError, match=sentence):
         Extract(pattern="(a|aa)+$")("a" * 40 + "b")

@@ -1,0 +1,7 @@
+"""Other harnesses: this package as a model of theirs, their tasks as tasks of ours, and their result files.
+
+What belongs to one library stands in one place here, and is imported only when it is asked for: none of them is needed
+to run anything else.
+
+    lm_eval  lm-evaluation-harness
+"""
