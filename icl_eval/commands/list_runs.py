@@ -76,7 +76,8 @@ def _finished_rows(run: Run) -> list[list[str]]:
     for task, result in run.report.results.items():
         metric, first = next(iter(result.metrics.items()))
         arrow = "" if first.higher_is_better else " ↓"
-        options = [str(info.num_fewshot), str(info.seed), info.placement, info.template]
+        shots = result.num_fewshot if info.num_fewshot is None else info.num_fewshot
+        options = [str(shots), str(info.seed), info.placement, info.template]
         rows.append([info.model, task, *options, metric, format_score(first.score) + arrow, f"finished, n={result.n}"])
     return rows
 
@@ -86,7 +87,9 @@ def _unfinished_row(folder: Path) -> list[str]:
     path = folder / ".hydra" / "config.yaml"
     config = yaml.safe_load(path.read_bytes()) if path.exists() else {}
     known = flatten(config)
-    model, shots, seed = (str(known.get(key, "")) for key in ("model.source", "num_fewshot", "seed"))
+    model, shots, seed = (
+        "" if known.get(key) is None else str(known[key]) for key in ("model.source", "num_fewshot", "seed")
+    )
     tasks = ", ".join(config.get("task") or {})
     return [Path(model).name, tasks, shots, seed, "", "", "", "", _state(folder)]
 

@@ -18,10 +18,9 @@ def print_preview(evaluation: Evaluation) -> None:
         UserError: When the evaluation cannot be run.
     """
     console = open_console()
-    selector = evaluation.few_shot.selector
-    if selector.encoder is not None:
-        sentence = f"demonstrations={selector.name}: loads weights to embed the questions and the pool"
-        console.print(sentence)
+    if evaluation.encoder is not None:
+        selector = evaluation.plans[0].few_shot.selector
+        console.print(f"demonstrations={selector.name}: loads weights to embed the questions and the pool")
     prepared = prepare(evaluation)
     if conventions := prepared.conventions.summary():
         console.print(f"conventions: {conventions}", soft_wrap=True)

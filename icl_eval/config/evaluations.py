@@ -7,16 +7,16 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from icl_eval.config.composing import ComposedConfig
+from icl_eval.config.given import is_given
 from icl_eval.config.identities import identity_of, name_choices
 from icl_eval.config.options import build_model_spec, build_requested_conventions, build_search, check_ranges
-from icl_eval.config.plans import build_plan, find_task
-from icl_eval.config.schema import RunConfig, TemplateConfig, typed_config
+from icl_eval.config.plans import NUM_FEWSHOT, SharedOptions, build_plan, build_template, find_task
+from icl_eval.config.schema import RunConfig, typed_config
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, FewShot, InstructionOnly
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import Evaluation, TaskPlan
 from icl_eval.models.loading import ModelSource
 from icl_eval.prompts.building import PLACEMENTS
-from icl_eval.prompts.templates import TextTemplate
 from icl_eval.targets import build
 
 
@@ -43,30 +43,33 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
         raise ConfigError(
             f"batch_size={config.batch_size}: must be auto or 1: decoding={search.name} runs one prompt at a time"
         )
-    plans = tuple(
-        build_plan(find_task(name, task, composed), task, config, few_shot) for name, task in config.task.items()
+    shared = SharedOptions(
+        config,
+        few_shot,
+        build_template(config.template, named["template"]["name"]),
+        is_template_given=is_given(composed, "template"),
     )
-    template = _build_template(config.template, named["template"]["name"])
+    plans = tuple(build_plan(find_task(name, task, composed), task, shared) for name, task in config.task.items())
     if isinstance(few_shot.control, InstructionOnly):
         for plan in plans:
-            _require_instruction(plan, template)
+            _require_instruction(plan)
+    numbers = {plan.few_shot.num_fewshot for plan in plans}
+    named["num_fewshot"] = numbers.pop() if len(numbers) == 1 else None
     return Evaluation(
         plans=plans,
         model=model or build_model_spec(config.model),
         dtype=model.dtype if model else config.dtype,
         device=model.device if model else config.device,
         conventions=build_requested_conventions(config),
-        template=template,
         chat=config.template.chat,
         day=_read_day(config.template.date),
         placement=build(config.placement, "placement", PLACEMENTS) if config.placement else None,
-        few_shot=few_shot,
         search=search,
         seed=config.seed,
         batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
         prefix_cache_mb=config.prefix_cache_mb,
         overflow=typing.cast("typing.Any", config.overflow),
-        identity=identity_of(named, plans, search),
+        identity=identity_of(named, plans, search, shared.is_template_given),
         config=named,
         overrides=composed.overrides,
     )
@@ -74,25 +77,24 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
 
 def _build_few_shot(config: RunConfig, model: ModelSource) -> FewShot:
     known = {"model": model, "device": config.device}
-    few_shot = FewShot(
+    return FewShot(
         selector=build(config.demonstrations, "demonstrations", SELECTORS, known),
         control=build(config.control, "control", CONTROLS),
         order=build(config.order, "order", ORDERS),
-        num_fewshot=config.num_fewshot,
+        num_fewshot=NUM_FEWSHOT if config.num_fewshot is None else config.num_fewshot,
         leave_out=config.leave_out,
     )
-    few_shot.require_sense()
-    return few_shot
 
 
-def _require_instruction(plan: TaskPlan, template: TextTemplate) -> None:
+def _require_instruction(plan: TaskPlan) -> None:
     """Reject `instruction_only` if the prompts would not even contain an instruction."""
     example = plan.examples[0]
-    blocks = template.render(plan.task, (), example)
+    blocks = plan.template.render(plan.task, (), example)
     instruction = example.inputs.get("instruction", plan.task.instruction)
     if not blocks.instruction and not (instruction and instruction in blocks.question):
         raise ConfigError(
-            f"control=instruction_only: template '{template.name}' shows no instruction for task '{plan.task.name}'"
+            f"control=instruction_only: template '{plan.template.name}' shows no instruction for task "
+            f"'{plan.task.name}'"
         )
 
 
@@ -101,16 +103,3 @@ def _read_day(text: str | None) -> datetime.date | None:
         return None if text is None else datetime.date.fromisoformat(text)
     except ValueError:
         raise ConfigError(f"template.date={text}: must be a date such as 2025-01-31") from None
-
-
-def _build_template(config: TemplateConfig, name: str) -> TextTemplate:
-    return TextTemplate(
-        instruction=config.instruction,
-        question=config.question,
-        answer=config.answer,
-        demonstration=config.demonstration,
-        separator=config.separator,
-        question_first=config.question_first,
-        name=name,
-        variant=config.variant,
-    )

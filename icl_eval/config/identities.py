@@ -44,7 +44,9 @@ def name_choices(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[
     return {**named, "template": {"name": str(choices.get("template")), **config["template"]}}
 
 
-def identity_of(config: Mapping[str, Any], plans: Sequence[TaskPlan], search: Search) -> dict[str, Any]:
+def identity_of(
+    config: Mapping[str, Any], plans: Sequence[TaskPlan], search: Search, is_template_given: bool
+) -> dict[str, Any]:
     """Return the options that determine a run's records, as a flat mapping.
 
     Options that only affect speed or scoring are left out. So are the locations of data and weights, which are
@@ -54,6 +56,7 @@ def identity_of(config: Mapping[str, Any], plans: Sequence[TaskPlan], search: Se
         config: The configuration, with the names of its choices.
         plans: The tasks.
         search: The search that produces the completions.
+        is_template_given: Whether the template of the run replaces a task's own.
     """
     options = deepcopy(dict(config))
     conventions = {key: options["model"][key] for key in ("source_language", "target_language", "chat_template")}
@@ -66,5 +69,7 @@ def identity_of(config: Mapping[str, Any], plans: Sequence[TaskPlan], search: Se
         task = options["task"][plan.task.name]
         for key in ("pool", "test", "metrics", "postprocessing"):
             del task[key]
+        if is_template_given:
+            task["template"] = None
         task["data"] = plan.task.content_hash
     return flatten_options(options)

@@ -3,12 +3,12 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icl_eval.config.composing import IN_MEMORY_CONFIG, ComposedConfig
 from icl_eval.config.options import MAX_NEW_TOKENS, min_new_tokens_of, require_at_least, require_at_most
-from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig
+from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig, TemplateConfig
 from icl_eval.decoding.searches import check_stop
 from icl_eval.demonstrations import Demonstration, FewShot, Selection, build_shown
 from icl_eval.errors import ConfigError
@@ -16,11 +16,14 @@ from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics.building import build_metrics
 from icl_eval.metrics.postprocessing import POSTPROCESSORS, Strip
+from icl_eval.prompts.templates import TextTemplate
 from icl_eval.targets import build
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task, load_task
 from icl_eval.tasks.rows import DataSource
 
+NUM_FEWSHOT = 4
+"""The number of demonstrations if neither the run nor the task says one."""
 _MAX_ROWS = 1_000_000_000
 _MAX_NAME_BYTES = 200
 """Limit on a task's name. File names may have 255 bytes, and the name becomes part of `samples_NAME.jsonl`."""
@@ -51,9 +54,21 @@ def find_task(name: str, config: TaskConfig, composed: ComposedConfig) -> Task:
     )
 
 
-def build_plan(task: Task, config: TaskConfig, run: RunConfig, few_shot: FewShot) -> TaskPlan:
+@dataclass(frozen=True)
+class SharedOptions:
+    """The options of a run that hold for each of its tasks, unless the task brings its own."""
+
+    run: RunConfig
+    few_shot: FewShot
+    template: TextTemplate
+    is_template_given: bool
+    """Whether the user chose the template; otherwise a task's own precedes it."""
+
+
+def build_plan(task: Task, config: TaskConfig, shared: SharedOptions) -> TaskPlan:
     """Build the plan by which a task is prompted and scored; raises ConfigError."""
-    key = f"task.{task.name}"
+    key, run = f"task.{task.name}", shared.run
+    few_shot = _choose_few_shot(key, config, shared)
     max_new_tokens = _find_max_new_tokens(key, config, run)
     metrics, metrics_key = (run.metrics, "metrics") if run.metrics else (config.metrics, f"{key}.metrics")
     if not max_new_tokens:
@@ -81,6 +96,8 @@ def build_plan(task: Task, config: TaskConfig, run: RunConfig, few_shot: FewShot
     return TaskPlan(
         task=task,
         examples=examples,
+        template=_choose_template(task, config, shared),
+        few_shot=few_shot,
         match_field=config.match_field,
         select=select,
         stop=tuple(stop),
@@ -88,6 +105,40 @@ def build_plan(task: Task, config: TaskConfig, run: RunConfig, few_shot: FewShot
         postprocess=build(postprocessing, postprocessing_key, POSTPROCESSORS) if postprocessing else Strip(),
         build_metrics=lambda: build_metrics(metrics, metrics_key),
         likelihood=build(likelihood, likelihood_key, LIKELIHOODS) if likelihood else None,
+    )
+
+
+def _choose_few_shot(key: str, config: TaskConfig, shared: SharedOptions) -> FewShot:
+    few_shot, own = shared.few_shot, config.num_fewshot
+    if own is not None and shared.run.num_fewshot is None:
+        require_at_least(f"{key}.num_fewshot", own, 0)
+        few_shot = replace(few_shot, num_fewshot=own)
+    few_shot.require_sense()
+    return few_shot
+
+
+def _choose_template(task: Task, config: TaskConfig, shared: SharedOptions) -> TextTemplate:
+    if config.template is None or shared.is_template_given:
+        return shared.template
+    for key in ("chat", "date"):
+        if getattr(config.template, key):
+            raise ConfigError(
+                f"task.{task.name}.template.{key}: can only be set for all tasks of a run (template.{key})"
+            )
+    return build_template(config.template, f"{task.name}'s own")
+
+
+def build_template(config: TemplateConfig, name: str) -> TextTemplate:
+    """Build a template from its configuration; raises ConfigError."""
+    return TextTemplate(
+        instruction=config.instruction,
+        question=config.question,
+        answer=config.answer,
+        demonstration=config.demonstration,
+        separator=config.separator,
+        question_first=config.question_first,
+        name=name,
+        variant=config.variant,
     )
 
 

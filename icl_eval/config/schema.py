@@ -32,6 +32,21 @@ class DataConfig:
 
 
 @dataclass
+class TemplateConfig:
+    """The wording of prompts; see `icl_eval.prompts.templates.TextTemplate`."""
+
+    instruction: str = ""
+    question: str = MISSING
+    answer: str = MISSING
+    demonstration: str | None = None
+    separator: str = "\n\n"
+    question_first: bool = False
+    variant: int | None = None
+    chat: bool = False
+    date: str | None = None
+
+
+@dataclass
 class TaskConfig:
     """One task; see conf/task/qa.yaml for a commented example."""
 
@@ -43,6 +58,8 @@ class TaskConfig:
     match_field: str | None = None
     stop: list[str] = field(default_factory=lambda: ["\n"])
     max_new_tokens: int = 32
+    num_fewshot: int | None = None
+    template: TemplateConfig | None = None
     postprocessing: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     likelihood: dict[str, Any] | None = None
@@ -59,21 +76,6 @@ class ModelConfig:
     source_language: str | None = None
     target_language: str | None = None
     chat_template: str | None = None
-
-
-@dataclass
-class TemplateConfig:
-    """The wording of prompts; see `icl_eval.prompts.templates.TextTemplate`."""
-
-    instruction: str = ""
-    question: str = MISSING
-    answer: str = MISSING
-    demonstration: str | None = None
-    separator: str = "\n\n"
-    question_first: bool = False
-    variant: int | None = None
-    chat: bool = False
-    date: str | None = None
 
 
 @dataclass
@@ -102,7 +104,7 @@ class RunConfig(ModelOptions):
     postprocessing: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     likelihood: dict[str, Any] | None = None
-    num_fewshot: int = 4
+    num_fewshot: int | None = None
     limit: int | float | None = None
     seed: int = 0
     batch_size: int | str = "auto"

@@ -115,7 +115,7 @@ def _warn_once(sentence: str) -> None:
 
 def _identify_content(evaluation: Evaluation, prepared: PreparedEvaluation) -> dict[str, str]:
     """Return the identities of the model's and the retrieval encoder's weights, and the date that prompts show."""
-    encoder = evaluation.few_shot.selector.encoder
+    encoder = evaluation.encoder
     identities = {"weights": prepared.card.identity}
     if prepared.conventions.day is not None:
         identities["template.date"] = prepared.conventions.day
@@ -285,7 +285,7 @@ def _make_record(
         encoder=prompt.encoder,
         decoder=prompt.decoder,
         demonstration_ids=prompt.demonstration_ids,
-        shots_requested=evaluation.few_shot.num_shown,
+        shots_requested=plan.few_shot.num_shown,
         shots_effective=len(prompt.demonstration_ids),
         completion=completion.text,
         prediction=plan.postprocess(completion.text),

@@ -10,6 +10,7 @@ from typing import Any
 
 from icl_eval.decoding.searches import Search
 from icl_eval.demonstrations import FewShot, Selection
+from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.answers import AnswerBuilder, CandidateAnswers, LikelihoodMode
 from icl_eval.metrics import Metric
@@ -40,7 +41,10 @@ class TaskPlan:
     """The examples to evaluate, after any limit."""
     match_field: str | None
     """If set, a prompt only shows demonstrations with the question's own value of this input field."""
+    template: TextTemplate
+    few_shot: FewShot
     select: Selection
+    """The demonstrations that `few_shot` shows, by question."""
     stop: tuple[str, ...]
     max_new_tokens: int
     """The limit on a completion's tokens; 0 if nothing is decoded."""
@@ -60,7 +64,6 @@ class Evaluation:
     dtype: str
     device: str
     conventions: RequestedConventions
-    template: TextTemplate
     chat: bool
     """Whether prompts are rendered as the turns of a conversation."""
     day: date | None
@@ -68,7 +71,6 @@ class Evaluation:
     placement: Placement | None
     """The placement of prompts; None for the default of the model's architecture."""
     search: Search
-    few_shot: FewShot
     seed: int
     batch_size: int | None
     """The number of prompts in a batch; None for as many as fit in memory."""
@@ -80,6 +82,11 @@ class Evaluation:
     """The whole configuration, for the report."""
     overrides: tuple[str, ...] = ()
     """The overrides as typed on the command line, for the report."""
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The encoder of the strategy that selects demonstrations; None if the strategy embeds nothing."""
+        return next(filter(None, (plan.few_shot.selector.encoder for plan in self.plans)), None)
 
 
 @dataclass(frozen=True)
@@ -112,19 +119,18 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
     card = find_card(evaluation.model)
     conventions = find_conventions(card, evaluation.conventions)
     placement = _choose_placement(evaluation.placement, card)
-    template: Template = evaluation.template
     chat = _open_chat(evaluation, conventions) if evaluation.chat else None
     if chat is not None:
-        template = ChatTemplate(evaluation.template, chat)
         conventions = replace(conventions, end_of_turn=chat.end_id)
     else:
         _require_no_chat_options(evaluation)
 
     def prepare_task(plan: TaskPlan) -> PreparedTask:
+        template: Template = plan.template if chat is None else ChatTemplate(plan.template, chat)
         builder = PromptBuilder(
             task=plan.task,
             select=plan.select,
-            order=evaluation.few_shot.order,
+            order=plan.few_shot.order,
             template=template,
             placement=placement,
             encode=conventions.encode,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from icl_eval.decoding.model_rules import list_rules
@@ -33,7 +33,7 @@ def score_task(
     log.finish(scored)
     return TaskResult(
         n=len(records),
-        num_fewshot=evaluation.few_shot.num_shown,
+        num_fewshot=task.plan.few_shot.num_shown,
         metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
         counts=_count(
             scored,
@@ -87,17 +87,19 @@ def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerpri
         task.plan.task.name: {"stop": list(task.plan.stop), "max_new_tokens": task.plan.max_new_tokens}
         for task in prepared.tasks
     }
+    few_shots = [plan.few_shot for plan in evaluation.plans]
+    numbers = {each.num_fewshot for each in few_shots}
     return RunInfo(
         model=prepared.card.name,
         architecture=prepared.card.architecture,
-        template=evaluation.template.name,
+        template=_join_names(plan.template.name for plan in evaluation.plans),
         placement=prepared.placement.name,
         conventions=prepared.conventions.describe(),
-        num_fewshot=evaluation.few_shot.num_fewshot,
-        demonstrations=evaluation.few_shot.selector.name,
-        order=evaluation.few_shot.order.name,
-        control=evaluation.few_shot.control.name,
-        leave_out=evaluation.few_shot.leave_out,
+        num_fewshot=numbers.pop() if len(numbers) == 1 else None,
+        demonstrations=_join_names(each.selector.name for each in few_shots),
+        order=_join_names(each.order.name for each in few_shots),
+        control=_join_names(each.control.name for each in few_shots),
+        leave_out=few_shots[0].leave_out,
         seed=evaluation.seed,
         decoding={
             "search": evaluation.search.name,
@@ -110,6 +112,11 @@ def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerpri
         },
         fingerprint=fingerprint,
     )
+
+
+def _join_names(names: Iterable[str]) -> str:
+    """Return what all tasks have in common, or the names that occur, each once."""
+    return ", ".join(dict.fromkeys(names))
 
 
 def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation) -> Provenance:

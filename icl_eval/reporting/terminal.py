@@ -44,7 +44,7 @@ def print_report(run: Run) -> None:
 
 def _title(run: RunInfo) -> Iterable[str]:
     yield run.model
-    yield count_noun(run.num_fewshot, "demonstration")
+    yield run.shots
     if run.control != "none":
         yield f"control {run.control}"
     yield f"template {run.template}"

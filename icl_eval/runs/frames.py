@@ -45,7 +45,7 @@ def load_runs(*roots: str | Path) -> "pandas.DataFrame":
     rows = []
     for run, run_options in zip(runs, options, strict=True):
         own = {key: run_options.get(key) for key in varying}
-        rows += [{**_describe(run), **scores, **own} for scores in run.score_rows()]
+        rows += [{**_describe(run, scores["task"]), **scores, **own} for scores in run.score_rows()]
     return pandas.DataFrame(rows)
 
 
@@ -89,14 +89,15 @@ def _find(roots: Sequence[str | Path]) -> list[Run]:
     return list(runs.values())
 
 
-def _describe(run: Run) -> dict[str, Any]:
+def _describe(run: Run, task: str) -> dict[str, Any]:
     info = run.report.run
+    own_shots = run.report.results[task].num_fewshot
     return {
         "run": str(run.folder),
         "model": info.model,
         "architecture": info.architecture,
         "template": info.template,
         "placement": info.placement,
-        "num_fewshot": info.num_fewshot,
+        "num_fewshot": own_shots if info.num_fewshot is None else info.num_fewshot,
         "seed": info.seed,
     }

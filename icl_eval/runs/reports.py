@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
-from icl_eval.formatting import find_not_finite
+from icl_eval.formatting import count_noun, find_not_finite
 from icl_eval.runs.behaviour import Behaviour
 from icl_eval.runs.migration import upgrade_config
 from icl_eval.runs.records import describe_mistake
@@ -102,10 +102,12 @@ class RunInfo:
     model: str
     architecture: str
     template: str
+    """The template; the names of all if tasks bring their own."""
     placement: str
     conventions: Mapping[str, str]
     """The model conventions in use: task prefix, languages, and the text that starts each prompt."""
-    num_fewshot: int
+    num_fewshot: int | None
+    """The number of demonstrations that were selected for each question; null if it differs between tasks."""
     demonstrations: str
     """The strategy that selects demonstrations."""
     order: str
@@ -120,6 +122,13 @@ class RunInfo:
     model's generation config (`generation_config`), and by task the stop strings and the limit on new tokens."""
     fingerprint: str
     """A digest of everything that determines the records: options, data and weights."""
+
+    @property
+    def shots(self) -> str:
+        """The number of demonstrations, in words."""
+        if self.num_fewshot is None:
+            return "each task's own number of demonstrations"
+        return count_noun(self.num_fewshot, "demonstration")
 
 
 @dataclass(frozen=True)

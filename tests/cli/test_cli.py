@@ -117,8 +117,8 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMAN
         (["overflow=cut"], "overflow=cut: must be one of stop, drop"),
         (["model.source=/nowhere/tiny"], "model.source=/nowhere/tiny does not exist (working directory: {cwd})"),
         # values
-        (["num_fewshot=many"], "num_fewshot=many: must be a whole number"),
-        (["num_fewshot=1.5"], "num_fewshot=1.5: must be a whole number"),
+        (["num_fewshot=many"], "num_fewshot=many: must be a whole number or null"),
+        (["num_fewshot=1.5"], "num_fewshot=1.5: must be a whole number or null"),
         (["seed=a b"], "seed=a b: must be a whole number"),
         (["task.qa.stop=x"], "task.qa.stop=x: must be a list"),
         (["seed=null"], "seed=null: must be a whole number"),

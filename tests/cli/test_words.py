@@ -46,7 +46,7 @@ KNOWN = (
         ([f"max_new_tokens={10**9}"], f"max_new_tokens={10**9}: must be 1000000 or less"),
         ([f"task.qa.max_new_tokens={10**9}"], f"task.qa.max_new_tokens={10**9}: must be 1000000 or less"),
         ([f"task.qa.pool.max_rows={10**19}"], f"task.qa.pool.max_rows={10**19}: must be 1000000000 or less"),
-        (["num_fewshot=true"], "num_fewshot=true: must be a whole number"),
+        (["num_fewshot=true"], "num_fewshot=true: must be a whole number or null"),
         (["batch_size=true"], "batch_size=true: must be a whole number or a string"),
         (
             ["decoding=generate", "decoding.options.num_beams=1000000"],
@@ -101,7 +101,8 @@ def test_what_can_only_be_a_mistake_is_refused_in_one_line(words, sentence, icl_
 def test_each_string_of_a_sweep_is_what_was_typed(typed, texts, icl_eval_command, gpt2, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "icl_eval.commands.evaluate.evaluate_into", lambda evaluation, *_: seen.append(evaluation.template.separator)
+        "icl_eval.commands.evaluate.evaluate_into",
+        lambda evaluation, *_: seen.append(evaluation.plans[0].template.separator),
     )
     monkeypatch.setattr("icl_eval.reporting.terminal.print_report", lambda run: None)
     icl_eval_command("-m", "task=qa", f"model.source={gpt2}", "num_fewshot=0", f"template.separator={typed}")
@@ -112,7 +113,7 @@ def test_what_the_default_is_can_be_typed_also_in_a_sweep(icl_eval_command, gpt2
     seen = []
 
     def listen(evaluation, folder):
-        seen.append((evaluation.placement, evaluation.likelihood and evaluation.likelihood.name))
+        seen.append((evaluation.placement, evaluation.plans[0].likelihood and evaluation.plans[0].likelihood.name))
 
     monkeypatch.setattr("icl_eval.commands.evaluate.evaluate_into", listen)
     monkeypatch.setattr("icl_eval.reporting.terminal.print_report", lambda run: None)

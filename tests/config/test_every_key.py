@@ -143,6 +143,8 @@ CHANGES = {
     "task.*.match_field": (prompts, [*KINDS], ["task.qa.match_field=kind"]),
     "task.*.stop": (completions, [], ["task.qa.stop=[{letter}]"]),
     "task.*.max_new_tokens": (completions, ["max_new_tokens=null"], ["task.qa.max_new_tokens=3"]),
+    "task.*.num_fewshot": (prompts, ["num_fewshot=null"], ["task.qa.num_fewshot=2"]),
+    "task.*.template": (prompts, [], ["+template@task.qa.template=plain"]),
     "task.*.postprocessing": (
         predictions, [JUDGED], ["+postprocessing@task.qa.postprocessing=first_line"],
     ),

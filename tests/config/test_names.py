@@ -74,7 +74,13 @@ RENAMED = {
     "control": "none",
     "likelihood": "references",
 }
-NEW = {"model.chat_template": None, "template.date": None, "task.math.likelihood": None}
+NEW = {
+    "model.chat_template": None,
+    "template.date": None,
+    "task.math.likelihood": None,
+    "task.math.num_fewshot": None,
+    "task.math.template": None,
+}
 """Keys that an earlier identity does not have; None is as good as not having them."""
 EARLIER_CHOICES = {
     "decoding": {"_target_": "icl_eval.searches.Greedy", "stop": None},

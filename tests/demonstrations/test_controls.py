@@ -205,7 +205,7 @@ def test_a_demonstration_without_target_ends_where_its_answer_would_begin(templa
     [plan] = evaluation.plans
     [demonstration] = plan.select(plan.examples[0])
     assert isinstance(demonstration, Demonstration)
-    assert evaluation.template.render(plan.task, [demonstration.example], QUESTION).demonstrations == (text,)
+    assert plan.template.render(plan.task, [demonstration.example], QUESTION).demonstrations == (text,)
 
 
 def test_a_run_under_a_control_says_so_and_shows_the_changed_targets(icl_eval_command, gpt2, tmp_path):

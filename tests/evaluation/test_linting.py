@@ -5,7 +5,7 @@ from tiny_models import train_bpe, train_unigram
 
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
-from icl_eval.demonstrations import Demonstration
+from icl_eval.demonstrations import AsSelectedOrder, Demonstration, FewShot, FirstDemonstrations, NoControl
 from icl_eval.evaluation.linting import lint_task
 from icl_eval.evaluation.preparation import PreparedTask, TaskPlan
 from icl_eval.metrics.postprocessing import Strip
@@ -24,6 +24,7 @@ def template(question="Q: {{ question }}\nA:", answer=" {{ answer }}", demonstra
 
 
 TEMPLATE = template()
+FEW_SHOT = FewShot(FirstDemonstrations(), NoControl(), AsSelectedOrder(), num_fewshot=1)
 
 
 @dataclass
@@ -57,7 +58,7 @@ def lint(
         for split, rows in (("test", examples), ("pool", pool))
     )
     task = Task("words", "", {}, candidates, tests, "")
-    plan = TaskPlan(task, tests, None, lambda example: (), stop, 8, Strip(), list)
+    plan = TaskPlan(task, tests, None, TEMPLATE, FEW_SHOT, lambda example: (), stop, 8, Strip(), list)
     encoded = tuple(encode_prompt(tokenizer, Prompt("q", encoder, text, shown)) for text in prompts)
     return list(lint_task(PreparedTask(plan, encoded, Builder(wording)), tokenizer))
 

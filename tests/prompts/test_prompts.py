@@ -51,7 +51,7 @@ def every_task():
 
 
 def rendered(evaluation, plan, example):
-    return evaluation.template.render(plan.task, selected(plan, example), example)
+    return plan.template.render(plan.task, selected(plan, example), example)
 
 
 def selected(plan, example):
@@ -113,7 +113,10 @@ def test_the_showcase_experiment_is_the_phi_form(evaluation):
 def test_law_7_prompts_equal_their_golden_texts(template, num_fewshot, evaluation):
     built = evaluation(every_task(), f"template={template}", f"num_fewshot={num_fewshot}", "demonstrations=first")
     if built.chat:
-        built = replace(built, template=ChatTemplate(built.template, turn_lines))
+        built = replace(
+            built,
+            plans=tuple(replace(plan, template=ChatTemplate(plan.template, turn_lines)) for plan in built.plans),
+        )
     golden = json.loads((GOLDEN / "prompts.json").read_text(encoding="utf-8"))[template]
     assert set(golden) == {plan.task.name for plan in built.plans}
     for plan in built.plans:
@@ -154,7 +157,7 @@ def test_the_notebook_forms_take_several_demonstrations(form, encoder, decoder, 
         for number, (question, answer) in enumerate((("1 and 1", "2"), ("2 and 3", "5"), ("4 and 4", "8")))
     ]
     task = Task("sums", "Add", {}, (), (), "")
-    blocks = built.template.render(task, demonstrations, Example("test-0", {"question": "7 and 8"}, ("15",)))
+    blocks = built.plans[0].template.render(task, demonstrations, Example("test-0", {"question": "7 and 8"}, ("15",)))
     assert built.placement.place(blocks) == (encoder, decoder)
 
 
@@ -193,7 +196,7 @@ def test_law_10_no_prompt_ends_in_a_space(template, num_fewshot, evaluation):
 @pytest.mark.parametrize("num_fewshot", [0, 2])
 def test_law_10_no_turn_of_a_chat_ends_in_a_space(num_fewshot, evaluation):
     built = evaluation(every_task(), "template=chat", f"num_fewshot={num_fewshot}")
-    chat = ChatTemplate(built.template, turn_lines)
+    chat = ChatTemplate(built.plans[0].template, turn_lines)
     for plan in built.plans:
         for example in plan.examples:
             for message in chat.render(plan.task, selected(plan, example), example).messages:
@@ -317,7 +320,7 @@ def test_a_chat_prompt_begins_with_one_bos_token_whoever_writes_it(adds_bos, wri
         )
     built = evaluation("task=[qa]", "template=chat", "num_fewshot=1", "demonstrations=first")
     [plan] = built.plans
-    chat = ChatTemplate(built.template, build_chat(tokenizer))
+    chat = ChatTemplate(plan.template, build_chat(tokenizer))
     text = chat.render(plan.task, selected(plan, plan.examples[0]), plan.examples[0]).everything()
     encoded = encode_prompt(tokenizer, Prompt("qa-test-001", None, text))
 

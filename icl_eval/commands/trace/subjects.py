@@ -113,7 +113,7 @@ def question_subject(evaluation: Evaluation, example_id: str | None) -> TraceSub
         example,
         task.builder,
         prepared.card.tokenizer,
-        evaluation.template.name,
+        plan.template.name,
         prepared.placement.name,
         plan.postprocess,
     )

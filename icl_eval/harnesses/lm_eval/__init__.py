@@ -1,4 +1,6 @@
 """lm-evaluation-harness (Gao et al., https://github.com/EleutherAI/lm-evaluation-harness).
 
-installation  whether it is installed
+Its own names are used for what is its own: a task of the harness has documents, a number of shots and filters.
+
+    installation  whether it is installed
 """
