@@ -35,6 +35,8 @@ class Statistics:
     """Whether `value` is the mean of `per_example`."""
     is_share: bool = False
     """Whether `value` is a proportion of correct answers, so that each example has the value 0 or 1."""
+    is_stored: bool = False
+    """Whether another program computed the values of the examples, so that they must be kept in the records."""
 
 
 def value_alone(value: float, num_examples: int, signature: str) -> Statistics:

@@ -31,6 +31,8 @@ _WRITTEN_WHOLE = ConfigDict(json_schema_serialization_defaults_required=True)
 class MetricResult:
     """One score, its uncertainty, and the metric's signature."""
 
+    __pydantic_config__ = _WRITTEN_WHOLE
+
     score: float
     """The score: 0 to 1 for exact match, F1, numeric match and accuracy; sacrebleu's scale (0 to 100) for BLEU, chrF
     and TER; nats for log-likelihoods; 1 or more for ranks and perplexities."""
@@ -43,6 +45,9 @@ class MetricResult:
     signature: str
     """All options that affect the score."""
     higher_is_better: bool
+    stored: bool = False
+    """Whether the score is the mean of the metric's values in the records, which another program computed, so that they
+    cannot be computed again from predictions or likelihoods."""
 
     def as_columns(self) -> dict[str, Any]:
         """Return the score as columns of a data frame."""
