@@ -59,6 +59,10 @@ class Metric(Protocol):
         ...
 
 
+NamedStatistics = tuple[str, bool, Statistics]
+"""The name of a score, whether higher is better, and its statistics."""
+
+
 @dataclass(frozen=True)
 class Score:
     """The score of a corpus, with its uncertainty and a signature for reproduction."""
