@@ -21,6 +21,7 @@ From a configuration to objects:
     plans         the data, prompts and metrics of one task
     evaluations   the whole evaluation
     given         which options the user gave
+    catalogue     the tasks that can be chosen
     identities    the options by which a run is recognized
     free_prompts  prompts without a task, for `stream`, `trace` and `tour`
     metrics       one metric by its name, for `icl_eval.score`
