@@ -126,6 +126,8 @@ def compose_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> dict[st
     Raises:
         ConfigError: If a task is invalid.
     """
+    register_schemas()
+    register_resolvers()
     words = [f"+task=[{','.join(names)}]"]
     if folders:
         words.append(f"hydra.searchpath={_format_value(folders)}")
