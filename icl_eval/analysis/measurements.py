@@ -1,8 +1,8 @@
 """Recompute the metrics of a finished run from its records, question by question.
 
 A report holds only the score of a metric. Comparisons and analyses of variance need the statistics behind it, which
-are recomputed from the records and the options in the report, without a model. For a metric defined outside this
-package, the score in the report is used.
+are recomputed from the records and the options in the report, without a model. The code of a metric defined outside
+this package is not run: if the records store its values, these are used, and otherwise the score in the report.
 """
 
 import math
@@ -14,8 +14,7 @@ import numpy as np
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.metrics import Metric
 from icl_eval.metrics.building import build_own_metrics
-from icl_eval.metrics.measurements import Measurement, measure_records
-from icl_eval.metrics.scoring import value_alone
+from icl_eval.metrics.measurements import Measurement, measure_records, measure_result
 from icl_eval.runs.folders import REPORT_FILE, Run
 
 
@@ -47,12 +46,8 @@ def _measure_task(run: Run, task: str) -> list[Measurement]:
     known = [metric for metric in _build_metrics(run, task) if metric.name in scores]  # empty without completions
     measurements = measure_records(task, records, known)
     measured = {measurement.metric for measurement in measurements}
-    ids = tuple(record.example_id for record in records)
     measurements += [
-        # A metric defined outside this package: its code is not run again.
-        Measurement(task, name, result.higher_is_better, ids, value_alone(result.score, len(ids), result.signature))
-        for name, result in scores.items()
-        if name not in measured
+        measure_result(task, records, name, result) for name, result in scores.items() if name not in measured
     ]
     for measurement in measurements:
         expected = scores[measurement.metric].score
@@ -68,7 +63,7 @@ def _build_metrics(run: Run, task: str) -> list[Metric]:
     """Build the built-in metrics that scored a task, from the configuration in the run's report."""
     config, where = run.report.provenance.config, f"{run.folder / REPORT_FILE}: provenance.config"
     key, options = "metrics", config.get("metrics")
-    if not options:
+    if not options:  # a run without metrics of its own, so that each task has its own
         key, options = f"task.{task}.metrics", _find(config, "task", task, "metrics")
     if not isinstance(options, Mapping):
         raise DataError(f"{where}.{key}: does not say how task '{task}' was scored")

@@ -8,13 +8,12 @@ from dataclasses import replace
 from icl_eval.decoding.model_rules import list_rules
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
 from icl_eval.metrics import Metric
-from icl_eval.metrics.measurements import measure_records
-from icl_eval.metrics.scoring import score_statistics
+from icl_eval.metrics.measurements import measure_records, score_measurements
 from icl_eval.models.cards import ModelCard
 from icl_eval.runs import provenance
 from icl_eval.runs.behaviour import measure_behaviour
 from icl_eval.runs.records import Record, RecordLog
-from icl_eval.runs.reports import Counts, MetricResult, Provenance, RunInfo, TaskResult
+from icl_eval.runs.reports import Counts, Provenance, RunInfo, TaskResult
 
 
 def score_task(
@@ -23,24 +22,19 @@ def score_task(
     """Score a task's records, write them in the order of the data set, and return the result."""
     records = [log.records[example.id] for example in task.plan.examples]
     records = [replace(record, prediction=task.plan.postprocess(record.completion)) for record in records]
-    scores = [
-        score_statistics(measured.metric, measured.higher_is_better, measured.statistics, evaluation.seed)
-        for measured in measure_records(task.plan.task.name, records, metrics)
-    ]
-    scored = [
-        replace(record, metrics={s.metric: s.per_example[row] for s in scores}) for row, record in enumerate(records)
-    ]
-    log.finish(scored)
+    measurements = measure_records(task.plan.task.name, records, metrics, task.plan.record_metrics)
+    scored = score_measurements(records, measurements, evaluation.seed)
+    log.finish(scored.records)
     return TaskResult(
         n=len(records),
         num_fewshot=task.plan.few_shot.num_shown,
-        metrics={s.metric: MetricResult(s.value, s.stderr, s.ci95, s.signature, s.higher_is_better) for s in scores},
+        metrics=scored.results,
         counts=_count(
-            scored,
+            scored.records,
             prefix_tokens_reused=_count_reused(evaluation, card, task) if evaluation.search.shares_prefixes else 0,
-            unparsed={s.metric: s.unparsed for s in scores if s.unparsed is not None},
+            unparsed=scored.unparsed,
         ),
-        behaviour=measure_behaviour(scored) if task.plan.max_new_tokens else None,
+        behaviour=measure_behaviour(scored.records) if task.plan.max_new_tokens else None,
     )
 
 

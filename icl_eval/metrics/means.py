@@ -1,6 +1,7 @@
 """Statistics of metrics whose corpus score is the mean of one value per example."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import fsum
 
 import numpy as np
@@ -24,6 +25,15 @@ def mean_statistics(
         is_mean=True,
         is_share=is_share,
     )
+
+
+def stored_statistics(values: Sequence[float], signature: str) -> Statistics:
+    """Return the statistics of a mean whose values another program computed.
+
+    What the values mean is unknown here; if each of them is 0 or 1, they count as wrong and right answers.
+    """
+    is_share = all(value in (0.0, 1.0) for value in values)
+    return replace(mean_statistics(values, signature, is_share=is_share), is_stored=True)
 
 
 def _means(sums: FloatArray) -> FloatArray:

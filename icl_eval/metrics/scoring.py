@@ -35,6 +35,8 @@ class Statistics:
     """Whether `value` is the mean of `per_example`."""
     is_share: bool = False
     """Whether `value` is a proportion of correct answers, so that each example has the value 0 or 1."""
+    is_stored: bool = False
+    """Whether another program computed the values of the examples, so that they must be kept in the records."""
 
 
 def value_alone(value: float, num_examples: int, signature: str) -> Statistics:
@@ -55,6 +57,10 @@ class Metric(Protocol):
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Compare each prediction with its references, of which there must be at least one per example."""
         ...
+
+
+NamedStatistics = tuple[str, bool, Statistics]
+"""The name of a score, whether higher is better, and its statistics."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ _WRITTEN_WHOLE = ConfigDict(json_schema_serialization_defaults_required=True)
 class MetricResult:
     """One score, its uncertainty, and the metric's signature."""
 
+    __pydantic_config__ = _WRITTEN_WHOLE
+
     score: float
     """The score: 0 to 1 for exact match, F1, numeric match and accuracy; sacrebleu's scale (0 to 100) for BLEU, chrF
     and TER; nats for log-likelihoods; 1 or more for ranks and perplexities."""
@@ -43,6 +45,9 @@ class MetricResult:
     signature: str
     """All options that affect the score."""
     higher_is_better: bool
+    stored: bool = False
+    """Whether the score is the mean of the metric's values in the records, which another program computed, so that they
+    cannot be computed again from predictions or likelihoods."""
 
     def as_columns(self) -> dict[str, Any]:
         """Return the score as columns of a data frame."""
@@ -93,6 +98,17 @@ class TaskResult:
     counts: Counts
     behaviour: Behaviour | None
     """How often outputs agree with demonstrations; null if no prompt shows a target."""
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """The scores of several tasks as one."""
+
+    tasks: tuple[str, ...]
+    n: int
+    """The number of examples scored in all of them."""
+    metrics: Mapping[str, MetricResult]
+    """The interval is that of a normal distribution with the standard error."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +180,21 @@ class Provenance:
 class Report:
     """The results of one run."""
 
+    __pydantic_config__ = _WRITTEN_WHOLE
+
     schema_version: Annotated[Literal[2], BeforeValidator(lambda version: SCHEMA_VERSION if version == 1 else version)]
     run: RunInfo
     results: Mapping[str, TaskResult]
     timing: Timing
     provenance: Provenance
+    groups: Mapping[str, GroupResult] = field(default_factory=dict)
+    """The scores of groups of tasks."""
+
+    @property
+    def rows(self) -> list[tuple[str, int, Mapping[str, MetricResult]]]:
+        """The name, the number of examples and the scores of each task, then of each group."""
+        tasks = [(name, result.n, result.metrics) for name, result in self.results.items()]
+        return tasks + [(f"{name} (group)", group.n, group.metrics) for name, group in self.groups.items()]
 
 
 @dataclass(frozen=True)

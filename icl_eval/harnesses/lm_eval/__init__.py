@@ -3,4 +3,15 @@
 Its own names are used for what is its own: a task of the harness has documents, a number of shots and filters.
 
     installation  whether it is installed
+
+Its tasks as tasks of this package:
+
+    registry      names, patterns and files, and loading what they stand for
+    consent       what a file of the user may contain
+    tasks         one task as the parts of a run
+    wording       its prompts
+    draws         its demonstrations
+    encoding      how it splits answers into tokens
+    scores        its filters, metrics and aggregations
+    groups        several tasks as one score
 """
