@@ -30,9 +30,9 @@ def print_tasks(folders: Sequence[Path]) -> None:
         ConfigError: When a file of the user's is no task.
     """
     tasks = find_tasks(folders)
-    table = Table(
-        "task", "scores", title=count_noun(len(tasks), "task"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(title=count_noun(len(tasks), "task"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("task", no_wrap=True)
+    table.add_column("scores")
     for column in ("k", "pool", "test"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("data and licence", overflow="fold")
@@ -45,8 +45,10 @@ def print_tasks(folders: Sequence[Path]) -> None:
 
 
 def _describe(name: str, task: TaskConfig) -> Iterator[str]:
-    yield ", ".join(_list_scores(name, task))
-    yield str(NUM_FEWSHOT if task.num_fewshot is None else task.num_fewshot)
+    scores = ", ".join(_list_scores(name, task))
+    yield scores
+    default = NUM_FEWSHOT if scores else ""  # another harness decides for its own tasks
+    yield str(default if task.num_fewshot is None else task.num_fewshot)
     for size in (task.card.pool_size, task.card.test_size):
         yield "" if size is None else str(size)
     yield f"{_describe_source(task.test)}, {task.card.licence or 'no licence stated'}"

@@ -119,6 +119,8 @@ def compose_words(
 def compose_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> dict[str, TaskConfig]:
     """Compose tasks alone, without the options of a run, and return them by the names of their packages.
 
+    A value that a task leaves to the command line is an ellipsis.
+
     Args:
         names: The tasks; a few at once, because the time grows with the square of their number.
         folders: The config folders of the user.
@@ -131,9 +133,12 @@ def compose_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> dict[st
     words = [f"+task=[{','.join(names)}]"]
     if folders:
         words.append(f"hydra.searchpath={_format_value(folders)}")
-    with _LOCK, explaining_errors(words), _borrowing_hydra():
-        with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="icl-eval"):
-            return typed_config(compose("catalogue", overrides=words), CatalogueConfig).task
+    folder = str(conf_dir())
+    with _LOCK, explaining_errors(words), _borrowing_hydra(), initialize_config_dir(folder, version_base="1.3"):
+        cfg = compose("catalogue", overrides=words)
+        for key in OmegaConf.missing_keys(cfg):
+            OmegaConf.update(cfg, key, "…")
+        return typed_config(cfg, CatalogueConfig).task
 
 
 @contextmanager

@@ -1,9 +1,4 @@
-"""ROUGE for summaries (Lin, 2004, https://aclanthology.org/W04-1013), as the package `rouge-score` computes it.
-
-    rouge_1    words shared with a reference
-    rouge_2    pairs of neighbouring words
-    rouge_l    the longest common subsequence of words
-"""
+"""ROUGE for summaries (Lin, 2004, https://aclanthology.org/W04-1013), as the package `rouge-score` computes it."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -32,12 +27,13 @@ class Rouge(LocalMetric):
 
     def __init__(self, unit: str = "l", stemmer: bool = False) -> None:
         from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.tokenizers import DefaultTokenizer
 
         require_choice("unit", unit, sorted(_TYPES))
         super().__init__(f"rouge_{unit}")
         self._type = _TYPES[unit]
         self._stemmer = stemmer
-        self._scorer = RougeScorer([self._type], use_stemmer=stemmer)
+        self._scorer = RougeScorer([self._type], tokenizer=DefaultTokenizer(stemmer))  # without one, it logs a line
 
     def check_references(self, references: Sequence[Sequence[str]]) -> None:
         """Raise DataError for a reference without a word that ROUGE can count, such as one in Chinese."""
