@@ -127,7 +127,10 @@ def score_statistics(
 def _interval(statistics: Statistics, num_examples: int, seed: int, num_resamples: int) -> Interval | None:
     if statistics.score_sums is None or num_examples < 2:
         return None
-    interval = bootstrap(statistics.rows, statistics.score_sums, seed, num_resamples)
+    with np.errstate(over="ignore"):  # a perplexity may exceed the range of numbers
+        interval = bootstrap(statistics.rows, statistics.score_sums, seed, num_resamples)
+    if not np.isfinite((interval.stderr, interval.low, interval.high)).all():
+        return None
     if not statistics.is_share:
         return interval
     low, high = share_interval(statistics.value, num_examples)

@@ -108,7 +108,6 @@ class GroupResult:
     n: int
     """The number of examples scored in all of them."""
     metrics: Mapping[str, MetricResult]
-    """The interval is that of a normal distribution with the standard error."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ It draws them from one running generator in the order of its documents, so that 
 question, and the sets for different numbers of shots are not nested. Our own strategies have neither property.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from icl_eval.demonstrations import Demonstration
@@ -22,13 +22,14 @@ class HarnessDemonstrations:
 
     name = "lm_eval"
     measures_similarity = False
+    keeps_duplicates = True
     encoder = None
 
     def ranking(self, task: Task) -> Ranking:
         """Return what was drawn, copies of the question included, which the harness does not leave out either."""
         by_id = {candidate.id: candidate for candidate in task.pool}
 
-        def rank(question: Example, allowed: Allowed):  # type: ignore[no-untyped-def]
+        def rank(question: Example, allowed: Allowed) -> Iterator[Demonstration]:
             return (Demonstration(by_id[each]) for each in self.drawn[question.id])
 
         return rank

@@ -1,13 +1,11 @@
 """Groups of lm-evaluation-harness: the scores of several tasks as one, with the group's own weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from icl_eval.metrics.intervals import NORMAL_QUANTILE, share_interval
 from icl_eval.runs.reports import GroupResult, MetricResult, TaskResult
-
-_NORMAL_95 = 1.959964
-"""The 97.5 % quantile of the standard normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -27,26 +25,35 @@ class HarnessGroup:
     def aggregate(self, results: Mapping[str, TaskResult]) -> GroupResult | None:
         """Return the scores of the group, or None if it has none.
 
-        The value is the harness's. Its standard error combines those of the tasks; the interval is that of a normal
-        distribution.
+        The value is the harness's. Its standard error combines those of the tasks.
         """
-        scores = {theirs: _as_harness_result(results[ours]) for theirs, ours in self.names.items()}
-        found = self.source.aggregate(scores)
+        tasks = {theirs: results[ours] for theirs, ours in self.names.items()}
+        found = self.source.aggregate({name: _as_harness_result(result) for name, result in tasks.items()})
+        num_examples = sum(result.n for result in tasks.values())
         metrics = {}
         for key, value in found.items():
-            metric, comma, filter_name = key.partition(",")
-            if not comma or metric.endswith("_stderr"):
-                continue
-            stderr = found.get(f"{metric}_stderr,{filter_name}")
-            stderr = stderr if isinstance(stderr, float) else None
-            ends = None if stderr is None else (value - _NORMAL_95 * stderr, value + _NORMAL_95 * stderr)
-            some = next(results[ours].metrics[key] for ours in self.names.values() if key in results[ours].metrics)
-            signature = f"{key}|group:{self.name}|tasks:{len(self.names)}"
-            metrics[key] = MetricResult(float(value), stderr, ends, signature, some.higher_is_better)
-        if not metrics:
-            return None
-        tasks = tuple(self.names.values())
-        return GroupResult(tasks, sum(results[task].n for task in tasks), metrics)
+            name, comma, filter_name = key.partition(",")
+            parts = [result.metrics[key] for result in tasks.values() if key in result.metrics]
+            if comma and parts:
+                stderr = found.get(f"{name}_stderr,{filter_name}")
+                stderr = stderr if isinstance(stderr, float) else None
+                interval = None if stderr is None else _find_interval(value, stderr, num_examples, parts)
+                signature = f"{key}|group:{self.name}|tasks:{len(tasks)}"
+                metrics[key] = MetricResult(float(value), stderr, interval, signature, parts[0].higher_is_better)
+        return GroupResult(tuple(self.names.values()), num_examples, metrics) if metrics else None
+
+
+def _find_interval(
+    value: float, stderr: float, num_examples: int, parts: Sequence[MetricResult]
+) -> tuple[float, float]:
+    """Return the 95 % interval of a group's score.
+
+    For shares of right answers it is Wilson's, with the number of questions of which a simple share would have the same
+    standard error; for other means it is that of a normal distribution.
+    """
+    if all(0 <= end <= 1 for part in parts for end in (part.ci95 or (value,))):
+        return share_interval(value, value * (1 - value) / stderr**2 if stderr else num_examples)
+    return value - NORMAL_QUANTILE * stderr, value + NORMAL_QUANTILE * stderr
 
 
 def _as_harness_result(result: TaskResult) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _aggregate(aggregate: Callable[[list[Any]], float] | None, items: list[Any],
         statistics = stored_statistics(numbers, signature)
     elif aggregate is metrics.perplexity and len(numbers) == len(items):
         rows = np.column_stack([numbers, np.ones(len(numbers))])
-        statistics = Statistics(value, rows, _perplexities, tuple(map(math.exp, np.negative(numbers))), signature)
+        statistics = Statistics(value, rows, _perplexities, (None,) * len(numbers), signature)
     elif (equal := _find_equal(aggregate)) is not None:
         statistics = replace(_score_corpus(equal, items), signature=signature)
     else:
