@@ -16,6 +16,7 @@ from icl_eval.config.schema import (
     CompareConfig,
     ExportConfig,
     ListConfig,
+    ListTasksConfig,
     RunConfig,
     StreamConfig,
     TourConfig,
@@ -120,6 +121,15 @@ def list_runs(cfg: DictConfig) -> None:
     print_runs([Path(folder) for folder in typed_config(cfg, ListConfig).folders])
 
 
+def list_tasks(cfg: DictConfig) -> None:
+    """Print the tasks that can be chosen."""
+    from icl_eval.commands.list_tasks import print_tasks
+    from icl_eval.config.composing import describe_job
+
+    typed_config(cfg, ListTasksConfig)
+    print_tasks(describe_job(cfg).search_path[1:])
+
+
 def export(cfg: DictConfig) -> None:
     """Write the figures and tables of runs and sweeps."""
     from icl_eval.commands.export import export_folders
@@ -136,6 +146,7 @@ COMMANDS = {
     "tour": Command("tour", TourConfig, tour),
     "compare": Command("compare", CompareConfig, compare, folders_key="runs"),
     "list": Command("list", ListConfig, list_runs, folders_key="folders"),
+    "list tasks": Command("list_tasks", ListTasksConfig, list_tasks),
     "export": Command("export", ExportConfig, export, folders_key="folders"),
 }
 

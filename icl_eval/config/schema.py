@@ -47,12 +47,23 @@ class TemplateConfig:
 
 
 @dataclass
+class CardConfig:
+    """What `icl-eval list tasks` says of a task's data; it changes no prompt and no score."""
+
+    kind: str | None = None
+    licence: str | None = None
+    pool_size: int | None = None
+    test_size: int | None = None
+
+
+@dataclass
 class TaskConfig:
     """One task; see conf/task/qa.yaml for a commented example, and conf/task/lm_eval.yaml for the first three keys."""
 
     name: Any = None
     include_path: str | None = None
     trust_remote_code: bool = False
+    card: CardConfig = field(default_factory=CardConfig)
     pool: DataConfig = field(default_factory=DataConfig)
     test: DataConfig = field(default_factory=DataConfig)
     instruction: str = ""
@@ -158,6 +169,18 @@ class ListConfig:
 
 
 @dataclass
+class ListTasksConfig:
+    """`icl-eval list tasks` has no options."""
+
+
+@dataclass
+class CatalogueConfig:
+    """Tasks alone, without a run; no command has this configuration."""
+
+    task: dict[str, TaskConfig] = field(default_factory=dict)
+
+
+@dataclass
 class ExportConfig:
     """The options of `icl-eval export`."""
 
@@ -173,6 +196,8 @@ def register_schemas() -> None:
     store.store(name="tour_schema", node=TourConfig)
     store.store(name="compare_schema", node=CompareConfig)
     store.store(name="list_schema", node=ListConfig)
+    store.store(name="list_tasks_schema", node=ListTasksConfig)
+    store.store(name="catalogue", node=CatalogueConfig)
     store.store(name="export_schema", node=ExportConfig)
 
 

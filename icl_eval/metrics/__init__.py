@@ -18,6 +18,7 @@ Means of one value per question:
     means           what they share
     exact_match     a prediction that equals a reference
     token_f1        words shared with a reference
+    rouge           words, pairs of words and subsequences shared with a reference
     numeric_match   a number that equals that of a reference
     quantities      what counts as a number
     likelihood      scores of log-likelihoods
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from icl_eval.metrics.exact_match import ExactMatch
     from icl_eval.metrics.hub import HubMetric
     from icl_eval.metrics.numeric_match import NumericMatch
+    from icl_eval.metrics.rouge import Rouge
     from icl_eval.metrics.ter import TER
     from icl_eval.metrics.token_f1 import TokenF1
 
@@ -56,6 +58,7 @@ __all__ = [
     "HubMetric",
     "Metric",
     "NumericMatch",
+    "Rouge",
     "Score",
     "Statistics",
     "TokenF1",
@@ -69,6 +72,7 @@ _MODULES = {
     "ExactMatch": "exact_match",
     "HubMetric": "hub",
     "NumericMatch": "numeric_match",
+    "Rouge": "rouge",
     "TokenF1": "token_f1",
 }
 
@@ -82,6 +86,9 @@ METRICS = Family(
         "hub": "HubMetric",
         "numeric_strict": "NumericMatch",
         "numeric_flexible": "NumericMatch",
+        "rouge_1": "Rouge",
+        "rouge_2": "Rouge",
+        "rouge_l": "Rouge",
         "ter": "TER",
         "token_f1": "TokenF1",
     },

@@ -71,6 +71,10 @@ def direction(observed):
     return [found["higher_is_better"] for found in observed.report["results"]["qa"]["metrics"].values()]
 
 
+def recorded(observed):
+    return observed.report["provenance"]["config"]["task"]["qa"]["card"]
+
+
 def rows_at_once(observed):
     return max(rows for rows, _ in observed.fed)
 
@@ -127,6 +131,10 @@ CHANGES = {
     "max_new_tokens": (completions, [], ["max_new_tokens=3"]),
     "device": (refused, [], ["device=cuda:99"]),
     "dtype": (completions, ["max_new_tokens=40"], ["dtype=bfloat16"]),
+    "task.*.card.kind": (recorded, [], ["task.qa.card.kind=trivia"]),
+    "task.*.card.licence": (recorded, [], ["task.qa.card.licence=MIT"]),
+    "task.*.card.pool_size": (recorded, [], ["task.qa.card.pool_size=41"]),
+    "task.*.card.test_size": (recorded, [], ["task.qa.card.test_size=65"]),
     "task.*.pool.path": (prompts, [], ["task.qa.pool.path={rows}/a/train.jsonl"]),
     "task.*.pool.name": (prompts, [ROWS], ["task.qa.pool.name=b"]),
     "task.*.pool.split": (prompts, [ROWS], ["task.qa.pool.split=test"]),
@@ -219,6 +227,12 @@ CHANGES = {
     "metrics.numeric_flexible.extraction": (
         scores, [COUNTED, "metrics=[numeric_flexible]"], ["metrics.numeric_flexible.extraction=strict"],
     ),
+    "metrics.rouge_1.unit": (scores, [JUDGED, "metrics=[rouge_1]"], ["metrics.rouge_1.unit='l'"]),
+    "metrics.rouge_1.stemmer": (scores, [JUDGED, "metrics=[rouge_1]"], ["metrics.rouge_1.stemmer=true"]),
+    "metrics.rouge_2.unit": (scores, [JUDGED, "metrics=[rouge_2]"], ["metrics.rouge_2.unit='1'"]),
+    "metrics.rouge_2.stemmer": (scores, [JUDGED, "metrics=[rouge_2]"], ["metrics.rouge_2.stemmer=true"]),
+    "metrics.rouge_l.unit": (scores, [JUDGED, "metrics=[rouge_l]"], ["metrics.rouge_l.unit='1'"]),
+    "metrics.rouge_l.stemmer": (scores, [JUDGED, "metrics=[rouge_l]"], ["metrics.rouge_l.stemmer=true"]),
     "metrics.hub.name": (
         scores, [JUDGED, "metrics=[hub]", TRUSTED, "metrics.hub.name={script}", "metrics.hub.key=share"],
         ["metrics.hub.name={other_script}"],

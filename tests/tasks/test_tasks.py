@@ -240,68 +240,20 @@ def test_a_data_set_that_nobody_answers_for_leaves_the_next_one_its_network(monk
     assert datasets.config.HF_HUB_OFFLINE is False
 
 
-HUB_ROWS = {
-    "gsm8k": (
-        {"question": "How many?", "answer": "2+2=<<2+2=4>>4\n#### 1,004"},
-        "How many?",
-        ("1004",),
-    ),
-    "commonsense_qa": (
-        {
-            "id": "x",
-            "question": "Where?",
-            "question_concept": "c",
-            "choices": {"label": ["A", "B"], "text": ["bank", "sea"]},
-            "answerKey": "B",
-        },
-        "Where? (bank, sea)",
-        ("sea",),
-    ),
-    "squad": (
-        {
-            "id": "y",
-            "title": "t",
-            "context": "Rome is old.",
-            "question": "What is old?",
-            "answers": {"text": ["Rome", "Rome", "rome"], "answer_start": [0, 0, 0]},
-        },
-        "Rome is old.\nQuestion: What is old?",
-        ("Rome", "rome"),
-    ),
-    "opus_books": ({"id": "3", "translation": {"en": "Hello.", "fr": "Bonjour."}}, "Hello.", ("Bonjour.",)),
-    "daily_dialog": (
-        {"dialog": ["Hi . ", " How are you ? ", " Fine ."], "act": [1, 2, 3], "emotion": [0, 0, 0]},
-        "Hi .\nHow are you ?",
-        ("Fine .",),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", HUB_ROWS)
-def test_hub_data_sets_are_mapped_from_folders_in_the_hubs_layout(name, tmp_path, monkeypatch, compose):
-    import datasets
-
+def test_a_folder_is_read_as_it_is_and_never_as_another_of_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    row, question, references = HUB_ROWS[name]
-    config = compose(f"task=[{name}]").task[name]
-    folder = tmp_path / name
-    for source in (config.pool, config.test):
-        split = source.split.split("[")[0]
-        path = folder / (source.name or "data") / f"{split}-00000-of-00001.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [row] * (1001 if name == "opus_books" else 1)
-        rows = [item | ({"id": str(n)} if "id" in item else {}) for n, item in enumerate(rows)]
-        datasets.Dataset.from_list(rows).to_parquet(str(path))
 
-    task = load_task(
-        name,
-        instruction=config.instruction,
-        labels={},
-        pool=DataSource(str(folder), None, config.pool.split),
-        test=DataSource(str(folder), None, config.test.split),
-        fields=config.fields,
-    )
+    def write(folder, question):
+        folder.mkdir(parents=True, exist_ok=True)
+        readme = "---\nconfigs: [{config_name: default, data_files: [{split: test, path: test.jsonl}]}]\n---\n"
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+        (folder / "test.jsonl").write_text(json.dumps({"question": question}), encoding="utf-8")
 
-    assert task.examples[0].inputs == {"question": question}
-    assert task.examples[0].references == references
-    assert len(task.pool) == 1
+    def read(folder):
+        return [row.values["question"] for row in read_rows(DataSource(str(folder), split="test"))]
+
+    write(tmp_path / "a" / "data", "first")
+    write(tmp_path / "b" / "data", "second")
+    assert (read(tmp_path / "a" / "data"), read(tmp_path / "b" / "data")) == (["first"], ["second"])
+    write(tmp_path / "a" / "data", "changed")
+    assert read(tmp_path / "a" / "data") == ["changed"]
