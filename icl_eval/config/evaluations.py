@@ -111,6 +111,7 @@ def _build_template(config: TemplateConfig, name: str) -> TextTemplate:
         demonstration=config.demonstration,
         separator=config.separator,
         question_first=config.question_first,
+        rationale=config.rationale,
         name=name,
         variant=config.variant,
     )

@@ -64,7 +64,7 @@ def identity_of(config: Mapping[str, Any], plans: Sequence[TaskPlan], search: Se
     options["decoding"] = {"name": search.name, "stop": search.stop, **search.recipe}
     for plan in plans:
         task = options["task"][plan.task.name]
-        for key in ("pool", "test", "metrics", "postprocessing"):
+        for key in ("pool", "test", "demonstration_fields", "metrics", "postprocessing"):
             del task[key]
         task["data"] = plan.task.content_hash
     return flatten_options(options)

@@ -37,7 +37,7 @@ def find_task(name: str, config: TaskConfig, composed: ComposedConfig) -> Task:
             f"at most {_MAX_NAME_BYTES} are allowed"
         )
     if name in composed.in_memory.tasks:
-        for part in ("pool", "test", "fields"):
+        for part in ("pool", "test", "fields", "demonstration_fields"):
             if getattr(config, part) != getattr(IN_MEMORY_CONFIG, part):
                 raise ConfigError(f"{key}.{part}: the rows of this task are in memory; pass {part} to Task.of_rows")
         return replace(composed.in_memory.tasks[name], instruction=config.instruction, labels=config.labels)
@@ -48,6 +48,7 @@ def find_task(name: str, config: TaskConfig, composed: ComposedConfig) -> Task:
         pool=_find_source(f"{key}.pool", config.pool, composed.search_path),
         test=_find_source(f"{key}.test", config.test, composed.search_path),
         fields=config.fields,
+        demonstration_fields=config.demonstration_fields,
     )
 
 
