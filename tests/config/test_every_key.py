@@ -140,6 +140,10 @@ CHANGES = {
     "task.*.instruction": (prompts, [], ["task.qa.instruction=Guess."]),
     "task.*.labels.*": (prompts, [], ["task.qa.labels.answer=Reply"]),
     "task.*.fields.*": (prompts, [], ["task.qa.fields.question=question|upper"]),
+    "task.*.demonstration_fields.*": (
+        prompts, ["template=chain_of_thought", "+task.qa.demonstration_fields.rationale=question"],
+        ["task.qa.demonstration_fields.rationale=question|upper"],
+    ),
     "task.*.match_field": (prompts, [*KINDS], ["task.qa.match_field=kind"]),
     "task.*.stop": (completions, [], ["task.qa.stop=[{letter}]"]),
     "task.*.max_new_tokens": (completions, ["max_new_tokens=null"], ["task.qa.max_new_tokens=3"]),
@@ -150,6 +154,7 @@ CHANGES = {
     "task.*.metrics": (scores, [JUDGED], ["~task.qa.metrics.token_f1"]),
     "template.instruction": (prompts, [], ["template.instruction=Go."]),
     "template.question": (prompts, [], ["template.question='{{ question }}'"]),
+    "template.rationale": (prompts, [], ["template.rationale=' Hm.'"]),
     "template.answer": (prompts, [], ["template.answer='={{ answer }}'"]),
     "template.demonstration": (prompts, [], ["template.demonstration='{{ question }}={{ answer }}'"]),
     "template.separator": (prompts, [], ["template.separator='--'"]),
@@ -183,6 +188,14 @@ CHANGES = {
         predictions, [JUDGED, "postprocessing=extract", "postprocessing.pattern='[0-9]+'"],
         ["postprocessing.pattern='[a-z]+'"],
     ),
+    "postprocessing.select": (
+        predictions, [JUDGED, "postprocessing=extract", "postprocessing.pattern='[0-9]+'"],
+        ["postprocessing.select=last"],
+    ),
+    "postprocessing.no_match": (
+        predictions, [JUDGED, "postprocessing=extract", "postprocessing.pattern='[0-9]+'"],
+        ["postprocessing.no_match=empty"],
+    ),
     "metrics": (scores, [JUDGED], ["metrics=[chrf]"]),
     "metrics.bleu.tokenize": (scores, [JUDGED, "metrics=[bleu]"], ["metrics.bleu.tokenize=char"]),
     "metrics.bleu.lowercase": (scores, [JUDGED, "metrics=[bleu]"], ["metrics.bleu.lowercase=true"]),
@@ -211,6 +224,12 @@ CHANGES = {
     "metrics.exact_match.regexes_to_ignore": (
         scores, [JUDGED], ["task.qa.metrics.exact_match.regexes_to_ignore=['1[23]']"],
     ),
+    "metrics.exact_match.extract": (scores, [JUDGED], ["task.qa.metrics.exact_match.extract='[0-9]+'"]),
+    "metrics.exact_match.select": (
+        scores, [COUNTED, "metrics=[exact_match]", "metrics.exact_match.extract='[0-9]+'"],
+        ["metrics.exact_match.select=last"],
+    ),
+    "metrics.exact_match.variant": (scores, [JUDGED], ["task.qa.metrics.exact_match.variant=strict"]),
     "metrics.numeric_strict.extraction": (
         scores, [COUNTED, "metrics=[numeric_strict]"], ["metrics.numeric_strict.extraction=flexible"],
     ),

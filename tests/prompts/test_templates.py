@@ -137,7 +137,7 @@ def test_a_demonstration_shows_its_rationale_before_the_answer_and_a_question_ne
 @pytest.mark.parametrize(("part", "names"), [("why", "why"), ("question", "question"), ("hint", "hint")])
 def test_an_answer_that_shows_more_of_the_row_has_no_likelihood(part, names):
     """Else each choice stood behind the hint that belongs to the right one."""
-    template = dataclasses.replace(TEMPLATE, answer=" {{ %s }} {{ answer }}" % part)
+    template = dataclasses.replace(TEMPLATE, answer=f" {{{{ {part} }}}} {{{{ answer }}}}")
     asked = dataclasses.replace(QUESTION, inputs={"question": "Fiji?", "hint": "S"})
     for each in (template, ChatTemplate(template, conversation)):
         with pytest.raises(ConfigError) as error:
