@@ -38,7 +38,7 @@ class AnswerLikelihood:
     tokens: int
     """The number of tokens in that sum."""
     bytes: int
-    """The length of the answer in UTF-8, without the white space before it."""
+    """The length in UTF-8 of the answer as the template writes it, without the white space before it."""
     calibrated: float | None
     """`logprob` minus the value after the content-free prompt; None without calibration."""
 
