@@ -113,6 +113,7 @@ def _find_max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
         "metrics": run.metrics,
         "postprocessing": run.postprocessing,
         "decoding.stop": run.decoding.get("stop"),
+        "decoding.num_samples": run.decoding.get("num_samples", 1) > 1,
     }
     for name, value in needs_decoding.items():
         if not max_new_tokens and value:

@@ -8,7 +8,8 @@ import numpy as np
 
 from icl_eval.metrics.intervals import FloatArray, pseudo_values
 from icl_eval.metrics.likelihood import likelihood_statistics
-from icl_eval.metrics.scoring import Metric, Statistics, compute_statistics
+from icl_eval.metrics.samples import sample_statistics
+from icl_eval.metrics.scoring import Metric, NamedStatistics, Statistics, compute_statistics
 from icl_eval.runs.records import Record
 
 
@@ -50,7 +51,7 @@ class Measurement:
 
 
 def measure_records(task: str, records: Sequence[Record], metrics: Sequence[Metric]) -> list[Measurement]:
-    """Measure the records of a task: metrics of their predictions, and scores of their likelihoods.
+    """Measure the records of a task: metrics of their predictions and samples, and scores of their likelihoods.
 
     Raises:
         DataError: If there is nothing to score, or an example has no references.
@@ -58,11 +59,11 @@ def measure_records(task: str, records: Sequence[Record], metrics: Sequence[Metr
     predictions = [record.prediction for record in records]
     references = [record.targets for record in records]
     ids = tuple(record.example_id for record in records)
-    measurements = [
-        Measurement(task, each.name, each.higher_is_better, ids, compute_statistics(each, predictions, references))
-        for each in metrics
-    ]
-    return measurements + [
+    named: list[NamedStatistics] = []
+    for each in metrics:
+        named.append((each.name, each.higher_is_better, compute_statistics(each, predictions, references)))
+        named += sample_statistics(each, records)
+    return [
         Measurement(task, name, higher_is_better, ids, statistics)
-        for name, higher_is_better, statistics in likelihood_statistics(records)
+        for name, higher_is_better, statistics in (*named, *likelihood_statistics(records))
     ]

@@ -37,6 +37,10 @@ class Statistics:
     """Whether `value` is a proportion of correct answers, so that each example has the value 0 or 1."""
 
 
+NamedStatistics = tuple[str, bool, Statistics]
+"""The name of a score, whether higher is better, and its statistics."""
+
+
 def value_alone(value: float, num_examples: int, signature: str) -> Statistics:
     """Return the statistics of a corpus of which only the score is known, so that it has no interval."""
     return Statistics(value, np.empty((num_examples, 0)), None, (None,) * num_examples, signature)

@@ -184,9 +184,9 @@ class TextTemplate:
         fields = {*example.inputs, *task.demonstration_fields} - {"answer"}
         if leaks := sorted(self._names["answer"] & fields):
             raise ConfigError(
-                f"template '{self.name}': answer: uses {list_names(leaks)}, so that a likelihood would score every "
-                "answer together with a part of the row that the prompt does not show; move it to template.rationale, "
-                "which only demonstrations show"
+                f"template '{self.name}': answer: uses {list_names(leaks)}, and a likelihood scores an answer without "
+                "other fields of its row, which the model could not know; show them in template.rationale, which is "
+                "only for demonstrations, or in template.question"
             )
         question = self._part("question", task, example)
         return question[len(question.rstrip(" ")) :] + self._part("answer", task, example, answer=answer)

@@ -55,6 +55,10 @@ def completions(observed):
     return [record["completion"] for record in observed.records]
 
 
+def completions_of_all_samples(observed):
+    return [[sample["completion"] for sample in record["samples"]] for record in observed.records]
+
+
 def predictions(observed):
     return [record["prediction"] for record in observed.records]
 
@@ -107,6 +111,7 @@ CHANGES = {
     "decoding.top_k": (completions, ["decoding=sample"], ["decoding.top_k=2"]),
     "decoding.top_p": (completions, ["decoding=sample"], ["decoding.top_p=0.1"]),
     "decoding.seed": (completions, ["decoding=sample"], ["decoding.seed=1"]),
+    "decoding.num_samples": (completions_of_all_samples, ["decoding=sample"], ["decoding.num_samples=2"]),
     "decoding.options.num_beams": (completions, ["decoding=generate"], ["decoding.options.num_beams=1"]),
     "decoding.options.length_penalty": (
         completions, [*LONG_OR_SHORT, "decoding.options.length_penalty=-9.0"], ["decoding.options.length_penalty=4.0"],

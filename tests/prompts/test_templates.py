@@ -113,8 +113,9 @@ WORKED = Example("pool-0", {"question": "Peru?"}, ("Lima",), demonstration_field
 REASONED = dataclasses.replace(TASK, pool=(WORKED,))
 REASONING = dataclasses.replace(TEMPLATE, rationale=" {{ why }}", answer=" So {{ answer }}.")
 PART_OF_ROW = (
-    "template 'labelled': answer: uses {}, so that a likelihood would score every answer together with a part of the "
-    "row that the prompt does not show; move it to template.rationale, which only demonstrations show"
+    "template 'labelled': answer: uses {}, and a likelihood scores an answer without other fields of its row, which "
+    "the model could not know; show them in template.rationale, which is only for demonstrations, or in "
+    "template.question"
 )
 
 
