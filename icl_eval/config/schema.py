@@ -37,6 +37,7 @@ class TemplateConfig:
 
     instruction: str = ""
     question: str = MISSING
+    rationale: str | None = None
     answer: str = MISSING
     demonstration: str | None = None
     separator: str = "\n\n"
@@ -69,6 +70,7 @@ class TaskConfig:
     instruction: str = ""
     labels: dict[str, str] = field(default_factory=lambda: {"question": "Question", "answer": "Answer"})
     fields: dict[str, str] = field(default_factory=lambda: {"question": "question", "references": "references"})
+    demonstration_fields: dict[str, str] = field(default_factory=dict)
     match_field: str | None = None
     stop: list[str] = field(default_factory=lambda: ["\n"])
     max_new_tokens: int = 32

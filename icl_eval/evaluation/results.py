@@ -3,10 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from icl_eval.decoding.model_rules import list_rules
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
+from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
 from icl_eval.metrics.measurements import measure_records, score_measurements
 from icl_eval.models.cards import ModelCard
@@ -21,7 +21,7 @@ def score_task(
 ) -> TaskResult:
     """Score a task's records, write them in the order of the data set, and return the result."""
     records = [log.records[example.id] for example in task.plan.examples]
-    records = [replace(record, prediction=task.plan.postprocess(record.completion)) for record in records]
+    records = [settle(record, task.plan.postprocess) for record in records]
     measurements = measure_records(task.plan.task.name, records, metrics, task.plan.record_metrics)
     scored = score_measurements(records, measurements, evaluation.seed)
     log.finish(scored.records)
@@ -42,13 +42,17 @@ def _count(records: Sequence[Record], prefix_tokens_reused: int, unparsed: Mappi
     shots = Counter(record.shots_effective for record in records)
     expected = [record for record in records if not any(map(_says_nothing, record.targets))]
     stops = [
-        record.stop_string for record in expected if record.stop_string is not None and _says_nothing(record.completion)
+        each.stop_string
+        for record in expected
+        for each in record.completions
+        if each.stop_string is not None and _says_nothing(each.completion)
     ]
+    reasons = Counter(each.finish_reason for record in records for each in record.completions)
     return Counts(
         prompt_tokens=sum(record.prompt_tokens for record in records),
         prefix_tokens_reused=prefix_tokens_reused,
         completion_tokens=sum(record.completion_tokens for record in records),
-        finish_reasons=dict(sorted(Counter(record.finish_reason for record in records).items())),
+        finish_reasons=dict(sorted(reasons.items())),
         unparsed=unparsed,
         shots_effective={str(number): shots[number] for number in sorted(shots)},
         empty=sum(record.finish_reason != "undecoded" and _says_nothing(record.prediction) for record in expected),

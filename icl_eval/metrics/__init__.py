@@ -10,6 +10,7 @@ Every metric:
     measurements    metrics applied to the records of a task
     building        metrics from their configuration
     postprocessing  from a completion to the prediction that is scored
+    samples         scores of a question's samples
     local           the base of the metrics of this package
     hub             metrics of the hub and of scripts
 
