@@ -88,7 +88,7 @@ def run_evaluation(
             schema_version=SCHEMA_VERSION,
             run=describe_run(evaluation, prepared, provenance.fingerprint(identity)),
             results=results,
-            timing=Timing(stopwatch.seconds, stopwatch.rate("decoding")),
+            timing=Timing(stopwatch.seconds, stopwatch.rate("decoding"), provenance.read_clock()),
             provenance=describe_origin(evaluation, prepared),
         )
         lock.require_in_place()
@@ -208,7 +208,7 @@ def _decode_missing(
         with stopwatch.stage("decoding"):
             for record in _decode(evaluation, task, missing, model, prepared.conventions.settings):
                 log.append(record)
-                stopwatch.count("decoding", record.completion_tokens)
+                stopwatch.count("decoding", record.completion_tokens or 0)
                 progress.advance(name)
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ def read_git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def read_clock() -> str:
+    """Return the current time in UTC: `2026-11-29T15:43:04+00:00`."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def describe_host() -> dict[str, Any]:

@@ -35,8 +35,8 @@ class AnswerLikelihood:
     text: str
     logprob: float
     """The natural logarithm of the answer's probability after the prompt, summed over its tokens."""
-    tokens: int
-    """The number of tokens in that sum."""
+    tokens: int | None
+    """The number of tokens in that sum; None if another program computed it and does not say."""
     bytes: int
     """The length of the answer in UTF-8, without the white space before it."""
     calibrated: float | None
@@ -77,11 +77,12 @@ class Record:
     """The postprocessed completion, which is scored."""
     metrics: Mapping[str, float | None]
     """The scores of this example, by metric; empty until the task is finished."""
-    prompt_tokens: int
-    completion_tokens: int
-    """The number of generated tokens, including a final end-of-sequence token."""
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    """The number of generated tokens, including a final end-of-sequence token. Both numbers are None if another program
+    made the completion and does not say."""
     finish_reason: str
-    """`eos`, `stop` or `length`; `undecoded` if nothing was decoded."""
+    """`eos`, `stop` or `length`; `undecoded` if nothing was decoded; `unknown` if another program does not say."""
     prompt_hash: str
     demonstrations: tuple[ShownDemonstration, ...] = ()
     """The demonstrations, in the order of the prompt."""
