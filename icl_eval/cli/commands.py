@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from icl_eval.config.schema import (
     CompareConfig,
     ExportConfig,
+    ImportConfig,
     ListConfig,
     RunConfig,
     StreamConfig,
@@ -127,6 +128,13 @@ def export(cfg: DictConfig) -> None:
     export_folders([Path(folder) for folder in typed_config(cfg, ExportConfig).folders])
 
 
+def import_results(cfg: DictConfig) -> None:
+    """Turn the result files of another harness into runs."""
+    from icl_eval.commands.import_results import import_results
+
+    import_results(typed_config(cfg, ImportConfig))
+
+
 COMMANDS = {
     "evaluate": Command("evaluate", RunConfig, evaluate),
     "preview": Command("preview", RunConfig, preview),
@@ -136,6 +144,7 @@ COMMANDS = {
     "tour": Command("tour", TourConfig, tour),
     "compare": Command("compare", CompareConfig, compare, folders_key="runs"),
     "list": Command("list", ListConfig, list_runs, folders_key="folders"),
+    "import": Command("import", ImportConfig, import_results, folders_key="paths"),
     "export": Command("export", ExportConfig, export, folders_key="folders"),
 }
 

@@ -10,5 +10,6 @@ A module or a package for each:
     doctor     `icl-eval doctor`: the same tokens, however a model is run
     compare    `icl-eval compare`: differences between runs
     list_runs  `icl-eval list`: a table of runs
+    import_results  `icl-eval import`: runs from the result files of lm-evaluation-harness
     export     `icl-eval export`: figures and tables for a paper
 """

@@ -155,6 +155,17 @@ class ListConfig:
 
 
 @dataclass
+class ImportConfig:
+    """The options of `icl-eval import`."""
+
+    paths: list[str] = field(default_factory=list)
+    output: str | None = None
+    model_name: str | None = None
+    num_fewshot: int | None = None
+    seed: int = 0
+
+
+@dataclass
 class ExportConfig:
     """The options of `icl-eval export`."""
 
@@ -170,6 +181,7 @@ def register_schemas() -> None:
     store.store(name="tour_schema", node=TourConfig)
     store.store(name="compare_schema", node=CompareConfig)
     store.store(name="list_schema", node=ListConfig)
+    store.store(name="import_schema", node=ImportConfig)
     store.store(name="export_schema", node=ExportConfig)
 
 
