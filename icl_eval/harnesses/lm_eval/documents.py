@@ -59,7 +59,8 @@ def metric_signature(name: str, config: Mapping[str, Any] | None, version: Any, 
         harness_version: The version of the harness.
     """
     scoring = "unknown" if config is None else _digest({key: config.get(key) for key in _SCORING})
-    return f"{name}|by:lm_eval|task_version:{version}|scoring:{scoring}|version:{harness_version}"
+    known = "unknown" if version is None else version
+    return f"{name}|by:lm_eval|task_version:{known}|scoring:{scoring}|version:{harness_version}"
 
 
 def _digest(value: Any) -> str:
