@@ -37,7 +37,7 @@ class IclEvalChooser:
         forget(workload.model)
         scorer = LikelihoodScorer(workload.model)
         scores = dict(scorer.score([self._choices[prompt.prompt.example_id] for prompt in workload.prompts]))
-        totals = [[sum(logprobs) for logprobs in scores[number]] for number in range(len(workload.prompts))]
+        totals = [[sum(scored.logprobs) for scored in scores[number]] for number in range(len(workload.prompts))]
         return _pick_most_likely(workload, totals)
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -78,11 +78,15 @@ def describe_error(error: BaseException) -> str:
     return join_lines(str(error)) or type(error).__name__
 
 
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Return the closest known name as the end of a sentence; an empty string if none is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
 def describe_unknown_key(key: str, known: Sequence[str]) -> str:
     """Return the error message for an unknown key, with the closest known key as a suggestion."""
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    return f"unknown key '{key}'{hint} (known: {', '.join(sorted(known)) or 'none'})"
+    return f"unknown key '{key}'{suggest_name(key, known)} (known: {', '.join(sorted(known)) or 'none'})"
 
 
 def shorten_name(name: str, text: str, size: int) -> str:

@@ -5,6 +5,7 @@ import random
 import torch
 
 from icl_eval.decoding import Completion, StreamDecoder
+from icl_eval.decoding.branches import ScoredContinuation
 from icl_eval.decoding.networks import decoder_of, reset_attention, takes
 from icl_eval.decoding.rules import start_ids
 from icl_eval.prompts.building import EncodedPrompt, Prompt
@@ -93,7 +94,7 @@ def make_questions(model, seed=0, count=10):
     return asked
 
 
-def plain_log_probs(model, each, forced=()):
+def plain_scores(model, each, forced=()):
     """One forward pass of the library's network for each text, without a cache."""
     start = start_ids(model)
     context = (*start, *(each.context.decoder_ids or forced))
@@ -107,5 +108,6 @@ def plain_log_probs(model, each, forced=()):
             inputs["position_ids"] = torch.arange(ids.shape[1])[None]
         reset_attention(model.network)
         logits = model.network(**inputs, use_cache=False).logits[0, len(context) - 1 : -1]
-        found.append(logits.log_softmax(-1)[range(len(text)), list(text)].tolist())
+        values = logits.log_softmax(-1)[range(len(text)), list(text)]
+        found.append(ScoredContinuation(tuple(values.tolist()), logits.argmax(-1).tolist() == list(text)))
     return found

@@ -19,6 +19,7 @@ From a configuration to objects:
 
     options       model, search and ranges, which several commands share
     plans         the data, prompts and metrics of one task
+    harness_tasks  the tasks of lm-evaluation-harness that one name stands for
     evaluations   the whole evaluation
     given         which options the user gave
     identities    the options by which a run is recognized

@@ -8,13 +8,15 @@ from omegaconf import OmegaConf
 
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.given import is_given
+from icl_eval.config.harness_tasks import HarnessPlans, build_harness_plans
 from icl_eval.config.identities import identity_of, name_choices
 from icl_eval.config.options import build_model_spec, build_requested_conventions, build_search, check_ranges
 from icl_eval.config.plans import NUM_FEWSHOT, SharedOptions, build_plan, build_template, find_task
-from icl_eval.config.schema import RunConfig, typed_config
+from icl_eval.config.schema import RunConfig, TaskConfig, typed_config
+from icl_eval.decoding.searches import Search
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, FewShot, InstructionOnly
 from icl_eval.errors import ConfigError
-from icl_eval.evaluation.preparation import Evaluation, TaskPlan
+from icl_eval.evaluation.preparation import Evaluation, TaskGroup, TaskPlan
 from icl_eval.models.loading import ModelSource
 from icl_eval.prompts.building import PLACEMENTS
 from icl_eval.targets import build
@@ -49,14 +51,26 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
         build_template(config.template, named["template"]["name"]),
         is_template_given=is_given(composed, "template"),
     )
-    plans = tuple(build_plan(find_task(name, task, composed), task, shared) for name, task in config.task.items())
+    plans: list[TaskPlan] = []
+    groups: list[TaskGroup] = []
+    options = {}
+    for name, task in config.task.items():
+        planned = _plan_tasks(name, task, shared, composed, search)
+        plans += planned.plans
+        groups += planned.groups
+        for plan in planned.plans:
+            if plan.task.name in options:
+                raise ConfigError(f"task.{name}: a task '{plan.task.name}' is already part of the run")
+            options[plan.task.name] = dict(named["task"][name])
+    named["task"] = options
     if isinstance(few_shot.control, InstructionOnly):
         for plan in plans:
             _require_instruction(plan)
     numbers = {plan.few_shot.num_fewshot for plan in plans}
     named["num_fewshot"] = numbers.pop() if len(numbers) == 1 else None
     return Evaluation(
-        plans=plans,
+        plans=tuple(plans),
+        groups=tuple(groups),
         model=model or build_model_spec(config.model),
         dtype=model.dtype if model else config.dtype,
         device=model.device if model else config.device,
@@ -75,6 +89,18 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
     )
 
 
+def _plan_tasks(
+    name: str, task: TaskConfig, shared: SharedOptions, composed: ComposedConfig, search: Search
+) -> HarnessPlans:
+    """Plan the tasks that a task of the configuration stands for; only one of another harness stands for several."""
+    if task.name is not None:
+        return build_harness_plans(name, task, shared, composed, search)
+    for key in ("include_path", "trust_remote_code"):
+        if value := getattr(task, key):
+            raise ConfigError(f"task.{name}.{key}={value}: only for a task with a 'name', such as task=lm_eval")
+    return HarnessPlans((build_plan(find_task(name, task, composed), task, shared),), ())
+
+
 def _build_few_shot(config: RunConfig, model: ModelSource) -> FewShot:
     known = {"model": model, "device": config.device}
     return FewShot(
@@ -89,9 +115,9 @@ def _build_few_shot(config: RunConfig, model: ModelSource) -> FewShot:
 def _require_instruction(plan: TaskPlan) -> None:
     """Reject `instruction_only` if the prompts would not even contain an instruction."""
     example = plan.examples[0]
-    blocks = plan.template.render(plan.task, (), example)
+    before, question = plan.template.render(plan.task, (), example).split()
     instruction = example.inputs.get("instruction", plan.task.instruction)
-    if not blocks.instruction and not (instruction and instruction in blocks.question):
+    if not before and not (instruction and instruction in question):
         raise ConfigError(
             f"control=instruction_only: template '{plan.template.name}' shows no instruction for task "
             f"'{plan.task.name}'"

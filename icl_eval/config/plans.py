@@ -15,8 +15,9 @@ from icl_eval.errors import ConfigError
 from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics.building import build_metrics
+from icl_eval.metrics.measurements import RecordMetrics
 from icl_eval.metrics.postprocessing import POSTPROCESSORS, Strip
-from icl_eval.prompts.templates import TextTemplate
+from icl_eval.prompts.templates import Template, TextTemplate
 from icl_eval.targets import build
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task, load_task
@@ -65,15 +66,32 @@ class SharedOptions:
     """Whether the user chose the template; otherwise a task's own precedes it."""
 
 
-def build_plan(task: Task, config: TaskConfig, shared: SharedOptions) -> TaskPlan:
-    """Build the plan by which a task is prompted and scored; raises ConfigError."""
+def build_plan(
+    task: Task,
+    config: TaskConfig,
+    shared: SharedOptions,
+    own_template: Template | None = None,
+    record_metrics: RecordMetrics | None = None,
+) -> TaskPlan:
+    """Build the plan by which a task is prompted and scored.
+
+    Args:
+        task: The task.
+        config: Its configuration.
+        shared: The options of the run.
+        own_template: The task's own wording, if it is not in the configuration.
+        record_metrics: Metrics of whole records, which may be all that a task has.
+
+    Raises:
+        ConfigError: If an option is invalid, or options contradict each other.
+    """
     key, run = f"task.{task.name}", shared.run
-    few_shot = _choose_few_shot(key, config, shared)
+    few_shot = choose_few_shot(key, config, shared)
     max_new_tokens = _find_max_new_tokens(key, config, run)
     metrics, metrics_key = (run.metrics, "metrics") if run.metrics else (config.metrics, f"{key}.metrics")
     if not max_new_tokens:
         metrics = {}  # there are no predictions
-    elif not metrics:
+    elif not metrics and record_metrics is None:
         raise ConfigError(f"{metrics_key}: at least one metric is needed")
     postprocessing, postprocessing_key = (
         (run.postprocessing, "postprocessing")
@@ -88,7 +106,7 @@ def build_plan(task: Task, config: TaskConfig, shared: SharedOptions) -> TaskPla
         check_stop(stop)
     except ConfigError as error:
         raise ConfigError(f"{key}.{error}") from None
-    examples = _apply_limit(task.examples, run.limit)
+    examples = apply_limit(task.examples, run.limit)
     select = _memoize(build_shown(task, few_shot, config.match_field))
     if few_shot.selector.encoder is None:  # no weights are needed, so a pool that is too small is reported immediately
         for example in examples:
@@ -96,7 +114,7 @@ def build_plan(task: Task, config: TaskConfig, shared: SharedOptions) -> TaskPla
     return TaskPlan(
         task=task,
         examples=examples,
-        template=_choose_template(task, config, shared),
+        template=_choose_template(task, config, shared, own_template),
         few_shot=few_shot,
         match_field=config.match_field,
         select=select,
@@ -105,10 +123,12 @@ def build_plan(task: Task, config: TaskConfig, shared: SharedOptions) -> TaskPla
         postprocess=build(postprocessing, postprocessing_key, POSTPROCESSORS) if postprocessing else Strip(),
         build_metrics=lambda: build_metrics(metrics, metrics_key),
         likelihood=build(likelihood, likelihood_key, LIKELIHOODS) if likelihood else None,
+        record_metrics=record_metrics,
     )
 
 
-def _choose_few_shot(key: str, config: TaskConfig, shared: SharedOptions) -> FewShot:
+def choose_few_shot(key: str, config: TaskConfig, shared: SharedOptions) -> FewShot:
+    """Return the run's choice of demonstrations, with the task's own number unless the run gives one."""
     few_shot, own = shared.few_shot, config.num_fewshot
     if own is not None and shared.run.num_fewshot is None:
         require_at_least(f"{key}.num_fewshot", own, 0)
@@ -117,9 +137,11 @@ def _choose_few_shot(key: str, config: TaskConfig, shared: SharedOptions) -> Few
     return few_shot
 
 
-def _choose_template(task: Task, config: TaskConfig, shared: SharedOptions) -> TextTemplate:
-    if config.template is None or shared.is_template_given:
+def _choose_template(task: Task, config: TaskConfig, shared: SharedOptions, own: Template | None) -> Template:
+    if shared.is_template_given:
         return shared.template
+    if config.template is None:
+        return own or shared.template
     for key in ("chat", "date"):
         if getattr(config.template, key):
             raise ConfigError(
@@ -178,7 +200,8 @@ def _find_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> D
     return DataSource(path or config.path, config.name, config.split, config.revision, config.max_rows)
 
 
-def _apply_limit(examples: tuple[Example, ...], limit: int | float | None) -> tuple[Example, ...]:
+def apply_limit(examples: tuple[Example, ...], limit: int | float | None) -> tuple[Example, ...]:
+    """Return the first examples: a number of them, a fraction, or all."""
     if isinstance(limit, float):
         limit = math.ceil(limit * len(examples))
     return examples[:limit]

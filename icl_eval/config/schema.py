@@ -48,8 +48,11 @@ class TemplateConfig:
 
 @dataclass
 class TaskConfig:
-    """One task; see conf/task/qa.yaml for a commented example."""
+    """One task; see conf/task/qa.yaml for a commented example, and conf/task/lm_eval.yaml for the first three keys."""
 
+    name: Any = None
+    include_path: str | None = None
+    trust_remote_code: bool = False
     pool: DataConfig = field(default_factory=DataConfig)
     test: DataConfig = field(default_factory=DataConfig)
     instruction: str = ""

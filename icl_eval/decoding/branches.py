@@ -45,8 +45,23 @@ _COPIES_BYTES = 512_000_000
 
 Item = TypeVar("Item")
 
-LogProbs = tuple[tuple[float, ...], ...]
-"""The natural-log probability of each token, for each continuation of a prompt."""
+
+@dataclass(frozen=True)
+class ScoredContinuation:
+    """The log-probabilities of one continuation of a prompt."""
+
+    logprobs: tuple[float, ...]
+    """The natural logarithm of each token's probability."""
+    is_greedy: bool
+    """Whether every token is the most probable one, so that greedy decoding would generate the continuation."""
+
+    def __add__(self, other: "ScoredContinuation") -> "ScoredContinuation":
+        """Return the continuation that has the tokens of the other one after its own."""
+        return ScoredContinuation(self.logprobs + other.logprobs, self.is_greedy and other.is_greedy)
+
+
+ScoredPrompt = tuple[ScoredContinuation, ...]
+"""The scores of a prompt's continuations."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ class Branches(Protocol):
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Group rows into batches of one forward pass each; the grouping depends on the rows alone."""
 
-    def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
+    def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
         """Return the log-probabilities of each row's continuations."""
 
 
@@ -98,7 +113,7 @@ class TreeBranches:
         yield from _cut(sorted(rows, key=lambda row: (-cost(row), row.number)), cost)
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
+    def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
         """Return the log-probabilities of each row's continuations."""
         context = max(len(row.own_ids) for row in rows)
         nodes = max(len(row.tree.ids) for row in rows)
@@ -168,26 +183,25 @@ class ForkedBranches:
             yield from _cut(list(same), lambda row: self._cost(row, len(row.own_ids), 1))
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[BranchingPrompt]) -> list[LogProbs]:
+    def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
         """Return the log-probabilities of each row's continuations."""
         memory = self._run_prompts(rows)
-        log_probs: dict[tuple[int, Ids], tuple[float, ...]] = {}
+        scores: dict[tuple[int, Ids], ScoredContinuation] = {}
         for number, row in enumerate(rows):
             for continuation in row.continuations:
-                log_probs[number, continuation] = _pick(memory.logits[number, None], [0], continuation[:1])
+                scores[number, continuation] = _pick(memory.logits[number, None], [0], continuation[:1])
         # Continuations that differ only in their last token share a row.
         ends: defaultdict[tuple[int, Ids], list[Ids]] = defaultdict(list)
-        for number, continuation in log_probs:
+        for number, continuation in scores:
             if len(continuation) > 1:
                 ends[number, continuation[:-1]].append(continuation)
         lines = sorted(ends, key=lambda line: (-len(line[1]), line))
         for some in _cut(lines, lambda line: self._cost(rows[line[0]], len(line[1]), len(line[1]))):
             for (number, begun), logits in zip(some, self._run_lines(memory, some), strict=True):
                 for continuation in ends[number, begun]:
-                    log_probs[number, continuation] += _pick(logits, range(len(begun)), continuation[1:])
+                    scores[number, continuation] += _pick(logits, range(len(begun)), continuation[1:])
         return [
-            tuple(log_probs[number, continuation] for continuation in row.continuations)
-            for number, row in enumerate(rows)
+            tuple(scores[number, continuation] for continuation in row.continuations) for number, row in enumerate(rows)
         ]
 
     def _run_prompts(self, rows: Sequence[BranchingPrompt]) -> "_PromptState":
@@ -241,7 +255,7 @@ def _cut(items: Sequence[Item], cost: Callable[[Item], int]) -> Iterator[list[It
         yield list(items[chunk])
 
 
-def _pick_tree(logits: torch.Tensor, row: BranchingPrompt) -> LogProbs:
+def _pick_tree(logits: torch.Tensor, row: BranchingPrompt) -> ScoredPrompt:
     """Return the log-probabilities of a row's continuations, from logits [1 + places, vocabulary], the root first."""
     paths = zip(row.tree.paths, row.continuations, strict=True)
     return tuple(_pick(logits, [place - ROOT for place in path], continuation) for path, continuation in paths)
@@ -253,10 +267,11 @@ def _copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache
     return copied
 
 
-def _pick(logits: torch.Tensor, columns: Sequence[int], continuation: Ids) -> tuple[float, ...]:
-    """Return each token's log-probability, from logits [columns, vocabulary] and the column that predicts it."""
+def _pick(logits: torch.Tensor, columns: Sequence[int], continuation: Ids) -> ScoredContinuation:
+    """Score the tokens of a continuation from logits [columns, vocabulary] and the column that predicts each."""
     chosen = logits[list(columns)]  # [tokens, vocabulary]
     if chosen.dtype != torch.float64:
         chosen = chosen.float()
-    values = chosen.gather(1, torch.tensor(continuation, device=logits.device)[:, None])[:, 0] - chosen.logsumexp(-1)
-    return tuple(values.tolist())
+    ids = torch.tensor(continuation, device=logits.device)  # [tokens]
+    values = chosen.gather(1, ids[:, None])[:, 0] - chosen.logsumexp(-1)
+    return ScoredContinuation(tuple(values.tolist()), bool((chosen.argmax(-1) == ids).all()))

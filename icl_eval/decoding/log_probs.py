@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import Cache
 
-from icl_eval.decoding.branches import Branches, BranchingPrompt, ForkedBranches, LogProbs, TreeBranches
+from icl_eval.decoding.branches import Branches, BranchingPrompt, ForkedBranches, ScoredPrompt, TreeBranches
 from icl_eval.decoding.capabilities import check_history
 from icl_eval.decoding.networks import encode, not_finite_error
 from icl_eval.decoding.opening import extend
@@ -52,7 +52,7 @@ class LikelihoodScorer:
 
     def score(
         self, asked: Sequence[Continuations], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[int, LogProbs]]:
+    ) -> Iterator[tuple[int, ScoredPrompt]]:
         """Yield the index of each prompt with the log-probabilities of its continuations.
 
         If the decoder's prompt is only its start token, the continuations are scored after the token that the
@@ -84,7 +84,7 @@ class LikelihoodScorer:
 
     def _score_group(
         self, prepared: PreparedModel, group: PromptGroup, asked: Sequence[Continuations], needed: Collection[int]
-    ) -> Iterator[tuple[int, LogProbs]]:
+    ) -> Iterator[tuple[int, ScoredPrompt]]:
         histories = [self._history(prompt.decoder_ids) for prompt in group.prompts]
         encoder_ids = group.prompts[0].encoder_ids if group.shares_encoder else ()
         prefix_ids = histories[0][: len(self._start_ids) + len(group.prefix)]
@@ -107,10 +107,10 @@ class LikelihoodScorer:
                 batch = together[begin : begin + size]
                 if any(row.number in needed for row in batch):
                     with prepared.accelerated():
-                        batch_log_probs = self._run(branches, batch)
-                    for row, log_probs in zip(batch, batch_log_probs, strict=True):
-                        self._check(asked[row.number], log_probs)
-                        yield row.number, log_probs
+                        batch_scores = self._run(branches, batch)
+                    for row, scores in zip(batch, batch_scores, strict=True):
+                        self._check(asked[row.number], scores)
+                        yield row.number, scores
 
     def _open(
         self, prepared: PreparedModel, encoder_ids: Ids, prefix_ids: Ids, rows: Sequence[BranchingPrompt]
@@ -123,7 +123,7 @@ class LikelihoodScorer:
             return TreeBranches(network, prefix)
         return ForkedBranches(network, prefix, encoded, prepared.capabilities.bytes_per_token)
 
-    def _run(self, branches: Branches, batch: Sequence[BranchingPrompt]) -> list[LogProbs]:
+    def _run(self, branches: Branches, batch: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
         """Run a batch; if memory runs out, split it in halves."""
         try:
             return branches.run(batch)
@@ -135,8 +135,8 @@ class LikelihoodScorer:
         half = len(batch) // 2
         return self._run(branches, batch[:half]) + self._run(branches, batch[half:])
 
-    def _check(self, asked: Continuations, log_probs: LogProbs) -> None:
-        if not all(math.isfinite(value) for text in log_probs for value in text):
+    def _check(self, asked: Continuations, scores: ScoredPrompt) -> None:
+        if not all(math.isfinite(value) for scored in scores for value in scored.logprobs):
             example_id = asked.context.prompt.example_id
             raise not_finite_error(f"{example_id}: the log-probability of an answer", self._model.network.dtype)
 

@@ -24,6 +24,7 @@ class BalancedDemonstrations:
 
     name = "balanced"
     measures_similarity = False
+    keeps_duplicates = False
     encoder = None
 
     def ranking(self, task: Task) -> Ranking:

@@ -28,6 +28,7 @@ class Bm25Demonstrations:
 
     name = "bm25"
     measures_similarity = True
+    keeps_duplicates = False
     encoder = None
 
     def ranking(self, task: Task) -> Ranking:

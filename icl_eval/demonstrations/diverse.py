@@ -33,6 +33,7 @@ class DiverseDemonstrations:
 
     name = "diverse"
     measures_similarity = True
+    keeps_duplicates = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.relevance <= 1:

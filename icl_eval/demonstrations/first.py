@@ -12,6 +12,7 @@ class FirstDemonstrations:
 
     name = "first"
     measures_similarity = False
+    keeps_duplicates = False
     encoder = None
 
     def ranking(self, task: Task) -> Ranking:

@@ -15,6 +15,7 @@ class FixedDemonstrations:
 
     name = "fixed"
     measures_similarity = False
+    keeps_duplicates = True
     encoder = None
 
     def ranking(self, task: Task) -> Ranking:

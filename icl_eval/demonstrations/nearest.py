@@ -23,6 +23,7 @@ class NearestDemonstrations:
 
     name = "nearest"
     measures_similarity = True
+    keeps_duplicates = False
 
     def ranking(self, task: Task) -> Ranking:
         """Return the ranking by cosine similarity; the pool is embedded when the first question is ranked."""

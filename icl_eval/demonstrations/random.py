@@ -19,6 +19,7 @@ class RandomDemonstrations:
 
     name = "random"
     measures_similarity = False
+    keeps_duplicates = False
     encoder = None
 
     def ranking(self, task: Task) -> Ranking:

@@ -44,6 +44,10 @@ class DemonstrationSelector(Protocol):
         """Whether demonstrations have a similarity to the question."""
 
     @property
+    def keeps_duplicates(self) -> bool:
+        """Whether examples with the same text and the same answer are candidates of their own."""
+
+    @property
     def encoder(self) -> Encoder | None:
         """The encoder of questions and pool, which loads model weights; None if the strategy embeds nothing."""
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from icl_eval.demonstrations.controls import Control, InstructionOnly
-from icl_eval.demonstrations.fixed import FixedDemonstrations
 from icl_eval.demonstrations.leaks import build_guard, drop_duplicates
 from icl_eval.demonstrations.ordering import Order
 from icl_eval.demonstrations.ranking import Demonstration, DemonstrationSelector
@@ -91,8 +90,7 @@ def build_selection(
             function raises it if there are not enough demonstrations.
     """
     guard = build_guard(task, match_field)
-    is_fixed = isinstance(selector, FixedDemonstrations)  # duplicates listed by the user are intentional
-    candidates = task.pool if is_fixed else drop_duplicates(task.pool, match_field)
+    candidates = task.pool if selector.keeps_duplicates else drop_duplicates(task.pool, match_field)
     rank = selector.ranking(replace(task, pool=candidates))
 
     def select(question: Example) -> tuple[Demonstration, ...]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from icl_eval.decoding import LikelihoodScorer
-    from icl_eval.decoding.branches import LogProbs
+    from icl_eval.decoding.branches import ScoredContinuation, ScoredPrompt
 
 
 LIKELIHOODS = Family(__name__, {"choices": "ChoiceLikelihood", "references": "ReferenceLikelihood"})
@@ -90,26 +90,37 @@ class CandidateAnswers:
         """References and choices without duplicates."""
         return tuple(dict.fromkeys(self.references + self.choices))
 
-    def sum_logprobs(self, logprobs: "LogProbs", after_nothing: "LogProbs" = ()) -> QuestionLikelihood:
+    def sum_logprobs(self, scores: "ScoredPrompt", after_nothing: "ScoredPrompt" = ()) -> QuestionLikelihood:
         """Return the likelihoods of the question's answers.
 
         Args:
-            logprobs: The log-probabilities of each answer's tokens, in the order of `texts`.
-            after_nothing: The log-probabilities of each choice's tokens after the content-free prompt.
+            scores: The scores of each answer, in the order of `texts`.
+            after_nothing: The scores of each choice after the content-free prompt.
         """
-        by_text = dict(zip(self.texts, logprobs, strict=True))
+        by_text = dict(zip(self.texts, scores, strict=True))
         blank = dict(zip(self.choices, after_nothing, strict=True)) if after_nothing else {}
 
-        def answer(text: str, blank: Mapping[str, Sequence[float]]) -> AnswerLikelihood:
-            total = fsum(by_text[text])
-            calibrated = total - fsum(blank[text]) if blank else None
-            return AnswerLikelihood(text, total, len(by_text[text]), len(text.encode()), calibrated)
+        def answer(text: str, blank: "Mapping[str, ScoredContinuation]") -> AnswerLikelihood:
+            scored = by_text[text]
+            total = fsum(scored.logprobs)
+            calibrated = total - fsum(blank[text].logprobs) if blank else None
+            size = len(text.encode())
+            return AnswerLikelihood(text, total, len(scored.logprobs), size, calibrated, scored.is_greedy)
 
         return QuestionLikelihood(
             references=tuple(answer(text, {}) for text in self.references),
             choices=tuple(answer(text, blank) for text in self.choices),
             content_free=self.content_free,
         )
+
+
+class EncodeAnswers(Protocol):
+    """Splits answers into tokens after the tokens of their prompt."""
+
+    def __call__(
+        self, tokenizer: "PreTrainedTokenizerBase", encoded: EncodedPrompt, texts: Sequence[str], /
+    ) -> Continuations:
+        """Return the context that all answers share, and the tokens of each answer after it."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,7 @@ class AnswerBuilder:
     mode: LikelihoodMode
     prompts: PromptBuilder
     tokenizer: "PreTrainedTokenizerBase"
+    encode: EncodeAnswers = encode_continuations
 
     def build(self, example: Example, built: EncodedPrompt) -> CandidateAnswers:
         """Build the answers to score for a question.
@@ -149,7 +161,7 @@ class AnswerBuilder:
     def _encode(self, example: Example, built: EncodedPrompt, answers: Sequence[str]) -> Continuations:
         task, where = self.prompts.task, f"task '{self.prompts.task.name}', question {example.id!r}"
         texts = [self.prompts.template.continuation(task, example, answer) for answer in answers]
-        encoded = encode_continuations(self.tokenizer, built, texts)
+        encoded = self.encode(self.tokenizer, built, texts)
         for answer, ids in zip(answers, encoded.texts, strict=True):
             if not ids:
                 raise DataError(f"{where}: the answer {answer!r} adds no token to the prompt")
@@ -180,9 +192,9 @@ def score_answers(
         if each.example_id in wanted:
             for place in set(places[each.example_id]):
                 needing[place].append(each)
-    scored: dict[int, LogProbs] = {}
-    for place, logprobs in scorer.score(requests, needing):
-        scored[place] = logprobs
+    scored: dict[int, ScoredPrompt] = {}
+    for place, scores in scorer.score(requests, needing):
+        scored[place] = scores
         for each in needing[place]:
             if scored.keys() >= set(places[each.example_id]):
                 yield each.example_id, each.sum_logprobs(*(scored[part] for part in places[each.example_id]))

@@ -61,7 +61,8 @@ def lint_leaks(prepared: PreparedTask) -> Iterator[str]:
 def lint_pool(prepared: PreparedTask) -> Iterator[str]:
     """Yield a warning if the demonstration pool contains duplicates."""
     plan = prepared.plan
-    if not any(prompt.prompt.demonstrations for prompt in prepared.prompts):
+    shows_any = any(prompt.prompt.demonstrations for prompt in prepared.prompts)
+    if not shows_any or plan.few_shot.selector.keeps_duplicates:
         return
     duplicates = [f"{left_out} repeats {kept}" for left_out, kept in find_duplicates(plan.task.pool, plan.match_field)]
     if duplicates:

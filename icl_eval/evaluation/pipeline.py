@@ -84,12 +84,14 @@ def run_evaluation(
                 task.plan.task.name: score_task(evaluation, prepared.card, task, log, task_metrics)
                 for task, log, task_metrics in zip(prepared.tasks, logs, metrics, strict=True)
             }
+        groups = {group.name: group.aggregate(results) for group in evaluation.groups}
         report = Report(
             schema_version=SCHEMA_VERSION,
             run=describe_run(evaluation, prepared, provenance.fingerprint(identity)),
             results=results,
             timing=Timing(stopwatch.seconds, stopwatch.rate("decoding"), provenance.read_clock()),
             provenance=describe_origin(evaluation, prepared),
+            groups={name: result for name, result in groups.items() if result is not None},
         )
         lock.require_in_place()
         (folder / FAILURE_FILE).unlink(missing_ok=True)  # removed first, so that a kill cannot leave it with a report

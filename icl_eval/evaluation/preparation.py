@@ -6,14 +6,15 @@ Evaluation ── tokenizer, model config ──▶ PreparedEvaluation: placemen
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, Protocol
 
 from icl_eval.decoding.searches import Search
 from icl_eval.demonstrations import FewShot, Selection
 from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.errors import ConfigError
-from icl_eval.evaluation.answers import AnswerBuilder, CandidateAnswers, LikelihoodMode
+from icl_eval.evaluation.answers import AnswerBuilder, CandidateAnswers, EncodeAnswers, LikelihoodMode
 from icl_eval.metrics import Metric
+from icl_eval.metrics.measurements import RecordMetrics
 from icl_eval.metrics.postprocessing import Postprocessor
 from icl_eval.models.cards import ModelCard
 from icl_eval.models.loading import ModelSource, find_card
@@ -28,6 +29,8 @@ from icl_eval.prompts.building import (
 from icl_eval.prompts.chats import Chat, build_chat
 from icl_eval.prompts.conventions import Conventions, RequestedConventions, find_conventions
 from icl_eval.prompts.templates import ChatTemplate, Template, TextTemplate
+from icl_eval.prompts.tokenization import encode_continuations
+from icl_eval.runs.reports import GroupResult, TaskResult
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 
@@ -41,7 +44,7 @@ class TaskPlan:
     """The examples to evaluate, after any limit."""
     match_field: str | None
     """If set, a prompt only shows demonstrations with the question's own value of this input field."""
-    template: TextTemplate
+    template: Template
     few_shot: FewShot
     select: Selection
     """The demonstrations that `few_shot` shows, by question."""
@@ -53,6 +56,21 @@ class TaskPlan:
     """Builds the metrics when they are needed, because importing `evaluate` takes seconds."""
     likelihood: LikelihoodMode | None = None
     """Which answers are scored by their likelihood; None to score no answers."""
+    encode_answers: EncodeAnswers = encode_continuations
+    """Encodes the answers whose likelihood is scored."""
+    record_metrics: RecordMetrics | None = None
+    """Metrics of whole records, in addition to those of predictions."""
+
+
+class TaskGroup(Protocol):
+    """Tasks whose scores are also reported as one."""
+
+    @property
+    def name(self) -> str:
+        """The name of the group."""
+
+    def aggregate(self, results: Mapping[str, TaskResult]) -> GroupResult | None:
+        """Return the scores of the group from the results of all tasks; None if it has no scores."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,7 @@ class Evaluation:
     """Everything that defines a run."""
 
     plans: tuple[TaskPlan, ...]
+    groups: tuple[TaskGroup, ...]
     model: ModelSource
     dtype: str
     device: str
@@ -126,7 +145,7 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
         _require_no_chat_options(evaluation)
 
     def prepare_task(plan: TaskPlan) -> PreparedTask:
-        template: Template = plan.template if chat is None else ChatTemplate(plan.template, chat)
+        template = plan.template if chat is None else _word_as_chat(plan, chat)
         builder = PromptBuilder(
             task=plan.task,
             select=plan.select,
@@ -140,11 +159,17 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
         prompts = tuple(builder.build_all(plan.examples))
         if plan.likelihood is None:
             return PreparedTask(plan, prompts, builder)
-        answers = AnswerBuilder(plan.likelihood, builder, card.tokenizer)
+        answers = AnswerBuilder(plan.likelihood, builder, card.tokenizer, plan.encode_answers)
         return PreparedTask(plan, prompts, builder, tuple(map(answers.build, plan.examples, prompts)))
 
     tasks = tuple(map(prepare_task, evaluation.plans))
     return PreparedEvaluation(card, replace(conventions, day=_find_day(evaluation, chat)), placement, tasks)
+
+
+def _word_as_chat(plan: TaskPlan, chat: Chat) -> ChatTemplate:
+    if not isinstance(plan.template, TextTemplate):
+        raise ConfigError(f"template.chat: template '{plan.template.name}' has no turns; choose another template")
+    return ChatTemplate(plan.template, chat)
 
 
 def _open_chat(evaluation: Evaluation, conventions: Conventions) -> Chat:

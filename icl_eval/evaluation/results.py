@@ -21,7 +21,7 @@ def score_task(
     """Score a task's records, write them in the order of the data set, and return the result."""
     records = [log.records[example.id] for example in task.plan.examples]
     records = [replace(record, prediction=task.plan.postprocess(record.completion)) for record in records]
-    measurements = measure_records(task.plan.task.name, records, metrics)
+    measurements = measure_records(task.plan.task.name, records, metrics, task.plan.record_metrics)
     scored = score_measurements(records, measurements, evaluation.seed)
     log.finish(scored.records)
     return TaskResult(

@@ -68,7 +68,7 @@ def student_interval(values: FloatArray) -> tuple[float, float]:
     return mean - reach, mean + reach
 
 
-def share_interval(share: float, num_examples: int) -> tuple[float, float]:
+def share_interval(share: float, num_examples: float) -> tuple[float, float]:
     """Return the 95 % score interval of a proportion of correct answers (Wilson, 1927, https://doi.org/10.2307/2276774).
 
     Unlike the bootstrap, it keeps its coverage for small samples and extreme proportions (Brown, Cai and DasGupta,

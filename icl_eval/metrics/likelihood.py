@@ -10,11 +10,8 @@ import numpy as np
 
 from icl_eval.metrics.intervals import FloatArray
 from icl_eval.metrics.means import format_signature, mean_statistics
-from icl_eval.metrics.scoring import Statistics
+from icl_eval.metrics.scoring import NamedStatistics, Statistics
 from icl_eval.runs.records import AnswerLikelihood, Record
-
-NamedStatistics = tuple[str, bool, Statistics]
-"""The name of a score, whether higher is better, and its statistics."""
 
 
 def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics]:

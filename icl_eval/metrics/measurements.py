@@ -1,8 +1,9 @@
 """Measurements: applying metrics to the records of a task, during a run and when its records are read again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -10,7 +11,14 @@ from icl_eval.errors import DataError
 from icl_eval.metrics.intervals import FloatArray, pseudo_values
 from icl_eval.metrics.likelihood import likelihood_statistics
 from icl_eval.metrics.means import stored_statistics
-from icl_eval.metrics.scoring import Metric, Statistics, compute_statistics, score_statistics, value_alone
+from icl_eval.metrics.scoring import (
+    Metric,
+    NamedStatistics,
+    Statistics,
+    compute_statistics,
+    score_statistics,
+    value_alone,
+)
 from icl_eval.runs.records import Record
 from icl_eval.runs.reports import MetricResult
 
@@ -52,8 +60,23 @@ class Measurement:
         return {example_id: None if value is None else sign * value for example_id, value in values}
 
 
-def measure_records(task: str, records: Sequence[Record], metrics: Sequence[Metric]) -> list[Measurement]:
+class RecordMetrics(Protocol):
+    """Computes several scores from whole records, where a metric compares predictions with references."""
+
+    def measure(self, records: Sequence[Record]) -> Iterable[NamedStatistics]:
+        """Yield the scores of records."""
+
+
+def measure_records(
+    task: str, records: Sequence[Record], metrics: Sequence[Metric], more: RecordMetrics | None = None
+) -> list[Measurement]:
     """Measure the records of a task: metrics of their predictions, and scores of their likelihoods.
+
+    Args:
+        task: The name of the task.
+        records: Its records.
+        metrics: The metrics of predictions.
+        more: Metrics of whole records.
 
     Raises:
         DataError: If there is nothing to score, or an example has no references.
@@ -67,7 +90,10 @@ def measure_records(task: str, records: Sequence[Record], metrics: Sequence[Metr
     ]
     return measurements + [
         Measurement(task, name, higher_is_better, ids, statistics)
-        for name, higher_is_better, statistics in likelihood_statistics(records)
+        for name, higher_is_better, statistics in (
+            *(more.measure(records) if more else ()),
+            *likelihood_statistics(records),
+        )
     ]
 
 

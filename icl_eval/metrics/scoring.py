@@ -59,6 +59,10 @@ class Metric(Protocol):
         ...
 
 
+NamedStatistics = tuple[str, bool, Statistics]
+"""The name of a score, whether higher is better, and its statistics."""
+
+
 @dataclass(frozen=True)
 class Score:
     """The score of a corpus, with its uncertainty and a signature for reproduction."""
@@ -123,7 +127,10 @@ def score_statistics(
 def _interval(statistics: Statistics, num_examples: int, seed: int, num_resamples: int) -> Interval | None:
     if statistics.score_sums is None or num_examples < 2:
         return None
-    interval = bootstrap(statistics.rows, statistics.score_sums, seed, num_resamples)
+    with np.errstate(over="ignore"):  # a perplexity may exceed the range of numbers
+        interval = bootstrap(statistics.rows, statistics.score_sums, seed, num_resamples)
+    if not np.isfinite((interval.stderr, interval.low, interval.high)).all():
+        return None
     if not statistics.is_share:
         return interval
     low, high = share_interval(statistics.value, num_examples)

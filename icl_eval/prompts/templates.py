@@ -12,7 +12,7 @@ demonstration, and to give an encoder-decoder model some blocks on one side and 
     Spanish:
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,6 +53,10 @@ class Template(Protocol):
     """Renders a task's wording."""
 
     @property
+    def name(self) -> str:
+        """The name of the template in reports."""
+
+    @property
     def is_chat(self) -> bool:
         """Whether the output is a rendered conversation that already contains all its special tokens."""
 
@@ -63,11 +67,11 @@ class Template(Protocol):
         """Return an answer as the continuation of a prompt, formatted like the answer of a demonstration."""
 
     @property
-    def question_names(self) -> set[str]:
+    def question_names(self) -> Set[str]:
         """The names that the question string uses."""
 
     @property
-    def demonstration_names(self) -> set[str]:
+    def demonstration_names(self) -> Set[str]:
         """The names that the demonstration strings use."""
 
 
@@ -281,6 +285,11 @@ class ChatTemplate:
     def continuation(self, task: Task, example: Example, answer: str) -> str:
         """Return an answer as the content of an assistant turn."""
         return self.wording.continuation(task, example, answer).strip()
+
+    @property
+    def name(self) -> str:
+        """The name of the template in reports."""
+        return self.wording.name
 
     @property
     def question_names(self) -> set[str]:

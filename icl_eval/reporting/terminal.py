@@ -27,10 +27,10 @@ def print_report(run: Run) -> None:
         table.add_column(column)
     for column in ("score", "± stderr", "95 % interval"):
         table.add_column(column, justify="right")
-    for name, result in report.results.items():
-        for row, (metric, score) in enumerate(result.metrics.items()):
-            first = (name, str(result.n)) if row == 0 else ("", "")
-            table.add_row(*first, metric, *_format_score(score), end_section=row == len(result.metrics) - 1)
+    for name, n, metrics in report.rows:
+        for row, (metric, score) in enumerate(metrics.items()):
+            first = (name, str(n)) if row == 0 else ("", "")
+            table.add_row(*first, metric, *_format_score(score), end_section=row == len(metrics) - 1)
     console = open_console()
     console.print(table)
     for line in remarks(report):

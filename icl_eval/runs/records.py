@@ -41,6 +41,8 @@ class AnswerLikelihood:
     """The length of the answer in UTF-8, without the white space before it."""
     calibrated: float | None
     """`logprob` minus the value after the content-free prompt; None without calibration."""
+    is_greedy: bool | None = None
+    """Whether every token of the answer is the most probable one; None in records of earlier versions."""
 
 
 @dataclass(frozen=True)

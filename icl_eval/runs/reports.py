@@ -103,6 +103,16 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
+class GroupResult:
+    """The scores of several tasks as one."""
+
+    tasks: tuple[str, ...]
+    n: int
+    """The number of examples scored in all of them."""
+    metrics: Mapping[str, MetricResult]
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """The options of a run, with defaults resolved."""
 
@@ -175,11 +185,21 @@ class Provenance:
 class Report:
     """The results of one run."""
 
+    __pydantic_config__ = _WRITTEN_WHOLE
+
     schema_version: Annotated[Literal[2], BeforeValidator(lambda version: SCHEMA_VERSION if version == 1 else version)]
     run: RunInfo
     results: Mapping[str, TaskResult]
     timing: Timing
     provenance: Provenance
+    groups: Mapping[str, GroupResult] = field(default_factory=dict)
+    """The scores of groups of tasks."""
+
+    @property
+    def rows(self) -> list[tuple[str, int, Mapping[str, MetricResult]]]:
+        """The name, the number of examples and the scores of each task, then of each group."""
+        tasks = [(name, result.n, result.metrics) for name, result in self.results.items()]
+        return tasks + [(f"{name} (group)", group.n, group.metrics) for name, group in self.groups.items()]
 
 
 @dataclass(frozen=True)

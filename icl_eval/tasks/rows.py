@@ -1,6 +1,7 @@
 """Rows of data: reading files and hub data sets, with the origin of every row."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,24 +94,44 @@ def _require_files(folder: Path, source: DataSource) -> None:
 def _load_dataset(source: DataSource) -> Any:
     import datasets
 
-    datasets.disable_progress_bars()
     is_folder = Path(source.path).is_dir()
+    revision = None if is_folder else source.revision  # a folder has only the version that it contains
+    with asking_hub(None if is_folder else source.path) as explain:
+        try:
+            return datasets.load_dataset(source.path, name=source.name, split=source.split, revision=revision)
+        except Exception as error:  # the library can raise anything
+            hint = "" if is_folder else "; give a .jsonl, .csv or .parquet file, or a local folder in the hub's layout"
+            raise DataError(f"data set {source.path!r} cannot be loaded: {explain(error)}{hint}") from None
+
+
+@contextmanager
+def asking_hub(name: str | None) -> Iterator[Callable[[BaseException], str]]:
+    """Let data sets load from the hub if it responds, and otherwise only from the cache, without minutes of retries.
+
+    Args:
+        name: A data set of the hub, to see whether it responds; None if the hub is not needed.
+
+    Yields:
+        A function that describes an error of the library: its innermost cause is the informative one.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
     offline = datasets.config.HF_HUB_OFFLINE
-    hub_error = None if is_folder or offline else _find_hub_error(source.path)
-    if hub_error is not None:
-        datasets.config.HF_HUB_OFFLINE = True  # use only the cache; otherwise the library retries for half a minute
-    try:
-        revision = None if is_folder else source.revision  # a folder has only the version that it contains
-        return datasets.load_dataset(source.path, name=source.name, split=source.split, revision=revision)
-    except Exception as error:  # the library can raise anything; the innermost cause is the informative one
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        reason = describe_error(cause)
+    hub_error = None if name is None or offline else _find_hub_error(name)
+
+    def explain(error: BaseException) -> str:
+        while error.__cause__ is not None:
+            error = error.__cause__
+        reason = describe_error(error)
         if hub_error is not None and "OfflineModeIsEnabled" in reason:  # the library reports our offline flag
-            reason = f"it is not in the cache, and the hub cannot be reached ({describe_error(hub_error)})"
-        hint = "" if is_folder else "; give a .jsonl, .csv or .parquet file, or a local folder in the hub's layout"
-        raise DataError(f"data set {source.path!r} cannot be loaded: {reason}{hint}") from None
+            return f"it is not in the cache, and the hub cannot be reached ({describe_error(hub_error)})"
+        return reason
+
+    if hub_error is not None:
+        datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield explain
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
 

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from architectures import DECODER_ONLY, ENCODER_DECODER, VOCABULARY, build
-from reference_decoding import make_questions, plain_log_probs
+from reference_decoding import make_questions, plain_scores
 
 from icl_eval.decoding import LikelihoodScorer, branches
 from icl_eval.decoding.branches import ForkedBranches, TreeBranches
@@ -12,12 +14,14 @@ from icl_eval.prompts.tokenization import Continuations
 
 
 def assert_as_plain(model, asked, tolerance, forced=(), **options):
-    expected = [plain_log_probs(model, each, forced) for each in asked]
+    expected = [plain_scores(model, each, forced) for each in asked]
     found = dict(LikelihoodScorer(model, **options).score(asked))
     assert sorted(found) == list(range(len(asked)))
     for number, texts in enumerate(expected):
         for text, values in enumerate(texts):
-            assert found[number][text] == pytest.approx(values, abs=tolerance, rel=tolerance / 10), (number, text)
+            ours, place = found[number][text], (number, text)
+            assert ours.logprobs == pytest.approx(values.logprobs, abs=tolerance, rel=tolerance / 10), place
+            assert ours.is_greedy is values.is_greedy, place
 
 
 IN_FLOAT32 = ("gemma2", "gptj", "llama4", "mpt", "nllb_moe", "t5gemma")
@@ -36,6 +40,24 @@ def test_likelihoods_are_those_of_a_plain_forward_pass_on_every_architecture(nam
 def test_likelihoods_in_float32_are_as_exact_as_float32(name):
     model = build(name, seed=1, dtype=torch.float32)
     assert_as_plain(model, make_questions(model, seed=2), 2e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5"])  # trees of continuations, and one row for each
+def test_a_continuation_is_greedy_if_every_token_is_the_most_probable(name):
+    model = build(name)
+    [asked, *_] = make_questions(model)
+    greedy = ()
+    for _ in range(3):  # of all continuations by one more token, one is greedy
+        longer = tuple((*greedy, token_id) for token_id in range(VOCABULARY))
+        ((_, scores),) = LikelihoodScorer(model).score([replace(asked, texts=longer)])
+        [greedy] = [text for text, scored in zip(longer, scores, strict=True) if scored.is_greedy]
+        best = max(range(VOCABULARY), key=lambda token_id: scores[token_id].logprobs[-1])
+        assert greedy[-1] == best
+    ((_, (last_differs, first_differs)),) = LikelihoodScorer(model).score(
+        [replace(asked, texts=((*greedy[:-1], greedy[-1] ^ 1), (greedy[0] ^ 1, *greedy[1:])))]
+    )
+    assert not last_differs.is_greedy
+    assert not first_differs.is_greedy
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral_sliding", "bart"])

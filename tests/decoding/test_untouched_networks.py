@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from architectures import build
-from reference_decoding import NEW_TOKENS, decode, generate, make_prompts, make_questions, plain_log_probs
+from reference_decoding import NEW_TOKENS, decode, generate, make_prompts, make_questions, plain_scores
 from torch.nn.utils import prune
 
 from icl_eval.commands.trace.tracer import Limits, Tracer
@@ -197,14 +197,14 @@ def test_what_the_caller_changes_is_seen_by_the_next_call(model, changes):
         change(model)
         with at_rest(model.network):
             expected = {prompt.prompt.example_id: generate(model, prompt) for prompt in prompts}
-            logprobs = [plain_log_probs(model, each) for each in asked]
+            logprobs = [plain_scores(model, each) for each in asked]
         assert expected != before, "the change makes a difference"
         for way in WAYS[:3]:
             assert way(model, prompts, asked) == expected, (change.__name__, way.__name__)
         found = score(model, prompts, asked)
         for number, texts in enumerate(logprobs):
             for values, ours in zip(texts, found[number], strict=True):
-                assert ours == pytest.approx(values, abs=0.02), change.__name__
+                assert ours.logprobs == pytest.approx(values.logprobs, abs=0.02), change.__name__
         before = expected
 
 

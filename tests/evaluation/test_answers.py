@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import tiny_models
 
+from icl_eval.decoding.branches import ScoredContinuation
 from icl_eval.demonstrations import AsSelectedOrder, Demonstration
 from icl_eval.errors import ConfigError, DataError, PromptTooLongError
 from icl_eval.evaluation.answers import (
@@ -135,10 +136,11 @@ def test_what_cannot_be_scored_is_one_sentence():
 def test_what_is_found_adds_up_tokens_and_takes_off_what_nothing_gives():
     prompt = EncodedPrompt(Prompt("q", None, None), (), (1,))
     asked = CandidateAnswers("q", ("né",), ("oui", "né"), Continuations(prompt, ()), "N/A", Continuations(prompt, ()))
-    found = asked.sum_logprobs(((-1.0, -0.5), (-3.0,)), ((-3.5,), (-0.25, -0.25)))
-    assert found == QuestionLikelihood(
-        references=(AnswerLikelihood("né", -1.5, 2, 3, None),),
-        choices=(AnswerLikelihood("oui", -3.0, 1, 3, 0.5), AnswerLikelihood("né", -1.5, 2, 3, -1.0)),
+    after_question = (ScoredContinuation((-1.0, -0.5), True), ScoredContinuation((-3.0,), False))
+    after_nothing = (ScoredContinuation((-3.5,), False), ScoredContinuation((-0.25, -0.25), False))
+    assert asked.sum_logprobs(after_question, after_nothing) == QuestionLikelihood(
+        references=(AnswerLikelihood("né", -1.5, 2, 3, None, True),),
+        choices=(AnswerLikelihood("oui", -3.0, 1, 3, 0.5, False), AnswerLikelihood("né", -1.5, 2, 3, -1.0, True)),
         content_free="N/A",
     )
 

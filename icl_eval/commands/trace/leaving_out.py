@@ -64,8 +64,8 @@ class AnswerScorer:
     def _sum(self, continuations: Continuations) -> float:
         if not continuations.longest:
             return 0.0
-        ((_, (log_probabilities,)),) = self._scorer.score([continuations])
-        return math.fsum(log_probabilities)
+        ((_, (scored,)),) = self._scorer.score([continuations])
+        return math.fsum(scored.logprobs)
 
 
 def forces_first(model: LanguageModel, prompt: EncodedPrompt, settings: Mapping[str, Any]) -> bool:

@@ -56,7 +56,7 @@ def render_run_page(report: Report, records: dict[str, Any]) -> str:
 
 def _score_rows(report: Report) -> Sequence[ScoreRow]:
     return [
-        ScoreRow(task, result.n, metric, score, metric_scale(metric, (score.score, *(score.ci95 or ())), whole=True))
-        for task, result in report.results.items()
-        for metric, score in result.metrics.items()
+        ScoreRow(name, n, metric, score, metric_scale(metric, (score.score, *(score.ci95 or ())), whole=True))
+        for name, n, metrics in report.rows
+        for metric, score in metrics.items()
     ]

@@ -1,0 +1,40 @@
+"""How lm-evaluation-harness splits an answer from its prompt into tokens.
+
+White space at the end of a prompt moves to the answer. Then the prompt alone is encoded, and an answer's tokens are
+those of prompt and answer together beyond that number. Our own split differs where the tokenizer merges the end of a
+prompt with an answer (`icl_eval.prompts.tokenization`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from icl_eval.prompts.building import EncodedPrompt
+from icl_eval.prompts.tokenization import Continuations, encode_continuations, encode_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def encode_answers(tokenizer: "PreTrainedTokenizerBase", encoded: EncodedPrompt, texts: Sequence[str]) -> Continuations:
+    """Encode the answers after a prompt as the harness does.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        encoded: The prompt.
+        texts: The answers, with the delimiter before each.
+    """
+    prompt = encoded.prompt
+    if prompt.encoder is not None or prompt.is_chat:
+        return encode_continuations(tokenizer, encoded, texts)
+    text = prompt.decoder or ""
+    kept = text.rstrip()
+    if not kept:
+        return encode_continuations(tokenizer, encoded, texts)
+
+    def encode(string: str) -> tuple[int, ...]:
+        return encode_prompt(tokenizer, replace(prompt, decoder=string)).decoder_ids
+
+    context = encode(kept)
+    answers = tuple(encode(text + answer)[len(context) :] for answer in texts)
+    return Continuations(replace(encoded, decoder_ids=context), answers)

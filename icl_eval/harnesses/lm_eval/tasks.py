@@ -1,0 +1,267 @@
+"""Tasks of lm-evaluation-harness as tasks of this package.
+
+The harness loads a task and says what its documents, prompts, filters and metrics are; this package runs and scores it.
+Unless the run chooses otherwise, prompts are the harness's to the character, which is checked for every question, and
+scores are its own to the last digit.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from icl_eval.errors import ConfigError, DataError
+from icl_eval.formatting import describe_error
+from icl_eval.harnesses.lm_eval.draws import HarnessDemonstrations
+from icl_eval.harnesses.lm_eval.wording import HarnessTemplate
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
+
+SEED = 1234
+"""The seed of the harness's demonstrations unless its user gives another."""
+_MAX_NEW_TOKENS = 256
+"""The limit on a completion's tokens of a task that sets none."""
+_SAMPLING = ("temperature", "top_p", "top_k")
+
+
+@dataclass(frozen=True)
+class HarnessTask:
+    """One task of the harness, as the parts of a run."""
+
+    source: Any
+    """The `lm_eval.api.task.ConfigurableTask`."""
+    task: Task
+    template: HarnessTemplate
+    docs: Mapping[str, Any] = field(repr=False)
+    """The documents to evaluate by the id of their example, in the harness's order."""
+    kind: Literal["generate_until", "multiple_choice", "loglikelihood"]
+
+    @property
+    def num_fewshot(self) -> int:
+        """The number of demonstrations that the task asks for."""
+        return int(self.source.config.num_fewshot or 0)
+
+    @property
+    def generation(self) -> Mapping[str, Any]:
+        """The task's options of generation."""
+        return dict(self.source.config.generation_kwargs or {})
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The strings that end a completion."""
+        until = self.generation.get("until") or []
+        return tuple(filter(None, [until] if isinstance(until, str) else until))
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The limit on a completion's tokens; 0 if the task only asks for likelihoods."""
+        if self.kind != "generate_until":
+            return 0
+        return int(self.generation.get("max_gen_toks", self.generation.get("max_new_tokens", _MAX_NEW_TOKENS)))
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """The options with which the task samples; empty if it decodes greedily."""
+        if not self.generation.get("do_sample", self.generation.get("temperature", 0) > 0):
+            return {}
+        return {key: self.generation[key] for key in _SAMPLING if key in self.generation}
+
+    def draw(self, num_fewshot: int, seed: int, ids: Sequence[str]) -> HarnessDemonstrations:
+        """Draw demonstrations as the harness does, and check that prompts with them are the harness's own.
+
+        Args:
+            num_fewshot: The number of demonstrations.
+            seed: The seed of the harness's generator.
+            ids: The first questions of the task, in its order.
+
+        Raises:
+            ConfigError: If the harness would show another number of demonstrations, or there are not enough.
+            DataError: If the prompt of a question cannot be rebuilt from the task's parts.
+        """
+        name, fixed = self.task.name, self.source.config.num_fewshot
+        if fixed == 0 and num_fewshot:
+            raise ConfigError(
+                f"num_fewshot={num_fewshot}: lm-evaluation-harness always runs task '{name}' with num_fewshot=0, which "
+                "its file fixes; choose demonstrations yourself (demonstrations=random)"
+            )
+        if num_fewshot and not self.task.pool:
+            raise ConfigError(f"num_fewshot={num_fewshot}: task '{name}' has no examples to demonstrate")
+        drawn = self._draw_ids(num_fewshot, seed, ids)
+        self._require_same_prompts(num_fewshot, seed, drawn)
+        return HarnessDemonstrations(drawn)
+
+    def _draw_ids(self, num_fewshot: int, seed: int, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        if not num_fewshot:
+            return dict.fromkeys(ids, ())
+        self.source.set_fewshot_seed(seed=seed)
+        same_split = self.source.fewshot_cfg.split == self.source.config.test_split
+        names = {id(doc): example.id for doc, example in zip(list_pool_docs(self.source), self.task.pool, strict=True)}
+        drawn = {}
+        for each in ids:
+            shown = self.source.sampler.sample(n=num_fewshot, eval_doc=self.docs[each] if same_split else None)
+            drawn[each] = tuple(names[id(doc)] for doc in shown)
+        return drawn
+
+    def _require_same_prompts(self, num_fewshot: int, seed: int, drawn: Mapping[str, tuple[str, ...]]) -> None:
+        pool = {example.id: example for example in self.task.pool}
+        examples = {example.id: example for example in self.task.examples}
+        self.source.set_fewshot_seed(seed=seed)
+        for each, shown in drawn.items():
+            blocks = self.template.render(self.task, [pool[example_id] for example_id in shown], examples[each])
+            doc = self.docs[each]
+            prompt = self.source.fewshot_context(doc, num_fewshot, gen_prefix=self.source.doc_to_prefix(doc))
+            if blocks.everything() != prompt:
+                raise DataError(
+                    f"task '{self.task.name}', document {each}: its prompt cannot be rebuilt from its parts, so its "
+                    "demonstrations cannot be recorded; run it inside lm-evaluation-harness (icl-eval lm-eval run)"
+                )
+
+
+def adapt_task(source: Any) -> HarnessTask:
+    """Return a loaded task as the parts of a run.
+
+    Args:
+        source: The `lm_eval.api.task.Task`.
+
+    Raises:
+        ConfigError: If the task is of a kind that cannot be run here; the message says which.
+        DataError: If a document has no answer that can be scored.
+    """
+    kind = _require_supported(source)
+    parts = _Parts(source, kind)
+    name = re.sub(r"[^\w.-]", "_", source.task_name)
+    try:
+        pool = tuple(parts.demonstration(f"pool-{number}", doc) for number, doc in enumerate(list_pool_docs(source)))
+        docs = {str(number): doc for number, doc in enumerate(source.eval_docs)}
+        examples = tuple(parts.question(each, doc) for each, doc in docs.items())
+    except (ConfigError, DataError):
+        raise
+    except Exception as error:  # Python of the task
+        raise DataError(f"task '{name}': its documents cannot be read ({describe_error(error)})") from None
+    content = [*map(_describe, pool), *map(_describe, examples)]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    task = Task(name, "", {"question": "Question", "answer": "Answer"}, pool, examples, digest)
+    template = HarnessTemplate(
+        describe=lambda example: parts.describe(docs[example.id]),
+        word_demonstration=parts.word_demonstration,
+        word_question=lambda example: parts.word_question(docs[example.id], example),
+        delimiter="" if kind == "loglikelihood" else source.config.target_delimiter,
+    )
+    return HarnessTask(source, task, template, docs, kind)
+
+
+def list_pool_docs(source: Any) -> list[Any]:
+    """Return the documents from which a task draws demonstrations; empty if it has none."""
+    sampler = getattr(source, "sampler", None)
+    return [] if sampler is None else list(sampler.df)
+
+
+def _describe(example: Example) -> list[Any]:
+    return [example.id, dict(example.inputs), example.references, example.choices]
+
+
+def _require_supported(source: Any) -> Literal["generate_until", "multiple_choice", "loglikelihood"]:
+    """Raise ConfigError for a task whose requests or scores this package cannot reproduce."""
+    from lm_eval.api.task import ConfigurableTask
+
+    if not isinstance(source, ConfigurableTask):
+        raise _unsupported(source, "it is a class of its own instead of a configuration")
+    reasons = {
+        "its requests are rolling likelihoods of whole texts": source.OUTPUT_TYPE == "loglikelihood_rolling",
+        "each of its choices has a prompt of its own (multiple inputs)": source.multiple_input,
+        "it shows images or sounds": getattr(source, "MULTIMODAL", False),
+        "its metrics run code that the model writes": getattr(source, "UNSAFE_CODE", False),
+        "it takes a prompt from promptsource": source.prompt is not None,
+        "acc_mutual_info needs answers without a prompt": "acc_mutual_info" in source.aggregation(),
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise _unsupported(source, reason)
+    kind: Literal["generate_until", "multiple_choice", "loglikelihood"] = source.OUTPUT_TYPE
+    return kind
+
+
+def _unsupported(source: Any, reason: str) -> ConfigError:
+    return ConfigError(
+        f"task '{source.task_name}' of lm-evaluation-harness cannot be run here: {reason}; run it inside the harness "
+        "(icl-eval lm-eval run)"
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Reads and words the documents of a task through the harness."""
+
+    source: Any
+    kind: str
+
+    def demonstration(self, example_id: str, doc: Any) -> Example:
+        """Return a candidate of the pool, with the texts that the harness takes for demonstrations."""
+        few = self.source.fewshot_cfg
+        choices = self.source.doc_to_choice(doc, few.doc_to_choice) if few.doc_to_choice else None
+        target = self.source.doc_to_target(doc, few.doc_to_target)
+        answers = _list_answers(target, choices)
+        prefix = self.source.resolve_field(doc, few.gen_prefix)
+        return self._example(example_id, doc, self.source.doc_to_text(doc, few.doc_to_text), answers, (), prefix)
+
+    def question(self, example_id: str, doc: Any) -> Example:
+        """Return a question with its references and choices."""
+        choices = tuple(self.source.doc_to_choice(doc)) if self.source.config.doc_to_choice else None
+        references = _list_answers(self.source.doc_to_target(doc), choices)
+        if choices is not None and self.kind == "multiple_choice" and not set(choices) & set(references):
+            raise DataError(
+                f"task '{self.source.task_name}', document {example_id}: its target {references} is none of its "
+                f"choices {list(choices)}"
+            )
+        ranked = choices if self.kind == "multiple_choice" and choices else ()
+        prefix = self.source.doc_to_prefix(doc)
+        return self._example(example_id, doc, self.source.doc_to_text(doc), references, ranked, prefix)
+
+    def _example(
+        self,
+        example_id: str,
+        doc: Any,
+        text: Any,
+        references: tuple[str, ...],
+        choices: Sequence[str],
+        prefix: str | None,
+    ) -> Example:
+        columns = {key: value for key, value in dict(doc).items() if isinstance(value, str) and key.isidentifier()}
+        inputs = {**columns, "question": str(text)} | ({"gen_prefix": prefix} if prefix else {})
+        return Example(example_id, inputs, references, tuple(choices))
+
+    def describe(self, doc: Any) -> str:
+        return str(self.source.resolve_field(doc, self.source.config.description) or "")
+
+    def word_demonstration(self, example: Example) -> str:
+        few = self.source.fewshot_cfg
+        return self._word(example, few.target_delimiter, few.fewshot_delimiter, example.references[0])
+
+    def word_question(self, doc: Any, example: Example) -> str:
+        return self._word(example, self.source.config.target_delimiter, "", None)
+
+    def _word(self, example: Example, delimiter: str, after: str, answer: str | None) -> str:
+        turn = self.source.build_qa_turn(
+            q=example.inputs["question"],
+            a=answer,
+            gen_prefix=example.inputs.get("gen_prefix"),
+            tgt_delim=delimiter,
+            few_delim=after,
+        )
+        return "".join(message.to_text() for message in turn)
+
+
+def _list_answers(target: Any, choices: Sequence[str] | None) -> tuple[str, ...]:
+    """Return a target of the harness as strings: a text, the number of a choice, or a list of either."""
+    targets = target if isinstance(target, list) else [target]
+    if choices is not None:
+        targets = [_find_choice(each, choices) for each in targets]
+    return tuple(dict.fromkeys(str(each) for each in targets if each is not None)) or ("",)
+
+
+def _find_choice(target: Any, choices: Sequence[str]) -> str | None:
+    if not isinstance(target, int):
+        return str(target)
+    return choices[target] if 0 <= target < len(choices) else None
