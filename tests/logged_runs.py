@@ -1,4 +1,4 @@
-"""Runs of lm-evaluation-harness itself, with a model that gives written answers, logged as its command line logs them."""
+"""Runs of lm-evaluation-harness itself, with a model that gives written answers, logged as its command logs them."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def log_run(folder, model):
             for one, other in SUMS
         ]
         Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        for number, config in enumerate(list_tasks("rows.jsonl")):
+        for number, config in enumerate(list_tasks(folder / "rows.jsonl")):
             Path(f"{number}.yaml").write_text(json.dumps(config), encoding="utf-8")
         tracker = EvaluationTracker(output_path=".")
         results = simple_evaluate(

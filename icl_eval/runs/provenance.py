@@ -39,8 +39,8 @@ def read_git_commit() -> str | None:
 
 
 def read_clock() -> str:
-    """Return the current time in UTC: `2026-11-29T15:43:04+00:00`."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Return the current time in UTC: `2026-11-29T15:43:04.152543+00:00`."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def describe_host() -> dict[str, Any]:

@@ -40,9 +40,7 @@ def find(folder, pattern):
 
 def test_an_import_has_the_scores_of_the_harness_with_intervals_and_can_be_repeated(logged, icl_eval_command, tmp_path):
     outcome = icl_eval_command("import", str(logged["first"]), "output=run")
-    assert outcome.exit_code == 0
-    assert outcome.err == "WARNING: arithmetic: left out; a group has no documents of its own, but its tasks do\n"
-
+    assert (outcome.exit_code, outcome.err) == (0, "")
     report = read_run(tmp_path / "run").report
     theirs = json.loads(find(logged["first"], "results_*.json").read_text(encoding="utf-8"))
     scores = {task: result.metrics for task, result in report.results.items()}
@@ -52,7 +50,11 @@ def test_an_import_has_the_scores_of_the_harness_with_intervals_and_can_be_repea
         for name in metrics.keys() & theirs["results"][task].keys():
             assert metrics[name].score == pytest.approx(theirs["results"][task][name], rel=1e-12)
     assert scores["sums"][STRICT].ci95 == share_interval(4 / 6, 6)
-    assert scores["sums"][STRICT].signature.startswith(f"{STRICT}|by:lm_eval|task_version:2.0|scoring:")
+    version = theirs["lm_eval_version"]
+    assert scores["sums"][STRICT].signature == f"exact_match|filter:strict-match|task:sums@2.0|lm_eval:{version}"
+    group = report.groups["arithmetic"]
+    assert (group.tasks, group.n, group.metrics["acc,none"].score) == (("sums", "ranking"), 12, 0.5)
+    assert group.metrics["acc,none"].stderr == theirs["groups"]["arithmetic"]["acc_stderr,none"]
     assert (scores["ranking"]["brier_score,none"].ci95, scores["last"]["perplexity,none"].ci95) == (None, None)
     assert scores["ranking"]["choice_accuracy"].score == scores["ranking"]["acc,none"].score == 3 / 6
     assert scores["words"]["chrf"].score == pytest.approx(theirs["results"]["words"]["chrf,none"])
@@ -105,6 +107,18 @@ def test_imported_runs_are_compared_in_pairs_and_found_like_others(logged, icl_e
     assert icl_eval_command("export", *map(str, folders)).exit_code == 0
 
 
+def test_an_import_is_compared_with_a_run_of_the_same_task_here(logged, icl_eval_command, gpt2, tmp_path):
+    folder = logged["first"].parent
+    icl_eval_command("import", str(logged["first"]), "output=theirs")
+    tasks = ("task=lm_eval", "task.lm_eval.name=[sums,ranking]", f"task.lm_eval.include_path={folder}")
+    outcome = icl_eval_command(f"model.source={gpt2}", *tasks, "hydra.run.dir=ours", "device=cpu")
+    assert outcome.exit_code == 0, outcome.err
+    found = compare_runs([read_run(tmp_path / name) for name in ("theirs", "ours")], num_resamples=200)
+    strict = next(each for each in found.differences if each.metric == STRICT)
+    assert (strict.test, strict.baseline_score, strict.n) == ("mcnemar", 4 / 6, 6)
+    assert {each.metric for each in found.differences} >= {FLEXIBLE, "acc,none", "choice_accuracy", "reference_rank"}
+
+
 def test_without_a_results_file_options_say_what_it_would_and_other_metrics_are_left_out(
     copied, icl_eval_command, tmp_path
 ):
@@ -128,7 +142,7 @@ def test_without_a_results_file_options_say_what_it_would_and_other_metrics_are_
     report = read_run(tmp_path / "run").report
     assert (report.run.model, report.results["ranking"].metrics["acc,none"].score) == ("org/mine", 0.5)
     assert report.results["ranking"].metrics["acc,none"].signature == (
-        "acc,none|by:lm_eval|task_version:unknown|scoring:unknown|version:unknown"
+        "acc|filter:none|task:ranking@unknown|lm_eval:unknown"
     )
     refused = icl_eval_command("import", str(ranking), "model_name=org/mine", "num_fewshot=1", "output=run")
     assert refused.err.endswith(

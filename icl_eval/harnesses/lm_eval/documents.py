@@ -4,14 +4,15 @@ A task of the harness that runs here and an imported run of the harness can be c
 """
 
 import ast
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-_SCORING = ("output_type", "metric_list", "filter_list", "process_results", "repeats")
-"""The keys of a task's configuration that change a value of a metric for the same response."""
+
+def task_name(harness_name: str) -> str:
+    """Return the name of a task of the harness as it can stand in the name of a file."""
+    return re.sub(r"[^\w.-]", "_", harness_name)
 
 
 def example_id(doc_id: int) -> str:
@@ -41,7 +42,7 @@ def split_target(target: str) -> tuple[str, ...]:
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return (target,)
     is_list = isinstance(targets, list) and targets and all(isinstance(each, str) for each in targets)
-    return tuple(targets) if is_list else (target,)
+    return tuple(dict.fromkeys(targets)) if is_list else (target,)
 
 
 def metric_name(metric: str, filter_name: str) -> str:
@@ -49,20 +50,6 @@ def metric_name(metric: str, filter_name: str) -> str:
     return f"{metric},{filter_name}"
 
 
-def metric_signature(name: str, config: Mapping[str, Any] | None, version: Any, harness_version: str) -> str:
-    """Return the signature of a metric whose values the harness computes.
-
-    Args:
-        name: The name of the metric and its filter.
-        config: The task's configuration as the harness dumps it; None if it is not known.
-        version: The task's version; None if it is not known.
-        harness_version: The version of the harness.
-    """
-    scoring = "unknown" if config is None else _digest({key: config.get(key) for key in _SCORING})
-    known = "unknown" if version is None else version
-    return f"{name}|by:lm_eval|task_version:{known}|scoring:{scoring}|version:{harness_version}"
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", text).encode()).hexdigest()[:8]  # without addresses of functions
+def metric_signature(metric: str, filter_name: str, task: str, task_version: object, library_version: str) -> str:
+    """Return the signature of a metric whose values the harness computes."""
+    return f"{metric}|filter:{filter_name}|task:{task}@{task_version}|lm_eval:{library_version}"

@@ -1,7 +1,6 @@
 """Turn a run of lm-evaluation-harness into a run folder, so that everything that reads runs can read it."""
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Any
 
 import icl_eval
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import list_names
+from icl_eval.harnesses.lm_eval.documents import task_name
 from icl_eval.harnesses.lm_eval.logged_answers import make_records
-from icl_eval.harnesses.lm_eval.logged_metrics import LoggedResults, find_corpus_metrics, measure_documents
+from icl_eval.harnesses.lm_eval.logged_metrics import LoggedResults, find_corpus_metrics, find_groups, measure_documents
 from icl_eval.harnesses.lm_eval.logged_runs import LoggedRun, read_documents
 from icl_eval.metrics.building import build_own_metrics
 from icl_eval.metrics.measurements import measure_records, score_measurements
@@ -22,8 +21,6 @@ from icl_eval.runs.counts import count_records
 from icl_eval.runs.folders import REPORT_FILE, locking
 from icl_eval.runs.records import Record, RecordLog
 from icl_eval.runs.reports import SCHEMA_VERSION, Provenance, Report, RunInfo, TaskResult, Timing, write_report
-
-logger = logging.getLogger(__name__)
 
 _NAME = "lm_eval"
 _UNKNOWN = "unknown"
@@ -77,15 +74,17 @@ def convert_run(logged: LoggedRun, options: ImportOptions) -> ImportedRun:
     """
     results = LoggedResults.of(logged)
     model = _find_model(logged, results, options)
-    shots = {task: _find_shots(logged, results, options, task) for task in logged.samples}
-    tasks = {task: _convert_task(logged, results, task, shots[task], options.seed) for task in logged.samples}
-    if groups := list(results.find("group_subtasks") or ()):
-        logger.warning("%s: left out; a group has no documents of its own, but its tasks do", list_names(groups))
+    shots = {task_name(task): _find_shots(logged, results, options, task) for task in logged.samples}
+    tasks = {
+        task_name(task): _convert_task(logged, results, task, shots[task_name(task)], options.seed)
+        for task in logged.samples
+    }
     identity = _identify(logged, model, shots, options.seed)
     report = Report(
         schema_version=SCHEMA_VERSION,
         run=_describe_run(results, model, shots, options.seed, provenance.fingerprint(identity)),
         results={name: task.result for name, task in tasks.items()},
+        groups=find_groups(results, {name: task.result for name, task in tasks.items()}),
         timing=_describe_timing(results),
         provenance=_describe_origin(results, {name: task.metrics for name, task in tasks.items()}),
     )
@@ -127,12 +126,12 @@ class _ConvertedTask:
 
 
 def _convert_task(logged: LoggedRun, results: LoggedResults, task: str, num_fewshot: int, seed: int) -> _ConvertedTask:
-    documents = read_documents(logged.samples[task])
+    documents, name = read_documents(logged.samples[task]), task_name(task)
     records = make_records(documents, num_fewshot)
     options = find_corpus_metrics(documents, records)
     measurements = [
         *measure_documents(task, documents, results),
-        *measure_records(task, records, build_own_metrics(options, f"task.{task}.metrics")),
+        *measure_records(name, records, build_own_metrics(options, f"task.{name}.metrics")),
     ]
     scored = score_measurements(records, measurements, seed)
     counts = count_records(scored.records, None, scored.unparsed)
@@ -179,7 +178,7 @@ def _describe_timing(results: LoggedResults) -> Timing:
     if not isinstance(started, int | float):
         return Timing({}, None)
     duration = round(float(seconds or 0), 3)
-    finished = datetime.fromtimestamp(started + duration, UTC).isoformat(timespec="seconds")
+    finished = datetime.fromtimestamp(started + duration, UTC).isoformat(timespec="microseconds")
     return Timing({_NAME: duration} if seconds else {}, None, finished)
 
 

@@ -12,9 +12,9 @@ from icl_eval.runs.records import AnswerLikelihood, QuestionLikelihood, Record
 def make_records(documents: Sequence[LoggedDocument], num_fewshot: int) -> list[Record]:
     """Return the records of a task's documents, without scores.
 
-    The prediction is what the first filter made of the first response. Where the harness ranked continuations of one
-    prompt, records have their log-likelihoods instead; they are left out for the whole task if one of its documents has
-    other requests, such as several prompts, or no right continuation.
+    The prediction is what the first filter made of the response; of several responses, the first is shown. Where the
+    harness ranked continuations of one prompt, records have their log-likelihoods instead; they are left out for the
+    whole task if one of its documents has other requests, such as several prompts, or no right continuation.
     """
     likelihoods = [_read_likelihood(document) for document in documents]
     is_ranked = None not in likelihoods
@@ -26,7 +26,7 @@ def make_records(documents: Sequence[LoggedDocument], num_fewshot: int) -> list[
 
 def _make_record(document: LoggedDocument, num_fewshot: int, likelihood: QuestionLikelihood | None) -> Record:
     decoded = not any(_is_likelihood(responses) for responses in document.responses)
-    filtered = next(iter(document.filtered.values()))
+    filtered = next(filter(None, document.filtered.values()), [""])
     targets = split_target(document.target)
     return Record(
         example_id=example_id(document.doc_id),
@@ -38,7 +38,7 @@ def _make_record(document: LoggedDocument, num_fewshot: int, likelihood: Questio
         shots_requested=num_fewshot,
         shots_effective=num_fewshot,
         completion=as_text(_first(document.responses[0])) if decoded else "",
-        prediction=as_text(filtered) if decoded else "",
+        prediction=as_text(_first(filtered)) if decoded else "",
         metrics={},
         prompt_tokens=None,
         completion_tokens=None if decoded else 0,
@@ -75,10 +75,11 @@ def _read_likelihood(document: LoggedDocument) -> QuestionLikelihood | None:
 def _read_answer(request: Sequence[Any], responses: Any) -> AnswerLikelihood | None:
     if not _is_likelihood(responses) or len(request) != 2 or not isinstance(request[1], str):
         return None
-    text, logprob = request[1].lstrip(), float(_first(responses)[0])
-    if not text or not math.isfinite(logprob):
+    logprob, is_greedy = _first(responses)
+    text, value = request[1].lstrip(), float(logprob)
+    if not text or not math.isfinite(value):
         return None
-    return AnswerLikelihood(text, logprob, None, len(text.encode()), None)
+    return AnswerLikelihood(text, value, None, len(text.encode()), None, is_greedy == "True")
 
 
 def _find_right(target: str, choices: Sequence[str]) -> list[int]:

@@ -18,14 +18,18 @@ from typing import Any
 import numpy as np
 
 from icl_eval.errors import DataError
-from icl_eval.harnesses.lm_eval.documents import example_id, metric_name, metric_signature
+from icl_eval.harnesses.lm_eval.documents import example_id, metric_name, metric_signature, task_name
+from icl_eval.harnesses.lm_eval.groups import score_group
 from icl_eval.harnesses.lm_eval.logged_runs import LoggedDocument, LoggedRun, read_results
 from icl_eval.metrics.means import stored_statistics
 from icl_eval.metrics.measurements import Measurement
 from icl_eval.metrics.scoring import Statistics
 from icl_eval.runs.records import Record
+from icl_eval.runs.reports import GroupResult, TaskResult
 
 logger = logging.getLogger(__name__)
+
+_UNKNOWN = "unknown"
 
 _CORPUS_METRICS: Mapping[str, Mapping[str, Any]] = {
     "bleu": {"name": "bleu", "tokenize": "13a"},
@@ -57,14 +61,11 @@ class LoggedResults:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
-    @property
-    def version(self) -> str:
-        """The version of the harness."""
-        return str(self.find("lm_eval_version") or "unknown")
-
-    def signature(self, task: str, name: str) -> str:
+    def signature(self, task: str, metric: str, filter_name: str) -> str:
         """Return the signature of a metric of a task."""
-        return metric_signature(name, self.find("configs", task), self.find("versions", task), self.version)
+        version, library = self.find("versions", task), self.find("lm_eval_version")
+        known = [_UNKNOWN if value is None else value for value in (version, library)]
+        return metric_signature(metric, filter_name, task_name(task), *known)
 
     def aggregation(self, task: str, metric: str) -> Any:
         """Return how the task says that a metric is aggregated; None if it does not."""
@@ -101,6 +102,23 @@ def find_corpus_metrics(documents: Sequence[LoggedDocument], records: Sequence[R
     return {metric: {**_CORPUS_METRICS[metric]} for metric, values in compared.items() if values == pairs}
 
 
+def find_groups(logged: LoggedResults, results: Mapping[str, TaskResult]) -> dict[str, GroupResult]:
+    """Return the groups of which all tasks are imported, with the scores and standard errors of the harness."""
+    groups = {}
+    for name, found in (logged.find("groups") or {}).items():
+        tasks = [task_name(task) for task in _list_leaves(logged, name)]
+        if all(task in results for task in tasks):
+            group = score_group(name, found, {task: results[task] for task in tasks})
+            groups.update({name: group} if group else {})
+    return groups
+
+
+def _list_leaves(logged: LoggedResults, name: str) -> list[str]:
+    """Return the tasks of a group and of the groups in it."""
+    members = logged.find("group_subtasks", name)
+    return [leaf for member in members for leaf in _list_leaves(logged, member)] if members else [name]
+
+
 def _require_same_size(task: str, documents: Sequence[LoggedDocument], results: LoggedResults) -> None:
     expected = results.find("n-samples", task, "effective")
     if expected is not None and expected != len(documents):
@@ -114,14 +132,15 @@ def _measure(
     task: str, metric: str, filter_name: str, documents: Sequence[LoggedDocument], results: LoggedResults
 ) -> Measurement | None:
     name = metric_name(metric, filter_name)
+    numbers = [_as_number(document.values.get((metric, filter_name))) for document in documents]
     try:
-        statistics = _find_statistics(task, metric, name, _read_numbers(documents, metric, filter_name), results)
+        statistics = _find_statistics(task, metric, filter_name, numbers, results)
         higher_is_better = _find_direction(task, metric, results)
     except _UnusableError as reason:
         logger.warning("%s: %s is left out; %s", task, name, reason)
         return None
     ids = tuple(example_id(document.doc_id) for document in documents)
-    return Measurement(task, name, higher_is_better, ids, statistics)
+    return Measurement(task_name(task), name, higher_is_better, ids, statistics)
 
 
 class _UnusableError(Exception):
@@ -129,9 +148,9 @@ class _UnusableError(Exception):
 
 
 def _find_statistics(
-    task: str, metric: str, name: str, numbers: Sequence[float | None], results: LoggedResults
+    task: str, metric: str, filter_name: str, numbers: Sequence[float | None], results: LoggedResults
 ) -> Statistics:
-    signature = results.signature(task, name)
+    name, signature = metric_name(metric, filter_name), results.signature(task, metric, filter_name)
     values = [number for number in numbers if number is not None]
     is_whole = len(values) == len(numbers)
     if results.path is None:
@@ -159,11 +178,6 @@ def _find_direction(task: str, metric: str, results: LoggedResults) -> bool:
     if not isinstance(stated, bool) and metric not in _MEANS:
         raise _UnusableError("nothing says whether higher is better")
     return stated if isinstance(stated, bool) else True
-
-
-def _read_numbers(documents: Sequence[LoggedDocument], metric: str, filter_name: str) -> list[float | None]:
-    """Return a metric's value of each document; None if it has none, or one that is not a number."""
-    return [_as_number(document.values.get((metric, filter_name))) for document in documents]
 
 
 def _as_number(value: Any) -> float | None:

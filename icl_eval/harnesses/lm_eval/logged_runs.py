@@ -49,7 +49,7 @@ class LoggedDocument:
     """The responses to each request."""
     prompt_hash: str
     filtered: dict[str, Any] = field(default_factory=dict)
-    """By filter, what it made of the response to the first request, in the order of the file."""
+    """By filter, what it made of the responses to each request, in the order of the file."""
     values: dict[tuple[str, str], Any] = field(default_factory=dict)
     """The values of metrics, by metric and filter."""
 
@@ -143,7 +143,7 @@ def read_documents(path: Path) -> list[LoggedDocument]:
         document = documents.setdefault(line.doc_id, _begin(line))
         if line.filter in document.filtered:
             raise DataError(f"{where}: a second line of document {line.doc_id} for filter {line.filter!r}")
-        document.filtered[line.filter] = line.filtered_resps[0]
+        document.filtered[line.filter] = line.filtered_resps
         document.values.update({(metric, line.filter): _find_value(where, content, metric) for metric in line.metrics})
     _require_whole(path, list(documents.values()))
     return list(documents.values())
@@ -165,12 +165,8 @@ def _validate(where: str, content: Any) -> _Line:
         raise DataError(
             f"{where}: not a line of an lm-eval samples file ({describe_mistake(error, 'the line')})"
         ) from None
-    for key, responses in (
-        ("arguments", line.arguments),
-        ("resps", line.resps),
-        ("filtered_resps", line.filtered_resps),
-    ):
-        if not responses:
+    for key, values in (("arguments", line.arguments), ("resps", line.resps)):
+        if not values:
             raise DataError(f"{where}: {key} is empty")
     return line
 
