@@ -122,10 +122,10 @@ def list_runs(cfg: DictConfig) -> None:
 
 
 def export(cfg: DictConfig) -> None:
-    """Write the figures and tables of runs and sweeps."""
+    """Write the results of runs and sweeps for a paper or for other programs."""
     from icl_eval.commands.export import export_folders
 
-    export_folders([Path(folder) for folder in typed_config(cfg, ExportConfig).folders])
+    export_folders(typed_config(cfg, ExportConfig))
 
 
 def import_results(cfg: DictConfig) -> None:

@@ -173,6 +173,11 @@ class ExportConfig:
     """The options of `icl-eval export`."""
 
     folders: list[str] = field(default_factory=list)
+    format: str = "paper"
+    model_id: str | None = None
+    organization: str | None = None
+    relationship: str | None = None
+    project: str | None = None
 
 
 def register_schemas() -> None:

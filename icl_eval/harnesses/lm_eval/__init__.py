@@ -16,6 +16,11 @@ Its tasks as tasks of this package:
     scores          its filters, metrics and aggregations
     groups          several tasks as one score
 
+Runs as its result files:
+
+    results         the results file
+    samples         the lines of the samples files
+
 Its result files as runs:
 
     logged_runs     finding and reading the files

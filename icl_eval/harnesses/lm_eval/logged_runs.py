@@ -157,7 +157,7 @@ def _parse(where: str, text: bytes) -> Any:
 
 
 def _validate(where: str, content: Any) -> _Line:
-    if isinstance(content, dict) and "example_id" in content:
+    if isinstance(content, dict) and "example_id" in content and "doc_id" not in content:
         raise DataError(f"{where}: a record of icl_eval, which needs no import")
     try:
         line = _LINE.validate_python(content)
