@@ -7,6 +7,7 @@ from pathlib import Path
 from icl_eval.commands.compare import read_runs
 from icl_eval.config.schema import ExportConfig
 from icl_eval.errors import ConfigError
+from icl_eval.harnesses.every_eval_ever.logs import Publisher, write_log
 from icl_eval.harnesses.lm_eval.results import write_results
 from icl_eval.runs.folders import Run
 
@@ -32,8 +33,15 @@ def _write_lm_eval(runs: Sequence[Run], folder: Path, config: ExportConfig) -> l
     return [path for run in runs for path in write_results(run, run.folder / "lm_eval", config.model_id)]
 
 
+def _write_every_eval_ever(runs: Sequence[Run], folder: Path, config: ExportConfig) -> list[Path]:
+    publisher = Publisher(config.model_id or "", config.organization or "", config.relationship or "")
+    return [path for run in runs for path in write_log(run, run.folder / "every_eval_ever", publisher)]
+
+
+_PUBLISHER = ("model_id", "organization", "relationship")
 RESULT_FORMATS = {
     "lm_eval": ResultFormat(_write_lm_eval, ("model_id",)),
+    "every_eval_ever": ResultFormat(_write_every_eval_ever, _PUBLISHER, required=_PUBLISHER),
 }
 
 
