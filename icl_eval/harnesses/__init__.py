@@ -5,4 +5,5 @@ to run anything else.
 
     lm_eval          lm-evaluation-harness
     every_eval_ever  the shared schema of results
+    trackers         Weights & Biases and MLflow
 """

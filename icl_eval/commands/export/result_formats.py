@@ -9,10 +9,12 @@ from icl_eval.config.schema import ExportConfig
 from icl_eval.errors import ConfigError
 from icl_eval.harnesses.every_eval_ever.logs import Publisher, write_log
 from icl_eval.harnesses.lm_eval.results import write_results
+from icl_eval.harnesses.trackers import log_to_mlflow, log_to_wandb
 from icl_eval.runs.folders import Run
 
 PAPER = "paper"
 """The default format: tables and figures."""
+_PROJECT = "icl-eval"
 _OPTIONS = ("model_id", "organization", "relationship", "project")
 """Options that only some formats have."""
 
@@ -38,10 +40,20 @@ def _write_every_eval_ever(runs: Sequence[Run], folder: Path, config: ExportConf
     return [path for run in runs for path in write_log(run, run.folder / "every_eval_ever", publisher)]
 
 
+def _write_wandb(runs: Sequence[Run], folder: Path, config: ExportConfig) -> list[Path]:
+    return log_to_wandb(runs, folder, config.project or _PROJECT)
+
+
+def _write_mlflow(runs: Sequence[Run], folder: Path, config: ExportConfig) -> list[Path]:
+    return log_to_mlflow(runs, folder, config.project or _PROJECT)
+
+
 _PUBLISHER = ("model_id", "organization", "relationship")
 RESULT_FORMATS = {
     "lm_eval": ResultFormat(_write_lm_eval, ("model_id",)),
     "every_eval_ever": ResultFormat(_write_every_eval_ever, _PUBLISHER, required=_PUBLISHER),
+    "wandb": ResultFormat(_write_wandb, ("project",)),
+    "mlflow": ResultFormat(_write_mlflow, ("project",)),
 }
 
 
