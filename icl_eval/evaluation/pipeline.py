@@ -91,7 +91,7 @@ def run_evaluation(
             schema_version=SCHEMA_VERSION,
             run=describe_run(evaluation, prepared, provenance.fingerprint(identity)),
             results=results,
-            timing=Timing(stopwatch.seconds, stopwatch.rate("decoding")),
+            timing=Timing(stopwatch.seconds, stopwatch.rate("decoding"), provenance.read_clock()),
             provenance=describe_origin(evaluation, prepared),
             groups={name: result for name, result in groups.items() if result is not None},
         )
@@ -212,7 +212,7 @@ def _decode_missing(
         with stopwatch.stage("decoding"):
             for record in _decode(evaluation, task, missing, model, prepared.conventions.settings):
                 log.append(record)
-                stopwatch.count("decoding", record.completion_tokens)
+                stopwatch.count("decoding", record.completion_tokens or 0)
                 progress.advance(name)
 
 
@@ -306,7 +306,7 @@ def _make_record(
         prediction="",
         metrics={},
         prompt_tokens=encoded.num_tokens,
-        completion_tokens=sum(sample.tokens for sample in samples),
+        completion_tokens=sum(len(each.token_ids) for each in completions),
         finish_reason=samples[0].finish_reason,
         prompt_hash=prompt.hash,
         demonstrations=prompt.demonstrations,

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from icl_eval.errors import DataError
-from icl_eval.metrics.intervals import FloatArray, Interval, bootstrap, share_interval
+from icl_eval.metrics.intervals import NUM_RESAMPLES, FloatArray, Interval, bootstrap, share_interval
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def score(
     predictions: Sequence[str],
     references: Sequence[Sequence[str]],
     seed: int,
-    num_resamples: int = 1000,
+    num_resamples: int = NUM_RESAMPLES,
 ) -> Score:
     """Score a corpus and estimate the sampling error of the score.
 
@@ -108,7 +108,7 @@ def compute_statistics(metric: Metric, predictions: Sequence[str], references: S
 
 
 def score_statistics(
-    name: str, higher_is_better: bool, statistics: Statistics, seed: int, num_resamples: int = 1000
+    name: str, higher_is_better: bool, statistics: Statistics, seed: int, num_resamples: int = NUM_RESAMPLES
 ) -> Score:
     """Turn the statistics of a corpus into a score with standard error and interval."""
     interval = _interval(statistics, len(statistics.per_example), seed, num_resamples)

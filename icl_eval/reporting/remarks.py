@@ -20,7 +20,7 @@ def remarks(report: Report) -> Iterator[str]:
         cut, completions = (result.counts.finish_reasons.get("length", 0), sum(result.counts.finish_reasons.values()))
         if cut > completions / 4:
             yield f"{name}: {cut} of {completions} completions were cut off at max_new_tokens"
-    if not report.run.decoding["batch_invariant"]:
+    if report.run.decoding["batch_invariant"] is False:
         yield f"{report.run.decoding['dtype']}: completions can depend on batch_size; use float32 to avoid this"
 
 

@@ -35,8 +35,8 @@ class AnswerLikelihood:
     text: str
     logprob: float
     """The natural logarithm of the answer's probability after the prompt, summed over its tokens."""
-    tokens: int
-    """The number of tokens in that sum."""
+    tokens: int | None
+    """The number of tokens in that sum; None if another program computed it and does not say."""
     bytes: int
     """The length in UTF-8 of the answer as the template writes it, without the white space before it."""
     calibrated: float | None
@@ -64,8 +64,8 @@ class SampledCompletion:
     """The model's output, before postprocessing."""
     prediction: str
     """The postprocessed completion."""
-    tokens: int
-    """The number of generated tokens, including a final end-of-sequence token."""
+    tokens: int | None
+    """The number of generated tokens, including a final end-of-sequence token; None if it is not known."""
     finish_reason: str
     """`eos`, `stop` or `length`."""
     stop_string: str | None
@@ -95,11 +95,12 @@ class Record:
     """The postprocessed completion, which is scored. Of several samples, the most frequent prediction."""
     metrics: Mapping[str, float | None]
     """The scores of this example, by metric; empty until the task is finished."""
-    prompt_tokens: int
-    completion_tokens: int
-    """The number of generated tokens of all samples, including final end-of-sequence tokens."""
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    """The number of generated tokens of all samples, including final end-of-sequence tokens. Both numbers are None if
+    another program made the completion and does not say."""
     finish_reason: str
-    """`eos`, `stop` or `length`; `undecoded` if nothing was decoded."""
+    """`eos`, `stop` or `length`; `undecoded` if nothing was decoded; `unknown` if another program does not say."""
     prompt_hash: str
     demonstrations: tuple[ShownDemonstration, ...] = ()
     """The demonstrations, in the order of the prompt."""

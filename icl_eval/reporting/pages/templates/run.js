@@ -52,7 +52,7 @@
         ["id", record.example_id],
         ...Object.entries(record.metrics).map(([name, score]) => [name, formatScore(score)]),
         ["demonstrations", demonstrationsOf(record, lines)],
-        ["tokens", `${record.prompt_tokens} in the prompt, ${record.completion_tokens} generated, ended by ${record.finish_reason}`],
+        ["tokens", tokensOf(record)],
         ...other.map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
       ]),
     );
@@ -77,13 +77,19 @@
     return make("div", { className: "scroll" }, table);
   }
 
+  /** Return the numbers of tokens, as far as they are known, and what ended the completion. */
+  function tokensOf({ prompt_tokens: read, completion_tokens: generated, finish_reason: end }) {
+    const known = [[read, "in the prompt"], [generated, "generated"]].filter(([number]) => number !== null);
+    return [...known.map((part) => part.join(" ")), `ended by ${end}`].join(", ");
+  }
+
   /** Return a table of the answers with their log-likelihoods. */
   function makeLikelihood({ references, choices }) {
     const head = ["answer", "log-likelihood", "tokens", "calibrated"].map((title, index) =>
       make("th", { className: index ? "number" : "" }, title));
     const row = (kind) => (answer) => make("tr", {},
       make("td", {}, make("span", { className: "quiet" }, `${kind} `), visible(answer.text)),
-      ...[formatScore(answer.logprob), String(answer.tokens), formatScore(answer.calibrated)].map((text) =>
+      ...[formatScore(answer.logprob), answer.tokens === null ? "–" : String(answer.tokens), formatScore(answer.calibrated)].map((text) =>
         make("td", { className: "number" }, text)));
     const body = make("tbody", {}, ...references.map(row("reference")), ...choices.map(row("choice")));
     return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...head)), body));
