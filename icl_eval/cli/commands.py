@@ -18,6 +18,7 @@ from icl_eval.config.schema import (
     ImportConfig,
     ListConfig,
     ListTasksConfig,
+    PreviewConfig,
     RunConfig,
     StreamConfig,
     TourConfig,
@@ -62,7 +63,8 @@ def preview(cfg: DictConfig) -> None:
     """Print prompts without loading weights."""
     from icl_eval.commands.preview import print_preview
 
-    print_preview(_build_evaluation(cfg))
+    logged = typed_config(cfg, PreviewConfig).logged
+    print_preview(_build_evaluation(cfg, PreviewConfig), None if logged is None else Path(logged))
 
 
 def doctor(cfg: DictConfig) -> None:
@@ -147,7 +149,7 @@ def import_results(cfg: DictConfig) -> None:
 
 COMMANDS = {
     "evaluate": Command("evaluate", RunConfig, evaluate),
-    "preview": Command("preview", RunConfig, preview),
+    "preview": Command("preview", PreviewConfig, preview),
     "doctor": Command("doctor", RunConfig, doctor),
     "stream": Command("stream", StreamConfig, stream),
     "trace": Command("trace", TraceConfig, trace),

@@ -129,6 +129,13 @@ class RunConfig(ModelOptions):
 
 
 @dataclass
+class PreviewConfig(RunConfig):
+    """The options of `icl-eval preview`."""
+
+    logged: str | None = None
+
+
+@dataclass
 class StreamConfig(ModelOptions):
     """The options of `icl-eval stream`."""
 
@@ -211,6 +218,7 @@ def register_schemas() -> None:
     store.store(name="run_schema", node=RunConfig)
     store.store(name="stream_schema", node=StreamConfig)
     store.store(name="trace_schema", node=TraceConfig)
+    store.store(name="preview_schema", node=PreviewConfig)
     store.store(name="tour_schema", node=TourConfig)
     store.store(name="compare_schema", node=CompareConfig)
     store.store(name="list_schema", node=ListConfig)

@@ -16,7 +16,7 @@ import tiny_models
 import translators
 from omegaconf import OmegaConf
 
-from icl_eval.config.schema import RunConfig, StreamConfig, TraceConfig
+from icl_eval.config.schema import PreviewConfig, RunConfig, StreamConfig, TraceConfig
 from icl_eval.config.setup import conf_dir
 
 STREAM = ("model.source={gpt2}", "prompt='Question: is the sky blue?'", "max_new_tokens=12", "device=cpu")
@@ -331,6 +331,7 @@ def flatten(value, names=()):
 
 def test_every_key_has_a_row_in_the_table():
     assert set(walk(RunConfig)) == set(CHANGES)
+    assert set(walk(PreviewConfig)) - set(CHANGES) == {"logged"}  # tests/harnesses/test_lm_eval_tasks.py
     assert set(walk(StreamConfig)) - set(CHANGES) == set(STREAM_CHANGES) - set(CHANGES)
     assert set(walk(TraceConfig)) - set(CHANGES) == set(TRACE_CHANGES)
 

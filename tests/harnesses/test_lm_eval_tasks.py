@@ -36,6 +36,7 @@ def run(icl_eval_command, folder, tmp_path, request):
         }
         return report, {task: list(map(json.loads, each)) for task, each in lines.items()}
 
+    call.command = icl_eval_command
     return call
 
 
@@ -150,6 +151,51 @@ def test_a_run_is_resumed_and_its_stored_scores_are_compared(run, icl_eval_comma
     assert outcome.exit_code == 0, outcome.err
     assert "exact_match,strict" in outcome.out
     assert "acc,none" in outcome.out
+
+
+def log_prompts(records, path, changed=()):
+    """Write what the harness logs about the prompts of records."""
+    lines = []
+    for record in records:
+        digest = hashlib.sha256(record["decoder"].encode()).hexdigest()
+        lines.append(
+            {
+                "doc_id": int(record["example_id"]),
+                "doc": {},
+                "target": "",
+                "arguments": {"gen_args_0": {"arg_0": record["decoder"], "arg_1": {}}},
+                "resps": [[""]],
+                "filtered_resps": [""],
+                "filter": "none",
+                "metrics": [],
+                "prompt_hash": digest[::-1] if record["example_id"] in changed else digest,
+            }
+        )
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("more", "changed", "sentence"),
+    [
+        ([], (), "sums: 4 of 4 prompts have the hashes of samples_sums.jsonl\n"),
+        (["num_fewshot=2"], (), "sums: 0 of 4 prompts have the hashes of samples_sums.jsonl; different: 0, 1, 2 and 1 more\n"),
+        ([], ("2",), "sums: 3 of 4 prompts have the hashes of samples_sums.jsonl; different: 2\n"),
+        (
+            ["limit=6"],
+            (),
+            "sums: 4 of 4 prompts have the hashes of samples_sums.jsonl; 2 questions are not in that file\n",
+        ),
+    ],
+)
+def test_prompts_are_compared_with_logged_ones_without_a_model(more, changed, sentence, run, folder, tmp_path, gpt2):
+    _, records = run(["sums"], "limit=4", "max_new_tokens=1")
+    log_prompts(records["sums"], tmp_path / "samples_sums.jsonl", changed)
+    outcome = run.command(
+        "preview", "task=lm_eval", "task.lm_eval.name=sums", f"task.lm_eval.include_path={folder}",
+        f"model.source={gpt2}", "limit=4", "logged=samples_sums.jsonl", *more,
+    )  # fmt: skip
+    assert outcome.exit_code == 0, outcome.err
+    assert outcome.out.endswith(sentence)
 
 
 @pytest.mark.parametrize(

@@ -27,4 +27,5 @@ Its result files as runs:
     logged_answers  documents as records
     logged_metrics  values as measurements
     importing       all of it as a run folder
+    prompt_hashes   its prompts compared with ours, without a model
 """
