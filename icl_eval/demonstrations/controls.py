@@ -119,9 +119,9 @@ class FlippedLabels:
         """
         if task.demonstration_fields:
             raise ConfigError(
-                f"control=flipped_labels: demonstrations of task '{task.name}' show more than a label "
-                f"({list_names(task.demonstration_fields)}), which would argue for the right one; leave out "
-                f"task.{task.name}.demonstration_fields, or use shuffled_targets or random_targets"
+                f"control=flipped_labels: demonstrations of task '{task.name}' have more than a label "
+                f"({list_names(task.demonstration_fields)}), which would argue for the right one; leave out its "
+                "demonstration_fields, or use shuffled_targets or random_targets"
             )
         cycles = {
             kind: sorted(

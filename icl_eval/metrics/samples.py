@@ -38,7 +38,8 @@ def sample_statistics(metric: Metric, records: Sequence[Record]) -> Iterator[Nam
 
 def any_of(k: int, num_samples: int, num_right: int) -> float:
     """Return the probability that k of a question's samples, drawn without replacement, contain a right one."""
-    return 1 - comb(num_samples - num_right, k) / comb(num_samples, k)
+    subsets = comb(num_samples, k)
+    return (subsets - comb(num_samples - num_right, k)) / subsets
 
 
 def _list_sizes(num_samples: int) -> list[int]:

@@ -14,7 +14,8 @@ def remarks(report: Report) -> Iterator[str]:
             yield f"{name}: {fewer} of {result.n} prompts fit fewer than {result.num_fewshot} demonstrations"
         for metric, count in result.counts.unparsed.items():
             if count:
-                yield f"{name}: {metric} found no number in {count} of {result.n} predictions"
+                sought = "number" if metric.startswith("numeric_") else "match"
+                yield f"{name}: {metric} found no {sought} in {count} of {result.n} predictions"
         if result.counts.empty >= 0.9 * result.n:
             yield f"{name}: {result.counts.empty} of {result.n} predictions are empty{_reason(result.counts)}"
         cut, completions = (result.counts.finish_reasons.get("length", 0), sum(result.counts.finish_reasons.values()))

@@ -184,8 +184,8 @@ def test_flipped_labels_refuse_rationales_which_argue_for_the_right_label():
     with pytest.raises(ConfigError) as error:
         shown(FlippedLabels(0), 2, dataclasses.replace(TASK, pool=WORKED))
     assert str(error.value) == (
-        "control=flipped_labels: demonstrations of task 'answers' show more than a label (why), which would argue for "
-        "the right one; leave out task.answers.demonstration_fields, or use shuffled_targets or random_targets"
+        "control=flipped_labels: demonstrations of task 'answers' have more than a label (why), which would argue for "
+        "the right one; leave out its demonstration_fields, or use shuffled_targets or random_targets"
     )
 
 
