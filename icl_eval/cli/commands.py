@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from icl_eval.config.schema import (
     CompareConfig,
     ExportConfig,
+    ImportConfig,
     ListConfig,
     ListTasksConfig,
     RunConfig,
@@ -131,10 +132,17 @@ def list_tasks(cfg: DictConfig) -> None:
 
 
 def export(cfg: DictConfig) -> None:
-    """Write the figures and tables of runs and sweeps."""
+    """Write the results of runs and sweeps for a paper or for other programs."""
     from icl_eval.commands.export import export_folders
 
-    export_folders([Path(folder) for folder in typed_config(cfg, ExportConfig).folders])
+    export_folders(typed_config(cfg, ExportConfig))
+
+
+def import_results(cfg: DictConfig) -> None:
+    """Turn the result files of another harness into runs."""
+    from icl_eval.commands.import_results import import_results
+
+    import_results(typed_config(cfg, ImportConfig))
 
 
 COMMANDS = {
@@ -147,6 +155,7 @@ COMMANDS = {
     "compare": Command("compare", CompareConfig, compare, folders_key="runs"),
     "list": Command("list", ListConfig, list_runs, folders_key="folders"),
     "list tasks": Command("list_tasks", ListTasksConfig, list_tasks),
+    "import": Command("import", ImportConfig, import_results, folders_key="paths"),
     "export": Command("export", ExportConfig, export, folders_key="folders"),
 }
 

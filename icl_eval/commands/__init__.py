@@ -11,5 +11,6 @@ A module or a package for each:
     compare    `icl-eval compare`: differences between runs
     list_runs   `icl-eval list`: a table of runs
     list_tasks  `icl-eval list tasks`: a table of tasks
+    import_results  `icl-eval import`: runs from the result files of lm-evaluation-harness
     export     `icl-eval export`: figures and tables for a paper
 """

@@ -37,6 +37,7 @@ class TemplateConfig:
 
     instruction: str = ""
     question: str = MISSING
+    rationale: str | None = None
     answer: str = MISSING
     demonstration: str | None = None
     separator: str = "\n\n"
@@ -69,6 +70,7 @@ class TaskConfig:
     instruction: str = ""
     labels: dict[str, str] = field(default_factory=lambda: {"question": "Question", "answer": "Answer"})
     fields: dict[str, str] = field(default_factory=lambda: {"question": "question", "references": "references"})
+    demonstration_fields: dict[str, str] = field(default_factory=dict)
     match_field: str | None = None
     stop: list[str] = field(default_factory=lambda: ["\n"])
     max_new_tokens: int = 32
@@ -181,10 +183,26 @@ class CatalogueConfig:
 
 
 @dataclass
+class ImportConfig:
+    """The options of `icl-eval import`."""
+
+    paths: list[str] = field(default_factory=list)
+    output: str | None = None
+    model_name: str | None = None
+    num_fewshot: int | None = None
+    seed: int = 0
+
+
+@dataclass
 class ExportConfig:
     """The options of `icl-eval export`."""
 
     folders: list[str] = field(default_factory=list)
+    format: str = "paper"
+    model_id: str | None = None
+    organization: str | None = None
+    relationship: str | None = None
+    project: str | None = None
 
 
 def register_schemas() -> None:
@@ -198,6 +216,7 @@ def register_schemas() -> None:
     store.store(name="list_schema", node=ListConfig)
     store.store(name="list_tasks_schema", node=ListTasksConfig)
     store.store(name="catalogue", node=CatalogueConfig)
+    store.store(name="import_schema", node=ImportConfig)
     store.store(name="export_schema", node=ExportConfig)
 
 

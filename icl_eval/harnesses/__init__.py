@@ -3,5 +3,7 @@
 What belongs to one library stands in one place here, and is imported only when it is asked for: none of them is needed
 to run anything else.
 
-    lm_eval  lm-evaluation-harness
+    lm_eval          lm-evaluation-harness
+    every_eval_ever  the shared schema of results
+    trackers         Weights & Biases and MLflow
 """

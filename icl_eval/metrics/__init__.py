@@ -7,9 +7,11 @@ Every metric:
 
     scoring         the interface of metrics, and the path to a `Score`
     intervals       standard errors and 95 % intervals
+    ranges          the lowest and highest score, and the unit
     measurements    metrics applied to the records of a task
     building        metrics from their configuration
     postprocessing  from a completion to the prediction that is scored
+    samples         scores of a question's samples
     local           the base of the metrics of this package
     hub             metrics of the hub and of scripts
 

@@ -298,6 +298,46 @@ def test_exact_match(options, prediction, references, expected):
     assert score(ExactMatch(**options), [prediction], [references], seed=0).value == expected
 
 
+# The filters of lm-evaluation-harness for GSM8K, and its regexes for both sides.
+STRICT = {"variant": "strict", "extract": r"#### (\-?[0-9\.\,]+)"}
+FLEXIBLE = {"variant": "flexible", "extract": r"(-?[$0-9.,]{2,})|(-?[0-9]+)", "select": "last"}
+IGNORED = {"ignore_case": True, "regexes_to_ignore": [",", r"\$", r"(?s).*#### ", r"\.$"]}
+
+
+def test_one_completion_is_scored_strictly_and_flexibly():
+    completions = [
+        "3 * 400 = 1,200 eggs.\n#### 1,200",
+        "It is $18.",
+        "#### 12\nNo: #### 18",
+        "eighteen",
+        "#### .",
+    ]
+    references = [["so\n#### 1200"], ["18"], ["#### 18"], ["18"], ["18"]]
+    strict, flexible = (
+        score(ExactMatch(**options, **IGNORED), completions, references, 0) for options in (STRICT, FLEXIBLE)
+    )
+    assert (strict.metric, strict.per_example, strict.unparsed) == ("exact_match_strict", (1, 0, 0, 0, 0), 2)
+    assert (flexible.metric, flexible.per_example, flexible.unparsed) == ("exact_match_flexible", (1, 1, 1, 0, 0), 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"extract": "("},
+            "extract: '(' is not a regular expression: missing ), unterminated subpattern at position 0",
+        ),
+        ({"select": "last"}, "select=last: has no effect without extract"),
+        ({"select": "best", "extract": "a"}, "select=best: must be one of first, last"),
+        ({"variant": "a b"}, "variant='a b': must consist of letters, digits, '_' and '-'"),
+    ],
+)
+def test_an_extraction_that_makes_no_sense_is_one_sentence(options, message):
+    with pytest.raises(ConfigError) as error:
+        ExactMatch(**options)
+    assert str(error.value) == message
+
+
 def test_the_signature_of_exact_match_names_its_options():
     corpus = (["a"], [["a"]])
     found = score(ExactMatch(ignore_case=True, ignore_punctuation=True), *corpus, seed=0)
@@ -307,6 +347,11 @@ def test_the_signature_of_exact_match_names_its_options():
     one, other = (score(ExactMatch(regexes_to_ignore=[r]), *corpus, seed=0).signature for r in ("b", "c"))
     assert "|regexes:1#" in one
     assert one != other
+    first, last = (ExactMatch(extract="a", select=select) for select in ("first", "last"))
+    assert "|extract:first#" in score(first, *corpus, seed=0).signature
+    assert (
+        score(first, *corpus, seed=0).signature.replace(":first#", ":last#") == score(last, *corpus, seed=0).signature
+    )
 
 
 @pytest.mark.parametrize(

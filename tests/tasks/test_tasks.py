@@ -3,9 +3,10 @@ import json
 import datasets
 import pytest
 
+from icl_eval.demonstrations.leaks import build_guard, find_duplicates
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.tasks.examples import FieldMapping
-from icl_eval.tasks.loading import load_task
+from icl_eval.tasks.loading import Task, load_task
 from icl_eval.tasks.rows import DataSource, Row, read_rows
 
 ROW = '{"question": "q", "references": ["a"]}'
@@ -187,6 +188,55 @@ def test_demonstrations_need_no_choices(tmp_path):
     sources = {"pool": DataSource(str(pool)), "test": DataSource(str(test))}
     task = load_task("t", instruction="", labels={}, fields=fields, **sources)
     assert (task.pool[0].choices, task.examples[0].choices) == ((), ("a", "b"))
+
+
+FIELDS = {"question": "question", "references": "references"}
+ROWS = [{"question": "q", "references": "a"}]
+WORKED = [{"question": "p", "references": "b", "why": "since"}]
+
+
+def test_only_rows_of_the_pool_have_the_fields_of_demonstrations():
+    task = Task.of_rows("t", WORKED, ROWS, fields=FIELDS, demonstration_fields={"rationale": "why|upper"})
+    assert task.demonstration_fields == ("rationale",)
+    assert (task.pool[0].inputs, task.pool[0].demonstration_fields) == ({"question": "p"}, {"rationale": "SINCE"})
+    assert task.examples[0].demonstration_fields == {}
+    with pytest.raises(DataError) as error:
+        Task.of_rows("t", ROWS, ROWS, fields=FIELDS, demonstration_fields={"rationale": "why"})
+    assert str(error.value) == (
+        "t: row 0 of pool: field 'rationale' (why): 'why' is undefined (the row has: question, references)"
+    )
+    with pytest.raises(
+        ConfigError, match=r"^demonstration_fields.rationale: 'a b' is neither a column \(the row has: "
+    ):
+        Task.of_rows("t", WORKED, ROWS, fields=FIELDS, demonstration_fields={"rationale": "a b"})
+
+
+@pytest.mark.parametrize(
+    "name", ["question", "references", "id", "choices", "answer", "instruction", "labels", "style"]
+)
+def test_a_field_of_demonstrations_has_a_name_of_its_own(name):
+    with pytest.raises(
+        ConfigError, match=f"^demonstration_fields.{name}: the name already has a meaning, like answer, "
+    ):
+        Task.of_rows("t", WORKED, ROWS, fields=FIELDS, demonstration_fields={name: "why"})
+
+
+def test_the_content_hash_knows_the_fields_of_demonstrations_and_is_as_ever_without_them():
+    rows = [{"question": "q", "references": ["a"], "why": "w"}, {"question": "q", "references": ["a"], "why": "v"}]
+    fields = {"why": "why"}
+    plain = Task.of_rows("t", rows[:1], rows[:1])
+    assert plain.content_hash == "2e1218d56e808e96"  # of the version before there were such fields
+    shown = [Task.of_rows("t", [row], rows[:1], demonstration_fields=fields).content_hash for row in rows]
+    assert len({plain.content_hash, *shown}) == 3
+
+
+def test_copies_are_told_by_the_question_whatever_the_rationale():
+    rows = [{"question": "p", "references": "b", "why": why} for why in ("since", "because")] + WORKED[:1]
+    rows.append({"question": "Q", "references": "c", "why": "it is the question of the test"})
+    task = Task.of_rows("t", rows, ROWS, fields=FIELDS, demonstration_fields={"why": "why"})
+    assert find_duplicates(task.pool) == [("pool-1", "pool-0"), ("pool-2", "pool-0")]
+    allowed = build_guard(task, None)(task.examples[0])
+    assert [candidate.id for candidate in task.pool if not allowed(candidate)] == ["pool-3"]
 
 
 def test_a_column_that_is_missing_is_named_wherever_it_stands():
