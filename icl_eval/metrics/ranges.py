@@ -17,6 +17,8 @@ class ScoreRange:
 
 _SHARE = ScoreRange(0.0, 1.0, "proportion", says_right=True)
 
+_OVERLAP = ScoreRange(0.0, 1.0, "proportion")
+
 RANGES = {
     "exact_match": _SHARE,
     "numeric_strict": _SHARE,
@@ -26,6 +28,9 @@ RANGES = {
     "choice_accuracy_per_token": _SHARE,
     "choice_accuracy_per_byte": _SHARE,
     "choice_accuracy_calibrated": _SHARE,
+    "rouge_1": _OVERLAP,
+    "rouge_2": _OVERLAP,
+    "rouge_l": _OVERLAP,
     "bleu": ScoreRange(0.0, 100.0, "points"),
     "chrf": ScoreRange(0.0, 100.0, "points"),
     "ter": ScoreRange(0.0, math.inf, "edits per 100 words"),

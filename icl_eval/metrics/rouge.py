@@ -1,15 +1,16 @@
 """ROUGE for summaries (Lin, 2004, https://aclanthology.org/W04-1013), as the package `rouge-score` computes it."""
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from icl_eval.errors import DataError
-from icl_eval.metrics.local import LocalMetric, require_choice
+from icl_eval.metrics.local import LocalMetric, require_choice, warn_once
 from icl_eval.metrics.means import mean_statistics
 from icl_eval.metrics.scoring import Statistics
 
 _TYPES = {"1": "rouge1", "2": "rouge2", "l": "rougeL"}
 """The library's names, by the name's end here."""
+_WORD = re.compile("[a-z0-9]")
 
 
 class Rouge(LocalMetric):
@@ -36,14 +37,13 @@ class Rouge(LocalMetric):
         self._scorer = RougeScorer([self._type], tokenizer=DefaultTokenizer(stemmer))  # without one, it logs a line
 
     def check_references(self, references: Sequence[Sequence[str]]) -> None:
-        """Raise DataError for a reference without a word that ROUGE can count, such as one in Chinese."""
-        for number, answers in enumerate(references, start=1):
-            for answer in answers:
-                if not any(character.isascii() and character.isalnum() for character in answer):
-                    raise DataError(
-                        f"{self.name}: reference {answer[:80]!r} of example {number} has no letter from a to z and no "
-                        "digit, and ROUGE counts nothing else; chrf compares all characters"
-                    )
+        """Warn about references without a word that ROUGE counts, such as those in Chinese."""
+        unread = [answer for answers in references for answer in answers if not _WORD.search(answer.lower())]
+        if unread:
+            warn_once(
+                f"{self.name}: {len(unread)} of {sum(map(len, references))} references have neither a letter from a to "
+                "z nor a digit, and ROUGE counts nothing else: chrf compares all characters"
+            )
 
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Return the F1 score of each prediction with its best-matching reference."""

@@ -8,7 +8,7 @@ defaults:
   - _self_
 
 card: {kind: geography, test_size: 2}
-pool: {path: ???}
+pool: {path: "???"}
 test: {path: capitals.jsonl}
 num_fewshot: 0
 """

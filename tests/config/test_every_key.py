@@ -340,7 +340,7 @@ def test_every_key_has_a_row_in_the_table():
 COMPLETIONS = {
     JUDGED: {
         "The Cat sat on the mat today .": "the cat sat on the mat today .",
-        "It costs 3.14 euros, and so on and so forth": "it costs 314 euros and so on and also more",
+        "It costs 3.14 euros, and so on and so forth": "it cost 314 euros and so on and also more",
         "is yes\nA: no": "yes",
         "room 12!": "room 13",
         "猫が,好き。": "猫が好き",

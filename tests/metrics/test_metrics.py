@@ -137,9 +137,13 @@ def test_rouge_says_by_its_signature_whether_it_stems():
     assert (stemmed.value, stemmed.signature) == (1.0, "rouge_1|stems:yes|refs:best|version:0.1.2")
 
 
-def test_rouge_refuses_references_that_it_cannot_read():
-    with pytest.raises(DataError, match="rouge_l: reference '红苹果。' of example 2 has no letter from a to z"):
-        Rouge().check_references([["a"], ["b", "红苹果。"]])
+def test_rouge_warns_of_references_that_it_cannot_read(caplog):
+    local.warn_once.cache_clear()
+    Rouge().check_references([["a"], ["b", "红苹果。"]])
+    assert caplog.messages == [
+        "rouge_l: 1 of 3 references have neither a letter from a to z nor a digit, and ROUGE counts nothing else: chrf "
+        "compares all characters"
+    ]
     with pytest.raises(ConfigError, match="unit=3: must be one of 1, 2, l"):
         Rouge("3")
 
@@ -608,7 +612,7 @@ def test_a_score_holds_plain_floats_around_its_value(metric):
     assert {type(number) for number in numbers} == {float}
     low, high = found.ci95
     assert low <= found.value <= high
-    assert found.stderr > 0 or metric.name == "bleu"  # short answers: BLEU is 0 in every resample
+    assert found.stderr > 0 or metric.name in ("bleu", "rouge_2")  # short answers: BLEU is 0 in every resample
     assert len(found.per_example) == 6
     assert (found.unparsed is not None) == metric.name.startswith("numeric")
 

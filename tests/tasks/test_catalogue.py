@@ -26,6 +26,7 @@ LM_EVAL = {
     "arc_easy": "arc/arc_easy",
     "boolq": "super_glue/boolq/default",
     "commonsense_qa": "commonsense_qa/default",
+    "gsm8k_cot": "gsm8k/gsm8k",
     "hellaswag": "hellaswag/hellaswag",
     "mmlu": "mmlu/default/mmlu_elementary_mathematics",
     "nq_open": "nq_open/nq_open",
