@@ -17,6 +17,7 @@ from icl_eval.config.schema import (
     ExportConfig,
     ImportConfig,
     ListConfig,
+    ListTasksConfig,
     RunConfig,
     StreamConfig,
     TourConfig,
@@ -121,6 +122,15 @@ def list_runs(cfg: DictConfig) -> None:
     print_runs([Path(folder) for folder in typed_config(cfg, ListConfig).folders])
 
 
+def list_tasks(cfg: DictConfig) -> None:
+    """Print the tasks that can be chosen."""
+    from icl_eval.commands.list_tasks import print_tasks
+    from icl_eval.config.composing import describe_job
+
+    typed_config(cfg, ListTasksConfig)
+    print_tasks(describe_job(cfg).search_path[1:])
+
+
 def export(cfg: DictConfig) -> None:
     """Write the results of runs and sweeps for a paper or for other programs."""
     from icl_eval.commands.export import export_folders
@@ -144,6 +154,7 @@ COMMANDS = {
     "tour": Command("tour", TourConfig, tour),
     "compare": Command("compare", CompareConfig, compare, folders_key="runs"),
     "list": Command("list", ListConfig, list_runs, folders_key="folders"),
+    "list tasks": Command("list_tasks", ListTasksConfig, list_tasks),
     "import": Command("import", ImportConfig, import_results, folders_key="paths"),
     "export": Command("export", ExportConfig, export, folders_key="folders"),
 }

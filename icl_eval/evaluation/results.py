@@ -1,10 +1,10 @@
 """Turn a task's finished records into the parts of a report. Nothing here needs a model."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from icl_eval.decoding.model_rules import list_rules
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
+from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
 from icl_eval.metrics.measurements import measure_records, score_measurements
 from icl_eval.models.cards import ModelCard
@@ -20,7 +20,7 @@ def score_task(
 ) -> TaskResult:
     """Score a task's records, write them in the order of the data set, and return the result."""
     records = [log.records[example.id] for example in task.plan.examples]
-    records = [replace(record, prediction=task.plan.postprocess(record.completion)) for record in records]
+    records = [settle(record, task.plan.postprocess) for record in records]
     measurements = measure_records(task.plan.task.name, records, metrics, task.plan.record_metrics)
     scored = score_measurements(records, measurements, evaluation.seed)
     log.finish(scored.records)

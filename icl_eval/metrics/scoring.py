@@ -39,6 +39,10 @@ class Statistics:
     """Whether another program computed the values of the examples, so that they must be kept in the records."""
 
 
+NamedStatistics = tuple[str, bool, Statistics]
+"""The name of a score, whether higher is better, and its statistics."""
+
+
 def value_alone(value: float, num_examples: int, signature: str) -> Statistics:
     """Return the statistics of a corpus of which only the score is known, so that it has no interval."""
     return Statistics(value, np.empty((num_examples, 0)), None, (None,) * num_examples, signature)
@@ -57,10 +61,6 @@ class Metric(Protocol):
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Compare each prediction with its references, of which there must be at least one per example."""
         ...
-
-
-NamedStatistics = tuple[str, bool, Statistics]
-"""The name of a score, whether higher is better, and its statistics."""
 
 
 @dataclass(frozen=True)

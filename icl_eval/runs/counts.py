@@ -19,13 +19,17 @@ def count_records(records: Sequence[Record], prefix_tokens_reused: int | None, u
     shots = Counter(record.shots_effective for record in records)
     expected = [record for record in records if not any(map(_says_nothing, record.targets))]
     stops = [
-        record.stop_string for record in expected if record.stop_string is not None and _says_nothing(record.completion)
+        each.stop_string
+        for record in expected
+        for each in record.completions
+        if each.stop_string is not None and _says_nothing(each.completion)
     ]
+    reasons = Counter(each.finish_reason for record in records for each in record.completions)
     return Counts(
         prompt_tokens=_sum(record.prompt_tokens for record in records),
         prefix_tokens_reused=prefix_tokens_reused,
         completion_tokens=_sum(record.completion_tokens for record in records),
-        finish_reasons=dict(sorted(Counter(record.finish_reason for record in records).items())),
+        finish_reasons=dict(sorted(reasons.items())),
         unparsed=unparsed,
         shots_effective={str(number): shots[number] for number in sorted(shots)},
         empty=sum(record.finish_reason != "undecoded" and _says_nothing(record.prediction) for record in expected),

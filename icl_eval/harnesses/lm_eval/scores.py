@@ -78,7 +78,7 @@ class HarnessScores:
     def _list_responses(self, record: Record) -> list[list[Any]]:
         """Return what the model answered to each request of a document: one answer, or one for each sample."""
         if self.harness_task.kind == "generate_until":
-            return [[record.completion]]
+            return [[sample.completion for sample in record.completions]]
         if record.likelihood is None:
             raise DataError(f"{record.example_id}: the record has no likelihoods")
         answers = record.likelihood.choices or record.likelihood.references

@@ -86,8 +86,13 @@ class HarnessTask:
                 f"num_fewshot={num_fewshot}: lm-evaluation-harness always runs task '{name}' with num_fewshot=0, which "
                 "its file fixes; choose demonstrations yourself (demonstrations=random)"
             )
-        if num_fewshot and not self.task.pool:
-            raise ConfigError(f"num_fewshot={num_fewshot}: task '{name}' has no examples to demonstrate")
+        same_split = self.source.fewshot_cfg.split == self.source.config.test_split
+        if num_fewshot and num_fewshot + same_split > len(self.task.pool):
+            reason = ", one of which may be the question itself" if same_split else ""
+            raise ConfigError(
+                f"num_fewshot={num_fewshot}: task '{name}' of lm-evaluation-harness has only {len(self.task.pool)} "
+                f"examples to demonstrate{reason}"
+            )
         drawn = self._draw_ids(num_fewshot, seed, ids)
         self._require_same_prompts(num_fewshot, seed, drawn)
         return HarnessDemonstrations(drawn)

@@ -8,7 +8,7 @@
   const known = new Set([
     "example_id", "doc", "targets", "encoder", "decoder", "completion", "prediction", "metrics", "prompt_tokens",
     "completion_tokens", "finish_reason", "demonstration_ids", "demonstrations", "shots_requested", "shots_effective",
-    "likelihood",
+    "likelihood", "samples",
   ]);
 
   function show(task) {
@@ -56,6 +56,7 @@
         ...other.map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
       ]),
     );
+    if (record.samples.length) answer.append(makeSamples(record.samples, lines));
     if (record.likelihood) answer.append(makeLikelihood(record.likelihood));
     const prompt = make("div", {},
       makeText(encoder === null ? "Prompt" : "Prompt, encoder side", encoder === null ? promptSide("decoder") : encoder),
@@ -63,6 +64,17 @@
       ...Object.entries(record.doc).map(([name, text]) => makeText(`Field ${name}`, text)),
     );
     return make("div", { className: "columns" }, prompt, answer);
+  }
+
+  /** Return a table of all completions of the prompt, whose most frequent prediction is scored. */
+  function makeSamples(samples, lines) {
+    const head = ["sample", "prediction", "tokens", "ended by"].map((title, index) =>
+      make("th", { className: index === 2 ? "number" : "" }, title));
+    const rows = samples.map(([completion, prediction, tokens, reason]) => make("tr", {},
+      make("td", {}, visible(lines[completion])), make("td", {}, visible(lines[prediction])),
+      make("td", { className: "number" }, String(tokens)), make("td", {}, reason)));
+    const table = make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
+    return make("div", { className: "scroll" }, table);
   }
 
   /** Return the numbers of tokens, as far as they are known, and what ended the completion. */
