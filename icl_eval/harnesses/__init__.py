@@ -3,5 +3,6 @@
 What belongs to one library stands in one place here, and is imported only when it is asked for: none of them is needed
 to run anything else.
 
+    serving  what this package answers as a model of theirs
     lm_eval  lm-evaluation-harness
 """

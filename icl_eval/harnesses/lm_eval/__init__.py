@@ -14,4 +14,11 @@ Its tasks as tasks of this package:
     encoding      how it splits answers into tokens
     scores        its filters, metrics and aggregations
     groups        several tasks as one score
+
+This package as a model of the harness:
+
+    model         answers its requests
+    arguments     `--model_args`
+    generation    what a task asks of a completion
+    cutting       prompts that are too long
 """
