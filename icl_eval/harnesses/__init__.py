@@ -3,6 +3,8 @@
 What belongs to one library stands in one place here, and is imported only when it is asked for: none of them is needed
 to run anything else.
 
-    serving  what this package answers as a model of theirs
-    lm_eval  lm-evaluation-harness
+    lm_eval     lm-evaluation-harness
+    inspect_ai  inspect_ai
+    arguments   which model they load, and how it runs
+    serving     what this package answers as a model of theirs
 """

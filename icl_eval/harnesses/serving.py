@@ -32,7 +32,7 @@ class ServedModel:
     """The size of the cache of shared prefixes, in megabytes."""
 
     def complete(
-        self, prompts: Sequence[Ids], max_new_tokens: int, stop: Sequence[str]
+        self, prompts: Sequence[Ids], max_new_tokens: int, stop: Sequence[str], end_of_turn: int | None = None
     ) -> Iterator[tuple[int, "Completion"]]:
         """Complete prompts greedily and yield the place of each in the list, in the order in which they finish.
 
@@ -40,14 +40,19 @@ class ServedModel:
             prompts: The tokens of each prompt: the encoder's for an encoder-decoder model, else the decoder's.
             max_new_tokens: The maximum number of tokens in a completion.
             stop: Strings that end a completion.
+            end_of_turn: A token that ends a completion, besides those of the generation config.
 
         Raises:
             ConfigError: If the model cannot be decoded token by token.
             IclEvalError: If there is not enough memory for a single prompt, or logits are not finite.
         """
         from icl_eval.decoding import Completion, StreamDecoder  # imports torch
+        from icl_eval.decoding.rules import end_ids
 
-        decoder = StreamDecoder(self.model, max_new_tokens, stop, self.batch_size, self.prefix_cache_mb)
+        settings = {} if end_of_turn is None else {"eos_token_id": [end_of_turn, *end_ids(self.model.network, {})]}
+        decoder = StreamDecoder(
+            self.model, max_new_tokens, stop, self.batch_size, self.prefix_cache_mb, settings=settings
+        )
         places = _find_places(prompts)
         by_name = {_name(same): same for same in places.values()}
         for event in decoder.stream([self._encode(_name(same), prompt) for prompt, same in places.items()]):
