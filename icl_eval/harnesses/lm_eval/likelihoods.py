@@ -45,7 +45,9 @@ class _Shared:
         return continuation in self.members or sum(map(len, self.members)) + len(continuation) <= _MOST_TOKENS
 
 
-def fit_request(context: Sequence[int], continuation: Sequence[int], max_length: int, has_encoder: bool) -> EncodedRequest:
+def fit_request(
+    context: Sequence[int], continuation: Sequence[int], max_length: int, has_encoder: bool
+) -> EncodedRequest:
     """Cut a context on the left until the model can hold it with its continuation, as the harness does.
 
     The last token of a continuation is not run, so that one token more than `max_length` fits into a decoder.

@@ -36,7 +36,9 @@ def load_source(pretrained: Any, source: str | None, trust: dict[str, Any], dtyp
     if isinstance(pretrained, LanguageModel):
         return pretrained
     if not isinstance(pretrained, str) or not pretrained:
-        raise ConfigError(f"pretrained={pretrained!r}: must be a model's name, folder or file: --model_args pretrained=…")
+        raise ConfigError(
+            f"pretrained={pretrained!r}: must be a model's name, folder or file: --model_args pretrained=…"
+        )
     if device == _ASSUMED_DEVICE and choose_device("auto") == "cpu":
         logger.warning("device=%s: not on this machine; the model runs on the CPU", device)
         device = "auto"
