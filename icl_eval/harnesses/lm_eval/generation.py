@@ -49,8 +49,8 @@ def read_options(gen_kwargs: Mapping[str, Any], model: LanguageModel) -> TextOpt
     options = dict(normalize_gen_kwargs(dict(gen_kwargs), MAX_GEN_TOKS))
     if options.get("do_sample"):
         raise ConfigError(
-            "generation_kwargs: do_sample=True or a temperature above 0 asks for samples, and the model icl_eval decodes "
-            "greedily in lm-evaluation-harness; use --model hf, or --gen_kwargs do_sample=False,temperature=0"
+            "generation_kwargs: do_sample=True or a temperature above 0 asks for samples, and the model icl_eval is "
+            "greedy in lm-evaluation-harness; use --model hf, or --gen_kwargs do_sample=False,temperature=0"
         )
     eos = model.tokenizer.decode(model.tokenizer.eos_token_id)
     until = handle_stop_sequences(options.pop("until", None), eos=eos)

@@ -225,4 +225,6 @@ class IclEvalLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no type hints
     def _tell_cut(self, kept: Sequence[int], whole: Sequence[int]) -> None:
         cut = sum(short < long for short, long in zip(kept, whole, strict=True))
         if cut:
-            logger.warning("%d of %d prompts were cut on the left: %d tokens", cut, len(whole), self.max_length)
+            logger.warning(
+                "%d of %d prompts were cut on the left: the model holds %d tokens", cut, len(whole), self.max_length
+            )
