@@ -11,4 +11,5 @@ A module or a package for each:
     compare    `icl-eval compare`: differences between runs
     list_runs  `icl-eval list`: a table of runs
     export     `icl-eval export`: figures and tables for a paper
+    lm_eval    `icl-eval lm-eval`: lm-evaluation-harness with this package as a model
 """
