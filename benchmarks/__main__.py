@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks`."""
+"""The commands: `python -m benchmarks`, and `python -m benchmarks lm_eval`."""
 
 import argparse
 import json
@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.choosers import build_choosers
 from benchmarks.floor import floor_seconds, measure_rates
+from benchmarks.lm_eval_comparison import compare_models
 from benchmarks.machine import machine_facts
 from benchmarks.rounds import run_rounds
 from benchmarks.systems import FAMILIES, PACKAGES, build_systems
@@ -22,14 +23,18 @@ from benchmarks.tables import Outcome, render_machine, render_outcome
 from benchmarks.workloads import WORKLOADS, Workload
 from icl_eval.models.loading import load_model
 from icl_eval.models.quiet import quiet_transformers
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.weights import ModelSpec, resolve_weights
 
 _DEFAULT_MODEL = Path(__file__).parent.parent / "conf/model/smollm2_135m.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the chosen benchmarks and print each table as soon as it is ready."""
-    options = _parse(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["lm_eval"]:
+        compare_models(words[1:], str(resolve_weights(_model_spec(None)).folder))
+        return
+    options = _parse(words)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     for family, package in PACKAGES.items():
         if family in options.systems and not find_spec(package):
@@ -48,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--workloads", nargs="+", choices=WORKLOADS, default=["k8"], metavar="NAME", help=", ".join(WORKLOADS)

@@ -4,7 +4,7 @@ Each function imports what it needs when it is called, so that `icl-eval --help`
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,6 +147,13 @@ def import_results(cfg: DictConfig) -> None:
     import_results(typed_config(cfg, ImportConfig))
 
 
+def lm_eval(arguments: Sequence[str]) -> None:
+    """Run lm-evaluation-harness with this package as one of its models."""
+    from icl_eval.commands.lm_eval import run_lm_eval
+
+    run_lm_eval(arguments)
+
+
 COMMANDS = {
     "evaluate": Command("evaluate", RunConfig, evaluate),
     "preview": Command("preview", PreviewConfig, preview),
@@ -160,6 +167,8 @@ COMMANDS = {
     "import": Command("import", ImportConfig, import_results, folders_key="paths"),
     "export": Command("export", ExportConfig, export, folders_key="folders"),
 }
+OTHERS = {"lm-eval": lm_eval}
+"""First words that hand all arguments behind them over to another program, which has a grammar of its own."""
 
 
 def _build_evaluation(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> "Evaluation":

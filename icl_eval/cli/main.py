@@ -11,6 +11,7 @@
     icl-eval list [FOLDER …]            list the runs in folders, with their scores
     icl-eval list tasks                 list the tasks that can be chosen
     icl-eval export FOLDER …            write figures and tables of runs and sweeps, for a paper
+    icl-eval lm-eval run …              run lm-evaluation-harness with icl_eval as one of its models
 
 A user's mistake is reported in one line on stderr with exit code 2; a failed run exits with code 1.
 """
@@ -19,6 +20,7 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -26,7 +28,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from icl_eval.cli.commands import COMMANDS, Command
+from icl_eval.cli.commands import COMMANDS, OTHERS, Command
 from icl_eval.cli.faults import open_standard_files, summarize_error
 from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, say
 from icl_eval.config.arguments import read_arguments
@@ -42,11 +44,13 @@ def main() -> None:
     logging.raiseExceptions = False  # no traceback if a warning cannot be written
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows other characters as escapes
+    if sys.argv[1:] and (other := OTHERS.get(sys.argv[1])):
+        sys.exit(_report_errors(lambda: other(sys.argv[2:])))
     arguments = put_flags_first(sys.argv[1:])
     command = _take_command(arguments)
     if command.folders_key is not None:
         arguments = gather_folders(command.folders_key, arguments)
-    sys.exit(_run(command, arguments))
+    sys.exit(_report_errors(lambda: _run(command, arguments)))
 
 
 def _take_command(arguments: list[str]) -> Command:
@@ -60,26 +64,11 @@ def _take_command(arguments: list[str]) -> Command:
     return COMMANDS["evaluate"]
 
 
-def _run(command: Command, arguments: list[str]) -> int:
-    """Compose the configuration with Hydra, run the command, and return the exit code."""
-    register_schemas()
-    register_resolvers()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors, which are reported below in one line
-    failures: list[Exception] = []
-    decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command.config_name)
+def _report_errors(run: Callable[[], None]) -> int:
+    """Run a function, report an expected error in one line, and return the exit code."""
     try:
-        reject_stray_words(arguments, list(COMMANDS), can_sweep=command is COMMANDS["evaluate"])
-        with explaining_errors(arguments):
-            set_command_name(arguments)
-            sys.argv[1:] = read_arguments(arguments, command.schema)
-            try:
-                decorate(lambda cfg: _run_job(command, cfg, failures))()
-            except SystemExit:
-                sys.stdout.flush()
-                raise
-            sys.stdout.flush()  # a failure to write is reported below
-        if failures:
-            raise failures[0]
+        run()
+        sys.stdout.flush()  # a failure to write is reported below
     except (IclEvalError, OSError) as error:
         known = summarize_error(error)
         if known is None:
@@ -88,6 +77,27 @@ def _run(command: Command, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _report("interrupted; repeat the command to resume", 130)
     return 0
+
+
+def _run(command: Command, arguments: list[str]) -> None:
+    """Compose the configuration with Hydra and run the command."""
+    register_schemas()
+    register_resolvers()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors, which are reported below in one line
+    failures: list[Exception] = []
+    decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command.config_name)
+    reject_stray_words(arguments, [*COMMANDS, *OTHERS], can_sweep=command is COMMANDS["evaluate"])
+    with explaining_errors(arguments):
+        set_command_name(arguments)
+        sys.argv[1:] = read_arguments(arguments, command.schema)
+        try:
+            decorate(lambda cfg: _run_job(command, cfg, failures))()
+        except SystemExit:
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # a failure to write is reported by the caller
+    if failures:
+        raise failures[0]
 
 
 def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> float | None:

@@ -13,4 +13,5 @@ A module or a package for each:
     list_tasks  `icl-eval list tasks`: a table of tasks
     import_results  `icl-eval import`: runs from the result files of lm-evaluation-harness
     export     `icl-eval export`: figures and tables for a paper
+    lm_eval    `icl-eval lm-eval`: lm-evaluation-harness with this package as a model
 """

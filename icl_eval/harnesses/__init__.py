@@ -4,6 +4,9 @@ What belongs to one library stands in one place here, and is imported only when 
 to run anything else.
 
     lm_eval          lm-evaluation-harness
+    inspect_ai       inspect_ai
     every_eval_ever  the shared schema of results
     trackers         Weights & Biases and MLflow
+    arguments        which model they load, and how it runs
+    serving          what this package answers as a model of theirs
 """

@@ -178,7 +178,11 @@ def log_prompts(records, path, changed=()):
     ("more", "changed", "sentence"),
     [
         ([], (), "sums: 4 of 4 prompts have the hashes of samples_sums.jsonl\n"),
-        (["num_fewshot=2"], (), "sums: 0 of 4 prompts have the hashes of samples_sums.jsonl; different: 0, 1, 2 and 1 more\n"),
+        (
+            ["num_fewshot=2"],
+            (),
+            "sums: 0 of 4 prompts have the hashes of samples_sums.jsonl; different: 0, 1, 2 and 1 more\n",
+        ),
         ([], ("2",), "sums: 3 of 4 prompts have the hashes of samples_sums.jsonl; different: 2\n"),
         (
             ["limit=6"],

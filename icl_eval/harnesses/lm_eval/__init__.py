@@ -16,6 +16,13 @@ Its tasks as tasks of this package:
     scores          its filters, metrics and aggregations
     groups          several tasks as one score
 
+This package as a model of the harness:
+
+    model           the class that answers its requests
+    loading         the model that its arguments name
+    likelihoods     requests for likelihoods, as prompts with continuations
+    generation      requests for texts: options, and how a text ends
+
 Runs as its result files:
 
     results         the results file
