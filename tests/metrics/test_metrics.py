@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 
 import icl_eval.metrics
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.metrics import BLEU, CHRF, TER, ExactMatch, HubMetric, NumericMatch, Rouge, TokenF1, local, score
+from icl_eval.metrics import BLEU, CHRF, METRICS, TER, ExactMatch, HubMetric, NumericMatch, Rouge, TokenF1, local, score
 from icl_eval.metrics.building import build_metrics
 from icl_eval.metrics.means import mean_statistics
+from icl_eval.metrics.ranges import RANGES
 
 CONF = Path(__file__).parents[2] / "conf" / "metrics"
 
@@ -832,3 +833,7 @@ def test_short_answers_are_compared_without_case_and_punctuation_by_default():
     found = score(metric, ["paris."], [["Paris"]], seed=0)
     assert found.value == 1.0
     assert "|case:ignored|punct:ignored|numbers:kept|regexes:0|" in found.signature
+
+
+def test_the_range_of_every_metric_is_known():
+    assert set(METRICS.classes) - {"hub"} <= set(RANGES)

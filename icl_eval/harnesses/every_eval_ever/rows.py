@@ -62,7 +62,7 @@ def _describe_question(record: Record) -> dict[str, Any]:
             "reference": list(record.targets),
             "choices": [choice.text for choice in choices] or None,
         },
-        "output": {"raw": [record.completion if best is None else best]},
+        "output": {"raw": [each.completion for each in record.completions] if best is None else [best]},
         "answer_attribution": [
             {
                 "turn_idx": 0,

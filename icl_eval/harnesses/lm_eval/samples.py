@@ -73,7 +73,8 @@ def _find_exchange(record: Record, output_type: str, options: dict[str, Any]) ->
     targets = list(record.targets)
     target = targets[0] if len(targets) == 1 else str(targets)
     if output_type == "generate_until" or record.likelihood is None:
-        return _Exchange(((prompt, options),), [[record.completion]], [record.prediction], target)
+        completions = [each.completion for each in record.completions]
+        return _Exchange(((prompt, options),), [completions], [record.prediction], target)
     answers = record.likelihood.choices or record.likelihood.references[:1]
     if record.likelihood.choices:
         right = [number for number, answer in enumerate(answers) if answer.text in targets]
