@@ -46,7 +46,7 @@ def refuse_to_load(spec, dtype, device):
 
 
 def exact_match_keys(prefix):
-    names = ("ignore_case", "ignore_numbers", "ignore_punctuation", "regexes_to_ignore")
+    names = ("extract", "ignore_case", "ignore_numbers", "ignore_punctuation", "regexes_to_ignore", "select", "variant")
     return ", ".join(f"{prefix}.exact_match.{name}" for name in names)
 
 
@@ -570,6 +570,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
             "example_id", "doc", "targets", "encoder", "decoder", "demonstration_ids", "shots_requested",
             "shots_effective", "completion", "prediction", "metrics", "prompt_tokens",
             "completion_tokens", "finish_reason", "prompt_hash", "demonstrations", "likelihood", "stop_string",
+            "samples",
         ]  # fmt: skip
     assert [sample["example_id"] for sample in samples] == ["qa-test-001", "qa-test-002"]
     assert outcome.out.endswith("\nreport: run/report.json\npage: run/report.html\n")
