@@ -107,6 +107,7 @@ def test_imported_runs_are_compared_in_pairs_and_found_like_others(logged, icl_e
     assert icl_eval_command("export", *map(str, folders)).exit_code == 0
 
 
+@pytest.mark.slow
 def test_an_import_is_compared_with_a_run_of_the_same_task_here(logged, icl_eval_command, gpt2, tmp_path):
     folder = logged["first"].parent
     icl_eval_command("import", str(logged["first"]), "output=theirs")
