@@ -548,7 +548,8 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
     report, samples = read_run(tmp_path / "run")
     jsonschema.Draft202012Validator.check_schema(report_schema())
     jsonschema.validate(report, report_schema())
-    assert list(report) == ["schema_version", "run", "results", "timing", "provenance"]
+    assert list(report) == ["schema_version", "run", "results", "timing", "provenance", "groups"]
+    assert list(report["timing"]) == ["seconds", "completion_tokens_per_second", "finished"]
     assert list(report["run"]) == [
         "model", "architecture", "template", "placement", "conventions", "num_fewshot", "demonstrations", "order",
         "control", "leave_out", "seed", "decoding", "fingerprint",
@@ -556,7 +557,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
     assert list(report["results"]["qa"]) == ["n", "num_fewshot", "metrics", "counts", "behaviour"]
     assert list(report["results"]["qa"]["metrics"]) == ["exact_match", "token_f1"]
     assert list(report["results"]["qa"]["metrics"]["token_f1"]) == [
-        "score", "stderr", "ci95", "signature", "higher_is_better",
+        "score", "stderr", "ci95", "signature", "higher_is_better", "stored",
     ]  # fmt: skip
     assert list(report["results"]["qa"]["counts"]) == [
         "prompt_tokens", "prefix_tokens_reused", "completion_tokens", "finish_reasons", "unparsed", "shots_effective",

@@ -107,6 +107,7 @@ def test_imported_runs_are_compared_in_pairs_and_found_like_others(logged, icl_e
     assert icl_eval_command("export", *map(str, folders)).exit_code == 0
 
 
+@pytest.mark.slow
 def test_an_import_is_compared_with_a_run_of_the_same_task_here(logged, icl_eval_command, gpt2, tmp_path):
     folder = logged["first"].parent
     icl_eval_command("import", str(logged["first"]), "output=theirs")
@@ -164,7 +165,7 @@ def drop_lines(number):
 
 
 DAMAGED = {
-    "a line cut short": ("samples_sums_*", lambda text: text[:-9], "{path}:12: not a whole line of JSON ("),
+    "a line cut short": ("samples_sums_*", lambda text: text[:-9], "{path}:12: not whole JSON ("),
     "documents missing": (
         "samples_words_*", drop_lines(4),
         "{results}: says that task 'words' has 6 documents, but its samples file has 4\n",
@@ -189,12 +190,17 @@ DAMAGED = {
         "{results}: says that exact_match,strict-match of task 'sums' is 0.666667, but the mean of the values in its "
         "samples file is 0.833333; the files do not belong together\n",
     ),
+    "half a character": (
+        "samples_sums_*", lambda text: text.replace("The sum", "\\ud800", 1),
+        "{path}:2: contains a lone surrogate ('\\ud800')\n",
+    ),
+    "brackets without end": ("samples_sums_*", lambda text: "[" * 100_000, "{path}:1: not whole JSON ("),
     "nothing": ("samples_sums_*", lambda text: "", "{path}: has no line\n"),
     "results of something else": (
         "results_*", lambda text: '{"results": {}}',
         "{results}: not a results file of lm-eval ('configs' is missing or not an object)\n",
     ),
-    "results cut short": ("results_*", lambda text: text[:-9], "{results}: not JSON ("),
+    "results cut short": ("results_*", lambda text: text[:-9], "{results}: not whole JSON ("),
     "one of our records": (
         "samples_sums_*", lambda text: '{"example_id": "a"}\n',
         "{path}:1: a record of icl_eval, which needs no import\n",

@@ -76,10 +76,18 @@ def _read_answer(request: Sequence[Any], responses: Any) -> AnswerLikelihood | N
     if not _is_likelihood(responses) or len(request) != 2 or not isinstance(request[1], str):
         return None
     logprob, is_greedy = _first(responses)
-    text, value = request[1].lstrip(), float(logprob)
-    if not text or not math.isfinite(value):
+    text, value = request[1].lstrip(), _as_number(logprob)
+    if not text or value is None:
         return None
     return AnswerLikelihood(text, value, None, len(text.encode()), None, is_greedy == "True")
+
+
+def _as_number(text: Any) -> float | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _find_right(target: str, choices: Sequence[str]) -> list[int]:

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
-from icl_eval.formatting import join_lines
+from icl_eval.formatting import find_lone_surrogate, join_lines
 from icl_eval.runs.records import describe_mistake
 
 _DATE = r"\d{4}-\d\d-\d\dT[\d.-]*\d"
@@ -119,10 +119,7 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
         DataError: If it is not one.
     """
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({join_lines(str(error))})") from None
+    content: dict[str, Any] = _parse(str(path), path.read_bytes())
     for key in ("results", "configs", "n-shot", "higher_is_better"):
         if not isinstance(content, dict) or not isinstance(content.get(key), dict):
             raise DataError(f"{path}: not a results file of lm-eval ({key!r} is missing or not an object)")
@@ -151,9 +148,12 @@ def read_documents(path: Path) -> list[LoggedDocument]:
 
 def _parse(where: str, text: bytes) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{where}: not a whole line of JSON ({join_lines(str(error))})") from None
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not whole JSON ({join_lines(str(error))})") from None
+    if b"\\ud" in text.lower() and (found := find_lone_surrogate(json.dumps(content, ensure_ascii=False))):
+        raise DataError(f"{where}: contains {found}")
+    return content
 
 
 def _validate(where: str, content: Any) -> _Line:
