@@ -5,6 +5,5 @@ to run anything else.
 
     lm_eval     lm-evaluation-harness
     inspect_ai  inspect_ai
-    arguments   which model they load, and how it runs
-    serving     what this package answers as a model of theirs
+    gathering   prompts that arrive one by one, completed together
 """
