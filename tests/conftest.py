@@ -12,6 +12,7 @@ os.environ["HF_EVALUATE_OFFLINE"] = "1"
 # Tiny networks gain nothing from a second thread, and lose much when another process wants the core.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import absl.logging
 import pytest
 import tiny_models
 from hydra import compose as hydra_compose
@@ -20,6 +21,9 @@ from hydra import initialize_config_dir
 from icl_eval.cli import main as cli
 from icl_eval.config import setup as hydra_setup
 from icl_eval.config.schema import register_schemas
+
+# When Hydra sets up logging, absl (of rouge-score) closes what was stderr when it was imported, unless it is this one.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture

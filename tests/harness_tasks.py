@@ -17,7 +17,7 @@ PHRASES = (
 
 
 def write_tasks(folder: Path) -> Path:
-    """Write the tasks `sums`, `sky_a`, `sky_b`, `phrases` and `cloze`, and the group `sky`, into a folder."""
+    """Write the tasks `sums`, `sky_a`, `sky_b`, `phrases` and `cloze`, the group `sky`, and tasks that are refused."""
     sums = [{"question": f"What is {a} + {b}?", "answer": f"{a} plus {b}.\n#### {a + b}"} for a, b in SUMS]
     _write(folder, "sums_train", sums[:10])
     _write(folder, "sums_test", sums[10:16])
@@ -26,10 +26,11 @@ def write_tasks(folder: Path) -> Path:
         _write(folder, f"sky_{name}_test", [_ask(number + offset + 20) for number in range(5 if name == "a" else 3)])
     _write(folder, "phrases", [{"en": english, "es": spanish} for english, spanish in PHRASES])
     for name, task in TASKS.items():
-        content = {"task": name, "dataset_path": "json", **task}
+        content = {"dataset_path": "json", **task, "task": name}
         files = {split: str(folder / f"{file}.jsonl") for split, file in content.pop("files").items()}
         content["dataset_kwargs"] = {"data_files": files}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    (folder / "coded.yaml").write_text("task: coded\nprocess_docs: !function utils.process\n", encoding="utf-8")
     (folder / "sky.yaml").write_text(yaml.safe_dump(GROUP, sort_keys=False), encoding="utf-8")
     return folder
 
@@ -122,6 +123,13 @@ TASKS = {
             {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
         ],
     },
+}
+TASKS |= {
+    "fixed": TASKS["sums"] | {"num_fewshot": 0},
+    "rolling": TASKS["cloze"]
+    | {"output_type": "loglikelihood_rolling", "metric_list": [{"metric": "word_perplexity"}]},
+    "sampled": TASKS["sums"] | {"generation_kwargs": {"until": ["\n"], "do_sample": True, "temperature": 0.5}},
+    "elsewhere": TASKS["sums"] | {"dataset_path": "nobody/nothing"},
 }
 GROUP = {
     "group": "sky",

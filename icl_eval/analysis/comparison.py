@@ -167,14 +167,15 @@ def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
             f"{other.folder}: the questions of task '{task}' differ from those in {baseline.folder}: "
             f"{len(after)} and {len(before)} questions, and {differing[0]!r} is in only one of the runs"
         )
+    data = [run.report.provenance.datasets.get(task) for run in (baseline, other)]
+    is_foreign = data.count(None) == 1
     for example_id, record in before.items():
-        if record.asked != after[example_id].asked:
+        if not _is_same_question(record, after[example_id], is_foreign):
             raise DataError(
                 f"{other.folder}: question {example_id!r} of task '{task}' differs from the one in {baseline.folder}: "
                 f"{_first_difference(record, after[example_id])}"
             )
-    data = [run.report.provenance.datasets[task] for run in (baseline, other)]
-    if data[0] != data[1]:
+    if None not in data and data[0] != data[1]:
         raise DataError(f"{other.folder}: the pool or the examples of task '{task}' differ from {baseline.folder}")
     metrics = [run.report.results[task].metrics for run in (baseline, other)]
     for name in metrics[0].keys() & metrics[1].keys():
@@ -183,6 +184,18 @@ def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
                 f"{other.folder}: the options of {name} of task '{task}' differ from those in {baseline.folder}: "
                 f"{metrics[1][name].signature} and {metrics[0][name].signature}"
             )
+
+
+def _is_same_question(before: Record, after: Record, is_foreign: bool) -> bool:
+    """Return whether two records answer the same question.
+
+    If one of them is of another program, which words questions itself and logs other fields, the questions are the same
+    if their references are, and all fields that both have except `question`.
+    """
+    if not is_foreign:
+        return before.asked == after.asked
+    shared = before.doc.keys() & after.doc.keys() - {"question"}
+    return before.targets == after.targets and all(before.doc[name] == after.doc[name] for name in shared)
 
 
 def _options(result: MetricResult) -> list[str]:

@@ -15,7 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from icl_eval.config.schema import (
     CompareConfig,
     ExportConfig,
+    ImportConfig,
     ListConfig,
+    ListTasksConfig,
+    PreviewConfig,
     RunConfig,
     StreamConfig,
     TourConfig,
@@ -60,7 +63,8 @@ def preview(cfg: DictConfig) -> None:
     """Print prompts without loading weights."""
     from icl_eval.commands.preview import print_preview
 
-    print_preview(_build_evaluation(cfg))
+    logged = typed_config(cfg, PreviewConfig).logged
+    print_preview(_build_evaluation(cfg, PreviewConfig), None if logged is None else Path(logged))
 
 
 def doctor(cfg: DictConfig) -> None:
@@ -120,11 +124,27 @@ def list_runs(cfg: DictConfig) -> None:
     print_runs([Path(folder) for folder in typed_config(cfg, ListConfig).folders])
 
 
+def list_tasks(cfg: DictConfig) -> None:
+    """Print the tasks that can be chosen."""
+    from icl_eval.commands.list_tasks import print_tasks
+    from icl_eval.config.composing import describe_job
+
+    typed_config(cfg, ListTasksConfig)
+    print_tasks(describe_job(cfg).search_path[1:])
+
+
 def export(cfg: DictConfig) -> None:
-    """Write the figures and tables of runs and sweeps."""
+    """Write the results of runs and sweeps for a paper or for other programs."""
     from icl_eval.commands.export import export_folders
 
-    export_folders([Path(folder) for folder in typed_config(cfg, ExportConfig).folders])
+    export_folders(typed_config(cfg, ExportConfig))
+
+
+def import_results(cfg: DictConfig) -> None:
+    """Turn the result files of another harness into runs."""
+    from icl_eval.commands.import_results import import_results
+
+    import_results(typed_config(cfg, ImportConfig))
 
 
 def lm_eval(arguments: Sequence[str]) -> None:
@@ -136,13 +156,15 @@ def lm_eval(arguments: Sequence[str]) -> None:
 
 COMMANDS = {
     "evaluate": Command("evaluate", RunConfig, evaluate),
-    "preview": Command("preview", RunConfig, preview),
+    "preview": Command("preview", PreviewConfig, preview),
     "doctor": Command("doctor", RunConfig, doctor),
     "stream": Command("stream", StreamConfig, stream),
     "trace": Command("trace", TraceConfig, trace),
     "tour": Command("tour", TourConfig, tour),
     "compare": Command("compare", CompareConfig, compare, folders_key="runs"),
     "list": Command("list", ListConfig, list_runs, folders_key="folders"),
+    "list tasks": Command("list_tasks", ListTasksConfig, list_tasks),
+    "import": Command("import", ImportConfig, import_results, folders_key="paths"),
     "export": Command("export", ExportConfig, export, folders_key="folders"),
 }
 OTHERS = {"lm-eval": lm_eval}

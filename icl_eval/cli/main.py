@@ -9,6 +9,7 @@
     icl-eval doctor [key=value …]       check whether batching and caching change the model's tokens
     icl-eval compare RUN_A RUN_B …      test whether finished runs differ by more than chance
     icl-eval list [FOLDER …]            list the runs in folders, with their scores
+    icl-eval list tasks                 list the tasks that can be chosen
     icl-eval export FOLDER …            write figures and tables of runs and sweeps, for a paper
     icl-eval lm-eval run …              run lm-evaluation-harness with icl_eval as one of its models
 
@@ -46,13 +47,21 @@ def main() -> None:
     if sys.argv[1:] and (other := OTHERS.get(sys.argv[1])):
         sys.exit(_report_errors(lambda: other(sys.argv[2:])))
     arguments = put_flags_first(sys.argv[1:])
-    first = next((word for word in arguments if not word.startswith("-")), None)
-    if first in COMMANDS:
-        arguments.remove(first)
-    command = COMMANDS[first if first in COMMANDS else "evaluate"]
+    command = _take_command(arguments)
     if command.folders_key is not None:
         arguments = gather_folders(command.folders_key, arguments)
     sys.exit(_report_errors(lambda: _run(command, arguments)))
+
+
+def _take_command(arguments: list[str]) -> Command:
+    """Remove the one or two words of the command from the arguments, and return the command."""
+    words = [word for word in arguments if not word.startswith("-")]
+    for taken in (words[:2], words[:1]):
+        if " ".join(taken) in COMMANDS:
+            for word in taken:
+                arguments.remove(word)
+            return COMMANDS[" ".join(taken)]
+    return COMMANDS["evaluate"]
 
 
 def _report_errors(run: Callable[[], None]) -> int:

@@ -9,7 +9,9 @@ A module or a package for each:
     tour       `icl-eval tour`: ways of generating, and their cost
     doctor     `icl-eval doctor`: the same tokens, however a model is run
     compare    `icl-eval compare`: differences between runs
-    list_runs  `icl-eval list`: a table of runs
+    list_runs   `icl-eval list`: a table of runs
+    list_tasks  `icl-eval list tasks`: a table of tasks
+    import_results  `icl-eval import`: runs from the result files of lm-evaluation-harness
     export     `icl-eval export`: figures and tables for a paper
     lm_eval    `icl-eval lm-eval`: lm-evaluation-harness with this package as a model
 """

@@ -1,5 +1,7 @@
 """The command `icl-eval preview`: shows the prompts, using only the tokenizer."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
@@ -7,15 +9,20 @@ from rich.text import Text
 from icl_eval.evaluation.linting import lint_task
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, prepare
 from icl_eval.formatting import count_noun, escape_controls
+from icl_eval.harnesses.lm_eval.prompt_hashes import compare_hashes
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.reporting.terminal import open_console
 
 
-def print_preview(evaluation: Evaluation) -> None:
+def print_preview(evaluation: Evaluation, logged: Path | None = None) -> None:
     """Print the first prompt of each task, the lengths of all prompts, and warnings about them.
 
+    Args:
+        evaluation: The evaluation.
+        logged: Samples that lm-evaluation-harness logged, with whose prompts all prompts are compared.
+
     Raises:
-        UserError: When the evaluation cannot be run.
+        UserError: When the evaluation cannot be run, or the logged samples cannot be read.
     """
     console = open_console()
     if evaluation.encoder is not None:
@@ -26,6 +33,10 @@ def print_preview(evaluation: Evaluation) -> None:
         console.print(f"conventions: {conventions}", soft_wrap=True)
     for task in prepared.tasks:
         _print_task(console, prepared, task)
+    if logged is not None:
+        prompts = {task.plan.task.name: [each.prompt for each in task.prompts] for task in prepared.tasks}
+        for comparison in compare_hashes(logged, prompts):
+            console.print(str(comparison), soft_wrap=True)
 
 
 def _print_task(console: Console, prepared: PreparedEvaluation, task: PreparedTask) -> None:

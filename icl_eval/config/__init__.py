@@ -22,6 +22,7 @@ From a configuration to objects:
     harness_tasks  the tasks of lm-evaluation-harness that one name stands for
     evaluations   the whole evaluation
     given         which options the user gave
+    catalogue     the tasks that can be chosen
     identities    the options by which a run is recognized
     free_prompts  prompts without a task, for `stream`, `trace` and `tour`
     metrics       one metric by its name, for `icl_eval.score`

@@ -22,7 +22,7 @@ from icl_eval.config.arguments import read_arguments
 from icl_eval.config.collisions import require_distinct_choices
 from icl_eval.config.explaining import explaining_errors
 from icl_eval.config.overrides import escape_interpolation, is_override, is_sweep
-from icl_eval.config.schema import DataConfig, TaskConfig, register_schemas
+from icl_eval.config.schema import CatalogueConfig, DataConfig, TaskConfig, register_schemas, typed_config
 from icl_eval.config.setup import conf_dir, naming_command, register_resolvers
 from icl_eval.errors import ConfigError
 from icl_eval.models.loading import LanguageModel
@@ -114,6 +114,31 @@ def compose_words(
             with read_write(own), open_dict(own):
                 del own["hydra"]
             return describe_job(own, in_memory)
+
+
+def compose_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> dict[str, TaskConfig]:
+    """Compose tasks alone, without the options of a run, and return them by the names of their packages.
+
+    A value that a task leaves to the command line is an ellipsis.
+
+    Args:
+        names: The tasks; a few at once, because the time grows with the square of their number.
+        folders: The config folders of the user.
+
+    Raises:
+        ConfigError: If a task is invalid.
+    """
+    register_schemas()
+    register_resolvers()
+    words = [f"+task=[{','.join(names)}]"]
+    if folders:
+        words.append(f"hydra.searchpath={_format_value(folders)}")
+    folder = str(conf_dir())
+    with _LOCK, explaining_errors(words), _borrowing_hydra(), initialize_config_dir(folder, version_base="1.3"):
+        cfg = compose("catalogue", overrides=words)
+        for key in OmegaConf.missing_keys(cfg):
+            OmegaConf.update(cfg, key, "…")
+        return typed_config(cfg, CatalogueConfig).task
 
 
 @contextmanager

@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icl_eval.config.options import build_model_spec, build_requested_conventions, check_model_options
+from icl_eval.config.options import (
+    build_model_spec,
+    build_requested_conventions,
+    check_model_options,
+    require_one_sample,
+)
 from icl_eval.config.schema import ModelOptions
 from icl_eval.decoding.searches import Search
 from icl_eval.models.loading import LanguageModel, find_card, load_model
@@ -47,6 +52,7 @@ def open_prompts(
         UserError: If an option is invalid or a prompt does not fit.
     """
     check_model_options(config)
+    require_one_sample(search)
     max_new_tokens = config.max_new_tokens or default_max_new_tokens
     source = model or build_model_spec(config.model)
     conventions = find_conventions(find_card(source), build_requested_conventions(config))

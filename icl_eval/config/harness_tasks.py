@@ -17,6 +17,7 @@ from icl_eval.config.schema import TaskConfig
 from icl_eval.decoding.searches import Search
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import TaskGroup, TaskPlan
+from icl_eval.formatting import count_noun
 from icl_eval.harnesses.lm_eval.encoding import encode_answers
 from icl_eval.harnesses.lm_eval.groups import HarnessGroup
 from icl_eval.harnesses.lm_eval.registry import load_tasks
@@ -106,8 +107,8 @@ def _require_sampling(harness: HarnessTask, search: Search) -> None:
             f"task '{harness.task.name}' of lm-evaluation-harness samples its completions; add decoding=sample "
             f"{options}"
         )
-    if repeats > 1:
+    if repeats != search.num_samples:
         raise ConfigError(
-            f"task '{harness.task.name}' of lm-evaluation-harness takes {repeats} completions a question, which cannot "
-            "be run here yet; run it inside the harness (icl-eval lm-eval run)"
+            f"decoding.num_samples={search.num_samples}: task '{harness.task.name}' of lm-evaluation-harness takes "
+            f"{count_noun(repeats, 'completion')} of each question (decoding=sample decoding.num_samples={repeats})"
         )

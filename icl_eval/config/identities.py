@@ -67,7 +67,7 @@ def identity_of(
     options["decoding"] = {"name": search.name, "stop": search.stop, **search.recipe}
     for plan in plans:
         task = options["task"][plan.task.name]
-        for key in ("pool", "test", "metrics", "postprocessing"):
+        for key in ("card", "pool", "test", "demonstration_fields", "metrics", "postprocessing"):
             del task[key]
         if is_template_given:
             task["template"] = None

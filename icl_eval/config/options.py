@@ -44,6 +44,15 @@ def build_search(config: Mapping[str, Any]) -> Search:
     return search
 
 
+def require_one_sample(search: Search) -> None:
+    """Raise ConfigError if a search has several completions of a prompt, where only one is shown."""
+    if search.num_samples > 1:
+        raise ConfigError(
+            f"decoding.num_samples={search.num_samples}: must be 1, except in an evaluation, which counts the votes of "
+            "several completions"
+        )
+
+
 def check_ranges(config: RunConfig) -> None:
     """Check the ranges of an evaluation's options; raises ConfigError."""
     check_model_options(config, min_new_tokens=min_new_tokens_of(config, config.task.values()))

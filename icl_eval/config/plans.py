@@ -41,7 +41,7 @@ def find_task(name: str, config: TaskConfig, composed: ComposedConfig) -> Task:
             f"at most {_MAX_NAME_BYTES} are allowed"
         )
     if name in composed.in_memory.tasks:
-        for part in ("pool", "test", "fields"):
+        for part in ("pool", "test", "fields", "demonstration_fields"):
             if getattr(config, part) != getattr(IN_MEMORY_CONFIG, part):
                 raise ConfigError(f"{key}.{part}: the rows of this task are in memory; pass {part} to Task.of_rows")
         return replace(composed.in_memory.tasks[name], instruction=config.instruction, labels=config.labels)
@@ -52,6 +52,7 @@ def find_task(name: str, config: TaskConfig, composed: ComposedConfig) -> Task:
         pool=_find_source(f"{key}.pool", config.pool, composed.search_path),
         test=_find_source(f"{key}.test", config.test, composed.search_path),
         fields=config.fields,
+        demonstration_fields=config.demonstration_fields,
     )
 
 
@@ -159,6 +160,7 @@ def build_template(config: TemplateConfig, name: str) -> TextTemplate:
         demonstration=config.demonstration,
         separator=config.separator,
         question_first=config.question_first,
+        rationale=config.rationale,
         name=name,
         variant=config.variant,
     )
@@ -185,6 +187,7 @@ def _find_max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
         "metrics": run.metrics,
         "postprocessing": run.postprocessing,
         "decoding.stop": run.decoding.get("stop"),
+        "decoding.num_samples": run.decoding.get("num_samples", 1) > 1,
     }
     for name, value in needs_decoding.items():
         if not max_new_tokens and value:

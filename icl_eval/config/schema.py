@@ -37,6 +37,7 @@ class TemplateConfig:
 
     instruction: str = ""
     question: str = MISSING
+    rationale: str | None = None
     answer: str = MISSING
     demonstration: str | None = None
     separator: str = "\n\n"
@@ -47,17 +48,29 @@ class TemplateConfig:
 
 
 @dataclass
+class CardConfig:
+    """What `icl-eval list tasks` says of a task's data; it changes no prompt and no score."""
+
+    kind: str | None = None
+    licence: str | None = None
+    pool_size: int | None = None
+    test_size: int | None = None
+
+
+@dataclass
 class TaskConfig:
     """One task; see conf/task/qa.yaml for a commented example, and conf/task/lm_eval.yaml for the first three keys."""
 
     name: Any = None
     include_path: str | None = None
     trust_remote_code: bool = False
+    card: CardConfig = field(default_factory=CardConfig)
     pool: DataConfig = field(default_factory=DataConfig)
     test: DataConfig = field(default_factory=DataConfig)
     instruction: str = ""
     labels: dict[str, str] = field(default_factory=lambda: {"question": "Question", "answer": "Answer"})
     fields: dict[str, str] = field(default_factory=lambda: {"question": "question", "references": "references"})
+    demonstration_fields: dict[str, str] = field(default_factory=dict)
     match_field: str | None = None
     stop: list[str] = field(default_factory=lambda: ["\n"])
     max_new_tokens: int = 32
@@ -116,6 +129,13 @@ class RunConfig(ModelOptions):
 
 
 @dataclass
+class PreviewConfig(RunConfig):
+    """The options of `icl-eval preview`."""
+
+    logged: str | None = None
+
+
+@dataclass
 class StreamConfig(ModelOptions):
     """The options of `icl-eval stream`."""
 
@@ -158,10 +178,38 @@ class ListConfig:
 
 
 @dataclass
+class ListTasksConfig:
+    """`icl-eval list tasks` has no options."""
+
+
+@dataclass
+class CatalogueConfig:
+    """Tasks alone, without a run; no command has this configuration."""
+
+    task: dict[str, TaskConfig] = field(default_factory=dict)
+
+
+@dataclass
+class ImportConfig:
+    """The options of `icl-eval import`."""
+
+    paths: list[str] = field(default_factory=list)
+    output: str | None = None
+    model_name: str | None = None
+    num_fewshot: int | None = None
+    seed: int = 0
+
+
+@dataclass
 class ExportConfig:
     """The options of `icl-eval export`."""
 
     folders: list[str] = field(default_factory=list)
+    format: str = "paper"
+    model_id: str | None = None
+    organization: str | None = None
+    relationship: str | None = None
+    project: str | None = None
 
 
 def register_schemas() -> None:
@@ -170,9 +218,13 @@ def register_schemas() -> None:
     store.store(name="run_schema", node=RunConfig)
     store.store(name="stream_schema", node=StreamConfig)
     store.store(name="trace_schema", node=TraceConfig)
+    store.store(name="preview_schema", node=PreviewConfig)
     store.store(name="tour_schema", node=TourConfig)
     store.store(name="compare_schema", node=CompareConfig)
     store.store(name="list_schema", node=ListConfig)
+    store.store(name="list_tasks_schema", node=ListTasksConfig)
+    store.store(name="catalogue", node=CatalogueConfig)
+    store.store(name="import_schema", node=ImportConfig)
     store.store(name="export_schema", node=ExportConfig)
 
 

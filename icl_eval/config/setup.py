@@ -20,6 +20,11 @@ def conf_dir() -> Path:
     return _find_packaged("conf")
 
 
+def data_dir() -> Path:
+    """Return the folder of the packaged data."""
+    return _find_packaged("data")
+
+
 def _find_packaged(name: str) -> Path:
     package = Path(__file__).resolve().parents[1]
     return package / name if (package / name).is_dir() else package.parent / name
@@ -27,7 +32,7 @@ def _find_packaged(name: str) -> Path:
 
 def register_resolvers() -> None:
     """Register `${packaged_data:…}`, `${command_name:}` and `${slug:…}` with OmegaConf."""
-    OmegaConf.register_new_resolver("packaged_data", lambda path: str(_find_packaged("data") / path), replace=True)
+    OmegaConf.register_new_resolver("packaged_data", lambda path: str(data_dir() / path), replace=True)
     OmegaConf.register_new_resolver("command_name", lambda: os.environ.get(_COMMAND_NAME, "default"), replace=True)
     OmegaConf.register_new_resolver("slug", slug, replace=True)
 

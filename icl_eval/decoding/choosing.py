@@ -4,9 +4,9 @@ logits ─▶ rules: penalties, forced tokens, temperature, top-k, top-p ─▶ 
 
 Sampling uses the Gumbel-max trick (Gumbel, 1954; Maddison et al., 2014): add a Gumbel variate to each logit, and the
 argmax is distributed as their softmax. The variates come from a counter-based generator (Philox; Salmon et al., 2011)
-keyed by seed, example and position. It has no state that other rows, the batch size or a resumed run could disturb.
-Logits that differ by rounding, as between batch sizes, change the sums only by rounding, so that a sampled token is as
-stable as a greedy one.
+keyed by seed, example, sample and position. It has no state that other rows, the batch size or a resumed run could
+disturb. Logits that differ by rounding, as between batch sizes, change the sums only by rounding, so that a sampled
+token is as stable as a greedy one.
 """
 
 import hashlib
@@ -79,9 +79,10 @@ def _find_largest(logits: torch.Tensor) -> torch.Tensor:
     return torch.where(values < float("inf"), token_ids, NO_TOKEN)  # one tensor, so that one transfer suffices
 
 
-def uniforms_of(seed: int, example_id: str, place: int, count: int) -> torch.Tensor:
+def uniforms_of(seed: int, example_id: str, place: int, count: int, sample: int = 0) -> torch.Tensor:
     """Return uniform variates on [0, 1) as [count] float64; they depend on these arguments alone."""
-    digest = hashlib.sha256(json.dumps([seed, example_id, place]).encode()).digest()
+    key = [seed, example_id, place, *[sample] * (sample > 0)]  # the first sample is that of a search for only one
+    digest = hashlib.sha256(json.dumps(key).encode()).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
     return torch.from_numpy(generator.random(count))
 
@@ -91,7 +92,7 @@ def _draw_each(rows: Sequence[Hypothesis], logits: torch.Tensor, seed: int) -> l
     logits = logits.cpu()  # some devices have no float64, and the CPU's results are the same for all
     drawn = []
     for row, own in zip(rows, logits, strict=True):
-        uniforms = uniforms_of(seed, row.example_id, len(row.token_ids), len(own))
+        uniforms = uniforms_of(seed, row.example_id, len(row.token_ids), len(own), row.sample)
         drawn.append(draw(own[None], uniforms[None]))
     token_ids: list[int] = torch.cat(drawn).tolist()
     return token_ids

@@ -17,6 +17,8 @@ class Token:
     text: str
     """The text that this token completes. Text is held back while it may be part of a character or of a stop
     string, so this can be empty, and it can contain text that earlier tokens held back."""
+    sample: int = 0
+    """The number of the completion, from 0, if a prompt has several."""
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,5 @@ class Completion:
     finish_reason: FinishReason
     stop_string: str | None = None
     """The stop string that ended the completion, if `finish_reason` is `stop`."""
+    sample: int = 0
+    """The number of the completion, from 0, if a prompt has several."""

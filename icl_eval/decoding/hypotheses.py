@@ -24,6 +24,7 @@ class Hypothesis:
         rules: LogitsProcessorList,
         detokenizer: Detokenizer,
         stop_filter: StopFilter,
+        sample: int = 0,
     ):
         """Start with nothing generated.
 
@@ -33,6 +34,7 @@ class Hypothesis:
             rules: The logits processors of this row.
             detokenizer: Turns the row's ids into text.
             stop_filter: Finds the row's stop strings.
+            sample: The number of the completion, from 0, if the prompt has several.
         """
         self.encoder_ids = prompt.encoder_ids
         self.start_ids = start_ids
@@ -42,6 +44,7 @@ class Hypothesis:
         self.unfed: deque[int] = deque()
         """Tokens of the history that the network has not seen yet; one is fed per step."""
         self.example_id = prompt.prompt.example_id
+        self.sample = sample
         self._context_ids = (*start_ids, *prompt.decoder_ids)
         self._detokenizer = detokenizer
         self._stop_filter = stop_filter
@@ -76,7 +79,7 @@ class Hypothesis:
         if is_stop or self.finish_reason in ("eos", "length"):
             text += self._flush()
         self._pieces.append(text)
-        return Token(self.example_id, token_id, text)
+        return Token(self.example_id, token_id, text, self.sample)
 
     def end(self) -> None:
         """Finish the completion at its current length."""
@@ -99,11 +102,12 @@ class Hypothesis:
             tuple(self.token_ids),
             self.finish_reason,
             self._stop_filter.stop_string if self.finish_reason == "stop" else None,
+            self.sample,
         )
 
 
 def begin_hypothesis(
-    model: LanguageModel, prompt: EncodedPrompt, stop: Sequence[str], rules: Rules | None = None
+    model: LanguageModel, prompt: EncodedPrompt, stop: Sequence[str], rules: Rules | None = None, sample: int = 0
 ) -> Hypothesis:
     """Return an empty completion of a prompt.
 
@@ -112,6 +116,7 @@ def begin_hypothesis(
         prompt: The prompt to complete.
         stop: All strings that end the completion; they are not part of it.
         rules: Rules for the choice of its tokens; None if the tokens are chosen elsewhere.
+        sample: The number of the completion, from 0, if the prompt has several.
     """
     start = start_ids(model)
     return Hypothesis(
@@ -120,4 +125,5 @@ def begin_hypothesis(
         LogitsProcessorList() if rules is None else rules.for_row((*start, *prompt.decoder_ids), prompt.encoder_ids),
         Detokenizer(model.tokenizer, prompt.decoder_ids),
         StopFilter(stop, special_stops(model.tokenizer, stop)),
+        sample,
     )

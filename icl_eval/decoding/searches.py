@@ -3,7 +3,7 @@
 | search     | each token is                                                | effect of batch and order |
 |------------|--------------------------------------------------------------|---------------------------|
 | `greedy`   | the most likely one                                          | none                      |
-| `sample`   | sampled, keyed by seed, question id and position             | none                      |
+| `sample`   | sampled, keyed by seed, question id, sample and position     | none                      |
 | `generate` | chosen by transformers' `generate` with the given options    | none: one prompt per call |
 """
 
@@ -30,6 +30,7 @@ _TYPED_ESCAPES = re.compile(r"\s*(\\[nrt])(?:\\[nrt]|\s)*")
 _LEAST_TEMPERATURE, _MOST_TEMPERATURE = 1e-30, 1e30
 """Logits divided by less come close to the largest float32, 3.4e38; divided by more, they are all alike."""
 _MOST_BEAMS = 1024
+_MOST_SAMPLES = 1000
 _MOST_OF_OPTION = 10_000_000
 """Upper bound of numeric options: no vocabulary and no text is larger."""
 _SWITCHES = (
@@ -62,6 +63,10 @@ class Search(Protocol):
     """Whether prefixes that prompts have in common are computed once."""
 
     @property
+    def num_samples(self) -> int:
+        """The number of completions of each prompt."""
+
+    @property
     def stop(self) -> Sequence[str] | None:
         """Strings that end a completion; None for those of the task."""
 
@@ -81,6 +86,7 @@ class Greedy:
     stop: list[str] | None = None
     name = "greedy"
     shares_prefixes = True
+    num_samples = 1
 
     def __post_init__(self) -> None:
         check_stop(self.stop)
@@ -108,7 +114,10 @@ class Sample:
     top_p: float | None = None
     """Sample from the smallest set of tokens with this total probability (Holtzman et al., 2020); None for all."""
     seed: Seed = 0
-    """A sampled token depends on the seed, the question's id and the token's position, and on nothing else."""
+    """A sampled token depends on the seed, the question's id, the number of the sample and the token's position, and on
+    nothing else."""
+    num_samples: int = 1
+    """The number of completions of each prompt; the first ones are those of a smaller number."""
     name = "sample"
     shares_prefixes = True
 
@@ -125,6 +134,8 @@ class Sample:
             raise ConfigError(f"top_k={self.top_k}: must be from 1 to {_MOST_OF_OPTION}, or null for all tokens")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p={self.top_p}: must be more than 0 and at most 1, or null for all tokens")
+        if not 1 <= self.num_samples <= _MOST_SAMPLES:
+            raise ConfigError(f"num_samples={self.num_samples}: must be from 1 to {_MOST_SAMPLES}")
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -134,8 +145,9 @@ class Sample:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """All options except the stop strings."""
-        return {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+        """All options except the stop strings; a single sample goes without saying, as in older reports."""
+        options = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+        return options if self.num_samples == 1 else {**options, "num_samples": self.num_samples}
 
 
 @dataclass(frozen=True)
@@ -149,6 +161,7 @@ class Generate:
     """Random seed, used if the options turn `do_sample` on."""
     name = "generate"
     shares_prefixes = False
+    num_samples = 1
 
     def __post_init__(self) -> None:
         check_stop(self.stop)

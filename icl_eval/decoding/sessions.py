@@ -94,12 +94,19 @@ class SplitSession:
     @torch.inference_mode()
     def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
         """Append rows and return the logits after each of them, [new rows, vocabulary]."""
-        self._firsts += [self._end - len(row.own_ids) for row in rows]
-        begin = len(self._firsts) - len(rows)
+        distinct, sources = _find_distinct(rows)
+        begin = len(self._firsts)
+        firsts = [self._end - len(row.own_ids) for row in distinct]
+        self._firsts += firsts
         logits = []
-        for chunk in chunks([len(row.own_ids) for row in rows]):
-            logits.append(self._prefill(rows[chunk], begin + chunk.start))
-        return torch.cat(logits)
+        for chunk in chunks([len(row.own_ids) for row in distinct]):
+            logits.append(self._prefill(distinct[chunk], begin + chunk.start))
+        if len(distinct) == len(rows):
+            return torch.cat(logits)
+        for layer in self._cache.slot_layers:
+            layer.copy_rows(begin, sources)
+        self._firsts[begin:] = [firsts[source] for source in sources]
+        return torch.cat(logits)[sources]
 
     @torch.inference_mode()
     def step(self, token_ids: Sequence[int]) -> torch.Tensor:
@@ -187,17 +194,22 @@ class UniformSession:
     @torch.inference_mode()
     def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
         """Add all rows, which must have the same length, and return the next logits, [rows, vocabulary]."""
+        distinct, sources = _find_distinct(rows)
         if self._prefix is None:
             self._cache = new_cache(self._network.config)
         else:
             self._cache = copy.deepcopy(self._prefix)
-            self._cache.reorder_cache(torch.zeros(len(rows), dtype=torch.long, device=self._network.device))
+            self._cache.reorder_cache(torch.zeros(len(distinct), dtype=torch.long, device=self._network.device))
         grow_in_place(self._cache)
         if self._encoded is not None:
-            self._encoded = self._encoded.expand(len(rows), -1, -1)
+            self._encoded = self._encoded.expand(len(distinct), -1, -1)
         elif rows[0].encoder_ids:
-            self._encoded, self._mask = encode(self._network, [row.encoder_ids for row in rows])
-        return self._forward([row.own_ids for row in rows])
+            self._encoded, self._mask = encode(self._network, [row.encoder_ids for row in distinct])
+        logits = self._forward([row.own_ids for row in distinct])
+        if len(distinct) == len(rows):
+            return logits
+        self.keep(sources)
+        return logits[sources]
 
     @torch.inference_mode()
     def step(self, token_ids: Sequence[int]) -> torch.Tensor:
@@ -216,6 +228,16 @@ class UniformSession:
 
     def _forward(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         return run(self._network, ids, self._cache, self._encoded, self._mask)
+
+
+def _find_distinct(rows: Sequence[NewRow]) -> tuple[list[NewRow], list[int]]:
+    """Return the distinct rows, and for each row the index of its equal.
+
+    The samples of one prompt are equal rows, which share a forward pass and differ only in what follows.
+    """
+    numbers: dict[NewRow, int] = {}
+    sources = [numbers.setdefault(row, len(numbers)) for row in rows]
+    return list(numbers), sources
 
 
 def layers_of(prefix: Cache | None) -> list[LayerKeysValues]:

@@ -108,6 +108,13 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
                 self.keys[target] = self.keys[source]
                 self.values[target] = self.values[source]
 
+    def copy_rows(self, begin: int, sources: Sequence[int]) -> None:
+        """Copy row `begin + sources[i]` to slot `begin + i`, where no source is larger than i."""
+        for target in reversed(range(len(sources))):  # from the end, so that no source is overwritten before it is read
+            if target != sources[target]:
+                self.keys[begin + target] = self.keys[begin + sources[target]]
+                self.values[begin + target] = self.values[begin + sources[target]]
+
     def move_columns(self, begin: int, end: int, distance: int) -> None:
         """Shift columns to the left by `distance`."""
         for states in (self.keys, self.values):

@@ -69,6 +69,7 @@ class StreamDecoder:
         search = search or Greedy()
         self._rules = Rules(model.network, max_new_tokens, {**search.settings, **settings})
         self._pick = build_pick(search)
+        self._num_samples = search.num_samples
         self._end_ids = end_ids(model.network, settings)
         self._start_ids = start_ids(model)
 
@@ -100,9 +101,10 @@ class StreamDecoder:
             if number and group.prefix:  # its cache is kept, and the caller may have changed the network
                 prepared = prepared.renew()
             hypotheses = [
-                begin_hypothesis(self._model, prompt, self._stop, self._rules)
+                begin_hypothesis(self._model, prompt, self._stop, self._rules, sample)
                 for prompt in group.prompts
                 if prompt.prompt.example_id in wanted
+                for sample in range(self._num_samples)
             ]
             yield from self._decode(prepared, group, hypotheses)
 

@@ -4,6 +4,9 @@ Demonstrations provide inputs, targets, the pairing of both, and a format. Each 
 loss in score shows its contribution (Min et al., 2022, Rethinking the Role of Demonstrations, arXiv:2202.12837). A
 control changes the selected demonstrations and never the selection. It depends only on task, demonstrations and seed,
 so questions with the same demonstrations see the same changed ones.
+
+Fields that only demonstrations have, such as a rationale, argue for a target. They move with it, since a rationale for
+another target would contradict what is shown.
 """
 
 import re
@@ -16,6 +19,7 @@ from icl_eval.demonstrations.labels import kind_of, label_of, read_labels
 from icl_eval.demonstrations.ranking import Demonstration, draw
 from icl_eval.demonstrations.words import WORDS
 from icl_eval.errors import ConfigError
+from icl_eval.formatting import list_names
 from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example, normalize
 from icl_eval.tasks.loading import Task
@@ -64,7 +68,8 @@ class NoControl:
 class RandomTargets:
     """Each target is drawn uniformly from the distinct targets of the pool, as Min et al. draw from the label set.
 
-    The drawn target may be correct by chance: with two labels, half of them are.
+    The drawn target may be correct by chance: with two labels, half of them are. If demonstrations have fields of their
+    own, those of another target are drawn from the pool's examples with that target.
     """
 
     seed: Seed
@@ -75,12 +80,19 @@ class RandomTargets:
     def bind(self, task: Task, match_field: str | None) -> Change:
         """Return a function that draws the targets; raises ConfigError if the pool has only one target."""
         targets = _group_targets(task, match_field, self.name)
+        kinds = _group_by_kind(task, match_field)
 
-        def draw_target(example: Example) -> str:
-            choices = targets[kind_of(example, match_field)]
-            return choices[_draw_number(self.seed, self.name, example.id, len(choices))]
+        def draw_target(shown: Demonstration) -> Demonstration:
+            example = shown.example
+            kind = kind_of(example, match_field)
+            target = targets[kind][_draw_number(self.seed, self.name, example.id, len(targets[kind]))]
+            if target == label_of(example) or not example.demonstration_fields:
+                return _replace_target(shown, target, example)
+            givers = [candidate for candidate in kinds[kind] if label_of(candidate) == target]
+            number = _draw_number(self.seed, self.name, f"{example.id}\0fields", len(givers))
+            return _replace_target(shown, target, givers[number])
 
-        return lambda selected: tuple(_replace_target(shown, draw_target(shown.example)) for shown in selected)
+        return lambda selected: tuple(map(draw_target, selected))
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,8 @@ class FlippedLabels:
 
     A model that follows its demonstrations then gives wrong answers (Wei et al., 2023, Larger language models do
     in-context learning differently, arXiv:2303.03846). Two labels are swapped; more labels are each replaced by the
-    next one in a random cycle.
+    next one in a random cycle. Demonstrations with fields of their own are refused: nothing in the pool argues for the
+    wrong label of a question.
     """
 
     seed: Seed
@@ -101,8 +114,15 @@ class FlippedLabels:
         """Return a function that flips the labels.
 
         Raises:
-            ConfigError: If the answers of the task are not labels, or all labels are correct for a demonstration.
+            ConfigError: If the answers of the task are not labels, or all labels are correct for a demonstration, or
+                demonstrations have fields of their own.
         """
+        if task.demonstration_fields:
+            raise ConfigError(
+                f"control=flipped_labels: demonstrations of task '{task.name}' have more than a label "
+                f"({list_names(task.demonstration_fields)}), which would argue for the right one; leave out its "
+                "demonstration_fields, or use shuffled_targets or random_targets"
+            )
         cycles = {
             kind: sorted(
                 read_labels(replace(task, pool=tuple(candidates)), "control=flipped_labels"),
@@ -122,7 +142,7 @@ class FlippedLabels:
                 f"control=flipped_labels: every label of task '{task.name}' is a correct answer to {example.id!r}"
             )
 
-        return lambda selected: tuple(_replace_target(shown, flip(shown.example)) for shown in selected)
+        return lambda selected: tuple(_replace_target(one, flip(one.example), one.example) for one in selected)
 
 
 @dataclass(frozen=True)
@@ -144,10 +164,9 @@ class ShuffledTargets:
 
         def shuffle(selected: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
             cycle = sorted((shown.example for shown in selected), key=lambda e: draw(self.seed, self.name, e.id))
-            targets = {
-                receiver.id: giver.references[0] for giver, receiver in zip(cycle, cycle[1:] + cycle[:1], strict=True)
-            }
-            return tuple(_replace_target(shown, targets[shown.example.id]) for shown in selected)
+            givers = {receiver.id: giver for giver, receiver in zip(cycle, cycle[1:] + cycle[:1], strict=True)}
+            shuffled = ((shown, givers[shown.example.id]) for shown in selected)
+            return tuple(_replace_target(shown, giver.references[0], giver) for shown, giver in shuffled)
 
         return shuffle
 
@@ -171,7 +190,8 @@ class UnrelatedInputs:
     """Meaningless inputs, unchanged targets: every input word is replaced by a random everyday English noun.
 
     Number of words, punctuation and layout stay the same, so only the meaning of the inputs is lost. Words that occur
-    in the targets of the pool are not used, and the field by which demonstrations are matched is unchanged.
+    in the targets of the pool are not used, and the field by which demonstrations are matched is unchanged. Fields that
+    only demonstrations have are treated like inputs, since a rationale repeats what the input says.
     """
 
     seed: Seed
@@ -187,7 +207,7 @@ class UnrelatedInputs:
         if not words:
             raise ConfigError(f"control=unrelated_inputs: the targets of task '{task.name}' use every word of the list")
 
-        def scramble(example: Example, field: str) -> str:
+        def scramble(example: Example, field: str, text: str) -> str:
             position = 0
 
             def other_word(match: re.Match[str]) -> str:
@@ -197,14 +217,17 @@ class UnrelatedInputs:
                 word = words[_draw_number(self.seed, self.name, place, len(words))]
                 return word.capitalize() if match[0][0].isupper() else word
 
-            return re.sub(r"\w+", other_word, example.inputs[field])
+            return re.sub(r"\w+", other_word, text)
 
         def change(shown: Demonstration) -> Demonstration:
-            inputs = {
-                field: text if field == match_field else scramble(shown.example, field)
-                for field, text in shown.example.inputs.items()
-            }
-            return replace(shown, example=replace(shown.example, inputs=inputs))
+            inputs, own = (
+                {
+                    field: text if field == match_field else scramble(shown.example, field, text)
+                    for field, text in fields
+                }
+                for fields in (shown.example.inputs.items(), shown.example.demonstration_fields.items())
+            )
+            return replace(shown, example=replace(shown.example, inputs=inputs, demonstration_fields=own))
 
         return lambda selected: tuple(map(change, selected))
 
@@ -245,5 +268,7 @@ def _draw_number(seed: int, control: str, place: str, below: int) -> int:
     return int.from_bytes(draw(seed, control, place), "big") % below
 
 
-def _replace_target(shown: Demonstration, target: str) -> Demonstration:
-    return replace(shown, example=replace(shown.example, references=(target,)))
+def _replace_target(shown: Demonstration, target: str, giver: Example) -> Demonstration:
+    """Return a demonstration with another target, and with the demonstration fields of an example that has it."""
+    fields = giver.demonstration_fields
+    return replace(shown, example=replace(shown.example, references=(target,), demonstration_fields=fields))

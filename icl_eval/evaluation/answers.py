@@ -81,6 +81,8 @@ class CandidateAnswers:
     """The task's choices; empty if they are not scored."""
     after_question: Continuations
     """The continuations of the prompt, in the order of `texts`."""
+    num_bytes: tuple[int, ...]
+    """The length in UTF-8 of what is scored for each of `texts`, without the white space before it."""
     content_free: str | None
     after_nothing: Continuations | None
     """The continuations of the content-free prompt, in the order of `choices`; None for no calibration."""
@@ -97,15 +99,14 @@ class CandidateAnswers:
             scores: The scores of each answer, in the order of `texts`.
             after_nothing: The scores of each choice after the content-free prompt.
         """
-        by_text = dict(zip(self.texts, scores, strict=True))
+        by_text = dict(zip(self.texts, zip(scores, self.num_bytes, strict=True), strict=True))
         blank = dict(zip(self.choices, after_nothing, strict=True)) if after_nothing else {}
 
         def answer(text: str, blank: "Mapping[str, ScoredContinuation]") -> AnswerLikelihood:
-            scored = by_text[text]
+            scored, num_bytes = by_text[text]
             total = fsum(scored.logprobs)
             calibrated = total - fsum(blank[text].logprobs) if blank else None
-            size = len(text.encode())
-            return AnswerLikelihood(text, total, len(scored.logprobs), size, calibrated, scored.is_greedy)
+            return AnswerLikelihood(text, total, len(scored.logprobs), num_bytes, calibrated, scored.is_greedy)
 
         return QuestionLikelihood(
             references=tuple(answer(text, {}) for text in self.references),
@@ -156,11 +157,17 @@ class AnswerBuilder:
             blank = self.prompts.build_content_free(example, built, content_free)
             after_nothing = self._encode(example, blank, choices)
         after_question = self._encode(example, built, texts)
-        return CandidateAnswers(example.id, example.references, choices, after_question, content_free, after_nothing)
+        num_bytes = tuple(len(self._continue(example, text).lstrip().encode()) for text in texts)
+        return CandidateAnswers(
+            example.id, example.references, choices, after_question, num_bytes, content_free, after_nothing
+        )
+
+    def _continue(self, example: Example, answer: str) -> str:
+        return self.prompts.template.continuation(self.prompts.task, example, answer)
 
     def _encode(self, example: Example, built: EncodedPrompt, answers: Sequence[str]) -> Continuations:
-        task, where = self.prompts.task, f"task '{self.prompts.task.name}', question {example.id!r}"
-        texts = [self.prompts.template.continuation(task, example, answer) for answer in answers]
+        where = f"task '{self.prompts.task.name}', question {example.id!r}"
+        texts = [self._continue(example, answer) for answer in answers]
         encoded = self.encode(self.tokenizer, built, texts)
         for answer, ids in zip(answers, encoded.texts, strict=True):
             if not ids:

@@ -33,7 +33,7 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
 
 
 def lint_template(prepared: PreparedTask) -> Iterator[str]:
-    """Yield a warning if the template uses no field of the question, and one if it does not use the answer."""
+    """Yield a warning if the template uses no field of the question, and one if demonstrations show no target."""
     template, fields = prepared.builder.template, prepared.plan.examples[0].inputs
     texts = {"question": template.question_names}
     if any(prompt.prompt.demonstrations for prompt in prepared.prompts):
@@ -41,7 +41,8 @@ def lint_template(prepared: PreparedTask) -> Iterator[str]:
     empty = [text for text, names in texts.items() if names.isdisjoint(fields)]
     if empty:
         yield f"no field of the row ({', '.join(fields)}) is used in the template's {' and '.join(empty)}"
-    if "answer" not in texts.get("demonstration", {"answer"}):
+    target = {"answer", *prepared.plan.task.demonstration_fields}  # a whole solution contains the answer
+    if target.isdisjoint(texts.get("demonstration", target)):
         yield "the template's demonstration does not use 'answer'"
 
 
@@ -73,15 +74,17 @@ def lint_pool(prepared: PreparedTask) -> Iterator[str]:
 def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any) -> Iterator[str]:
     special = [token for token in tokenizer.all_special_tokens if token.strip()]
     injected = [
-        example.id
-        for example in examples
-        if any(token in text for text in (*example.inputs.values(), *example.references) for token in special)
+        example.id for example in examples if any(token in text for text in _texts_of(example) for token in special)
     ]
     if injected:
         yield f"{list_names(injected)}: the row contains the text of a special token, which is encoded as that token"
     stopped = [example.id for example in examples if any(s in example.references[0].strip() for s in stop)]
     if stopped:
         yield f"{list_names(stopped)}: the first reference contains a stop string, so it can never be generated in full"
+
+
+def _texts_of(example: Example) -> tuple[str, ...]:
+    return *example.inputs.values(), *example.references, *example.demonstration_fields.values()
 
 
 def _count_tokens(tokenizer: Any, text: str) -> int:

@@ -7,6 +7,7 @@ immediately.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -21,12 +22,13 @@ from icl_eval.evaluation.linting import lint_leaks, lint_pool, lint_template
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan, prepare
 from icl_eval.evaluation.results import describe_origin, describe_run, score_task
 from icl_eval.evaluation.stopwatch import Stopwatch
+from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
 from icl_eval.models.loading import LanguageModel, load_model
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.runs import provenance
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, locking
-from icl_eval.runs.records import Record, RecordLog, ShownDemonstration
+from icl_eval.runs.records import Record, RecordLog, SampledCompletion, ShownDemonstration
 from icl_eval.runs.reports import SCHEMA_VERSION, Report, Timing, write_report
 from icl_eval.tasks.examples import Example
 
@@ -89,7 +91,7 @@ def run_evaluation(
             schema_version=SCHEMA_VERSION,
             run=describe_run(evaluation, prepared, provenance.fingerprint(identity)),
             results=results,
-            timing=Timing(stopwatch.seconds, stopwatch.rate("decoding")),
+            timing=Timing(stopwatch.seconds, stopwatch.rate("decoding"), provenance.read_clock()),
             provenance=describe_origin(evaluation, prepared),
             groups={name: result for name, result in groups.items() if result is not None},
         )
@@ -210,7 +212,7 @@ def _decode_missing(
         with stopwatch.stage("decoding"):
             for record in _decode(evaluation, task, missing, model, prepared.conventions.settings):
                 log.append(record)
-                stopwatch.count("decoding", record.completion_tokens)
+                stopwatch.count("decoding", record.completion_tokens or 0)
                 progress.advance(name)
 
 
@@ -235,10 +237,13 @@ def _decode(
         evaluation.prefix_cache_mb,
         settings,
     )
+    samples: defaultdict[str, list[Completion]] = defaultdict(list)
     for event in decoder.stream(missing, among=task.prompts):
         if isinstance(event, Completion):
-            example, prompt = examples[event.example_id], prompts[event.example_id]
-            yield _make_record(evaluation, plan, example, prompt, event)
+            samples[event.example_id].append(event)
+            if len(samples[event.example_id]) == evaluation.search.num_samples:
+                example, prompt = examples[event.example_id], prompts[event.example_id]
+                yield _make_record(evaluation, plan, example, prompt, samples.pop(event.example_id))
 
 
 def _skip_decoding(evaluation: Evaluation, task: PreparedTask, missing: Sequence[EncodedPrompt]) -> Iterator[Record]:
@@ -248,7 +253,7 @@ def _skip_decoding(evaluation: Evaluation, task: PreparedTask, missing: Sequence
     examples = {example.id: example for example in task.plan.examples}
     for prompt in missing:
         example = examples[prompt.prompt.example_id]
-        yield _make_record(evaluation, task.plan, example, prompt, Completion(example.id, "", (), "undecoded"))
+        yield _make_record(evaluation, task.plan, example, prompt, [Completion(example.id, "", (), "undecoded")])
 
 
 def _add_likelihoods(
@@ -277,10 +282,18 @@ def _add_likelihoods(
 
 
 def _make_record(
-    evaluation: Evaluation, plan: TaskPlan, example: Example, encoded: EncodedPrompt, completion: "Completion"
+    evaluation: Evaluation,
+    plan: TaskPlan,
+    example: Example,
+    encoded: EncodedPrompt,
+    completions: "Sequence[Completion]",
 ) -> Record:
     prompt = encoded.prompt
-    return Record(
+    samples = [
+        SampledCompletion(each.text, "", len(each.token_ids), each.finish_reason, each.stop_string)
+        for each in sorted(completions, key=lambda each: each.sample)
+    ]
+    record = Record(
         example_id=example.id,
         doc=dict(example.inputs),
         targets=example.references,
@@ -289,13 +302,15 @@ def _make_record(
         demonstration_ids=prompt.demonstration_ids,
         shots_requested=plan.few_shot.num_shown,
         shots_effective=len(prompt.demonstration_ids),
-        completion=completion.text,
-        prediction=plan.postprocess(completion.text),
+        completion=samples[0].completion,
+        prediction="",
         metrics={},
         prompt_tokens=encoded.num_tokens,
-        completion_tokens=len(completion.token_ids),
-        finish_reason=completion.finish_reason,
+        completion_tokens=sum(len(each.token_ids) for each in completions),
+        finish_reason=samples[0].finish_reason,
         prompt_hash=prompt.hash,
         demonstrations=prompt.demonstrations,
-        stop_string=completion.stop_string,
+        stop_string=samples[0].stop_string,
+        samples=tuple(samples) if len(samples) > 1 else (),
     )
+    return settle(record, plan.postprocess)

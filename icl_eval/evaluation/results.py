@@ -1,19 +1,18 @@
 """Turn a task's finished records into the parts of a report. Nothing here needs a model."""
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 from icl_eval.decoding.model_rules import list_rules
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
+from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
 from icl_eval.metrics.measurements import measure_records, score_measurements
 from icl_eval.models.cards import ModelCard
 from icl_eval.runs import provenance
 from icl_eval.runs.behaviour import measure_behaviour
-from icl_eval.runs.records import Record, RecordLog
-from icl_eval.runs.reports import Counts, Provenance, RunInfo, TaskResult
+from icl_eval.runs.counts import count_records
+from icl_eval.runs.records import RecordLog
+from icl_eval.runs.reports import Provenance, RunInfo, TaskResult
 
 
 def score_task(
@@ -21,7 +20,7 @@ def score_task(
 ) -> TaskResult:
     """Score a task's records, write them in the order of the data set, and return the result."""
     records = [log.records[example.id] for example in task.plan.examples]
-    records = [replace(record, prediction=task.plan.postprocess(record.completion)) for record in records]
+    records = [settle(record, task.plan.postprocess) for record in records]
     measurements = measure_records(task.plan.task.name, records, metrics, task.plan.record_metrics)
     scored = score_measurements(records, measurements, evaluation.seed)
     log.finish(scored.records)
@@ -29,39 +28,13 @@ def score_task(
         n=len(records),
         num_fewshot=task.plan.few_shot.num_shown,
         metrics=scored.results,
-        counts=_count(
+        counts=count_records(
             scored.records,
             prefix_tokens_reused=_count_reused(evaluation, card, task) if evaluation.search.shares_prefixes else 0,
             unparsed=scored.unparsed,
         ),
         behaviour=measure_behaviour(scored.records) if task.plan.max_new_tokens else None,
     )
-
-
-def _count(records: Sequence[Record], prefix_tokens_reused: int, unparsed: Mapping[str, int]) -> Counts:
-    shots = Counter(record.shots_effective for record in records)
-    expected = [record for record in records if not any(map(_says_nothing, record.targets))]
-    stops = [
-        record.stop_string for record in expected if record.stop_string is not None and _says_nothing(record.completion)
-    ]
-    return Counts(
-        prompt_tokens=sum(record.prompt_tokens for record in records),
-        prefix_tokens_reused=prefix_tokens_reused,
-        completion_tokens=sum(record.completion_tokens for record in records),
-        finish_reasons=dict(sorted(Counter(record.finish_reason for record in records).items())),
-        unparsed=unparsed,
-        shots_effective={str(number): shots[number] for number in sorted(shots)},
-        empty=sum(record.finish_reason != "undecoded" and _says_nothing(record.prediction) for record in expected),
-        stopped_empty=dict(sorted(Counter(stops).items())),
-    )
-
-
-_TAG = re.compile(r"</?\|?\w+\|?>")
-
-
-def _says_nothing(text: str) -> bool:
-    """Return whether a string contains only white space and tags such as `<think>`."""
-    return not _TAG.sub("", text).strip()
 
 
 def _count_reused(evaluation: Evaluation, card: ModelCard, task: PreparedTask) -> int:

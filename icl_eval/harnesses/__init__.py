@@ -3,7 +3,9 @@
 What belongs to one library stands in one place here, and is imported only when it is asked for: none of them is needed
 to run anything else.
 
-    lm_eval     lm-evaluation-harness
-    inspect_ai  inspect_ai
-    gathering   prompts that arrive one by one, completed together
+    lm_eval          lm-evaluation-harness
+    inspect_ai       inspect_ai
+    every_eval_ever  the shared schema of results
+    trackers         Weights & Biases and MLflow
+    gathering        prompts that arrive one by one, completed together
 """

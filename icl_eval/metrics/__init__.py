@@ -7,9 +7,11 @@ Every metric:
 
     scoring         the interface of metrics, and the path to a `Score`
     intervals       standard errors and 95 % intervals
+    ranges          the lowest and highest score, and the unit
     measurements    metrics applied to the records of a task
     building        metrics from their configuration
     postprocessing  from a completion to the prediction that is scored
+    samples         scores of a question's samples
     local           the base of the metrics of this package
     hub             metrics of the hub and of scripts
 
@@ -18,6 +20,7 @@ Means of one value per question:
     means           what they share
     exact_match     a prediction that equals a reference
     token_f1        words shared with a reference
+    rouge           words, pairs of words and subsequences shared with a reference
     numeric_match   a number that equals that of a reference
     quantities      what counts as a number
     likelihood      scores of log-likelihoods
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from icl_eval.metrics.exact_match import ExactMatch
     from icl_eval.metrics.hub import HubMetric
     from icl_eval.metrics.numeric_match import NumericMatch
+    from icl_eval.metrics.rouge import Rouge
     from icl_eval.metrics.ter import TER
     from icl_eval.metrics.token_f1 import TokenF1
 
@@ -56,6 +60,7 @@ __all__ = [
     "HubMetric",
     "Metric",
     "NumericMatch",
+    "Rouge",
     "Score",
     "Statistics",
     "TokenF1",
@@ -69,6 +74,7 @@ _MODULES = {
     "ExactMatch": "exact_match",
     "HubMetric": "hub",
     "NumericMatch": "numeric_match",
+    "Rouge": "rouge",
     "TokenF1": "token_f1",
 }
 
@@ -82,6 +88,9 @@ METRICS = Family(
         "hub": "HubMetric",
         "numeric_strict": "NumericMatch",
         "numeric_flexible": "NumericMatch",
+        "rouge_1": "Rouge",
+        "rouge_2": "Rouge",
+        "rouge_l": "Rouge",
         "ter": "TER",
         "token_f1": "TokenF1",
     },

@@ -17,6 +17,9 @@ FloatArray = npt.NDArray[np.float64]
 ROUNDING = 1e-10
 """Relative tolerance: numbers that differ by less than this fraction of the largest count as equal."""
 
+NUM_RESAMPLES = 1000
+"""The number of bootstrap resamples behind the standard error and the interval of a score."""
+
 NORMAL_QUANTILE = 1.959963984540054
 """The 97.5th percentile of the normal distribution."""
 
@@ -34,7 +37,7 @@ class Interval:
 
 
 def bootstrap(
-    rows: FloatArray, score_sums: Callable[[FloatArray], FloatArray], seed: int, num_resamples: int = 1000
+    rows: FloatArray, score_sums: Callable[[FloatArray], FloatArray], seed: int, num_resamples: int = NUM_RESAMPLES
 ) -> Interval:
     """Return the 95 % percentile interval of a corpus score, and its standard error.
 

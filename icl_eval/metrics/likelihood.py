@@ -17,6 +17,8 @@ from icl_eval.runs.records import AnswerLikelihood, Record
 def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics]:
     """Yield the likelihood statistics of a task; nothing if its records have no likelihoods.
 
+    Scores per token are left out if the number of tokens is not known.
+
     Only the first reference of each example counts, which is also the one that demonstrations show. The rank of the
     correct answer is the rank of its most probable correct choice; wrong choices with equal probability rank before it.
     """
@@ -25,7 +27,8 @@ def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics
         return
     first = [likelihood.references[0] for likelihood in likelihoods]
     yield _mean("reference_logprob", True, [reference.logprob for reference in first], answer="first")
-    yield "reference_perplexity", False, _perplexity(first)
+    if all(reference.tokens is not None for reference in first):
+        yield "reference_perplexity", False, _perplexity(first)
     if not likelihoods[0].choices:
         return
     ranks = [_rank(record, lambda choice: choice.logprob) for record in records]
@@ -33,9 +36,16 @@ def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics
     for suffix, norm, value in _NORMALIZATIONS:
         if suffix == "_calibrated" and likelihoods[0].content_free is None:
             continue
+        if suffix == "_per_token" and any(choice.tokens is None for each in likelihoods for choice in each.choices):
+            continue
         norm = norm or f"content_free:{likelihoods[0].content_free!r}"
         hits = [float(_rank(record, value) == 1) for record in records]
         yield _mean(f"choice_accuracy{suffix}", True, hits, norm=norm, ties="wrong")
+
+
+def _per_token(choice: AnswerLikelihood) -> float:
+    assert choice.tokens is not None
+    return choice.logprob / choice.tokens
 
 
 def _calibrated(choice: AnswerLikelihood) -> float:
@@ -45,7 +55,7 @@ def _calibrated(choice: AnswerLikelihood) -> float:
 
 _NORMALIZATIONS: tuple[tuple[str, str, Callable[[AnswerLikelihood], float]], ...] = (
     ("", "none", lambda choice: choice.logprob),
-    ("_per_token", "tokens", lambda choice: choice.logprob / choice.tokens),
+    ("_per_token", "tokens", _per_token),
     ("_per_byte", "bytes", lambda choice: choice.logprob / choice.bytes),
     ("_calibrated", "", _calibrated),
 )

@@ -11,6 +11,7 @@ from icl_eval.errors import DataError
 from icl_eval.metrics.intervals import FloatArray, pseudo_values
 from icl_eval.metrics.likelihood import likelihood_statistics
 from icl_eval.metrics.means import stored_statistics
+from icl_eval.metrics.samples import sample_statistics
 from icl_eval.metrics.scoring import (
     Metric,
     NamedStatistics,
@@ -70,7 +71,7 @@ class RecordMetrics(Protocol):
 def measure_records(
     task: str, records: Sequence[Record], metrics: Sequence[Metric], more: RecordMetrics | None = None
 ) -> list[Measurement]:
-    """Measure the records of a task: metrics of their predictions, and scores of their likelihoods.
+    """Measure the records of a task: metrics of their predictions and samples, and scores of their likelihoods.
 
     Args:
         task: The name of the task.
@@ -84,13 +85,14 @@ def measure_records(
     predictions = [record.prediction for record in records]
     references = [record.targets for record in records]
     ids = tuple(record.example_id for record in records)
-    measurements = [
-        Measurement(task, each.name, each.higher_is_better, ids, compute_statistics(each, predictions, references))
-        for each in metrics
-    ]
-    return measurements + [
+    named: list[NamedStatistics] = []
+    for each in metrics:
+        named.append((each.name, each.higher_is_better, compute_statistics(each, predictions, references)))
+        named += sample_statistics(each, records)
+    return [
         Measurement(task, name, higher_is_better, ids, statistics)
         for name, higher_is_better, statistics in (
+            *named,
             *(more.measure(records) if more else ()),
             *likelihood_statistics(records),
         )

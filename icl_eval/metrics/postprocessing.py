@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import islice
+from typing import Literal, Protocol
 
 import regex
 
@@ -12,6 +13,9 @@ from icl_eval.errors import ConfigError
 from icl_eval.targets import Family
 
 POSTPROCESSORS = Family(__name__, {"extract": "Extract", "first_line": "FirstLine", "strip": "Strip"})
+
+Selected = Literal["first", "last"]
+"""Which of several matches counts."""
 
 _MAX_SECONDS = 1.0
 """The time limit of one match."""
@@ -66,15 +70,23 @@ class BoundedRegex:
             raise ValueError(str(error)) from None
         self.pattern = pattern
 
-    def extract(self, text: str) -> str | None:
-        """Return the first match, or its first group if the pattern has one; None if there is no match.
+    def extract(self, text: str, select: Selected = "first") -> str | None:
+        """Return a match, or its first group with text if the pattern has groups; None if there is no match.
+
+        Args:
+            text: The text to search.
+            select: Which match to return.
 
         Raises:
             ConfigError: If matching takes too long.
         """
         with self._limiting(text):
-            match = self._compiled.search(text, timeout=_MAX_SECONDS)
-        return None if match is None else match.group(1 if self._compiled.groups else 0) or ""
+            matches = self._compiled.finditer(text, timeout=_MAX_SECONDS)
+            found = list(islice(matches, 1 if select == "first" else None))
+        if not found:
+            return None
+        match = found[-1]
+        return next(filter(None, match.groups()), "") if self._compiled.groups else str(match[0])
 
     def remove_from(self, text: str) -> str:
         """Return a text without the matches; raises ConfigError if matching takes too long."""
@@ -94,9 +106,13 @@ class BoundedRegex:
 
 @dataclass(frozen=True)
 class Extract:
-    """The first match of a regular expression (its first group if it has one), else the whole completion."""
+    """A match of a regular expression, or its first group with text if it has groups."""
 
     pattern: str
+    select: Selected = "first"
+    """Which match is the prediction."""
+    no_match: Literal["completion", "empty"] = "completion"
+    """The prediction without a match: the whole completion or an empty string."""
     _regex: BoundedRegex = field(init=False, repr=False)
     name = "extract"
 
@@ -107,6 +123,8 @@ class Extract:
             raise ConfigError(f"pattern: {self.pattern!r}: {error}") from None
 
     def __call__(self, text: str) -> str:
-        """Return the match, or the whole completion without one; stripped."""
-        match = self._regex.extract(text)
-        return (text if match is None else match).strip()
+        """Return the match, or what stands for it if there is none; stripped."""
+        match = self._regex.extract(text, self.select)
+        if match is None:
+            match = text if self.no_match == "completion" else ""
+        return match.strip()

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from icl_eval.errors import DataError
-from icl_eval.metrics.intervals import FloatArray, Interval, bootstrap, share_interval
+from icl_eval.metrics.intervals import NUM_RESAMPLES, FloatArray, Interval, bootstrap, share_interval
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Statistics:
     """Whether another program computed the values of the examples, so that they must be kept in the records."""
 
 
+NamedStatistics = tuple[str, bool, Statistics]
+"""The name of a score, whether higher is better, and its statistics."""
+
+
 def value_alone(value: float, num_examples: int, signature: str) -> Statistics:
     """Return the statistics of a corpus of which only the score is known, so that it has no interval."""
     return Statistics(value, np.empty((num_examples, 0)), None, (None,) * num_examples, signature)
@@ -57,10 +61,6 @@ class Metric(Protocol):
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Compare each prediction with its references, of which there must be at least one per example."""
         ...
-
-
-NamedStatistics = tuple[str, bool, Statistics]
-"""The name of a score, whether higher is better, and its statistics."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def score(
     predictions: Sequence[str],
     references: Sequence[Sequence[str]],
     seed: int,
-    num_resamples: int = 1000,
+    num_resamples: int = NUM_RESAMPLES,
 ) -> Score:
     """Score a corpus and estimate the sampling error of the score.
 
@@ -108,7 +108,7 @@ def compute_statistics(metric: Metric, predictions: Sequence[str], references: S
 
 
 def score_statistics(
-    name: str, higher_is_better: bool, statistics: Statistics, seed: int, num_resamples: int = 1000
+    name: str, higher_is_better: bool, statistics: Statistics, seed: int, num_resamples: int = NUM_RESAMPLES
 ) -> Score:
     """Turn the statistics of a corpus into a score with standard error and interval."""
     interval = _interval(statistics, len(statistics.per_example), seed, num_resamples)

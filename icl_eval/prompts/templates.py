@@ -21,6 +21,7 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from icl_eval.errors import ConfigError
+from icl_eval.formatting import list_names
 from icl_eval.prompts.styles import Style, draw_style
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
@@ -64,7 +65,11 @@ class Template(Protocol):
         """Render the blocks of one prompt."""
 
     def continuation(self, task: Task, example: Example, answer: str) -> str:
-        """Return an answer as the continuation of a prompt, formatted like the answer of a demonstration."""
+        """Return an answer as the continuation of a prompt, formatted like the answer of a demonstration.
+
+        Raises:
+            ConfigError: If the continuation would contain more of the example than the answer.
+        """
 
     @property
     def question_names(self) -> Set[str]:
@@ -108,9 +113,9 @@ class TextTemplate:
     """Wording as Jinja template strings.
 
     The strings can use the fields of the row and the task's `instruction` and `labels` (a field of the row with the
-    same name takes precedence). `answer` and `demonstration` can also use the first reference as `answer`, and a
-    template with variants can use the selected `style`. An undefined name is an error. The contents of a row are
-    inserted verbatim and never expanded.
+    same name takes precedence). `rationale`, `answer` and `demonstration` can also use the first reference as `answer`
+    and the fields that only demonstrations have, and a template with variants can use the selected `style`. An
+    undefined name is an error. The contents of a row are inserted verbatim and never expanded.
     """
 
     instruction: str
@@ -120,12 +125,14 @@ class TextTemplate:
     answer: str
     """The answer in a demonstration, with the whitespace before it."""
     demonstration: str | None
-    """A whole demonstration; None if it is the question followed by the answer."""
+    """A whole demonstration; None if it is the question, the rationale and the answer."""
     separator: str
     """The string between any two blocks."""
     question_first: bool
     """Whether the question precedes the demonstrations in an encoder. In a decoder it always comes last, because the
     decoder continues it."""
+    rationale: str | None = None
+    """What a demonstration shows between question and answer, with the whitespace before it; None for nothing."""
     name: str = "template"
     variant: int | None = None
     """The number of the `style`; None for a template without variants."""
@@ -135,7 +142,11 @@ class TextTemplate:
     is_chat = False
 
     def __post_init__(self) -> None:
-        for part in ("instruction", "question", "answer", "demonstration", "separator"):
+        if self.rationale is not None and self.demonstration is not None:
+            raise ConfigError(
+                "template.rationale: has no effect, 'demonstration' is a whole demonstration; leave one of them out"
+            )
+        for part in ("instruction", "question", "rationale", "answer", "demonstration", "separator"):
             text = getattr(self, part) or ""
             try:
                 require_valid_unicode(text)
@@ -169,7 +180,18 @@ class TextTemplate:
         )
 
     def continuation(self, task: Task, example: Example, answer: str) -> str:
-        """Return an answer with the whitespace before it, including the spaces stripped from the question."""
+        """Return an answer with the whitespace before it, including the spaces stripped from the question.
+
+        Raises:
+            ConfigError: If the string `answer` uses a field of the row, which the model could not know.
+        """
+        fields = {*example.inputs, *task.demonstration_fields} - {"answer"}
+        if leaks := sorted(self._names["answer"] & fields):
+            raise ConfigError(
+                f"template '{self.name}': answer: uses {list_names(leaks)}, and a likelihood scores an answer without "
+                "other fields of its row, which the model could not know; show them in template.rationale, which is "
+                "only for demonstrations, or in template.question"
+            )
         question = self._part("question", task, example)
         return question[len(question.rstrip(" ")) :] + self._part("answer", task, example, answer=answer)
 
@@ -183,25 +205,28 @@ class TextTemplate:
         """The names that the demonstration strings use."""
         if self.demonstration is not None:
             return self._names["demonstration"]
-        return self._names["question"] | self._names["answer"]
+        return self._names["question"] | self._names["rationale"] | self._names["answer"]
 
     def turn(self, task: Task, example: Example) -> tuple[str, str]:
-        """Return the question and the answer of a demonstration separately, without surrounding whitespace."""
-        question = self._part("question", task, example)
-        answer = self._part("answer", task, example, answer=example.references[0])
-        return question.strip(), answer.strip()
+        """Return a demonstration's question, and its rationale and answer, without surrounding whitespace."""
+        return self._part("question", task, example).strip(), self._worked_answer(task, example).strip()
 
     def _demonstration(self, task: Task, shown: Example) -> str:
         if not shown.references:
             return self._without_answer(task, shown).rstrip(" ")
-        answer = shown.references[0]
         if self.demonstration is not None:
-            return self._part("demonstration", task, shown, answer=answer)
-        return self._part("question", task, shown) + self._part("answer", task, shown, answer=answer)
+            return self._part("demonstration", task, shown, answer=shown.references[0], **shown.demonstration_fields)
+        return self._part("question", task, shown) + self._worked_answer(task, shown)
+
+    def _worked_answer(self, task: Task, shown: Example) -> str:
+        """Return the rationale and the answer of a demonstration."""
+        names = {"answer": shown.references[0], **shown.demonstration_fields}
+        return self._part("rationale", task, shown, **names) + self._part("answer", task, shown, **names)
 
     def _without_answer(self, task: Task, shown: Example) -> str:
         if self.demonstration is not None:
-            return self._part("demonstration", task, shown, answer="")
+            nothing = dict.fromkeys(shown.demonstration_fields, "")
+            return self._part("demonstration", task, shown, answer="", **nothing)
         return self._part("question", task, shown)
 
     def _part(self, part: str, task: Task, example: Example, **more: str) -> str:
@@ -261,7 +286,7 @@ class ChatTemplate:
         if self.wording.demonstration is not None or self.wording.question_first:
             raise ConfigError(
                 "template.chat: in a conversation a demonstration is a question and an answer, and the question comes "
-                "last; use a template without 'demonstration' and 'question_first'"
+                "last; use a template without 'demonstration' and 'question_first' ('rationale' opens the answer)"
             )
 
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> ChatBlocks:

@@ -14,13 +14,14 @@ def remarks(report: Report) -> Iterator[str]:
             yield f"{name}: {fewer} of {result.n} prompts fit fewer than {result.num_fewshot} demonstrations"
         for metric, count in result.counts.unparsed.items():
             if count:
-                yield f"{name}: {metric} found no number in {count} of {result.n} predictions"
+                sought = "number" if metric.startswith("numeric_") else "match"
+                yield f"{name}: {metric} found no {sought} in {count} of {result.n} predictions"
         if result.counts.empty >= 0.9 * result.n:
             yield f"{name}: {result.counts.empty} of {result.n} predictions are empty{_reason(result.counts)}"
-        cut = result.counts.finish_reasons.get("length", 0)
-        if cut > result.n / 4:
-            yield f"{name}: {cut} of {result.n} completions were cut off at max_new_tokens"
-    if not report.run.decoding["batch_invariant"]:
+        cut, completions = (result.counts.finish_reasons.get("length", 0), sum(result.counts.finish_reasons.values()))
+        if cut > completions / 4:
+            yield f"{name}: {cut} of {completions} completions were cut off at max_new_tokens"
+    if report.run.decoding["batch_invariant"] is False:
         yield f"{report.run.decoding['dtype']}: completions can depend on batch_size; use float32 to avoid this"
 
 

@@ -5,6 +5,7 @@ What one run leaves:
     records     the lines of `samples_TASK.jsonl`, one per question, which a killed run resumes from
     reports     `report.json` and its schema
     behaviour   the part of a report about copying from demonstrations
+    counts      the part of a report about tokens and about how completions ended
     provenance  `fingerprint.json`, and what a run depends on
     choices     how files name the choices of a configuration
     migration   files of earlier versions

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,13 @@ class Run:
         if len(records) != expected:
             raise DataError(f"{path}: has {len(records)} records, but {self.folder / REPORT_FILE} reports {expected}")
         return records
+
+    @property
+    def finished(self) -> datetime:
+        """When the run ended, in UTC: as the report says, or else when it was written."""
+        if self.report.timing.finished is None:
+            return datetime.fromtimestamp((self.folder / REPORT_FILE).stat().st_mtime, UTC)
+        return datetime.fromisoformat(self.report.timing.finished)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from icl_eval.formatting import list_names
 from icl_eval.runs.migration import upgrade_identity
 from icl_eval.runs.reports import write_json
 
-_CHOOSE = "choose another folder with hydra.run.dir=…"
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "hydra-core", "sacrebleu")
 
 
@@ -36,6 +36,11 @@ def read_git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def read_clock() -> str:
+    """Return the current time in UTC: `2026-11-29T15:43:04.152543+00:00`."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def describe_host() -> dict[str, Any]:
@@ -66,15 +71,21 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
+def require_same_identity(path: Path, identity: Mapping[str, Any], option: str = "hydra.run.dir") -> None:
     """Compare an identity with the one stored in a folder, or store it if the folder is new.
+
+    Args:
+        path: The file of the stored identity, in the folder of the run.
+        identity: The flat options that determine the run's records.
+        option: The option that chooses another folder, for error messages.
 
     Raises:
         FingerprintMismatchError: If they differ, or if the folder has results but no stored identity. The message names
             the differing keys or the files.
     """
+    choose = f"choose another folder with {option}=…"
     if path.exists():
-        stored = _read_identity(path)
+        stored = _read_identity(path, choose)
         earlier = upgrade_identity(stored, identity.get("template"))
         differing = sorted(
             key
@@ -82,48 +93,48 @@ def require_same_identity(path: Path, identity: Mapping[str, Any]) -> None:
             if json.dumps(earlier.get(key)) != json.dumps(identity.get(key))
         )
         if differing == ["template.date"] and earlier.get("template.date"):
-            raise FingerprintMismatchError(_explain_day(path.parent, earlier, identity))
+            raise FingerprintMismatchError(_explain_day(path.parent, earlier, identity, choose))
         if differing:
             shown = "; ".join(f"{key}: {earlier.get(key)!r} there, {identity.get(key)!r} now" for key in differing[:5])
             more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
             raise FingerprintMismatchError(
-                f"{path.parent} contains a run with other options ({shown}{more}); {_CHOOSE} or delete this one"
+                f"{path.parent} contains a run with other options ({shown}{more}); {choose} or delete this one"
             )
         if earlier == stored:
             return
     else:
-        _require_no_results(path.parent)
+        _require_no_results(path.parent, choose)
     write_json(dict(identity), path)
 
 
-def _explain_day(folder: Path, earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+def _explain_day(folder: Path, earlier: Mapping[str, Any], identity: Mapping[str, Any], choose: str) -> str:
     """Return a message about prompts that show another date."""
     there, now = earlier["template.date"], identity.get("template.date")
     return (
         f"{folder} contains a run whose prompts show the date {there}, but the current prompts show {now}; resume with "
-        f"template.date={there}, or {_CHOOSE}"
+        f"template.date={there}, or {choose}"
     )
 
 
-def _read_identity(path: Path) -> dict[str, Any]:
+def _read_identity(path: Path, choose: str) -> dict[str, Any]:
     try:
         identity = json.loads(path.read_bytes())
         if not isinstance(identity, dict):
             raise ValueError(f"a {type(identity).__name__} instead of an object")
     except ValueError as error:
         raise FingerprintMismatchError(
-            f"{path}: not a JSON object that identifies a run ({error}); {_CHOOSE} or delete this one"
+            f"{path}: not a JSON object that identifies a run ({error}); {choose} or delete this one"
         ) from None
     return identity
 
 
-def _require_no_results(folder: Path) -> None:
+def _require_no_results(folder: Path, choose: str) -> None:
     """Reject a folder with files that a run would overwrite, if no fingerprint identifies them."""
     present = sorted(
         path.name for pattern in ("report.json", "report.html", "samples_*.jsonl") for path in folder.glob(pattern)
     )
     if present:
         raise FingerprintMismatchError(
-            f"{folder} contains {list_names(present)} but no fingerprint.json that identifies the run; {_CHOOSE} or "
+            f"{folder} contains {list_names(present)} but no fingerprint.json that identifies the run; {choose} or "
             "move these files"
         )

@@ -35,10 +35,10 @@ class AnswerLikelihood:
     text: str
     logprob: float
     """The natural logarithm of the answer's probability after the prompt, summed over its tokens."""
-    tokens: int
-    """The number of tokens in that sum."""
+    tokens: int | None
+    """The number of tokens in that sum; None if another program computed it and does not say."""
     bytes: int
-    """The length of the answer in UTF-8, without the white space before it."""
+    """The length in UTF-8 of the answer as the template writes it, without the white space before it."""
     calibrated: float | None
     """`logprob` minus the value after the content-free prompt; None without calibration."""
     is_greedy: bool | None = None
@@ -54,6 +54,22 @@ class QuestionLikelihood:
     """The task's choices; empty if they are not scored."""
     content_free: str | None
     """The string that replaced the question for calibration; None without calibration."""
+
+
+@dataclass(frozen=True)
+class SampledCompletion:
+    """One of several completions of a prompt."""
+
+    completion: str
+    """The model's output, before postprocessing."""
+    prediction: str
+    """The postprocessed completion."""
+    tokens: int | None
+    """The number of generated tokens, including a final end-of-sequence token; None if it is not known."""
+    finish_reason: str
+    """`eos`, `stop` or `length`."""
+    stop_string: str | None
+    """The string that ended the completion if `finish_reason` is `stop`."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +90,17 @@ class Record:
     shots_effective: int
     """The number of demonstrations in the prompt; fewer than requested if they did not fit."""
     completion: str
-    """The model's output, before postprocessing."""
+    """The model's output, before postprocessing. Of several samples, the first one with the scored prediction."""
     prediction: str
-    """The postprocessed completion, which is scored."""
+    """The postprocessed completion, which is scored. Of several samples, the most frequent prediction."""
     metrics: Mapping[str, float | None]
     """The scores of this example, by metric; empty until the task is finished."""
-    prompt_tokens: int
-    completion_tokens: int
-    """The number of generated tokens, including a final end-of-sequence token."""
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    """The number of generated tokens of all samples, including final end-of-sequence tokens. Both numbers are None if
+    another program made the completion and does not say."""
     finish_reason: str
-    """`eos`, `stop` or `length`; `undecoded` if nothing was decoded."""
+    """`eos`, `stop` or `length`; `undecoded` if nothing was decoded; `unknown` if another program does not say."""
     prompt_hash: str
     demonstrations: tuple[ShownDemonstration, ...] = ()
     """The demonstrations, in the order of the prompt."""
@@ -91,6 +108,14 @@ class Record:
     """The log-likelihoods of given answers; None if they are not computed."""
     stop_string: str | None = None
     """The string that ended the completion if `finish_reason` is `stop`."""
+    samples: tuple[SampledCompletion, ...] = ()
+    """All completions of the prompt, in the order of sampling; empty if there is only one."""
+
+    @property
+    def completions(self) -> tuple[SampledCompletion, ...]:
+        """All completions of the prompt, also if there is only one."""
+        only = (self.completion, self.prediction, self.completion_tokens, self.finish_reason, self.stop_string)
+        return self.samples or (SampledCompletion(*only),)
 
     @property
     def asked(self) -> dict[str, Any]:

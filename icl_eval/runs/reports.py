@@ -68,13 +68,15 @@ class Counts:
 
     __pydantic_config__ = _WRITTEN_WHOLE
 
-    prompt_tokens: int
-    """The tokens of all prompts, encoder and decoder side, without padding."""
-    prefix_tokens_reused: int
+    prompt_tokens: int | None
+    """The tokens of all prompts, encoder and decoder side, without padding; null, like the next two numbers, if another
+    program decoded the prompts and does not say."""
+    prefix_tokens_reused: int | None
     """The prompt tokens that were read from the cache of a shared prefix."""
-    completion_tokens: int
+    completion_tokens: int | None
     finish_reasons: Mapping[str, int]
-    """The number of completions that ended with `eos`, `stop` or `length`; `undecoded` if nothing was decoded."""
+    """The number of completions that ended with `eos`, `stop` or `length`; `undecoded` if nothing was decoded, and
+    `unknown` if another program does not say."""
     unparsed: Mapping[str, int]
     """By metric, the number of predictions in which it found no answer to compare."""
     shots_effective: Mapping[str, int]
@@ -150,10 +152,14 @@ class RunInfo:
 class Timing:
     """The durations of a run in this process. A resumed run only counts its own work."""
 
+    __pydantic_config__ = _WRITTEN_WHOLE
+
     seconds: Mapping[str, float]
     """Seconds by stage: prompts, metrics (importing them), model, decoding, likelihood, scoring."""
     completion_tokens_per_second: float | None
     """New tokens per second of decoding; null if nothing was left to decode."""
+    finished: str | None = None
+    """When the run ended, in UTC (ISO 8601); null in reports of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,7 @@ class Provenance:
     weights: str
     """An identifier of the weights' content."""
     datasets: Mapping[str, str]
-    """By task, a digest of the examples in the pool and the test split."""
+    """By task, a digest of the examples in the pool and the test split; missing if another program read them."""
     config: Mapping[str, Any]
     """The whole configuration, with names instead of classes."""
     host: Mapping[str, Any]

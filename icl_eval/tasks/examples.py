@@ -11,7 +11,8 @@ A new data set therefore needs configuration but no code:
 import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -28,6 +29,8 @@ refuse_missing(_ENVIRONMENT)
 
 RESERVED_FIELDS = ("id", "references", "choices")
 """Fields with a special meaning; every other field is an input that templates can show."""
+_NAMES_OF_TEMPLATES = ("answer", "instruction", "labels", "style")
+"""Names with a meaning of their own in templates."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class Example:
     """All correct answers; a demonstration shows the first. Empty for a demonstration without an answer."""
     choices: tuple[str, ...] = ()
     """Answers to choose from, at least one of them correct; empty if the task has no choices."""
+    demonstration_fields: Mapping[str, str] = field(default_factory=dict)
+    """Strings that only a demonstration shows, such as a rationale, by field name; empty for a question. They belong to
+    the target: leaks, duplicates and retrieval only look at `inputs`."""
 
 
 class FieldMapping:
@@ -51,23 +57,50 @@ class FieldMapping:
     (`row['Question text']|trim`).
     """
 
-    def __init__(self, fields: Mapping[str, str]):
+    def __init__(
+        self, fields: Mapping[str, str], demonstration_fields: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Define a mapping.
+
+        Args:
+            fields: The expression of each field.
+            demonstration_fields: The expressions of further fields, which only demonstrations have.
+
+        Raises:
+            ConfigError: If there are no references, or a field of demonstrations has the name of something else.
+        """
         if "references" not in fields:
             raise ConfigError("fields: 'references' is missing; it must give the correct answers")
-        self._fields = fields
+        taken = {*fields, *RESERVED_FIELDS, *_NAMES_OF_TEMPLATES}
+        for name in demonstration_fields:
+            if name in taken:
+                raise ConfigError(
+                    f"demonstration_fields.{name}: the name already has a meaning, like {', '.join(sorted(taken))}; "
+                    "choose another"
+                )
+        self._inputs = [name for name in fields if name not in RESERVED_FIELDS]
+        self._demonstrated = list(demonstration_fields)
+        self._fields = {**fields, **demonstration_fields}
         self._expressions: dict[str, Callable[..., Any]] = {}
 
-    def without_choices(self) -> "FieldMapping":
-        """Return a copy of the mapping without choices, which rows of the pool do not need."""
-        return FieldMapping({name: expression for name, expression in self._fields.items() if name != "choices"})
+    def candidate(self, row: Row, default_id: str) -> Example:
+        """Build an example for the pool from one row, which needs no choices; raises DataError, as `example` does."""
+        demonstrated = {name: self._text(row, name) for name in self._demonstrated}
+        return replace(self._question(row, default_id), demonstration_fields=demonstrated)
 
     def example(self, row: Row, default_id: str) -> Example:
-        """Build an example from one row.
+        """Build an example for evaluation from one row, which needs no fields of demonstrations.
 
         Raises:
             DataError: If a field is missing, empty or not a string; the message names file, line and field.
         """
-        inputs = {name: self._text(row, name) for name in self._fields if name not in RESERVED_FIELDS}
+        question = self._question(row, default_id)
+        if "choices" not in self._fields:
+            return question
+        return replace(question, choices=self._choices(row, question.references))
+
+    def _question(self, row: Row, default_id: str) -> Example:
+        inputs = {name: self._text(row, name) for name in self._inputs}
         references = self._value(row, "references")
         if isinstance(references, str):
             references = [references]
@@ -75,8 +108,7 @@ class FieldMapping:
             raise DataError(f"{row.where}: {self._describe('references')} is {_name_kind(references)}, {_WANTED}")
         for reference in references:
             self._require_text(row, "references", reference)
-        choices = self._choices(row, references) if "choices" in self._fields else ()
-        return Example(self._id(row, default_id), inputs, tuple(dict.fromkeys(references)), choices)
+        return Example(self._id(row, default_id), inputs, tuple(dict.fromkeys(references)))
 
     def _choices(self, row: Row, references: Sequence[str]) -> tuple[str, ...]:
         choices = self._value(row, "choices")
@@ -123,8 +155,9 @@ class FieldMapping:
         try:
             return compile_expression(_ENVIRONMENT, self._fields[name])
         except Exception as error:  # not only errors of Jinja: deep nesting raises RecursionError
+            key = "demonstration_fields" if name in self._demonstrated else "fields"
             raise ConfigError(
-                f"fields.{name}: {self._fields[name]!r} is neither a column (the row has: "
+                f"{key}.{name}: {self._fields[name]!r} is neither a column (the row has: "
                 f"{', '.join(map(str, row.values))}) nor an expression ({error})"
             ) from None
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +33,11 @@ class Task:
     def __repr__(self) -> str:
         return f"<Task {self.name}: {len(self.pool)} examples in the pool, {len(self.examples)} to evaluate>"
 
+    @property
+    def demonstration_fields(self) -> tuple[str, ...]:
+        """The names of the fields that only demonstrations have."""
+        return tuple(self.pool[0].demonstration_fields) if self.pool else ()
+
     @classmethod
     def of_rows(
         cls,
@@ -41,6 +46,7 @@ class Task:
         test: Iterable[Mapping[str, Any]],
         *,
         fields: Mapping[str, str] = MappingProxyType({"question": "question", "references": "references"}),
+        demonstration_fields: Mapping[str, str] = MappingProxyType({}),
         instruction: str = "",
         labels: Mapping[str, str] = MappingProxyType({"question": "Question", "answer": "Answer"}),
     ) -> "Task":
@@ -59,6 +65,8 @@ class Task:
             test: The rows to evaluate.
             fields: A column or a Jinja expression over the columns for each field. `references` is required, and
                 `choices` provides the answers for `likelihood=choices`.
+            demonstration_fields: The same for fields that only demonstrations show, such as a rationale; only the rows
+                of the pool need their columns.
             instruction: The instruction that templates show.
             labels: The labels that templates put before questions and answers.
 
@@ -66,9 +74,11 @@ class Task:
             ConfigError: If the expression of a field is invalid, or an argument is of another kind.
             DataError: If a row does not fit the fields; the message names the row.
         """
-        _check_kinds(name, instruction, {"fields": fields, "labels": labels})
+        mappings = {"fields": fields, "demonstration_fields": demonstration_fields, "labels": labels}
+        _check_kinds(name, instruction, mappings)
         pool_rows, test_rows = _rows_in_memory(name, "pool", pool), _rows_in_memory(name, "test", test)
-        return _build_task(name, instruction, labels, pool_rows, test_rows, FieldMapping(fields))
+        mapping = FieldMapping(fields, demonstration_fields)
+        return _build_task(name, instruction, labels, pool_rows, test_rows, mapping)
 
 
 def load_task(
@@ -79,6 +89,7 @@ def load_task(
     pool: DataSource,
     test: DataSource,
     fields: Mapping[str, str],
+    demonstration_fields: Mapping[str, str] = MappingProxyType({}),
 ) -> Task:
     """Read both splits of a task from their sources.
 
@@ -86,7 +97,8 @@ def load_task(
         DataError: If a file or row does not fit the task.
         ConfigError: If the expression of a field is invalid.
     """
-    return _build_task(name, instruction, labels, read_rows(pool), read_rows(test), FieldMapping(fields))
+    mapping = FieldMapping(fields, demonstration_fields)
+    return _build_task(name, instruction, labels, read_rows(pool), read_rows(test), mapping)
 
 
 def _build_task(
@@ -97,8 +109,8 @@ def _build_task(
     test: Sequence[Row],
     mapping: FieldMapping,
 ) -> Task:
-    candidates = _build_examples(mapping.without_choices(), pool, "pool")
-    examples = _build_examples(mapping, test, "test")
+    candidates = _build_examples(mapping.candidate, pool, "pool")
+    examples = _build_examples(mapping.example, test, "test")
     return Task(name, instruction, labels, candidates, examples, _hash(candidates, examples))
 
 
@@ -130,11 +142,11 @@ def _rows_in_memory(name: str, split: str, rows: Iterable[Mapping[str, Any]]) ->
     return numbered
 
 
-def _build_examples(mapping: FieldMapping, rows: Sequence[Row], split: str) -> tuple[Example, ...]:
+def _build_examples(build: Callable[[Row, str], Example], rows: Sequence[Row], split: str) -> tuple[Example, ...]:
     examples: dict[str, Example] = {}
     places: dict[str, str] = {}
     for number, row in enumerate(rows):
-        example = mapping.example(row, default_id=f"{split}-{number}")
+        example = build(row, f"{split}-{number}")
         if example.id in examples:
             raise DataError(f"{row.where}: id {example.id!r} is already the id of {places[example.id]}")
         examples[example.id] = example
@@ -147,5 +159,8 @@ def _hash(*splits: Sequence[Example]) -> str:
     for examples in splits:
         digest.update(f"{len(examples)}\n".encode())
         for example in examples:
-            digest.update(json.dumps(asdict(example), sort_keys=True).encode())
+            content = asdict(example)
+            if not example.demonstration_fields:
+                del content["demonstration_fields"]  # so that older folders of runs still fit their data
+            digest.update(json.dumps(content, sort_keys=True).encode())
     return digest.hexdigest()[:16]

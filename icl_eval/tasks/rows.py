@@ -1,9 +1,10 @@
 """Rows of data: reading files and hub data sets, with the origin of every row."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from icl_eval.errors import DataError
@@ -73,13 +74,17 @@ def _read_dataset(source: DataSource) -> Rows:
             f"{source.path}: 'split' is missing (a path that does not end in .jsonl, .csv or .parquet is a data set, "
             "and a data set needs a split)"
         )
-    if folder.is_dir():
-        _require_files(folder, source)
-    rows = _load_dataset(source)
-    if len(rows) > source.max_rows:
-        raise too_many_rows(source.path, source.max_rows, len(rows))
-    for number, values in enumerate(rows):
-        yield f"{source.path}[{source.split}][{number}]", values
+    with ExitStack() as stack:
+        cache = None
+        if folder.is_dir():
+            _require_files(folder, source)
+            # datasets 5.2 would find the rows of another folder of this name, or of this one before it changed
+            cache = stack.enter_context(TemporaryDirectory())
+        rows = _load_dataset(source, cache)
+        if len(rows) > source.max_rows:
+            raise too_many_rows(source.path, source.max_rows, len(rows))
+        for number, values in enumerate(rows):
+            yield f"{source.path}[{source.split}][{number}]", values
 
 
 def _require_files(folder: Path, source: DataSource) -> None:
@@ -91,14 +96,16 @@ def _require_files(folder: Path, source: DataSource) -> None:
             require_file(str(path))
 
 
-def _load_dataset(source: DataSource) -> Any:
+def _load_dataset(source: DataSource, cache: str | None) -> Any:
     import datasets
 
     is_folder = Path(source.path).is_dir()
     revision = None if is_folder else source.revision  # a folder has only the version that it contains
     with asking_hub(None if is_folder else source.path) as explain:
         try:
-            return datasets.load_dataset(source.path, name=source.name, split=source.split, revision=revision)
+            return datasets.load_dataset(
+                source.path, name=source.name, split=source.split, revision=revision, cache_dir=cache
+            )
         except Exception as error:  # the library can raise anything
             hint = "" if is_folder else "; give a .jsonl, .csv or .parquet file, or a local folder in the hub's layout"
             raise DataError(f"data set {source.path!r} cannot be loaded: {explain(error)}{hint}") from None

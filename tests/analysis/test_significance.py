@@ -108,6 +108,10 @@ def test_few_sign_flips_are_all_tried():
     assert sign_flip(differences, seed=0, num_resamples=1000) == pytest.approx(expected)
 
 
+def test_a_single_difference_is_as_large_with_either_sign():
+    assert sign_flip(np.array([0.0, -1.0, 0.0]), seed=0, num_resamples=1000) == 1.0
+
+
 def test_many_sign_flips_are_drawn_and_agree_with_the_normal_limit():
     differences = np.random.default_rng(0).normal(0.02, 0.1, 200)
     z = differences.sum() / (differences**2).sum() ** 0.5

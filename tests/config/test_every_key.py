@@ -16,7 +16,7 @@ import tiny_models
 import translators
 from omegaconf import OmegaConf
 
-from icl_eval.config.schema import RunConfig, StreamConfig, TraceConfig
+from icl_eval.config.schema import PreviewConfig, RunConfig, StreamConfig, TraceConfig
 from icl_eval.config.setup import conf_dir
 
 STREAM = ("model.source={gpt2}", "prompt='Question: is the sky blue?'", "max_new_tokens=12", "device=cpu")
@@ -55,6 +55,10 @@ def completions(observed):
     return [record["completion"] for record in observed.records]
 
 
+def completions_of_all_samples(observed):
+    return [[sample["completion"] for sample in record["samples"]] for record in observed.records]
+
+
 def predictions(observed):
     return [record["prediction"] for record in observed.records]
 
@@ -69,6 +73,10 @@ def scores(observed):
 
 def direction(observed):
     return [found["higher_is_better"] for found in observed.report["results"]["qa"]["metrics"].values()]
+
+
+def recorded(observed):
+    return observed.report["provenance"]["config"]["task"]["qa"]["card"]
 
 
 def rows_at_once(observed):
@@ -107,6 +115,7 @@ CHANGES = {
     "decoding.top_k": (completions, ["decoding=sample"], ["decoding.top_k=2"]),
     "decoding.top_p": (completions, ["decoding=sample"], ["decoding.top_p=0.1"]),
     "decoding.seed": (completions, ["decoding=sample"], ["decoding.seed=1"]),
+    "decoding.num_samples": (completions_of_all_samples, ["decoding=sample"], ["decoding.num_samples=2"]),
     "decoding.options.num_beams": (completions, ["decoding=generate"], ["decoding.options.num_beams=1"]),
     "decoding.options.length_penalty": (
         completions, [*LONG_OR_SHORT, "decoding.options.length_penalty=-9.0"], ["decoding.options.length_penalty=4.0"],
@@ -127,6 +136,10 @@ CHANGES = {
     "max_new_tokens": (completions, [], ["max_new_tokens=3"]),
     "device": (refused, [], ["device=cuda:99"]),
     "dtype": (completions, ["max_new_tokens=40"], ["dtype=bfloat16"]),
+    "task.*.card.kind": (recorded, [], ["task.qa.card.kind=trivia"]),
+    "task.*.card.licence": (recorded, [], ["task.qa.card.licence=MIT"]),
+    "task.*.card.pool_size": (recorded, [], ["task.qa.card.pool_size=41"]),
+    "task.*.card.test_size": (recorded, [], ["task.qa.card.test_size=65"]),
     "task.*.pool.path": (prompts, [], ["task.qa.pool.path={rows}/a/train.jsonl"]),
     "task.*.pool.name": (prompts, [ROWS], ["task.qa.pool.name=b"]),
     "task.*.pool.split": (prompts, [ROWS], ["task.qa.pool.split=test"]),
@@ -140,6 +153,10 @@ CHANGES = {
     "task.*.instruction": (prompts, [], ["task.qa.instruction=Guess."]),
     "task.*.labels.*": (prompts, [], ["task.qa.labels.answer=Reply"]),
     "task.*.fields.*": (prompts, [], ["task.qa.fields.question=question|upper"]),
+    "task.*.demonstration_fields.*": (
+        prompts, ["template=chain_of_thought", "+task.qa.demonstration_fields.rationale=question"],
+        ["task.qa.demonstration_fields.rationale=question|upper"],
+    ),
     "task.*.match_field": (prompts, [*KINDS], ["task.qa.match_field=kind"]),
     "task.*.stop": (completions, [], ["task.qa.stop=[{letter}]"]),
     "task.*.max_new_tokens": (completions, ["max_new_tokens=null"], ["task.qa.max_new_tokens=3"]),
@@ -152,6 +169,7 @@ CHANGES = {
     "task.*.metrics": (scores, [JUDGED], ["~task.qa.metrics.token_f1"]),
     "template.instruction": (prompts, [], ["template.instruction=Go."]),
     "template.question": (prompts, [], ["template.question='{{ question }}'"]),
+    "template.rationale": (prompts, [], ["template.rationale=' Hm.'"]),
     "template.answer": (prompts, [], ["template.answer='={{ answer }}'"]),
     "template.demonstration": (prompts, [], ["template.demonstration='{{ question }}={{ answer }}'"]),
     "template.separator": (prompts, [], ["template.separator='--'"]),
@@ -185,6 +203,14 @@ CHANGES = {
         predictions, [JUDGED, "postprocessing=extract", "postprocessing.pattern='[0-9]+'"],
         ["postprocessing.pattern='[a-z]+'"],
     ),
+    "postprocessing.select": (
+        predictions, [JUDGED, "postprocessing=extract", "postprocessing.pattern='[0-9]+'"],
+        ["postprocessing.select=last"],
+    ),
+    "postprocessing.no_match": (
+        predictions, [JUDGED, "postprocessing=extract", "postprocessing.pattern='[0-9]+'"],
+        ["postprocessing.no_match=empty"],
+    ),
     "metrics": (scores, [JUDGED], ["metrics=[chrf]"]),
     "metrics.bleu.tokenize": (scores, [JUDGED, "metrics=[bleu]"], ["metrics.bleu.tokenize=char"]),
     "metrics.bleu.lowercase": (scores, [JUDGED, "metrics=[bleu]"], ["metrics.bleu.lowercase=true"]),
@@ -213,12 +239,24 @@ CHANGES = {
     "metrics.exact_match.regexes_to_ignore": (
         scores, [JUDGED], ["task.qa.metrics.exact_match.regexes_to_ignore=['1[23]']"],
     ),
+    "metrics.exact_match.extract": (scores, [JUDGED], ["task.qa.metrics.exact_match.extract='[0-9]+'"]),
+    "metrics.exact_match.select": (
+        scores, [COUNTED, "metrics=[exact_match]", "metrics.exact_match.extract='[0-9]+'"],
+        ["metrics.exact_match.select=last"],
+    ),
+    "metrics.exact_match.variant": (scores, [JUDGED], ["task.qa.metrics.exact_match.variant=strict"]),
     "metrics.numeric_strict.extraction": (
         scores, [COUNTED, "metrics=[numeric_strict]"], ["metrics.numeric_strict.extraction=flexible"],
     ),
     "metrics.numeric_flexible.extraction": (
         scores, [COUNTED, "metrics=[numeric_flexible]"], ["metrics.numeric_flexible.extraction=strict"],
     ),
+    "metrics.rouge_1.unit": (scores, [JUDGED, "metrics=[rouge_1]"], ["metrics.rouge_1.unit='l'"]),
+    "metrics.rouge_1.stemmer": (scores, [JUDGED, "metrics=[rouge_1]"], ["metrics.rouge_1.stemmer=true"]),
+    "metrics.rouge_2.unit": (scores, [JUDGED, "metrics=[rouge_2]"], ["metrics.rouge_2.unit='1'"]),
+    "metrics.rouge_2.stemmer": (scores, [JUDGED, "metrics=[rouge_2]"], ["metrics.rouge_2.stemmer=true"]),
+    "metrics.rouge_l.unit": (scores, [JUDGED, "metrics=[rouge_l]"], ["metrics.rouge_l.unit='1'"]),
+    "metrics.rouge_l.stemmer": (scores, [JUDGED, "metrics=[rouge_l]"], ["metrics.rouge_l.stemmer=true"]),
     "metrics.hub.name": (
         scores, [JUDGED, "metrics=[hub]", TRUSTED, "metrics.hub.name={script}", "metrics.hub.key=share"],
         ["metrics.hub.name={other_script}"],
@@ -293,6 +331,7 @@ def flatten(value, names=()):
 
 def test_every_key_has_a_row_in_the_table():
     assert set(walk(RunConfig)) == set(CHANGES)
+    assert set(walk(PreviewConfig)) - set(CHANGES) == {"logged"}  # tests/harnesses/test_lm_eval_tasks.py
     assert set(walk(StreamConfig)) - set(CHANGES) == set(STREAM_CHANGES) - set(CHANGES)
     assert set(walk(TraceConfig)) - set(CHANGES) == set(TRACE_CHANGES)
 
@@ -301,7 +340,7 @@ def test_every_key_has_a_row_in_the_table():
 COMPLETIONS = {
     JUDGED: {
         "The Cat sat on the mat today .": "the cat sat on the mat today .",
-        "It costs 3.14 euros, and so on and so forth": "it costs 314 euros and so on and also more",
+        "It costs 3.14 euros, and so on and so forth": "it cost 314 euros and so on and also more",
         "is yes\nA: no": "yes",
         "room 12!": "room 13",
         "猫が,好き。": "猫が好き",

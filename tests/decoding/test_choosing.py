@@ -4,10 +4,10 @@ from collections import Counter
 import pytest
 import torch
 from architectures import build
-from reference_decoding import decode, generate, make_prompts
+from reference_decoding import NEW_TOKENS, decode, generate, make_prompts
 from scipy import stats
 
-from icl_eval.decoding import StreamDecoder, Token
+from icl_eval.decoding import Completion, StreamDecoder, Token
 from icl_eval.decoding.choosing import draw, uniforms_of
 from icl_eval.decoding.rules import Rules, apply_rules, start_ids
 from icl_eval.decoding.searches import Sample
@@ -99,6 +99,44 @@ def test_law_2_batch_size_order_and_company_change_no_draw(name):
         assert decode(model, [prompt], search=search) == {name: drawn[name]}
 
 
+def samples_of(model, prompts, num_samples, **options):
+    search = Sample(top_k=50, num_samples=num_samples)
+    events = StreamDecoder(model, NEW_TOKENS, search=search, **options).stream(prompts)
+    completions = [event for event in events if isinstance(event, Completion)]
+    assert len(completions) == num_samples * len(prompts)
+    return {(one.example_id, one.sample): (one.token_ids, one.text, one.finish_reason) for one in completions}
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5"])
+def test_law_2_the_first_samples_are_those_of_fewer_whatever_the_batch(name):
+    model = build(name, dtype=torch.float32)
+    prompts = make_prompts(model, count=8)
+    drawn = samples_of(model, prompts, 3)
+    assert len(set(drawn.values())) > 1.5 * len(prompts)
+    for number, options in ((1, {}), (2, {"batch_size": 5})):
+        fewer = samples_of(model, prompts, number, **options)
+        assert fewer == {key: drawn[key] for key in drawn if key[1] < number}
+    assert samples_of(model, prompts[::-1], 3, batch_size=1) == drawn
+    single = decode(model, prompts, search=Sample(top_k=50))
+    assert {one: drawn[one, 0][0] for one in single} == {one: single[one].token_ids for one in single}
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral_sliding"])
+def test_the_samples_of_a_prompt_share_its_forward_pass(name, monkeypatch):
+    model = build(name, dtype=torch.float32)
+    [prompt] = make_prompts(model)[:1]
+    fed = []
+    forward = type(model.network).forward
+
+    def listen(network, input_ids, **options):
+        fed.append(tuple(input_ids.shape))
+        return forward(network, input_ids=input_ids, **options)
+
+    monkeypatch.setattr(type(model.network), "forward", listen)
+    samples_of(model, [prompt], 6)
+    assert fed[-NEW_TOKENS:] == [(1, len(prompt.decoder_ids)), *[(6, 1)] * (NEW_TOKENS - 1)]
+
+
 def test_another_seed_and_another_question_with_the_same_prompt_are_drawn_apart():
     model = build("llama", dtype=torch.float32)
     prompt = make_prompts(model)[0]
@@ -122,6 +160,7 @@ def test_variates_depend_on_seed_example_and_place_alone():
     first = uniforms_of(0, "a", 0, 1000)
     assert torch.equal(first, uniforms_of(0, "a", 0, 1000))
     others = [uniforms_of(*key, 1000) for key in ((1, "a", 0), (0, "b", 0), (0, "a", 1), (0, "a1", 0), (0, "a", 10))]
+    others += [uniforms_of(0, "a", 0, 1000, sample) for sample in (1, 2, 10)]
     for other in others:
         assert abs(float(torch.corrcoef(torch.stack([first, other]))[0, 1])) < 0.1
     assert stats.kstest(first.numpy(), "uniform").pvalue > 0.01
@@ -138,6 +177,8 @@ def test_variates_depend_on_seed_example_and_place_alone():
             "(greedy: decoding=greedy)",
         ),
         ({"top_k": 0}, "top_k=0: must be from 1 to 10000000, or null for all tokens"),
+        ({"num_samples": 0}, "num_samples=0: must be from 1 to 1000"),
+        ({"num_samples": 1001}, "num_samples=1001: must be from 1 to 1000"),
         ({"top_p": 0.0}, "top_p=0.0: must be more than 0 and at most 1, or null for all tokens"),
         ({"top_p": 1.5}, "top_p=1.5: must be more than 0 and at most 1, or null for all tokens"),
     ],

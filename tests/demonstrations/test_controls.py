@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import json
 import re
 
@@ -137,6 +138,68 @@ def test_targets_are_those_of_the_questions_kind():
     task = Task("answers", "", {}, pool, (QUESTION,), "")
     for control in (RandomTargets(1), FlippedLabels(1), ShuffledTargets(1)):
         assert {target for [target] in targets(shown(control, 8, task, "kind"))} == {"1", "3"}
+
+
+WORKED = tuple(
+    Example(f"pool-{n}", {"question": f"Is it so, {n}?"}, (LABELS[n % 3],), (), {"why": f"As {n} is {LABELS[n % 3]}."})
+    for n in range(24)
+)
+
+
+def fields(demonstrations):
+    return [dict(one.example.demonstration_fields) for one in demonstrations]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rationale_goes_where_the_target_goes_that_it_argues_for(seed):
+    task = dataclasses.replace(TASK, pool=WORKED)
+    plain = shown(NoControl(), 12, task)
+    for control in (RandomTargets(seed), ShuffledTargets(seed)):
+        changed = shown(control, 12, task)
+        moved = 0
+        for before, after in zip(plain, changed, strict=True):
+            [target] = after.example.references
+            why = after.example.demonstration_fields["why"]
+            assert why.endswith(f" is {target}.")
+            own = before.example.demonstration_fields["why"]
+            assert isinstance(control, ShuffledTargets) or (why == own) == (target == before.example.references[0])
+            moved += why != own
+        assert moved >= 4
+        bare = dataclasses.replace(
+            TASK, pool=tuple(dataclasses.replace(one, demonstration_fields={}) for one in WORKED)
+        )
+        assert targets(changed) == targets(shown(control, 12, bare))  # a rationale changes no draw
+    assert fields(shown(ShuffledTargets(seed), 12, task)) != fields(plain)
+    assert sorted(map(str, fields(shown(ShuffledTargets(seed), 12, task)))) == sorted(map(str, fields(plain)))
+
+
+def test_unrelated_inputs_make_rationales_meaningless_too():
+    [one] = shown(UnrelatedInputs(0), 1, dataclasses.replace(TASK, pool=WORKED))
+    why = one.example.demonstration_fields["why"]
+    assert re.sub(r"\w+", "w", why) == "w w w w."
+    assert not {"as", "0", "is", "yes"} & set(re.findall(r"\w+", why.lower()))
+
+
+def test_flipped_labels_refuse_rationales_which_argue_for_the_right_label():
+    with pytest.raises(ConfigError) as error:
+        shown(FlippedLabels(0), 2, dataclasses.replace(TASK, pool=WORKED))
+    assert str(error.value) == (
+        "control=flipped_labels: demonstrations of task 'answers' have more than a label (why), which would argue for "
+        "the right one; leave out its demonstration_fields, or use shuffled_targets or random_targets"
+    )
+
+
+def test_without_targets_no_rationale_is_shown(compose):
+    overrides = ("task=[math_worked]", "control=no_targets", "num_fewshot=1", "demonstrations=first")
+    question = "Tom has 3 boxes of 12 pens and gives away 5 pens. How many pens does he keep?"
+    for template, text in (
+        (["template=chain_of_thought"], f"Problem: {question}\nAnswer:"),
+        (["template.demonstration='{{ question }} {{ rationale }} {{ answer }}'"], question),
+    ):
+        evaluation = build_evaluation(ComposedConfig(compose(*overrides, *template)))
+        [plan] = evaluation.plans
+        examples = [one.example for one in plan.select(plan.examples[0])]
+        assert evaluation.template.render(plan.task, examples, plan.examples[0]).demonstrations == (text,)
 
 
 def test_instruction_only_shows_no_demonstration():

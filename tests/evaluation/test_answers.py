@@ -73,6 +73,17 @@ def test_an_answer_reads_as_in_a_demonstration_with_the_space_that_its_question_
     assert (answers.choices, answers.after_nothing) == ((), None)
 
 
+def test_what_is_scored_after_a_rationale_is_the_answer_and_its_bytes_are_those_of_its_sentence():
+    worked = replace(SHOWN, demonstration_fields={"why": "It is noon."})
+    template = replace(TEMPLATE, rationale="{{ why }}", answer=" So {{ answer }}.")
+    builder = replace(prompt_builder(template=template), select=lambda example: (Demonstration(worked),))
+    answers = AnswerBuilder(ReferenceLikelihood(), builder, BPE).build(ASKED, builder.build(ASKED))
+    context, *texts = read(BPE, answers.after_question)
+    assert context.startswith("Answer.\n\nQ: is the sky blue?\nA: It is noon. So yes.\n\n")
+    assert [context + text for text in texts] == [f"{context}  So {answer}." for answer in ASKED.references]
+    assert answers.num_bytes == (len("So no."), len("So no, it is not."))
+
+
 def test_choices_are_calibrated_after_the_same_prompt_with_another_question():
     answers = build(ChoiceLikelihood("N/A"))
     assert answers.texts == ("no", "no, it is not", "yes")
@@ -135,7 +146,8 @@ def test_what_cannot_be_scored_is_one_sentence():
 
 def test_what_is_found_adds_up_tokens_and_takes_off_what_nothing_gives():
     prompt = EncodedPrompt(Prompt("q", None, None), (), (1,))
-    asked = CandidateAnswers("q", ("né",), ("oui", "né"), Continuations(prompt, ()), "N/A", Continuations(prompt, ()))
+    nothing = Continuations(prompt, ())
+    asked = CandidateAnswers("q", ("né",), ("oui", "né"), nothing, (3, 3), "N/A", nothing)
     after_question = (ScoredContinuation((-1.0, -0.5), True), ScoredContinuation((-3.0,), False))
     after_nothing = (ScoredContinuation((-3.5,), False), ScoredContinuation((-0.25, -0.25), False))
     assert asked.sum_logprobs(after_question, after_nothing) == QuestionLikelihood(

@@ -36,6 +36,7 @@ def run(icl_eval_command, folder, tmp_path, request):
         }
         return report, {task: list(map(json.loads, each)) for task, each in lines.items()}
 
+    call.command = icl_eval_command
     return call
 
 
@@ -97,3 +98,144 @@ def test_prompts_answers_and_scores_are_those_of_the_harness(model, num_fewshot,
 
 def is_score(key):
     return "," in key and "_stderr" not in key
+
+
+def test_a_task_is_run_with_its_own_shots_and_scored_by_its_own_filters(run):
+    report, records = run(["sums"], "limit=2")
+    assert report["run"]["num_fewshot"] == 3
+    assert (report["run"]["demonstrations"], report["run"]["template"]) == ("lm_eval", "lm_eval")
+    assert report["run"]["decoding"]["tasks"]["sums"] == {"stop": ["Question:"], "max_new_tokens": 12}
+    metrics = report["results"]["sums"]["metrics"]
+    assert list(metrics) == ["exact_match,strict", "exact_match,flexible"]
+    assert metrics["exact_match,strict"]["signature"] == "exact_match|filter:strict|task:sums@3.0|lm_eval:0.4.13"
+    assert [record["example_id"] for record in records["sums"]] == ["0", "1"]
+    assert records["sums"][0]["targets"] == ["7 plus 3.\n#### 10"]
+    assert records["sums"][0]["decoder"].endswith("Question: What is 7 + 3?\nAnswer:")
+    assert len(records["sums"][0]["demonstration_ids"]) == 3
+
+
+def test_demonstrations_of_ours_are_worded_as_the_harness_words_its_own(run):
+    _, records = run(
+        ["sky_a"], "demonstrations=fixed", "demonstrations.ids=[pool-5,pool-1]", "num_fewshot=2", "limit=1"
+    )
+    [record] = records["sky_a"]
+    assert record["decoder"] == (
+        "Numbers about a.\n\nWhich number follows 5?\nAnswer: 6\n\nWhich number follows 1?\nAnswer: 2\n\n"
+        "Which number follows 20?\nAnswer:"
+    )
+    assert [choice["text"] for choice in record["likelihood"]["choices"]] == ["22", "30", "21"]
+
+
+def test_a_control_changes_the_answers_in_the_harness_wording(run):
+    _, records = run(["sky_a"], "control=random_targets", "num_fewshot=3", "limit=1")
+    [record] = records["sky_a"]
+    shown = [each["target"] for each in record["demonstrations"]]
+    assert shown != ["1", "2", "3"]
+    assert all(f"Answer: {target}\n\n" in record["decoder"] for target in shown)
+
+
+def test_another_template_and_metric_replace_the_harness_own(run):
+    report, records = run(["sums"], "template=plain", "metrics=[token_f1]", "num_fewshot=1", "limit=1")
+    assert list(report["results"]["sums"]["metrics"]) == ["token_f1"]
+    assert records["sums"][0]["decoder"].endswith("\n\nQuestion: What is 7 + 3?\nAnswer:\n")
+    assert report["run"]["template"] == "plain"
+
+
+def test_a_run_is_resumed_and_its_stored_scores_are_compared(run, icl_eval_command, decoded):
+    run(["sums", "sky"], "limit=2")
+    assert decoded == ["0", "1"]
+    run(["sums", "sky"], "limit=2")
+    assert decoded == ["0", "1"]
+    run(["sums", "sky"], "limit=2", "num_fewshot=1", "hydra.run.dir=fewer")
+    outcome = icl_eval_command("compare", "run", "fewer")
+    assert outcome.exit_code == 0, outcome.err
+    assert "exact_match,strict" in outcome.out
+    assert "acc,none" in outcome.out
+
+
+def log_prompts(records, path, changed=()):
+    """Write what the harness logs about the prompts of records."""
+    lines = []
+    for record in records:
+        digest = hashlib.sha256(record["decoder"].encode()).hexdigest()
+        lines.append(
+            {
+                "doc_id": int(record["example_id"]),
+                "doc": {},
+                "target": "",
+                "arguments": {"gen_args_0": {"arg_0": record["decoder"], "arg_1": {}}},
+                "resps": [[""]],
+                "filtered_resps": [""],
+                "filter": "none",
+                "metrics": [],
+                "prompt_hash": digest[::-1] if record["example_id"] in changed else digest,
+            }
+        )
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("more", "changed", "sentence"),
+    [
+        ([], (), "sums: 4 of 4 prompts have the hashes of samples_sums.jsonl\n"),
+        (
+            ["num_fewshot=2"],
+            (),
+            "sums: 0 of 4 prompts have the hashes of samples_sums.jsonl; different: 0, 1, 2 and 1 more\n",
+        ),
+        ([], ("2",), "sums: 3 of 4 prompts have the hashes of samples_sums.jsonl; different: 2\n"),
+        (
+            ["limit=6"],
+            (),
+            "sums: 4 of 4 prompts have the hashes of samples_sums.jsonl; 2 questions are not in that file\n",
+        ),
+    ],
+)
+def test_prompts_are_compared_with_logged_ones_without_a_model(more, changed, sentence, run, folder, tmp_path, gpt2):
+    _, records = run(["sums"], "limit=4", "max_new_tokens=1")
+    log_prompts(records["sums"], tmp_path / "samples_sums.jsonl", changed)
+    outcome = run.command(
+        "preview", "task=lm_eval", "task.lm_eval.name=sums", f"task.lm_eval.include_path={folder}",
+        f"model.source={gpt2}", "limit=4", "logged=samples_sums.jsonl", *more,
+    )  # fmt: skip
+    assert outcome.exit_code == 0, outcome.err
+    assert outcome.out.endswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["task.lm_eval.name=summs"],
+            "has no such task, group or tag; did you mean 'sums'? (lm-eval ls tasks lists them)",
+        ),
+        (["task.lm_eval.name=nothing_*"], "task.lm_eval.name=nothing_*: lm-evaluation-harness 0.4.13 has no such task"),
+        (["task.lm_eval.name=no.yaml"], "task.lm_eval.name=no.yaml: there is no such file"),
+        (
+            ["task.lm_eval.name=[]"],
+            "task.lm_eval.name=[]: must be the name of a task, group or tag, a pattern, or a list",
+        ),
+        ([], "task.lm_eval.name=: must be the name of a task, group or tag, a pattern, or a list of these"),
+        (["task.lm_eval.name=sums", "task.lm_eval.stop=[x]"], "task.lm_eval.stop: the tasks of lm-evaluation-harness"),
+        (
+            ["task.lm_eval.name=sums", "num_fewshot=11"],
+            "num_fewshot=11: task 'sums' of lm-evaluation-harness has only 10",
+        ),
+        (
+            ["task.lm_eval.name=fixed", "num_fewshot=1"],
+            "always runs task 'fixed' with num_fewshot=0, which its file fixes",
+        ),
+        (["task.lm_eval.name=rolling"], "task 'rolling' of lm-evaluation-harness cannot be run here: its requests are"),
+        (["task.lm_eval.name=sampled"], "samples its completions; add decoding=sample decoding.temperature=0.5"),
+        (["task.lm_eval.name=coded"], "coded.yaml: process_docs: !function utils.process runs Python; allow it with"),
+        (["task.lm_eval.name=elsewhere"], "task.lm_eval.name=elsewhere: cannot be loaded ("),
+        (["task.lm_eval.name=sums", "template=chat"], "chat template"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence_before_weights_load(overrides, message, folder, gpt2, icl_eval_command):
+    outcome = icl_eval_command(
+        "task=lm_eval", f"task.lm_eval.include_path={folder}", f"model.source={gpt2}", "hydra.run.dir=run", *overrides
+    )
+    assert outcome.exit_code == 2
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert message in outcome.err

@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 
 import icl_eval.metrics
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.metrics import BLEU, CHRF, TER, ExactMatch, HubMetric, NumericMatch, TokenF1, local, score
+from icl_eval.metrics import BLEU, CHRF, METRICS, TER, ExactMatch, HubMetric, NumericMatch, Rouge, TokenF1, local, score
 from icl_eval.metrics.building import build_metrics
 from icl_eval.metrics.means import mean_statistics
+from icl_eval.metrics.ranges import RANGES
 
 CONF = Path(__file__).parents[2] / "conf" / "metrics"
 
@@ -42,8 +43,8 @@ def test_importing_the_package_does_not_import_evaluate():
 
 def test_every_public_name_can_be_imported():
     assert all(getattr(icl_eval.metrics, name) for name in icl_eval.metrics.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'Rouge'"):
-        _ = icl_eval.metrics.Rouge
+    with pytest.raises(AttributeError, match="no attribute 'Meteor'"):
+        _ = icl_eval.metrics.Meteor
 
 
 SACREBLEU_OPTIONS = [
@@ -111,6 +112,41 @@ def test_right_answers_of_three_tokens_need_effective_order_for_bleu():
     assert score(BLEU(), *corpus, seed=0).value == 0.0
     assert score(BLEU(), *corpus, seed=0).per_example == pytest.approx((100.0, 100.0))
     assert score(BLEU(effective_order=True), *corpus, seed=0).value == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "prediction", "references", "expected"),
+    [
+        ("1", "The cat lay on a mat.", ["the cat sat on the mat"], 4 / 6),  # the, cat, on, mat
+        ("2", "The cat lay on a mat.", ["the cat sat on the mat"], 1 / 5),  # the cat
+        ("l", "On a mat lay the cat.", ["the cat sat on the mat"], 2 / 6),  # the cat, or: on mat
+        ("1", "a dog", ["the cat sat on the mat", "a dog barks"], 4 / 5),
+        ("1", "", ["a dog barks"], 0.0),
+        ("2", "dog", ["dog"], 0.0),
+        ("1", "cats", ["cat"], 0.0),
+    ],
+)
+def test_rouge_compares_with_the_best_reference(unit, prediction, references, expected):
+    found = score(Rouge(unit), [prediction, "a b"], [references, ["a b"]], seed=0)
+    assert found.per_example == pytest.approx((expected, 1.0))
+    assert found.value == pytest.approx((expected + 1) / 2)
+    assert (found.metric, found.higher_is_better) == (f"rouge_{unit}", True)
+
+
+def test_rouge_says_by_its_signature_whether_it_stems():
+    stemmed = score(Rouge("1", stemmer=True), ["cats"], [["cat"]], seed=0)
+    assert (stemmed.value, stemmed.signature) == (1.0, "rouge_1|stems:yes|refs:best|version:0.1.2")
+
+
+def test_rouge_warns_of_references_that_it_cannot_read(caplog):
+    local.warn_once.cache_clear()
+    Rouge().check_references([["a"], ["b", "红苹果。"]])
+    assert caplog.messages == [
+        "rouge_l: 1 of 3 references have neither a letter from a to z nor a digit, and ROUGE counts nothing else: chrf "
+        "compares all characters"
+    ]
+    with pytest.raises(ConfigError, match="unit=3: must be one of 1, 2, l"):
+        Rouge("3")
 
 
 CHINESE = (["我喜欢红苹果。", "他去了北京。"], [["我喜欢绿苹果。"], ["他去了北京。"]])
@@ -263,6 +299,46 @@ def test_exact_match(options, prediction, references, expected):
     assert score(ExactMatch(**options), [prediction], [references], seed=0).value == expected
 
 
+# The filters of lm-evaluation-harness for GSM8K, and its regexes for both sides.
+STRICT = {"variant": "strict", "extract": r"#### (\-?[0-9\.\,]+)"}
+FLEXIBLE = {"variant": "flexible", "extract": r"(-?[$0-9.,]{2,})|(-?[0-9]+)", "select": "last"}
+IGNORED = {"ignore_case": True, "regexes_to_ignore": [",", r"\$", r"(?s).*#### ", r"\.$"]}
+
+
+def test_one_completion_is_scored_strictly_and_flexibly():
+    completions = [
+        "3 * 400 = 1,200 eggs.\n#### 1,200",
+        "It is $18.",
+        "#### 12\nNo: #### 18",
+        "eighteen",
+        "#### .",
+    ]
+    references = [["so\n#### 1200"], ["18"], ["#### 18"], ["18"], ["18"]]
+    strict, flexible = (
+        score(ExactMatch(**options, **IGNORED), completions, references, 0) for options in (STRICT, FLEXIBLE)
+    )
+    assert (strict.metric, strict.per_example, strict.unparsed) == ("exact_match_strict", (1, 0, 0, 0, 0), 2)
+    assert (flexible.metric, flexible.per_example, flexible.unparsed) == ("exact_match_flexible", (1, 1, 1, 0, 0), 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"extract": "("},
+            "extract: '(' is not a regular expression: missing ), unterminated subpattern at position 0",
+        ),
+        ({"select": "last"}, "select=last: has no effect without extract"),
+        ({"select": "best", "extract": "a"}, "select=best: must be one of first, last"),
+        ({"variant": "a b"}, "variant='a b': must consist of letters, digits, '_' and '-'"),
+    ],
+)
+def test_an_extraction_that_makes_no_sense_is_one_sentence(options, message):
+    with pytest.raises(ConfigError) as error:
+        ExactMatch(**options)
+    assert str(error.value) == message
+
+
 def test_the_signature_of_exact_match_names_its_options():
     corpus = (["a"], [["a"]])
     found = score(ExactMatch(ignore_case=True, ignore_punctuation=True), *corpus, seed=0)
@@ -272,6 +348,11 @@ def test_the_signature_of_exact_match_names_its_options():
     one, other = (score(ExactMatch(regexes_to_ignore=[r]), *corpus, seed=0).signature for r in ("b", "c"))
     assert "|regexes:1#" in one
     assert one != other
+    first, last = (ExactMatch(extract="a", select=select) for select in ("first", "last"))
+    assert "|extract:first#" in score(first, *corpus, seed=0).signature
+    assert (
+        score(first, *corpus, seed=0).signature.replace(":first#", ":last#") == score(last, *corpus, seed=0).signature
+    )
 
 
 @pytest.mark.parametrize(
@@ -513,7 +594,9 @@ def test_a_reference_that_is_no_number_is_named(reference):
 
 
 ALL = [BLEU(), CHRF(), TER(), ExactMatch(), TokenF1(), NumericMatch("strict"), NumericMatch("flexible")]
+ALL += [Rouge("1"), Rouge("2"), Rouge("l")]
 NAMES = ["bleu", "chrf", "ter", "exact_match", "token_f1", "numeric_strict", "numeric_flexible"]
+NAMES += ["rouge_1", "rouge_2", "rouge_l"]
 NUMBERS = (["4", "5 or 6", "", "a 7", "8", "9"], [["4"], ["6", "5"], ["1"], ["7"], ["1"], ["9"]])
 
 
@@ -530,7 +613,7 @@ def test_a_score_holds_plain_floats_around_its_value(metric):
     assert {type(number) for number in numbers} == {float}
     low, high = found.ci95
     assert low <= found.value <= high
-    assert found.stderr > 0 or metric.name == "bleu"  # short answers: BLEU is 0 in every resample
+    assert found.stderr > 0 or metric.name in ("bleu", "rouge_2")  # short answers: BLEU is 0 in every resample
     assert len(found.per_example) == 6
     assert (found.unparsed is not None) == metric.name.startswith("numeric")
 
@@ -750,3 +833,7 @@ def test_short_answers_are_compared_without_case_and_punctuation_by_default():
     found = score(metric, ["paris."], [["Paris"]], seed=0)
     assert found.value == 1.0
     assert "|case:ignored|punct:ignored|numbers:kept|regexes:0|" in found.signature
+
+
+def test_the_range_of_every_metric_is_known():
+    assert set(METRICS.classes) - {"hub"} <= set(RANGES)

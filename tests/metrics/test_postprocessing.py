@@ -24,6 +24,9 @@ from icl_eval.metrics.postprocessing import BoundedRegex, Extract, FirstLine, St
         (Extract("(?m)^b$"), "a\nb", "b"),
         (Extract("answer is (.*)"), " no idea ", "no idea"),
         (Extract("x*"), "axx", ""),  # it matches, nothing
+        (Extract("[0-9]+", select="last"), "first 12, then 13", "13"),
+        (Extract("(-?[$0-9.,]{2,})|(-?[0-9]+)", select="last"), "12 - 3 = 9", "9"),  # the group that has text
+        (Extract("#### ([0-9]+)", no_match="empty"), "so 12", ""),
     ],
 )
 def test_a_completion_becomes_a_prediction(postprocess, text, prediction):

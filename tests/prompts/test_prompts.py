@@ -124,6 +124,17 @@ def test_law_7_prompts_equal_their_golden_texts(template, num_fewshot, evaluatio
         assert text.split("\n") == golden[plan.task.name][str(num_fewshot)]
 
 
+@pytest.mark.parametrize("num_fewshot", [0, 2])
+def test_law_7_worked_prompts_equal_their_golden_texts(num_fewshot, evaluation):
+    built = evaluation(
+        "task=math_worked", "template=chain_of_thought", f"num_fewshot={num_fewshot}", "demonstrations=first"
+    )
+    golden = json.loads((GOLDEN / "prompts.json").read_text(encoding="utf-8"))["chain_of_thought"]
+    [plan] = built.plans
+    text = rendered(built, plan, plan.examples[0]).everything()
+    assert text.split("\n") == golden["math_worked"][str(num_fewshot)]
+
+
 def turn_lines(messages):
     return "\n".join(f"<{message['role']}> {message['content']}" for message in messages)
 

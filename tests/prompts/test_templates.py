@@ -109,6 +109,61 @@ def test_a_rows_own_instruction_and_labels_come_before_the_tasks():
     assert decoder_text(TEMPLATE, [PERU], example) == "Name it.\n\nQ: Peru?\nA: Lima\n\nQ: Fiji?\nA:"
 
 
+WORKED = Example("pool-0", {"question": "Peru?"}, ("Lima",), demonstration_fields={"why": "It is on the coast."})
+REASONED = dataclasses.replace(TASK, pool=(WORKED,))
+REASONING = dataclasses.replace(TEMPLATE, rationale=" {{ why }}", answer=" So {{ answer }}.")
+PART_OF_ROW = (
+    "template 'labelled': answer: uses {}, and a likelihood scores an answer without other fields of its row, which "
+    "the model could not know; show them in template.rationale, which is only for demonstrations, or in "
+    "template.question"
+)
+
+
+def test_a_demonstration_shows_its_rationale_before_the_answer_and_a_question_needs_none():
+    assert decoder_text(REASONING, [WORKED], task=REASONED) == (
+        "Name the capital.\n\nQ: Peru?\nA: It is on the coast. So Lima.\n\nQ: Fiji?\nA:"
+    )
+    chat = ChatTemplate(dataclasses.replace(REASONING, question="{{ question }}"), conversation)
+    assert decoder_text(chat, [WORKED], task=REASONED) == (
+        "<user>Name the capital.\n\nPeru?<assistant>It is on the coast. So Lima.<user>Fiji?"
+    )
+    whole = dataclasses.replace(TEMPLATE, demonstration="{{ question }} {{ why }} {{ answer }}")
+    assert decoder_text(whole, [WORKED], task=REASONED).startswith(
+        "Name the capital.\n\nPeru? It is on the coast. Lima\n\n"
+    )
+    for template in (REASONING, chat):  # what is scored is the answer alone
+        assert template.continuation(REASONED, QUESTION, "Suva").strip() == "So Suva."
+
+
+@pytest.mark.parametrize(("part", "names"), [("why", "why"), ("question", "question"), ("hint", "hint")])
+def test_an_answer_that_shows_more_of_the_row_has_no_likelihood(part, names):
+    """Else each choice stood behind the hint that belongs to the right one."""
+    template = dataclasses.replace(TEMPLATE, answer=f" {{{{ {part} }}}} {{{{ answer }}}}")
+    asked = dataclasses.replace(QUESTION, inputs={"question": "Fiji?", "hint": "S"})
+    for each in (template, ChatTemplate(template, conversation)):
+        with pytest.raises(ConfigError) as error:
+            each.continuation(REASONED, asked, "Suva")
+        assert str(error.value) == PART_OF_ROW.format(names)
+
+
+def test_a_row_with_a_field_called_answer_shows_the_answer_that_is_scored():
+    asked = dataclasses.replace(QUESTION, inputs={"question": "Fiji?", "answer": "worked"})
+    assert TEMPLATE.continuation(TASK, asked, "Suva") == " Suva"
+
+
+def test_a_question_cannot_show_what_only_demonstrations_have():
+    with pytest.raises(ConfigError, match="question: 'why' is undefined, for example 'pool-0'"):
+        decoder_text(dataclasses.replace(TEMPLATE, question="{{ question }} {{ why }}"), [WORKED], task=REASONED)
+
+
+def test_a_rationale_beside_a_whole_demonstration_is_refused():
+    with pytest.raises(ConfigError) as error:
+        dataclasses.replace(REASONING, demonstration="{{ question }}")
+    assert str(error.value) == (
+        "template.rationale: has no effect, 'demonstration' is a whole demonstration; leave one of them out"
+    )
+
+
 def test_a_chat_shows_demonstrations_as_turns_and_opens_with_the_instruction():
     chat = ChatTemplate(dataclasses.replace(TEMPLATE, question="{{ question }}\n"), conversation)
     assert decoder_text(chat, [PERU, CHAD]) == (
@@ -133,7 +188,7 @@ def test_a_chat_refuses_what_it_could_only_ignore(option):
         ChatTemplate(dataclasses.replace(TEMPLATE, **option), conversation)
     assert str(error.value) == (
         "template.chat: in a conversation a demonstration is a question and an answer, and the question comes last; "
-        "use a template without 'demonstration' and 'question_first'"
+        "use a template without 'demonstration' and 'question_first' ('rationale' opens the answer)"
     )
 
 

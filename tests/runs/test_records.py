@@ -5,7 +5,7 @@ import pytest
 from sample_runs import FIRST, PARIS, SECOND
 
 from icl_eval.errors import DataError
-from icl_eval.runs.records import QuestionLikelihood, RecordLog, read_records
+from icl_eval.runs.records import QuestionLikelihood, RecordLog, SampledCompletion, read_records
 
 LINE = (
     '{"example_id": "qa-test-001", "doc": {"question": "Où ?"}, "targets": ["Paris", "à Paris"], "encoder": null, '
@@ -14,7 +14,7 @@ LINE = (
     '"metrics": {"exact_match": 1.0, "numeric_strict": null}, "prompt_tokens": 9, "completion_tokens": 3, '
     '"finish_reason": "eos", "prompt_hash": "0123456789abcdef", '
     '"demonstrations": [{"id": "qa-pool-007", "target": "Rom", "similarity": 0.25}], "likelihood": null, '
-    '"stop_string": null}\n'
+    '"stop_string": null, "samples": []}\n'
 )
 
 
@@ -31,9 +31,18 @@ def path(tmp_path):
     return tmp_path / "samples_qa.jsonl"
 
 
-def test_a_record_from_before_there_were_likelihoods_reads(path):
-    path.write_text(LINE.replace(', "likelihood": null', ""), encoding="utf-8")
+@pytest.mark.parametrize("field", ['"likelihood": null', '"samples": []'])
+def test_a_record_from_before_there_was_a_field_reads(path, field):
+    path.write_text(LINE.replace(f", {field}", ""), encoding="utf-8")
     assert read_records(path) == [FIRST]
+
+
+def test_a_record_of_several_samples_reads_back_and_lists_them_all(path):
+    samples = tuple(SampledCompletion(f" {n}", f"{n}", 2, "stop", "\n") for n in range(3))
+    record = dataclasses.replace(FIRST, samples=samples)
+    assert read_records(write(path, record)) == [record]
+    assert record.completions == samples
+    assert FIRST.completions == (SampledCompletion(FIRST.completion, "Paris", 3, "eos", None),)
 
 
 def test_a_record_is_one_line_that_reads_back(path):

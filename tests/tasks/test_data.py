@@ -8,6 +8,7 @@ import pytest
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.metrics.numeric_match import NumericMatch
+from icl_eval.metrics.quantities import read_alone, read_last
 
 DATA = Path(__file__).parents[2] / "data"
 TASKS = ("commonsense", "dialogue", "math", "qa", "showcase", "story", "translation", "translation_en_fr")
@@ -120,6 +121,19 @@ def test_references_of_math_are_numbers_and_right_by_their_own_metric():
     references = [row["references"] for row in rows]
     scored = NumericMatch("strict").per_example([answers[0] for answers in references], references)
     assert set(scored.per_example) == {1.0}
+
+
+def test_the_worked_problems_end_in_their_answers_and_are_no_questions_of_the_test():
+    rows = read("math", "worked")
+    assert [row["id"] for row in rows] == [f"math-worked-{n}" for n in range(1, 9)]
+    for row in rows:
+        assert list(row) == ["id", "question", "rationale", "references"]
+        assert [read_last(row["rationale"])] == [read_alone(reference) for reference in row["references"]]
+        assert not re.search(r"  |\n", row["question"] + row["rationale"])
+        for equation in re.findall(r"[0-9][0-9 +*/-]*(?: = [0-9][0-9 +*/-]*)+", row["rationale"]):
+            assert len({eval(side) for side in equation.split(" = ")}) == 1, equation
+    others = read("math", "test") + read("math", "pool")
+    assert not [(row["id"], other["id"]) for row in rows for other in others if overlap(row, other) > NEAR_COPY]
 
 
 def test_the_showcase_asks_its_seven_questions_with_demonstrations_of_each_kind():

@@ -3,9 +3,10 @@ import json
 import datasets
 import pytest
 
+from icl_eval.demonstrations.leaks import build_guard, find_duplicates
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.tasks.examples import FieldMapping
-from icl_eval.tasks.loading import load_task
+from icl_eval.tasks.loading import Task, load_task
 from icl_eval.tasks.rows import DataSource, Row, read_rows
 
 ROW = '{"question": "q", "references": ["a"]}'
@@ -189,6 +190,55 @@ def test_demonstrations_need_no_choices(tmp_path):
     assert (task.pool[0].choices, task.examples[0].choices) == ((), ("a", "b"))
 
 
+FIELDS = {"question": "question", "references": "references"}
+ROWS = [{"question": "q", "references": "a"}]
+WORKED = [{"question": "p", "references": "b", "why": "since"}]
+
+
+def test_only_rows_of_the_pool_have_the_fields_of_demonstrations():
+    task = Task.of_rows("t", WORKED, ROWS, fields=FIELDS, demonstration_fields={"rationale": "why|upper"})
+    assert task.demonstration_fields == ("rationale",)
+    assert (task.pool[0].inputs, task.pool[0].demonstration_fields) == ({"question": "p"}, {"rationale": "SINCE"})
+    assert task.examples[0].demonstration_fields == {}
+    with pytest.raises(DataError) as error:
+        Task.of_rows("t", ROWS, ROWS, fields=FIELDS, demonstration_fields={"rationale": "why"})
+    assert str(error.value) == (
+        "t: row 0 of pool: field 'rationale' (why): 'why' is undefined (the row has: question, references)"
+    )
+    with pytest.raises(
+        ConfigError, match=r"^demonstration_fields.rationale: 'a b' is neither a column \(the row has: "
+    ):
+        Task.of_rows("t", WORKED, ROWS, fields=FIELDS, demonstration_fields={"rationale": "a b"})
+
+
+@pytest.mark.parametrize(
+    "name", ["question", "references", "id", "choices", "answer", "instruction", "labels", "style"]
+)
+def test_a_field_of_demonstrations_has_a_name_of_its_own(name):
+    with pytest.raises(
+        ConfigError, match=f"^demonstration_fields.{name}: the name already has a meaning, like answer, "
+    ):
+        Task.of_rows("t", WORKED, ROWS, fields=FIELDS, demonstration_fields={name: "why"})
+
+
+def test_the_content_hash_knows_the_fields_of_demonstrations_and_is_as_ever_without_them():
+    rows = [{"question": "q", "references": ["a"], "why": "w"}, {"question": "q", "references": ["a"], "why": "v"}]
+    fields = {"why": "why"}
+    plain = Task.of_rows("t", rows[:1], rows[:1])
+    assert plain.content_hash == "2e1218d56e808e96"  # of the version before there were such fields
+    shown = [Task.of_rows("t", [row], rows[:1], demonstration_fields=fields).content_hash for row in rows]
+    assert len({plain.content_hash, *shown}) == 3
+
+
+def test_copies_are_told_by_the_question_whatever_the_rationale():
+    rows = [{"question": "p", "references": "b", "why": why} for why in ("since", "because")] + WORKED[:1]
+    rows.append({"question": "Q", "references": "c", "why": "it is the question of the test"})
+    task = Task.of_rows("t", rows, ROWS, fields=FIELDS, demonstration_fields={"why": "why"})
+    assert find_duplicates(task.pool) == [("pool-1", "pool-0"), ("pool-2", "pool-0")]
+    allowed = build_guard(task, None)(task.examples[0])
+    assert [candidate.id for candidate in task.pool if not allowed(candidate)] == ["pool-3"]
+
+
 def test_a_column_that_is_missing_is_named_wherever_it_stands():
     for expression in ("none_such", "[question, none_such]"):
         mapping = FieldMapping({"question": "question", "references": expression})
@@ -240,68 +290,20 @@ def test_a_data_set_that_nobody_answers_for_leaves_the_next_one_its_network(monk
     assert datasets.config.HF_HUB_OFFLINE is False
 
 
-HUB_ROWS = {
-    "gsm8k": (
-        {"question": "How many?", "answer": "2+2=<<2+2=4>>4\n#### 1,004"},
-        "How many?",
-        ("1004",),
-    ),
-    "commonsense_qa": (
-        {
-            "id": "x",
-            "question": "Where?",
-            "question_concept": "c",
-            "choices": {"label": ["A", "B"], "text": ["bank", "sea"]},
-            "answerKey": "B",
-        },
-        "Where? (bank, sea)",
-        ("sea",),
-    ),
-    "squad": (
-        {
-            "id": "y",
-            "title": "t",
-            "context": "Rome is old.",
-            "question": "What is old?",
-            "answers": {"text": ["Rome", "Rome", "rome"], "answer_start": [0, 0, 0]},
-        },
-        "Rome is old.\nQuestion: What is old?",
-        ("Rome", "rome"),
-    ),
-    "opus_books": ({"id": "3", "translation": {"en": "Hello.", "fr": "Bonjour."}}, "Hello.", ("Bonjour.",)),
-    "daily_dialog": (
-        {"dialog": ["Hi . ", " How are you ? ", " Fine ."], "act": [1, 2, 3], "emotion": [0, 0, 0]},
-        "Hi .\nHow are you ?",
-        ("Fine .",),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", HUB_ROWS)
-def test_hub_data_sets_are_mapped_from_folders_in_the_hubs_layout(name, tmp_path, monkeypatch, compose):
-    import datasets
-
+def test_a_folder_is_read_as_it_is_and_never_as_another_of_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    row, question, references = HUB_ROWS[name]
-    config = compose(f"task=[{name}]").task[name]
-    folder = tmp_path / name
-    for source in (config.pool, config.test):
-        split = source.split.split("[")[0]
-        path = folder / (source.name or "data") / f"{split}-00000-of-00001.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [row] * (1001 if name == "opus_books" else 1)
-        rows = [item | ({"id": str(n)} if "id" in item else {}) for n, item in enumerate(rows)]
-        datasets.Dataset.from_list(rows).to_parquet(str(path))
 
-    task = load_task(
-        name,
-        instruction=config.instruction,
-        labels={},
-        pool=DataSource(str(folder), None, config.pool.split),
-        test=DataSource(str(folder), None, config.test.split),
-        fields=config.fields,
-    )
+    def write(folder, question):
+        folder.mkdir(parents=True, exist_ok=True)
+        readme = "---\nconfigs: [{config_name: default, data_files: [{split: test, path: test.jsonl}]}]\n---\n"
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+        (folder / "test.jsonl").write_text(json.dumps({"question": question}), encoding="utf-8")
 
-    assert task.examples[0].inputs == {"question": question}
-    assert task.examples[0].references == references
-    assert len(task.pool) == 1
+    def read(folder):
+        return [row.values["question"] for row in read_rows(DataSource(str(folder), split="test"))]
+
+    write(tmp_path / "a" / "data", "first")
+    write(tmp_path / "b" / "data", "second")
+    assert (read(tmp_path / "a" / "data"), read(tmp_path / "b" / "data")) == (["first"], ["second"])
+    write(tmp_path / "a" / "data", "changed")
+    assert read(tmp_path / "a" / "data") == ["changed"]

@@ -6,6 +6,7 @@ From a folder to files:
     contents  which tables are exported
     tables    tables as Markdown, LaTeX and CSV
     figures   figures as SVG
+    result_formats  formats of other programs
 """
 
 from icl_eval.commands.export.folders import export_folder, export_folders

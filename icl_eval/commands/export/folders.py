@@ -7,7 +7,9 @@ from icl_eval.analysis.sweeps import SWEEP_FILE, read_sweep
 from icl_eval.analysis.tables import PlainTable
 from icl_eval.commands.export.contents import run_tables, sweep_tables
 from icl_eval.commands.export.figures import write_figures
+from icl_eval.commands.export.result_formats import PAPER, check_format, export_runs
 from icl_eval.commands.export.tables import FORMATS
+from icl_eval.config.schema import ExportConfig
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.reporting.output import ignore_closed_output
 from icl_eval.reporting.terminal import from_here, open_console
@@ -15,16 +17,21 @@ from icl_eval.runs.folders import REPORT_FILE, read_run
 from icl_eval.runs.writing import write_whole
 
 
-def export_folders(folders: Sequence[Path]) -> None:
+def export_folders(config: ExportConfig) -> None:
     """Export folders and print the paths of the files.
 
     Raises:
-        ConfigError: When no folder is given.
+        ConfigError: When no folder is given, the format is unknown, or an option is missing or has no effect.
         DataError: When a folder holds neither a run nor a sweep.
     """
+    folders = [Path(folder) for folder in config.folders]
     if not folders:
         raise ConfigError("export: needs the folder of a run or a sweep (icl-eval export FOLDER)")
-    written = [path for folder in folders for path in export_folder(folder)]
+    check_format(config)
+    if config.format == PAPER:
+        written = [path for folder in folders for path in export_folder(folder)]
+    else:
+        written = [path for folder in folders for path in export_runs(folder, config)]
     with ignore_closed_output():
         console = open_console()
         for path in written:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from icl_eval.commands.trace.tracer import Limits
 from icl_eval.config.free_prompts import open_prompts
-from icl_eval.config.options import build_search
+from icl_eval.config.options import build_search, require_one_sample
 from icl_eval.config.schema import ModelOptions, TraceConfig
 from icl_eval.decoding.searches import Greedy, Sample, Search
 from icl_eval.errors import ConfigError
@@ -124,6 +124,7 @@ def question_subject(evaluation: Evaluation, example_id: str | None) -> TraceSub
 def _require_token_search(search: Search) -> Greedy | Sample:
     if not isinstance(search, Greedy | Sample):
         raise ConfigError(f"decoding={search.name}: cannot be traced token by token; use greedy or sample")
+    require_one_sample(search)
     return search
 
 

@@ -29,18 +29,29 @@ class HarnessGroup:
         """
         tasks = {theirs: results[ours] for theirs, ours in self.names.items()}
         found = self.source.aggregate({name: _as_harness_result(result) for name, result in tasks.items()})
-        num_examples = sum(result.n for result in tasks.values())
-        metrics = {}
-        for key, value in found.items():
-            name, comma, filter_name = key.partition(",")
-            parts = [result.metrics[key] for result in tasks.values() if key in result.metrics]
-            if comma and parts:
-                stderr = found.get(f"{name}_stderr,{filter_name}")
-                stderr = stderr if isinstance(stderr, float) else None
-                interval = None if stderr is None else _find_interval(value, stderr, num_examples, parts)
-                signature = f"{key}|group:{self.name}|tasks:{len(tasks)}"
-                metrics[key] = MetricResult(float(value), stderr, interval, signature, parts[0].higher_is_better)
-        return GroupResult(tuple(self.names.values()), num_examples, metrics) if metrics else None
+        return score_group(self.name, found, {ours: results[ours] for ours in self.names.values()})
+
+
+def score_group(name: str, found: Mapping[str, Any], results: Mapping[str, TaskResult]) -> GroupResult | None:
+    """Return the scores of a group, or None if it has none.
+
+    Args:
+        name: The name of the group.
+        found: Its scores as the harness writes them: `{"acc,none": 0.5, "acc_stderr,none": 0.02}`.
+        results: The results of its tasks.
+    """
+    num_examples = sum(result.n for result in results.values())
+    metrics = {}
+    for key, value in found.items():
+        metric, comma, filter_name = key.partition(",")
+        parts = [result.metrics[key] for result in results.values() if key in result.metrics]
+        if comma and parts:
+            stderr = found.get(f"{metric}_stderr,{filter_name}")
+            stderr = stderr if isinstance(stderr, float) else None
+            interval = None if stderr is None else _find_interval(value, stderr, num_examples, parts)
+            signature = f"{key}|group:{name}|tasks:{len(results)}"
+            metrics[key] = MetricResult(float(value), stderr, interval, signature, parts[0].higher_is_better)
+    return GroupResult(tuple(results), num_examples, metrics) if metrics else None
 
 
 def _find_interval(

@@ -16,6 +16,7 @@ import numpy as np
 
 from icl_eval.errors import DataError
 from icl_eval.formatting import describe_error
+from icl_eval.harnesses.lm_eval.documents import metric_name, metric_signature
 from icl_eval.harnesses.lm_eval.registry import library_version
 from icl_eval.harnesses.lm_eval.tasks import HarnessTask
 from icl_eval.metrics.intervals import FloatArray
@@ -47,14 +48,12 @@ class HarnessScores:
             raise DataError(f"task '{name}': its own scoring failed ({describe_error(error)})") from None
         directions = source.higher_is_better()
         for (metric, filter_name), items in values.items():
-            signature = "|".join(
-                (metric, f"filter:{filter_name}", f"task:{name}@{source.VERSION}", f"lm_eval:{library_version()}")
-            )
+            signature = metric_signature(metric, filter_name, name, source.VERSION, library_version())
             statistics = _aggregate(source.aggregation().get(metric), items, signature)
             if not math.isfinite(statistics.value):
                 logger.warning(f"{name}: {metric},{filter_name} is {statistics.value}, which is left out")
                 continue
-            yield f"{metric},{filter_name}", bool(directions.get(metric, True)), statistics
+            yield metric_name(metric, filter_name), bool(directions.get(metric, True)), statistics
 
     def _collect_values(self, records: Sequence[Record]) -> Mapping[tuple[str, str], list[Any]]:
         """Return one value per record for each metric and filter, as the harness computes it."""
@@ -79,7 +78,7 @@ class HarnessScores:
     def _list_responses(self, record: Record) -> list[list[Any]]:
         """Return what the model answered to each request of a document: one answer, or one for each sample."""
         if self.harness_task.kind == "generate_until":
-            return [[record.completion]]
+            return [[sample.completion for sample in record.completions]]
         if record.likelihood is None:
             raise DataError(f"{record.example_id}: the record has no likelihoods")
         answers = record.likelihood.choices or record.likelihood.references

@@ -7,13 +7,13 @@ scores are its own to the last digit.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.formatting import describe_error
+from icl_eval.harnesses.lm_eval.documents import example_id, task_name
 from icl_eval.harnesses.lm_eval.draws import HarnessDemonstrations
 from icl_eval.harnesses.lm_eval.wording import HarnessTemplate
 from icl_eval.tasks.examples import Example
@@ -86,8 +86,13 @@ class HarnessTask:
                 f"num_fewshot={num_fewshot}: lm-evaluation-harness always runs task '{name}' with num_fewshot=0, which "
                 "its file fixes; choose demonstrations yourself (demonstrations=random)"
             )
-        if num_fewshot and not self.task.pool:
-            raise ConfigError(f"num_fewshot={num_fewshot}: task '{name}' has no examples to demonstrate")
+        same_split = self.source.fewshot_cfg.split == self.source.config.test_split
+        if num_fewshot and num_fewshot + same_split > len(self.task.pool):
+            reason = ", one of which may be the question itself" if same_split else ""
+            raise ConfigError(
+                f"num_fewshot={num_fewshot}: task '{name}' of lm-evaluation-harness has only {len(self.task.pool)} "
+                f"examples to demonstrate{reason}"
+            )
         drawn = self._draw_ids(num_fewshot, seed, ids)
         self._require_same_prompts(num_fewshot, seed, drawn)
         return HarnessDemonstrations(drawn)
@@ -131,10 +136,10 @@ def adapt_task(source: Any) -> HarnessTask:
     """
     kind = _require_supported(source)
     parts = _Parts(source, kind)
-    name = re.sub(r"[^\w.-]", "_", source.task_name)
+    name = task_name(source.task_name)
     try:
         pool = tuple(parts.demonstration(f"pool-{number}", doc) for number, doc in enumerate(list_pool_docs(source)))
-        docs = {str(number): doc for number, doc in enumerate(source.eval_docs)}
+        docs = {example_id(number): doc for number, doc in enumerate(source.eval_docs)}
         examples = tuple(parts.question(each, doc) for each, doc in docs.items())
     except (ConfigError, DataError):
         raise

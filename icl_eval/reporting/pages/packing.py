@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from icl_eval.runs.records import Record, ShownDemonstration
+from icl_eval.runs.records import Record, SampledCompletion, ShownDemonstration
 
 
 class TextTable:
@@ -34,7 +34,8 @@ def embed_records(records: Sequence[Record]) -> dict[str, Any]:
     """Return `{"lines": […], "records": […]}`: the records as in their file, with repeated strings as line numbers.
 
     Each side of a prompt is a list of line numbers, and the id of a demonstration is a line number. A demonstration is
-    a list of the line numbers of its id and target, and its similarity.
+    a list of the line numbers of its id and target, and its similarity; a sample is a list of the line numbers of its
+    completion and its prediction, its number of tokens and its finish reason.
     """
     table = TextTable()
     names = [field.name for field in fields(Record)]
@@ -49,7 +50,12 @@ def _embed(record: Record, names: Sequence[str], table: TextTable) -> Mapping[st
         "demonstration_ids": [table.number(example_id) for example_id in record.demonstration_ids],
         "demonstrations": [_embed_demonstration(shown, table) for shown in record.demonstrations],
         "likelihood": None if record.likelihood is None else asdict(record.likelihood),
+        "samples": [_embed_sample(sample, table) for sample in record.samples],
     }
+
+
+def _embed_sample(sample: SampledCompletion, table: TextTable) -> list[float | str | None]:
+    return [table.number(sample.completion), table.number(sample.prediction), sample.tokens, sample.finish_reason]
 
 
 def _embed_demonstration(shown: ShownDemonstration, table: TextTable) -> list[float | None]:

@@ -56,6 +56,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "breakable": _add_breaks,
         "counted": count_noun,
+        "number": lambda number: "–" if number is None else f"{number:,}",
         "pretty": _format_json,
         "probability": lambda p_value: typeset(format_p_value(p_value)),
         "score": lambda score: typeset(format_score(score)),

@@ -4,15 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_ENDS = {
-    "bleu": (0.0, 100.0),
-    "chrf": (0.0, 100.0),
-    "ter": (0.0, math.inf),
-    "reference_logprob": (-math.inf, 0.0),
-    "reference_perplexity": (0.0, math.inf),  # perplexities and ranks begin at 1, but the axis at a round number
-    "reference_rank": (0.0, math.inf),
-}
-"""Lowest and highest score by metric; all other built-in metrics range from 0 to 1."""
+from icl_eval.metrics.ranges import RANGES
 
 _NUM_STEPS = 4
 """Approximate number of steps between the ticks of an axis."""
@@ -35,7 +27,8 @@ class Scale:
 def metric_scale(metric: str, values: Iterable[float], reached: Iterable[float] = (), whole: bool = False) -> Scale:
     """Return a scale that covers the values of a metric but never extends beyond the metric's range.
 
-    An unknown metric is assumed to range from 0 to 1, or without limits if a value lies outside.
+    An unknown metric is assumed to range from 0 to 1, or without limits if a value lies outside. The axis of a metric
+    whose scores begin at 1, such as a perplexity, begins at 0, which is a round number.
 
     Args:
         metric: Name of the metric.
@@ -43,7 +36,8 @@ def metric_scale(metric: str, values: Iterable[float], reached: Iterable[float] 
         reached: Ends of symmetric intervals, which may lie outside the metric's range.
         whole: Whether the scale covers the metric's whole range, or includes zero if the range is unlimited.
     """
-    low, high = _ENDS.get(metric, (0.0, 1.0))
+    known = RANGES.get(metric)
+    low, high = (min(known.low, 0.0), known.high) if known else (0.0, 1.0)
     covered = list(values)
     if not all(low <= round(value, 9) <= high for value in covered):
         low, high = -math.inf, math.inf

@@ -8,7 +8,7 @@
   const known = new Set([
     "example_id", "doc", "targets", "encoder", "decoder", "completion", "prediction", "metrics", "prompt_tokens",
     "completion_tokens", "finish_reason", "demonstration_ids", "demonstrations", "shots_requested", "shots_effective",
-    "likelihood",
+    "likelihood", "samples",
   ]);
 
   function show(task) {
@@ -52,10 +52,11 @@
         ["id", record.example_id],
         ...Object.entries(record.metrics).map(([name, score]) => [name, formatScore(score)]),
         ["demonstrations", demonstrationsOf(record, lines)],
-        ["tokens", `${record.prompt_tokens} in the prompt, ${record.completion_tokens} generated, ended by ${record.finish_reason}`],
+        ["tokens", tokensOf(record)],
         ...other.map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
       ]),
     );
+    if (record.samples.length) answer.append(makeSamples(record.samples, lines));
     if (record.likelihood) answer.append(makeLikelihood(record.likelihood));
     const prompt = make("div", {},
       makeText(encoder === null ? "Prompt" : "Prompt, encoder side", encoder === null ? promptSide("decoder") : encoder),
@@ -65,13 +66,30 @@
     return make("div", { className: "columns" }, prompt, answer);
   }
 
+  /** Return a table of all completions of the prompt, whose most frequent prediction is scored. */
+  function makeSamples(samples, lines) {
+    const head = ["sample", "prediction", "tokens", "ended by"].map((title, index) =>
+      make("th", { className: index === 2 ? "number" : "" }, title));
+    const rows = samples.map(([completion, prediction, tokens, reason]) => make("tr", {},
+      make("td", {}, visible(lines[completion])), make("td", {}, visible(lines[prediction])),
+      make("td", { className: "number" }, String(tokens)), make("td", {}, reason)));
+    const table = make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
+    return make("div", { className: "scroll" }, table);
+  }
+
+  /** Return the numbers of tokens, as far as they are known, and what ended the completion. */
+  function tokensOf({ prompt_tokens: read, completion_tokens: generated, finish_reason: end }) {
+    const known = [[read, "in the prompt"], [generated, "generated"]].filter(([number]) => number !== null);
+    return [...known.map((part) => part.join(" ")), `ended by ${end}`].join(", ");
+  }
+
   /** Return a table of the answers with their log-likelihoods. */
   function makeLikelihood({ references, choices }) {
     const head = ["answer", "log-likelihood", "tokens", "calibrated"].map((title, index) =>
       make("th", { className: index ? "number" : "" }, title));
     const row = (kind) => (answer) => make("tr", {},
       make("td", {}, make("span", { className: "quiet" }, `${kind} `), visible(answer.text)),
-      ...[formatScore(answer.logprob), String(answer.tokens), formatScore(answer.calibrated)].map((text) =>
+      ...[formatScore(answer.logprob), answer.tokens === null ? "–" : String(answer.tokens), formatScore(answer.calibrated)].map((text) =>
         make("td", { className: "number" }, text)));
     const body = make("tbody", {}, ...references.map(row("reference")), ...choices.map(row("choice")));
     return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...head)), body));
