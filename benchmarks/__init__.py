@@ -8,4 +8,10 @@ Run `python -m benchmarks --help` from the repository's root. To check the numbe
     floor       the minimum time that this machine's arithmetic and memory allow
     machine     the machine, and its load from other processes
     tables      the results as Markdown
+
+`python -m benchmarks lm_eval` compares this package and `hf` as models of lm-evaluation-harness:
+
+    lm_eval_comparison  the command
+    lm_eval_tasks       the tasks, with local data
+    lm_eval_requests    one task's requests and one model, in a process of its own
 """

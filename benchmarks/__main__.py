@@ -23,7 +23,7 @@ from benchmarks.tables import Outcome, render_machine, render_outcome
 from benchmarks.workloads import WORKLOADS, Workload
 from icl_eval.models.loading import load_model
 from icl_eval.models.quiet import quiet_transformers
-from icl_eval.models.weights import ModelSpec, resolve_weights
+from icl_eval.models.weights import ModelSpec
 
 _DEFAULT_MODEL = Path(__file__).parent.parent / "conf/model/smollm2_135m.yaml"
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the chosen benchmarks and print each table as soon as it is ready."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["lm_eval"]:
-        compare_models(words[1:], str(resolve_weights(_model_spec(None)).folder))
+        compare_models(words[1:], _model_spec(None))
         return
     options = _parse(words)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)

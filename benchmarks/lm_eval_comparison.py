@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from benchmarks.lm_eval_tasks import MOST_QUESTIONS, TASKS, write_tasks
 from benchmarks.machine import machine_facts
 from benchmarks.systems import BATCH_SIZES
 from benchmarks.tables import render_machine
+from icl_eval.models.weights import ModelSpec, resolve_weights
 
 _HEADER = (
     "| model | processor seconds | times icl_eval | peak memory, MB | the same answers as hf | largest difference |\n"
@@ -45,14 +47,15 @@ class Answered:
         return same, max(differences, default=0.0)
 
 
-def compare_models(arguments: Sequence[str], weights: str) -> None:
+def compare_models(arguments: Sequence[str], default: ModelSpec) -> None:
     """Answer each task's requests with both models in turn, and print a table for each task.
 
     Args:
         arguments: The arguments of the command.
-        weights: The folder of the model if they name none.
+        default: The weights if they name none.
     """
     options = _parse(arguments)
+    weights = options.model or str(resolve_weights(default).folder)
     print(render_machine({**machine_facts(), "threads": "1", "dtype": "float32"}), flush=True)
     report = {}
     with TemporaryDirectory() as folder:
@@ -60,7 +63,7 @@ def compare_models(arguments: Sequence[str], weights: str) -> None:
         for task in options.tasks:
             models = [("icl_eval", "auto"), *(("hf", str(size)) for size in options.batch_sizes)]
             rounds = [
-                [_answer(folder, task, *model, options.model or weights, options.questions) for model in models]
+                [_answer(folder, task, *model, weights, options.questions) for model in models]
                 for _ in range(options.rounds)
             ]
             results = [
@@ -75,10 +78,8 @@ def compare_models(arguments: Sequence[str], weights: str) -> None:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks lm_eval", description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="NAME", help=", ".join(TASKS))
-    parser.add_argument(
-        "--questions", type=int, choices=range(1, MOST_QUESTIONS + 1), default=MOST_QUESTIONS, metavar="N",
-        help=f"number of questions of each task, {MOST_QUESTIONS} at most",
-    )  # fmt: skip
+    most = f"number of questions of each task, {MOST_QUESTIONS} at most"
+    parser.add_argument("--questions", type=int, default=100, metavar="N", help=most)
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=BATCH_SIZES, metavar="N", help="of hf")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="random seed of the word problems")
@@ -86,7 +87,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write all measurements and answers to this file"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not 1 <= options.questions <= MOST_QUESTIONS:
+        parser.error(f"--questions {options.questions}: must be from 1 to {MOST_QUESTIONS}")
+    if min(options.batch_sizes) < 1 or options.rounds < 1:
+        parser.error("--batch-sizes and --rounds: must be 1 or more")
+    if find_spec("lm_eval") is None:
+        parser.error("lm-evaluation-harness is not installed: pip install -c constraints.txt -e '.[benchmark]'")
+    return options
 
 
 def _answer(folder: str, task: str, model: str, batch_size: str, weights: str, num_questions: int) -> dict[str, Any]:

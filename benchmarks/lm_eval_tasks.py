@@ -1,7 +1,8 @@
 """Tasks of lm-evaluation-harness with local data, in the columns that their data sets have on the hub.
 
 Prompts and scores are the harness's own (`arc_easy`, `mmlu_astronomy`, `gsm8k`). Questions with choices come from the
-packaged task `commonsense`; word problems are made up from a seed.
+packaged tasks `commonsense` and `qa`; in the latter, the answers to other questions are the wrong choices. Word problems
+are made up from a seed.
 
 | task           | requests                                | demonstrations                                    |
 |----------------|-----------------------------------------|---------------------------------------------------|
@@ -23,9 +24,9 @@ import yaml
 from benchmarks.workloads import Problem, make_problems
 
 NUM_FEWSHOT = 5
-MOST_QUESTIONS = 64
-"""The number of questions in the packaged task."""
-_COMMONSENSE = Path(__file__).parent.parent / "data/commonsense"
+MOST_QUESTIONS = 128
+"""The number of questions in the packaged tasks."""
+_DATA = Path(__file__).parent.parent / "data"
 _POOL_SIZE = 40
 _LETTERS = "ABCD"
 _FIRST = {"fewshot_config": {"sampler": "first_n"}}
@@ -50,7 +51,8 @@ def write_tasks(folder: Path, seed: int) -> None:
     import lm_eval.tasks
 
     harness = Path(lm_eval.tasks.__file__).parent
-    train, test = _make_choices(_read("pool")), _read("test")
+    train = _make_choices(_read("commonsense/pool"))
+    test = [*_read("commonsense/test"), *_make_choices(_read("qa/test"))]
     _write(folder / "arc", {"train": map(_as_arc, train), "validation": map(_as_arc, test), "test": map(_as_arc, test)})
     four = [[row for row in rows if len(row["choices"]) == len(_LETTERS)] for rows in (train, test)]
     _write(folder / "mmlu", {"dev": map(_as_mmlu, four[0]), "test": map(_as_mmlu, four[1])})
@@ -69,8 +71,8 @@ def write_tasks(folder: Path, seed: int) -> None:
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({**task, **own}, sort_keys=False))
 
 
-def _read(split: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (_COMMONSENSE / f"{split}.jsonl").read_text().splitlines()]
+def _read(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (_DATA / f"{name}.jsonl").read_text().splitlines()]
 
 
 def _make_choices(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

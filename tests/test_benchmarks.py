@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -54,6 +55,44 @@ def test_every_chooser_gets_a_row_and_chooses_the_same(benchmark_command, tmp_pa
         ["| icl_eval", "1.000 of 6"],
         ["| forward pass, one by one", "reference"],
     ]
+
+
+@pytest.mark.slow
+def test_both_models_of_the_harness_get_a_row_and_give_the_same_answers(benchmark_command, tmp_path):
+    folder = tiny_models.save_llama(tmp_path / "tiny")
+
+    out = benchmark_command("lm_eval", "--model", str(folder), "--tasks", "arc_first", "--questions", "3",
+                            "--batch-sizes", "2", "--json", str(tmp_path / "measured.json"))  # fmt: skip
+
+    assert "### arc_first, 3 questions, 12 requests: " in out
+    rows = [line.split(" | ") for line in out.splitlines() if ROW.match(line)]
+    assert [(row[0], row[4]) for row in rows] == [("| icl_eval", "12 of 12"), ("| hf, batch 2", "12 of 12")]
+    ours, theirs = json.loads((tmp_path / "measured.json").read_text())["arc_first"]
+    for own, other in zip(ours["answers"], theirs["answers"], strict=True):
+        assert own == [pytest.approx(other[0], abs=2e-4), other[1]]
+    assert min(each["seconds"] for each in (ours, theirs)) > 0
+
+
+def test_tasks_of_the_harness_have_questions_with_one_right_choice(benchmark_command, tmp_path):
+    from benchmarks.lm_eval_tasks import MOST_QUESTIONS, write_tasks
+
+    write_tasks(tmp_path, seed=0)
+
+    def read(name):
+        return [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+
+    assert (len(read("arc/test")), len(read("gsm8k/test")), len(read("arc/train"))) == (
+        MOST_QUESTIONS,
+        MOST_QUESTIONS,
+        40,
+    )
+    assert len(read("mmlu/test")) >= 100  # those with four choices
+    for row in (*read("mmlu/dev"), *read("mmlu/test")):
+        assert (len(row["choices"]), len(set(row["choices"]))) == (4, 4)
+    assert {row["answer"] for row in read("mmlu/test")} == {0, 1, 2, 3}
+    by_question = {row["question"]: row["choices"][row["answer"]] for row in read("mmlu/test")}
+    assert by_question["Which color do you get by mixing blue and yellow paint?"] == "green"
+    assert all(re.search(r"#### \d+$", row["answer"]) for row in read("gsm8k/test"))
 
 
 def test_another_seed_makes_up_other_prompts_and_more_questions_begin_with_the_fewer(benchmark_command):

@@ -7,6 +7,5 @@ to run anything else.
     inspect_ai       inspect_ai
     every_eval_ever  the shared schema of results
     trackers         Weights & Biases and MLflow
-    arguments        which model they load, and how it runs
-    serving          what this package answers as a model of theirs
+    gathering        prompts that arrive one by one, completed together
 """

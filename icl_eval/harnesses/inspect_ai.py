@@ -2,17 +2,13 @@
 
     inspect eval task.py --model icl_eval/HuggingFaceTB/SmolLM2-135M-Instruct -M dtype=bfloat16
 
-inspect_ai asks for one completion at a time, from many samples at once. What arrives while the model is busy is
-completed together afterwards, so that prompts share their beginnings. Completions are greedy.
+inspect_ai asks for one completion at a time, from many samples at once; `gathering` decodes them together. Completions
+are greedy.
 """
 
-import time
-from collections import defaultdict
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 import anyio
 from inspect_ai.model import (
@@ -25,21 +21,18 @@ from inspect_ai.model import (
     ModelUsage,
     modelapi,
 )
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from icl_eval.decoding.sharing import Ids
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import format_value
-from icl_eval.harnesses.arguments import ServingArguments, read_arguments
-from icl_eval.harnesses.serving import ServedModel
+from icl_eval.formatting import describe_unknown_key, format_value
+from icl_eval.harnesses.gathering import CompletionRequest, Gatherer
+from icl_eval.models.loading import load_model
+from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.building import Context, EncodedPrompt, Prompt
 from icl_eval.prompts.chats import build_chat
 from icl_eval.prompts.tokenization import encode_prompt
+from icl_eval.runs.records import describe_mistake
 
-if TYPE_CHECKING:
-    from icl_eval.decoding import Completion
-
-_GATHERING_SECONDS = 0.05
-"""How long an idle model waits for requests that arrive together."""
 _POLLING_SECONDS = 0.01
 _MOST_AT_ONCE = 128
 _MAX_TOKENS = 2048
@@ -59,20 +52,23 @@ def provide() -> type[ModelAPI]:
 
 
 @dataclass(frozen=True)
-class InspectArguments(ServingArguments):
-    """The arguments that inspect_ai passes on (`-M key=value`)."""
+class ProviderArguments:
+    """What inspect_ai passes on (`-M key=value`)."""
 
+    __pydantic_config__ = ConfigDict(coerce_numbers_to_str=True)
+
+    source: str | None = None
+    """Where the weights come from: whatever `model.source` of a configuration can be; None for the model's name."""
+    revision: str | None = None
+    dtype: str = "float32"
+    device: str = "auto"
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """The maximum number of prompts in a batch; None for as many as fit."""
+    prefix_cache_mb: Annotated[int, Field(ge=0)] = 1000
     use_chat_template: bool = True
     """Whether conversations are rendered with the model's chat template; otherwise a single message is continued."""
-
-
-@dataclass(frozen=True)
-class _Request:
-    """One prompt to complete."""
-
-    ids: Ids
-    max_new_tokens: int
-    stop: tuple[str, ...]
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
 
 
 class IclEvalAPI(ModelAPI):  # type: ignore[misc]
@@ -93,7 +89,7 @@ class IclEvalAPI(ModelAPI):  # type: ignore[misc]
             base_url: Refused, since no server is involved.
             api_key: Has no effect.
             config: The options of all completions.
-            model_args: The fields of `InspectArguments`.
+            model_args: The fields of `ProviderArguments`.
 
         Raises:
             ConfigError: If an argument is unknown or not allowed, or the model has no chat template.
@@ -102,11 +98,12 @@ class IclEvalAPI(ModelAPI):  # type: ignore[misc]
         super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
         if base_url is not None:
             raise ConfigError(f"base_url={base_url}: icl_eval runs models itself; leave it out")
-        arguments = read_arguments(InspectArguments, model_args, "model_args")
-        served = arguments.load(model_name)
-        self._model = served.model
-        self._chat = build_chat(self._model.tokenizer, model_name) if arguments.use_chat_template else None
-        self._gatherer = _Gatherer(served, None if self._chat is None else self._chat.end_id)
+        own = _read_arguments(model_args)
+        spec = ModelSpec(own.source or model_name, own.revision, own.trust_remote_code, own.allow_pickle)
+        self._model = load_model(spec, own.dtype, own.device)
+        self._chat = build_chat(self._model.tokenizer, model_name) if own.use_chat_template else None
+        end_of_turn = None if self._chat is None else self._chat.end_id
+        self._gatherer = Gatherer(self._model, own.batch_size, own.prefix_cache_mb, end_of_turn)
 
     async def generate(
         self, input: list[ChatMessage], tools: Sequence[Any], tool_choice: Any, config: GenerateConfig
@@ -150,7 +147,7 @@ class IclEvalAPI(ModelAPI):  # type: ignore[misc]
         """Return how many completions are asked for at once."""
         return _MOST_AT_ONCE
 
-    def _plan(self, prompt: EncodedPrompt, config: GenerateConfig) -> tuple[_Request, int | None]:
+    def _plan(self, prompt: EncodedPrompt, config: GenerateConfig) -> tuple[CompletionRequest, int | None]:
         """Return what to decode, and how many tokens the model has room for; None if it has no limit."""
         Context(self._model.max_length, 1).require_fit(prompt)
         limit, room = config.max_tokens or _MAX_TOKENS, None
@@ -158,7 +155,7 @@ class IclEvalAPI(ModelAPI):  # type: ignore[misc]
         if self._model.max_length is not None:
             room = self._model.max_length - (1 if has_encoder else len(prompt.decoder_ids))
             limit = min(limit, room)
-        return _Request(prompt.encoder_ids or prompt.decoder_ids, limit, tuple(config.stop_seqs or ())), room
+        return CompletionRequest(prompt, limit, tuple(config.stop_seqs or ())), room
 
     def _encode(self, messages: Sequence[ChatMessage]) -> EncodedPrompt:
         for message in messages:
@@ -178,47 +175,14 @@ class IclEvalAPI(ModelAPI):  # type: ignore[misc]
         return encode_prompt(self._model.tokenizer, Prompt("", None, text, is_chat=self._chat is not None))
 
 
-class _Gatherer:
-    """Completes prompts that arrive one by one, all that are waiting together."""
-
-    def __init__(self, served: ServedModel, end_of_turn: int | None):
-        """Take the model, and the token that ends an answer in its chat template."""
-        self._served = served
-        self._end_of_turn = end_of_turn
-        self._waiting: list[tuple[_Request, Future[Completion]]] = []
-        self._lock = Lock()
-        self._worker = ThreadPoolExecutor(max_workers=1)
-
-    def submit(self, request: _Request) -> "Future[Completion]":
-        """Return the completion of a prompt, which may take a while."""
-        future: Future[Completion] = Future()
-        with self._lock:
-            self._waiting.append((request, future))
-        self._worker.submit(self._complete_waiting)
-        return future
-
-    def _complete_waiting(self) -> None:
-        if not self._waiting:  # completed together with an earlier one
-            return
-        time.sleep(_GATHERING_SECONDS)
-        with self._lock:
-            gathered, self._waiting = self._waiting, []
-        alike: defaultdict[tuple[int, tuple[str, ...]], list[tuple[Ids, Future[Completion]]]] = defaultdict(list)
-        for request, future in gathered:
-            alike[request.max_new_tokens, request.stop].append((request.ids, future))
-        for (limit, stop), members in alike.items():
-            self._complete([ids for ids, _ in members], [future for _, future in members], limit, stop)
-
-    def _complete(
-        self, prompts: Sequence[Ids], futures: "Sequence[Future[Completion]]", limit: int, stop: tuple[str, ...]
-    ) -> None:
-        try:
-            for place, completion in self._served.complete(prompts, limit, stop, self._end_of_turn):
-                futures[place].set_result(completion)
-        except Exception as error:  # whatever it is, the sample that waits for it has to know
-            for future in futures:
-                if not future.done():
-                    future.set_exception(error)
+def _read_arguments(given: Mapping[str, Any]) -> ProviderArguments:
+    known = [field.name for field in fields(ProviderArguments)]
+    if unknown := sorted(given.keys() - set(known)):
+        raise ConfigError(f"model_args: {describe_unknown_key(unknown[0], known)}")
+    try:
+        return TypeAdapter(ProviderArguments).validate_python(dict(given))
+    except ValidationError as error:
+        raise ConfigError(f"model_args: {describe_mistake(error)}") from None
 
 
 def _check_options(config: GenerateConfig) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import tiny_models
 
-from icl_eval.harnesses.serving import ServedModel
+from icl_eval.harnesses.gathering import Gatherer
 
 inspect_ai = pytest.importorskip(
     "inspect_ai", reason="inspect_ai is not installed (pip install 'icl-eval[inspect-ai]')"
@@ -44,13 +44,13 @@ def texts_of(log):
 
 def test_completions_are_those_of_its_own_provider_and_many_are_decoded_together(run, llama, monkeypatch):
     together = []
-    complete = ServedModel.complete
+    complete = Gatherer._complete
 
-    def listen(served, prompts, *options):
-        together.append(len(prompts))
-        return complete(served, prompts, *options)
+    def listen(gatherer, requests, futures):
+        together.append(len(requests))
+        complete(gatherer, requests, futures)
 
-    monkeypatch.setattr(ServedModel, "complete", listen)
+    monkeypatch.setattr(Gatherer, "_complete", listen)
     log = run(f"icl_eval/{llama}")
     assert sum(together) == NUM_SAMPLES
     assert len(together) < NUM_SAMPLES / 2
