@@ -1,8 +1,8 @@
 """Tasks of lm-evaluation-harness with local data, in the columns that their data sets have on the hub.
 
 Prompts and scores are the harness's own (`arc_easy`, `mmlu_astronomy`, `gsm8k`). Questions with choices come from the
-packaged tasks `commonsense` and `qa`; in the latter, the answers to other questions are the wrong choices. Word problems
-are made up from a seed.
+packaged tasks `commonsense` and `qa`; in the latter, the answers to other questions are the wrong choices. Word
+problems are made up from a seed.
 
 | task           | requests                                | demonstrations                                    |
 |----------------|-----------------------------------------|---------------------------------------------------|

@@ -29,6 +29,12 @@ FAMILIES = {
 }
 """The classes that each group of the configuration can build."""
 
+_WITHOUT_EFFECT_ON_RECORDS = (
+    *("name", "include_path", "trust_remote_code", "card", "pool", "test", "demonstration_fields"),
+    *("metrics", "postprocessing"),
+)
+"""Keys of a task that only say where its data are or how it is scored; the data are identified by their content."""
+
 
 def name_choices(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
     """Return a composed configuration with names instead of classes, and with the name of its template.
@@ -67,7 +73,7 @@ def identity_of(
     options["decoding"] = {"name": search.name, "stop": search.stop, **search.recipe}
     for plan in plans:
         task = options["task"][plan.task.name]
-        for key in ("card", "pool", "test", "demonstration_fields", "metrics", "postprocessing"):
+        for key in _WITHOUT_EFFECT_ON_RECORDS:
             del task[key]
         if is_template_given:
             task["template"] = None

@@ -42,6 +42,8 @@ _LOGITS_BYTES = 256_000_000
 """Upper bound for the logits of one forward pass, which fill the memory if the vocabulary is large."""
 _COPIES_BYTES = 512_000_000
 """Upper bound for the cache copies that the continuations of one forward pass need."""
+_PICKED_TOGETHER = 64
+"""Columns of logits that are copied at a time; for a long continuation, all would need as much memory again."""
 
 Item = TypeVar("Item")
 
@@ -269,9 +271,14 @@ def _copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache
 
 def _pick(logits: torch.Tensor, columns: Sequence[int], continuation: Ids) -> ScoredContinuation:
     """Score the tokens of a continuation from logits [columns, vocabulary] and the column that predicts each."""
-    chosen = logits[list(columns)]  # [tokens, vocabulary]
-    if chosen.dtype != torch.float64:
-        chosen = chosen.float()
-    ids = torch.tensor(continuation, device=logits.device)  # [tokens]
-    values = chosen.gather(1, ids[:, None])[:, 0] - chosen.logsumexp(-1)
-    return ScoredContinuation(tuple(values.tolist()), bool((chosen.argmax(-1) == ids).all()))
+    values: list[float] = []
+    is_greedy = True
+    for begin in range(0, len(continuation), _PICKED_TOGETHER):
+        some = slice(begin, begin + _PICKED_TOGETHER)
+        chosen = logits[list(columns[some])]  # [tokens, vocabulary]
+        if chosen.dtype != torch.float64:
+            chosen = chosen.float()
+        ids = torch.tensor(continuation[some], device=logits.device)  # [tokens]
+        values += (chosen.gather(1, ids[:, None])[:, 0] - chosen.logsumexp(-1)).tolist()
+        is_greedy = is_greedy and bool((chosen.argmax(-1) == ids).all())
+    return ScoredContinuation(tuple(values), is_greedy)

@@ -50,7 +50,7 @@ def exact_match_keys(prefix):
     return ", ".join(f"{prefix}.exact_match.{name}" for name in names)
 
 
-UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join(COMMANDS)}; options are key=value)"
+UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join([*COMMANDS, *OTHERS])}; options are key=value)"
 
 
 @pytest.mark.parametrize(

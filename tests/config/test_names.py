@@ -80,6 +80,7 @@ NEW = {
     "task.math.likelihood": None,
     "task.math.num_fewshot": None,
     "task.math.template": None,
+    "template.rationale": None,
 }
 """Keys that an earlier identity does not have; None is as good as not having them."""
 EARLIER_CHOICES = {
