@@ -30,7 +30,8 @@ def write_tasks(folder: Path) -> Path:
         files = {split: str(folder / f"{file}.jsonl") for split, file in content.pop("files").items()}
         content["dataset_kwargs"] = {"data_files": files}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    (folder / "coded.yaml").write_text("task: coded\nprocess_docs: !function utils.process\n", encoding="utf-8")
+    (folder / "hooks.py").write_text(HOOKS, encoding="utf-8")
+    (folder / "coded.yaml").write_text(CODED, encoding="utf-8")
     (folder / "sky.yaml").write_text(yaml.safe_dump(GROUP, sort_keys=False), encoding="utf-8")
     return folder
 
@@ -131,6 +132,27 @@ TASKS |= {
     "sampled": TASKS["sums"] | {"generation_kwargs": {"until": ["\n"], "do_sample": True, "temperature": 0.5}},
     "elsewhere": TASKS["sums"] | {"dataset_path": "nobody/nothing"},
 }
+HOOKS = """
+def process(docs):
+    return docs.filter(lambda doc: doc["question"] < "What is 8").map(lambda doc: {"question": doc["question"].upper()})
+
+
+def score(doc, results):
+    return {"says_it": float("8" in results[0]), "length": (len(results[0]), 2)}
+
+
+def mean_length(items):
+    return sum(length for length, _ in items) / len(items)
+"""
+CODED = """
+include: sums.yaml
+task: coded
+process_docs: !function hooks.process
+process_results: !function hooks.score
+metric_list:
+  - {metric: says_it, aggregation: mean, higher_is_better: true}
+  - {metric: length, aggregation: !function hooks.mean_length, higher_is_better: false}
+"""
 GROUP = {
     "group": "sky",
     "task": ["sky_a", "sky_b"],

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from icl_eval import stream
-from icl_eval.cli.main import COMMANDS
+from icl_eval.cli.commands import COMMANDS, OTHERS
 from icl_eval.config.schema import ModelConfig, RunConfig, StreamConfig, TaskConfig, TemplateConfig
 from icl_eval.config.setup import conf_dir
 from icl_eval.decoding import Completion, StreamDecoder
@@ -50,7 +50,8 @@ def exact_match_keys(prefix):
     return ", ".join(f"{prefix}.exact_match.{name}" for name in names)
 
 
-UNKNOWN_COMMAND = f"unknown command (known, as the first word: {', '.join([*COMMANDS, *OTHERS])}; options are key=value)"
+KNOWN_COMMANDS = ", ".join([*COMMANDS, *OTHERS])
+UNKNOWN_COMMAND = f"unknown command (known, as the first word: {KNOWN_COMMANDS}; options are key=value)"
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,16 @@ def test_demonstrations_of_ours_are_worded_as_the_harness_words_its_own(run):
     assert [choice["text"] for choice in record["likelihood"]["choices"]] == ["22", "30", "21"]
 
 
+def test_functions_of_the_users_own_run_if_the_user_allows_it(run):
+    report, records = run(["coded"], "task.lm_eval.trust_remote_code=true", "num_fewshot=0")
+    assert [record["doc"]["question"] for record in records["coded"]] == [
+        f"Question: WHAT IS {a} + {b}?\nAnswer:" for a, b in ((7, 3), (7, 5))
+    ]
+    metrics = report["results"]["coded"]["metrics"]
+    assert list(metrics) == ["says_it,strict", "length,strict", "says_it,flexible", "length,flexible"]
+    assert (metrics["length,strict"]["ci95"], metrics["length,strict"]["higher_is_better"]) == (None, False)
+
+
 def test_a_control_changes_the_answers_in_the_harness_wording(run):
     _, records = run(["sky_a"], "control=random_targets", "num_fewshot=3", "limit=1")
     [record] = records["sky_a"]
@@ -227,7 +237,7 @@ def test_prompts_are_compared_with_logged_ones_without_a_model(more, changed, se
         ),
         (["task.lm_eval.name=rolling"], "task 'rolling' of lm-evaluation-harness cannot be run here: its requests are"),
         (["task.lm_eval.name=sampled"], "samples its completions; add decoding=sample decoding.temperature=0.5"),
-        (["task.lm_eval.name=coded"], "coded.yaml: process_docs: !function utils.process runs Python; allow it with"),
+        (["task.lm_eval.name=coded"], "coded.yaml: process_docs: !function hooks.process runs Python; allow it with"),
         (["task.lm_eval.name=elsewhere"], "task.lm_eval.name=elsewhere: cannot be loaded ("),
         (["task.lm_eval.name=sums", "template=chat"], "chat template"),
     ],
