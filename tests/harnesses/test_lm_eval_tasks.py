@@ -187,7 +187,6 @@ def log_prompts(records, path, changed=()):
 @pytest.mark.parametrize(
     ("more", "changed", "sentence"),
     [
-        ([], (), "sums: 4 of 4 prompts have the hashes of samples_sums.jsonl\n"),
         (
             ["num_fewshot=2"],
             (),
