@@ -189,12 +189,12 @@ def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
 def _is_same_question(before: Record, after: Record, is_foreign: bool) -> bool:
     """Return whether two records answer the same question.
 
-    If one of them is of another program, which words questions itself and logs other fields, the questions are the same
-    if their references are, and all fields that both have except `question`.
+    If one of them is of another program, which logs other fields, the questions are the same if their references are,
+    and all fields that both have.
     """
     if not is_foreign:
         return before.asked == after.asked
-    shared = before.doc.keys() & after.doc.keys() - {"question"}
+    shared = before.doc.keys() & after.doc.keys()
     return before.targets == after.targets and all(before.doc[name] == after.doc[name] for name in shared)
 
 

@@ -128,9 +128,7 @@ def test_demonstrations_of_ours_are_worded_as_the_harness_words_its_own(run):
 
 def test_functions_of_the_users_own_run_if_the_user_allows_it(run):
     report, records = run(["coded"], "task.lm_eval.trust_remote_code=true", "num_fewshot=0")
-    assert [record["doc"]["question"] for record in records["coded"]] == [
-        f"Question: WHAT IS {a} + {b}?\nAnswer:" for a, b in ((7, 3), (7, 5))
-    ]
+    assert [record["doc"] for record in records["coded"]] == [{"question": f"WHAT IS 7 + {b}?"} for b in (3, 5)]
     metrics = report["results"]["coded"]["metrics"]
     assert list(metrics) == ["says_it,strict", "length,strict", "says_it,flexible", "length,flexible"]
     assert (metrics["length,strict"]["ci95"], metrics["length,strict"]["higher_is_better"]) == (None, False)
@@ -147,7 +145,7 @@ def test_a_control_changes_the_answers_in_the_harness_wording(run):
 def test_another_template_and_metric_replace_the_harness_own(run):
     report, records = run(["sums"], "template=plain", "metrics=[token_f1]", "num_fewshot=1", "limit=1")
     assert list(report["results"]["sums"]["metrics"]) == ["token_f1"]
-    assert records["sums"][0]["decoder"].endswith("\n\nQuestion: What is 7 + 3?\nAnswer:\n")
+    assert records["sums"][0]["decoder"].endswith("\n\nWhat is 7 + 3?\n")
     assert report["run"]["template"] == "plain"
 
 
@@ -239,6 +237,8 @@ def test_prompts_are_compared_with_logged_ones_without_a_model(more, changed, se
         (["task.lm_eval.name=coded"], "coded.yaml: process_docs: !function hooks.process runs Python; allow it with"),
         (["task.lm_eval.name=elsewhere"], "task.lm_eval.name=elsewhere: cannot be loaded ("),
         (["task.lm_eval.name=sums", "template=chat"], "chat template"),
+        (["task.lm_eval.name=sums", "control=unrelated_inputs"], "task 'sums': the harness words its documents itself"),
+        (["task.lm_eval.name=sky_a", "likelihood=choices"], "task 'sky_a': the harness words its documents itself"),
         (["task.lm_eval.name=sky_a", "likelihood=references"], "likelihood=references: task 'sky_a' of"),
         (
             ["task.lm_eval.name=sums", "decoding=sample", "decoding.num_samples=2"],

@@ -151,7 +151,7 @@ def adapt_task(source: Any) -> HarnessTask:
     template = HarnessTemplate(
         describe=lambda example: parts.describe(docs[example.id]),
         word_demonstration=parts.word_demonstration,
-        word_question=lambda example: parts.word_question(docs[example.id], example),
+        word_question=parts.word_question,
         delimiter="" if kind == "loglikelihood" else source.config.target_delimiter,
     )
     return HarnessTask(source, task, template, docs, kind)
@@ -196,11 +196,25 @@ def _unsupported(source: Any, reason: str) -> ConfigError:
 
 
 @dataclass(frozen=True)
+class _Worded:
+    """A document as the harness words it."""
+
+    question: str
+    """The field of its example."""
+    text: str
+    """The result of `doc_to_text`."""
+    prefix: str | None
+    """The beginning of an answer that a prompt shows (`gen_prefix`)."""
+
+
+@dataclass(frozen=True)
 class _Parts:
     """Reads and words the documents of a task through the harness."""
 
     source: Any
     kind: str
+    worded: dict[str, "_Worded"] = field(default_factory=dict)
+    """What the harness makes of each document, by the id of its example."""
 
     def demonstration(self, example_id: str, doc: Any) -> Example:
         """Return a candidate of the pool, with the texts that the harness takes for demonstrations."""
@@ -233,25 +247,36 @@ class _Parts:
         choices: Sequence[str],
         prefix: str | None,
     ) -> Example:
-        columns = {key: value for key, value in dict(doc).items() if isinstance(value, str) and key.isidentifier()}
-        inputs = {**columns, "question": str(text)} | ({"gen_prefix": prefix} if prefix else {})
-        return Example(example_id, inputs, references, tuple(choices))
+        # no other column: any may hold the answer, and retrieval compares whatever an example has
+        own = doc.get("question")
+        question = own if isinstance(own, str) and own.strip() else str(text)
+        self.worded[example_id] = _Worded(question, str(text), prefix)
+        return Example(example_id, {"question": question}, references, tuple(choices))
 
     def describe(self, doc: Any) -> str:
+        """Return the description, which a document may change."""
         return str(self.source.resolve_field(doc, self.source.config.description) or "")
 
     def word_demonstration(self, example: Example) -> str:
+        """Return a demonstration with its first reference, and the delimiter after it."""
         few = self.source.fewshot_cfg
         return self._word(example, few.target_delimiter, few.fewshot_delimiter, example.references[0])
 
-    def word_question(self, doc: Any, example: Example) -> str:
+    def word_question(self, example: Example) -> str:
+        """Return a question, up to where its answer begins."""
         return self._word(example, self.source.config.target_delimiter, "", None)
 
     def _word(self, example: Example, delimiter: str, after: str, answer: str | None) -> str:
+        worded = self.worded[example.id]
+        if example.inputs["question"] != worded.question:
+            raise ConfigError(
+                f"task '{self.source.task_name}': the harness words its documents itself, so that a control or "
+                "likelihood.content_free cannot change a question; choose a template, such as template=plain"
+            )
         turn = self.source.build_qa_turn(
-            q=example.inputs["question"],
+            q=worded.text,
             a=answer,
-            gen_prefix=example.inputs.get("gen_prefix"),
+            gen_prefix=worded.prefix,
             tgt_delim=delimiter,
             few_delim=after,
         )
