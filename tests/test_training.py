@@ -98,7 +98,7 @@ def test_training_reads_what_the_harness_asks(compose, template):
         example = plan.examples[3]
         shown = [demonstration.example for demonstration in plan.select(example)]
         episode = Episode(family, tuple(map(pair, shown)), (pair(example),))
-        blocks = built.template.render(plan.task, shown, example)
+        blocks = plan.template.render(plan.task, shown, example)
         for placement in (EncoderPlacement(), SplitPlacement()):
             prompt = encode_prompt(tokenizer, Prompt(example.id, *placement.place(blocks)))
             trained = PLACEMENTS[placement.name](episode, wordings[family], dense=False)

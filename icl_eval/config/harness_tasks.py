@@ -29,7 +29,7 @@ _LIKELIHOODS: dict[str, dict[str, Any]] = {
     "loglikelihood": {"_target_": "icl_eval.evaluation.answers.ReferenceLikelihood"},
 }
 """The likelihoods that a kind of task asks for."""
-_OF_OUR_TASKS = ("instruction", "labels", "fields", "match_field", "stop", "max_new_tokens")
+_OF_OUR_TASKS = ("instruction", "labels", "fields", "demonstration_fields", "match_field", "stop", "max_new_tokens")
 """Keys of a task that the harness decides for its own tasks."""
 
 
@@ -85,7 +85,6 @@ def _plan(
         max_new_tokens=harness.max_new_tokens,
         num_fewshot=harness.num_fewshot if config.num_fewshot is None else config.num_fewshot,
         likelihood=config.likelihood or _LIKELIHOODS.get(harness.kind),
-        template=config.template,
     )
     if not is_given(composed, "demonstrations"):
         few_shot = choose_few_shot(f"task.{harness.task.name}", own, shared)
@@ -95,7 +94,21 @@ def _plan(
         shared = replace(shared, few_shot=replace(few_shot, selector=drawn))
     scores = None if run.metrics or config.metrics else HarnessScores(harness)
     plan = build_plan(harness.task, own, shared, own_template=harness.template, record_metrics=scores)
-    return replace(plan, encode_answers=encode_answers)
+    return replace(_require_answers(harness, plan), encode_answers=encode_answers)
+
+
+def _require_answers(harness: HarnessTask, plan: TaskPlan) -> TaskPlan:
+    """Return the plan without scores for which nothing is decoded; refuse likelihoods that the scores cannot use."""
+    if plan.record_metrics is None or harness.kind == "loglikelihood":
+        return plan
+    if harness.kind == "generate_until":
+        return plan if plan.max_new_tokens else replace(plan, record_metrics=None)
+    if plan.likelihood is None or not plan.likelihood.ranks_choices:
+        raise ConfigError(
+            f"likelihood=references: task '{harness.task.name}' of lm-evaluation-harness scores its choices; leave it "
+            "out, or choose other metrics"
+        )
+    return plan
 
 
 def _require_sampling(harness: HarnessTask, search: Search) -> None:

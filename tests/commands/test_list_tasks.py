@@ -58,6 +58,7 @@ def test_list_tasks_takes_no_options_and_lists_no_runs(icl_eval_command, tmp_pat
     assert len(refused.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_file_of_the_users_that_is_no_task_is_one_line(icl_eval_command, tmp_path):
     (tmp_path / "mine" / "task").mkdir(parents=True)
     (tmp_path / "mine" / "task" / "wrong.yaml").write_text("# @package task.wrong\nshots: 3\n", encoding="utf-8")

@@ -199,7 +199,7 @@ def test_without_targets_no_rationale_is_shown(compose):
         evaluation = build_evaluation(ComposedConfig(compose(*overrides, *template)))
         [plan] = evaluation.plans
         examples = [one.example for one in plan.select(plan.examples[0])]
-        assert evaluation.template.render(plan.task, examples, plan.examples[0]).demonstrations == (text,)
+        assert plan.template.render(plan.task, examples, plan.examples[0]).demonstrations == (text,)
 
 
 def test_instruction_only_shows_no_demonstration():

@@ -62,9 +62,9 @@ def assert_the_same(ours, theirs, close=CLOSE):
 @pytest.mark.parametrize(
     ("model", "arguments", "windows"),
     [
-        ("gpt2", {}, 1),
+        pytest.param("gpt2", {}, 1, marks=pytest.mark.slow),
         ("gpt2", {"max_length": 40}, 2),  # every prompt is cut on the left, and whole texts take several windows
-        ("llama", {"add_bos_token": True, "prefix_token_id": 5}, 1),
+        pytest.param("llama", {"add_bos_token": True, "prefix_token_id": 5}, 1, marks=pytest.mark.slow),
         ("t5", {"max_length": 30}, 2),
     ],
     ids=["gpt2", "gpt2, cut", "llama, opened", "t5, cut"],

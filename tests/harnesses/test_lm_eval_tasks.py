@@ -187,7 +187,6 @@ def log_prompts(records, path, changed=()):
 @pytest.mark.parametrize(
     ("more", "changed", "sentence"),
     [
-        ([], (), "sums: 4 of 4 prompts have the hashes of samples_sums.jsonl\n"),
         (
             ["num_fewshot=2"],
             (),
@@ -240,6 +239,11 @@ def test_prompts_are_compared_with_logged_ones_without_a_model(more, changed, se
         (["task.lm_eval.name=coded"], "coded.yaml: process_docs: !function hooks.process runs Python; allow it with"),
         (["task.lm_eval.name=elsewhere"], "task.lm_eval.name=elsewhere: cannot be loaded ("),
         (["task.lm_eval.name=sums", "template=chat"], "chat template"),
+        (["task.lm_eval.name=sky_a", "likelihood=references"], "likelihood=references: task 'sky_a' of"),
+        (
+            ["task.lm_eval.name=sums", "decoding=sample", "decoding.num_samples=2"],
+            "decoding.num_samples=2: task 'sums' of lm-evaluation-harness takes 1 completion of each question",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_one_sentence_before_weights_load(overrides, message, folder, gpt2, icl_eval_command):
