@@ -78,7 +78,13 @@ def test_a_comparison_says_by_how_much_how_sure_and_which_questions_flipped(judg
     assert outcome.out.endswith("comparison: compare.json\npage: compare.html\n")
 
 
-@pytest.mark.parametrize(("metrics", "test"), [("chrf", "approximate_randomisation"), ("token_f1", "sign_flip")])
+@pytest.mark.parametrize(
+    ("metrics", "test"),
+    [
+        pytest.param("chrf", "approximate_randomisation", marks=pytest.mark.slow),
+        ("token_f1", "sign_flip"),
+    ],
+)
 def test_the_test_is_the_one_that_the_metric_calls_for(metrics, test, evaluate):
     runs = [read_run(judge(evaluate, name, f"metrics=[{metrics}]")) for name in RIGHT]
     (found,) = compare_runs(runs, num_resamples=200).differences

@@ -21,7 +21,19 @@ from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 
-@pytest.mark.parametrize("name", [*(n for n in DECODER_ONLY if n != "mamba"), *ENCODER_DECODER])
+LIKE_OTHERS = {
+    *("bigbird_pegasus", "gemma3", "llama4", "marian_vocabularies", "mt5", "nllb_moe", "phi3_longrope"),
+    *("switch_transformers", "t5gemma", "umt5"),
+}
+"""Networks whose decoding has most in common with that of another one; they are tested with the slow tests."""
+EVERY_NETWORK = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LIKE_OTHERS else name
+    for name in (*DECODER_ONLY, *ENCODER_DECODER)
+    if name != "mamba"
+]
+
+
+@pytest.mark.parametrize("name", EVERY_NETWORK)
 def test_law_1_decoding_gives_the_tokens_of_generate_on_every_architecture(name):
     model = build(name)
     prompts = make_prompts(model)
