@@ -20,7 +20,6 @@ from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 
-
 LIKE_OTHERS = {
     *("bigbird_pegasus", "gemma3", "llama4", "marian_vocabularies", "mt5", "nllb_moe", "phi3_longrope"),
     *("switch_transformers", "t5gemma", "umt5"),
