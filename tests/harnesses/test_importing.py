@@ -9,7 +9,7 @@ import scipy.stats
 
 import icl_eval
 from icl_eval.analysis.comparison import compare_runs
-from icl_eval.harnesses.lm_eval.documents import split_target
+from icl_eval.harnesses.lm_eval.documents import find_versions, split_target
 from icl_eval.metrics.intervals import share_interval
 from icl_eval.runs.folders import read_run
 
@@ -105,6 +105,17 @@ def test_imported_runs_are_compared_in_pairs_and_found_like_others(logged, icl_e
     assert list(frame.loc[frame["metric"] == STRICT, "score"]) == [4 / 6, 3 / 6]
     assert set(icl_eval.load_records()["completion"]) >= {"The sum is 7", "I say 12"}
     assert icl_eval_command("export", *map(str, folders)).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("signature", "versions"),
+    [
+        ("acc|filter:none|task:arc@1.0|lm_eval:0.4.13", ("1.0", "0.4.13")),
+        ("exact_match|case:ignored|version:0.1.0", None),
+    ],
+)
+def test_a_signature_of_the_harness_says_its_versions(signature, versions):
+    assert find_versions(signature) == versions
 
 
 @pytest.mark.slow

@@ -53,3 +53,13 @@ def metric_name(metric: str, filter_name: str) -> str:
 def metric_signature(metric: str, filter_name: str, task: str, task_version: object, library_version: str) -> str:
     """Return the signature of a metric whose values the harness computes."""
     return f"{metric}|filter:{filter_name}|task:{task}@{task_version}|lm_eval:{library_version}"
+
+
+def find_versions(signature: str) -> tuple[str, str] | None:
+    """Return the versions of task and library in such a signature; None for a metric of another origin.
+
+    >>> find_versions("acc|filter:none|task:arc@1.0|lm_eval:0.4.13")
+    ('1.0', '0.4.13')
+    """
+    found = re.search(r"\|task:[^|]*@([^|]*)\|lm_eval:([^|]*)$", signature)
+    return (found[1], found[2]) if found else None

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from icl_eval.harnesses.lm_eval.documents import find_versions
 from icl_eval.harnesses.lm_eval.samples import (
     find_output_type,
     generation_options,
@@ -72,7 +73,7 @@ def _describe_tasks(run: Run, records: Mapping[str, Sequence[Record]]) -> dict[s
         **({"groups": groups} if groups else {}),
         "group_subtasks": {name: list(group.tasks) for name, group in report.groups.items()},
         "configs": {task: _describe_task(run, task, records[task]) for task in report.results},
-        "versions": {task: report.provenance.datasets.get(task, _MISSING) for task in report.results},
+        "versions": {task: _find_version(run, task) for task in report.results},
         "n-shot": {task: result.num_fewshot for task, result in report.results.items()},
         "higher_is_better": {
             name: {split_name(metric)[0]: score.higher_is_better for metric, score in metrics.items()}
@@ -82,6 +83,20 @@ def _describe_tasks(run: Run, records: Mapping[str, Sequence[Record]]) -> dict[s
         },
         "n-samples": {task: _count(run, result.n) for task, result in report.results.items()},
     }
+
+
+def _find_version(run: Run, task: str) -> str:
+    """Return the harness's version of a task of its own, and otherwise the digest of the task's data."""
+    found = filter(None, (find_versions(each.signature) for each in run.report.results[task].metrics.values()))
+    return next((version for version, _ in found), run.report.provenance.datasets.get(task, _MISSING))
+
+
+def _find_library(run: Run) -> dict[str, str]:
+    """Return the version of the harness that scored the run; empty if it had no part in it."""
+    metrics = (each for result in run.report.results.values() for each in result.metrics.values())
+    found = filter(None, (find_versions(each.signature) for each in metrics))
+    library = next((library for _, library in found), None)
+    return {} if library is None else {"lm_eval": library}
 
 
 def _list_scores(name: str, num_examples: int, metrics: Mapping[str, MetricResult]) -> dict[str, Any]:
@@ -129,7 +144,7 @@ def _describe_metric(name: str, score: MetricResult, records: Sequence[Record]) 
 
 def _describe_run(run: Run, model_name: str) -> dict[str, Any]:
     report, config = run.report, run.report.provenance.config
-    versions = report.provenance.versions
+    versions = {**report.provenance.versions, **_find_library(run)}
     return {
         "config": {
             "model": "icl_eval",
