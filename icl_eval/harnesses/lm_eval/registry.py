@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.formatting import suggest_name
+from icl_eval.formatting import describe_error, suggest_name
 from icl_eval.harnesses.lm_eval.consent import require_consent
 from icl_eval.harnesses.lm_eval.installation import require_lm_eval
 from icl_eval.models.weights.cache import cache_folder
@@ -56,7 +56,8 @@ def load_tasks(
     own = {} if include_path is None else _read_index([_require_folder(key, include_path)])
     wanted = [found for name in names for found in _match(key, name, {**places, **own})]
     files = {Path(name) for name in wanted if name not in places and name not in own}
-    files |= {path for name in wanted for path in _find_files(name, own)}
+    overriding = [name for name in own if name in places]  # they may be members of what is wanted
+    files |= {path for name in (*wanted, *overriding) for path in _find_files(name, own)}
     if not trust_remote_code:
         for path in sorted(files):
             require_consent(path, key)
@@ -181,8 +182,15 @@ def _read_index(folders: Sequence[Path]) -> Mapping[str, Any]:
     """Return the library's entries for the names in folders, read without running anything."""
     from lm_eval.tasks import TaskManager
 
-    with _quietly():
-        manager = TaskManager(include_path=list(map(str, folders)), include_defaults=False)
+    places = ", ".join(map(str, folders))
+    try:
+        with _quietly():
+            manager = TaskManager(include_path=list(map(str, folders)), include_defaults=False)
+    except Exception as error:  # a name that is no string, for example
+        raise DataError(f"{places}: the harness cannot read the names of its tasks ({describe_error(error)})") from None
+    strange = [name for name in manager.task_index if not isinstance(name, str)]
+    if strange:
+        raise DataError(f"{places}: the name of a task is {strange[0]!r}, but must be a string")
     index: Mapping[str, Any] = manager.task_index
     return index
 
