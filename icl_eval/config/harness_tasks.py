@@ -6,23 +6,26 @@ What the run leaves open is the harness's own. What it gives replaces that part 
 other demonstrations in the harness's wording, or with another template.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.given import is_given
-from icl_eval.config.plans import SharedOptions, apply_limit, build_plan, choose_few_shot
+from icl_eval.config.plans import SharedOptions, apply_limit, build_plan, choose_few_shot, require_task_name
 from icl_eval.config.schema import TaskConfig
 from icl_eval.decoding.searches import Search
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import TaskGroup, TaskPlan
-from icl_eval.formatting import count_noun
+from icl_eval.formatting import count_noun, format_options
 from icl_eval.harnesses.lm_eval.encoding import encode_answers
 from icl_eval.harnesses.lm_eval.groups import HarnessGroup
 from icl_eval.harnesses.lm_eval.registry import load_tasks
 from icl_eval.harnesses.lm_eval.scores import HarnessScores
 from icl_eval.harnesses.lm_eval.tasks import SEED, HarnessTask, adapt_task
+
+logger = logging.getLogger(__name__)
 
 _LIKELIHOODS: dict[str, dict[str, Any]] = {
     "multiple_choice": {"_target_": "icl_eval.evaluation.answers.ChoiceLikelihood", "content_free": None},
@@ -52,6 +55,10 @@ def build_harness_plans(
     names = [task.task.name for task in adapted.values()]
     if len(set(names)) < len(names):
         raise ConfigError(f"{key}.name: the names of its tasks are the same as file names ({', '.join(sorted(names))})")
+    if not names:
+        raise ConfigError(f"{key}.name={config.name}: stands for no task")
+    for each in names:
+        require_task_name(f"{key}.name", each)
     plans = tuple(_plan(task, config, shared, composed, search) for task in adapted.values())
     groups = tuple(
         HarnessGroup(group, {each.task_name: adapted[each.task_name].task.name for each in group.get_all_tasks()})
@@ -81,8 +88,8 @@ def _plan(
     run = shared.run
     own = replace(
         config,
-        stop=list(harness.stop),
-        max_new_tokens=harness.max_new_tokens,
+        stop=list(harness.generation.stop),
+        max_new_tokens=harness.generation.max_new_tokens,
         num_fewshot=harness.num_fewshot if config.num_fewshot is None else config.num_fewshot,
         likelihood=config.likelihood or _LIKELIHOODS.get(harness.kind),
     )
@@ -113,13 +120,20 @@ def _require_answers(harness: HarnessTask, plan: TaskPlan) -> TaskPlan:
 
 def _require_sampling(harness: HarnessTask, search: Search) -> None:
     """Refuse a task that samples, unless the run samples as well."""
-    repeats = int(harness.source.config.repeats or 1)
-    if harness.sampling and search.name == "greedy":
-        options = " ".join(f"decoding.{key}={value}" for key, value in harness.sampling.items())
+    repeats, sampling = harness.source.config.repeats or 1, harness.generation.sampling
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise ConfigError(
+            f"task '{harness.task.name}' of lm-evaluation-harness: repeats={repeats!r}: must be 1 or more"
+        )
+    if sampling and search.name == "greedy":
+        options = " ".join(f"decoding.{key}={value}" for key, value in sampling.items())
         raise ConfigError(
             f"task '{harness.task.name}' of lm-evaluation-harness samples its completions; add decoding=sample "
             f"{options}"
         )
+    differing = {key: value for key, value in sampling.items() if search.recipe.get(key, value) != value}
+    if differing:
+        logger.warning("%s: the harness samples with %s", harness.task.name, format_options(differing))
     if repeats != search.num_samples:
         raise ConfigError(
             f"decoding.num_samples={search.num_samples}: task '{harness.task.name}' of lm-evaluation-harness takes "

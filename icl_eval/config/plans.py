@@ -30,9 +30,8 @@ _MAX_NAME_BYTES = 200
 """Limit on a task's name. File names may have 255 bytes, and the name becomes part of `samples_NAME.jsonl`."""
 
 
-def find_task(name: str, config: TaskConfig, composed: ComposedConfig) -> Task:
-    """Return a task with its data, from memory or from its files; raises ConfigError and DataError."""
-    key = f"task.{name}"
+def require_task_name(key: str, name: str) -> None:
+    """Check that a name can be part of a file's name; raises ConfigError."""
     if not re.fullmatch(r"[\w.-]+", name):
         raise ConfigError(f"{key}: a task's name becomes a file name; use letters, digits, '_', '-' and '.'")
     if len(name.encode()) > _MAX_NAME_BYTES:
@@ -40,6 +39,12 @@ def find_task(name: str, config: TaskConfig, composed: ComposedConfig) -> Task:
             f"{key}: a task's name becomes part of a file name; this one has {len(name.encode())} bytes in UTF-8, and "
             f"at most {_MAX_NAME_BYTES} are allowed"
         )
+
+
+def find_task(name: str, config: TaskConfig, composed: ComposedConfig) -> Task:
+    """Return a task with its data, from memory or from its files; raises ConfigError and DataError."""
+    key = f"task.{name}"
+    require_task_name(key, name)
     if name in composed.in_memory.tasks:
         for part in ("pool", "test", "fields", "demonstration_fields"):
             if getattr(config, part) != getattr(IN_MEMORY_CONFIG, part):

@@ -56,7 +56,7 @@ def _calibrated(choice: AnswerLikelihood) -> float:
 _NORMALIZATIONS: tuple[tuple[str, str, Callable[[AnswerLikelihood], float]], ...] = (
     ("", "none", lambda choice: choice.logprob),
     ("_per_token", "tokens", _per_token),
-    ("_per_byte", "bytes", lambda choice: choice.logprob / choice.bytes),
+    ("_per_byte", "bytes", lambda choice: choice.logprob / max(1, choice.bytes)),
     ("_calibrated", "", _calibrated),
 )
 

@@ -2,9 +2,14 @@
 
 import hashlib
 import json
+import re
 
 import pytest
+import yaml
 from harness_tasks import write_tasks
+
+from icl_eval.errors import ConfigError
+from icl_eval.harnesses.lm_eval.generation_options import GenerationOptions, read_generation
 
 NAMES = ("sums", "sky", "phrases", "cloze")
 
@@ -252,4 +257,76 @@ def test_what_cannot_be_run_is_one_sentence_before_weights_load(overrides, messa
     )
     assert outcome.exit_code == 2
     assert outcome.err.count("\n") == 1, outcome.err
+    assert message in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"until": ["", "e"]},
+            "generation_kwargs.until=['', 'e']: must be a string that is not empty, or a list of these",
+        ),
+        ({"until": 5}, "generation_kwargs.until=5: must be a string that is not empty, or a list of these"),
+        ({"max_gen_toks": "many"}, "generation_kwargs.max_gen_toks='many': must be a whole number of 1 or more"),
+        ({"num_beams": 3}, "generation_kwargs.num_beams=3: is not followed here"),
+        ({"repetition_penalty": 1.8}, "generation_kwargs.repetition_penalty=1.8: is not followed here"),
+        ({"do_sample": True, "top_p": "x"}, "generation_kwargs.top_p='x': must be a number"),
+    ],
+)
+def test_generation_options_that_cannot_be_followed_are_refused_by_name(options, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        read_generation("sums", options)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"until": "\n", "max_tokens": 6}, GenerationOptions(("\n",), 6, {})),
+        ({"max_completion_tokens": 6, "num_beams": 1, "temperature": 0}, GenerationOptions((), 6, {})),
+        ({"do_sample": True}, GenerationOptions((), 256, {"temperature": 1.0})),
+        ({"temperature": 0.5, "top_p": 0.9}, GenerationOptions((), 256, {"temperature": 0.5, "top_p": 0.9})),
+        (None, GenerationOptions((), 0, {})),
+    ],
+)
+def test_generation_options_have_the_names_of_the_harness(options, expected):
+    assert read_generation("sums", options) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("text", {"doc_to_text": 5}, "task 'text' of lm-evaluation-harness: its prompts cannot be built ("),
+        (
+            "target",
+            {"doc_to_target": "number"},
+            "'target' of lm-evaluation-harness: its prompts cannot be built (",
+        ),
+        ("described", {"description": 5}, "task 'described' of lm-evaluation-harness: its documents cannot be read ("),
+        ("repeated", {"repeats": "x"}, "task 'repeated' of lm-evaluation-harness: repeats='x': must be"),
+        ("a" * 201, {}, "a task's name becomes part of a file name; this one has 201 bytes in UTF-8"),
+        (5, {}, ": the name of a task is 5, but must be a string"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line(name, changes, message, tmp_path, gpt2, icl_eval_command):
+    (tmp_path / "rows.jsonl").write_text('{"q": "a", "a": "b", "number": 1}\n' * 3, encoding="utf-8")
+    task = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.jsonl")}},
+        "test_split": "test",
+        "doc_to_text": "{{q}}",
+        "doc_to_target": "{{a}}",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 4},
+        "metric_list": [{"metric": "exact_match"}],
+    }
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task | changes), encoding="utf-8")
+    outcome = icl_eval_command(
+        "task=lm_eval",
+        f"task.lm_eval.name='{name}'",
+        "task.lm_eval.include_path=.",
+        f"model.source={gpt2}",
+        "num_fewshot=1",
+    )
+    assert (outcome.exit_code, outcome.err.count("\n")) == (2, 1), outcome.err
     assert message in outcome.err

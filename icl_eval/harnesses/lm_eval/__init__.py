@@ -10,6 +10,7 @@ Its tasks as tasks of this package:
     registry        names, patterns and files, and loading what they stand for
     consent         what a file of the user may contain
     tasks           one task as the parts of a run
+    generation_options  when its completions end
     wording         its prompts
     draws           its demonstrations
     encoding        how it splits answers into tokens

@@ -6,8 +6,23 @@ A task of the harness that runs here and an imported run of the harness can be c
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from icl_eval.errors import DataError, UserError
+from icl_eval.formatting import describe_error
+
+
+@contextmanager
+def explaining(task: str, what: str) -> Iterator[None]:
+    """Report in one line what Python of a task raises, which can be anything; raises DataError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise DataError(f"task '{task}' of lm-evaluation-harness: {what} ({describe_error(error)})") from None
 
 
 def task_name(harness_name: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from icl_eval.errors import DataError
 from icl_eval.formatting import describe_error
-from icl_eval.harnesses.lm_eval.documents import metric_name, metric_signature
+from icl_eval.harnesses.lm_eval.documents import explaining, metric_name, metric_signature
 from icl_eval.harnesses.lm_eval.registry import library_version
 from icl_eval.harnesses.lm_eval.tasks import HarnessTask
 from icl_eval.metrics.intervals import FloatArray
@@ -36,22 +36,24 @@ class HarnessScores:
     def measure(self, records: Sequence[Record]) -> Iterator[NamedStatistics]:
         """Yield the scores of records by metric and filter.
 
-        A score that is not a finite number is left out with a warning.
+        A score that cannot be aggregated or is not a finite number is left out with a warning.
 
         Raises:
             DataError: If the task's own code fails.
         """
         source, name = self.harness_task.source, self.harness_task.task.name
-        try:
+        with explaining(name, "its own scoring failed"):
             values = self._collect_values(records)
-        except Exception as error:  # Python of the task, which can raise anything
-            raise DataError(f"task '{name}': its own scoring failed ({describe_error(error)})") from None
         directions = source.higher_is_better()
         for (metric, filter_name), items in values.items():
             signature = metric_signature(metric, filter_name, name, source.VERSION, library_version())
-            statistics = _aggregate(source.aggregation().get(metric), items, signature)
+            try:
+                statistics = _aggregate(source.aggregation().get(metric), items, signature)
+            except Exception as error:  # Python of the task; its other scores are not lost
+                logger.warning(f"{name}: {metric},{filter_name} is left out: {describe_error(error)}")
+                continue
             if not math.isfinite(statistics.value):
-                logger.warning(f"{name}: {metric},{filter_name} is {statistics.value}, which is left out")
+                logger.warning(f"{name}: {metric},{filter_name} is left out: its value is {statistics.value}")
                 continue
             yield metric_name(metric, filter_name), bool(directions.get(metric, True)), statistics
 

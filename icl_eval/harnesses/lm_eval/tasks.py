@@ -9,21 +9,19 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.formatting import describe_error
-from icl_eval.harnesses.lm_eval.documents import example_id, task_name
+from icl_eval.harnesses.lm_eval.documents import example_id, explaining, task_name
 from icl_eval.harnesses.lm_eval.draws import HarnessDemonstrations
+from icl_eval.harnesses.lm_eval.generation_options import GenerationOptions, read_generation
 from icl_eval.harnesses.lm_eval.wording import HarnessTemplate
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 
 SEED = 1234
 """The seed of the harness's demonstrations unless its user gives another."""
-_MAX_NEW_TOKENS = 256
-"""The limit on a completion's tokens of a task that sets none."""
-_SAMPLING = ("temperature", "top_p", "top_k")
 
 
 @dataclass(frozen=True)
@@ -37,36 +35,12 @@ class HarnessTask:
     docs: Mapping[str, Any] = field(repr=False)
     """The documents to evaluate by the id of their example, in the harness's order."""
     kind: Literal["generate_until", "multiple_choice", "loglikelihood"]
+    generation: GenerationOptions
 
     @property
     def num_fewshot(self) -> int:
         """The number of demonstrations that the task asks for."""
         return int(self.source.config.num_fewshot or 0)
-
-    @property
-    def generation(self) -> Mapping[str, Any]:
-        """The task's options of generation."""
-        return dict(self.source.config.generation_kwargs or {})
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """The strings that end a completion."""
-        until = self.generation.get("until") or []
-        return tuple(filter(None, [until] if isinstance(until, str) else until))
-
-    @property
-    def max_new_tokens(self) -> int:
-        """The limit on a completion's tokens; 0 if the task only asks for likelihoods."""
-        if self.kind != "generate_until":
-            return 0
-        return int(self.generation.get("max_gen_toks", self.generation.get("max_new_tokens", _MAX_NEW_TOKENS)))
-
-    @property
-    def sampling(self) -> Mapping[str, Any]:
-        """The options with which the task samples; empty if it decodes greedily."""
-        if not self.generation.get("do_sample", self.generation.get("temperature", 0) > 0):
-            return {}
-        return {key: self.generation[key] for key in _SAMPLING if key in self.generation}
 
     def draw(self, num_fewshot: int, seed: int, ids: Sequence[str]) -> HarnessDemonstrations:
         """Draw demonstrations as the harness does, and check that prompts with them are the harness's own.
@@ -93,8 +67,9 @@ class HarnessTask:
                 f"num_fewshot={num_fewshot}: task '{name}' of lm-evaluation-harness has only {len(self.task.pool)} "
                 f"examples to demonstrate{reason}"
             )
-        drawn = self._draw_ids(num_fewshot, seed, ids)
-        self._require_same_prompts(num_fewshot, seed, drawn)
+        with explaining(name, "its prompts cannot be built"):
+            drawn = self._draw_ids(num_fewshot, seed, ids)
+            self._require_same_prompts(num_fewshot, seed, drawn)
         return HarnessDemonstrations(drawn)
 
     def _draw_ids(self, num_fewshot: int, seed: int, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -137,14 +112,12 @@ def adapt_task(source: Any) -> HarnessTask:
     kind = _require_supported(source)
     parts = _Parts(source, kind)
     name = task_name(source.task_name)
-    try:
+    with explaining(name, "its documents cannot be read"):
         pool = tuple(parts.demonstration(f"pool-{number}", doc) for number, doc in enumerate(list_pool_docs(source)))
         docs = {example_id(number): doc for number, doc in enumerate(source.eval_docs)}
         examples = tuple(parts.question(each, doc) for each, doc in docs.items())
-    except (ConfigError, DataError):
-        raise
-    except Exception as error:  # Python of the task
-        raise DataError(f"task '{name}': its documents cannot be read ({describe_error(error)})") from None
+        for example in examples:  # a description may be no text
+            parts.describe(docs[example.id])
     content = [*map(_describe, pool), *map(_describe, examples)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
     task = Task(name, "", {"question": "Question", "answer": "Answer"}, pool, examples, digest)
@@ -154,7 +127,8 @@ def adapt_task(source: Any) -> HarnessTask:
         word_question=parts.word_question,
         delimiter="" if kind == "loglikelihood" else source.config.target_delimiter,
     )
-    return HarnessTask(source, task, template, docs, kind)
+    generation = read_generation(name, source.config.generation_kwargs if kind == "generate_until" else None)
+    return HarnessTask(source, task, template, docs, kind, generation)
 
 
 def list_pool_docs(source: Any) -> list[Any]:
@@ -292,6 +266,6 @@ def _list_answers(target: Any, choices: Sequence[str] | None) -> tuple[str, ...]
 
 
 def _find_choice(target: Any, choices: Sequence[str]) -> str | None:
-    if not isinstance(target, int):
+    if not isinstance(target, Integral):  # of NumPy, too
         return str(target)
-    return choices[target] if 0 <= target < len(choices) else None
+    return choices[int(target)] if 0 <= int(target) < len(choices) else None
