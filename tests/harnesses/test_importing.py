@@ -85,6 +85,7 @@ def test_a_record_has_what_was_logged_of_a_document(logged, icl_eval_command, tm
     assert "org/first" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_imported_runs_are_compared_in_pairs_and_found_like_others(logged, icl_eval_command, tmp_path):
     outcome = icl_eval_command("import", *(str(folder) for folder in logged.values()))
     assert outcome.exit_code == 0

@@ -79,6 +79,7 @@ def test_every_kind_of_request_is_answered_as_hf_answers_it(model, arguments, wi
     assert_the_same(answers(ours, tasks, manager), answers(hf(folder, **arguments), tasks, manager))
 
 
+@pytest.mark.slow
 def test_a_chat_shows_its_demonstrations_as_turns_and_is_answered_as_hf_answers_it(chatty, manager, tmp_path):
     tasks = write_tasks(tmp_path, num_fewshot=2)
     del tasks["whole"]  # has no prompt
@@ -103,6 +104,7 @@ def test_a_continuation_is_greedy_exactly_if_hf_says_so(gpt2):
     assert [value for value, _ in got] == pytest.approx([value for value, _ in wanted], abs=CLOSE)
 
 
+@pytest.mark.slow
 def test_the_harness_keeps_answers_and_asks_for_the_others_alone(gpt2, manager, tmp_path, decoded):
     tasks = {"texts": write_tasks(tmp_path)["texts"]}
     cache = {"use_cache": str(tmp_path / "answers")}
@@ -113,6 +115,7 @@ def test_the_harness_keeps_answers_and_asks_for_the_others_alone(gpt2, manager, 
     assert few.items() <= all_of_them.items()
 
 
+@pytest.mark.slow
 def test_beams_are_decoded_as_hf_decodes_them(gpt2):
     options = {"until": ["\n"], "max_gen_toks": 8, "num_beams": 3, "top_p": 0.5, "do_sample": False}
     requests = [Instance("generate_until", {}, ("Q: What is 7 + 8?\nA:", options), 0)]

@@ -154,6 +154,7 @@ def test_another_template_and_metric_replace_the_harness_own(run):
     assert report["run"]["template"] == "plain"
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_and_its_stored_scores_are_compared(run, icl_eval_command, decoded):
     run(["sums", "sky"], "limit=2")
     assert decoded == ["0", "1"]
