@@ -126,7 +126,7 @@ def _require_sampling(harness: HarnessTask, search: Search) -> None:
             f"task '{harness.task.name}' of lm-evaluation-harness: repeats={repeats!r}: must be 1 or more"
         )
     if sampling and search.name == "greedy":
-        options = " ".join(f"decoding.{key}={value}" for key, value in sampling.items())
+        options = format_options({f"decoding.{key}": value for key, value in sampling.items()})
         raise ConfigError(
             f"task '{harness.task.name}' of lm-evaluation-harness samples its completions; add decoding=sample "
             f"{options}"

@@ -43,6 +43,12 @@ def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics
         yield _mean(f"choice_accuracy{suffix}", True, hits, norm=norm, ties="wrong")
 
 
+def perplexities(sums: FloatArray) -> FloatArray:
+    """Return exp(-sum of log-probabilities / count), for sums in nats and counts of shape (..., 2)."""
+    values: FloatArray = np.exp(-sums[..., 0] / sums[..., 1])
+    return values
+
+
 def _per_token(choice: AnswerLikelihood) -> float:
     assert choice.tokens is not None
     return choice.logprob / choice.tokens
@@ -79,14 +85,9 @@ def _perplexity(answers: Sequence[AnswerLikelihood]) -> Statistics:
     """Return the perplexity over all tokens of all answers: exp(-sum of log-probabilities / number of tokens)."""
     rows = np.array([[answer.logprob, answer.tokens] for answer in answers], dtype=np.float64)
     return Statistics(
-        value=float(_perplexities(rows.sum(axis=0))),
+        value=float(perplexities(rows.sum(axis=0))),
         rows=rows,
-        score_sums=_perplexities,
-        per_example=tuple(float(value) for value in _perplexities(rows)),
+        score_sums=perplexities,
+        per_example=tuple(float(value) for value in perplexities(rows)),
         signature=format_signature("reference_perplexity", answer="first", per="token"),
     )
-
-
-def _perplexities(sums: FloatArray) -> FloatArray:
-    perplexities: FloatArray = np.exp(-sums[..., 0] / sums[..., 1])
-    return perplexities

@@ -2,10 +2,10 @@
 
 From a folder to files:
 
-    folders   exports the folder of a run or a sweep
-    contents  which tables are exported
-    tables    tables as Markdown, LaTeX and CSV
-    figures   figures as SVG
+    folders         exports the folder of a run or a sweep
+    contents        which tables are exported
+    tables          tables as Markdown, LaTeX and CSV
+    figures         figures as SVG
     result_formats  formats of other programs
 """
 

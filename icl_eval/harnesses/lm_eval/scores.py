@@ -19,7 +19,7 @@ from icl_eval.formatting import describe_error
 from icl_eval.harnesses.lm_eval.documents import explaining, metric_name, metric_signature
 from icl_eval.harnesses.lm_eval.registry import library_version
 from icl_eval.harnesses.lm_eval.tasks import HarnessTask
-from icl_eval.metrics.intervals import FloatArray
+from icl_eval.metrics.likelihood import perplexities
 from icl_eval.metrics.means import stored_statistics
 from icl_eval.metrics.scoring import Metric, NamedStatistics, Statistics, value_alone
 from icl_eval.runs.records import Record
@@ -101,7 +101,7 @@ def _aggregate(aggregate: Callable[[list[Any]], float] | None, items: list[Any],
         statistics = stored_statistics(numbers, signature)
     elif aggregate is metrics.perplexity and len(numbers) == len(items):
         rows = np.column_stack([numbers, np.ones(len(numbers))])
-        statistics = Statistics(value, rows, _perplexities, (None,) * len(numbers), signature)
+        statistics = Statistics(value, rows, perplexities, (None,) * len(numbers), signature)
     elif (equal := _find_equal(aggregate)) is not None:
         statistics = replace(_score_corpus(equal, items), signature=signature)
     else:
@@ -109,11 +109,6 @@ def _aggregate(aggregate: Callable[[list[Any]], float] | None, items: list[Any],
     if not math.isclose(statistics.value, value, rel_tol=1e-9, abs_tol=1e-9):
         return value_alone(value, len(items), signature)
     return replace(statistics, value=value)
-
-
-def _perplexities(sums: FloatArray) -> FloatArray:
-    perplexities: FloatArray = np.exp(-sums[..., 0] / sums[..., 1])
-    return perplexities
 
 
 def _find_equal(aggregate: Callable[[list[Any]], float]) -> Metric | None:

@@ -42,6 +42,11 @@ class HarnessTask:
         """The number of demonstrations that the task asks for."""
         return int(self.source.config.num_fewshot or 0)
 
+    @property
+    def _demonstrates_questions(self) -> bool:
+        """Whether demonstrations come from the questions themselves, so that a draw has to leave one out."""
+        return bool(self.source.fewshot_cfg.split == self.source.config.test_split)
+
     def draw(self, num_fewshot: int, seed: int, ids: Sequence[str]) -> HarnessDemonstrations:
         """Draw demonstrations as the harness does, and check that prompts with them are the harness's own.
 
@@ -60,9 +65,8 @@ class HarnessTask:
                 f"num_fewshot={num_fewshot}: lm-evaluation-harness always runs task '{name}' with num_fewshot=0, which "
                 "its file fixes; choose demonstrations yourself (demonstrations=random)"
             )
-        same_split = self.source.fewshot_cfg.split == self.source.config.test_split
-        if num_fewshot and num_fewshot + same_split > len(self.task.pool):
-            reason = ", one of which may be the question itself" if same_split else ""
+        if num_fewshot and num_fewshot + self._demonstrates_questions > len(self.task.pool):
+            reason = ", one of which may be the question itself" if self._demonstrates_questions else ""
             raise ConfigError(
                 f"num_fewshot={num_fewshot}: task '{name}' of lm-evaluation-harness has only {len(self.task.pool)} "
                 f"examples to demonstrate{reason}"
@@ -76,11 +80,11 @@ class HarnessTask:
         if not num_fewshot:
             return dict.fromkeys(ids, ())
         self.source.set_fewshot_seed(seed=seed)
-        same_split = self.source.fewshot_cfg.split == self.source.config.test_split
         names = {id(doc): example.id for doc, example in zip(list_pool_docs(self.source), self.task.pool, strict=True)}
         drawn = {}
         for each in ids:
-            shown = self.source.sampler.sample(n=num_fewshot, eval_doc=self.docs[each] if same_split else None)
+            left_out = self.docs[each] if self._demonstrates_questions else None
+            shown = self.source.sampler.sample(n=num_fewshot, eval_doc=left_out)
             drawn[each] = tuple(names[id(doc)] for doc in shown)
         return drawn
 

@@ -28,11 +28,6 @@ class HarnessBlocks:
     demonstrations: tuple[str, ...]
     question: str
 
-    @property
-    def instruction(self) -> str:
-        """The description."""
-        return self.description
-
     def everything(self) -> str:
         """Return the parts one after another."""
         return self.description + "".join(self.demonstrations) + self.question
