@@ -12,7 +12,6 @@ from typing import Any
 from architectures import VOCABULARY, build
 
 from icl_eval.decoding import Completion, StreamDecoder
-from icl_eval.decoding import stream as greedy
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 _ROWS, _TOKENS, _NEW_TOKENS = 256, 200, 2
@@ -29,13 +28,13 @@ def main(megabytes: int) -> None:
         return {event.example_id: event.token_ids for event in events if isinstance(event, Completion)}
 
     expected = decode(4)
-    tried, open_session = [], greedy.open_session
+    tried, decode_session = [], StreamDecoder._decode_session
 
     def listen(*given: Any) -> Any:
-        tried.append(given[-1].num_rows)
-        return open_session(*given)
+        tried.append(given[-1])  # the number of rows
+        return decode_session(*given)
 
-    greedy.open_session = listen
+    StreamDecoder._decode_session = listen
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + megabytes * 2**20,) * 2)
     print(json.dumps({"tried": tried, "right": decode(_ROWS) == expected}))

@@ -152,7 +152,7 @@ def _can_split(network: PreTrainedModel, switches: Sequence[Switch], ids: Ids, w
     shorter = run(network, [ids[:3]], new_cache(network.config), None)
     try:
         with switched(network, switches):
-            session = SplitSession(network, prefix, 2, _TRIAL - 2, max_new_tokens=1, reported_length=NO_LENGTH)
+            session = SplitSession(network, prefix, _TRIAL - 2, max_new_tokens=1, reported_length=NO_LENGTH)
             logits = session.join([NewRow((), ids[2:]), NewRow((), ids[2:3])])
     except (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError):
         return False  # the network needs more from its keys than split keys offer

@@ -12,8 +12,9 @@ from transformers.modeling_outputs import MoEModelOutput
 from icl_eval.decoding.sharing import Ids
 from icl_eval.errors import IclEvalError
 
-MAX_PREFILL_TOKENS = 2048
-"""Maximum number of prompt tokens in one forward pass. More gain no speed and cost padding and memory."""
+MAX_PREFILL_TOKENS = 512
+"""Maximum number of prompt tokens in one forward pass. More gain no speed (measured on the CPU; a GPU's products are
+bound by arithmetic from a few hundred rows on) and cost padding and memory."""
 
 
 def run(

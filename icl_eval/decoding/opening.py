@@ -26,14 +26,6 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Room:
-    """The capacity that a session needs."""
-
-    num_rows: int
-    max_new_tokens: int
-
-
-@dataclass(frozen=True)
 class OpenSession:
     """A session whose cache already holds the prefix of its rows."""
 
@@ -67,13 +59,15 @@ def begin_group(
     return Beginning(len(prefix_ids), prefix, encoded)
 
 
-def open_session(prepared: PreparedModel, beginning: Beginning, rows: Sequence[Hypothesis], room: Room) -> OpenSession:
+def open_session(
+    prepared: PreparedModel, beginning: Beginning, rows: Sequence[Hypothesis], max_new_tokens: int
+) -> OpenSession:
     """Return a session for rows of a group, starting after their shared beginning."""
     network = prepared.model.network
     longest = max(len(row.history) for row in rows)
-    if prepared.capabilities.splits(longest + room.max_new_tokens):
+    if prepared.capabilities.splits(longest + max_new_tokens):
         longest_own = longest - beginning.length
-        split = SplitSession(network, beginning.prefix, room.num_rows, longest_own, room.max_new_tokens)
+        split = SplitSession(network, beginning.prefix, longest_own, max_new_tokens)
         return OpenSession(split, beginning.length)
     return OpenSession(UniformSession(network, beginning.prefix, beginning.encoded), beginning.length)
 

@@ -10,7 +10,8 @@ All rows of a session start with the same prefix, which is in the cache before t
 handle rows of different lengths:
 
     SplitSession     for decoder-only networks with plain attention and rows that fit into the sliding window: rows are
-                     padded, join and leave at any time, and attend to the prefix in place (see `split_attention`)
+                     padded, join and leave at any time, and attend to the prefix in place (see `split_attention`);
+                     the slots are as many and as long as the rows need
     UniformSession   for every other network, including encoder-decoder ones: all rows have the same number of tokens,
                      so that padding never disturbs a position, a window or a recurrent state
 """
@@ -28,6 +29,9 @@ from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, chunks, encode, last_
 from icl_eval.decoding.prefixes import is_whole
 from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.split_attention import LayerKeysValues, SlotCache
+
+_ROOM = 32
+"""Number of columns for new tokens that are allocated at a time."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Session(Protocol):
 
 
 class SplitSession:
-    """Rows in preallocated slots, with a shared prefix that is not copied."""
+    """Rows in slots, with a shared prefix that is not copied."""
 
     pads = True
 
@@ -65,27 +69,26 @@ class SplitSession:
         self,
         network: PreTrainedModel,
         prefix: Cache | None,
-        num_rows: int,
         longest_own: int,
         max_new_tokens: int,
         reported_length: int = 1,
     ):
-        """Allocate the slots.
+        """Start without rows.
 
         Args:
             network: A decoder-only network whose attention is `split_attention`.
             prefix: The complete cache of the shared prefix; None if there is no prefix.
-            num_rows: The maximum number of rows at a time.
             longest_own: The maximum number of own tokens of a new row.
             max_new_tokens: The maximum number of tokens appended to a row.
             reported_length: The cache length reported to the network; the default only says that it is not empty.
         """
         self._network = network
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
-        # Twice the new tokens of one row, so that columns rarely have to be shifted.
-        self._num_columns = longest_own + 2 * max_new_tokens
+        self._room = min(_ROOM, max_new_tokens)
+        self._num_rows = 0  # the number of rows and columns in the slots
+        self._num_columns = longest_own + self._room
         num_layers = network.config.get_text_config(decoder=True).num_hidden_layers
-        self._cache = SlotCache(num_rows, self._num_columns, num_layers, layers_of(prefix))
+        self._cache = SlotCache(self._num_rows, self._num_columns, num_layers, layers_of(prefix))
         self._cache.slots.reported_length = reported_length
         self._longest_own = longest_own
         self._firsts: list[int] = []  # the column of each row's first own token
@@ -98,6 +101,9 @@ class SplitSession:
         begin = len(self._firsts)
         firsts = [self._end - len(row.own_ids) for row in distinct]
         self._firsts += firsts
+        needed = begin + len(rows)
+        if self._num_rows < needed:
+            self._resize(needed, self._num_columns)
         logits = []
         for chunk in chunks([len(row.own_ids) for row in distinct]):
             logits.append(self._prefill(distinct[chunk], begin + chunk.start))
@@ -112,7 +118,7 @@ class SplitSession:
     def step(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Append one token to each row and return the next logits, [rows, vocabulary]."""
         if self._end == self._num_columns:
-            self._shift()
+            self._make_room()
         self._end += 1
         return self._forward([list(token_ids)], slice(0, len(token_ids)), min(self._firsts), self._end - 1)
 
@@ -162,15 +168,32 @@ class SplitSession:
         mask = torch.zeros(seen.shape, dtype=self._network.dtype, device=written.device)
         return mask.masked_fill_(~seen, float("-inf"))[:, None]
 
-    def _shift(self) -> None:
-        """Move all columns to the left, over columns that no row reads anymore."""
+    def _make_room(self) -> None:
+        """Move all columns to the left, over columns that no row reads anymore; if they are few, add columns instead.
+
+        A row's tokens span at most the longest own tokens and its new ones, so that the slots never become longer than
+        `max_columns`.
+        """
         first = min(self._firsts)
         end = max(self._longest_own, self._end - first)
         distance = self._end - end
+        if distance < self._room:
+            self._resize(len(self._firsts), self._num_columns + self._room)
+            return
         for layer in self._cache.slot_layers:
             layer.move_columns(first, self._end, distance)
         self._firsts = [column - distance for column in self._firsts]
         self._end = end
+
+    def _resize(self, num_rows: int, num_columns: int) -> None:
+        self._num_rows, self._num_columns = num_rows, num_columns
+        for layer in self._cache.slot_layers:
+            layer.resize(num_rows, num_columns)
+
+
+def max_columns(longest_own: int, max_new_tokens: int) -> int:
+    """Return an upper bound of the columns that the slots of a session get."""
+    return longest_own + max_new_tokens + 2 * min(_ROOM, max_new_tokens)
 
 
 class UniformSession:

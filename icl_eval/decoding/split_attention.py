@@ -6,7 +6,7 @@ exactly, weighted by each part's share of the softmax denominator (as in FlashAt
     out = w · out_prefix + (1 - w) · out_own        w = sigmoid(lse_prefix - lse_own)
 
 For the prefix, the queries of all rows form one long list of queries to a single set of keys. A row's own keys are
-stored in slots that are allocated once:
+stored in slots:
 
     columns     0 1 2 3 4 5 6 7          rows are right-aligned, so that a step writes one column
     row 0       . . a b c d              `.` is masked; its position is prefix + column - first column
@@ -82,11 +82,26 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
         self._prefix = prefix
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate the slots with zeros, since masked columns must hold finite numbers."""
-        num_rows, num_columns = self._size
-        self.keys = key_states.new_zeros(num_rows, key_states.shape[1], num_columns, key_states.shape[3])
-        self.values = value_states.new_zeros(num_rows, value_states.shape[1], num_columns, value_states.shape[3])
+        """Allocate the slots."""
+        self.keys, self.values = self._allocate(key_states), self._allocate(value_states)
         self.is_initialized = True
+
+    def resize(self, num_rows: int, num_columns: int) -> None:
+        """Change the number of rows and columns; the first of them keep their contents."""
+        self._size = (num_rows, num_columns)
+        if self.is_initialized:
+            self.keys, self.values = self._resized(self.keys), self._resized(self.values)
+
+    def _allocate(self, states: torch.Tensor) -> torch.Tensor:
+        """Return empty slots: zeros, since masked columns must hold finite numbers."""
+        num_rows, num_columns = self._size
+        return states.new_zeros(num_rows, states.shape[1], num_columns, states.shape[3])
+
+    def _resized(self, states: torch.Tensor) -> torch.Tensor:
+        slots = self._allocate(states)
+        kept = states[: len(slots), :, : slots.shape[2]]
+        slots[: len(kept), :, : kept.shape[2]] = kept
+        return slots
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -140,8 +155,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Create slots, which are allocated on first use.
 
         Args:
-            num_rows: The maximum number of rows.
-            num_columns: The maximum number of own tokens in a row.
+            num_rows: The number of rows for which there is room; see `SlotLayer.resize`.
+            num_columns: The number of own tokens for which a row has room.
             num_layers: The number of attention layers in the network.
             prefix: Keys and values of the shared prefix, by layer; empty if there is no prefix.
         """

@@ -17,11 +17,11 @@ from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
 from icl_eval.decoding.memory import choose_batch_size
-from icl_eval.decoding.opening import Beginning, OpenSession, Room, begin_group, open_session
+from icl_eval.decoding.opening import Beginning, OpenSession, begin_group, open_session
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
 from icl_eval.decoding.searches import Greedy, Sample
-from icl_eval.decoding.sessions import NewRow
+from icl_eval.decoding.sessions import NewRow, max_columns
 from icl_eval.decoding.sharing import PromptGroup, plan_groups
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
@@ -135,8 +135,7 @@ class StreamDecoder:
             return 1
         longest = max(map(_size, waiting))
         shared = len(group.prefix) if capabilities.splits(longest + self._max_new_tokens) else 0
-        tokens = longest - shared + 2 * self._max_new_tokens
-        bytes_per_row = tokens * capabilities.bytes_per_token
+        bytes_per_row = max_columns(longest - shared, self._max_new_tokens) * capabilities.bytes_per_token
         return choose_batch_size(len(waiting), bytes_per_row, self._model.device)
 
     def _decode_session(
@@ -148,12 +147,12 @@ class StreamDecoder:
         num_rows: int,
     ) -> Iterator[Token | Completion]:
         """Decode in one session, until no row waits or, if rows cannot join later, until the session is empty."""
-        room = Room(min(num_rows, len(waiting)), self._max_new_tokens)
-        opened = open_session(prepared, beginning, waiting, room)
+        num_rows = min(num_rows, len(waiting))
+        opened = open_session(prepared, beginning, waiting, self._max_new_tokens)
         session = opened.session
         while True:
-            free = room.num_rows - len(rows)
-            if waiting and (not rows or (session.pads and free >= max(1, room.num_rows // _FREE_SHARE))):
+            free = num_rows - len(rows)
+            if waiting and (not rows or (session.pads and free >= max(1, num_rows // _FREE_SHARE))):
                 joining = _take(waiting, free, session.pads)
                 rows += joining
                 with prepared.accelerated():

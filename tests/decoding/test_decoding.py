@@ -16,6 +16,7 @@ from icl_eval.decoding import stream as stream_module
 from icl_eval.decoding.memory import MAX_ROWS, choose_batch_size
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.sessions import SplitSession
+from icl_eval.decoding.split_attention import SlotLayer
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
@@ -198,19 +199,31 @@ def test_long_prompts_are_run_in_pieces(monkeypatch):
     assert decoded == decode(build("llama"), prompts)
 
 
-def test_finished_rows_make_room_and_columns_are_shifted(monkeypatch):
+def test_slots_are_as_many_and_as_long_as_the_rows_need(monkeypatch):
     model = build("llama")
     model.network.generation_config.eos_token_id = list(range(10, 60))  # rows end at different steps
-    joins, shifts = [], []
-    join, shift = SplitSession.join, SplitSession._shift
-    monkeypatch.setattr(SplitSession, "join", lambda self, rows: joins.append(len(rows)) or join(self, rows))
-    monkeypatch.setattr(SplitSession, "_shift", lambda self: shifts.append(1) or shift(self))
+    prompts = make_prompts(model, seed=5, count=60)
+    capabilities_of(model)
+    joins, sizes, shifts = [], [], []
+    join, resize, move_columns = SplitSession.join, SplitSession._resize, SlotLayer.move_columns
 
-    assert_as_generate(model, make_prompts(model, seed=5, count=60), batch_size=4)
+    def resize_and_note(session, num_rows, num_columns):
+        sizes.append((num_rows, len(session._firsts), num_columns - session._longest_own))
+        resize(session, num_rows, num_columns)
+
+    monkeypatch.setattr(sessions_module, "_ROOM", 2)
+    monkeypatch.setattr(SplitSession, "join", lambda self, rows: joins.append(len(rows)) or join(self, rows))
+    monkeypatch.setattr(SplitSession, "_resize", resize_and_note)
+    monkeypatch.setattr(SlotLayer, "move_columns", lambda self, *where: shifts.append(1) or move_columns(self, *where))
+
+    assert_as_generate(model, prompts, batch_size=4)
 
     assert max(joins) == 4
     assert len(joins) > 15
     assert shifts
+    assert sizes[0] == (4, 4, 2)
+    assert all(slots == rows for slots, rows, _ in sizes)
+    assert max(new for *_, new in sizes) <= sessions_module.max_columns(0, NEW_TOKENS) == NEW_TOKENS + 4
 
 
 @pytest.mark.parametrize("name", ["mistral_sliding", "t5"])
