@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from math import fsum
 from typing import TYPE_CHECKING, Protocol
 
+from icl_eval.decoding.engines import Runner
 from icl_eval.errors import ConfigError, DataError, PromptTooLongError
 from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
 from icl_eval.prompts.tokenization import Continuations, encode_continuations
@@ -30,7 +31,6 @@ from icl_eval.tasks.examples import Example
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from icl_eval.decoding import LikelihoodScorer
     from icl_eval.decoding.branches import ScoredContinuation, ScoredPrompt
 
 
@@ -183,12 +183,12 @@ class AnswerBuilder:
 
 
 def score_answers(
-    scorer: "LikelihoodScorer", answers: Sequence[CandidateAnswers], wanted: Collection[str]
+    runner: Runner, answers: Sequence[CandidateAnswers], wanted: Collection[str]
 ) -> Iterator[tuple[str, QuestionLikelihood]]:
     """Yield the id and the likelihoods of each wanted question.
 
     Args:
-        scorer: The scorer that computes log-probabilities.
+        runner: Computes the log-probabilities.
         answers: The answers of all of the task's questions. Batches are formed from all of them, so that a resumed run
             gets the same numbers.
         wanted: The ids of the questions that still lack likelihoods.
@@ -200,7 +200,7 @@ def score_answers(
             for place in set(places[each.example_id]):
                 needing[place].append(each)
     scored: dict[int, ScoredPrompt] = {}
-    for place, scores in scorer.score(requests, needing):
+    for place, scores in runner.score(requests, needing):
         scored[place] = scores
         for each in needing[place]:
             if scored.keys() >= set(places[each.example_id]):

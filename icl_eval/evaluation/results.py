@@ -1,13 +1,13 @@
 """Turn a task's finished records into the parts of a report. Nothing here needs a model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from icl_eval.decoding.model_rules import list_rules
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
 from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
 from icl_eval.metrics.measurements import measure_records, score_measurements
-from icl_eval.models.cards import ModelCard
 from icl_eval.runs import provenance
 from icl_eval.runs.behaviour import measure_behaviour
 from icl_eval.runs.counts import count_records
@@ -16,7 +16,11 @@ from icl_eval.runs.reports import Provenance, RunInfo, TaskResult
 
 
 def score_task(
-    evaluation: Evaluation, card: ModelCard, task: PreparedTask, log: RecordLog, metrics: Sequence[Metric]
+    evaluation: Evaluation,
+    prepared: PreparedEvaluation,
+    task: PreparedTask,
+    log: RecordLog,
+    metrics: Sequence[Metric],
 ) -> TaskResult:
     """Score a task's records, write them in the order of the data set, and return the result."""
     records = [log.records[example.id] for example in task.plan.examples]
@@ -30,22 +34,11 @@ def score_task(
         metrics=scored.results,
         counts=count_records(
             scored.records,
-            prefix_tokens_reused=_count_reused(evaluation, card, task) if evaluation.search.shares_prefixes else 0,
+            prefix_tokens_reused=evaluation.engine.count_reused(prepared.conventions, task.prompts, evaluation.search),
             unparsed=scored.unparsed,
         ),
         behaviour=measure_behaviour(scored.records) if task.plan.max_new_tokens else None,
     )
-
-
-def _count_reused(evaluation: Evaluation, card: ModelCard, task: PreparedTask) -> int:
-    from icl_eval.decoding.networks import new_cache  # imports torch
-    from icl_eval.decoding.prefixes import longest_whole
-    from icl_eval.decoding.sharing import count_reused, plan_groups
-
-    reused = count_reused(
-        plan_groups(task.prompts), longest_whole(new_cache(card.config)), keeps=evaluation.prefix_cache_mb > 0
-    )
-    return sum(reused.values())
 
 
 def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerprint: str) -> RunInfo:
@@ -71,8 +64,7 @@ def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerpri
         decoding={
             "search": evaluation.search.name,
             "options": dict(evaluation.search.recipe),
-            "dtype": evaluation.dtype,
-            "batch_invariant": evaluation.dtype in ("float32", "float64") or evaluation.search.name == "generate",
+            **evaluation.engine.describe_precision(evaluation.search),
             "ends": prepared.conventions.ends,
             "generation_config": list_rules(prepared.conventions, evaluation.search),
             "tasks": tasks,
@@ -86,7 +78,7 @@ def _join_names(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
-def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation) -> Provenance:
+def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation, engine: Mapping[str, Any]) -> Provenance:
     """Return the provenance of a run's numbers."""
     return Provenance(
         versions=provenance.read_versions(),
@@ -96,4 +88,5 @@ def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation) -> Pro
         config=evaluation.config,
         overrides=evaluation.overrides,
         host=provenance.describe_host(),
+        engine=engine,
     )
