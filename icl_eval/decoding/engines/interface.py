@@ -55,6 +55,11 @@ class Prices:
     completion: float
     """For a million completion tokens."""
 
+    def __post_init__(self) -> None:
+        for name, price in (("prompt", self.prompt), ("completion", self.completion)):
+            if not 0 <= price < float("inf"):
+                raise ConfigError(f"{name}={price}: must be 0 or more")
+
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """Return the price of some tokens."""
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1_000_000

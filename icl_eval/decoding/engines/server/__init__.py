@@ -5,10 +5,13 @@
 The server owns batching, its prefix cache and its devices. This package owns the tokens of prompts, where completions
 end, and what is recorded.
 
-    engine      engine=openai: its options, and the runner
+    engine      engine=openai: its options, and what they refuse
+runner      completions and scores, asked for and put together
     requests    the bodies of requests, with every sampling parameter
-    client      one request: rate limits, retries, waiting, and no secrets in messages
+    access      the address, and the key from the environment
+client      one request: rate limits, retries, waiting, and no secrets in messages
     schema      what an answer must have
+failures    why a request has no answer
     dispatch    many requests, a bounded number at a time
     probing     what the server does with a request, found out before money is spent
     answers     from an answer to a completion, cut by this package's own stopping code

@@ -11,7 +11,7 @@ from transformers import LogitsProcessorList, PreTrainedTokenizerBase
 
 from icl_eval.decoding.completions import Completion, FinishReason
 from icl_eval.decoding.detokenization import Detokenizer
-from icl_eval.decoding.engines.server.client import PassingError
+from icl_eval.decoding.engines.server.failures import PassingError
 from icl_eval.decoding.engines.server.schema import Answer
 from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.stopping import StopFilter, special_stops

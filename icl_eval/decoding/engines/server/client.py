@@ -2,19 +2,18 @@
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import tenacity
 from pydantic import BaseModel, ValidationError
 
+from icl_eval.decoding.engines.server.failures import PassingError, RefusedError
 from icl_eval.decoding.engines.server.schema import Answer, ModelList
-from icl_eval.errors import ConfigError, IclEvalError
+from icl_eval.errors import IclEvalError
 from icl_eval.formatting import join_lines
 
 if TYPE_CHECKING:
@@ -33,29 +32,6 @@ _SHOWN = 300
 
 Kind = TypeVar("Kind", bound=BaseModel)
 Result = TypeVar("Result")
-
-
-class PassingError(Exception):
-    """A failure that may pass: the request is sent again."""
-
-    def __init__(self, reason: str, wait: float | None = None):
-        """Hold a failure.
-
-        Args:
-            reason: What happened, in a few words.
-            wait: The seconds for which the server asks to wait; None if it does not say.
-        """
-        super().__init__(reason)
-        self.wait = wait
-
-
-class RefusedError(Exception):
-    """A request that the server refuses, however often it is sent."""
-
-    def __init__(self, status: int, reason: str):
-        """Hold the status code and the server's sentence."""
-        super().__init__(reason)
-        self.status = status
 
 
 @dataclass
@@ -317,24 +293,3 @@ def _name_cause(error: Exception) -> str:
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return str(error) or type(error).__name__
-
-
-def require_address(base_url: str) -> str:
-    """Return an address of an API; raises ConfigError unless it is one, without secrets."""
-    parts = urlsplit(base_url)
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError(
-            "engine.base_url: must hold no user, password or parameters, which would be written into the report; "
-            "put a key into the environment (engine.api_key_env)"
-        )
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigError(f"engine.base_url={base_url}: must be an address such as http://localhost:8000/v1")
-    return base_url.rstrip("/")
-
-
-def read_key(name: str, required: bool) -> str | None:
-    """Return the API key in an environment variable; raises ConfigError if it is required and missing."""
-    key = os.environ.get(name, "").strip()
-    if required and not key:
-        raise ConfigError(f"engine.api_key_env={name}: this environment variable is not set")
-    return key or None

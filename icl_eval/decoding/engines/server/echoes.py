@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from icl_eval.decoding.branches import ScoredContinuation
-from icl_eval.decoding.engines.server.client import PassingError
+from icl_eval.decoding.engines.server.failures import PassingError
 from icl_eval.decoding.engines.server.schema import Answer
 
 

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from icl_eval.decoding.engines.server.client import Client, PassingError, RefusedError
-from icl_eval.decoding.engines.server.requests import FIELDS, Api, Dialect, Prompt, Sampling
+from icl_eval.decoding.engines.server.client import Client
+from icl_eval.decoding.engines.server.failures import PassingError, RefusedError
+from icl_eval.decoding.engines.server.requests import FIELDS, Api, Dialect, Prompt, Prompts, Sampling, path_of
 from icl_eval.decoding.engines.server.schema import Answer, LogProbs
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.building import Prompt as WrittenPrompt
@@ -29,8 +30,6 @@ _SAME = 0.25
 server's prefill and its decoding differ by a few hundredths."""
 _AUTHORIZATION = (401, 403)
 _NOT_FOUND = 404
-
-Prompts = Literal["auto", "token_ids", "text"]
 
 
 @dataclass(frozen=True)
@@ -264,11 +263,6 @@ class Prober:
                 f"{where}: its echoed log-probabilities are wrong: they differ by up to {worst:.2f} nats from those of "
                 "the same tokens when it generates them; use engine=transformers"
             )
-
-
-def path_of(api: Api) -> str:
-    """Return the path of an interface."""
-    return "/completions" if api == "completions" else "/chat/completions"
 
 
 def _as_it_is(answer: Answer) -> Answer:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from icl_eval.decoding.searches import Sample, Search
 
 Api = Literal["completions", "chat"]
+Prompts = Literal["auto", "token_ids", "text"]
+"""How prompts are sent; auto: as token ids if the server takes them."""
 Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 """A text, token ids, or the turns of a conversation."""
 
@@ -100,6 +102,11 @@ class Dialect:
         body = self.ask("", 1, Sampling())
         dropped = ("prompt", "messages", "model", "seed", self.length_key)
         return {name: value for name, value in body.items() if name not in dropped}
+
+
+def path_of(api: Api) -> str:
+    """Return the path of an interface."""
+    return "/completions" if api == "completions" else "/chat/completions"
 
 
 def derive_seed(seed: int, example_id: str, sample: int) -> int:
