@@ -7,6 +7,7 @@ In the order of a run:
     pipeline     the run itself: decode what is missing, score, report
     answers      log-likelihoods of references and choices
     running      the engine, opened when the first prompt needs it
+    volume       how much a run asks of its engine
     voting       the prediction of a question with several samples
     results      from records to the parts of a report
     stopwatch    seconds and tokens per second

@@ -193,7 +193,7 @@ def score_answers(
             gets the same numbers.
         wanted: The ids of the questions that still lack likelihoods.
     """
-    requests, places = _deduplicate(answers)
+    requests, places = deduplicate(answers)
     needing: defaultdict[int, list[CandidateAnswers]] = defaultdict(list)
     for each in answers:
         if each.example_id in wanted:
@@ -207,7 +207,7 @@ def score_answers(
                 yield each.example_id, each.sum_logprobs(*(scored[part] for part in places[each.example_id]))
 
 
-def _deduplicate(answers: Sequence[CandidateAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
+def deduplicate(answers: Sequence[CandidateAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
     """Return the distinct continuations to score, and the indices of each question's continuations.
 
     Questions with the same demonstrations and choices share the continuations of the content-free prompt.

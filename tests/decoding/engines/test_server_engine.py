@@ -79,7 +79,7 @@ def test_a_server_that_takes_ids_gives_the_records_of_the_network_in_this_proces
     assert session["counts"]["requests"] == len(served.bodies)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["provenance"]["engine"] == {"name": "openai", "sessions": [session]}
-    assert report["run"]["decoding"]["dtype"] is None
+    assert report["run"]["decoding"]["dtype"] == "unknown"
 
 
 def test_likelihoods_are_those_of_the_echoed_prompt(folder, serve, expected, icl_eval_command, tmp_path):

@@ -82,8 +82,8 @@ class OpenAIEngine:
         }
 
     def describe_precision(self, search: Search) -> Mapping[str, Any]:
-        """Return that the server's dtype, and what its batches do, are unknown."""
-        return {"dtype": None, "batch_invariant": None}
+        """Return that the dtype of the server, and what its batches do, are unknown."""
+        return {"dtype": "unknown", "batch_invariant": None}
 
     def count_reused(self, conventions: Conventions, prompts: Sequence[EncodedPrompt], search: Search) -> None:
         """Return None: what a server reuses is in what it tells of each request."""
