@@ -1,8 +1,8 @@
 """Restrict what a config file added by the user may set.
 
 A task, a template or an experiment may come from anyone. It chooses the questions and how they are asked. It cannot run
-code, read environment variables, decide what is trusted, or decide where results are written: only the command line
-can.
+code, read environment variables, decide what is trusted, where prompts are sent or where results are written: only the
+command line can.
 """
 
 import re
@@ -30,6 +30,8 @@ from icl_eval.errors import ConfigError
 from icl_eval.formatting import format_value
 
 TRUST_KEYS = {"trust_remote_code", "allow_pickle"}
+_SERVER_KEYS = {"base_url", "api_key_env"}
+"""The keys that say where prompts are sent, and which secret goes with them."""
 _SCHEMAS = {"task": TaskConfig, "template": TemplateConfig, "model": ModelConfig, "experiment": RunConfig}
 _SWEEP = (("hydra", "mode"), ("hydra", "sweeper", "params"))
 """The keys that make an experiment a sweep. An experiment may set no other keys of Hydra."""
@@ -108,6 +110,8 @@ def _require_leaf(path: Path, group: str, keys: tuple[str | int, ...], value: An
     words = set(re.findall(r"\w+", f"{place} {value}" if swept else place))  # a value in `params` can be a mapping
     if words & TRUST_KEYS:
         raise ConfigError(f"{path}: {place}: trust can only be granted on the command line")
+    if words & _SERVER_KEYS and "engine" in words | set(group.split("/")):
+        raise ConfigError(f"{path}: {place}: where prompts are sent can only be set on the command line")
     if group.split("/")[0] != "experiment":
         return
     if keys[0] == "output":

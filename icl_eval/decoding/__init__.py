@@ -36,6 +36,10 @@ Everything that the stream does not support:
     generate         transformers' own `generate`, with any options
     searches         what a configuration asks for: greedy, sampled, or any search of the library
     decoders         the decoder for a given search
+
+What a run asks, whoever computes it:
+
+    engines          the network in this process, or a server
 """
 
 from importlib import import_module

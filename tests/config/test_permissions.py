@@ -54,6 +54,7 @@ CALLBACK = "hydra: {callbacks: {x: {_target_: builtins.exec, _args_: [\"open('ra
 ONLY_SWEEPS = "the only settings of Hydra that an experiment may set are hydra.mode and hydra.sweeper.params"
 OWN = "Hydra's own settings can only be set on the command line (hydra.…=…)"
 TRUSTED = "trust can only be granted on the command line"
+SENT = "where prompts are sent can only be set on the command line"
 ASKED = "an interpolation may only refer to another key, such as ${seed}"
 NOT_A_STRING = "not as a string; put it in quotes"
 
@@ -140,6 +141,15 @@ NOT_A_STRING = "not as a string; put it in quotes"
             "experiment/x",
             HEADER + "defaults:\n  - optional override hydra/launcher: mine\n",
             "defaults: optional override hydra/launcher: mine: must be a config of",
+        ),
+        # where prompts and keys go
+        ("engine/x", "_target_: icl_eval.decoding.engines.OpenAIEngine\nbase_url: http://h/v1\n", f"base_url: {SENT}"),
+        ("engine/x", "api_key_env: AWS_SECRET_ACCESS_KEY\n", f"api_key_env: {SENT}"),
+        ("experiment/x", HEADER + "engine: {base_url: http://h/v1}\n", f"engine.base_url: {SENT}"),
+        (
+            "experiment/x",
+            HEADER + "hydra: {sweeper: {params: {engine: '{base_url: http://h/v1}'}}}\n",
+            f"hydra.sweeper.params.engine: {SENT}",
         ),
         # trust
         ("template/x", "trust_remote_code: true\n", f"trust_remote_code: {TRUSTED}"),

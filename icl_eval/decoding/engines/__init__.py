@@ -1,8 +1,10 @@
 """What runs a model: an engine continues prompts, scores continuations and describes itself.
 
-interface     what every engine offers, and what a run asks of it
-in_process    engine=transformers: the network in this process, with exact decoding
-server        engine=openai: a server that speaks OpenAI's API
+A run knows the interface alone:
+
+    interface     what every engine offers, and what a run asks of it
+    in_process    engine=transformers: the network in this process, with exact decoding
+    server        engine=openai: a server that speaks OpenAI's API
 """
 
 from importlib import import_module
