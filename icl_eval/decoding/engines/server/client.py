@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 @dataclass
-class Counts:
+class Traffic:
     """What was sent and answered, in this process."""
 
     requests: int = 0
@@ -94,7 +94,7 @@ class Client:
         for name in ("httpx", "httpx2"):  # they log every request
             logging.getLogger(name).setLevel(logging.WARNING)
         self.base_url = base_url
-        self.counts = Counts()
+        self.counts = Traffic()
         self._key = key
         self._timeout = timeout
         self._max_retries = max_retries
