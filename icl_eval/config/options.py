@@ -7,6 +7,7 @@ from typing import Any
 from icl_eval.config.schema import ModelConfig, ModelOptions, RunConfig, TaskConfig
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.errors import ConfigError
+from icl_eval.models.devices import check_device_map
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions
 from icl_eval.targets import build
@@ -29,7 +30,17 @@ _MIN_FRACTION = 1e-6
 
 def build_model_spec(config: ModelConfig) -> ModelSpec:
     """Build the model's specification from its options."""
-    return ModelSpec(config.source, config.revision, config.trust_remote_code, config.allow_pickle)
+    return ModelSpec(
+        config.source,
+        config.revision,
+        config.trust_remote_code,
+        config.allow_pickle,
+        config.tokenizer,
+        config.adapter,
+        config.quantization or None,
+        config.device_map,
+        config.attn_implementation,
+    )
 
 
 def build_requested_conventions(config: ModelOptions) -> RequestedConventions:
@@ -101,6 +112,7 @@ def check_model_options(config: ModelOptions, min_new_tokens: int = 1) -> None:
     """
     if config.dtype not in DTYPES:
         raise ConfigError(f"dtype={config.dtype}: must be one of {', '.join(DTYPES)}")
+    check_device_map(config.model.device_map, config.device)
     require_at_least("max_new_tokens", config.max_new_tokens, min_new_tokens)
     require_at_most("max_new_tokens", config.max_new_tokens, MAX_NEW_TOKENS)
 

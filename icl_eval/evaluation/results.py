@@ -1,6 +1,7 @@
 """Turn a task's finished records into the parts of a report. Nothing here needs a model."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from icl_eval.decoding.model_rules import list_rules
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
@@ -8,6 +9,8 @@ from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
 from icl_eval.metrics.measurements import measure_records, score_measurements
 from icl_eval.models.cards import ModelCard
+from icl_eval.models.loading import describe_loaded
+from icl_eval.models.weights import ModelSpec
 from icl_eval.runs import provenance
 from icl_eval.runs.behaviour import measure_behaviour
 from icl_eval.runs.counts import count_records
@@ -72,13 +75,30 @@ def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerpri
             "search": evaluation.search.name,
             "options": dict(evaluation.search.recipe),
             "dtype": evaluation.dtype,
-            "batch_invariant": evaluation.dtype in ("float32", "float64") or evaluation.search.name == "generate",
+            "batch_invariant": _is_batch_invariant(evaluation, prepared.card),
             "ends": prepared.conventions.ends,
             "generation_config": list_rules(prepared.conventions, evaluation.search),
             "tasks": tasks,
         },
         fingerprint=fingerprint,
+        loading=_describe_loading(evaluation, prepared.card),
     )
+
+
+def _is_batch_invariant(evaluation: Evaluation, card: ModelCard) -> bool:
+    """Return whether completions cannot depend on the batch; methods that quantize states, too, round coarsely."""
+    exact = evaluation.dtype in ("float32", "float64") and not card.quantization
+    return exact or evaluation.search.name == "generate"
+
+
+def _describe_loading(evaluation: Evaluation, card: ModelCard) -> dict[str, Any]:
+    """Return in which form the model is loaded, where that differs from what its files say."""
+    described: dict[str, Any] = {name: part.name for name, part in card.parts.items()}
+    if card.quantization:
+        described["quantization"] = dict(card.quantization)
+    if isinstance(evaluation.model, ModelSpec) and evaluation.model.attn_implementation:
+        described["attn_implementation"] = evaluation.model.attn_implementation
+    return described
 
 
 def _join_names(names: Iterable[str]) -> str:
@@ -92,6 +112,8 @@ def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation) -> Pro
         versions=provenance.read_versions(),
         git_commit=provenance.read_git_commit(),
         weights=prepared.card.identity,
+        parts={name: part.identify() for name, part in prepared.card.parts.items()},
+        network=describe_loaded(evaluation.model, evaluation.dtype, evaluation.device),
         datasets={task.plan.task.name: task.plan.task.content_hash for task in prepared.tasks},
         config=evaluation.config,
         overrides=evaluation.overrides,
