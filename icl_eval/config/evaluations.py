@@ -10,7 +10,7 @@ from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.given import is_given
 from icl_eval.config.harness_tasks import HarnessPlans, build_harness_plans
 from icl_eval.config.identities import identity_of, name_choices
-from icl_eval.config.options import build_model_spec, build_requested_conventions, build_search, check_ranges
+from icl_eval.config.options import build_requested_conventions, build_search, check_ranges, choose_source
 from icl_eval.config.plans import NUM_FEWSHOT, SharedOptions, build_plan, build_template, find_task
 from icl_eval.config.schema import RunConfig, TaskConfig, typed_config
 from icl_eval.decoding.searches import Search
@@ -39,7 +39,8 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
     named = name_choices(
         typing.cast("dict[str, Any]", OmegaConf.to_container(composed.cfg, resolve=True)), composed.choices
     )
-    few_shot = _build_few_shot(config, model or build_model_spec(config.model))
+    source = choose_source(config.model, model)
+    few_shot = _build_few_shot(config, source)
     search = build_search(config.decoding)
     if not search.shares_prefixes and config.batch_size not in ("auto", 1):
         raise ConfigError(
@@ -71,7 +72,7 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
     return Evaluation(
         plans=tuple(plans),
         groups=tuple(groups),
-        model=model or build_model_spec(config.model),
+        model=source,
         dtype=model.dtype if model else config.dtype,
         device=model.device if model else config.device,
         conventions=build_requested_conventions(config),
@@ -81,7 +82,7 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
         search=search,
         seed=config.seed,
         batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
-        prefix_cache_mb=config.prefix_cache_mb,
+        prefix_cache_mb=None if config.prefix_cache_mb == "auto" else typing.cast("int", config.prefix_cache_mb),
         overflow=typing.cast("typing.Any", config.overflow),
         identity=identity_of(named, plans, search, shared.is_template_given),
         config=named,

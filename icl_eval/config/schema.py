@@ -129,7 +129,7 @@ class RunConfig(ModelOptions):
     limit: int | float | None = None
     seed: int = 0
     batch_size: int | str = "auto"
-    prefix_cache_mb: int = 1000
+    prefix_cache_mb: int | str = "auto"
     overflow: str = "stop"
 
 

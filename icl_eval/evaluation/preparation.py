@@ -94,7 +94,8 @@ class Evaluation:
     seed: int
     batch_size: int | None
     """The number of prompts in a batch; None for as many as fit in memory."""
-    prefix_cache_mb: int
+    prefix_cache_mb: int | None
+    """The size of the cache of shared prefixes; None for as much as there is room for."""
     overflow: Overflow
     identity: Mapping[str, Any]
     """The options that determine the records, by name."""

@@ -46,7 +46,7 @@ def _count_reused(evaluation: Evaluation, card: ModelCard, task: PreparedTask) -
     from icl_eval.decoding.sharing import count_reused, plan_groups
 
     reused = count_reused(
-        plan_groups(task.prompts), longest_whole(new_cache(card.config)), keeps=evaluation.prefix_cache_mb > 0
+        plan_groups(task.prompts), longest_whole(new_cache(card.config)), keeps=evaluation.prefix_cache_mb != 0
     )
     return sum(reused.values())
 

@@ -570,7 +570,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
         "empty", "stopped_empty",
     ]  # fmt: skip
     assert list(report["provenance"]) == [
-        "versions", "git_commit", "weights", "datasets", "config", "host", "overrides",
+        "versions", "git_commit", "weights", "datasets", "config", "host", "overrides", "parts", "network",
     ]  # fmt: skip
     for sample in samples:
         assert list(sample) == [

@@ -13,11 +13,12 @@ import pytest
 import tiny_models
 import torch
 
+import icl_eval
 from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.decoding.generate import GenerateDecoder
 from icl_eval.decoding.preparing import capabilities_of, prepare
 from icl_eval.decoding.searches import Greedy
-from icl_eval.errors import IclEvalError, ModelUnavailableError
+from icl_eval.errors import ConfigError, IclEvalError, ModelUnavailableError
 from icl_eval.models import loading
 from icl_eval.models.cards import read_card
 from icl_eval.models.loading import LanguageModel, load_model
@@ -403,6 +404,25 @@ def test_a_contradiction_is_refused_before_anything_is_read(icl_eval_command: An
         outcome = icl_eval_command("model.source=./nowhere", *words)
         assert (outcome.exit_code, outcome.err.count("\n")) == (2, 1)
         assert "model.device_map" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "model.adapter=./lora",
+        "model.tokenizer=./other",
+        "model.quantization.load_in_4bit=true",
+        "model.device_map=auto",
+        "model.attn_implementation=eager",
+    ],
+)
+def test_a_model_in_memory_has_its_form(llama: Path, option: str) -> None:
+    model = load(llama, device="cpu")
+    for call in (lambda: icl_eval.preview(option, model=model, task="qa"), lambda: icl_eval.stream(model, "a", option)):
+        with pytest.raises(
+            ConfigError, match=rf"^{option.split('=')[0].removesuffix('.load_in_4bit')}=.*: the model is"
+        ):
+            call()
 
 
 def test_memory_that_ran_out_says_what_can_be_done(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
