@@ -106,10 +106,16 @@ def _join_names(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
+def _list_libraries(card: ModelCard) -> list[str]:
+    """Return the libraries that load a model in another form; most methods of quantization have the name of theirs."""
+    method = str(card.quantization.get("quant_method", "bitsandbytes"))
+    return ["peft"] * bool(card.adapter) + [method, f"optimum-{method}"] * bool(card.quantization)
+
+
 def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation) -> Provenance:
     """Return the provenance of a run's numbers."""
     return Provenance(
-        versions=provenance.read_versions(),
+        versions=provenance.read_versions(_list_libraries(prepared.card)),
         git_commit=provenance.read_git_commit(),
         weights=prepared.card.identity,
         parts={name: part.identify() for name, part in prepared.card.parts.items()},

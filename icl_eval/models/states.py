@@ -14,10 +14,20 @@ from typing import Any
 import torch
 import xxhash
 from torch.nn.modules import module as torch_module
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-_LIBRARIES = ("torch", "transformers", "transformers_modules", "accelerate", "bitsandbytes", "peft")
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "transformers_modules",
+    "accelerate",
+    "bitsandbytes",
+    "optimum",
+    "peft",
+    "torchao",
+)
 """Packages whose code counts as plain; transformers_modules holds the code that comes with a model
 (`trust_remote_code`)."""
 _IGNORED = frozenset({*vars(torch.nn.Module()), "config", "generation_config"})
@@ -53,7 +63,8 @@ def read_state(network: PreTrainedModel) -> State | None:
     if not _is_plain(network):
         return None
     try:
-        contents = {name: _digest(tensor) for name, tensor in _list_tensors(network)}
+        plain = (each for name, tensor in _list_tensors(network) for each in _list_parts(name, tensor))
+        contents = {name: _digest(tensor) for name, tensor in plain}
     except (NotImplementedError, RuntimeError, TypeError):  # a kind of tensor whose numbers cannot be read
         return None
     return State(_read_structure(network), contents)
@@ -142,6 +153,15 @@ def _list_tensors(network: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]
         for name, value in vars(module).items():
             if isinstance(value, torch.Tensor):
                 yield f"{module_name}.{name}", value
+
+
+def _list_parts(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield a tensor, or the tensors of which a quantized one consists, such as integers and their scales."""
+    if not is_traceable_wrapper_subclass(tensor):
+        yield name, tensor
+        return
+    for part in tensor.__tensor_flatten__()[0]:
+        yield from _list_parts(f"{name}.{part}", getattr(tensor, part))
 
 
 def _digest(tensor: torch.Tensor) -> bytes:

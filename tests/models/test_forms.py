@@ -373,6 +373,8 @@ def test_a_run_is_resumed_in_its_own_form_alone_and_its_report_shows_it(
     outcome, report = evaluate(*words)
     assert outcome.exit_code == 0
     assert report["run"]["loading"] == shown
+    libraries = {{"adapter": "peft", "quantization": "bitsandbytes"}.get(name) for name in shown} - {None}
+    assert {"peft", "bitsandbytes"} & set(report["provenance"]["versions"]) == libraries
     network = report["provenance"]["network"]
     assert network["attn_implementation"] == shown.get("attn_implementation", "sdpa")
     assert network["quantization"] == ("bitsandbytes" if "quantization" in shown else None)
