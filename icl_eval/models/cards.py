@@ -165,6 +165,7 @@ def describe_in_memory(
         max_encoder_length=getattr(config, "max_encoder_position_embeddings", None),
         task_prefixes=read_task_prefixes(config),
         generation=network.generation_config,
+        quantization=check_quantization(config, None, weights.name),
     )
 
 

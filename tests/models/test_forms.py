@@ -408,6 +408,14 @@ def test_a_contradiction_is_refused_before_anything_is_read(icl_eval_command: An
         assert "model.device_map" in outcome.err
 
 
+def test_a_quantized_model_in_memory_is_reported_as_one(llama: Path, tmp_path: Path) -> None:
+    model = load(llama, device="cpu", quantization=EIGHT_BITS)
+    quick = {"task": "qa", "limit": 2, "num_fewshot": 1, "max_new_tokens": 2}
+    report = icl_eval.evaluate(model=model, folder=tmp_path / "run", **quick).report
+    assert report.run.loading["quantization"]["quant_method"] == "bitsandbytes"
+    assert report.run.decoding["batch_invariant"] is False
+
+
 @pytest.mark.parametrize(
     "option",
     [
