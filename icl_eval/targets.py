@@ -107,8 +107,9 @@ def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: 
     for name, value in arguments.items():
         if name not in hints:
             raise ConfigError(describe_unknown_key(f"{key}.{name}", [f"{key}.{hint}" for hint in hints]))
-        if is_dataclass(hints[name]) and isinstance(value, Mapping):
-            arguments[name] = _construct(hints[name], dict(value), f"{key}.{name}", optional)
+        kind = _find_dataclass(hints[name])
+        if kind is not None and isinstance(value, Mapping):
+            arguments[name] = _construct(kind, dict(value), f"{key}.{name}", optional)
         else:
             arguments[name] = _validate(f"{key}.{name}", value, hints[name])
     arguments |= {name: value for name, value in optional.items() if name in hints}
@@ -118,6 +119,11 @@ def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: 
         raise ConfigError(f"{key}: {error}") from None
     except ConfigError as error:  # its message starts with the argument
         raise ConfigError(f"{key}.{error}") from None
+
+
+def _find_dataclass(hint: Any) -> Any:
+    """Return the dataclass that a type is, or may be besides None; None if it is another type."""
+    return next((kind for kind in (hint, *typing.get_args(hint)) if is_dataclass(kind)), None)
 
 
 def _validate(key: str, value: Any, hint: Any) -> Any:

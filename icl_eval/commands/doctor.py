@@ -13,6 +13,7 @@ import torch
 from rich.table import Table
 
 from icl_eval.decoding import Completion, StreamDecoder
+from icl_eval.decoding.engines.in_process import require_in_process
 from icl_eval.decoding.generate import GenerateDecoder, build_inputs
 from icl_eval.decoding.networks import reset_attention
 from icl_eval.decoding.preparing import capabilities_of
@@ -67,13 +68,14 @@ def print_diagnosis(evaluation: Evaluation) -> None:
     task, settings = prepared.tasks[0], prepared.conventions.settings
     if not task.plan.max_new_tokens:
         raise ConfigError("max_new_tokens=0: the doctor compares generated tokens; must be 1 or more")
-    other = evaluation.dtype if evaluation.dtype != _REFERENCE else _FASTER
-    model = load_model(evaluation.model, _REFERENCE, evaluation.device)
+    engine = require_in_process(evaluation.engine, "doctor")
+    other = engine.dtype if engine.dtype != _REFERENCE else _FASTER
+    model = load_model(evaluation.model, _REFERENCE, engine.device)
     reference = _generate(model, task, settings)
     comparisons = []
     batched = {}
     for dtype in (_REFERENCE, other):
-        model = load_model(evaluation.model, dtype, evaluation.device)
+        model = load_model(evaluation.model, dtype, engine.device)
         alone, batched[dtype] = _decode(model, task, settings, 1), _decode(model, task, settings, None)
         if dtype == _REFERENCE:
             # The library's generate does not know the stop strings of a task.

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from icl_eval.evaluation.linting import lint_task
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, prepare
+from icl_eval.evaluation.volume import describe_volume, measure_volume
 from icl_eval.formatting import count_noun, escape_controls
 from icl_eval.harnesses.lm_eval.prompt_hashes import compare_hashes
 from icl_eval.prompts.building import EncodedPrompt
@@ -33,6 +34,7 @@ def print_preview(evaluation: Evaluation, logged: Path | None = None) -> None:
         console.print(f"conventions: {conventions}", soft_wrap=True)
     for task in prepared.tasks:
         _print_task(console, prepared, task)
+    console.print(describe_volume(evaluation, measure_volume(evaluation, prepared)), soft_wrap=True)
     if logged is not None:
         prompts = {task.plan.task.name: [each.prompt for each in task.prompts] for task in prepared.tasks}
         for comparison in compare_hashes(logged, prompts):

@@ -13,11 +13,12 @@ from icl_eval.config.identities import identity_of, name_choices
 from icl_eval.config.options import build_requested_conventions, build_search, check_ranges, choose_source
 from icl_eval.config.plans import NUM_FEWSHOT, SharedOptions, build_plan, build_template, find_task
 from icl_eval.config.schema import RunConfig, TaskConfig, typed_config
+from icl_eval.decoding.engines import ENGINES, Engine, TransformersEngine
 from icl_eval.decoding.searches import Search
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, FewShot, InstructionOnly
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import Evaluation, TaskGroup, TaskPlan
-from icl_eval.models.loading import ModelSource
+from icl_eval.models.loading import LanguageModel, ModelSource
 from icl_eval.prompts.building import PLACEMENTS
 from icl_eval.targets import build
 
@@ -41,6 +42,9 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
     )
     source = choose_source(config.model, model)
     few_shot = _build_few_shot(config, source)
+    engine = _build_engine(config, model)
+    if not isinstance(engine, TransformersEngine):
+        _require_no_options_of_a_network(composed, config, engine)
     search = build_search(config.decoding)
     if not search.shares_prefixes and config.batch_size not in ("auto", 1):
         raise ConfigError(
@@ -72,22 +76,40 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
     return Evaluation(
         plans=tuple(plans),
         groups=tuple(groups),
+        engine=engine,
         model=source,
-        dtype=model.dtype if model else config.dtype,
-        device=model.device if model else config.device,
         conventions=build_requested_conventions(config),
         chat=config.template.chat,
         day=_read_day(config.template.date),
         placement=build(config.placement, "placement", PLACEMENTS) if config.placement else None,
         search=search,
         seed=config.seed,
-        batch_size=None if config.batch_size == "auto" else typing.cast("int", config.batch_size),
-        prefix_cache_mb=None if config.prefix_cache_mb == "auto" else typing.cast("int", config.prefix_cache_mb),
         overflow=typing.cast("typing.Any", config.overflow),
-        identity=identity_of(named, plans, search, shared.is_template_given),
+        identity=identity_of(named, plans, engine, search, shared.is_template_given),
         config=named,
         overrides=composed.overrides,
     )
+
+
+def _require_no_options_of_a_network(composed: ComposedConfig, config: RunConfig, engine: Engine) -> None:
+    """Refuse options that only a network in this process has."""
+    for key in ("adapter", "quantization", "device_map", "attn_implementation"):
+        if getattr(config.model, key):
+            raise ConfigError(f"model.{key}: has no effect with engine={engine.name}; start its server with it")
+    for key in ("dtype", "batch_size", "prefix_cache_mb"):
+        if is_given(composed, key):
+            raise ConfigError(f"{key}: has no effect with engine={engine.name}, whose server decides it; leave it out")
+
+
+def _build_engine(config: RunConfig, model: LanguageModel | None) -> Engine:
+    known = {
+        "dtype": model.dtype if model else config.dtype,
+        "device": model.device if model else config.device,
+        "batch_size": None if config.batch_size == "auto" else config.batch_size,
+        "prefix_cache_mb": None if config.prefix_cache_mb == "auto" else config.prefix_cache_mb,
+    }
+    engine: Engine = build(config.engine, "engine", ENGINES, known)
+    return engine
 
 
 def _plan_tasks(

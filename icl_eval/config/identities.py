@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from icl_eval.decoding.engines import ENGINES, Engine
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS
 from icl_eval.evaluation.answers import LIKELIHOODS
@@ -19,6 +20,7 @@ from icl_eval.runs.choices import flatten_options, map_choices
 from icl_eval.targets import name_target
 
 FAMILIES = {
+    "engine": ENGINES,
     "decoding": SEARCHES,
     "placement": PLACEMENTS,
     "demonstrations": SELECTORS,
@@ -30,6 +32,8 @@ FAMILIES = {
 }
 """The classes that each group of the configuration can build."""
 
+_WITHOUT_EFFECT_IN_A_RUN = ("batch_size", "prefix_cache_mb", "device", "metrics", "postprocessing")
+"""Keys of a run that only affect speed or scoring."""
 _WITHOUT_EFFECT_ON_RECORDS = (
     *("name", "include_path", "trust_remote_code", "card", "pool", "test", "demonstration_fields"),
     *("metrics", "postprocessing"),
@@ -52,7 +56,7 @@ def name_choices(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[
 
 
 def identity_of(
-    config: Mapping[str, Any], plans: Sequence[TaskPlan], search: Search, is_template_given: bool
+    config: Mapping[str, Any], plans: Sequence[TaskPlan], engine: Engine, search: Search, is_template_given: bool
 ) -> dict[str, Any]:
     """Return the options that determine a run's records, as a flat mapping.
 
@@ -62,6 +66,7 @@ def identity_of(
     Args:
         config: The configuration, with the names of its choices.
         plans: The tasks.
+        engine: What runs the model.
         search: The search that produces the completions.
         is_template_given: Whether the template of the run replaces a task's own.
     """
@@ -70,8 +75,9 @@ def identity_of(
     conventions = {key: model[key] for key in ("source_language", "target_language")}
     conventions["chat_template"] = identify_chat_template(model["chat_template"])
     conventions |= {key: model[key] for key in ("quantization", "attn_implementation") if model[key]}
-    for key in ("model", "batch_size", "prefix_cache_mb", "device", "metrics", "postprocessing"):
+    for key in (*_WITHOUT_EFFECT_IN_A_RUN, "model", "engine", "dtype"):
         del options[key]
+    options |= engine.identity
     options["demonstrations"].pop("encoder", None)
     options["model"] = conventions
     options["decoding"] = {"name": search.name, "stop": search.stop, **search.recipe}

@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote,
 from hydra.errors import HydraException
 
 from icl_eval.config.schema import Strings, find_type, is_string, takes_string, walk_leaves
+from icl_eval.decoding.engines.server.access import require_no_secret
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import format_value
 
@@ -81,8 +82,20 @@ def read_overrides(words: Sequence[str], schema: type, folders: Sequence[Path]) 
         HydraException: If an override does not follow Hydra's grammar.
         ConfigError: If a key cannot take its value.
     """
+    for word in words:
+        key, _, value = word.partition("=")
+        if key.lstrip("+") == "engine.base_url":
+            _require_no_secret(value)
     sweeps = not set(SWEEP_FLAGS).isdisjoint(words)
     return [_read(word, schema, folders, sweeps) if is_override(word) else word for word in words]
+
+
+def _require_no_secret(address: str) -> None:
+    """Refuse an address with a password before Hydra writes it into files."""
+    try:
+        require_no_secret(address)
+    except ConfigError as error:
+        raise ConfigError(f"engine.{error}") from None
 
 
 def require_distinct_cells(params: Mapping[str, Any] | None, overrides: Sequence[str]) -> None:

@@ -117,6 +117,7 @@ class RunConfig(ModelOptions):
 
     task: dict[str, TaskConfig] = field(default_factory=dict)
     template: TemplateConfig = field(default_factory=TemplateConfig)
+    engine: dict[str, Any] = field(default_factory=dict)
     placement: dict[str, Any] | None = None
     demonstrations: dict[str, Any] = field(default_factory=dict)
     order: dict[str, Any] = field(default_factory=dict)

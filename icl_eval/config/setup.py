@@ -14,6 +14,9 @@ from icl_eval.formatting import shorten_name
 _COMMAND_NAME = "ICL_EVAL_COMMAND_NAME"
 """Environment variable with the command's name, which the worker processes of a sweep inherit."""
 
+_WITHOUT_A_PLACE_IN_NAMES = ("hydra.", "hydra/", "+hydra.", "engine.base_url=")
+"""The beginnings of overrides that do not make another run: the same model may answer at another address."""
+
 
 def conf_dir() -> Path:
     """Return the packaged config folder: inside an installed package, or at the top of a checkout."""
@@ -42,7 +45,7 @@ def set_command_name(arguments: Sequence[str]) -> None:
     overrides = sorted(
         argument
         for argument in arguments
-        if is_override(argument) and not argument.startswith(("hydra.", "hydra/", "+hydra."))
+        if is_override(argument) and not argument.startswith(_WITHOUT_A_PLACE_IN_NAMES)
     )
     os.environ[_COMMAND_NAME] = slug(",".join(overrides))
 

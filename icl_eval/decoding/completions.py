@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["eos", "stop", "length", "undecoded"]
+FinishReason = Literal["eos", "stop", "length", "undecoded", "unknown", "content_filter"]
 """eos: the model ended the sequence; stop: a stop string appeared; length: `max_new_tokens` were generated;
-undecoded: nothing was to be generated."""
+undecoded: nothing was to be generated; unknown: a server ended the completion with an end-of-sequence token or a stop
+string, and does not say which; content_filter: a server withheld the rest."""
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,10 @@ class Completion:
     """The stop string that ended the completion, if `finish_reason` is `stop`."""
     sample: int = 0
     """The number of the completion, from 0, if a prompt has several."""
+    told_tokens: int | None = None
+    """The number of generated tokens according to a server that does not return them."""
+
+    @property
+    def num_tokens(self) -> int:
+        """The number of generated tokens."""
+        return len(self.token_ids) if self.told_tokens is None else self.told_tokens

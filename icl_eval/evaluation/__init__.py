@@ -6,6 +6,8 @@ In the order of a run:
     linting      warnings about prompts and data
     pipeline     the run itself: decode what is missing, score, report
     answers      log-likelihoods of references and choices
+    running      the engine, opened when the first prompt needs it
+    volume       how much a run asks of its engine
     voting       the prediction of a question with several samples
     results      from records to the parts of a report
     stopwatch    seconds and tokens per second

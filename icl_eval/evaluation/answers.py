@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from math import fsum
 from typing import TYPE_CHECKING, Protocol
 
+from icl_eval.decoding.engines import Runner
 from icl_eval.errors import ConfigError, DataError, PromptTooLongError
 from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
 from icl_eval.prompts.tokenization import Continuations, encode_continuations
@@ -30,7 +31,6 @@ from icl_eval.tasks.examples import Example
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from icl_eval.decoding import LikelihoodScorer
     from icl_eval.decoding.branches import ScoredContinuation, ScoredPrompt
 
 
@@ -183,31 +183,31 @@ class AnswerBuilder:
 
 
 def score_answers(
-    scorer: "LikelihoodScorer", answers: Sequence[CandidateAnswers], wanted: Collection[str]
+    runner: Runner, answers: Sequence[CandidateAnswers], wanted: Collection[str]
 ) -> Iterator[tuple[str, QuestionLikelihood]]:
     """Yield the id and the likelihoods of each wanted question.
 
     Args:
-        scorer: The scorer that computes log-probabilities.
+        runner: Computes the log-probabilities.
         answers: The answers of all of the task's questions. Batches are formed from all of them, so that a resumed run
             gets the same numbers.
         wanted: The ids of the questions that still lack likelihoods.
     """
-    requests, places = _deduplicate(answers)
+    requests, places = deduplicate(answers)
     needing: defaultdict[int, list[CandidateAnswers]] = defaultdict(list)
     for each in answers:
         if each.example_id in wanted:
             for place in set(places[each.example_id]):
                 needing[place].append(each)
     scored: dict[int, ScoredPrompt] = {}
-    for place, scores in scorer.score(requests, needing):
+    for place, scores in runner.score(requests, needing):
         scored[place] = scores
         for each in needing[place]:
             if scored.keys() >= set(places[each.example_id]):
                 yield each.example_id, each.sum_logprobs(*(scored[part] for part in places[each.example_id]))
 
 
-def _deduplicate(answers: Sequence[CandidateAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
+def deduplicate(answers: Sequence[CandidateAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
     """Return the distinct continuations to score, and the indices of each question's continuations.
 
     Questions with the same demonstrations and choices share the continuations of the content-free prompt.

@@ -8,33 +8,31 @@ immediately.
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
+from icl_eval.decoding.completions import Completion
+from icl_eval.decoding.engines import Generation, Runner
 from icl_eval.decoding.model_rules import describe_rules
 from icl_eval.errors import FingerprintMismatchError
 from icl_eval.evaluation.answers import CandidateAnswers, score_answers
 from icl_eval.evaluation.linting import lint_leaks, lint_pool, lint_template
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan, prepare
 from icl_eval.evaluation.results import describe_origin, describe_run, score_task
+from icl_eval.evaluation.running import LazyRunner
 from icl_eval.evaluation.stopwatch import Stopwatch
 from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
-from icl_eval.models.loading import LanguageModel, load_model
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.runs import provenance
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, locking
 from icl_eval.runs.records import Record, RecordLog, SampledCompletion, ShownDemonstration
 from icl_eval.runs.reports import SCHEMA_VERSION, Report, Timing, write_report
 from icl_eval.tasks.examples import Example
-
-if TYPE_CHECKING:
-    from icl_eval.decoding import Completion
-
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +77,13 @@ def run_evaluation(
         logs = [_open_log(stack, folder, task) for task in prepared.tasks]
         with stopwatch.stage("metrics"):
             metrics = [_build_metrics(task.plan) for task in prepared.tasks]
-        _decode_missing(evaluation, prepared, logs, stopwatch, progress)
-        _add_likelihoods(evaluation, prepared, logs, stopwatch, progress)
+        runner = LazyRunner(evaluation, prepared, folder, stopwatch)
+        stack.callback(runner.close)
+        _decode_missing(evaluation, prepared, logs, runner, stopwatch, progress)
+        _add_likelihoods(prepared, logs, runner, stopwatch, progress)
         with stopwatch.stage("scoring"):
             results = {
-                task.plan.task.name: score_task(evaluation, prepared.card, task, log, task_metrics)
+                task.plan.task.name: score_task(evaluation, prepared, task, log, task_metrics)
                 for task, log, task_metrics in zip(prepared.tasks, logs, metrics, strict=True)
             }
         groups = {group.name: group.aggregate(results) for group in evaluation.groups}
@@ -92,7 +92,7 @@ def run_evaluation(
             run=describe_run(evaluation, prepared, provenance.fingerprint(identity)),
             results=results,
             timing=Timing(stopwatch.seconds, stopwatch.rate("decoding"), provenance.read_clock()),
-            provenance=describe_origin(evaluation, prepared),
+            provenance=describe_origin(evaluation, prepared, runner.describe()),
             groups={name: result for name, result in groups.items() if result is not None},
         )
         lock.require_in_place()
@@ -194,10 +194,11 @@ def _decode_missing(
     evaluation: Evaluation,
     prepared: PreparedEvaluation,
     logs: Sequence[RecordLog],
+    runner: LazyRunner,
     stopwatch: Stopwatch,
     progress: Progress,
 ) -> None:
-    """Decode the prompts that have no record yet; load the weights only if there are any."""
+    """Decode the prompts that have no record yet."""
     for task, log in zip(prepared.tasks, logs, strict=True):
         missing = [prompt for prompt in task.prompts if prompt.prompt.example_id not in log.records]
         name = task.plan.task.name
@@ -205,13 +206,12 @@ def _decode_missing(
         if not missing:
             continue
         if not task.plan.max_new_tokens:
-            for record in _skip_decoding(evaluation, task, missing):
+            for record in _skip_decoding(task, missing):
                 log.append(record)
             continue
-        with stopwatch.stage("model"):
-            model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
+        opened = runner.open()
         with stopwatch.stage("decoding"):
-            for record in _decode(evaluation, task, missing, model, prepared.conventions.settings):
+            for record in _decode(evaluation, task, missing, opened):
                 log.append(record)
                 stopwatch.count("decoding", record.completion_tokens or 0)
                 progress.advance(name)
@@ -221,46 +221,32 @@ def _decode(
     evaluation: Evaluation,
     task: PreparedTask,
     missing: Sequence[EncodedPrompt],
-    model: LanguageModel,
-    settings: Mapping[str, Any],
+    runner: Runner,
 ) -> Iterator[Record]:
-    from icl_eval.decoding import Completion, build_decoder  # imports torch
-
     plan = task.plan
     examples = {example.id: example for example in plan.examples}
     prompts = {prompt.prompt.example_id: prompt for prompt in missing}
-    decoder = build_decoder(
-        model,
-        evaluation.search,
-        plan.max_new_tokens,
-        plan.stop,
-        evaluation.batch_size,
-        evaluation.prefix_cache_mb,
-        settings,
-    )
+    generation = Generation(evaluation.search, plan.max_new_tokens, plan.stop)
     samples: defaultdict[str, list[Completion]] = defaultdict(list)
-    for event in decoder.stream(missing, among=task.prompts):
-        if isinstance(event, Completion):
-            samples[event.example_id].append(event)
-            if len(samples[event.example_id]) == evaluation.search.num_samples:
-                example, prompt = examples[event.example_id], prompts[event.example_id]
-                yield _make_record(evaluation, plan, example, prompt, samples.pop(event.example_id))
+    for completion in runner.complete(missing, generation, among=task.prompts):
+        samples[completion.example_id].append(completion)
+        if len(samples[completion.example_id]) == evaluation.search.num_samples:
+            example, prompt = examples[completion.example_id], prompts[completion.example_id]
+            yield _make_record(plan, example, prompt, samples.pop(completion.example_id))
 
 
-def _skip_decoding(evaluation: Evaluation, task: PreparedTask, missing: Sequence[EncodedPrompt]) -> Iterator[Record]:
+def _skip_decoding(task: PreparedTask, missing: Sequence[EncodedPrompt]) -> Iterator[Record]:
     """Yield records with empty completions, for runs that only score likelihoods."""
-    from icl_eval.decoding import Completion  # imports torch
-
     examples = {example.id: example for example in task.plan.examples}
     for prompt in missing:
         example = examples[prompt.prompt.example_id]
-        yield _make_record(evaluation, task.plan, example, prompt, [Completion(example.id, "", (), "undecoded")])
+        yield _make_record(task.plan, example, prompt, [Completion(example.id, "", (), "undecoded")])
 
 
 def _add_likelihoods(
-    evaluation: Evaluation,
     prepared: PreparedEvaluation,
     logs: Sequence[RecordLog],
+    runner: LazyRunner,
     stopwatch: Stopwatch,
     progress: Progress,
 ) -> None:
@@ -269,29 +255,24 @@ def _add_likelihoods(
         missing = [each.example_id for each in task.answers if log.records[each.example_id].likelihood is None]
         if not missing:
             continue
-        from icl_eval.decoding import LikelihoodScorer  # imports torch
-
         name = f"{task.plan.task.name}: likelihood"
         progress.begin(name, len(task.answers), len(task.answers) - len(missing))
-        with stopwatch.stage("model"):
-            model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
+        opened = runner.open()
         with stopwatch.stage("likelihood"):
-            scorer = LikelihoodScorer(model, evaluation.batch_size, prepared.conventions.settings)
-            for example_id, likelihood in score_answers(scorer, task.answers, missing):
+            for example_id, likelihood in score_answers(opened, task.answers, missing):
                 log.append(replace(log.records[example_id], likelihood=likelihood))
                 progress.advance(name)
 
 
 def _make_record(
-    evaluation: Evaluation,
     plan: TaskPlan,
     example: Example,
     encoded: EncodedPrompt,
-    completions: "Sequence[Completion]",
+    completions: Sequence[Completion],
 ) -> Record:
     prompt = encoded.prompt
     samples = [
-        SampledCompletion(each.text, "", len(each.token_ids), each.finish_reason, each.stop_string)
+        SampledCompletion(each.text, "", each.num_tokens, each.finish_reason, each.stop_string)
         for each in sorted(completions, key=lambda each: each.sample)
     ]
     record = Record(
@@ -307,7 +288,7 @@ def _make_record(
         prediction="",
         metrics={},
         prompt_tokens=encoded.num_tokens,
-        completion_tokens=sum(len(each.token_ids) for each in completions),
+        completion_tokens=sum(each.num_tokens for each in completions),
         finish_reason=samples[0].finish_reason,
         prompt_hash=prompt.hash,
         demonstrations=prompt.demonstrations,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Protocol
 
+from icl_eval.decoding.engines import Engine
+from icl_eval.decoding.engines.interface import require_able
 from icl_eval.decoding.searches import Search
 from icl_eval.demonstrations import FewShot, Selection
 from icl_eval.demonstrations.encoder import Encoder
@@ -80,9 +82,9 @@ class Evaluation:
 
     plans: tuple[TaskPlan, ...]
     groups: tuple[TaskGroup, ...]
+    engine: Engine
+    """What runs the model."""
     model: ModelSource
-    dtype: str
-    device: str
     conventions: RequestedConventions
     chat: bool
     """Whether prompts are rendered as the turns of a conversation."""
@@ -92,10 +94,6 @@ class Evaluation:
     """The placement of prompts; None for the default of the model's architecture."""
     search: Search
     seed: int
-    batch_size: int | None
-    """The number of prompts in a batch; None for as many as fit in memory."""
-    prefix_cache_mb: int | None
-    """The size of the cache of shared prefixes; None for as much as there is room for."""
     overflow: Overflow
     identity: Mapping[str, Any]
     """The options that determine the records, by name."""
@@ -103,6 +101,11 @@ class Evaluation:
     """The whole configuration, for the report."""
     overrides: tuple[str, ...] = ()
     """The overrides as typed on the command line, for the report."""
+
+    @property
+    def asks_likelihoods(self) -> bool:
+        """Whether answers are scored by their likelihood."""
+        return any(plan.likelihood is not None for plan in self.plans)
 
     @property
     def encoder(self) -> Encoder | None:
@@ -137,8 +140,16 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
     Raises:
         UserError: If an option does not suit the model, the template does not suit the data, or a prompt is too long.
     """
-    card = find_card(evaluation.model)
+    card = evaluation.engine.adapt(find_card(evaluation.model))
     conventions = find_conventions(card, evaluation.conventions)
+    require_able(
+        evaluation.engine,
+        evaluation.model,
+        conventions,
+        evaluation.search,
+        is_chat=evaluation.chat,
+        asks_likelihoods=evaluation.asks_likelihoods,
+    )
     placement = _choose_placement(evaluation.placement, card)
     chat = _open_chat(evaluation, conventions) if evaluation.chat else None
     if chat is not None:

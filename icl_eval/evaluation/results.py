@@ -1,8 +1,9 @@
 """Turn a task's finished records into the parts of a report. Nothing here needs a model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from icl_eval.decoding.engines import TransformersEngine
 from icl_eval.decoding.model_rules import list_rules
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
 from icl_eval.evaluation.voting import settle
@@ -19,7 +20,11 @@ from icl_eval.runs.reports import Provenance, RunInfo, TaskResult
 
 
 def score_task(
-    evaluation: Evaluation, card: ModelCard, task: PreparedTask, log: RecordLog, metrics: Sequence[Metric]
+    evaluation: Evaluation,
+    prepared: PreparedEvaluation,
+    task: PreparedTask,
+    log: RecordLog,
+    metrics: Sequence[Metric],
 ) -> TaskResult:
     """Score a task's records, write them in the order of the data set, and return the result."""
     records = [log.records[example.id] for example in task.plan.examples]
@@ -33,22 +38,11 @@ def score_task(
         metrics=scored.results,
         counts=count_records(
             scored.records,
-            prefix_tokens_reused=_count_reused(evaluation, card, task) if evaluation.search.shares_prefixes else 0,
+            prefix_tokens_reused=evaluation.engine.count_reused(prepared.conventions, task.prompts, evaluation.search),
             unparsed=scored.unparsed,
         ),
         behaviour=measure_behaviour(scored.records) if task.plan.max_new_tokens else None,
     )
-
-
-def _count_reused(evaluation: Evaluation, card: ModelCard, task: PreparedTask) -> int:
-    from icl_eval.decoding.networks import new_cache  # imports torch
-    from icl_eval.decoding.prefixes import longest_whole
-    from icl_eval.decoding.sharing import count_reused, plan_groups
-
-    reused = count_reused(
-        plan_groups(task.prompts), longest_whole(new_cache(card.config)), keeps=evaluation.prefix_cache_mb != 0
-    )
-    return sum(reused.values())
 
 
 def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerprint: str) -> RunInfo:
@@ -74,8 +68,7 @@ def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerpri
         decoding={
             "search": evaluation.search.name,
             "options": dict(evaluation.search.recipe),
-            "dtype": evaluation.dtype,
-            "batch_invariant": _is_batch_invariant(evaluation, prepared.card),
+            **_describe_precision(evaluation, prepared.card),
             "ends": prepared.conventions.ends,
             "generation_config": list_rules(prepared.conventions, evaluation.search),
             "tasks": tasks,
@@ -85,10 +78,12 @@ def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerpri
     )
 
 
-def _is_batch_invariant(evaluation: Evaluation, card: ModelCard) -> bool:
-    """Return whether completions cannot depend on the batch; methods that quantize states, too, round coarsely."""
-    exact = evaluation.dtype in ("float32", "float64") and not card.quantization
-    return exact or evaluation.search.name == "generate"
+def _describe_precision(evaluation: Evaluation, card: ModelCard) -> dict[str, Any]:
+    """Return the precision of a run; some methods of quantization round each token's states, too, and coarsely."""
+    precision = dict(evaluation.engine.describe_precision(evaluation.search))
+    if card.quantization and evaluation.search.shares_prefixes and precision["batch_invariant"]:
+        precision["batch_invariant"] = False
+    return precision
 
 
 def _describe_loading(evaluation: Evaluation, card: ModelCard) -> dict[str, Any]:
@@ -112,16 +107,24 @@ def _list_libraries(card: ModelCard) -> list[str]:
     return ["peft"] * bool(card.adapter) + [method, f"optimum-{method}"] * bool(card.quantization)
 
 
-def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation) -> Provenance:
+def _describe_network(evaluation: Evaluation) -> dict[str, Any]:
+    engine = evaluation.engine
+    if not isinstance(engine, TransformersEngine):
+        return {}
+    return describe_loaded(evaluation.model, engine.dtype, engine.device)
+
+
+def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation, engine: Mapping[str, Any]) -> Provenance:
     """Return the provenance of a run's numbers."""
     return Provenance(
         versions=provenance.read_versions(_list_libraries(prepared.card)),
         git_commit=provenance.read_git_commit(),
         weights=prepared.card.identity,
         parts={name: part.identify() for name, part in prepared.card.parts.items()},
-        network=describe_loaded(evaluation.model, evaluation.dtype, evaluation.device),
+        network=_describe_network(evaluation),
         datasets={task.plan.task.name: task.plan.task.content_hash for task in prepared.tasks},
         config=evaluation.config,
         overrides=evaluation.overrides,
         host=provenance.describe_host(),
+        engine=engine,
     )

@@ -9,7 +9,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -40,6 +40,8 @@ class Prompt:
     """The demonstrations, in prompt order."""
     is_chat: bool = False
     """Whether the prompt is a rendered conversation that already contains all its special tokens."""
+    messages: tuple[Mapping[str, str], ...] = ()
+    """The turns of the conversation; empty if it is none."""
 
     def __str__(self) -> str:
         """Return a readable form of the prompt; an encoder-decoder prompt has one titled section per side."""
@@ -233,7 +235,7 @@ class PromptBuilder:
     ) -> EncodedPrompt:
         blocks = self.template.render(self.task, demonstrations, example)
         encoder, decoder = self.placement.place(blocks)
-        return self.encode(Prompt(example.id, encoder, decoder, listed, self.template.is_chat))
+        return self.encode(Prompt(example.id, encoder, decoder, listed, self.template.is_chat, blocks.messages))
 
 
 def _describe_shown(demonstration: Demonstration) -> ShownDemonstration:

@@ -40,6 +40,10 @@ _SHOWN = 200
 class Blocks(Protocol):
     """The parts of one rendered prompt."""
 
+    @property
+    def messages(self) -> tuple[Mapping[str, str], ...]:
+        """The turns of a conversation; empty if the prompt is none."""
+
     def everything(self) -> str:
         """Return all blocks as one string that ends where the answer begins."""
 
@@ -89,6 +93,7 @@ class TextBlocks:
     question: str
     separator: str
     question_first: bool
+    messages = ()
 
     def everything(self) -> str:
         """Return instruction, demonstrations and question."""

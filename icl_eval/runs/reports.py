@@ -72,11 +72,12 @@ class Counts:
     """The tokens of all prompts, encoder and decoder side, without padding; null, like the next two numbers, if another
     program decoded the prompts and does not say."""
     prefix_tokens_reused: int | None
-    """The prompt tokens that were read from the cache of a shared prefix."""
+    """The prompt tokens that were read from the cache of a shared prefix; null also for a server, whose sessions in the
+    provenance count them."""
     completion_tokens: int | None
     finish_reasons: Mapping[str, int]
-    """The number of completions that ended with `eos`, `stop` or `length`; `undecoded` if nothing was decoded, and
-    `unknown` if another program does not say."""
+    """The number of completions that ended with `eos`, `stop` or `length`; `undecoded` if nothing was decoded,
+    `content_filter` if a server withheld the rest, and `unknown` if another program does not say."""
     unparsed: Mapping[str, int]
     """By metric, the number of predictions in which it found no answer to compare."""
     shots_effective: Mapping[str, int]
@@ -137,8 +138,9 @@ class RunInfo:
     """The rank, from 1, of the selected demonstration that is not shown; null if all are shown."""
     seed: int
     decoding: Mapping[str, Any]
-    """The search, the dtype, the tokens that end a completion (`ends`), the settings that the search takes from the
-    model's generation config (`generation_config`), and by task the stop strings and the limit on new tokens."""
+    """The search, the dtype (`unknown` if a server does not say), the tokens that end a completion (`ends`), the
+    settings that the search takes from the model's generation config (`generation_config`), and by task the stop
+    strings and the limit on new tokens."""
     fingerprint: str
     """A digest of everything that determines the records: options, data and weights."""
     loading: Mapping[str, Any] = field(default_factory=dict)
@@ -194,6 +196,8 @@ class Provenance:
     host: Mapping[str, Any]
     overrides: tuple[str, ...] = ()
     """The overrides as typed on the command line; empty in reports of version 1."""
+    engine: Mapping[str, Any] = field(default_factory=lambda: {"name": "transformers"})
+    """What ran the model; for a server, what each session found out about it, what was sent, and what it cost."""
     parts: Mapping[str, str] = field(default_factory=dict)
     """Identifiers of the contents of the `adapter` and of another `tokenizer`, if there are any."""
     network: Mapping[str, Any] = field(default_factory=dict)

@@ -294,7 +294,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {KNOWN_COMMANDS};
 def test_a_mistake_is_one_line_and_ends_the_command_before_weights_load(
     arguments, sentence, icl_eval, gpt2, t5, monkeypatch
 ):
-    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse_to_load)
+    monkeypatch.setattr("icl_eval.decoding.engines.in_process.load_model", refuse_to_load)
     arguments = [argument.replace("{t5}", str(t5)) for argument in arguments]
     places = {"{cwd}": str(Path.cwd()), "{given}": " ".join([f"model.source={gpt2}", *QUICK, *arguments])}
     for place, value in places.items():
@@ -306,7 +306,7 @@ def test_a_mistake_is_one_line_and_ends_the_command_before_weights_load(
 
 
 def test_a_device_that_is_not_there_is_one_line_with_those_that_are(icl_eval, monkeypatch):
-    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse_to_load)
+    monkeypatch.setattr("icl_eval.decoding.engines.in_process.load_model", refuse_to_load)
     outcome = icl_eval("device=tpu")
     assert (outcome.exit_code, outcome.out) == (2, "")
     assert outcome.err.startswith("icl-eval: device='tpu': not available on this machine; must be one of auto, cpu")
@@ -452,7 +452,7 @@ def test_a_failure_of_the_run_itself_shows_where_it_happened(icl_eval, monkeypat
     def fail(spec, dtype, device):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", fail)
+    monkeypatch.setattr("icl_eval.decoding.engines.in_process.load_model", fail)
     with pytest.raises(RuntimeError, match="out of luck"):
         icl_eval()
 
@@ -570,7 +570,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
         "empty", "stopped_empty",
     ]  # fmt: skip
     assert list(report["provenance"]) == [
-        "versions", "git_commit", "weights", "datasets", "config", "host", "overrides", "parts", "network",
+        "versions", "git_commit", "weights", "datasets", "config", "host", "overrides", "engine", "parts", "network",
     ]  # fmt: skip
     for sample in samples:
         assert list(sample) == [
@@ -597,7 +597,7 @@ def test_the_same_command_again_reads_its_folder_and_loads_no_model(icl_eval, tm
     report, _ = read_run(folder)
     samples = (folder / "samples_qa.jsonl").read_bytes()
 
-    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse_to_load)
+    monkeypatch.setattr("icl_eval.decoding.engines.in_process.load_model", refuse_to_load)
     second = icl_eval()
 
     remark = "all completions are from an earlier run: nothing was decoded\n"
@@ -611,7 +611,7 @@ def test_the_same_command_again_reads_its_folder_and_loads_no_model(icl_eval, tm
 
 def test_metrics_can_be_chosen_and_are_computed_from_the_records_alone(icl_eval, tmp_path, monkeypatch):
     icl_eval("hydra.run.dir=run")
-    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse_to_load)
+    monkeypatch.setattr("icl_eval.decoding.engines.in_process.load_model", refuse_to_load)
     assert icl_eval("hydra.run.dir=run", "metrics=[chrf]", "metrics.chrf.word_order=2").exit_code == 0
     report, samples = read_run(tmp_path / "run")
     assert list(report["results"]["qa"]["metrics"]) == ["chrf"]

@@ -143,7 +143,7 @@ def test_law_4_likelihoods_are_scored_again_without_the_model(run, gpt2, monkeyp
     def refuse(*arguments):
         raise AssertionError("no model is needed")
 
-    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", refuse)
+    monkeypatch.setattr("icl_eval.decoding.engines.in_process.load_model", refuse)
     assert run("run", *options) == whole
 
 

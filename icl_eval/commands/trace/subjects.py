@@ -10,12 +10,13 @@ from icl_eval.commands.trace.tracer import Limits
 from icl_eval.config.free_prompts import open_prompts
 from icl_eval.config.options import build_search, require_one_sample
 from icl_eval.config.schema import ModelOptions, TraceConfig
+from icl_eval.decoding.engines.in_process import require_in_process
 from icl_eval.decoding.searches import Greedy, Sample, Search
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import Evaluation, TaskPlan, prepare
 from icl_eval.formatting import count_noun
 from icl_eval.metrics.postprocessing import Postprocessor
-from icl_eval.models.loading import LanguageModel, load_model
+from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
 from icl_eval.prompts.tokenization import Continuations, encode_continuations
 from icl_eval.tasks.examples import Example
@@ -108,7 +109,7 @@ def question_subject(evaluation: Evaluation, example_id: str | None) -> TraceSub
     example = _find_example(plan, example_id)
     prepared = prepare(replace(evaluation, plans=(replace(plan, examples=(example,)),)))
     task = prepared.tasks[0]
-    model = load_model(evaluation.model, evaluation.dtype, evaluation.device)
+    model = require_in_process(evaluation.engine, "trace").load(evaluation.model)
     question = Question(
         example,
         task.builder,

@@ -27,6 +27,7 @@ class HarnessBlocks:
     description: str
     demonstrations: tuple[str, ...]
     question: str
+    messages = ()
 
     def everything(self) -> str:
         """Return the parts one after another."""

@@ -1,0 +1,24 @@
+"""Why a request has no answer."""
+
+
+class PassingError(Exception):
+    """A failure that may pass: the request is sent again."""
+
+    def __init__(self, reason: str, wait: float | None = None):
+        """Hold a failure.
+
+        Args:
+            reason: What happened, in a few words.
+            wait: The seconds for which the server asks to wait; None if it does not say.
+        """
+        super().__init__(reason)
+        self.wait = wait
+
+
+class RefusedError(Exception):
+    """A request that the server refuses, however often it is sent."""
+
+    def __init__(self, status: int, reason: str):
+        """Hold the status code and the server's sentence."""
+        super().__init__(reason)
+        self.status = status

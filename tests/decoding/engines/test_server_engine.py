@@ -1,0 +1,314 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+import pytest
+import tiny_models
+from completion_server import KEY, NAME, CompletionServer, serving
+from fault_proxy import spoiling
+
+QUICK = ("task=qa", "limit=6", "num_fewshot=1", "max_new_tokens=6")
+FAULTS = ("429", "429:1", "500", "reset", "truncated", "html", "unfinished")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_models.save_llama(tmp_path_factory.mktemp("served") / "tiny", chat_template=tiny_models.CHAT_TEMPLATE)
+
+
+@pytest.fixture
+def serve():
+    with ExitStack() as stack:
+        yield lambda served: stack.enter_context(serving(served))
+
+
+@pytest.fixture
+def spoil():
+    with ExitStack() as stack:
+        yield lambda url, fault_of: stack.enter_context(spoiling(url, fault_of))
+
+
+def at(folder, url, *more):
+    return (*QUICK, f"model.source={folder}", "engine=openai", f"engine.base_url={url}", f"engine.model={NAME}", *more)
+
+
+def read_records(folder, task="qa"):
+    return [json.loads(line) for line in (folder / f"samples_{task}.jsonl").read_text().splitlines()]
+
+
+def read_session(folder):
+    return json.loads((folder / "engine.json").read_text())["sessions"][-1]
+
+
+@pytest.fixture(scope="module")
+def expected(folder, tmp_path_factory):
+    """The records of the network in this process, without and with likelihoods."""
+    found = {}
+    for likelihood in ("null", "references"):
+        run = tmp_path_factory.mktemp("here") / likelihood
+        arguments = (*QUICK, f"model.source={folder}", f"likelihood={likelihood}", f"hydra.run.dir={run}")
+        subprocess.run([sys.executable, "-m", "icl_eval", *arguments], check=True, capture_output=True)
+        found[likelihood] = read_records(run)
+    return found
+
+
+@pytest.mark.parametrize("num_concurrent", [1, 8])
+def test_a_server_that_takes_ids_gives_the_records_of_the_network_in_this_process(
+    folder, serve, expected, icl_eval_command, tmp_path, num_concurrent
+):
+    served = CompletionServer(folder)
+    outcome = icl_eval_command(
+        *at(folder, serve(served), f"engine.num_concurrent={num_concurrent}", f"hydra.run.dir={tmp_path}/run")
+    )
+    assert outcome.exit_code == 0, outcome.err
+    assert read_records(tmp_path / "run") == expected["null"]
+    session = read_session(tmp_path / "run")
+    assert session["probe"] == {
+        "token_ids_taken": True,
+        "token_ids_returned": True,
+        "same_tokenizer": True,
+        "takes_likeliest_token": True,
+        "stop_strings": "cut",
+        "echoed_log_probabilities_right": None,
+        "notes": [],
+    }
+    assert session["counts"]["requests"] == len(served.bodies)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["provenance"]["engine"] == {"name": "openai", "sessions": [session]}
+    assert report["run"]["decoding"]["dtype"] == "unknown"
+
+
+def test_likelihoods_are_those_of_the_echoed_prompt(folder, serve, expected, icl_eval_command, tmp_path):
+    url = serve(CompletionServer(folder))
+    outcome = icl_eval_command(*at(folder, url, "likelihood=references", f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 0, outcome.err
+    for own, other in zip(read_records(tmp_path / "run"), expected["references"], strict=True):
+        pairs = list(zip(own["likelihood"]["references"], other["likelihood"]["references"], strict=True))
+        assert [each["text"] for each, _ in pairs] == [each["text"] for _, each in pairs]
+        assert [each["logprob"] for each, _ in pairs] == pytest.approx([each["logprob"] for _, each in pairs], abs=1e-4)
+        assert [each["is_greedy"] for each, _ in pairs] == [each["is_greedy"] for _, each in pairs]
+
+
+@pytest.mark.parametrize(
+    ("quirks", "found"),
+    [
+        (["no_ids"], {"token_ids_taken": False, "token_ids_returned": False, "stop_strings": "cut"}),
+        (["no_stop"], {"token_ids_taken": True, "stop_strings": "ignored"}),
+        (["no_ids", "no_stop"], {"token_ids_taken": False, "stop_strings": "ignored"}),
+    ],
+)
+def test_less_able_servers_give_the_same_completions(
+    folder, serve, expected, icl_eval_command, tmp_path, quirks, found
+):
+    outcome = icl_eval_command(*at(folder, serve(CompletionServer(folder, quirks)), f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 0, outcome.err
+    assert found.items() <= read_session(tmp_path / "run")["probe"].items()
+    records = read_records(tmp_path / "run")
+    assert [each["completion"] for each in records] == [each["completion"] for each in expected["null"]]
+    if "no_stop" not in quirks:
+        assert [each["completion_tokens"] for each in records] == [
+            each["completion_tokens"] for each in expected["null"]
+        ]
+
+
+@pytest.mark.parametrize(
+    ("quirks", "options", "sentence"),
+    [
+        (
+            ["echo_off_by_one"],
+            ["likelihood=references"],
+            "its echoed log-probabilities are wrong: they differ by up to",
+        ),
+        (["penalty"], [], "does not take the likeliest token although temperature is 0"),
+        (["no_ids"], ["likelihood=references"], "takes no token ids, without which answers cannot be scored"),
+        (["no_ids"], ["engine.prompts=token_ids"], "engine.prompts=token_ids"),
+        (["other_tokenizer"], [], "is not that of model.source: a text has other tokens there"),
+        ([], ["engine.model=other"], "does not serve it (it has: tiny)"),
+        ([], ["decoding=generate"], "engine=openai: cannot run decoding=generate (it has: greedy, sample)"),
+        ([], ["engine.api=chat"], "engine.api=chat: sends the turns of a conversation; add template=chat"),
+        ([], ["dtype=bfloat16"], "dtype: has no effect with engine=openai"),
+        ([], ["engine.num_concurrent=0"], "engine.num_concurrent=0: must be 1 or more"),
+        (
+            [],
+            ["engine.api_key_env=NO_SUCH_KEY"],
+            "engine.api_key_env=NO_SUCH_KEY: this environment variable is not set",
+        ),
+        ([], ["engine.base_url=ftp://here"], "engine.base_url=ftp://here: must be an address"),
+    ],
+)
+def test_what_would_give_wrong_numbers_is_refused_in_one_line(
+    folder, serve, icl_eval_command, tmp_path, quirks, options, sentence
+):
+    url = serve(CompletionServer(folder, quirks))
+    outcome = icl_eval_command(*at(folder, url, *options, f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 2
+    assert outcome.err.count("\n") == 1
+    assert sentence in outcome.err
+    assert not any(path.stat().st_size for path in (tmp_path / "run").glob("samples_*"))
+
+
+def test_a_prompt_that_the_server_would_shorten_is_refused_before_any_is_sent(
+    folder, serve, icl_eval_command, tmp_path
+):
+    served = CompletionServer(folder, max_model_len=100)
+    outcome = icl_eval_command(*at(folder, serve(served), f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 2
+    assert f"serves {NAME} with 100 tokens, and a prompt has" in outcome.err
+    assert len(served.bodies) < 8, "only the probe was sent"
+
+
+def test_a_completion_that_was_shortened_in_silence_ends_the_run(folder, serve, icl_eval_command, tmp_path):
+    url = serve(CompletionServer(folder, ["short"]))
+    outcome = icl_eval_command(*at(folder, url, f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 1
+    assert "the server ended a completion after" in outcome.err
+
+
+def test_an_encoder_decoder_model_is_refused(icl_eval_command, tmp_path):
+    outcome = icl_eval_command(
+        *at("icl_t5", "http://127.0.0.1:9/v1", "model=icl_t5", f"hydra.run.dir={tmp_path}/run")[:-1],
+    )
+    assert outcome.exit_code == 2
+
+
+def test_turns_of_a_conversation_are_sent_as_messages(folder, serve, icl_eval_command, tmp_path):
+    served = CompletionServer(folder)
+    options = ("engine.api=chat", "template=chat", f"hydra.run.dir={tmp_path}/run")
+    outcome = icl_eval_command(*at(folder, serve(served), *options))
+    assert outcome.exit_code == 0, outcome.err
+    here = tmp_path / "here"
+    icl_eval_command(*QUICK, f"model.source={folder}", "template=chat", f"hydra.run.dir={here}")
+    assert [each["completion"] for each in read_records(tmp_path / "run")] == [
+        each["completion"] for each in read_records(here)
+    ]
+    turns = served.bodies[-1]["messages"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
+
+
+def test_samples_have_seeds_of_their_own(folder, serve, icl_eval_command, tmp_path):
+    served = CompletionServer(folder)
+    options = ("decoding=sample", "decoding.num_samples=2", "decoding.top_k=5", "decoding.temperature=0.5")
+    outcome = icl_eval_command(*at(folder, serve(served), *options, f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 0, outcome.err
+    sent = [body for body in served.bodies if body["temperature"] == 0.5]
+    assert len(sent) == len({body["seed"] for body in sent}) == 12
+    assert {(body["top_k"], body["top_p"]) for body in sent} == {(5, 1.0)}
+    assert [len(record["samples"]) for record in read_records(tmp_path / "run")] == [2] * 6
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_third_answer_is_spoiled_and_no_record_is_lost_or_wrong(
+    folder, serve, spoil, expected, icl_eval_command, tmp_path, fault
+):
+    url = spoil(serve(CompletionServer(folder)), lambda number: fault if number % 3 == 2 else None)
+    outcome = icl_eval_command(*at(folder, url, "engine.num_concurrent=3", f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 0, outcome.err
+    assert read_records(tmp_path / "run") == expected["null"]
+    counts = read_session(tmp_path / "run")["counts"]
+    assert counts["retries"] == sum(counts["failures"].values()) > 0
+    assert "asked again in" in outcome.err
+
+
+def test_a_server_that_hangs_is_asked_again(folder, serve, spoil, expected, icl_eval_command, tmp_path):
+    url = spoil(serve(CompletionServer(folder)), lambda number: "hang" if number == 6 else None)
+    outcome = icl_eval_command(*at(folder, url, "engine.timeout=2", f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 0, outcome.err
+    assert read_records(tmp_path / "run") == expected["null"]
+    assert "no answer in 2 s" in outcome.err
+
+
+def test_a_server_that_is_gone_ends_the_run_and_the_same_command_goes_on(
+    folder, serve, spoil, expected, icl_eval_command, tmp_path
+):
+    served = CompletionServer(folder)
+    url = serve(served)
+    arguments = ("engine.max_retries=1", "engine.num_concurrent=2", f"hydra.run.dir={tmp_path}/run")
+    gone = spoil(url, lambda number: "gone" if number >= 7 else None)
+    outcome = icl_eval_command(*at(folder, gone, *arguments))
+    assert outcome.exit_code == 1
+    assert outcome.err.splitlines()[-1].startswith(f"icl-eval: {gone}: no answer after 2 attempts (")
+    assert outcome.err.splitlines()[-1].endswith(
+        "what is answered is recorded, and the same command goes on from there"
+    )
+    kept = read_records(tmp_path / "run")
+    assert 0 < len(kept) < 6
+
+    served.bodies.clear()
+    assert icl_eval_command(*at(folder, url, *arguments)).exit_code == 0
+    assert read_records(tmp_path / "run") == expected["null"]
+    asked = [body for body in served.bodies if body["max_tokens"] == 6]
+    assert len(asked) == 6 - len(kept), "another address is the same run"
+
+
+def test_what_the_server_asks_to_wait_is_said_and_waited(folder, serve, spoil, icl_eval_command, tmp_path):
+    url = spoil(serve(CompletionServer(folder)), lambda number: "429:3" if number == 6 else None)
+    begin = time.monotonic()
+    outcome = icl_eval_command(*at(folder, url, f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 0, outcome.err
+    assert time.monotonic() - begin > 3
+    assert "429 not now; asked again in 3 s, as it asks" in outcome.err
+
+
+def test_the_key_is_in_no_file_and_no_message(folder, serve, icl_eval_command, tmp_path, monkeypatch):
+    url = serve(CompletionServer(folder, key=KEY))
+    monkeypatch.setenv("MY_KEY", "wrong-" + KEY)
+    options = ("engine.api_key_env=MY_KEY", f"hydra.run.dir={tmp_path}/run")
+    outcome = icl_eval_command(*at(folder, url, *options))
+    assert outcome.exit_code == 2
+    assert "401 Incorrect API key: …" in outcome.err
+    monkeypatch.setenv("MY_KEY", KEY)
+    assert icl_eval_command(*at(folder, url, *options)).exit_code == 0
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_a_password_in_the_address_is_refused_and_kept_nowhere(folder, icl_eval_command, tmp_path):
+    outcome = icl_eval_command(*at(folder, f"http://me:{KEY}@127.0.0.1:9/v1", f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 2
+    assert "engine.base_url: must hold no user, password or parameters" in outcome.err
+    assert KEY not in outcome.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+def test_a_finished_run_is_scored_again_without_the_server(folder, serve, icl_eval_command, tmp_path):
+    with serving(CompletionServer(folder)) as url:
+        arguments = at(folder, url, f"hydra.run.dir={tmp_path}/run")
+        assert icl_eval_command(*arguments).exit_code == 0
+    first = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert icl_eval_command(*arguments).exit_code == 0
+    again = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert again["results"] == first["results"]
+    assert again["provenance"]["engine"] == first["provenance"]["engine"]
+
+
+def test_prices_and_rates_are_followed(folder, serve, icl_eval_command, tmp_path):
+    served = CompletionServer(folder)
+    options = ("engine.prices={prompt: 1000, completion: 2000}", "engine.requests_per_minute=600")
+    begin = time.monotonic()
+    outcome = icl_eval_command(*at(folder, serve(served), *options, f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 0, outcome.err
+    assert time.monotonic() - begin > 0.1 * (len(served.bodies) - 1)
+    engine = json.loads((tmp_path / "run" / "report.json").read_text())["provenance"]["engine"]
+    counts = engine["sessions"][0]["counts"]
+    assert engine["cost"] == pytest.approx((counts["prompt_tokens"] + 2 * counts["completion_tokens"]) / 1000)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_where_it_was(folder, serve, expected, tmp_path):
+    served = CompletionServer(folder)
+    url = serve(served)
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "icl_eval", *at(folder, url, "engine.num_concurrent=1", f"hydra.run.dir={run}")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        while sum(body["max_tokens"] == 6 for body in served.bodies) < 3:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    subprocess.run(command, check=True, capture_output=True)
+    assert read_records(run) == expected["null"]
+    assert len(json.loads((run / "engine.json").read_text())["sessions"]) == 2
