@@ -446,9 +446,8 @@ def test_memory_that_ran_out_says_what_can_be_done(llama: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("option", ["model.adapter=./lora", "model.quantization.load_in_4bit=true"])
 def test_a_server_decides_the_form_of_its_model_itself(icl_eval_command: Any, llama: Path, option: str) -> None:
-    outcome = icl_eval_command(
-        f"model.source={llama}", "engine=openai", "engine.base_url=http://127.0.0.1:9/v1", option
-    )
+    server = ("engine=openai", "engine.base_url=http://127.0.0.1:9/v1", "engine.model=served")
+    outcome = icl_eval_command(f"model.source={llama}", *server, option)
     key = option.split("=")[0].removesuffix(".load_in_4bit")
     assert (outcome.exit_code, outcome.err.count("\n")) == (2, 1)
     assert f"{key}: has no effect with engine=openai; start its server with it" in outcome.err
