@@ -139,7 +139,8 @@ def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
         ModelUnavailableError: If the weights cannot be downloaded, read or trusted.
     """
     from icl_eval.config.options import build_model_spec, check_model_options
-    from icl_eval.models.loading import choose_device, load_own
+    from icl_eval.models.devices import choose_device
+    from icl_eval.models.loading import load_own
 
     if not isinstance(model, str):
         raise ConfigError(f"model: a {type(model).__name__}, but must be the name of a model or its source")

@@ -36,12 +36,12 @@ def save_gpt2(folder: Path, seed: int = 0, chat_template: str | None = None) -> 
     return _save(folder, seed, lambda: GPT2LMHeadModel(config), tokenizer)
 
 
-def save_llama(folder: Path, seed: int = 0, chat_template: str | None = None) -> Path:
-    """Save a Llama: rotary positions, 4 query heads that share 2 key/value heads."""
+def save_llama(folder: Path, seed: int = 0, chat_template: str | None = None, **changes: Any) -> Path:
+    """Save a Llama: rotary positions, 4 query heads that share 2 key/value heads; `changes` are of its config."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = train_bpe(chat_template=chat_template)
-    config = LlamaConfig(**_decoder_sizes(len(tokenizer)), num_key_value_heads=2)
+    config = LlamaConfig(**(_decoder_sizes(len(tokenizer)) | {"num_key_value_heads": 2} | changes))
     return _save(folder, seed, lambda: LlamaForCausalLM(config), tokenizer)
 
 

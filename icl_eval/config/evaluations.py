@@ -10,7 +10,7 @@ from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.given import is_given
 from icl_eval.config.harness_tasks import HarnessPlans, build_harness_plans
 from icl_eval.config.identities import identity_of, name_choices
-from icl_eval.config.options import build_model_spec, build_requested_conventions, build_search, check_ranges
+from icl_eval.config.options import build_requested_conventions, build_search, check_ranges, choose_source
 from icl_eval.config.plans import NUM_FEWSHOT, SharedOptions, build_plan, build_template, find_task
 from icl_eval.config.schema import RunConfig, TaskConfig, typed_config
 from icl_eval.decoding.engines import ENGINES, Engine, TransformersEngine
@@ -40,10 +40,11 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
     named = name_choices(
         typing.cast("dict[str, Any]", OmegaConf.to_container(composed.cfg, resolve=True)), composed.choices
     )
-    few_shot = _build_few_shot(config, model or build_model_spec(config.model))
+    source = choose_source(config.model, model)
+    few_shot = _build_few_shot(config, source)
     engine = _build_engine(config, model)
     if not isinstance(engine, TransformersEngine):
-        _require_no_options_of_a_network(composed, engine)
+        _require_no_options_of_a_network(composed, config, engine)
     search = build_search(config.decoding)
     if not search.shares_prefixes and config.batch_size not in ("auto", 1):
         raise ConfigError(
@@ -76,7 +77,7 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
         plans=tuple(plans),
         groups=tuple(groups),
         engine=engine,
-        model=model or build_model_spec(config.model),
+        model=source,
         conventions=build_requested_conventions(config),
         chat=config.template.chat,
         day=_read_day(config.template.date),
@@ -90,8 +91,11 @@ def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConf
     )
 
 
-def _require_no_options_of_a_network(composed: ComposedConfig, engine: Engine) -> None:
+def _require_no_options_of_a_network(composed: ComposedConfig, config: RunConfig, engine: Engine) -> None:
     """Refuse options that only a network in this process has."""
+    for key in ("adapter", "quantization", "device_map", "attn_implementation"):
+        if getattr(config.model, key):
+            raise ConfigError(f"model.{key}: has no effect with engine={engine.name}; start its server with it")
     for key in ("dtype", "batch_size", "prefix_cache_mb"):
         if is_given(composed, key):
             raise ConfigError(f"{key}: has no effect with engine={engine.name}, whose server decides it; leave it out")
@@ -102,7 +106,7 @@ def _build_engine(config: RunConfig, model: LanguageModel | None) -> Engine:
         "dtype": model.dtype if model else config.dtype,
         "device": model.device if model else config.device,
         "batch_size": None if config.batch_size == "auto" else config.batch_size,
-        "prefix_cache_mb": config.prefix_cache_mb,
+        "prefix_cache_mb": None if config.prefix_cache_mb == "auto" else config.prefix_cache_mb,
     }
     engine: Engine = build(config.engine, "engine", ENGINES, known)
     return engine

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icl_eval.config.options import (
-    build_model_spec,
     build_requested_conventions,
     check_model_options,
+    choose_source,
     require_one_sample,
 )
 from icl_eval.config.schema import ModelOptions
@@ -54,7 +54,7 @@ def open_prompts(
     check_model_options(config)
     require_one_sample(search)
     max_new_tokens = config.max_new_tokens or default_max_new_tokens
-    source = model or build_model_spec(config.model)
+    source = choose_source(config.model, model)
     conventions = find_conventions(find_card(source), build_requested_conventions(config))
     names = [f"prompt {number}" for number in range(1, len(prompts) + 1)] if len(prompts) > 1 else ["prompt"]
     encoded = tuple(conventions.encode_text(*named, decoder_prompt) for named in zip(names, prompts, strict=True))

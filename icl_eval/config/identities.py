@@ -15,6 +15,7 @@ from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics import METRICS
 from icl_eval.metrics.postprocessing import POSTPROCESSORS
 from icl_eval.prompts.building import PLACEMENTS
+from icl_eval.prompts.chat_templates import identify_chat_template
 from icl_eval.runs.choices import flatten_options, map_choices
 from icl_eval.targets import name_target
 
@@ -70,7 +71,10 @@ def identity_of(
         is_template_given: Whether the template of the run replaces a task's own.
     """
     options = deepcopy(dict(config))
-    conventions = {key: options["model"][key] for key in ("source_language", "target_language", "chat_template")}
+    model = options["model"]
+    conventions = {key: model[key] for key in ("source_language", "target_language")}
+    conventions["chat_template"] = identify_chat_template(model["chat_template"])
+    conventions |= {key: model[key] for key in ("quantization", "attn_implementation") if model[key]}
     for key in (*_WITHOUT_EFFECT_IN_A_RUN, "model", "engine", "dtype"):
         del options[key]
     options |= engine.identity

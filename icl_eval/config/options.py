@@ -7,10 +7,15 @@ from typing import Any
 from icl_eval.config.schema import ModelConfig, ModelOptions, RunConfig, TaskConfig
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.errors import ConfigError
+from icl_eval.formatting import format_value
+from icl_eval.models.devices import check_device_map
+from icl_eval.models.loading import LanguageModel, ModelSource
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions
 from icl_eval.targets import build
 
+_FORMS = ("tokenizer", "adapter", "quantization", "device_map", "attn_implementation")
+"""Options of a model that say in which form it is loaded."""
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 OVERFLOWS = ("stop", "drop")
 MAX_NEW_TOKENS = 1_000_000
@@ -29,7 +34,31 @@ _MIN_FRACTION = 1e-6
 
 def build_model_spec(config: ModelConfig) -> ModelSpec:
     """Build the model's specification from its options."""
-    return ModelSpec(config.source, config.revision, config.trust_remote_code, config.allow_pickle)
+    return ModelSpec(
+        config.source,
+        config.revision,
+        config.trust_remote_code,
+        config.allow_pickle,
+        config.tokenizer,
+        config.adapter,
+        config.quantization or None,
+        config.device_map,
+        config.attn_implementation,
+    )
+
+
+def choose_source(config: ModelConfig, in_memory: LanguageModel | None) -> ModelSource:
+    """Return a model in memory, or the specification of the one to load.
+
+    Raises:
+        ConfigError: If an option says in which form to load the model, and it is in memory.
+    """
+    if in_memory is None:
+        return build_model_spec(config)
+    for key in _FORMS:
+        if value := getattr(config, key):
+            raise ConfigError(f"model.{key}={format_value(value)}: the model is in memory, and is used as it is")
+    return in_memory
 
 
 def build_requested_conventions(config: ModelOptions) -> RequestedConventions:
@@ -64,7 +93,10 @@ def check_ranges(config: RunConfig) -> None:
     require_at_least("seed", config.seed, 0)
     if config.batch_size != "auto" and not (isinstance(config.batch_size, int) and config.batch_size >= 1):
         raise ConfigError(f"batch_size={config.batch_size}: must be auto, or 1 or more")
-    require_at_least("prefix_cache_mb", config.prefix_cache_mb, 0)
+    if config.prefix_cache_mb != "auto" and not (
+        isinstance(config.prefix_cache_mb, int) and config.prefix_cache_mb >= 0
+    ):
+        raise ConfigError(f"prefix_cache_mb={config.prefix_cache_mb}: must be auto, or 0 or more")
     if config.overflow not in OVERFLOWS:
         raise ConfigError(f"overflow={config.overflow}: must be one of {', '.join(OVERFLOWS)}")
     _check_limit(config.limit)
@@ -101,6 +133,7 @@ def check_model_options(config: ModelOptions, min_new_tokens: int = 1) -> None:
     """
     if config.dtype not in DTYPES:
         raise ConfigError(f"dtype={config.dtype}: must be one of {', '.join(DTYPES)}")
+    check_device_map(config.model.device_map, config.device)
     require_at_least("max_new_tokens", config.max_new_tokens, min_new_tokens)
     require_at_most("max_new_tokens", config.max_new_tokens, MAX_NEW_TOKENS)
 

@@ -83,12 +83,17 @@ class TaskConfig:
 
 @dataclass
 class ModelConfig:
-    """A model's weights (see `icl_eval.models.weights.ModelSpec`), its languages, and the name of a chat template."""
+    """A model and its form (see `icl_eval.models.weights.ModelSpec`), its languages, and its chat template."""
 
     source: str = MISSING
     revision: str | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    tokenizer: str | None = None
+    adapter: str | None = None
+    quantization: dict[str, Any] = field(default_factory=dict)
+    device_map: Any = None
+    attn_implementation: str | None = None
     source_language: str | None = None
     target_language: str | None = None
     chat_template: str | None = None
@@ -125,7 +130,7 @@ class RunConfig(ModelOptions):
     limit: int | float | None = None
     seed: int = 0
     batch_size: int | str = "auto"
-    prefix_cache_mb: int = 1000
+    prefix_cache_mb: int | str = "auto"
     overflow: str = "stop"
 
 
@@ -216,17 +221,24 @@ class ExportConfig:
 def register_schemas() -> None:
     """Register the schemas with Hydra."""
     store = ConfigStore.instance()
-    store.store(name="run_schema", node=RunConfig)
-    store.store(name="stream_schema", node=StreamConfig)
-    store.store(name="trace_schema", node=TraceConfig)
-    store.store(name="preview_schema", node=PreviewConfig)
-    store.store(name="tour_schema", node=TourConfig)
+    store.store(name="run_schema", node=_open_schema(RunConfig))
+    store.store(name="stream_schema", node=_open_schema(StreamConfig))
+    store.store(name="trace_schema", node=_open_schema(TraceConfig))
+    store.store(name="preview_schema", node=_open_schema(PreviewConfig))
+    store.store(name="tour_schema", node=_open_schema(TourConfig))
     store.store(name="compare_schema", node=CompareConfig)
     store.store(name="list_schema", node=ListConfig)
     store.store(name="list_tasks_schema", node=ListTasksConfig)
     store.store(name="catalogue", node=CatalogueConfig)
     store.store(name="import_schema", node=ImportConfig)
     store.store(name="export_schema", node=ExportConfig)
+
+
+def _open_schema(schema: type[ModelOptions]) -> DictConfig:
+    """Return a schema whose `model.quantization` takes any key; transformers knows which exist for a method."""
+    config: DictConfig = OmegaConf.structured(schema)
+    OmegaConf.set_struct(config.model.quantization, False)
+    return config
 
 
 def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:

@@ -30,6 +30,8 @@ _TRIAL = 6
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Largest difference of logits that rounding explains, relative to the largest logit. Some networks always compute
 parts in float32, so the tolerance for float64 allows for that."""
+_TOLERANCE_QUANTIZED = 0.1
+"""The same for quantized networks. Some quantize each token's states too, where a last digit decides between levels."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def _run_trial(model: LanguageModel, split_switches: Sequence[Switch]) -> Capabi
     if not all_finite(whole).all():
         raise not_finite_error(f"{model.name}: the largest logit", whole.dtype)
     pieces, prefix = _run_in_pieces(network, ids, encoded)
-    if not _agree(whole, pieces):
+    if not _agree(whole, pieces, network):
         raise _undecodable(model, "its logits with a key/value cache differ from those without")
     bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
     limit = longest_whole(prefix)
@@ -140,7 +142,7 @@ def _find_unnumbered(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor |
     padded = (ids[0], pad_id, *ids[2:])
     whole = run(network, [padded], new_cache(network.config), encoded)
     pieces, _ = _run_in_pieces(network, padded, encoded)
-    return None if _agree(whole, pieces) else pad_id
+    return None if _agree(whole, pieces, network) else pad_id
 
 
 def _can_split(network: PreTrainedModel, switches: Sequence[Switch], ids: Ids, whole: torch.Tensor) -> bool:
@@ -156,12 +158,15 @@ def _can_split(network: PreTrainedModel, switches: Sequence[Switch], ids: Ids, w
             logits = session.join([NewRow((), ids[2:]), NewRow((), ids[2:3])])
     except (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError):
         return False  # the network needs more from its keys than split keys offer
-    return _agree(logits, torch.cat([whole, shorter]))
+    return _agree(logits, torch.cat([whole, shorter]), network)
 
 
-def _agree(first: torch.Tensor, second: torch.Tensor) -> bool:
+def _agree(first: torch.Tensor, second: torch.Tensor, network: PreTrainedModel) -> bool:
     difference = (first - second).abs().max()
-    return bool(difference <= _TOLERANCE[first.dtype] * second.abs().max())
+    tolerance = _TOLERANCE[first.dtype]
+    if getattr(network, "is_quantized", False):
+        tolerance = max(tolerance, _TOLERANCE_QUANTIZED)
+    return bool(difference <= tolerance * second.abs().max())
 
 
 def _ids(side: Any) -> Ids:

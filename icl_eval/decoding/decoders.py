@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.generate import GenerateDecoder
 from icl_eval.decoding.searches import Generate, Greedy, Sample, Search
-from icl_eval.decoding.stream import PREFIX_CACHE_MB, StreamDecoder
+from icl_eval.decoding.stream import StreamDecoder
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
 
@@ -27,7 +27,7 @@ def build_decoder(
     max_new_tokens: int,
     stop: Sequence[str] = (),
     batch_size: int | None = None,
-    prefix_cache_mb: int = PREFIX_CACHE_MB,
+    prefix_cache_mb: int | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Decoder:
     """Return the decoder for a search; see `StreamDecoder` for the arguments."""

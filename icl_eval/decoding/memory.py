@@ -1,7 +1,19 @@
-"""Decide how many rows to decode together.
+"""Decide how many rows to decode together, and how much memory the caches of prefixes may take.
 
-If memory runs out all the same, `stream` and `log_probs` continue with fewer rows.
+Beside the weights, decoding a group of prompts that share a prefix needs memory for
+
+    the prefix      tokens × bytes per token, once for all rows (or for each row, if the network cannot share it)
+    the rows        rows × their own tokens × bytes per token
+    a forward pass  the states of its tokens in the widest layer, the logits of each row and, where attention computes
+                    its formula instead of calling a kernel, the scores of all queries and keys of a layer, in float32
+
+all of which follow from a network's configuration, its dtype and the lengths. If memory runs out all the same, `stream`
+and `log_probs` continue with fewer rows.
 """
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
 
 from icl_eval.models.memory import free_bytes
 
@@ -9,16 +21,160 @@ MAX_ROWS = 64
 """More rows per step gain little once the cost of reading the weights is spread over many, and they finish later."""
 MANY_PROMPTS = 256
 """From this number of prompts on, twice as many rows pay off."""
-_SHARE_OF_FREE = 4
-"""Rows may use one part in this many of the free memory; activations and other programs need the rest."""
+_USABLE = 0.75
+"""The share of the free memory that is planned for; the allocator's gaps and other programs need the rest."""
+_SHARE_OF_PREFIXES = 0.5
+"""The share of the memory beside the weights that kept prefixes may take."""
+_UNKNOWN_ROOM = 1_000_000_000
+"""The bytes that kept prefixes may take if the free memory is unknown."""
+_FLOAT32 = 4
+_SCORE_COPIES = 3
+"""Scores, scores minus the denominator, and weights exist at the same time."""
+_LOGIT_COPIES = 2
+"""Logits are compared in float32, in a copy of their own."""
 
 
-def choose_batch_size(num_prompts: int, bytes_per_row: int, device: str) -> int:
+@dataclass(frozen=True)
+class NetworkSize:
+    """The sizes on which the memory of decoding depends."""
+
+    bytes_per_token: int
+    """Size of one token's keys and values in all layers."""
+    num_heads: int
+    num_key_value_heads: int
+    head_size: int
+    hidden_size: int
+    intermediate_size: int
+    vocab_size: int
+    item_bytes: int
+    """Size of a number in the network's dtype."""
+    stores_scores: bool
+    """Whether attention to what rows share stores the scores of a layer."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The numbers of tokens in a group of prompts."""
+
+    shared: int
+    """Tokens of the prefix that all rows attend to in place; otherwise, all tokens of a row."""
+    columns: int
+    """The largest number of tokens that a row stores for itself."""
+    own: int
+    """The largest number of tokens of a new row that are not computed yet."""
+    most_together: int | None
+    """The largest number of tokens in a forward pass; None if new rows are computed together, however many they are."""
+
+    def count_together(self, num_rows: int) -> int:
+        """Return the number of tokens in the largest forward pass of a number of rows."""
+        together = num_rows * self.own
+        return max(num_rows, together if self.most_together is None else min(together, self.most_together))
+
+
+def read_size(config: Any, item_bytes: int, stores_scores: bool, bytes_per_token: int | None = None) -> NetworkSize:
+    """Read the sizes of a network from its configuration.
+
+    Args:
+        config: The configuration, of transformers.
+        item_bytes: Size of a number in the network's dtype.
+        stores_scores: See `NetworkSize`.
+        bytes_per_token: Size of one token's keys and values, if it was measured; None to compute it.
+    """
+    text = config.get_text_config(decoder=True)
+    hidden = _read(text, "hidden_size", "d_model") or 1
+    heads = _read(text, "num_attention_heads", "num_heads") or 1  # a recurrent network has none
+    pairs = _read(text, "num_key_value_heads", "num_kv_heads") or heads
+    head_size = _read(text, "head_dim", "d_kv") or hidden // heads
+    if bytes_per_token is None:
+        bytes_per_token = 2 * text.num_hidden_layers * pairs * head_size * item_bytes
+    width = _read(text, "intermediate_size", "ffn_dim", "decoder_ffn_dim", "d_ff") or 4 * hidden
+    experts = _read(text, "num_experts_per_tok") * (_read(text, "moe_intermediate_size") or width)
+    return NetworkSize(
+        bytes_per_token=bytes_per_token,
+        num_heads=heads,
+        num_key_value_heads=pairs,
+        head_size=head_size,
+        hidden_size=hidden,
+        intermediate_size=max(width, experts),  # a mixture of experts runs several for each token
+        vocab_size=_read(text, "vocab_size"),
+        item_bytes=item_bytes,
+        stores_scores=stores_scores,
+    )
+
+
+def _read(config: Any, *names: str) -> int:
+    """Return the first of some sizes that a configuration has, or 0; the largest, if it differs between layers."""
+    for name in names:
+        value = getattr(config, name, None)
+        if value:
+            return max(value) if isinstance(value, list | tuple) else int(value)
+    return 0
+
+
+def pass_bytes(size: NetworkSize, num_tokens: int, num_rows: int, shared: int) -> int:
+    """Return what a forward pass needs for a moment.
+
+    Args:
+        size: The sizes of the network.
+        num_tokens: The number of tokens in the pass, of all rows.
+        num_rows: The number of rows, each of which gets its logits.
+        shared: The number of shared tokens that all of them attend to.
+    """
+    widths = 4 * size.hidden_size + 2 * size.num_heads * size.head_size + 3 * size.intermediate_size
+    states = num_tokens * widths * size.item_bytes
+    logits = num_rows * size.vocab_size * (size.item_bytes + _LOGIT_COPIES * _FLOAT32)
+    if not size.stores_scores:
+        return states + logits
+    scores = _SCORE_COPIES * size.num_heads * num_tokens * shared * _FLOAT32
+    keys = 2 * size.num_key_value_heads * size.head_size * shared * _FLOAT32  # copies of keys and values
+    return states + logits + scores + keys
+
+
+def rows_bytes(size: NetworkSize, lengths: Lengths, num_rows: int) -> int:
+    """Return what decoding a number of rows needs, beside the weights and the shared prefix."""
+    cache = num_rows * lengths.columns * size.bytes_per_token
+    return cache + pass_bytes(size, lengths.count_together(num_rows), num_rows, lengths.shared)
+
+
+def choose_num_rows(num_prompts: int, size: NetworkSize, lengths: Lengths, free: int) -> int:
     """Return how many rows to decode together.
 
-    If free memory is unknown, return as many rows as pay off; the decoder reduces them if memory runs out.
+    Args:
+        num_prompts: The number of prompts in the group.
+        size: The sizes of the network.
+        lengths: The numbers of tokens.
+        free: The number of free bytes, with the prefix in memory; 0 if it is unknown. Then as many rows as pay off are
+            tried, and the decoder reduces them if memory runs out.
     """
-    most = min(num_prompts, MAX_ROWS if num_prompts < MANY_PROMPTS else 2 * MAX_ROWS)
-    free = free_bytes(device)
-    fitting = free // _SHARE_OF_FREE // max(1, bytes_per_row) if free else most
-    return max(1, min(most, fitting))
+    most = max(1, min(num_prompts, MAX_ROWS if num_prompts < MANY_PROMPTS else 2 * MAX_ROWS))
+    if not free:
+        return most
+    fitting = (rows for rows in range(most, 0, -1) if rows_bytes(size, lengths, rows) <= _USABLE * free)
+    return next(fitting, 1)
+
+
+def room_for_prefixes(free: int, kept: int) -> int:
+    """Return how many bytes kept prefixes may take, if the user gives no limit.
+
+    The prefix in use is kept beyond that: it is in memory anyway.
+
+    Args:
+        free: The number of free bytes; 0 if it is unknown.
+        kept: The size of the prefixes that are in memory.
+    """
+    return int((free + kept) * _SHARE_OF_PREFIXES) if free else _UNKNOWN_ROOM
+
+
+def free_bytes_of(network: Any) -> int:
+    """Return how many bytes a network's caches can take on its devices, or 0 if it is unknown.
+
+    Layers on several devices fill each of them with its share of the whole.
+    """
+    sizes: Counter[str] = Counter()
+    for parameter in network.parameters():
+        if parameter.device.type != "meta":  # offloaded weights are computed with on another device
+            sizes[str(parameter.device)] += parameter.nbytes
+    if len(sizes) == 1:
+        return free_bytes(next(iter(sizes)))
+    total = sum(sizes.values())
+    return min((free_bytes(device) * total // size for device, size in sizes.items()), default=0)

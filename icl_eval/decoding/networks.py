@@ -80,7 +80,7 @@ def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor,
         width = max(map(len, ids))
         input_ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], device=network.device)
         output = encoder(input_ids=input_ids, attention_mask=_lengths_mask(ids, network.device))
-        states += list(output.last_hidden_state)
+        states += list(output.last_hidden_state.to(network.device))  # its layers may be on several devices
     return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), _lengths_mask(rows, network.device)
 
 

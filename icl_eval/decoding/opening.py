@@ -7,6 +7,7 @@ import torch
 from transformers import Cache, PreTrainedModel
 
 from icl_eval.decoding.hypotheses import Hypothesis
+from icl_eval.decoding.memory import free_bytes_of
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, encode, new_cache, run
 from icl_eval.decoding.prefixes import Key
 from icl_eval.decoding.preparing import PreparedModel
@@ -35,7 +36,7 @@ class OpenSession:
 
 
 def begin_group(
-    prepared: PreparedModel, group: PromptGroup, rows: Sequence[Hypothesis], prefix_bytes: int
+    prepared: PreparedModel, group: PromptGroup, rows: Sequence[Hypothesis], prefix_bytes: int | None
 ) -> Beginning:
     """Return the shared beginning of a group's rows, computed or taken from the prefix store.
 
@@ -43,7 +44,8 @@ def begin_group(
         prepared: The model to compute it with, and the prefixes of earlier groups.
         group: The group.
         rows: All its rows that are not decoded yet.
-        prefix_bytes: Maximum size of the prefixes that are kept for later groups.
+        prefix_bytes: Maximum size of the prefixes that are kept for later groups; None for as much as there is room
+            for, and at least this group's.
     """
     network = prepared.model.network
     encoder_ids = rows[0].encoder_ids if group.shares_encoder else ()
@@ -55,7 +57,8 @@ def begin_group(
         encoded = encode(network, [encoder_ids])[0] if encoder_ids else None
         if prefix_ids:
             key = Key(encoder_ids, prefix_ids)
-            prefix = prepared.prefixes.get(key, lambda start, ids: extend(network, start, ids, encoded), prefix_bytes)
+            prefix = prepared.prefixes.get(key, lambda start, ids: extend(network, start, ids, encoded))
+            prepared.prefixes.evict(prefix, prefix_bytes, lambda: free_bytes_of(network))
     return Beginning(len(prefix_ids), prefix, encoded)
 
 

@@ -13,6 +13,7 @@ import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
+from icl_eval.decoding.memory import room_for_prefixes
 from icl_eval.decoding.sharing import Ids, common_length
 
 
@@ -31,13 +32,12 @@ class PrefixStore:
     def __init__(self) -> None:
         self._kept: OrderedDict[Key, Cache] = OrderedDict()
 
-    def get(self, key: Key, extend: Callable[[Cache | None, Ids], Cache], max_bytes: int) -> Cache:
+    def get(self, key: Key, extend: Callable[[Cache | None, Ids], Cache]) -> Cache:
         """Return the cache of a prefix, computing only tokens that no kept cache holds; callers must not change it.
 
         Args:
             key: The prefix.
             extend: Appends ids to a cache (None for an empty one) and returns the result; may change its argument.
-            max_bytes: Maximum size of all kept caches, including this one if it fits.
         """
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -45,8 +45,31 @@ class PrefixStore:
         start, length = self._best_start(key)
         cache = extend(start, key.decoder_ids[length:])
         self._kept[key] = cache
-        self._evict(max_bytes)
         return cache
+
+    def evict(self, in_use: Cache, max_bytes: int | None, count_free: Callable[[], int]) -> None:
+        """Drop caches until the others fit, the least recently used one first.
+
+        Args:
+            in_use: The cache that is in use, and therefore in memory anyway.
+            max_bytes: Maximum size of all kept caches, including the one in use; None for a share of the memory, in
+                which case the one in use is kept whatever its size.
+            count_free: Returns the number of free bytes, or 0 if it is unknown.
+        """
+        sizes = {key: count_bytes(cache) for key, cache in self._kept.items()}
+        kept = sum(sizes.values())
+        limit = room_for_prefixes(count_free(), kept) if max_bytes is None else max_bytes
+        for key, cache in list(self._kept.items()):
+            if kept > limit and not (cache is in_use and max_bytes is None):
+                del self._kept[key]
+                kept -= sizes[key]
+
+    def drop_others(self, in_use: Cache | None) -> bool:
+        """Drop all caches but the one in use, because memory ran out; return whether there were any."""
+        others = [key for key, cache in self._kept.items() if cache is not in_use]
+        for key in others:
+            del self._kept[key]
+        return bool(others)
 
     def _best_start(self, key: Key) -> tuple[Cache | None, int]:
         """Return a copy of the longest kept cache that the key can start from, and its length."""
@@ -64,10 +87,6 @@ class PrefixStore:
         self._kept.move_to_end(best)
         kept = self._kept[best]
         return (_crop(kept, best_length) if is_whole(kept) else copy.deepcopy(kept)), best_length
-
-    def _evict(self, max_bytes: int) -> None:
-        while self._kept and sum(map(count_bytes, self._kept.values())) > max_bytes:
-            self._kept.popitem(last=False)
 
 
 def longest_whole(cache: Cache) -> int | None:

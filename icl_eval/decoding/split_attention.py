@@ -112,9 +112,10 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
         slots = self._slots
         self.keys[slots.rows, :, slots.begin : slots.end] = key_states
         self.values[slots.rows, :, slots.begin : slots.end] = value_states
+        mask = None if slots.mask is None else slots.mask.to(key_states.device)  # layers may be on several devices
         own_keys = self.keys[slots.rows, :, slots.first : slots.end]
         own_values = self.values[slots.rows, :, slots.first : slots.end]
-        return SplitKeys(self._prefix, own_keys, own_values, slots.mask), None
+        return SplitKeys(self._prefix, own_keys, own_values, mask), None
 
     def move_rows(self, sources: Sequence[int]) -> None:
         """Move row `sources[i]` to slot i."""
@@ -187,6 +188,16 @@ def attend(
         out, log_denominator = kernel(query, key, value, attn_mask=mask, scale=scale)
         return out, log_denominator
     return attend_plainly(query, key, value, mask, scale)
+
+
+def stores_scores(network: PreTrainedModel, splits: bool) -> bool:
+    """Return whether attention to a prefix stores the scores of all queries and keys of a layer.
+
+    Args:
+        network: The network.
+        splits: Whether rows attend to the prefix in place, with `attend`.
+    """
+    return bool(network.device.type != "cpu" if splits else network.config._attn_implementation == "eager")
 
 
 def attend_plainly(

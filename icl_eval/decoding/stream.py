@@ -16,20 +16,20 @@ from icl_eval.decoding.capabilities import Capabilities, check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
-from icl_eval.decoding.memory import choose_batch_size
+from icl_eval.decoding.memory import Lengths, choose_num_rows, free_bytes_of, read_size
+from icl_eval.decoding.networks import MAX_PREFILL_TOKENS
 from icl_eval.decoding.opening import Beginning, OpenSession, begin_group, open_session
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
 from icl_eval.decoding.searches import Greedy, Sample
 from icl_eval.decoding.sessions import NewRow, max_columns
 from icl_eval.decoding.sharing import PromptGroup, plan_groups
+from icl_eval.decoding.split_attention import stores_scores
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt
 
-PREFIX_CACHE_MB = 1000
-"""Default size of the prefix cache, in megabytes."""
 _MEGABYTE = 1_000_000
 _FREE_SHARE = 8
 """Waiting rows join when one slot in this many is free: a forward pass for one row costs almost as much as for two."""
@@ -46,7 +46,7 @@ class StreamDecoder:
         max_new_tokens: int,
         stop: Sequence[str] = (),
         batch_size: int | None = None,
-        prefix_cache_mb: int = PREFIX_CACHE_MB,
+        prefix_cache_mb: int | None = None,
         search: Greedy | Sample | None = None,
         settings: Mapping[str, Any] = MappingProxyType({}),
     ):
@@ -57,7 +57,7 @@ class StreamDecoder:
             max_new_tokens: The maximum number of tokens in a completion.
             stop: Strings that end a completion and are not part of it, in addition to those of the generation config.
             batch_size: The number of rows to decode together; None for as many as fit.
-            prefix_cache_mb: The size of the prefix cache, in megabytes.
+            prefix_cache_mb: The size of the prefix cache, in megabytes; None for as much as there is room for.
             search: How tokens are chosen; None for greedy search. The caller passes its stop strings as `stop`.
             settings: Options of `generate` that override the model's generation config.
         """
@@ -65,7 +65,7 @@ class StreamDecoder:
         self._max_new_tokens = max_new_tokens
         self._stop = stop_strings(model.network, stop)
         self._batch_size = batch_size
-        self._prefix_bytes = prefix_cache_mb * _MEGABYTE
+        self._prefix_bytes = None if prefix_cache_mb is None else prefix_cache_mb * _MEGABYTE
         search = search or Greedy()
         self._rules = Rules(model.network, max_new_tokens, {**search.settings, **settings})
         self._pick = build_pick(search)
@@ -113,30 +113,42 @@ class StreamDecoder:
     ) -> Iterator[Token | Completion]:
         """Decode a group; if memory runs out, continue every row where it is, with half as many rows at a time."""
         waiting = deque(sorted(hypotheses, key=_size, reverse=True))
-        num_rows = self._batch_size or self._automatic_batch_size(prepared.capabilities, group, waiting)
+        num_rows = self._batch_size
         beginning: Beginning | None = None
         while waiting:
             rows: list[Hypothesis] = []
             try:
                 beginning = beginning or begin_group(prepared, group, waiting, self._prefix_bytes)
+                num_rows = num_rows or self._automatic_batch_size(prepared.capabilities, beginning, waiting)
                 yield from self._decode_session(prepared, beginning, waiting, rows, num_rows)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if num_rows == 1:
+                waiting.extendleft(row for row in reversed(rows) if not row.finish_reason)
+                if prepared.prefixes.drop_others(beginning.prefix if beginning else None):
+                    continue
+                if num_rows is None or num_rows == 1:
                     raise IclEvalError(f"not enough memory for one prompt on {self._model.device}") from None
                 num_rows = max(1, min(num_rows, len(rows) or num_rows) // 2)
-                waiting.extendleft(row for row in reversed(rows) if not row.finish_reason)
 
     def _automatic_batch_size(
-        self, capabilities: Capabilities, group: PromptGroup, waiting: Sequence[Hypothesis]
+        self, capabilities: Capabilities, beginning: Beginning, waiting: Sequence[Hypothesis]
     ) -> int:
-        if not waiting:
-            return 1
+        network = self._model.network
         longest = max(map(_size, waiting))
-        shared = len(group.prefix) if capabilities.splits(longest + self._max_new_tokens) else 0
-        bytes_per_row = max_columns(longest - shared, self._max_new_tokens) * capabilities.bytes_per_token
-        return choose_batch_size(len(waiting), bytes_per_row, self._model.device)
+        splits = capabilities.splits(longest + self._max_new_tokens)
+        shared = beginning.length if splits else 0
+        own = longest - shared
+        columns = max_columns(own, self._max_new_tokens)
+        lengths = (
+            Lengths(shared, columns, own, MAX_PREFILL_TOKENS)
+            if splits
+            else Lengths(columns, columns, longest - beginning.length, None)
+        )
+        size = read_size(
+            network.config, network.dtype.itemsize, stores_scores(network, splits), capabilities.bytes_per_token
+        )
+        return choose_num_rows(len(waiting), size, lengths, free_bytes_of(network))
 
     def _decode_session(
         self,

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
 from icl_eval.formatting import describe_error
 from icl_eval.models.cards import needs_own_code, read_max_length
-from icl_eval.models.loading import LanguageModel, ModelSource, choose_device, load_model
+from icl_eval.models.devices import choose_device
+from icl_eval.models.loading import LanguageModel, ModelSource, load_model
 from icl_eval.models.quiet import quiet_transformers
-from icl_eval.models.weights import ModelSpec, resolve_weights
+from icl_eval.models.weights import ModelSpec, identify, resolve_weights
 from icl_eval.models.weights.fitting import check_layers, check_numbers, check_room
 from icl_eval.models.weights.folders import read_json_list
 from icl_eval.tasks.examples import Example
@@ -53,7 +54,7 @@ class Encoder:
         """Return an identifier of the weights; see `Weights.identify`."""
         if isinstance(self.model, LanguageModel) and self.source is None:
             return self.model.identify()
-        return self._run_step(lambda: resolve_weights(self._spec, descriptions_only=True).identify())
+        return self._run_step(lambda: identify(self._spec))
 
     def embed(self, examples: Sequence[Example]) -> FloatArray:
         """Return a unit vector for each example, computed from all its input fields, [examples, size].
@@ -86,7 +87,7 @@ class Encoder:
 
     def _load(self, device: str) -> Callable[[str], FloatArray]:
         if self.source is None:
-            model = load_model(self.model, "float32", device)
+            model = load_model(self.model, "float32", self.device)
             return lambda text: _average_states(model.network, model.tokenizer, text)
         return _load_encoder(self._spec, device)
 

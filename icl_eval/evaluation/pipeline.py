@@ -118,9 +118,10 @@ def _warn_once(sentence: str) -> None:
 
 
 def _identify_content(evaluation: Evaluation, prepared: PreparedEvaluation) -> dict[str, str]:
-    """Return the identities of the model's and the retrieval encoder's weights, and the date that prompts show."""
+    """Return the identities of the model's files and the retrieval encoder's, and the date that prompts show."""
     encoder = evaluation.encoder
     identities = {"weights": prepared.card.identity}
+    identities |= {name: part.identify() for name, part in prepared.card.parts.items()}
     if prepared.conventions.day is not None:
         identities["template.date"] = prepared.conventions.day
     return identities if encoder is None else identities | {"encoder_weights": encoder.identify()}

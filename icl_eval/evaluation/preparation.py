@@ -28,6 +28,7 @@ from icl_eval.prompts.building import (
     Placement,
     PromptBuilder,
 )
+from icl_eval.prompts.chat_templates import name_chat_template
 from icl_eval.prompts.chats import Chat, build_chat
 from icl_eval.prompts.conventions import Conventions, RequestedConventions, find_conventions
 from icl_eval.prompts.templates import ChatTemplate, Template, TextTemplate
@@ -194,7 +195,7 @@ def _open_chat(evaluation: Evaluation, conventions: Conventions) -> Chat:
 def _require_no_chat_options(evaluation: Evaluation) -> None:
     """Reject options that only apply to conversations."""
     for key, value in (
-        ("model.chat_template", evaluation.conventions.chat_template),
+        ("model.chat_template", name_chat_template(evaluation.conventions.chat_template)),
         ("template.date", evaluation.day),
     ):
         if value is not None:

@@ -3,11 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from icl_eval.decoding.engines import TransformersEngine
 from icl_eval.decoding.model_rules import list_rules
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
 from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
 from icl_eval.metrics.measurements import measure_records, score_measurements
+from icl_eval.models.cards import ModelCard
+from icl_eval.models.loading import describe_loaded
+from icl_eval.models.weights import ModelSpec
 from icl_eval.runs import provenance
 from icl_eval.runs.behaviour import measure_behaviour
 from icl_eval.runs.counts import count_records
@@ -64,13 +68,32 @@ def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerpri
         decoding={
             "search": evaluation.search.name,
             "options": dict(evaluation.search.recipe),
-            **evaluation.engine.describe_precision(evaluation.search),
+            **_describe_precision(evaluation, prepared.card),
             "ends": prepared.conventions.ends,
             "generation_config": list_rules(prepared.conventions, evaluation.search),
             "tasks": tasks,
         },
         fingerprint=fingerprint,
+        loading=_describe_loading(evaluation, prepared.card),
     )
+
+
+def _describe_precision(evaluation: Evaluation, card: ModelCard) -> dict[str, Any]:
+    """Return the precision of a run; some methods of quantization round each token's states, too, and coarsely."""
+    precision = dict(evaluation.engine.describe_precision(evaluation.search))
+    if card.quantization and evaluation.search.shares_prefixes and precision["batch_invariant"]:
+        precision["batch_invariant"] = False
+    return precision
+
+
+def _describe_loading(evaluation: Evaluation, card: ModelCard) -> dict[str, Any]:
+    """Return in which form the model is loaded, where that differs from what its files say."""
+    described: dict[str, Any] = {name: part.name for name, part in card.parts.items()}
+    if card.quantization:
+        described["quantization"] = dict(card.quantization)
+    if isinstance(evaluation.model, ModelSpec) and evaluation.model.attn_implementation:
+        described["attn_implementation"] = evaluation.model.attn_implementation
+    return described
 
 
 def _join_names(names: Iterable[str]) -> str:
@@ -78,12 +101,27 @@ def _join_names(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
+def _list_libraries(card: ModelCard) -> list[str]:
+    """Return the libraries that load a model in another form; most methods of quantization have the name of theirs."""
+    method = str(card.quantization.get("quant_method", "bitsandbytes"))
+    return ["peft"] * bool(card.adapter) + [method, f"optimum-{method}"] * bool(card.quantization)
+
+
+def _describe_network(evaluation: Evaluation) -> dict[str, Any]:
+    engine = evaluation.engine
+    if not isinstance(engine, TransformersEngine):
+        return {}
+    return describe_loaded(evaluation.model, engine.dtype, engine.device)
+
+
 def describe_origin(evaluation: Evaluation, prepared: PreparedEvaluation, engine: Mapping[str, Any]) -> Provenance:
     """Return the provenance of a run's numbers."""
     return Provenance(
-        versions=provenance.read_versions(),
+        versions=provenance.read_versions(_list_libraries(prepared.card)),
         git_commit=provenance.read_git_commit(),
         weights=prepared.card.identity,
+        parts={name: part.identify() for name, part in prepared.card.parts.items()},
+        network=_describe_network(evaluation),
         datasets={task.plan.task.name: task.plan.task.content_hash for task in prepared.tasks},
         config=evaluation.config,
         overrides=evaluation.overrides,

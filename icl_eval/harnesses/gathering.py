@@ -42,14 +42,18 @@ class Gatherer:
     """Decodes prompts in a thread of its own, all that are waiting together."""
 
     def __init__(
-        self, model: "LanguageModel", batch_size: int | None, prefix_cache_mb: int, end_of_turn: int | None = None
+        self,
+        model: "LanguageModel",
+        batch_size: int | None,
+        prefix_cache_mb: int | None,
+        end_of_turn: int | None = None,
     ):
         """Prepare to decode.
 
         Args:
             model: The model to decode with.
             batch_size: The maximum number of prompts in a batch; None for as many as fit.
-            prefix_cache_mb: The size of the cache of shared prefixes, in megabytes.
+            prefix_cache_mb: The size of the cache of shared prefixes, in megabytes; None for as much as there is room.
             end_of_turn: A token that ends a completion, besides those of the generation config.
         """
         self._model = model

@@ -64,7 +64,8 @@ class ProviderArguments:
     device: str = "auto"
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """The maximum number of prompts in a batch; None for as many as fit."""
-    prefix_cache_mb: Annotated[int, Field(ge=0)] = 1000
+    prefix_cache_mb: Annotated[int, Field(ge=0)] | None = None
+    """The size of the cache of shared prefixes, in megabytes; None for as much as there is room for."""
     use_chat_template: bool = True
     """Whether conversations are rendered with the model's chat template; otherwise a single message is continued."""
     trust_remote_code: bool = False

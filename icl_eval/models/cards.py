@@ -6,7 +6,7 @@ A model's architecture and context length are read from its configuration, never
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,8 +14,16 @@ from icl_eval.errors import ModelUnavailableError, UserError
 from icl_eval.formatting import list_names
 from icl_eval.models.in_memory import WeightsInMemory
 from icl_eval.models.memory import is_out_of_memory
+from icl_eval.models.quantization import check_quantization
 from icl_eval.models.quiet import quiet_transformers
-from icl_eval.models.weights import ModelSpec, Weights, check_generation_config, resolve_weights
+from icl_eval.models.weights import (
+    ModelSpec,
+    Weights,
+    check_generation_config,
+    resolve_adapter,
+    resolve_tokenizer,
+    resolve_weights,
+)
 from icl_eval.models.weights.fitting import check_sizes
 from icl_eval.models.weights.folders import read_json_object
 
@@ -43,6 +51,12 @@ class ModelCard:
     """The prompt prefix of each task that the model was trained on, from `task_specific_params`."""
     generation: "GenerationConfig"
     """The generation config from the model's files."""
+    adapter: Weights | None = None
+    """The adapter that changes the weights, if any."""
+    other_tokenizer: Weights | None = None
+    """The files of the tokenizer, if they are not the model's own."""
+    quantization: Mapping[str, Any] = field(default_factory=dict)
+    """The quantization config in effect; empty if the weights are not quantized."""
 
     @property
     def name(self) -> str:
@@ -53,6 +67,12 @@ class ModelCard:
     def identity(self) -> str:
         """The identity of the weights, independent of where they are stored; see `Weights.identify`."""
         return self.weights.identify()
+
+    @property
+    def parts(self) -> dict[str, Weights]:
+        """What is loaded besides or instead of the model's own files, by name."""
+        parts = {"adapter": self.adapter, "tokenizer": self.other_tokenizer}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def require_vectors(self, ids: Iterable[int]) -> None:
         """Refuse a prompt with tokens that have no embedding in the network; raises ModelUnavailableError."""
@@ -70,9 +90,11 @@ def read_card(spec: ModelSpec) -> ModelCard:
     check_sizes(config, weights.name)
     architecture = read_architecture(config, weights.name)
     num_tokens = _count_embeddings(config)
-    with reading(weights, "the tokenizer"):
-        tokenizer = _load_tokenizer(weights.folder, spec)
-    _check_tokenizer(tokenizer, weights.name, num_tokens)
+    other_tokenizer = resolve_tokenizer(spec)
+    with reading(other_tokenizer or weights, "the tokenizer"):
+        tokenizer = _load_tokenizer((other_tokenizer or weights).folder, spec)
+    _check_tokenizer(tokenizer, (other_tokenizer or weights).name, num_tokens)
+    quantization = check_quantization(config, spec.quantization, weights.name)
     check_generation_config(weights.folder, num_tokens)
     return ModelCard(
         weights=weights,
@@ -83,6 +105,9 @@ def read_card(spec: ModelSpec) -> ModelCard:
         max_encoder_length=getattr(config, "max_encoder_position_embeddings", None),
         task_prefixes=read_task_prefixes(config),
         generation=_read_generation(weights, config),
+        adapter=resolve_adapter(spec),
+        other_tokenizer=other_tokenizer,
+        quantization=quantization,
     )
 
 
@@ -140,6 +165,7 @@ def describe_in_memory(
         max_encoder_length=getattr(config, "max_encoder_position_embeddings", None),
         task_prefixes=read_task_prefixes(config),
         generation=network.generation_config,
+        quantization=check_quantization(config, None, weights.name),
     )
 
 
@@ -236,7 +262,7 @@ def reading(weights: Weights, what: str, reports: bool = True) -> Iterator[None]
         if is_out_of_memory(error):
             raise ModelUnavailableError(
                 f"memory ran out while loading {weights.name}: use a smaller model or dtype (bfloat16 needs half as "
-                "much as float32), or close other programs"
+                "much as float32), model.quantization or model.device_map=auto, or close other programs"
             ) from error
         reason = _first_sentence(error)
         message = f"{what} of {weights.name} cannot be read ({reason}): {weights.remedy}"

@@ -14,17 +14,18 @@ from icl_eval.errors import ConfigError, ModelUnavailableError
 from icl_eval.models.cards import (
     Architecture,
     ModelCard,
-    build_local_options,
     describe_in_memory,
     read_architecture,
     read_card,
     read_max_length,
     reading,
 )
+from icl_eval.models.devices import check_device_map, choose_device
 from icl_eval.models.in_memory import WeightsInMemory, digest_network
-from icl_eval.models.memory import free_bytes
-from icl_eval.models.weights import ModelSpec, Weights, count_bytes, resolve_weights
-from icl_eval.models.weights.fitting import check_layers, check_loading, check_numbers, check_room
+from icl_eval.models.memory import free_bytes, swap_bytes
+from icl_eval.models.networks import ITEM_BYTES, load_network, plan_network
+from icl_eval.models.quantization import find_quantization
+from icl_eval.models.weights import ModelSpec, identify
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 _HEADROOM = 1.2
 """Decoding needs memory in addition to the weights."""
 
@@ -125,14 +125,34 @@ def load_model(source: ModelSource, dtype: str = "float32", device: str = "auto"
     """
     if isinstance(source, LanguageModel):
         return source
+    check_device_map(source.device_map, device)
     device = choose_device(device)
-    if dtype not in _ITEM_BYTES:
-        raise ConfigError(f"dtype={dtype!r}: must be one of {', '.join(_ITEM_BYTES)}")
-    key = (source, resolve_weights(source, descriptions_only=True).identify(), dtype, device)
+    if dtype not in ITEM_BYTES:
+        raise ConfigError(f"dtype={dtype!r}: must be one of {', '.join(ITEM_BYTES)}")
+    key = (source, identify(source), dtype, device)
     if key not in _loaded:
         _loaded[key] = load_own(source, dtype, device)
     _loaded.move_to_end(key)
     return _loaded[key]
+
+
+def describe_loaded(source: ModelSource, dtype: str, device: str) -> dict[str, Any]:
+    """Return how the network of a loaded model runs, for the report; an empty dict if it is not loaded."""
+    if isinstance(source, LanguageModel):
+        return _describe_network(source.network)
+    models = (model for key, model in _loaded.items() if key[0] == source and key[2:] == (dtype, choose_device(device)))
+    model = next(models, None)
+    return {} if model is None else _describe_network(model.network)
+
+
+def _describe_network(network: "PreTrainedModel") -> dict[str, Any]:
+    places = getattr(network, "hf_device_map", None) or {"": network.device}
+    quantization = find_quantization(network.config)
+    return {
+        "attn_implementation": network.config._attn_implementation,
+        "devices": {str(module): str(place) for module, place in places.items()},
+        "quantization": None if quantization is None else quantization["quant_method"],
+    }
 
 
 def find_card(source: ModelSource) -> ModelCard:
@@ -143,29 +163,14 @@ def find_card(source: ModelSource) -> ModelCard:
     return read_card(source)
 
 
-def choose_device(name: str) -> str:
-    """Return the device for a name; raises ConfigError if this machine does not have it."""
-    import torch
-
-    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    available = ["cpu"] + ["cuda", *gpus] * bool(gpus) + ["mps"] * torch.backends.mps.is_available()
-    if name == "auto":
-        return "cuda" if gpus else "cpu"
-    if name not in available:
-        raise ConfigError(
-            f"device={name!r}: not available on this machine; must be one of auto, {', '.join(available)}"
-        )
-    return name
-
-
 def load_own(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
     """Load a model as a private copy, which the caller may change; see `load_model`."""
     card = read_card(spec)  # first, so that no weights are fetched for a refused model
-    weights = resolve_weights(spec)
-    _check_described(spec, card, weights)
-    _make_room(count_bytes(weights.folder, spec.allow_pickle, _ITEM_BYTES[dtype]), device)
-    network = _load_network(spec, card, weights, dtype, device)
-    with reading(weights, "config.json"):
+    plan = plan_network(spec, card, dtype, device)
+    if spec.device_map is None:
+        _make_room(card.name, plan.num_bytes, dtype, device)
+    network = load_network(plan)
+    with reading(plan.weights, "config.json"):
         require_causal(network, card.architecture, card.name)
     return LanguageModel(
         network=network,
@@ -173,52 +178,10 @@ def load_own(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
         architecture=card.architecture,
         name=card.name,
         max_length=card.max_length,
-        identity=card.identity,
+        identity=identify(spec),
         dtype=dtype,
-        device=device,
+        device=str(network.device) if spec.device_map else device,
     )
-
-
-def _check_described(spec: ModelSpec, card: ModelCard, weights: Weights) -> None:
-    """Refuse a configuration that describes a larger network than the files can fill, before allocating it."""
-    import torch
-
-    check_layers(weights.folder, spec.allow_pickle, card.config, card.name)
-    if not type(card.config).__module__.startswith("transformers."):
-        return  # building it would run the model's own code
-    with reading(weights, "config.json"), torch.device("meta"):
-        described = _auto_class(card).from_config(card.config).num_parameters()
-    check_room(weights.folder, spec.allow_pickle, described, card.name)
-
-
-def _auto_class(card: ModelCard) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    return AutoModelForSeq2SeqLM if card.architecture == "encoder-decoder" else AutoModelForCausalLM
-
-
-def _load_network(spec: ModelSpec, card: ModelCard, weights: Weights, dtype: str, device: str) -> "PreTrainedModel":
-    import torch
-
-    with reading(weights, "the weights", reports=False):  # reported below
-        network, loading_info = _auto_class(card).from_pretrained(
-            weights.folder,
-            dtype=getattr(torch, dtype),
-            device_map={"": device},
-            use_safetensors=None if spec.allow_pickle else True,
-            ignore_mismatched_sizes=True,  # refused below; transformers would refer to its report, which is hidden
-            output_loading_info=True,
-            **build_local_options(spec),
-        )
-    check_loading(card.name, network, loading_info)
-    check_numbers(weights.folder, card.name, network, dtype)
-    if network.generation_config and network.generation_config.max_time is not None:
-        logger.warning(
-            "%s: max_time=%s of its generation config is ignored: completions have no time limit",
-            card.name,
-            network.generation_config.max_time,
-        )
-    return network.eval().requires_grad_(False)
 
 
 def _check_kinds(network: object, tokenizer: object, name: object) -> None:
@@ -268,8 +231,18 @@ def _is_causal(network: "PreTrainedModel") -> bool:
     return bool((first - second).abs().max() <= 0.01 * first.abs().max())
 
 
-def _make_room(needed: int, device: str) -> None:
-    """Unload models, the least recently used first, until `needed` bytes are free."""
+def _make_room(name: str, needed: int, dtype: str, device: str) -> None:
+    """Unload models, the least recently used first, until `needed` bytes are free.
+
+    Raises:
+        ModelUnavailableError: If the weights do not fit even then.
+    """
     while _loaded and free_bytes(device) < needed * _HEADROOM:
         _loaded.popitem(last=False)
         gc.collect()
+    free = free_bytes(device) + swap_bytes(device)
+    if 0 < free < needed:
+        raise ModelUnavailableError(
+            f"{name} needs {needed / 1e9:,.1f} GB in {dtype}, and {device} has {free / 1e9:,.1f} GB free: use another "
+            "dtype, model.quantization, or model.device_map=auto, which spreads its layers over devices"
+        )

@@ -24,6 +24,17 @@ def free_bytes(device: str) -> int:
     return int(memory.split("MemAvailable:")[1].split()[0]) * 1024
 
 
+def swap_bytes(device: str) -> int:
+    """Return the number of free bytes to which a device's memory can be swapped."""
+    if device != "cpu":
+        return 0
+    try:
+        memory = Path("/proc/meminfo").read_text()
+    except OSError:
+        return 0
+    return int(memory.split("SwapFree:")[1].split()[0]) * 1024 if "SwapFree:" in memory else 0
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out; often it is only a RuntimeError with such a message."""
     import torch

@@ -1,9 +1,9 @@
 """Read the state of a network: everything that its output depends on, so that caches are dropped when it changes.
 
-A network is plain if only code of torch and transformers runs in its forward pass. Its output then depends on the
-modules and their settings (`structure`) and on the numbers in parameters and buffers (`contents`). The numbers
-themselves are compared, since edits of `parameter.data` change no version counter. Code of the caller, such as a
-steering hook, may depend on anything, so a network with such code has no known state.
+A network is plain if only code of torch, transformers and the libraries that it loads with runs in its forward pass.
+Its output then depends on the modules and their settings (`structure`) and on the numbers in parameters and buffers
+(`contents`). The numbers themselves are compared, since edits of `parameter.data` change no version counter. Code of
+the caller, such as a steering hook, may depend on anything, so a network with such code has no known state.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +14,20 @@ from typing import Any
 import torch
 import xxhash
 from torch.nn.modules import module as torch_module
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-_LIBRARIES = ("torch", "transformers", "transformers_modules")
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "transformers_modules",
+    "accelerate",
+    "bitsandbytes",
+    "optimum",
+    "peft",
+    "torchao",
+)
 """Packages whose code counts as plain; transformers_modules holds the code that comes with a model
 (`trust_remote_code`)."""
 _IGNORED = frozenset({*vars(torch.nn.Module()), "config", "generation_config"})
@@ -53,7 +63,8 @@ def read_state(network: PreTrainedModel) -> State | None:
     if not _is_plain(network):
         return None
     try:
-        contents = {name: _digest(tensor) for name, tensor in _list_tensors(network)}
+        plain = (each for name, tensor in _list_tensors(network) for each in _list_parts(name, tensor))
+        contents = {name: _digest(tensor) for name, tensor in plain}
     except (NotImplementedError, RuntimeError, TypeError):  # a kind of tensor whose numbers cannot be read
         return None
     return State(_read_structure(network), contents)
@@ -79,10 +90,17 @@ def _is_plain(network: PreTrainedModel) -> bool:
 
 def _is_plain_module(module: torch.nn.Module) -> bool:
     own = vars(module)
-    if "forward" in own or has_hooks(module):
+    if ("forward" in own and not _is_dispatched(module)) or has_hooks(module):
         return False
     code = [type(module), type(module).forward, *filter(callable, own.values())]
     return all(map(_is_library_code, code))
+
+
+def _is_dispatched(module: torch.nn.Module) -> bool:
+    """Return whether a module's `forward` is replaced by accelerate's, which moves its inputs to its device."""
+    forward = vars(module)["forward"]
+    code = forward.func if isinstance(forward, partial) else forward
+    return getattr(code, "__module__", None) == "accelerate.hooks" and _is_library_code(type(vars(module)["_hf_hook"]))
 
 
 def _is_library_code(code: Any) -> bool:
@@ -125,12 +143,25 @@ def _describe_setting(value: Any) -> Any:
 
 
 def _list_tensors(network: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from network.named_parameters(remove_duplicate=False)
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        yield name, parameter
+        for key, scale in vars(getattr(parameter, "quant_state", parameter)).items():  # of bitsandbytes
+            if isinstance(scale, torch.Tensor):
+                yield f"{name}.{key}", scale
     yield from network.named_buffers(remove_duplicate=False)
     for module_name, module in network.named_modules():
         for name, value in vars(module).items():
             if isinstance(value, torch.Tensor):
                 yield f"{module_name}.{name}", value
+
+
+def _list_parts(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield a tensor, or the tensors of which a quantized one consists, such as integers and their scales."""
+    if not is_traceable_wrapper_subclass(tensor):
+        yield name, tensor
+        return
+    for part in tensor.__tensor_flatten__()[0]:
+        yield from _list_parts(f"{name}.{part}", getattr(tensor, part))
 
 
 def _digest(tensor: torch.Tensor) -> bytes:

@@ -2,10 +2,11 @@
 
 In the order in which a prompt is made:
 
-    templates     instruction, demonstrations and question as separate blocks, or as the turns of a chat
-    styles        random formats of one template (`template=varied`)
-    chats         turns rendered with the model's own chat template, without losing any
-    building      which side of the model gets which block, and what to do if a prompt is too long
-    conventions   what a model requires besides the wording: prefixes, language codes, tokens
-    tokenization  token ids of prompts and continuations
+    templates       instruction, demonstrations and question as separate blocks, or as the turns of a chat
+    styles          random formats of one template (`template=varied`)
+    chats           turns rendered with the model's own chat template, without losing any
+    chat_templates  a chat template given by name, as a file or as text
+    building        which side of the model gets which block, and what to do if a prompt is too long
+    conventions     what a model requires besides the wording: prefixes, language codes, tokens
+    tokenization    token ids of prompts and continuations
 """

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import describe_error
+from icl_eval.prompts.chat_templates import name_chat_template, read_chat_template
 from icl_eval.tasks.sandbox import bound_environment, render
 
 if TYPE_CHECKING:
@@ -164,14 +165,18 @@ def build_chat(
     Args:
         tokenizer: The model's tokenizer.
         model: How error messages refer to the model.
-        name: The name of the template; None selects the template called `default` or the only, unnamed one.
+        name: The name of the template, the path of a file with one, or its text; None selects the template called
+            `default` or the only, unnamed one.
         day: The current date as the template sees it; None for the real one.
 
     Raises:
         ConfigError: If there is no such template or it cannot be compiled.
     """
-    text = _choose(tokenizer.chat_template, model, name)
-    description = f"the chat template {f'{name!r} ' if name else ''}of {model}"
+    text = read_chat_template(name)
+    description = f"the chat template {name_chat_template(name)}"
+    if text is None:
+        text = _choose(tokenizer.chat_template, model, name)
+        description = f"the chat template {f'{name!r} ' if name else ''}of {model}"
     calendar = Calendar(day or today())
     try:
         template = _environment(calendar).from_string(text)
@@ -182,13 +187,18 @@ def build_chat(
 
 def _choose(templates: Any, model: str, name: str | None) -> str:
     if not templates:
-        raise ConfigError(f"template=chat: {model} has no chat template in its tokenizer; use another template")
+        raise ConfigError(
+            f"template=chat: {model} has no chat template in its tokenizer; use another template, or "
+            "model.chat_template=./FILE.jinja"
+        )
     named: Mapping[str, str] = templates if isinstance(templates, Mapping) else {"default": templates}
     known = ", ".join(sorted(named))
     if name is None and "default" not in named:
         raise ConfigError(f"template=chat: {model} has several chat templates; choose model.chat_template=… ({known})")
     if name is not None and name not in named:
-        raise ConfigError(f"model.chat_template={name}: {model} has no such chat template (it has: {known})")
+        raise ConfigError(
+            f"model.chat_template={name}: {model} has no such chat template (it has: {known}); a file is ./FILE.jinja"
+        )
     return named[name or "default"]
 
 

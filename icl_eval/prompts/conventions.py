@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import list_names
 from icl_eval.prompts.building import Context, EncodedPrompt, Prompt
+from icl_eval.prompts.chat_templates import name_chat_template
 from icl_eval.prompts.tokenization import encode_prompt, pieces_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class RequestedConventions:
     source_language: str | None = None
     target_language: str | None = None
     chat_template: str | None = None
-    """The name of one of the tokenizer's chat templates."""
+    """The name of one of the tokenizer's chat templates, the path of a file with one, or the text of one."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,9 @@ class Conventions:
             ConfigError: If `decoder_prompt` or a chat template is given and cannot be used.
         """
         if self.requested.chat_template is not None:
+            name = name_chat_template(self.requested.chat_template)
             raise ConfigError(
-                f"model.chat_template={self.requested.chat_template}: a literal prompt is not rendered with a chat "
-                "template; leave it out"
+                f"model.chat_template={name}: a literal prompt is not rendered with a chat template; leave it out"
             )
         if self.card.architecture == "encoder-decoder":
             return self.encode(Prompt(example_id, text, decoder_prompt))
@@ -136,7 +137,7 @@ class Conventions:
             "task_prefix": self.requested.task_prefix,
             "source_language": self.requested.source_language,
             "target_language": self.requested.target_language,
-            "chat_template": self.requested.chat_template,
+            "chat_template": name_chat_template(self.requested.chat_template),
             "date": self.day,
             "opening": self.opening or None,
         }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from icl_eval.runs.reports import Counts, Report
+from icl_eval.runs.reports import Counts, Report, RunInfo
 
 
 def remarks(report: Report) -> Iterator[str]:
@@ -22,7 +22,14 @@ def remarks(report: Report) -> Iterator[str]:
         if cut > completions / 4:
             yield f"{name}: {cut} of {completions} completions were cut off at max_new_tokens"
     if report.run.decoding["batch_invariant"] is False:
-        yield f"{report.run.decoding['dtype']}: completions can depend on batch_size; use float32 to avoid this"
+        yield _explain_dependence(report.run)
+
+
+def _explain_dependence(run: RunInfo) -> str:
+    """Return a sentence that says why completions can depend on the batch, and what to do about it."""
+    if "quantization" in run.loading:
+        return "quantized weights: completions can depend on batch_size; use batch_size=1 to avoid this"
+    return f"{run.decoding['dtype']}: completions can depend on batch_size; use float32 to avoid this"
 
 
 def _reason(counts: Counts) -> str:

@@ -44,6 +44,8 @@ def print_report(run: Run) -> None:
 
 def _title(run: RunInfo) -> Iterable[str]:
     yield run.model
+    if run.form:
+        yield run.form
     yield run.shots
     if run.control != "none":
         yield f"control {run.control}"

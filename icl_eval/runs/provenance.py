@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +20,16 @@ from icl_eval.runs.reports import write_json
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "hydra-core", "sacrebleu")
 
 
-def read_versions() -> dict[str, str]:
-    """Return the versions of Python, of this package and of the libraries that results depend on."""
+def read_versions(also: Iterable[str] = ()) -> dict[str, str]:
+    """Return the versions of Python, of this package and of the libraries that results depend on.
+
+    Args:
+        also: More libraries; those that are not installed are left out.
+    """
     versions = {"python": platform.python_version(), "icl_eval": icl_eval.__version__}
-    return versions | {package: metadata.version(package) for package in _PACKAGES}
+    versions |= {package: metadata.version(package) for package in _PACKAGES}
+    installed = (package for package in also if any(metadata.distributions(name=package)))
+    return versions | {package: metadata.version(package) for package in installed}
 
 
 def read_git_commit() -> str | None:

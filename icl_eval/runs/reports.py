@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
-from icl_eval.formatting import count_noun, find_not_finite
+from icl_eval.formatting import count_noun, find_not_finite, format_value
 from icl_eval.runs.behaviour import Behaviour
 from icl_eval.runs.migration import upgrade_config
 from icl_eval.runs.records import describe_mistake
@@ -117,6 +117,8 @@ class GroupResult:
 class RunInfo:
     """The options of a run, with defaults resolved."""
 
+    __pydantic_config__ = _WRITTEN_WHOLE
+
     model: str
     architecture: str
     template: str
@@ -141,6 +143,19 @@ class RunInfo:
     strings and the limit on new tokens."""
     fingerprint: str
     """A digest of everything that determines the records: options, data and weights."""
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    """In which form the model was loaded, if not as its files are: the names of its `adapter` and of another
+    `tokenizer`, its `quantization` config, and the `attn_implementation` asked for."""
+
+    @property
+    def form(self) -> str:
+        """In which form the model was loaded, in words; an empty string if as its files are."""
+        words = [f"{name} {value}" for name, value in self.loading.items() if isinstance(value, str)]
+        if quantization := self.loading.get("quantization"):
+            words.append(
+                f"quantization {', '.join(f'{key} {format_value(each)}' for key, each in quantization.items())}"
+            )
+        return "; ".join(words)
 
     @property
     def shots(self) -> str:
@@ -183,6 +198,11 @@ class Provenance:
     """The overrides as typed on the command line; empty in reports of version 1."""
     engine: Mapping[str, Any] = field(default_factory=lambda: {"name": "transformers"})
     """What ran the model; for a server, what each session found out about it, what was sent, and what it cost."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Identifiers of the contents of the `adapter` and of another `tokenizer`, if there are any."""
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """How the network ran in this process: its attention implementation, its devices, and whether its weights are
+    quantized; empty if nothing was left to compute."""
 
 
 @dataclass(frozen=True)

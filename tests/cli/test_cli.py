@@ -16,7 +16,8 @@ from icl_eval.config.setup import conf_dir
 from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.demonstrations import ORDERS, SELECTORS
 from icl_eval.metrics import METRICS
-from icl_eval.models.loading import choose_device, load_model
+from icl_eval.models.devices import choose_device
+from icl_eval.models.loading import load_model
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.building import Prompt
 from icl_eval.prompts.tokenization import encode_prompt
@@ -259,7 +260,11 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {KNOWN_COMMANDS};
             ["model.source={t5}", "placement=decoder"],
             "placement=decoder: must be encoder or split for tiny-t5, which is encoder-decoder",
         ),
-        (["template=chat"], "template=chat: tiny-gpt2 has no chat template in its tokenizer; use another template"),
+        (
+            ["template=chat"],
+            "template=chat: tiny-gpt2 has no chat template in its tokenizer; use another template, or "
+            "model.chat_template=./FILE.jinja",
+        ),
         (
             ['template.question="{{ choices }}"'],
             "template 'labelled': question: 'choices' is undefined, for example 'qa-pool-010' of task 'qa' "
@@ -553,7 +558,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
     assert list(report["timing"]) == ["seconds", "completion_tokens_per_second", "finished"]
     assert list(report["run"]) == [
         "model", "architecture", "template", "placement", "conventions", "num_fewshot", "demonstrations", "order",
-        "control", "leave_out", "seed", "decoding", "fingerprint",
+        "control", "leave_out", "seed", "decoding", "fingerprint", "loading",
     ]  # fmt: skip
     assert list(report["results"]["qa"]) == ["n", "num_fewshot", "metrics", "counts", "behaviour"]
     assert list(report["results"]["qa"]["metrics"]) == ["exact_match", "token_f1"]
@@ -565,7 +570,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
         "empty", "stopped_empty",
     ]  # fmt: skip
     assert list(report["provenance"]) == [
-        "versions", "git_commit", "weights", "datasets", "config", "host", "overrides",
+        "versions", "git_commit", "weights", "datasets", "config", "host", "overrides", "engine", "parts", "network",
     ]  # fmt: skip
     for sample in samples:
         assert list(sample) == [

@@ -11,6 +11,7 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 
+import adapters
 import pytest
 import tiny_models
 import translators
@@ -22,6 +23,9 @@ from icl_eval.config.setup import conf_dir
 STREAM = ("model.source={gpt2}", "prompt='Question: is the sky blue?'", "max_new_tokens=12", "device=cpu")
 STREAM_CHANGES = {
     "model.chat_template": ([], ["model.chat_template=dated"]),  # refused: a prompt of one's own is no conversation
+    "model.quantization": ([], ["model.quantization.quant_method=none"]),  # refused: there is no such method
+    "model.device_map": ([], ["model.device_map=auto"]),  # refused: device=cpu is given
+    "model.attn_implementation": ([], ["model.attn_implementation=flash"]),  # refused: there is none of that name
     "prompt": ([], ["prompt='The house is small.'"]),
     "decoder_prompt": (["model.source={t5}"], ["decoder_prompt='The house is'"]),
 }
@@ -79,6 +83,14 @@ def recorded(observed):
     return observed.report["provenance"]["config"]["task"]["qa"]["card"]
 
 
+def devices(observed):
+    return observed.report["provenance"]["network"]["devices"]
+
+
+def attention(observed):
+    return observed.report["provenance"]["network"]["attn_implementation"]
+
+
 def rows_at_once(observed):
     return max(rows for rows, _ in observed.fed)
 
@@ -106,6 +118,15 @@ CHANGES = {
     "model.target_language": (
         completions, ["model.source={mbart}", "model.target_language=de_DE"], ["model.target_language=fr_XX"],
     ),
+    "model.tokenizer": (completions, [], ["model.tokenizer={tokenizer}"]),
+    "model.adapter": (completions, [], ["model.adapter={adapter}"]),
+    "model.quantization": (completions, ["max_new_tokens=40"], ["model.quantization.load_in_8bit=true"]),
+    "model.device_map": (
+        devices, ["device=auto"],
+        ["model.device_map={transformer.wte: cpu, transformer.wpe: cpu, transformer.h.0: cpu, transformer.h.1: disk, "
+         "transformer.ln_f: cpu, lm_head: cpu}"],
+    ),
+    "model.attn_implementation": (attention, [], ["model.attn_implementation=eager"]),
     "model.chat_template": (prompts, ["model.source={named}", "template=chat"], ["model.chat_template=dated"]),
     "task_prefix": (prompts, ["model.source={prefixed}"], ["task_prefix=translation_en_to_fr"]),
     "model.allow_pickle": (refused, ["model.source={pickled}"], ["model.allow_pickle=true"]),
@@ -368,6 +389,8 @@ PLACES = (
     "chatty",
     "named",
     "pickled",
+    "adapter",
+    "tokenizer",
     "own_code",
     "rows",
     "judged",
@@ -398,6 +421,8 @@ def places(tmp_path_factory, gpt2, t5):
     tiny_models.save_gpt2(places["endings"])
     (places["endings"] / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(1, 380, 3))}))
     save_pickled(places["pickled"])
+    adapters.save_lora(places["adapter"], gpt2, ["c_attn"])
+    tiny_models.train_bpe().save_pretrained(places["tokenizer"])
     save_own_code(places["own_code"])
     save_rows(places["rows"])
     for name, share in {"script": 0.5, "other_script": 0.25}.items():

@@ -9,11 +9,9 @@ from transformers import MistralConfig
 
 from icl_eval.decoding import Completion, StreamDecoder, Token
 from icl_eval.decoding import capabilities as capabilities_module
-from icl_eval.decoding import memory as memory_module
 from icl_eval.decoding import opening as opening_module
 from icl_eval.decoding import sessions as sessions_module
 from icl_eval.decoding import stream as stream_module
-from icl_eval.decoding.memory import MAX_ROWS, choose_batch_size
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.sessions import SplitSession
 from icl_eval.decoding.split_attention import SlotLayer
@@ -300,15 +298,6 @@ def test_one_prompt_that_does_not_fit_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr(stream_module, "open_session", run_out)
     with pytest.raises(IclEvalError, match=r"^not enough memory for one prompt on cpu$"):
         list(StreamDecoder(model, 2).stream(make_prompts(model)[:1]))
-
-
-def test_where_free_memory_cannot_be_told_as_many_rows_as_pay_are_decoded_together(monkeypatch):
-    monkeypatch.setattr(memory_module, "free_bytes", lambda device: 0)
-    assert choose_batch_size(5, 1000, "cpu") == 5
-    assert choose_batch_size(100, 1000, "cpu") == MAX_ROWS
-    monkeypatch.setattr(memory_module, "free_bytes", lambda device: 12_000)
-    assert choose_batch_size(5, 1000, "cpu") == 3
-    assert choose_batch_size(5, 5000, "cpu") == 1
 
 
 def text_prompts(model, texts):

@@ -113,7 +113,7 @@ def test_a_prefix_is_completed_from_the_longest_one_that_is_kept(window, fed):
         return cache
 
     for ids in ((1, 2, 3, 4), (1, 2, 3, 4, 5), (1, 2, 9), (1, 2, 3, 4), (7,), (1, 2, 3)):
-        cache = store.get(Key((), ids), extend, max_bytes=10_000)
+        cache = store.get(Key((), ids), extend)
         assert cache.layers[0].keys.flatten().tolist() == list(ids)[1 - window if window else None :]
         assert cache.get_seq_length() == len(ids)
     assert computed == fed
@@ -130,12 +130,12 @@ def test_the_least_recently_used_prefixes_are_let_go():
         return cache
 
     for first in (1, 2, 1, 3, 1, 2):
-        store.get(Key((), (first,)), extend, max_bytes=1600)
+        store.evict(store.get(Key((), (first,)), extend), 1600, lambda: 0)
     assert computed == [(1,), (2,), (3,), (2,)]
 
     store, computed = PrefixStore(), []
     for ids in ((1,), (2,), (1, 5), (1,), (2,)):  # what another one begins from is used, too
-        store.get(Key((), ids), extend, max_bytes=1600)
+        store.evict(store.get(Key((), ids), extend), 1600, lambda: 0)
     assert computed == [(1,), (2,), (5,), (2,)]
 
 

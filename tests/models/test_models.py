@@ -10,7 +10,8 @@ import tiny_models
 from icl_eval.errors import ConfigError, IclEvalError, ModelUnavailableError
 from icl_eval.models import loading as models
 from icl_eval.models.cards import read_card
-from icl_eval.models.loading import choose_device, load_model
+from icl_eval.models.devices import choose_device
+from icl_eval.models.loading import load_model
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 
@@ -366,7 +367,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "an adapter alone": (
         lambda f: (write_adapter(f), (f / "config.json").unlink()),
-        "contains only an adapter (adapter_config.json): merge it into its base model",
+        "contains only an adapter (adapter_config.json): give its base model as model.source",
     ),
 }
 

@@ -1,6 +1,8 @@
+import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import tiny_models
@@ -14,6 +16,7 @@ from icl_eval.models.weights.folders import digest_folder
 from icl_eval.models.weights.hub import choose_files
 from icl_eval.prompts import chats
 from icl_eval.prompts.building import Prompt
+from icl_eval.prompts.chat_templates import identify_chat_template, name_chat_template
 from icl_eval.prompts.chats import build_chat
 from icl_eval.prompts.tokenization import encode_continuations, encode_prompt
 
@@ -139,7 +142,9 @@ def test_a_template_is_chosen_by_name():
     assert build_chat(tokenizer, name="short")(MESSAGES).endswith("<|user|>q2<|eos|><|assistant|>")
     with pytest.raises(ConfigError) as error:
         build_chat(tokenizer, "tiny", "rag")
-    assert str(error.value) == "model.chat_template=rag: tiny has no such chat template (it has: default, short)"
+    assert str(error.value) == (
+        "model.chat_template=rag: tiny has no such chat template (it has: default, short); a file is ./FILE.jinja"
+    )
     tokenizer.chat_template = {"short": LOOP, "rag": LOOP}
     with pytest.raises(ConfigError) as error:
         build_chat(tokenizer, "tiny")
@@ -150,6 +155,42 @@ def test_a_template_is_chosen_by_name():
     with pytest.raises(ConfigError) as error:
         build_chat(tokenizer, "tiny", "short")(MESSAGES)
     assert str(error.value).startswith("template=chat: the chat template 'short' of tiny does not open")
+
+
+def test_a_template_is_given_as_a_file_or_as_text(tmp_path):
+    tokenizer = tokenizer_of(CHATML)
+    tokenizer.chat_template = None
+    with pytest.raises(ConfigError, match=r"tiny has no chat template in its tokenizer; use another template, or mod"):
+        build_chat(tokenizer, "tiny")
+    file = tmp_path / "chatml.jinja"
+    file.write_text(CHATML, encoding="utf-8")
+    for given in (str(file), CHATML):
+        assert build_chat(tokenizer, "tiny", given)(MESSAGES) == SHAPES["chatml"].text
+    digest = hashlib.sha256(CHATML.encode()).hexdigest()
+    assert name_chat_template(str(file)) == f"chatml.jinja ({digest[:8]})"
+    assert name_chat_template(CHATML) == f"given as text ({digest[:8]})"
+    assert identify_chat_template(str(file)) == identify_chat_template(CHATML) == f"sha256={digest}"
+    assert name_chat_template("dated") == identify_chat_template("dated") == "dated"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("./nowhere.jinja", "model.chat_template=./nowhere.jinja: cannot be read (No such file or directory; working"),
+        ("chatml.jinja", "model.chat_template=chatml.jinja: cannot be read (No such file"),
+        (".", "model.chat_template=.: cannot be read (Is a directory"),
+        ("./bytes.jinja", "model.chat_template=./bytes.jinja: not a text file in UTF-8"),
+        ("{% if %}", "template=chat: the chat template given as text ("),
+        ("{{ 1 }}", "leaves out or changes the question of demonstration 1"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_one_line(given, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("bytes.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError) as error:
+        build_chat(train_bpe(), "tiny", given)(MESSAGES)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_named_template_is_fetched_and_belongs_to_the_model(tmp_path):

@@ -102,7 +102,10 @@ def test_the_separator_of_a_t5_decoder_is_one_end_of_sequence_token():
 def test_a_tokenizer_without_a_chat_template_and_one_with_a_broken_one_are_one_sentence():
     with pytest.raises(ConfigError) as error:
         build_chat(train_bpe())
-    assert str(error.value) == ("template=chat: this model has no chat template in its tokenizer; use another template")
+    assert str(error.value) == (
+        "template=chat: this model has no chat template in its tokenizer; use another template, or "
+        "model.chat_template=./FILE.jinja"
+    )
     with pytest.raises(ConfigError) as error:
         build_chat(train_bpe(chat_template="{{ raise_exception('no system role') }}"))(
             [{"role": "user", "content": "q"}]

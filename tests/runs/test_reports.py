@@ -39,7 +39,7 @@ def test_a_report_is_indented_utf_8_in_the_order_of_its_fields(path):
     write_report(REPORT, path)
     text = path.read_text(encoding="utf-8")
     assert text.startswith('{\n  "schema_version": 2,\n  "run": {\n    "model": "tiny-gpt2",\n')
-    assert '      "cpu": "é"\n    },\n    "overrides": [\n      "num_fewshot=2"\n    ],\n    "engine": {\n' in text
+    assert '      "cpu": "é"\n    },\n    "overrides": [\n      "num_fewshot=2"\n    ],\n' in text
     assert text.endswith('  "groups": {}\n}\n')
     assert list(json.loads(text)) == ["schema_version", "run", "results", "timing", "provenance", "groups"]
 

@@ -26,7 +26,8 @@ class TransformersEngine:
     device: str
     batch_size: int | None
     """The number of prompts in a batch; None for as many as fit in memory."""
-    prefix_cache_mb: int
+    prefix_cache_mb: int | None
+    """The size of the cache of shared prefixes; None for as much as there is room for."""
     name = "transformers"
     prices = None
     abilities = Abilities(searches=tuple(SEARCHES.classes), encoders=True, memory=True, likelihoods=True)
@@ -57,7 +58,7 @@ class TransformersEngine:
         from icl_eval.decoding.sharing import count_reused, plan_groups
 
         longest = longest_whole(new_cache(conventions.card.config))
-        return sum(count_reused(plan_groups(prompts), longest, keeps=self.prefix_cache_mb > 0).values())
+        return sum(count_reused(plan_groups(prompts), longest, keeps=self.prefix_cache_mb != 0).values())
 
     def load(self, model: ModelSource) -> LanguageModel:
         """Load the model; see `load_model`."""

@@ -75,7 +75,11 @@ def _choose_search(options: dict[str, Any], model: LanguageModel) -> Search:
 
 
 def complete(
-    model: LanguageModel, options: TextOptions, requests: Sequence[TextRequest], batch_size: int | None, cache_mb: int
+    model: LanguageModel,
+    options: TextOptions,
+    requests: Sequence[TextRequest],
+    batch_size: int | None,
+    cache_mb: int | None,
 ) -> Iterator[tuple[int, str]]:
     """Yield the number of each request with its text, in the order in which the texts are finished.
 

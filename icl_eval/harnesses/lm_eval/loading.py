@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from icl_eval.errors import ConfigError
-from icl_eval.models.loading import LanguageModel, choose_device, load_model
+from icl_eval.models.devices import choose_device
+from icl_eval.models.loading import LanguageModel, load_model
 from icl_eval.models.weights import ModelSpec
 
 logger = logging.getLogger(__name__)

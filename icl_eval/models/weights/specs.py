@@ -11,9 +11,10 @@ weights.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from icl_eval.errors import ConfigError, ModelUnavailableError
 
@@ -25,7 +26,7 @@ _FILE_KINDS: dict[str, Kind] = {".gguf": "gguf", ".whl": "wheel"}
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model to load, and how far its files are trusted."""
+    """Which model to load, in which form, and how far its files are trusted."""
 
     source: str
     """Where the model comes from, as in the table above."""
@@ -35,6 +36,37 @@ class ModelSpec:
     """Whether Python code that comes with the weights may run."""
     allow_pickle: bool = False
     """Whether weights may be read from pickle files, which can run code when they are opened."""
+    tokenizer: str | None = None
+    """Where another tokenizer comes from, as in the table above; None for the one that comes with the weights."""
+    adapter: str | None = None
+    """Folder or hub name of a PEFT adapter that changes the weights; None for no adapter."""
+    quantization: Mapping[str, Any] | None = field(default=None, hash=False)
+    """A `quantization_config` of transformers, by which the weights are quantized while they are loaded; None to load
+    them as they are."""
+    device_map: str | Mapping[str, Any] | None = field(default=None, hash=False)
+    """How the layers are spread over several devices: a word or a mapping of accelerate; None for one device."""
+    attn_implementation: str | None = None
+    """The attention implementation of transformers; None for the network's default."""
+    key: str = "model.source"
+    """The option that gives the source, for error messages."""
+
+    @property
+    def tokenizer_spec(self) -> "ModelSpec | None":
+        """The specification of another tokenizer; None if it is the model's own."""
+        return None if self.tokenizer is None else self._part(self.tokenizer, "model.tokenizer")
+
+    @property
+    def adapter_spec(self) -> "ModelSpec | None":
+        """The specification of the adapter; None if there is none. Raises ConfigError for another kind of source."""
+        if self.adapter is None:
+            return None
+        part = self._part(self.adapter, "model.adapter")
+        if part.kind not in ("folder", "hub"):
+            raise ConfigError(f"model.adapter={self.adapter}: must be a folder (./name) or a hub name (acme/lora)")
+        return part
+
+    def _part(self, source: str, key: str) -> "ModelSpec":
+        return ModelSpec(source, None, self.trust_remote_code, self.allow_pickle, key=key)
 
     @property
     def kind(self) -> Kind:
@@ -48,7 +80,7 @@ class ModelSpec:
         if _HUB_NAME.fullmatch(self.source):
             return "hub"
         raise ConfigError(
-            f"model.source={self.source!r}: must be a folder (./name), a .gguf or .whl file, pypi:NAME==VERSION, or a "
+            f"{self.key}={self.source!r}: must be a folder (./name), a .gguf or .whl file, pypi:NAME==VERSION, or a "
             "hub name (gpt2, google/flan-t5-large)"
         )
 
@@ -57,7 +89,7 @@ class ModelSpec:
         """The local folder or file of the source; raises ModelUnavailableError if it does not exist."""
         path = Path(self.source).expanduser()
         if self.kind == "folder" and path.is_file():
-            raise ModelUnavailableError(f"model.source={self.source} is a file: give the folder that contains it")
+            raise ModelUnavailableError(f"{self.key}={self.source} is a file: give the folder that contains it")
         if not path.exists():
-            raise ModelUnavailableError(f"model.source={self.source} does not exist (working directory: {Path.cwd()})")
+            raise ModelUnavailableError(f"{self.key}={self.source} does not exist (working directory: {Path.cwd()})")
         return path

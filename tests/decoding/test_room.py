@@ -1,0 +1,245 @@
+"""How many rows are decoded together, and which prefixes are kept, by arithmetic from configurations."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from architectures import DECODER_ONLY, build
+from large_models import CONFIGS
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from icl_eval.decoding import memory
+from icl_eval.decoding.memory import (
+    MAX_ROWS,
+    Lengths,
+    NetworkSize,
+    choose_num_rows,
+    free_bytes_of,
+    pass_bytes,
+    read_size,
+    room_for_prefixes,
+    rows_bytes,
+)
+from icl_eval.decoding.networks import MAX_PREFILL_TOKENS
+from icl_eval.decoding.prefixes import Key, PrefixStore
+from icl_eval.decoding.preparing import capabilities_of
+from icl_eval.decoding.sessions import max_columns
+from icl_eval.decoding.split_attention import SlotCache
+from icl_eval.errors import ModelUnavailableError
+from icl_eval.models import loading
+
+GB = 10**9
+CARDS = (16, 24, 80, 141)
+TAKEN = 600_000_000
+"""What the driver and the libraries take of a card."""
+SETTINGS = ((1600, 60, 32), (4096, 200, 256), (32000, 200, 32))
+"""Tokens of the shared prefix, of a question, and of a completion."""
+
+BILLIONS = {
+    "Llama-3.2-1B": 1.24,
+    "Llama-2-7B": 6.74,
+    "Mistral-7B": 7.25,
+    "Llama-3-8B": 8.03,
+    "Gemma-2-9B": 9.24,
+    "Llama-2-13B": 13.02,
+    "Qwen2.5-32B": 32.76,
+    "Mixtral-8x7B": 46.7,
+    "Llama-3-70B": 70.55,
+    "Llama-3.1-405B": 405.85,
+}
+KILOBYTES = {  # of keys and values of a token, in bfloat16
+    "Llama-3.2-1B": 33,
+    "Llama-2-7B": 524,
+    "Mistral-7B": 131,
+    "Llama-3-8B": 131,
+    "Gemma-2-9B": 344,
+    "Llama-2-13B": 819,
+    "Qwen2.5-32B": 262,
+    "Mixtral-8x7B": 131,
+    "Llama-3-70B": 328,
+    "Llama-3.1-405B": 516,
+}
+
+# For bfloat16 and each card: None if the weights do not fit, else the rows in each setting, 0 if not even one fits.
+ROWS = {
+    "Llama-3.2-1B": ((128, 128, 128), (128, 128, 128), (128, 128, 128), (128, 128, 128)),
+    "Llama-2-7B": ((6, 0, 0), (77, 17, 0), (128, 128, 128), (128, 128, 128)),
+    "Mistral-7B": ((7, 0, 0), (128, 78, 1), (128, 128, 128), (128, 128, 128)),
+    "Llama-3-8B": (None, (128, 60, 1), (128, 128, 128), (128, 128, 128)),
+    "Gemma-2-9B": (None, (53, 11, 0), (128, 128, 128), (128, 128, 128)),
+    "Llama-2-13B": (None, None, (128, 85, 45), (128, 128, 128)),
+    "Qwen2.5-32B": (None, None, (128, 61, 1), (128, 128, 128)),
+    "Mixtral-8x7B": (None, None, None, (128, 128, 128)),
+    "Llama-3-70B": (None, None, None, None),
+    "Llama-3.1-405B": (None, None, None, None),
+}
+
+
+def count_parameters(config: Any) -> int:
+    with torch.device("meta"):
+        number: int = AutoModelForCausalLM.from_config(config).num_parameters()
+    return number
+
+
+def lengths_of(shared: int, own: int, new: int) -> Lengths:
+    return Lengths(shared, max_columns(own, new), own, MAX_PREFILL_TOKENS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_sizes_are_read_from_the_configuration(name: str) -> None:
+    config = CONFIGS[name]()
+    assert round(count_parameters(config) / 1e9, 2) == BILLIONS[name]
+    assert round(read_size(config, 2, True).bytes_per_token / 1000) == KILOBYTES[name]
+    assert read_size(config, 4, True).bytes_per_token == 2 * read_size(config, 2, True).bytes_per_token
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("card", "number"), list(zip(CARDS, range(len(CARDS)), strict=True)))
+def test_rows_fit_beside_weights_and_prefix(name: str, card: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, expected = CONFIGS[name](), ROWS[name][number]
+    weights = 2 * count_parameters(config)
+    monkeypatch.setattr(loading, "free_bytes", lambda device: card * GB - TAKEN)
+    if expected is None:
+        with pytest.raises(ModelUnavailableError, match=rf"^{name} needs {weights / GB:,.1f} GB in bfloat16, and cuda"):
+            loading._make_room(name, weights, "bfloat16", "cuda")
+        return
+    loading._make_room(name, weights, "bfloat16", "cuda")
+    size = read_size(config, 2, stores_scores=True)
+    for setting, rows in zip(SETTINGS, expected, strict=True):
+        lengths = lengths_of(*setting)
+        left = card * GB - TAKEN - weights - setting[0] * size.bytes_per_token
+        if not rows:
+            assert rows_bytes(size, lengths, 1) > left
+            continue
+        assert choose_num_rows(256, size, lengths, left) == rows
+        assert rows_bytes(size, lengths, rows) <= (0.75 * left if rows > 1 else left)  # one is always tried
+        assert rows == 128 or rows_bytes(size, lengths, rows + 1) > 0.75 * left
+
+
+def test_a_kernel_that_stores_no_scores_leaves_room_for_rows() -> None:
+    config = CONFIGS["Qwen2.5-32B"]()
+    size, lengths = read_size(config, 2, stores_scores=True), lengths_of(32000, 200, 32)
+    left = 80 * GB - TAKEN - 2 * count_parameters(config) - 32000 * size.bytes_per_token
+    assert choose_num_rows(256, size, lengths, left) == 1
+    assert choose_num_rows(256, replace(size, stores_scores=False), lengths, left) == 50
+
+
+def test_the_parts_of_a_pass_add_up() -> None:
+    size = NetworkSize(
+        bytes_per_token=100,
+        num_heads=4,
+        num_key_value_heads=2,
+        head_size=8,
+        hidden_size=32,
+        intermediate_size=64,
+        vocab_size=1000,
+        item_bytes=2,
+        stores_scores=True,
+    )
+    states = 10 * (4 * 32 + 2 * 4 * 8 + 3 * 64) * 2
+    logits = 5 * 1000 * (2 + 8)
+    scores, keys = 3 * 4 * 10 * 50 * 4, 2 * 2 * 8 * 50 * 4
+    assert pass_bytes(size, 10, 5, 50) == states + logits + scores + keys
+    assert pass_bytes(replace(size, stores_scores=False), 10, 5, 50) == states + logits
+    lengths = Lengths(shared=50, columns=7, own=2, most_together=8)
+    assert rows_bytes(size, lengths, 5) == 5 * 7 * 100 + pass_bytes(size, 8, 5, 50)
+    assert rows_bytes(size, replace(lengths, most_together=None), 5) == 5 * 7 * 100 + pass_bytes(size, 10, 5, 50)
+
+
+def test_where_free_memory_cannot_be_told_as_many_rows_as_pay_are_decoded_together() -> None:
+    size, lengths = read_size(CONFIGS["Llama-3.2-1B"](), 2, True), lengths_of(0, 10, 10)
+    assert choose_num_rows(5, size, lengths, 0) == 5
+    assert choose_num_rows(100, size, lengths, 0) == MAX_ROWS
+    assert choose_num_rows(1000, size, lengths, 0) == 2 * MAX_ROWS
+    assert choose_num_rows(100, size, lengths, 1) == 1
+    assert room_for_prefixes(0, 10) == GB
+
+
+@pytest.mark.parametrize("name", sorted(set(DECODER_ONLY) - {"mamba"}))
+def test_the_size_of_a_token_is_what_a_cache_holds(name: str) -> None:
+    model = build(name)
+    capabilities = capabilities_of(model)
+    if capabilities.split and capabilities.longest_whole is None:  # layers with a window store their lengths, too
+        computed = read_size(model.network.config, model.network.dtype.itemsize, False).bytes_per_token
+        assert computed == capabilities.bytes_per_token
+
+
+def test_layers_on_several_devices_fill_each_with_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Network:
+        def parameters(self) -> list[torch.Tensor]:
+            return self.tensors
+
+        def __init__(self, *tensors: torch.Tensor):
+            self.tensors = list(tensors)
+
+    class OnDevice:
+        def __init__(self, device: str, nbytes: int):
+            self.device, self.nbytes = torch.device(device), nbytes
+
+    free = {"cuda:0": 10, "cuda:1": 40}
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free[device])
+    first, second, on_disk = OnDevice("cuda:0", 100), OnDevice("cuda:1", 300), OnDevice("meta", 1000)
+    assert free_bytes_of(Network(first)) == 10  # type: ignore[arg-type]
+    assert free_bytes_of(Network(first, on_disk)) == 10  # type: ignore[arg-type]
+    assert free_bytes_of(Network(first, second)) == 40  # type: ignore[arg-type]  # a quarter of it on the first
+
+
+# Kept prefixes
+
+
+def cache_of(num_tokens: int) -> DynamicCache:
+    """Return a cache of 8 bytes per token."""
+    cache = DynamicCache()
+    states = torch.zeros(1, 1, num_tokens, 1)
+    cache.update(states, states, 0)
+    return cache
+
+
+def keep(store: PrefixStore, ids: tuple[int, ...], max_bytes: int | None, free: int) -> list[int]:
+    """Keep a prefix and return the first ids of all that are kept then."""
+    cache = store.get(Key((), ids), lambda start, rest: cache_of(len(ids)))
+    store.evict(cache, max_bytes, lambda: free)
+    return [key.decoder_ids[0] for key in store._kept]
+
+
+def test_prefixes_are_kept_as_long_as_there_is_room() -> None:
+    store = PrefixStore()
+    assert keep(store, (1,) * 100, None, 10_000) == [1]
+    assert keep(store, (2,) * 100, None, 10_000) == [1, 2]
+    assert keep(store, (3,) * 100, None, 1_000) == [2, 3]  # half of 1,000 and 2,400 bytes is less than three
+    assert keep(store, (4,) * 500, None, 1_000) == [4]  # in use, and kept although it is more than half
+    assert keep(store, (5,) * 10, 100, 1_000_000) == [5]
+    assert keep(store, (6,) * 20, 100, 1_000_000) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "card"), [("Llama-2-13B", 1600, 80), ("Llama-2-7B", 4096, 24), ("Llama-2-7B", 4096, 80)]
+)
+def test_a_long_prefix_of_a_large_model_is_kept_by_default(name: str, tokens: int, card: int) -> None:
+    config = CONFIGS[name]()
+    prefix = tokens * read_size(config, 2, True).bytes_per_token
+    free = card * GB - TAKEN - 2 * count_parameters(config) - prefix
+    assert prefix > GB  # more than the default of a gigabyte, under which it was computed for every task anew
+    assert 0 < prefix <= room_for_prefixes(free, prefix)
+
+
+def test_when_memory_runs_out_only_the_prefix_in_use_stays() -> None:
+    store = PrefixStore()
+    used = store.get(Key((), (1,)), lambda start, rest: cache_of(1))
+    store.get(Key((), (2,)), lambda start, rest: cache_of(1))
+    assert store.drop_others(used)
+    assert not store.drop_others(used)
+    assert store.get(Key((), (1,)), lambda start, rest: pytest.fail("computed again")) is used
+    assert store.drop_others(None)
+
+
+def test_a_mask_follows_each_layer_to_its_device() -> None:
+    cache = SlotCache(num_rows=2, num_columns=4, num_layers=2, prefix=[])
+    slots = cache.slots
+    slots.rows, slots.first, slots.begin, slots.end = slice(0, 2), 0, 0, 3
+    slots.mask = torch.zeros(2, 1, 3, 3)
+    for layer, device in zip(cache.slot_layers, ("cpu", "meta"), strict=True):
+        states = torch.zeros(2, 1, 3, 4, device=device)
+        keys, _ = layer.update(states, states)
+        assert (keys.own_keys.device.type, keys.mask.device.type) == (device, device)
