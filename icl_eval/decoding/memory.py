@@ -27,6 +27,8 @@ _SHARE_OF_PREFIXES = 0.5
 """The share of the memory beside the weights that kept prefixes may take."""
 _UNKNOWN_ROOM = 1_000_000_000
 """The bytes that kept prefixes may take if the free memory is unknown."""
+_SMALL = 500_000_000
+"""The rows of a small network may take this many bytes, whatever the size of its weights."""
 _FLOAT32 = 4
 _SCORE_COPIES = 3
 """Scores, scores minus the denominator, and weights exist at the same time."""
@@ -151,6 +153,20 @@ def choose_num_rows(num_prompts: int, size: NetworkSize, lengths: Lengths, free:
         return most
     fitting = (rows for rows in range(most, 0, -1) if rows_bytes(size, lengths, rows) <= _USABLE * free)
     return next(fitting, 1)
+
+
+def count_worthwhile(weight_bytes: int, size: NetworkSize, lengths: Lengths) -> int:
+    """Return how many rows are worth their memory on a processor, before any new token.
+
+    A step reads the weights once and the keys and values of every row. Once these are as large as the weights, more
+    rows gain little: 64 instead of 24 took 6 % less time and 0.9 GB more (SmolLM2-135M, prompts that share nothing).
+
+    Args:
+        weight_bytes: The size of the weights.
+        size: The sizes of the network.
+        lengths: The numbers of tokens.
+    """
+    return max(1, max(weight_bytes, _SMALL) // max(1, lengths.own * size.bytes_per_token))
 
 
 def room_for_prefixes(free: int, kept: int) -> int:

@@ -16,7 +16,7 @@ from icl_eval.decoding.capabilities import Capabilities, check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
-from icl_eval.decoding.memory import Lengths, choose_num_rows, free_bytes_of, read_size
+from icl_eval.decoding.memory import Lengths, choose_num_rows, count_worthwhile, free_bytes_of, read_size
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS
 from icl_eval.decoding.opening import Beginning, OpenSession, begin_group, open_session
 from icl_eval.decoding.preparing import PreparedModel, prepare
@@ -148,7 +148,11 @@ class StreamDecoder:
         size = read_size(
             network.config, network.dtype.itemsize, stores_scores(network, splits), capabilities.bytes_per_token
         )
-        return choose_num_rows(len(waiting), size, lengths, free_bytes_of(network))
+        num_rows = choose_num_rows(len(waiting), size, lengths, free_bytes_of(network))
+        if network.device.type != "cpu":
+            return num_rows
+        weight_bytes = sum(parameter.nbytes for parameter in network.parameters())
+        return min(num_rows, count_worthwhile(weight_bytes, size, lengths))
 
     def _decode_session(
         self,

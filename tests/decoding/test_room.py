@@ -15,6 +15,7 @@ from icl_eval.decoding.memory import (
     Lengths,
     NetworkSize,
     choose_num_rows,
+    count_worthwhile,
     free_bytes_of,
     pass_bytes,
     read_size,
@@ -115,6 +116,15 @@ def test_rows_fit_beside_weights_and_prefix(name: str, card: int, number: int, m
         assert choose_num_rows(256, size, lengths, left) == rows
         assert rows_bytes(size, lengths, rows) <= (0.75 * left if rows > 1 else left)  # one is always tried
         assert rows == 128 or rows_bytes(size, lengths, rows + 1) > 0.75 * left
+
+
+def test_on_a_processor_rows_take_no_more_than_the_weights_or_half_a_gigabyte() -> None:
+    size = NetworkSize(46_080, 9, 3, 64, 576, 1536, 49_152, 4, False)
+    nothing_shared, short = Lengths(0, 700, 400, 512), Lengths(345, 350, 31, 512)
+    assert count_worthwhile(538_000_000, size, nothing_shared) == 29
+    assert count_worthwhile(538_000_000, size, short) == 376
+    assert count_worthwhile(1_000, size, nothing_shared) == 27
+    assert count_worthwhile(1_000, size, Lengths(0, 99_000, 90_000, 512)) == 1
 
 
 def test_a_kernel_that_stores_no_scores_leaves_room_for_rows() -> None:
