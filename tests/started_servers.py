@@ -1,6 +1,8 @@
 """Servers of other programs, started on loopback for as long as a test needs them."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -23,18 +25,23 @@ def started(command, port, folder, seconds=180, **environment):
     quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(folder)}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, env={**os.environ, **quiet, **environment}, cwd=folder
+            command,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **quiet, **environment},
+            cwd=folder,
+            start_new_session=True,  # so that processes of its own end with it
         )
     try:
         _wait_until_healthy(process, port, log, time.monotonic() + seconds)
         yield process
     finally:
         process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _wait_until_healthy(process, port, log, deadline):
