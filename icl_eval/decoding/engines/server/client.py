@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -62,9 +63,10 @@ class Pace:
     def reserve(self, count: int) -> float:
         """Reserve time for a number of events, and return how many seconds to wait before they begin."""
         with self._lock:
-            begin = max(self._next, self._clock())
+            now = self._clock()
+            begin = max(self._next, now)
             self._next = begin + count * self._seconds
-            return begin - self._clock()
+            return begin - now
 
 
 class Client:
@@ -268,13 +270,13 @@ def _read_wait(headers: Mapping[str, str]) -> float | None:
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _read_reason(error: "openai.APIStatusError") -> str:
