@@ -6,7 +6,7 @@ PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist workste
 # The weights are downloaded once into the user's cache; everything else stays in this folder.
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow check format benchmark train clean help
+.PHONY: demo test test-slow test-cluster check format benchmark train clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -15,10 +15,15 @@ demo: $(INSTALLED)  ## evaluate the default model on five tasks (make demo ARGS=
 	$(VENV)/bin/icl-eval $(ARGS)
 
 test: $(INSTALLED)  ## run the tests that take less than a few seconds each
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not cluster" $(ARGS)
 
 test-slow: $(INSTALLED)  ## run the others: killed runs, whole sweeps, the tutorial, the benchmark
 	$(PYTEST) -m slow $(ARGS)
+
+test-cluster: $(INSTALLED)  ## start Slurm with one node and run sweeps on it; as root, it installs Debian's packages
+	command -v slurmctld >/dev/null || /usr/sbin/slurmctld -V >/dev/null 2>&1 || \
+		(apt-get update && apt-get install -y --no-install-recommends munge slurmctld slurmd slurm-client)
+	$(VENV)/bin/python -m pytest -q -m cluster $(ARGS)
 
 check: $(INSTALLED)  ## format check, lint, types and all tests: what CI runs
 	$(VENV)/bin/ruff format --check .

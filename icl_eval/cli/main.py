@@ -30,7 +30,7 @@ from omegaconf import DictConfig
 
 from icl_eval.cli.commands import COMMANDS, OTHERS, Command
 from icl_eval.cli.faults import open_standard_files, summarize_error
-from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, say
+from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, require_direct, say
 from icl_eval.config.arguments import read_arguments
 from icl_eval.config.explaining import explaining_errors
 from icl_eval.config.schema import register_schemas
@@ -105,22 +105,32 @@ def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> fl
     hydra_config = HydraConfig.get()
     is_cell = hydra_config.mode == RunMode.MULTIRUN
     folder = Path(hydra_config.runtime.output_dir)
-    if is_cell and folder.parent.resolve() != Path(hydra_config.sweep.dir).resolve():
-        sentence = f"hydra.sweep.subdir: must put each cell directly into {hydra_config.sweep.dir}, not into {folder}"
-        sys.exit(_report(sentence, ConfigError.exit_code))
+    if is_cell:
+        try:
+            require_direct(folder, Path(hydra_config.sweep.dir))
+        except ConfigError as error:
+            sys.exit(_report(str(error), error.exit_code))
+        return _run_cell(command, cfg, folder, failures)
     try:
         command.run(cfg)
     except Exception as error:
-        if not is_cell:
-            failures.append(error)
-            return None
-        from icl_eval.cli.sweeps import report_failure
+        failures.append(error)
+    return None
 
+
+def _run_cell(command: Command, cfg: DictConfig, folder: Path, failures: list[Exception]) -> float | None:
+    from icl_eval.cli.sweeps import report_failure
+    from icl_eval.runs.attempts import attempting
+
+    with attempting(folder, HydraConfig.get().job.id):
         try:
-            report_failure(folder, error)
-        except Exception as unreported:
-            failures.append(unreported)
-        return float("nan")
+            command.run(cfg)
+        except Exception as error:
+            try:
+                report_failure(folder, error)
+            except Exception as unreported:
+                failures.append(unreported)
+            return float("nan")
     return None
 
 
