@@ -31,7 +31,10 @@ class LaunchedSweep:
 
     def start(self) -> "subprocess.Popen[str]":
         """Start the command, as the leader of a group of processes."""
-        command = [sys.executable, "-m", "icl_eval", f"model.source={self.model}", *OPTIONS, "-m", *self.launcher]
+        model = self.root / "gpt2"
+        if not model.exists():
+            model.symlink_to(self.model)  # its path is short, so that the names of cells show num_fewshot
+        command = [sys.executable, "-m", "icl_eval", "model.source=./gpt2", *OPTIONS, "-m", *self.launcher]
         return subprocess.Popen(
             [*command, "hydra.sweep.dir=sweep"],
             cwd=self.root,
@@ -77,10 +80,10 @@ class LaunchedSweep:
             cell["error"]["error"] if "error" in cell else cell["results"]["qa"]["n"] for cell in self.read()["cells"]
         ]
 
-    def stamps(self) -> dict[str, int]:
-        """Return when the records of each finished cell were written."""
-        paths = [path.parent for path in self.folder.glob("*/report.json")]
-        return {path.name: (path / "samples_qa.jsonl").stat().st_mtime_ns for path in paths}
+    def decoded(self) -> list[str]:
+        """Return the cells that decoded anything when they were last run."""
+        reports = {path.parent.name: json.loads(path.read_bytes()) for path in self.folder.glob("*/report.json")}
+        return [name for name, report in reports.items() if report["timing"]["completion_tokens_per_second"]]
 
     def remnants(self) -> list[str]:
         return [path.name for path in self.folder.rglob(".attempt*")]

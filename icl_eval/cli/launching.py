@@ -25,7 +25,7 @@ from icl_eval.cli.workers import SubmittedJobs, find_culprits, separate_jobs, wa
 from icl_eval.errors import WorkerDiedError
 from icl_eval.formatting import count_noun, join_lines
 from icl_eval.runs.attempts import Attempt, is_alive, queue_attempt, read_attempt, remove_attempt
-from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, is_in_use, locking
+from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, is_in_use, locking, write_overrides
 from icl_eval.runs.reports import Failure, read_failure, write_json
 
 _MAX_FRUITLESS = 3
@@ -39,11 +39,14 @@ _NO_LIMIT = 525600
 
 @dataclass(frozen=True)
 class LaunchedCell:
-    """A cell of a sweep: its folder and its overrides."""
+    """A cell of a sweep."""
 
     folder: Path
-    overrides: tuple[str, ...]
     number: int
+    overrides: tuple[str, ...]
+    """What distinguishes it, and what the cells share; without settings of Hydra."""
+    arguments: tuple[str, ...]
+    """What the launcher gets."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ class RecoveringLauncher(Launcher):
         quoted = name.replace("\\", "\\\\").replace("'", "\\'")
         folder = Path(str(config.hydra.sweep.dir)) / name
         require_direct(folder, Path(str(config.hydra.sweep.dir)))
-        return LaunchedCell(folder, (*overrides, f"hydra.sweep.subdir='{quoted}'"), number)
+        chosen = tuple(config.hydra.overrides.task)
+        return LaunchedCell(folder, number, chosen, (*overrides, f"hydra.sweep.subdir='{quoted}'"))
 
     def _announce_time_limit(self) -> None:
         """Say what becomes of a cell that takes longer than its job may."""
@@ -117,7 +121,7 @@ class RecoveringLauncher(Launcher):
         with watching_workers() as ended:
             try:
                 with jobs.answering() if jobs else nullcontext():
-                    self._launcher.launch([cell.overrides for cell in cells], initial_job_idx=cells[0].number)
+                    self._launcher.launch([cell.arguments for cell in cells], initial_job_idx=cells[0].number)
             except Exception as raised:
                 error = raised
         return LaunchEnd(error, None if jobs else find_culprits(error, ended), jobs)
@@ -164,6 +168,7 @@ class RecoveringLauncher(Launcher):
         message = join_lines(reason)
         say(f"{cell.folder.name} failed: {message}")
         with locking(cell.folder):
+            write_overrides(cell.folder, cell.overrides)
             write_json(
                 asdict(Failure(WorkerDiedError.__name__, message, WorkerDiedError.exit_code)),
                 cell.folder / FAILURE_FILE,
