@@ -120,8 +120,10 @@ def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> fl
 
 def _run_cell(command: Command, cfg: DictConfig, folder: Path, failures: list[Exception]) -> float | None:
     from icl_eval.cli.sweeps import report_failure
+    from icl_eval.cli.workers import end_with_parent
     from icl_eval.runs.attempts import attempting
 
+    end_with_parent()
     with attempting(folder, HydraConfig.get().job.id):
         try:
             command.run(cfg)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -27,6 +28,8 @@ from hydra.core.utils import JobReturn, JobStatus
 
 _SECONDS = 0.1
 """Time between two looks for new worker processes; a worker needs longer to start."""
+_SECONDS_OF_PARENT = 0.5
+"""Time between two looks at the parent process."""
 _SECONDS_OF_JOBS = 2.0
 """Time between two looks at jobs."""
 
@@ -63,6 +66,19 @@ def _collect_ended(ended: list[BaseProcess], stop: threading.Event) -> None:
                 break
         for key in list(selector.get_map().values()):
             os.close(key.fd)
+
+
+@cache
+def end_with_parent() -> None:
+    """Let this process end when its parent dies, if it is a worker of a pool: joblib's would wait for work forever."""
+    if multiprocessing.current_process().name != "MainProcess":
+        threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_OF_PARENT)
+    os._exit(1)  # as if it had been killed too: records that are written stay, and the next sweep resumes
 
 
 def find_culprits(error: Exception | None, ended: Sequence[BaseProcess]) -> dict[int | None, str] | None:

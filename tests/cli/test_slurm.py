@@ -82,7 +82,7 @@ def test_jobs_outlive_the_sweep_and_are_not_computed_twice(launched):
     process = launched.start()
     launched.wait_for_cell(0)
     os.kill(process.pid, 9)
-    process.communicate()
+    process.wait()
     assert ask(launched, "squeue", "--noheader", "--format=%i")
 
     exit_code, _ = launched.run()
