@@ -51,7 +51,7 @@ class LaunchedSweep:
 
     def wait_for_cell(self, shots: int) -> int:
         """Wait until a cell is being computed, and return its process id."""
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while time.monotonic() < end:
             for path in self.folder.glob(f"*num_fewshot={shots},*"):
                 attempt = read_attempt(path)

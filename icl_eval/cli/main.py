@@ -85,13 +85,14 @@ def _run(command: Command, arguments: list[str]) -> None:
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors, which are reported below in one line
     failures: list[Exception] = []
+    sweep_pid = os.getpid()
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command.config_name)
     reject_stray_words(arguments, [*COMMANDS, *OTHERS], can_sweep=command is COMMANDS["evaluate"])
     with explaining_errors(arguments):
         set_command_name(arguments)
         sys.argv[1:] = read_arguments(arguments, command.schema)
         try:
-            decorate(lambda cfg: _run_job(command, cfg, failures))()
+            decorate(lambda cfg: _run_job(command, cfg, failures, sweep_pid))()
         except SystemExit:
             sys.stdout.flush()
             raise
@@ -100,8 +101,8 @@ def _run(command: Command, arguments: list[str]) -> None:
         raise failures[0]
 
 
-def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> float | None:
-    """Run one job. In a sweep, report a failed job and continue with the next one."""
+def _run_job(command: Command, cfg: DictConfig, failures: list[Exception], sweep_pid: int) -> float | None:
+    """Run one job, in the process of the sweep or another. In a sweep, report a failed job and continue."""
     hydra_config = HydraConfig.get()
     is_cell = hydra_config.mode == RunMode.MULTIRUN
     folder = Path(hydra_config.runtime.output_dir)
@@ -110,7 +111,7 @@ def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> fl
             require_direct(folder, Path(hydra_config.sweep.dir))
         except ConfigError as error:
             sys.exit(_report(str(error), error.exit_code))
-        return _run_cell(command, cfg, folder, failures)
+        return _run_cell(command, cfg, folder, failures, sweep_pid)
     try:
         command.run(cfg)
     except Exception as error:
@@ -118,12 +119,14 @@ def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> fl
     return None
 
 
-def _run_cell(command: Command, cfg: DictConfig, folder: Path, failures: list[Exception]) -> float | None:
+def _run_cell(
+    command: Command, cfg: DictConfig, folder: Path, failures: list[Exception], sweep_pid: int
+) -> float | None:
     from icl_eval.cli.sweeps import report_failure
     from icl_eval.cli.workers import end_with_parent
     from icl_eval.runs.attempts import attempting
 
-    end_with_parent()
+    end_with_parent(sweep_pid)
     with attempting(folder, HydraConfig.get().job.id):
         try:
             command.run(cfg)

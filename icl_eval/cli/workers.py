@@ -69,10 +69,14 @@ def _collect_ended(ended: list[BaseProcess], stop: threading.Event) -> None:
 
 
 @cache
-def end_with_parent() -> None:
-    """Let this process end when its parent dies, if it is a worker of a pool: joblib's would wait for work forever."""
-    if multiprocessing.current_process().name != "MainProcess":
-        threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
+def end_with_parent(pid: int) -> None:
+    """Let a worker of joblib's pool end when its parent dies, or has died already: it would wait for work forever.
+
+    Args:
+        pid: The process that runs the sweep. Nothing is done if it is this one, or if this one is a job.
+    """
+    if os.getpid() != pid and multiprocessing.current_process().name != "MainProcess":
+        threading.Thread(target=_end_without, args=(pid,), daemon=True).start()
 
 
 def _end_without(parent: int) -> None:

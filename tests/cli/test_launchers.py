@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import json
 import os
@@ -40,10 +41,14 @@ def is_joblib(sweep):
     return sweep.launcher[0].endswith("joblib")
 
 
-def is_computing(pid):
-    """Return whether a process runs and is no zombie."""
-    status = Path(f"/proc/{pid}/status")
-    return status.exists() and "State:\tZ" not in status.read_text()
+def find_processes(folder):
+    """Return the processes that run in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (path / "cwd").readlink() == folder and "State:\tZ" not in (path / "status").read_text():
+                found.append(path.name)
+    return found
 
 
 def describe_death(sweep, pid):
@@ -82,14 +87,14 @@ def test_a_cell_whose_process_is_killed_has_failed_and_the_same_command_computes
 def test_a_sweep_whose_own_process_is_killed_goes_on_with_the_same_command(launched):
     serial = run_serially(launched)
     process = launched.start()
-    worker = launched.wait_for_cell(1)
+    launched.wait_for_cell(0)
     process.kill()
     process.wait()
     if is_joblib(launched):
         end = time.monotonic() + 60
-        while is_computing(worker) and time.monotonic() < end:
+        while find_processes(launched.root) and time.monotonic() < end:
             time.sleep(0.1)
-        assert not is_computing(worker)
+        assert find_processes(launched.root) == []
 
     exit_code, words = launched.run()  # jobs may still be computing
     assert exit_code == 0
