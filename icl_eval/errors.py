@@ -2,6 +2,7 @@
 
     IclEvalError                     the run itself failed                       exit code 1
      ├─ OutputError                  results could not be printed
+     ├─ WorkerDiedError              the process that computed a cell of a sweep was killed
      └─ UserError                    the user asked for something impossible     exit code 2
          ├─ ConfigError              an option is unknown, has the wrong type or contradicts another one
          ├─ DataError                a data file is invalid; the message says where and what is expected
@@ -26,6 +27,10 @@ class IclEvalError(Exception):
 
 class OutputError(IclEvalError):
     """Standard output cannot be written to; the results are in their files."""
+
+
+class WorkerDiedError(IclEvalError):
+    """The process that computed a cell of a sweep was killed, or its machine failed."""
 
 
 class UserError(IclEvalError):

@@ -30,7 +30,7 @@ from omegaconf import DictConfig
 
 from icl_eval.cli.commands import COMMANDS, OTHERS, Command
 from icl_eval.cli.faults import open_standard_files, summarize_error
-from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, say
+from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, require_direct, say
 from icl_eval.config.arguments import read_arguments
 from icl_eval.config.explaining import explaining_errors
 from icl_eval.config.schema import register_schemas
@@ -85,13 +85,14 @@ def _run(command: Command, arguments: list[str]) -> None:
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors, which are reported below in one line
     failures: list[Exception] = []
+    sweep_pid = os.getpid()
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command.config_name)
     reject_stray_words(arguments, [*COMMANDS, *OTHERS], can_sweep=command is COMMANDS["evaluate"])
     with explaining_errors(arguments):
         set_command_name(arguments)
         sys.argv[1:] = read_arguments(arguments, command.schema)
         try:
-            decorate(lambda cfg: _run_job(command, cfg, failures))()
+            decorate(lambda cfg: _run_job(command, cfg, failures, sweep_pid))()
         except SystemExit:
             sys.stdout.flush()
             raise
@@ -100,27 +101,41 @@ def _run(command: Command, arguments: list[str]) -> None:
         raise failures[0]
 
 
-def _run_job(command: Command, cfg: DictConfig, failures: list[Exception]) -> float | None:
-    """Run one job. In a sweep, report a failed job and continue with the next one."""
+def _run_job(command: Command, cfg: DictConfig, failures: list[Exception], sweep_pid: int) -> float | None:
+    """Run one job, in the process of the sweep or another. In a sweep, report a failed job and continue."""
     hydra_config = HydraConfig.get()
     is_cell = hydra_config.mode == RunMode.MULTIRUN
     folder = Path(hydra_config.runtime.output_dir)
-    if is_cell and folder.parent.resolve() != Path(hydra_config.sweep.dir).resolve():
-        sentence = f"hydra.sweep.subdir: must put each cell directly into {hydra_config.sweep.dir}, not into {folder}"
-        sys.exit(_report(sentence, ConfigError.exit_code))
+    if is_cell:
+        try:
+            require_direct(folder, Path(hydra_config.sweep.dir))
+        except ConfigError as error:
+            sys.exit(_report(str(error), error.exit_code))
+        return _run_cell(command, cfg, folder, failures, sweep_pid)
     try:
         command.run(cfg)
     except Exception as error:
-        if not is_cell:
-            failures.append(error)
-            return None
-        from icl_eval.cli.sweeps import report_failure
+        failures.append(error)
+    return None
 
+
+def _run_cell(
+    command: Command, cfg: DictConfig, folder: Path, failures: list[Exception], sweep_pid: int
+) -> float | None:
+    from icl_eval.cli.sweeps import report_failure
+    from icl_eval.cli.workers import end_with_parent
+    from icl_eval.runs.attempts import attempting
+
+    end_with_parent(sweep_pid)
+    with attempting(folder, HydraConfig.get().job.id):
         try:
-            report_failure(folder, error)
-        except Exception as unreported:
-            failures.append(unreported)
-        return float("nan")
+            command.run(cfg)
+        except Exception as error:
+            try:
+                report_failure(folder, error)
+            except Exception as unreported:
+                failures.append(unreported)
+            return float("nan")
     return None
 
 

@@ -113,6 +113,16 @@ def _accepts(flag: str, value: str) -> bool:
     return bool(value) and not value.startswith("-")
 
 
+def require_direct(cell: Path, sweep: Path) -> None:
+    """Reject a folder of a cell that is not directly inside the sweep's folder.
+
+    Raises:
+        ConfigError: If it is rejected.
+    """
+    if cell.parent.resolve() != sweep.resolve():
+        raise ConfigError(f"hydra.sweep.subdir: must put each cell directly into {sweep}, not into {cell.absolute()}")
+
+
 def say(sentence: str) -> None:
     """Print a sentence to stderr, on one line and with control characters escaped."""
     print(f"icl-eval: {escape_controls(join_lines(sentence))}", file=sys.stderr)

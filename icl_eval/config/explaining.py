@@ -31,6 +31,12 @@ _NOISE = re.compile(
 )
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
 _NAMELESS = "a task's file must start with the line '# @package task.NAME'"
+_EXTRAS = {
+    "hydra/launcher=joblib": "parallel",
+    "hydra/launcher=submitit_local": "submitit",
+    "hydra/launcher=submitit_slurm": "submitit",
+}
+"""The extras that install configs of other packages."""
 _OF_A_TASK = [f"task.{field.name}" for field in fields(TaskConfig)]
 
 
@@ -73,7 +79,9 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         known = error.options or _list_options(group, text)
-        return f"{group}={name}: there is no such {group} (known: {', '.join(sorted(known))})"
+        extra = _EXTRAS.get(f"{group}={name}")
+        advice = f"; pip install 'icl-eval[{extra}]'" if extra else ""
+        return f"{group}={name}: there is no such {group} (known: {', '.join(sorted(known))}{advice})"
     if match := re.match(r"Error merging override (.+)", text):
         return f"{match[1]}: {_join_lines(str(cause))}"
     if isinstance(error, OmegaConfBaseException):

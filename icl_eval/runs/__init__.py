@@ -16,5 +16,6 @@ Reading many runs:
     folders     find, read and lock the folders of runs
     options     the options in which runs differ
     cells       the runs of a sweep
+    attempts    which of them are being computed, and which have died
     frames      runs as pandas data frames
 """

@@ -1,7 +1,7 @@
 """Find, read and lock run folders."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from icl_eval.formatting import describe_error, format_score
 from icl_eval.runs.choices import flatten_options
 from icl_eval.runs.records import Record, read_records
 from icl_eval.runs.reports import Report, read_report
-from icl_eval.runs.writing import HeldFile
+from icl_eval.runs.writing import HeldFile, write_whole
 
 REPORT_FILE = "report.json"
 FAILURE_FILE = "error.json"
@@ -117,6 +117,14 @@ def read_overrides(folder: Path) -> tuple[str, ...]:
         return tuple(map(str, yaml.safe_load(path.read_bytes()) or ()))
     except (OSError, TypeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: not a list of overrides ({describe_error(error)})") from None
+
+
+def write_overrides(folder: Path, overrides: Sequence[str]) -> None:
+    """Write the file that `read_overrides` reads, unless Hydra has."""
+    path = folder / ".hydra" / "overrides.yaml"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        write_whole(yaml.safe_dump(list(overrides)), path)
 
 
 def read_run(folder: Path) -> Run:
