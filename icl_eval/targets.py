@@ -6,7 +6,7 @@ modules before it are ignored, so that a configuration stays valid when code mov
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -110,6 +110,9 @@ def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: 
         kind = _find_dataclass(hints[name])
         if kind is not None and isinstance(value, Mapping):
             arguments[name] = _construct(kind, dict(value), f"{key}.{name}", optional)
+        elif kind is not None and value is not None:
+            known = ", ".join(field.name for field in fields(kind))
+            raise ConfigError(f"{key}.{name}={format_value(value)}: must be a mapping with the keys {known}")
         else:
             arguments[name] = _validate(f"{key}.{name}", value, hints[name])
     arguments |= {name: value for name, value in optional.items() if name in hints}

@@ -2,7 +2,9 @@
 
 It runs a real network one request at a time, by plain forward passes of its own. `quirks` make it behave like other
 servers: `echo_off_by_one` (llama-cpp-python), `penalty` (a sampler that no request turns off), `no_ids`, `no_stop`
-(stop strings are ignored), `other_tokenizer`, `short` (a smaller limit than the model's, applied in silence).
+(stop strings are ignored), `other_tokenizer`, `short` (a smaller limit than the model's, applied in silence),
+`no_text`, `no_usage`, `no_models`, `error` (an error with the status 200), `strange_ids` (beyond the vocabulary), `nan` and
+`zero` (log-probabilities), `hang` (no answer to a prompt, ever).
 """
 
 import json
@@ -31,8 +33,13 @@ class CompletionServer:
 
     def answer(self, path, body):
         """Return the status and the content of an answer."""
+        if "hang" in self.quirks and body.get("max_tokens") == 6:
+            self.bodies.append(body)
+            threading.Event().wait(60)
         with self.lock:
             self.bodies.append(body)
+            if "error" in self.quirks:
+                return 200, {"error": {"message": "quota exceeded", "code": 429}}
             if path == "/v1/chat/completions":
                 return 200, self._chat(body)
             if not isinstance(body["prompt"], str) and "no_ids" in self.quirks:
@@ -46,35 +53,44 @@ class CompletionServer:
     def _complete(self, body):
         ids = self._encode(body["prompt"])
         limit = min(body["max_tokens"], (32 if "short" in self.quirks else self.max_model_len) - len(ids))
-        ends = {self.network.generation_config.eos_token_id}
-        new, numbers, reason = [], [], "length"
-        while len(new) < limit:
-            row = self._logprobs([*ids, *new])[-1].clone()
-            if "penalty" in self.quirks and new:
-                raw, row = row, row.clone()
-                row[ids + new] -= 20.0
-                token, row = int(row.argmax()), raw
-            else:
-                token = int(row.argmax())
-            new.append(token)
-            numbers.append((float(row[token]), float(row.max())))
-            if token in ends or self._find_stop(new, body) is not None:
-                reason = "stop"
-                break
+        new, numbers, reason = self._generate(ids, limit, body)
         text = self.tokenizer.decode(new, skip_special_tokens=True)
         stop = self._find_stop(new, body)
         choice = {"index": 0, "text": text if stop is None else text[: text.index(stop)], "finish_reason": reason}
         choice["stop_reason"] = stop
+        if "no_text" in self.quirks:
+            choice["text"] = None
+        if "strange_ids" in self.quirks and body["max_tokens"] == 6:
+            new = [100_000 + token for token in new]
         if body.get("return_token_ids") and "no_ids" not in self.quirks:
             choice |= {"token_ids": new, "prompt_token_ids": ids}
         if body.get("logprobs"):
-            echoed = self._echo(ids) if body.get("echo") else []
-            choice["logprobs"] = {
-                "tokens": [str(token) for token in (ids if body.get("echo") else []) + new],
-                "token_logprobs": [number for number, _ in echoed] + [number for number, _ in numbers],
-                "top_logprobs": [top for _, top in echoed] + [{"best": best} for _, best in numbers],
-            }
+            choice["logprobs"] = self._report([*(self._echo(ids) if body.get("echo") else []), *numbers])
         return self._finish([choice], len(ids), len(new))
+
+    def _generate(self, ids, limit, body):
+        """Return new tokens, the log-probability of each with the best one, and why they end."""
+        new, numbers = [], []
+        while len(new) < limit:
+            row = self._logprobs([*ids, *new])[-1]
+            preferred = row.clone()
+            if "penalty" in self.quirks and new:
+                preferred[ids + new] -= 20.0
+            new.append(int(preferred.argmax()))
+            numbers.append((float(row[new[-1]]), float(row.max())))
+            if new[-1] == self.network.generation_config.eos_token_id or self._find_stop(new, body) is not None:
+                return new, numbers, "stop"
+        return new, numbers, "length"
+
+    def _report(self, numbers):
+        for quirk, value in (("nan", float("nan")), ("zero", 0.0)):
+            if quirk in self.quirks:
+                numbers = [(value, value)] * len(numbers)
+        return {
+            "tokens": ["?"] * len(numbers),
+            "token_logprobs": [number for number, _ in numbers],
+            "top_logprobs": [None if best is None else {"best": best} for _, best in numbers],
+        }
 
     def _echo(self, ids):
         rows = self._logprobs(ids)
@@ -82,7 +98,7 @@ class CompletionServer:
         pairs = [(None, None)]
         for place in range(1, len(ids)):
             row = rows[place - shift]
-            pairs.append((float(row[ids[place]]), {"best": float(row.max())}))
+            pairs.append((float(row[ids[place]]), float(row.max())))
         return pairs
 
     def _chat(self, body):
@@ -105,7 +121,8 @@ class CompletionServer:
 
     def _finish(self, choices, num_prompt, num_new):
         usage = {"prompt_tokens": num_prompt, "completion_tokens": num_new, "total_tokens": num_prompt + num_new}
-        return {"model": NAME, "system_fingerprint": "tiny-1", "choices": choices, "usage": usage}
+        answer = {"model": NAME, "system_fingerprint": "tiny-1", "choices": choices, "usage": usage}
+        return {**answer, "usage": None} if "no_usage" in self.quirks else answer
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -116,7 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         served = self.server.served
-        if self.path == "/v1/models":
+        if self.path == "/v1/models" and "no_models" in served.quirks:
+            self.reply(500, {"detail": "no list"})
+        elif self.path == "/v1/models":
             self.reply(200, {"data": [{"id": NAME, "root": "tiny", "max_model_len": served.max_model_len}]})
         elif self.path == "/version":
             self.reply(200, {"version": "0.0.tiny"})

@@ -54,8 +54,9 @@ class ScoredContinuation:
 
     logprobs: tuple[float, ...]
     """The natural logarithm of each token's probability."""
-    is_greedy: bool
-    """Whether every token is the most probable one, so that greedy decoding would generate the continuation."""
+    is_greedy: bool | None
+    """Whether every token is the most probable one, so that greedy decoding would generate the continuation; None if a
+    server does not say."""
 
     def __add__(self, other: "ScoredContinuation") -> "ScoredContinuation":
         """Return the continuation that has the tokens of the other one after its own."""

@@ -36,10 +36,12 @@ class Completion:
     """The stop string that ended the completion, if `finish_reason` is `stop`."""
     sample: int = 0
     """The number of the completion, from 0, if a prompt has several."""
+    has_ids: bool = True
+    """Whether the tokens are known; a server may return only their text."""
     told_tokens: int | None = None
-    """The number of generated tokens according to a server that does not return them."""
+    """The number of tokens according to a server that returns only their text; None if it does not say."""
 
     @property
-    def num_tokens(self) -> int:
-        """The number of generated tokens."""
-        return len(self.token_ids) if self.told_tokens is None else self.told_tokens
+    def num_tokens(self) -> int | None:
+        """The number of generated tokens; None if it is unknown."""
+        return len(self.token_ids) if self.has_ids else self.told_tokens

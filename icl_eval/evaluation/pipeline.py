@@ -288,7 +288,7 @@ def _make_record(
         prediction="",
         metrics={},
         prompt_tokens=encoded.num_tokens,
-        completion_tokens=sum(each.num_tokens for each in completions),
+        completion_tokens=_sum_tokens(completions),
         finish_reason=samples[0].finish_reason,
         prompt_hash=prompt.hash,
         demonstrations=prompt.demonstrations,
@@ -296,3 +296,9 @@ def _make_record(
         samples=tuple(samples) if len(samples) > 1 else (),
     )
     return settle(record, plan.postprocess)
+
+
+def _sum_tokens(completions: Sequence[Completion]) -> int | None:
+    """Return the number of tokens in all completions; None if a server does not say."""
+    numbers = [each.num_tokens for each in completions]
+    return None if None in numbers else sum(number for number in numbers if number is not None)

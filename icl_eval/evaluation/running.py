@@ -7,7 +7,7 @@ again.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,7 @@ class LazyRunner:
         if sessions:
             described["sessions"] = sessions
         if prices := self._evaluation.engine.prices:
-            counts = [session["counts"] for session in sessions]
-            described["cost"] = prices.cost(
-                sum(each["prompt_tokens"] for each in counts), sum(each["completion_tokens"] for each in counts)
-            )
+            described["cost"] = prices.cost(_sum(sessions, "prompt_tokens"), _sum(sessions, "completion_tokens"))
         return described
 
     def _sessions(self) -> list[Mapping[str, Any]]:
@@ -86,7 +83,8 @@ class LazyRunner:
         if not self._earlier:
             return
         earlier = self._earlier[-1]
-        changed = [key for key in _SAME if earlier.get(key) != own.get(key)]
+        known = [key for key in _SAME if None not in (earlier.get(key), own.get(key))]
+        changed = [key for key in known if earlier[key] != own[key]]
         if changed:
             pairs = ", ".join(f"{key} {earlier.get(key)!r}, now {own.get(key)!r}" for key in changed)
             logger.warning("the server has changed since the run began (%s): its records may differ", pairs)
@@ -98,4 +96,10 @@ def _read_sessions(path: Path) -> list[Mapping[str, Any]]:
         sessions = json.loads(path.read_bytes())["sessions"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [session for session in sessions if isinstance(session, dict) and "counts" in session]
+    return [session for session in sessions if isinstance(session, dict)] if isinstance(sessions, list) else []
+
+
+def _sum(sessions: Sequence[Mapping[str, Any]], name: str) -> int:
+    """Return the sum of a count over all sessions that have it."""
+    counts = [counted.get(name) for session in sessions if isinstance(counted := session.get("counts"), dict)]
+    return sum(count for count in counts if isinstance(count, int))

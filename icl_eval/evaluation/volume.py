@@ -28,10 +28,11 @@ class Volume:
 
 def measure_volume(evaluation: Evaluation, prepared: PreparedEvaluation) -> Volume:
     """Return the requests and the tokens of a run that has no records yet."""
-    return sum((_measure(task, evaluation.search.num_samples) for task in prepared.tasks), Volume())
+    num_samples, new_tokens = evaluation.search.num_samples, evaluation.engine.new_tokens_per_score
+    return sum((_measure(task, num_samples, new_tokens) for task in prepared.tasks), Volume())
 
 
-def _measure(task: PreparedTask, num_samples: int) -> Volume:
+def _measure(task: PreparedTask, num_samples: int, new_tokens_per_score: int) -> Volume:
     volume = Volume()
     if task.plan.max_new_tokens:
         count = len(task.prompts) * num_samples
@@ -40,7 +41,7 @@ def _measure(task: PreparedTask, num_samples: int) -> Volume:
     requests, _ = deduplicate(task.answers)
     for asked in requests:
         tokens = len(asked.texts) * asked.context.num_tokens + sum(map(len, asked.texts))
-        volume += Volume(len(asked.texts), tokens, 0)
+        volume += Volume(len(asked.texts), tokens, len(asked.texts) * new_tokens_per_score)
     return volume
 
 
@@ -51,5 +52,6 @@ def describe_volume(evaluation: Evaluation, volume: Volume) -> str:
         f"{count_noun(volume.max_new_tokens, 'new token')}"
     )
     if prices := evaluation.engine.prices:
-        sentence += f", at most {prices.cost(volume.prompt_tokens, volume.max_new_tokens):.4g} at engine.prices"
+        cost = prices.cost(volume.prompt_tokens, volume.max_new_tokens)
+        sentence += f", at most {cost:.4g} at engine.prices, beside a probe of some hundred tokens"
     return sentence

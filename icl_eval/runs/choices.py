@@ -7,7 +7,7 @@ writes it (`{"name": "random", "seed": 0}`), so that a folder stays readable whe
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-GROUPS = ("decoding", "placement", "demonstrations", "order", "control", "likelihood")
+GROUPS = ("engine", "decoding", "placement", "demonstrations", "order", "control", "likelihood")
 """Keys of a run with one choice each."""
 
 TASK_GROUPS = ("postprocessing", "likelihood")

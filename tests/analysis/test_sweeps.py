@@ -316,7 +316,7 @@ def test_a_failed_cell_that_is_mended_and_run_alone_has_not_failed(
         raise ConfigError("not today")
 
     with monkeypatch.context() as patched:
-        patched.setattr("icl_eval.evaluation.pipeline.load_model", fail)
+        patched.setattr("icl_eval.decoding.engines.in_process.load_model", fail)
         assert sweep("num_fewshot=0").exit_code == 2
     [failed] = read_cells(tmp_path)
     assert notes(tmp_path) == [f"sweep/{failed['cell']}/error.json"]

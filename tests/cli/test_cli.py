@@ -493,6 +493,7 @@ def test_preview_shows_the_prompt_and_what_looks_wrong_and_leaves_nothing_behind
         "qa: 2 prompts of 167 to 177 tokens, the model's limit is 256; up to 4 new tokens, stop at ['\\n']",
         "qa: qa-test-001, qa-test-002: the first reference is longer than max_new_tokens=4",
         "",
+        "in all 2 requests of 344 tokens, and up to 8 new tokens",
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -51,7 +51,7 @@ def test_near_duplicates_are_said_before_anything_is_decoded_and_in_a_preview(le
 
     preview = icl_eval_command("preview", *leaking, "num_fewshot=2").out
     assert SAID in " ".join(preview.split())  # folded to the terminal's width
-    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", stop)
+    monkeypatch.setattr("icl_eval.decoding.engines.in_process.load_model", stop)
     outcome = icl_eval_command(*leaking, "num_fewshot=2")
     assert f"WARNING: {SAID}\n" in outcome.err
 
@@ -68,7 +68,7 @@ def test_duplicates_in_a_pool_are_said_before_anything_is_decoded_and_in_a_previ
     preview = icl_eval_command("preview", *leaking, "num_fewshot=3").out
     assert said in " ".join(preview.split())
     assert "duplicates" not in icl_eval_command("preview", *leaking, "num_fewshot=0").out
-    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", stop)
+    monkeypatch.setattr("icl_eval.decoding.engines.in_process.load_model", stop)
     assert f"WARNING: {said}\n" in icl_eval_command(*leaking, "num_fewshot=3").err
 
 

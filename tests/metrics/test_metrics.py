@@ -779,7 +779,7 @@ def test_a_script_that_wants_no_text_says_so(script):
 def test_what_a_metric_cannot_compare_with_is_said_before_anything_is_decoded(
     script, icl_eval_command, gpt2, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("icl_eval.evaluation.pipeline.load_model", None)
+    monkeypatch.setattr("icl_eval.decoding.engines.in_process.load_model", None)
     metric = [
         f"metrics.hub.name={script('single', references='text')}",
         "metrics=[hub]",

@@ -30,6 +30,7 @@ class TransformersEngine:
     """The size of the cache of shared prefixes; None for as much as there is room for."""
     name = "transformers"
     prices = None
+    new_tokens_per_score = 0
     abilities = Abilities(searches=tuple(SEARCHES.classes), encoders=True, memory=True, likelihoods=True)
 
     @property
@@ -107,7 +108,7 @@ class TransformersRunner:
             self._engine.prefix_cache_mb,
             self._settings,
         )
-        return (event for event in decoder.stream(prompts, among) if isinstance(event, Completion))
+        return (event for event in decoder.stream(prompts, among=among) if isinstance(event, Completion))
 
     def score(self, asked: Sequence[Continuations], wanted: Collection[int]) -> "Iterator[tuple[int, ScoredPrompt]]":
         """Yield the index of each wanted prompt with the log-probabilities of its continuations."""

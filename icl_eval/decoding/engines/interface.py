@@ -50,9 +50,9 @@ class Abilities:
 class Prices:
     """What a provider charges, in any currency."""
 
-    prompt: float
+    prompt: float = 0.0
     """For a million prompt tokens."""
-    completion: float
+    completion: float = 0.0
     """For a million completion tokens."""
 
     def __post_init__(self) -> None:
@@ -107,6 +107,10 @@ class Engine(Protocol):
     @property
     def prices(self) -> Prices | None:
         """What tokens cost; None if nothing is charged, or it is not configured."""
+
+    @property
+    def new_tokens_per_score(self) -> int:
+        """The number of tokens that are generated to score a continuation, and charged."""
 
     def adapt(self, card: ModelCard) -> ModelCard:
         """Return a model's card with the limits of the engine."""

@@ -73,7 +73,7 @@ def score_requests(scorer: LikelihoodScorer, requests: Sequence[EncodedRequest])
     for place, scores in scorer.score(asked):
         for numbers, scored in zip(groups[place].members.values(), scores, strict=True):
             for number in numbers:
-                yield number, sum(scored.logprobs), scored.is_greedy
+                yield number, sum(scored.logprobs), bool(scored.is_greedy)
 
 
 def _group(requests: Sequence[EncodedRequest]) -> list[_Shared]:

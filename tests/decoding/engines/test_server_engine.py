@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,7 +139,15 @@ def test_less_able_servers_give_the_same_completions(
             ["engine.api_key_env=NO_SUCH_KEY"],
             "engine.api_key_env=NO_SUCH_KEY: this environment variable is not set",
         ),
+        (["nan"], ["likelihood=references"], "does not take the likeliest token although temperature is 0"),
+        (["zero"], ["likelihood=references"], "gives 0 as the log-probability of every token"),
         ([], ["engine.base_url=ftp://here"], "engine.base_url=ftp://here: must be an address"),
+        ([], ["engine.base_url=http://here:port/v1"], "engine.base_url=http://here:port/v1: must be an address"),
+        ([], ["engine.base_url=http://here:99999/v1"], "engine.base_url=http://here:99999/v1: must be an address"),
+        ([], ["engine.base_url='http://[::1/v1'"], "engine.base_url=http://[::1/v1: must be an address"),
+        ([], ["engine.base_url='http://he re/v1'"], "engine.base_url=http://he re/v1: must be an address"),
+        ([], ["engine.prices=5"], "engine.prices=5: must be a mapping with the keys prompt, completion"),
+        ([], ["engine.prices={prompt: -1.0}"], "engine.prices.prompt=-1.0: must be 0 or more"),
     ],
 )
 def test_what_would_give_wrong_numbers_is_refused_in_one_line(
@@ -149,6 +159,83 @@ def test_what_would_give_wrong_numbers_is_refused_in_one_line(
     assert outcome.err.count("\n") == 1
     assert sentence in outcome.err
     assert not any(path.stat().st_size for path in (tmp_path / "run").glob("samples_*"))
+
+
+@pytest.mark.parametrize(
+    ("quirks", "options", "sentence"),
+    [
+        (["no_text", "no_ids"], [], "an answer without text"),
+        (["error"], [], "an error as an answer: quota exceeded"),
+        (["strange_ids"], [], ", which the vocabulary of "),
+    ],
+)
+def test_answers_that_are_none_end_the_run_in_one_line(
+    folder, serve, icl_eval_command, tmp_path, quirks, options, sentence
+):
+    url = serve(CompletionServer(folder, quirks))
+    arguments = ("engine.max_retries=0", "engine.num_concurrent=1", *options, f"hydra.run.dir={tmp_path}/run")
+    outcome = icl_eval_command(*at(folder, url, *arguments))
+    assert outcome.exit_code == 1
+    assert outcome.err.count("\n") == 1
+    assert sentence in outcome.err
+    assert not any(path.stat().st_size for path in (tmp_path / "run").glob("samples_*"))
+
+
+def test_a_server_that_counts_no_tokens_gives_the_same_texts(folder, serve, expected, icl_eval_command, tmp_path):
+    url = serve(CompletionServer(folder, ["no_ids", "no_usage"]))
+    outcome = icl_eval_command(*at(folder, url, f"hydra.run.dir={tmp_path}/run"))
+    assert outcome.exit_code == 0, outcome.err
+    records = read_records(tmp_path / "run")
+    assert [each["completion"] for each in records] == [each["completion"] for each in expected["null"]]
+    assert {each["completion_tokens"] for each in records} == {None}
+
+
+def test_a_conversation_that_is_sent_as_text_begins_with_one_token_of_beginning(
+    folder, serve, icl_eval_command, tmp_path
+):
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    bos, number = tokenizer.bos_token, tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, number)])
+    tokenizer.chat_template = "{{ bos_token }}" + tiny_models.CHAT_TEMPLATE
+    model = tmp_path / "opened"
+    shutil.copytree(folder, model)
+    tokenizer.save_pretrained(model)
+    (model / "chat_template.jinja").write_text(tokenizer.chat_template)
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert icl_eval_command(*QUICK, f"model.source={model}", "template=chat", f"hydra.run.dir={here}").exit_code == 0
+
+    url = serve(CompletionServer(model, ["no_ids"]))
+    outcome = icl_eval_command(*at(model, url, "template=chat", f"hydra.run.dir={there}"))
+    assert outcome.exit_code == 0, outcome.err
+    assert read_records(here)[0]["decoder"].startswith(bos)
+    assert [each["completion"] for each in read_records(there)] == [each["completion"] for each in read_records(here)]
+
+
+def test_a_list_of_models_that_fails_is_said_and_is_no_change(folder, serve, expected, icl_eval_command, tmp_path):
+    served = CompletionServer(folder)
+    url, run = serve(served), tmp_path / "run"
+    assert icl_eval_command(*at(folder, url, "limit=3", f"hydra.run.dir={run}")).exit_code == 0
+    served.quirks.add("no_models")
+    (run / "samples_qa.jsonl").write_text("")
+    outcome = icl_eval_command(*at(folder, url, "limit=3", f"hydra.run.dir={run}"))
+    assert outcome.exit_code == 0, outcome.err
+    assert "does not list its models: whether prompts fit is not known beforehand" in outcome.err
+    assert "has changed" not in outcome.err
+    assert read_records(run) == expected["null"][:3]
+
+
+def test_another_version_is_said(folder, serve, icl_eval_command, tmp_path):
+    url, run = serve(CompletionServer(folder)), tmp_path / "run"
+    assert icl_eval_command(*at(folder, url, f"hydra.run.dir={run}")).exit_code == 0
+    path = run / "engine.json"
+    path.write_text(path.read_text().replace("0.0.tiny", "0.1.tiny"))
+    (run / "samples_qa.jsonl").write_text("")
+    outcome = icl_eval_command(*at(folder, url, f"hydra.run.dir={run}"))
+    changed = "the server has changed since the run began (version '0.1.tiny', now '0.0.tiny'): its records may differ"
+    assert changed in outcome.err
 
 
 def test_a_prompt_that_the_server_would_shorten_is_refused_before_any_is_sent(
@@ -283,6 +370,64 @@ def test_a_password_in_the_address_is_refused_and_kept_nowhere(folder, icl_eval_
     assert "engine.base_url: must hold no user, password or parameters" in outcome.err
     assert KEY not in outcome.err
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"sessions": null}', '{"sessions": [1]}', '{"sessions": [{"counts": {"prompt_tokens": "x"}}]}'],
+)
+def test_a_finished_run_is_scored_again_whatever_became_of_what_is_said_of_its_server(
+    folder, icl_eval_command, tmp_path, content
+):
+    with serving(CompletionServer(folder)) as url:
+        arguments = at(folder, url, "engine.prices={prompt: 1}", f"hydra.run.dir={tmp_path}/run")
+        assert icl_eval_command(*arguments).exit_code == 0
+    (tmp_path / "run" / "engine.json").write_text(content)
+    outcome = icl_eval_command(*arguments)
+    assert outcome.exit_code == 0, outcome.err
+
+
+@pytest.mark.parametrize("key", ["sk-Secret\nkey", "sk-Sécret", "sk secret"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(folder, icl_eval_command, tmp_path, monkeypatch, key):
+    monkeypatch.setenv("MY_KEY", key)
+    options = ("engine.api_key_env=MY_KEY", f"hydra.run.dir={tmp_path}/run")
+    outcome = icl_eval_command(*at(folder, "http://127.0.0.1:9/v1", *options))
+    assert outcome.exit_code == 2
+    sentence = "icl-eval: engine.api_key_env=MY_KEY: this environment variable holds a character that no key has\n"
+    assert outcome.err == sentence
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_ends_although_its_server_hangs(folder, serve, tmp_path):
+    served = CompletionServer(folder, ["hang"])
+    command = [sys.executable, "-m", "icl_eval", *at(folder, serve(served), f"hydra.run.dir={tmp_path}/run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not any(body["max_tokens"] == 6 for body in served.bodies):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        message = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert message.splitlines()[-1] == "icl-eval: interrupted; repeat the command to resume"
+    assert "Traceback" not in message
+
+
+def test_a_preview_says_what_a_run_costs_at_most(folder, serve, icl_eval_command, tmp_path):
+    url = serve(CompletionServer(folder))
+    options = ("engine.prices={prompt: 1000000, completion: 1000000}", "likelihood=references")
+    shown = icl_eval_command("preview", *at(folder, url, *options)).out.splitlines()[-1]
+    assert icl_eval_command(*at(folder, url, *options, f"hydra.run.dir={tmp_path}/run")).exit_code == 0
+    counts = read_session(tmp_path / "run")["counts"]
+    words = re.fullmatch(
+        r"in all (\d+) requests of ([\d,]+) tokens, and up to (\d+) new tokens, at most (\S+) at engine.prices, "
+        r"beside a probe of some hundred tokens",
+        shown,
+    )
+    requests, tokens, new, cost = (float(word.replace(",", "")) for word in words.groups())
+    assert requests == counts["requests"] - 6, "the probe"
+    assert cost == pytest.approx(tokens + new, rel=1e-3)
+    assert 0 < counts["prompt_tokens"] - tokens < 300
+    assert counts["completion_tokens"] <= new + 41
 
 
 def test_a_finished_run_is_scored_again_without_the_server(folder, serve, icl_eval_command, tmp_path):

@@ -8,13 +8,20 @@ from icl_eval.errors import ConfigError
 
 _SECRET = re.compile(r"//[^/\s,]*@|[?#]")
 """What precedes a host, and what follows a path."""
+_HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
+_KEY = re.compile(r"[!-~]+")
+"""The characters that a header can hold."""
 
 
 def require_address(base_url: str) -> str:
     """Return an address of an API; raises ConfigError unless it is one, without secrets."""
     require_no_secret(base_url)
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(base_url)
+        is_address = parts.scheme in ("http", "https") and bool(_HOST.fullmatch(parts.netloc)) and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        is_address = False
+    if not is_address:
         raise ConfigError(f"base_url={base_url}: must be an address such as http://localhost:8000/v1")
     return base_url.rstrip("/")
 
@@ -33,4 +40,6 @@ def read_key(name: str, required: bool) -> str | None:
     key = os.environ.get(name, "").strip()
     if required and not key:
         raise ConfigError(f"engine.api_key_env={name}: this environment variable is not set")
+    if key and not _KEY.fullmatch(key):
+        raise ConfigError(f"engine.api_key_env={name}: this environment variable holds a character that no key has")
     return key or None

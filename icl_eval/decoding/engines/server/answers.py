@@ -45,9 +45,10 @@ class Ending:
             completion = self._replay(answer, prompt, sample)
         else:
             completion = self._cut(answer, prompt, sample)
-        if reason == "length" and completion.finish_reason == "length" and completion.num_tokens < self.max_new_tokens:
+        count = completion.num_tokens
+        if reason == completion.finish_reason == "length" and count is not None and count < self.max_new_tokens:
             raise IclEvalError(
-                f"{prompt.prompt.example_id}: the server ended a completion after {completion.num_tokens} of "
+                f"{prompt.prompt.example_id}: the server ended a completion after {count} of "
                 f"{self.max_new_tokens} tokens; its limit on prompt and completion is lower than the model's "
                 "(set engine.max_length)"
             )
@@ -63,6 +64,8 @@ class Ending:
             sample,
         )
         for token_id in answer.choice.token_ids or ():
+            if not 0 <= token_id < len(self.tokenizer):
+                raise PassingError(f"token id {token_id}, which the vocabulary of {len(self.tokenizer)} does not have")
             row.append(token_id, self.end_ids, self.max_new_tokens)
             if row.finish_reason:
                 break
@@ -73,8 +76,11 @@ class Ending:
         return row.completion()
 
     def _cut(self, answer: Answer, prompt: EncodedPrompt, sample: int) -> Completion:
+        content, is_withheld = answer.choice.content, answer.choice.finish_reason == "content_filter"
+        if content is None and not is_withheld:
+            raise PassingError("an answer without text")
         stops = StopFilter(self.stop, {})
-        text = stops.feed(answer.choice.content)
+        text = stops.feed(content or "")
         text += stops.flush()
         string = stops.stop_string
         if string is None and answer.choice.stop_reason in self.stop:  # vLLM says which one it was
@@ -86,7 +92,8 @@ class Ending:
             self._find_reason(answer, string),
             string,
             sample,
-            told_tokens=answer.usage.completion_tokens if answer.usage else None,
+            has_ids=False,
+            told_tokens=_read_count(answer),
         )
 
     def _find_reason(self, answer: Answer, stop_string: str | None) -> FinishReason:
@@ -97,3 +104,11 @@ class Ending:
         if answer.choice.finish_reason == "content_filter":
             return "content_filter"
         return "unknown" if self.stop else "eos"
+
+
+def _read_count(answer: Answer) -> int | None:
+    """Return the number of new tokens; None if the server does not say, or says what cannot be."""
+    if answer.usage is None:
+        return None
+    count = answer.usage.completion_tokens
+    return count if count > 0 or (count == 0 and not answer.choice.content) else None

@@ -31,6 +31,8 @@ _LONGEST_WAIT = 3600
 _SHOWN = 300
 """The number of characters of a server's sentence that a message shows."""
 
+_GOES_ON = "what is answered is recorded, and the same command goes on from there"
+
 Kind = TypeVar("Kind", bound=BaseModel)
 Result = TypeVar("Result")
 
@@ -86,7 +88,7 @@ class Client:
         Args:
             base_url: The address, up to and including `/v1`.
             key: The API key; None for none.
-            timeout: Seconds for one attempt, in which the server may let it queue.
+            timeout: Seconds that an attempt may be silent, in the server's queue or later.
             max_retries: The number of times that a request is sent again.
             requests_per_minute: The rate limit of the provider; None for none.
             tokens_per_minute: The same for tokens, of prompts and completions.
@@ -149,21 +151,22 @@ class Client:
             return retrying(lambda: read(self._attempt(path, body, num_tokens)))
         except PassingError as error:
             times = "" if self._max_retries == 0 else f" after {self._max_retries + 1} attempts"
-            raise IclEvalError(
-                f"{self.base_url}: no answer{times} ({error}); what is answered is recorded, and the same command goes "
-                "on from there"
-            ) from None
+            raise IclEvalError(f"{self.base_url}: no answer{times} ({error}); {_GOES_ON}") from None
 
     def attempt(self, path: str, body: Mapping[str, Any]) -> Answer:
         """Send a request once; raises PassingError or RefusedError."""
         return self._attempt(path, body, 0)
 
     def list_models(self) -> ModelList | None:
-        """Return the models that the server lists; None if it does not tell."""
-        try:
-            return self._read(ModelList, self._send("GET", "/models", None))
-        except (PassingError, RefusedError):
-            return None
+        """Return the models that the server lists; None if it does not tell, asked twice."""
+        for _ in range(2):
+            try:
+                return self._read(ModelList, self._send("GET", "/models", None))
+            except PassingError:
+                self._closed.wait(1)
+            except RefusedError:
+                return None
+        return None
 
     def read_version(self) -> str | None:
         """Return the server's version, as vLLM tells it beside the API; None for other servers."""
@@ -175,6 +178,8 @@ class Client:
 
     def _attempt(self, path: str, body: Mapping[str, Any], num_tokens: int) -> Answer:
         self._wait_for_turn(num_tokens)
+        if self._closed.is_set():
+            raise PassingError("given up")
         answer = self._read(Answer, self._send("POST", path, body))
         usage = answer.usage
         with self._lock:
@@ -208,18 +213,23 @@ class Client:
         except openai.APITimeoutError:
             raise PassingError(f"no answer in {self._timeout:g} s") from None
         except openai.APIConnectionError as error:
-            raise PassingError(self._hide(_name_cause(error))) from None
+            raise PassingError(self.hide(_name_cause(error))) from None
 
     def _sort(self, error: "openai.APIStatusError") -> PassingError | RefusedError:
-        reason = self._hide(_read_reason(error))
-        if error.status_code in _PASSING or error.status_code >= 500:
-            return PassingError(f"{error.status_code} {reason}", _read_wait(error.response.headers))
-        return RefusedError(error.status_code, reason)
+        reason = self.hide(_read_reason(error.body) or str(error.response.reason_phrase))
+        if error.status_code not in _PASSING and error.status_code < 500:
+            return RefusedError(error.status_code, reason)
+        wait = _read_wait(error.response.headers)
+        if wait is not None and wait > _LONGEST_WAIT:
+            raise IclEvalError(f"{self.base_url} asks to wait {wait:.0f} s ({error.status_code} {reason}); {_GOES_ON}")
+        return PassingError(f"{error.status_code} {reason}", wait)
 
     def _read(self, kind: type[Kind], content: bytes) -> Kind:
         try:
             return kind.model_validate_json(content)
         except ValidationError as error:
+            if reason := _find_error(content):
+                raise PassingError(f"an error as an answer: {self.hide(reason)}") from None
             mistake = error.errors()[0]
             where = ".".join(map(str, mistake["loc"]))
             raise PassingError(
@@ -244,7 +254,7 @@ class Client:
             asked = ", as it asks" if error.wait is not None else ""
             logger.warning("%s: %s; asked again in %.0f s%s", self.base_url, error, wait, asked)
 
-    def _hide(self, text: str) -> str:
+    def hide(self, text: str) -> str:
         """Return a text in one line, without the key."""
         line = join_lines(text)
         return line.replace(self._key, "…")[:_SHOWN] if self._key else line[:_SHOWN]
@@ -257,8 +267,6 @@ def _choose_wait(state: tenacity.RetryCallState) -> float:
     """Return the seconds before the next attempt: what the server asks for, or a random backoff that doubles."""
     error = state.outcome.exception() if state.outcome else None
     wait = error.wait if isinstance(error, PassingError) else None
-    if wait is not None and wait > _LONGEST_WAIT:
-        raise IclEvalError(f"the server asks to wait {wait:.0f} s ({error}); the same command goes on later")
     return _backoff(state) if wait is None else wait
 
 
@@ -279,15 +287,21 @@ def _read_wait(headers: Mapping[str, str]) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _read_reason(error: "openai.APIStatusError") -> str:
-    """Return the sentence in a server's error."""
-    body: Any = error.body
+def _read_reason(body: Any) -> str:
+    """Return the sentence in a server's error; empty if there is none."""
     for key in ("error", "message", "detail"):
         if isinstance(body, Mapping) and body.get(key):
             body = body[key]
-    if isinstance(body, list | Mapping):
-        body = json.dumps(body)
-    return str(body or error.response.reason_phrase)
+    return json.dumps(body) if isinstance(body, list | Mapping) else str(body or "")
+
+
+def _find_error(content: bytes) -> str:
+    """Return the sentence of an error that was sent as an answer; empty if it is none."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return ""
+    return _read_reason(body) if isinstance(body, Mapping) and body.get("error") else ""
 
 
 def _name_cause(error: Exception) -> str:

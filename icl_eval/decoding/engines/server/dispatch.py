@@ -1,9 +1,11 @@
 """Send many requests, a bounded number at a time, and yield what they give as it comes."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from functools import partial
 from itertools import islice
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Generic, NoReturn, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -19,28 +21,61 @@ def run_all(
 
     Args:
         tasks: What to do.
-        work: Does one of them, in a thread of its own.
+        work: Does one of them, in a thread of its own, which does not outlive the program.
         num_concurrent: The maximum number in flight.
-        give_up: Called when one has failed, so that the others end soon.
+        give_up: Called when one has failed or the caller has stopped, so that the others end soon.
     """
-    executor = ThreadPoolExecutor(num_concurrent, thread_name_prefix="icl_eval-request")
-    waiting = iter(tasks)
-    pending = {executor.submit(work, task) for task in islice(waiting, num_concurrent)}
+    flight = _Flight(tasks, work)
     failure: BaseException | None = None
+    flight.start(num_concurrent)
     try:
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                failure = failure or future.exception()
-                if future.exception() is None:
-                    yield future.result()
+        while flight.count:
+            try:
+                result = flight.wait()
+            except Exception as error:
+                if failure is None:
+                    give_up()
+                failure = failure or error
+                continue
+            yield result
             if failure is None:
-                pending |= {executor.submit(work, task) for task in islice(waiting, num_concurrent - len(pending))}
-            else:
-                give_up()
-        if failure is not None:
-            raise failure
+                flight.start(1)
     finally:
-        if pending:  # the caller has stopped
+        if flight.count:
             give_up()
-        executor.shutdown(wait=False, cancel_futures=True)
+    if failure is not None:
+        raise failure
+
+
+class _Flight(Generic[Task, Result]):
+    """The tasks that are being done."""
+
+    def __init__(self, tasks: Iterable[Task], work: Callable[[Task], Result]):
+        self.count = 0
+        self._waiting = iter(tasks)
+        self._work = work
+        self._ended: SimpleQueue[Callable[[], Result]] = SimpleQueue()
+
+    def start(self, count: int) -> None:
+        """Start as many tasks as there are, up to a number."""
+        for task in islice(self._waiting, count):
+            threading.Thread(target=self._run, args=(task,), daemon=True).start()
+            self.count += 1
+
+    def wait(self) -> Result:
+        """Return the next result, or raise the error of the task that has failed."""
+        end = self._ended.get()
+        self.count -= 1
+        return end()
+
+    def _run(self, task: Task) -> None:
+        try:
+            result = self._work(task)
+        except Exception as error:
+            self._ended.put(partial(_raise, error))
+        else:
+            self._ended.put(lambda: result)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error

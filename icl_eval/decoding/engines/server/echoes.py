@@ -1,5 +1,6 @@
 """From the echoed log-probabilities of a prompt to the score of its last tokens."""
 
+import math
 from collections.abc import Sequence
 
 from icl_eval.decoding.branches import ScoredContinuation
@@ -24,14 +25,16 @@ def score_echo(answer: Answer, num_context: int, num_scored: int) -> ScoredConti
     if not length <= len(values) <= length + 1:
         raise PassingError(f"log-probabilities of {len(values)} tokens for a prompt of {length}")
     scored = values[num_context:length]
-    if None in scored:
-        raise PassingError("a log-probability is missing")
+    if not all(value is not None and math.isfinite(value) for value in scored):
+        raise PassingError("a log-probability is missing or not a finite number")
     likeliest = (echoed.top_logprobs or () if echoed else ())[num_context:length]
     numbers = tuple(float(value) for value in scored if value is not None)
     return ScoredContinuation(numbers, _are_likeliest(numbers, likeliest))
 
 
-def _are_likeliest(numbers: Sequence[float], likeliest: Sequence[object]) -> bool:
-    """Return whether every token is the most likely one, if the server says which that is."""
+def _are_likeliest(numbers: Sequence[float], likeliest: Sequence[object]) -> bool | None:
+    """Return whether every token is the most likely one; None if the server does not say which that is."""
     tops = [max(each.values()) for each in likeliest if isinstance(each, dict) and each]
-    return len(tops) == len(numbers) and all(number >= top for number, top in zip(numbers, tops, strict=True))
+    if len(tops) != len(numbers):
+        return None
+    return all(number >= top for number, top in zip(numbers, tops, strict=True))

@@ -38,13 +38,14 @@ class OpenAIEngine:
     num_concurrent: int = 16
     """The maximum number of requests in flight."""
     timeout: float = 600.0
-    """Seconds for one attempt."""
+    """Seconds that an attempt may be silent."""
     max_retries: int = 6
     api_key_env: str | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     prices: Prices | None = None
     name = "openai"
+    new_tokens_per_score = 1
 
     def __post_init__(self) -> None:
         if not self.base_url:
@@ -126,11 +127,13 @@ class OpenAIEngine:
             client = Client(require_address(self.base_url), key, self.timeout, self.max_retries, *limits)
         except ImportError as error:
             raise ModelUnavailableError(
-                f"engine=openai: needs the package {error.name}; install it with pip install 'icl-eval[openai]'"
+                f"engine=openai: a package is missing ({error}); install it with pip install 'icl-eval[openai]'"
             ) from None
         facts = require_served(client, self.model)
+        if facts is None:
+            logger.warning("%s does not list its models: whether prompts fit is not known beforehand", self.base_url)
         prober = Prober(client, self.model, self.api, conventions.card.tokenizer)
         findings = prober.probe(self.prompts, asks_likelihoods)
         for note in findings.notes:
             logger.warning("%s: %s", self.base_url, note)
-        return ServerRunner(self, client, conventions, findings, facts)
+        return ServerRunner(self, client, conventions, findings, facts or {})

@@ -1,5 +1,7 @@
 """Why a request has no answer."""
 
+KEY_HINT = "the key is read from the environment variable that engine.api_key_env names"
+
 
 class PassingError(Exception):
     """A failure that may pass: the request is sent again."""
@@ -22,3 +24,8 @@ class RefusedError(Exception):
         """Hold the status code and the server's sentence."""
         super().__init__(reason)
         self.status = status
+
+    @property
+    def is_about_key(self) -> bool:
+        """Whether the server does not accept the key."""
+        return self.status in (401, 403)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from icl_eval.decoding.engines.server.client import Client
-from icl_eval.decoding.engines.server.failures import PassingError, RefusedError
+from icl_eval.decoding.engines.server.failures import KEY_HINT, PassingError, RefusedError
 from icl_eval.decoding.engines.server.requests import FIELDS, Api, Dialect, Prompt, Prompts, Sampling, path_of
 from icl_eval.decoding.engines.server.schema import Answer, LogProbs
 from icl_eval.errors import ConfigError
@@ -28,7 +28,6 @@ _NEW_TOKENS = 8
 _SAME = 0.25
 """The largest difference, in nats, between two computations of a log-probability that rounding explains: in bfloat16, a
 server's prefill and its decoding differ by a few hundredths."""
-_AUTHORIZATION = (401, 403)
 _NOT_FOUND = 404
 
 
@@ -99,7 +98,7 @@ class Prober:
             notes.append("its tokenizer is not the one of model.source, so that token counts here are not the server's")
         prompt: Prompt = ids if dialect.takes_ids else self._write(_TEXT)
         takes_likeliest = self._check_greedy(dialect, prompt)
-        stops = self._check_stops(dialect, prompt, answer.choice.content)
+        stops = self._check_stops(dialect, prompt, answer.choice.content or "")
         if stops == "ignored":
             notes.append("it ignores stop strings: completions are cut here, and cost max_new_tokens each")
         echoes = None
@@ -112,8 +111,8 @@ class Prober:
             takes_likeliest,
             stops,
             echoes,
-            answer.system_fingerprint,
-            answer.model,
+            self._client.hide(answer.system_fingerprint or "") or None,
+            self._client.hide(answer.model or "") or None,
             tuple(notes),
         )
 
@@ -158,11 +157,8 @@ class Prober:
 
     def _require_welcome(self, error: RefusedError) -> None:
         """Raise ConfigError if the refusal is about who asks, or for which model or interface."""
-        if error.status in _AUTHORIZATION:
-            raise ConfigError(
-                f"{self._client.base_url}: {error.status} {error}; the key is read from the environment variable that "
-                "engine.api_key_env names"
-            )
+        if error.is_about_key:
+            raise ConfigError(f"{self._client.base_url}: {error.status} {error}; {KEY_HINT}")
         if error.status == _NOT_FOUND:
             raise ConfigError(f"{self._client.base_url}{self._path}, engine.model={self._dialect.model}: 404 {error}")
 
@@ -204,15 +200,11 @@ class Prober:
             choice = self._ask(dialect, prompt, **asked).choice
         except RefusedError:
             return None
-        pairs = [
-            (number, max(tops.values()))
-            for number, tops in _pair(choice.logprobs)
-            if number is not None and tops is not None
-        ]
+        pairs = [(number, max(tops.values())) for number, tops in _pair(choice.logprobs) if number is not None and tops]
         if not pairs:
             return None
         for number, best in pairs:
-            if number < best - _SAME:
+            if not number >= best - _SAME:  # also for NaN
                 raise ConfigError(
                     f"engine=openai: {self._client.base_url} does not take the likeliest token although temperature is "
                     f"0 (log-probability {number:.2f} where {best:.2f} was the best): a penalty or a sampler is on "
@@ -225,7 +217,7 @@ class Prober:
         middle = text[len(text) // 2 :].strip()[:1] if len(text) > 1 else ""
         if not middle:
             return "unknown"
-        found = self._ask(dialect, prompt, stop=[middle]).choice.content
+        found = self._ask(dialect, prompt, stop=[middle]).choice.content or ""
         if middle not in found:
             return "cut"
         return "kept" if len(found) < len(text) else "ignored"
@@ -258,7 +250,9 @@ class Prober:
             )
         again = [float(number or 0) for number in echoed[len(ids) : len(whole)]]
         worst = max(abs(float(first or 0) - second) for first, second in zip(told, again, strict=False))
-        if worst > _SAME:
+        if not any(told):
+            raise ConfigError(f"{where} gives 0 as the log-probability of every token; use engine=transformers")
+        if not worst <= _SAME:  # also for NaN
             raise ConfigError(
                 f"{where}: its echoed log-probabilities are wrong: they differ by up to {worst:.2f} nats from those of "
                 "the same tokens when it generates them; use engine=transformers"
@@ -276,11 +270,15 @@ def _pair(logprobs: LogProbs | None) -> list[tuple[float | None, Mapping[str, fl
     return list(zip(logprobs.token_logprobs, logprobs.top_logprobs, strict=False))
 
 
-def require_served(client: Client, model: str) -> Mapping[str, Any]:
-    """Return what the server says of a model; raises ConfigError if it lists others only."""
+def require_served(client: Client, model: str) -> Mapping[str, Any] | None:
+    """Return what the server says of a model; None if it lists none.
+
+    Raises:
+        ConfigError: If it lists others only.
+    """
     models = client.list_models()
     if models is None:
-        return {}
+        return None
     for served in models.data:
         if served.id == model:
             return served.model_dump(exclude_none=True)

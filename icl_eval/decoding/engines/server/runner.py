@@ -12,7 +12,7 @@ from icl_eval.decoding.engines.server.answers import Ending
 from icl_eval.decoding.engines.server.client import Client
 from icl_eval.decoding.engines.server.dispatch import run_all
 from icl_eval.decoding.engines.server.echoes import score_echo
-from icl_eval.decoding.engines.server.failures import RefusedError
+from icl_eval.decoding.engines.server.failures import KEY_HINT, PassingError, RefusedError
 from icl_eval.decoding.engines.server.probing import Findings
 from icl_eval.decoding.engines.server.requests import Prompt, Sampling, derive_seed, path_of
 from icl_eval.decoding.engines.server.schema import Answer
@@ -76,7 +76,9 @@ class ServerRunner:
         self._findings = findings
         self._dialect = findings.dialect
         self._facts = {name: facts[name] for name in _FACTS if name in facts}
-        self._version = client.read_version()
+        if "root" in self._facts:
+            self._facts["root"] = client.hide(str(self._facts["root"]))
+        self._version = client.hide(client.read_version() or "") or None
         self._path = path_of(engine.api)
 
     def complete(
@@ -103,9 +105,7 @@ class ServerRunner:
                 derive_seed(seed, example_id, question.sample),
             )
             num_tokens = question.prompt.num_tokens + ending.max_new_tokens
-            return self._send(
-                body, num_tokens, example_id, lambda answer: ending.read(answer, question.prompt, question.sample)
-            )
+            return self._send(body, num_tokens, example_id, lambda answer: self._read(answer, question, ending))
 
         questions = (_Question(prompt, sample) for prompt in prompts for sample in range(search.num_samples))
         yield from run_all(questions, ask, self._engine.num_concurrent, self._client.stop_retrying)
@@ -155,10 +155,38 @@ class ServerRunner:
         for place, ids in enumerate(asked.texts):
             yield _Scoring(number, place, asked.context.decoder_ids, ids)
 
+    def _read(self, answer: Answer, question: _Question, ending: Ending) -> Completion:
+        told = answer.usage.prompt_tokens if answer.usage else 0
+        if self._engine.api == "completions" and self._findings.same_tokenizer and told > 0:
+            own = len(question.prompt.decoder_ids)
+            if told != own:
+                raise PassingError(f"the server counts {told} tokens for a prompt of {own}")
+        return ending.read(answer, question.prompt, question.sample)
+
     def _write(self, prompt: EncodedPrompt) -> Prompt:
         if self._engine.api == "chat":
             return prompt.prompt.messages
-        return prompt.decoder_ids if self._dialect.takes_ids else prompt.prompt.decoder or ""
+        return prompt.decoder_ids if self._dialect.takes_ids else self._write_text(prompt)
+
+    def _write_text(self, prompt: EncodedPrompt) -> str:
+        """Return the text that the server's tokenizer turns into the tokens of a prompt.
+
+        A rendered conversation begins with the special token that the tokenizer puts before every text.
+
+        Raises:
+            ConfigError: If no text does, although the tokenizer there is the one here.
+        """
+        tokenizer: Any = self._conventions.card.tokenizer
+        text = prompt.prompt.decoder or ""
+        for candidate in (text, text.removeprefix(tokenizer.bos_token or "")):
+            if tuple(tokenizer(candidate, verbose=False)["input_ids"]) == prompt.decoder_ids:
+                return candidate
+        if self._findings.same_tokenizer is False:
+            return text
+        raise ConfigError(
+            f"engine=openai: {self._client.base_url} takes only text, and no text has the tokens of question "
+            f"{prompt.prompt.example_id!r}; use a server that takes token ids, or engine=transformers"
+        )
 
     def _send(
         self, body: Mapping[str, Any], num_tokens: int, example_id: str, read: Callable[[Answer], Result]
@@ -167,13 +195,14 @@ class ServerRunner:
         try:
             return self._client.complete(self._path, body, read, num_tokens)
         except RefusedError as error:
+            hint = f"; {KEY_HINT}" if error.is_about_key else ""
             raise IclEvalError(
-                f"{self._client.base_url} refuses question {example_id!r}: {error.status} {error}"
+                f"{self._client.base_url} refuses question {example_id!r}: {error.status} {error}{hint}"
             ) from None
 
     def _require_room(self, lengths: Iterable[int], num_new: int) -> None:
         """Refuse prompts that the server would shorten, or whose completions it would; raises PromptTooLongError."""
-        limit = self._facts.get("max_model_len")
+        limit = self._facts.get("max_model_len") or None
         longest = max(lengths, default=0)
         if limit is not None and longest + num_new > limit:
             raise PromptTooLongError(

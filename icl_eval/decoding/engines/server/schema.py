@@ -16,7 +16,8 @@ class Usage(BaseModel):
     @property
     def cached_tokens(self) -> int:
         """The tokens of the prompt that the server took from its cache, as far as it tells."""
-        return int((self.prompt_tokens_details or {}).get("cached_tokens") or 0)
+        count = (self.prompt_tokens_details or {}).get("cached_tokens")
+        return count if isinstance(count, int) else 0
 
 
 class LogProbs(BaseModel):
@@ -45,9 +46,9 @@ class Choice(BaseModel):
     stop_reason: str | int | None = None
 
     @property
-    def content(self) -> str:
-        """The text of a completion, or of a chat completion."""
-        return self.text if self.text is not None else (self.message and self.message.content) or ""
+    def content(self) -> str | None:
+        """The text of a completion, or of a chat completion; None if the answer has none."""
+        return self.message.content if self.message is not None else self.text
 
 
 class Answer(BaseModel):
