@@ -3,8 +3,8 @@
 It runs a real network one request at a time, by plain forward passes of its own. `quirks` make it behave like other
 servers: `echo_off_by_one` (llama-cpp-python), `penalty` (a sampler that no request turns off), `no_ids`, `no_stop`
 (stop strings are ignored), `other_tokenizer`, `short` (a smaller limit than the model's, applied in silence),
-`no_text`, `no_usage`, `no_models`, `error` (an error with the status 200), `strange_ids` (beyond the vocabulary), `nan` and
-`zero` (log-probabilities), `hang` (no answer to a prompt, ever).
+`no_text`, `no_usage`, `no_models`, `error` (an error with the status 200), `strange_ids` (beyond the vocabulary), `nan`
+and `zero` (log-probabilities), `hang` (no answer to a prompt, ever).
 """
 
 import json
