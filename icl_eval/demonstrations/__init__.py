@@ -8,31 +8,33 @@ selected demonstrations are the four that `num_fewshot=4` selects.
 
 For every question:
 
-    selection  the whole path of the diagram
-    leaks      copies of the question
-    ranking    the interface of strategies, and how ties are broken
-    controls   changes to what is selected
-    ordering   the order in a prompt
+    selection   the whole path of the diagram
+    leaks       copies of the question
+    ranking     the interface of strategies, and how ties are broken
+    controls    changes to what is selected
+    ordering    the order in a prompt
+    candidates  what another draw from the pool would show
 
 The strategies:
 
-    first      in the order of the pool
-    random     drawn by seed
-    fixed      named by the user
-    balanced   one of each label in turn
-    bm25       words shared with the question
-    nearest    similar embeddings
-    diverse    similar embeddings that differ from each other
+    first       in the order of the pool
+    random      drawn by seed
+    fixed       named by the user
+    balanced    one of each label in turn
+    bm25        words shared with the question
+    nearest     similar embeddings
+    diverse     similar embeddings that differ from each other
 
 What they need:
 
-    encoder    examples as unit vectors
-    labels     the few answers of a pool
-    words      nouns for meaningless inputs
+    encoder     examples as unit vectors
+    labels      the few answers of a pool
+    words       nouns for meaningless inputs
 """
 
 from icl_eval.demonstrations.balanced import BalancedDemonstrations
 from icl_eval.demonstrations.bm25 import Bm25Demonstrations
+from icl_eval.demonstrations.candidates import CandidateTargets, count_candidates
 from icl_eval.demonstrations.controls import (
     Change,
     Control,
@@ -68,6 +70,7 @@ __all__ = [
     "AsSelectedOrder",
     "BalancedDemonstrations",
     "Bm25Demonstrations",
+    "CandidateTargets",
     "Change",
     "Control",
     "Demonstration",
@@ -93,6 +96,7 @@ __all__ = [
     "UnrelatedInputs",
     "build_selection",
     "build_shown",
+    "count_candidates",
 ]
 
 SELECTORS = Family(

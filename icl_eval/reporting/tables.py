@@ -231,7 +231,8 @@ def _leave_one_out_table(analyses: Sequence[LeaveOneOutAnalysis]) -> Table:
 def _behaviour_table(analyses: Sequence[LeaveOneOutAnalysis]) -> Table:
     """Return one row per task: how often outputs repeat the answer of a demonstration, and how often that is right."""
     table = Table(
-        title="outputs that repeat the answer of a demonstration (in parentheses: how often that answer is right)",
+        title="outputs that repeat the answer of a demonstration (in parentheses: how often that answer is right; "
+        "how often another draw from the pool would show the output)",
         title_justify="left",
     )
     table.add_column("task")
@@ -260,7 +261,10 @@ def _agreements(behaviour: Behaviour) -> Iterator[Agreement | None]:
 
 
 def _format_agreement(agreement: Agreement | None) -> str:
-    return "" if agreement is None else f"{agreement.output:.0%} ({agreement.truth:.0%}) of {agreement.n}"
+    if agreement is None:
+        return ""
+    another = "" if agreement.another_draw is None else f"; {agreement.another_draw:.0%}"
+    return f"{agreement.output:.0%} ({agreement.truth:.0%}{another}) of {agreement.n}"
 
 
 def _task_label(analysis: InfluenceAnalysis | LeaveOneOutAnalysis) -> str:

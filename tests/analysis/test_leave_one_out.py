@@ -1,4 +1,6 @@
 import json
+import math
+import random
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,11 +12,21 @@ from icl_eval.analysis.leave_one_out import CellOutcome, Effect, Values, leave_o
 from icl_eval.analysis.significance import share_difference_interval, simultaneous_level
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
+from icl_eval.demonstrations import (
+    AsSelectedOrder,
+    CandidateTargets,
+    FewShot,
+    FirstDemonstrations,
+    FlippedLabels,
+    NoControl,
+)
 from icl_eval.errors import ConfigError
 from icl_eval.metrics import BLEU, CHRF, TER
 from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.behaviour import Agreement, Behaviour, measure_behaviour
 from icl_eval.runs.records import ShownDemonstration
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 # Behaviour
 
@@ -50,7 +62,45 @@ def test_behaviour_is_how_often_outputs_and_truths_are_what_was_shown(records, e
     assert measure_behaviour(records) == expected
 
 
-# Influence
+POOL_TARGETS = ["1"] * 26 + [str(n) for n in range(2, 16)]
+"""A pool of 40, in which 26 have the answer 1."""
+
+
+def answer_questions(predict):
+    """Return records of 400 questions with four demonstrations each, drawn anew, and a count of the pool's targets."""
+    generator = random.Random(0)
+    records = []
+    for number in range(400):
+        drawn = generator.sample(POOL_TARGETS, 4)
+        truth = generator.choice(POOL_TARGETS)
+        records.append(replace(record(drawn, predict(drawn), truth), example_id=f"q{number}"))
+    return measure_behaviour(records, lambda question, target: (POOL_TARGETS.count(target), len(POOL_TARGETS)))
+
+
+def test_a_constant_answer_is_what_another_draw_would_show_and_a_copied_one_is_not():
+    constant = answer_questions(lambda shown: "1").copied
+    assert constant.another_draw == pytest.approx(1 - math.comb(14, 4) / math.comb(40, 4))
+    assert constant.output == pytest.approx(constant.another_draw, abs=0.02)
+    copied = answer_questions(lambda shown: shown[-1])
+    assert (copied.copied.output, copied.last.output) == (1.0, 1.0)
+    assert copied.copied.another_draw < 0.75
+    assert copied.last.another_draw == pytest.approx((26**2 + 14) / 40**2, abs=0.03)
+    assert copied.majority.another_draw is None
+
+
+def test_another_draw_shows_what_the_control_leaves_and_never_a_copy_of_the_question():
+    labels = ["a", "a", "a", "b"]
+    pool = tuple(Example(f"p{n}", {"question": f"{n}?"}, (label,)) for n, label in enumerate(labels * 2))
+    task = Task("t", "", {}, pool, (), "")
+    question, copy = Example("q", {"question": "new?"}, ("a",)), replace(pool[0], id="q")
+    few_shot = FewShot(FirstDemonstrations(), NoControl(), AsSelectedOrder(), 2)
+    plain = CandidateTargets(task, few_shot)
+    assert (plain.count(question, " A"), plain.count(copy, "a"), plain.count(copy, "b")) == ((6, 8), (5, 7), (2, 7))
+    flipped = CandidateTargets(task, replace(few_shot, control=FlippedLabels(0)))
+    assert (flipped.count(question, "a"), flipped.count(question, "b")) == ((2, 8), (6, 8))
+
+
+# Leaving one out
 
 
 def shown(*ids):
@@ -249,7 +299,8 @@ def test_the_influence_experiment_finds_what_a_scripted_model_does(icl_eval_comm
     assert effects["Zeus"]["hurt"] == {"test-1": -1.0}
     assert effects["Zeus"]["mean"] == pytest.approx(1 / 3)
     assert (effects["Napoleon Bonaparte"]["helped"], effects["Napoleon Bonaparte"]["hurt"]) == ({}, {})
-    always, once = {"n": 3, "output": 1.0, "truth": 1.0}, {"n": 3, "output": 0.0, "truth": pytest.approx(1 / 3)}
+    always = {"n": 3, "output": 1.0, "truth": 1.0, "another_draw": pytest.approx(2 / 40)}
+    once = {"n": 3, "output": 0.0, "truth": pytest.approx(1 / 3), "another_draw": pytest.approx(1 / 40)}
     assert analysis["behaviour"] == {"copied": always, "majority": None, "last": once}
     cells = {cell["run"]["leave_out"]: cell for cell in sweep["cells"]}
     assert set(cells) == {None, 1, 2}
