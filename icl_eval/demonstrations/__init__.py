@@ -36,6 +36,7 @@ from icl_eval.demonstrations.balanced import BalancedDemonstrations
 from icl_eval.demonstrations.bm25 import Bm25Demonstrations
 from icl_eval.demonstrations.candidates import CandidateTargets, count_candidates
 from icl_eval.demonstrations.controls import (
+    AbstractLabels,
     Change,
     Control,
     FlippedLabels,
@@ -45,6 +46,7 @@ from icl_eval.demonstrations.controls import (
     RandomTargets,
     ShuffledTargets,
     UnrelatedInputs,
+    bind_mapping,
 )
 from icl_eval.demonstrations.diverse import DiverseDemonstrations
 from icl_eval.demonstrations.first import FirstDemonstrations
@@ -66,6 +68,7 @@ __all__ = [
     "CONTROLS",
     "ORDERS",
     "SELECTORS",
+    "AbstractLabels",
     "Allowed",
     "AsSelectedOrder",
     "BalancedDemonstrations",
@@ -94,6 +97,7 @@ __all__ = [
     "Selection",
     "ShuffledTargets",
     "UnrelatedInputs",
+    "bind_mapping",
     "build_selection",
     "build_shown",
     "count_candidates",
@@ -114,6 +118,7 @@ SELECTORS = Family(
 CONTROLS = Family(
     __name__,
     {
+        "abstract_labels": "AbstractLabels",
         "flipped_labels": "FlippedLabels",
         "instruction_only": "InstructionOnly",
         "no_targets": "NoTargets",

@@ -23,7 +23,7 @@ class CandidateTargets:
 
         Args:
             task: The task.
-            few_shot: Its choice of demonstrations. The control changes all candidates together.
+            few_shot: Its choice of demonstrations. The control changes all candidates of a kind together.
             match_field: If given, only candidates with the question's value of this input field count.
 
         Raises:
@@ -31,16 +31,18 @@ class CandidateTargets:
         """
         self._match_field = match_field
         pool = task.pool if few_shot.selector.keeps_duplicates else drop_duplicates(task.pool, match_field)
-        changed = few_shot.control.bind(task, match_field)(tuple(map(Demonstration, pool)))
+        change = few_shot.control.bind(task, match_field)
         self._by_kind: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
         self._by_text: defaultdict[tuple[str | None, str], Counter[str]] = defaultdict(Counter)
-        originals = {candidate.id: candidate for candidate in pool}
-        for shown in changed:
-            for target in shown.example.references[:1]:
-                candidate = originals[shown.example.id]
-                kind = kind_of(candidate, match_field)
-                self._by_kind[kind][normalize(target)] += 1
-                self._by_text[kind, normalized_text(candidate)][normalize(target)] += 1
+        kinds: defaultdict[str | None, list[Example]] = defaultdict(list)
+        for candidate in pool:
+            kinds[kind_of(candidate, match_field)].append(candidate)
+        for kind, candidates in kinds.items():
+            texts = {candidate.id: normalized_text(candidate) for candidate in candidates}
+            for shown in change(tuple(map(Demonstration, candidates))):
+                for target in shown.example.references[:1]:
+                    self._by_kind[kind][normalize(target)] += 1
+                    self._by_text[kind, texts[shown.example.id]][normalize(target)] += 1
 
     def count(self, question: Example, target: str) -> tuple[int, int]:
         """Return how many of the candidates that a question may see have a target, and how many there are."""

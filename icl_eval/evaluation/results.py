@@ -6,6 +6,7 @@ from typing import Any
 from icl_eval.decoding.engines import TransformersEngine
 from icl_eval.decoding.model_rules import list_rules
 from icl_eval.demonstrations import count_candidates
+from icl_eval.evaluation.doses import measure_control
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan
 from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
@@ -43,6 +44,7 @@ def score_task(
             unparsed=scored.unparsed,
         ),
         behaviour=_measure_behaviour(task.plan, scored.records) if task.plan.max_new_tokens else None,
+        control=measure_control(task.plan, scored.records),
     )
 
 

@@ -32,6 +32,26 @@ class Agreement:
     target. Null if it is not known, as for the most frequent target."""
 
 
+@dataclass(frozen=True)
+class Share:
+    """A share of something counted."""
+
+    n: int
+    share: float
+
+
+@dataclass(frozen=True)
+class ControlOutcome:
+    """What is left of the demonstrations under a control, and whether outputs follow what they show instead."""
+
+    dose: Share | None
+    """The share of shown targets that are a right answer to the input that they are shown with, over all prompts (Wei
+    et al., 2023, arXiv:2303.03846, vary one minus this share); null if no prompt shows a target."""
+    follows: Share | None
+    """The share of outputs that are the answer which the shown mapping implies, among the questions for which it
+    implies one (flipped_labels, abstract_labels); null if the control shows no such mapping or nothing is decoded."""
+
+
 CountCandidates = Callable[[str, str], tuple[int, int]]
 """Maps the id of a question and a target to the number of candidates in its pool with that target, and of all."""
 
