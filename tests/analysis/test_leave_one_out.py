@@ -314,6 +314,6 @@ def test_the_influence_experiment_finds_what_a_scripted_model_does(icl_eval_comm
     assert [cell.strip() for cell in line.split("│")[2:6]] == [
         "qa-pool-001",
         "Zeus",
-        "+0.333 (-0.659 to +1.000)",
+        "+0.333 (-0.782 to +1.000)",
         "2 / 1",
     ]

@@ -450,8 +450,8 @@ def test_runs_without_a_fraction_of_their_own_are_those_from_before_there_was_on
     assert identities[1]["control.fraction"] == 0.5
 
 
-WORDS = "[name,gofu,tufa,seni,lovu,vuta,fomu,ligo,tuna,bufa,lido,bobu]"
-"""Words that are in the vocabulary of the packaged model and no labels of its task."""
+WORDS = "[bade,dedi,fepi,gilo,kopu,luna,muva,pare,rezi,siko,tolu,vuka]"
+"""Words of the packaged model's vocabulary that are nowhere in its tasks."""
 
 
 @pytest.mark.slow
@@ -466,7 +466,7 @@ def test_the_shipped_model_learns_labels_of_any_kind_and_follows_what_it_is_show
 
     gold, _ = run("control=none")
     abstract, _ = run("control=abstract_labels", f"control.symbols={WORDS}")
-    assert abstract > gold - 0.1  # it knows none of the words, so that it loses nothing with others
+    assert abstract > gold - 0.05  # it knows no label, so that it loses nothing with others
     chance, random = run("control=random_targets")
     assert abs(chance - 1 / 3) < 0.1
     assert abs(random.dose.share - 1 / 3) < 0.05

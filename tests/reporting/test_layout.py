@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 WIDTHS = (400, 1000, 1400)
 METRICS = (
     "exact_match", "token_f1", "reference_logprob", "reference_perplexity", "reference_rank", "choice_accuracy",
-    "choice_accuracy_per_token", "choice_accuracy_per_byte", "choice_accuracy_calibrated",
+    "choice_accuracy_per_token", "choice_accuracy_per_byte", "choice_accuracy_calibrated", "choice_accuracy_batch",
 )  # fmt: skip
 LONG = "demonstrations=random,likelihood=references,limit=4,num_fewshot=0,seed=0"
 MEASURE = """
