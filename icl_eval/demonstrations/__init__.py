@@ -24,6 +24,8 @@ The strategies:
     bm25        words shared with the question
     nearest     similar embeddings
     diverse     similar embeddings that differ from each other
+    dpp         similar embeddings that span much
+    votek       embeddings that represent the pool
 
 What they need:
 
@@ -49,6 +51,7 @@ from icl_eval.demonstrations.controls import (
     bind_mapping,
 )
 from icl_eval.demonstrations.diverse import DiverseDemonstrations
+from icl_eval.demonstrations.dpp import DppDemonstrations
 from icl_eval.demonstrations.first import FirstDemonstrations
 from icl_eval.demonstrations.fixed import FixedDemonstrations
 from icl_eval.demonstrations.nearest import NearestDemonstrations
@@ -62,6 +65,7 @@ from icl_eval.demonstrations.ordering import (
 from icl_eval.demonstrations.random import RandomDemonstrations
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, DemonstrationSelector, Ranking
 from icl_eval.demonstrations.selection import FewShot, Selection, build_selection, build_shown
+from icl_eval.demonstrations.votek import VotekDemonstrations
 from icl_eval.targets import Family
 
 __all__ = [
@@ -79,6 +83,7 @@ __all__ = [
     "Demonstration",
     "DemonstrationSelector",
     "DiverseDemonstrations",
+    "DppDemonstrations",
     "FewShot",
     "FirstDemonstrations",
     "FixedDemonstrations",
@@ -97,6 +102,7 @@ __all__ = [
     "Selection",
     "ShuffledTargets",
     "UnrelatedInputs",
+    "VotekDemonstrations",
     "bind_mapping",
     "build_selection",
     "build_shown",
@@ -109,10 +115,12 @@ SELECTORS = Family(
         "balanced": "BalancedDemonstrations",
         "bm25": "Bm25Demonstrations",
         "diverse": "DiverseDemonstrations",
+        "dpp": "DppDemonstrations",
         "first": "FirstDemonstrations",
         "fixed": "FixedDemonstrations",
         "nearest": "NearestDemonstrations",
         "random": "RandomDemonstrations",
+        "votek": "VotekDemonstrations",
     },
 )
 CONTROLS = Family(
