@@ -9,7 +9,8 @@ from sample_runs import FIRST
 
 from icl_eval.analysis import CellScore, Component, ShotCurve, ShotCurvePoint, SweepAnalysis, VarianceAnalysis
 from icl_eval.analysis.comparison import Difference
-from icl_eval.analysis.influence import Effect, Influence, InfluenceAnalysis
+from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
+from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
 from icl_eval.reporting.pages.sweep_page import write_sweep_page
 from icl_eval.runs.behaviour import Agreement, Behaviour
 from icl_eval.runs.folders import read_run
@@ -83,9 +84,20 @@ VARIANCE = VarianceAnalysis(
 INFLUENCE = InfluenceAnalysis(
     task="qa",
     conditions={"control": "none"},
+    num_sets=40,
     demonstrations=(
-        Influence("pool-1", "Paris", {"exact_match": Effect(24, 0.25, (-0.25, 0.75), {"q1": 1.0, "q2": 1.0}, {})}),
-        Influence("pool-2", None, {"logprob": Effect(24, -2.5, None, {}, {"q1": -2.5})}),
+        Influence("pool-1", "Paris", 16, 24, {"exact_match": SetEffect(0.25, (-0.25, 0.75), 0.125)}),
+        Influence("pool-2", None, 5, 35, {"exact_match": SetEffect(-0.5, None, -0.25)}),
+    ),
+)
+
+
+LEAVE_ONE_OUT = LeaveOneOutAnalysis(
+    task="qa",
+    conditions={"control": "none"},
+    demonstrations=(
+        LeftOut("pool-1", "Paris", {"exact_match": Effect(24, 0.25, (-0.25, 0.75), {"q1": 1.0, "q2": 1.0}, {})}),
+        LeftOut("pool-2", None, {"logprob": Effect(24, -2.5, None, {}, {"q1": -2.5})}),
     ),
     behaviour=Behaviour(Agreement(24, 0.5, 0.25), None, None),
 )

@@ -4,26 +4,28 @@ The options that vary from cell to cell determine which analyses apply: see `icl
 
 From runs to cells with scores:
 
-    measurements  scores per question, computed again from records
-    designs       which options vary, and which cells belong together
+    measurements   scores per question, computed again from records
+    designs        which options vary, and which cells belong together
 
 The analyses:
 
-    shot_curve    score against the number of demonstrations
-    variance      shares of the variance
-    quasi_f       the F test that `variance` needs
-    influence     what each demonstration adds
-    comparison    differences from a baseline
-    significance  tests and intervals of paired scores
+    shot_curve     score against the number of demonstrations
+    variance       shares of the variance
+    quasi_f        the F test that `variance` needs
+    influence      what each demonstration adds to a random set of the others
+    leave_one_out  what each demonstration adds beside all the others
+    comparison     differences from a baseline
+    significance   tests and intervals of paired scores
 
 Their results:
 
-    sweeps        all analyses of a sweep, and `sweep.json`
-    tables        rows of plain values, for the terminal, exported files and notebooks
+    sweeps         all analyses of a sweep, and `sweep.json`
+    tables         rows of plain values, for the terminal, exported files and notebooks
 """
 
 from icl_eval.analysis.designs import SweepCell
-from icl_eval.analysis.influence import Effect, Influence, InfluenceAnalysis
+from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
+from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
 from icl_eval.analysis.shot_curve import ShotCurve, ShotCurvePoint
 from icl_eval.analysis.sweeps import SweepAnalysis, analyse_runs
 from icl_eval.analysis.variance import CellScore, Component, VarianceAnalysis
@@ -34,6 +36,9 @@ __all__ = [
     "Effect",
     "Influence",
     "InfluenceAnalysis",
+    "LeaveOneOutAnalysis",
+    "LeftOut",
+    "SetEffect",
     "ShotCurve",
     "ShotCurvePoint",
     "SweepAnalysis",

@@ -1,8 +1,16 @@
-"""Leave-one-out influence: what each demonstration adds to a score.
+"""Influence: what a demonstration adds to a random set of the others.
 
-The cells of a sweep over `leave_out` ask the same questions, each with one of the demonstrations left out. The
-influence of a demonstration is the score with it minus the score without it. The values of individual questions show
-which questions it helps and which it hurts.
+The cells of a sweep over seeds ask the same questions, each after another random set of demonstrations. Two estimates
+come from their scores alone:
+
+- the mean score of the sets with a demonstration minus the mean score of the sets without it (Nguyen and Wong, 2023,
+  In-context Example Selection with Influences, arXiv:2302.11042)
+- its coefficient in a linear model of the score on the demonstrations in the set, a datamodel (Ilyas et al., 2022,
+  arXiv:2202.00622; Chang and Jia, 2023, Data Curation Alone Can Stabilize In-context Learning, arXiv:2212.10378),
+  fitted by ridge regression
+
+The first has an interval. The second takes into account which others happened to be in the same sets, but it is shrunk
+towards zero. A set has a fixed size, so both say what a demonstration adds in the place of another one.
 """
 
 from collections import defaultdict
@@ -11,85 +19,74 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.analysis.measurements import gain, measure
-from icl_eval.analysis.significance import share_difference_interval
+from icl_eval.analysis.designs import is_drawn
+from icl_eval.analysis.measurements import measure
+from icl_eval.analysis.significance import simultaneous_level
 from icl_eval.analysis.tables import PlainTable, TableValue, condition_keys
-from icl_eval.metrics.intervals import student_interval
-from icl_eval.runs.behaviour import Behaviour
+from icl_eval.formatting import format_options
+from icl_eval.metrics.intervals import FloatArray, spread
 from icl_eval.runs.folders import Run
-from icl_eval.runs.records import ShownDemonstration
+from icl_eval.runs.records import Record
 
-LEAVE_OUT = "leave_out"
+MIN_SETS = 5
+"""The smallest number of sets with a demonstration, and without it, for which its influence is estimated."""
+_PENALTIES = 10.0 ** np.arange(-4, 5)
+"""Penalties of the ridge regression, as multiples of the mean variance of presence times the number of sets."""
+
+ShownTarget = tuple[str, str | None]
+"""The id of a demonstration and its target as shown, which a control with another seed changes."""
 
 
 @dataclass(frozen=True)
-class Effect:
-    """The effect of one demonstration on one measure, over the questions whose prompts include it."""
+class SetEffect:
+    """The influence of one demonstration on one measure, in units of the measure.
 
-    n: int
+    It is positive if the demonstration helps, also when lower values are better.
+    """
+
     mean: float
-    """Mean difference, in units of the measure. It is positive if the demonstration helps, also when lower values are
-    better. A corpus score such as BLEU is decomposed by the jackknife (`icl_eval.metrics.intervals.pseudo_values`)."""
+    """The mean score of the sets with the demonstration minus that of the sets without it."""
     ci95: tuple[float, float] | None
-    """Interval of the mean over samples of questions: Bonett and Price's if every question is right or wrong,
-    otherwise Student's t. None for a single question."""
-    helped: Mapping[str, float]
-    """Differences of the questions whose value (BLEU: sentence BLEU) is better with it, largest first."""
-    hurt: Mapping[str, float]
-    """Differences of the questions whose value is worse with it, largest first."""
+    """Interval of `mean` over draws of sets, for these questions: Welch's. All intervals of an analysis and a measure
+    hold at once with 95 %: each has a level of 1 - 0.05 / (number of demonstrations), by Bonferroni. None if all sets
+    with the demonstration have one score, and all sets without it have one."""
+    coefficient: float
+    """The coefficient of the demonstration in the linear model of the score."""
 
 
 @dataclass(frozen=True)
 class Influence:
-    """The effects of one demonstration."""
+    """The influence of one demonstration."""
 
     id: str
     target: str | None
-    """The answer as shown in the prompt."""
-    effects: Mapping[str, Effect]
+    """The answer as shown in the prompts."""
+    sets_with: int
+    """The number of sets that contain it."""
+    sets_without: int
+    effects: Mapping[str, SetEffect]
     """Effects by measure."""
 
 
 @dataclass(frozen=True)
 class InfluenceAnalysis:
-    """The influence of each demonstration on one task."""
+    """The influence of demonstrations on one task."""
 
     task: str
     conditions: Mapping[str, str]
     """Values of the other options that vary in the sweep. Each combination has its own analysis."""
+    num_sets: int
+    """The number of different sets of demonstrations."""
     demonstrations: tuple[Influence, ...]
-    """Influences ordered by the rank of the demonstration."""
-    behaviour: Behaviour | None
-    """Copying behaviour with all demonstrations in the prompt."""
-
-
-@dataclass(frozen=True)
-class Values:
-    """The values of one cell's questions under one measure; larger values are better."""
-
-    parts: Mapping[str, float]
-    """Values by question, whose mean is the score. For a corpus score they are jackknife pseudo-values, each of which
-    depends on all questions."""
-    own: Mapping[str, float | None]
-    """Values by question, each computed from that question alone."""
-    is_share: bool
-    """Whether every question is either right (1) or wrong (0)."""
-
-
-@dataclass(frozen=True)
-class CellOutcome:
-    """The demonstrations and values of the questions in one cell."""
-
-    shown: Mapping[str, Sequence[ShownDemonstration]]
-    """Demonstrations in the prompt, by question."""
-    values: Mapping[str, Values]
-    """Values by measure."""
+    """Demonstrations that enough sets contain and lack, the most helpful by the first measure first."""
 
 
 def influence_analyses(
     runs: Sequence[Run], options: Sequence[Mapping[str, str]]
 ) -> tuple[list[InfluenceAnalysis], list[str]]:
     """Return an analysis for each task and combination of the other options, and notes on what could not be analysed.
+
+    Runs that differ only in seeds are analysed together, if there are at least 2 · `MIN_SETS` of them.
 
     Args:
         runs: Finished runs, such as the cells of a sweep.
@@ -100,20 +97,21 @@ def influence_analyses(
     """
     analyses, notes = [], []
     for conditions, members in _group_runs(runs, options):
-        without = sorted(
-            (run for run in members if run.report.run.leave_out is not None),
-            key=lambda run: run.report.run.leave_out or 0,
-        )
-        whole = [run for run in members if run.report.run.leave_out is None]
-        if without and not whole:
-            notes.append("influence: no cell has all demonstrations in its prompts (leave_out=null)")
-        if not without or not whole:
+        if len(members) < 2 * MIN_SETS:
             continue
-        for task, result in whole[0].report.results.items():
-            measured = influences(read_outcome(whole[0], task), [read_outcome(run, task) for run in without])
-            if not measured:
-                notes.append(f"influence, {task}: no two prompts differ by exactly one demonstration")
-            analyses.append(InfluenceAnalysis(task, conditions, tuple(measured), result.behaviour))
+        for task in members[0].report.results:
+            read = [(run.records(task), _read_scores(run, task)) for run in members if task in run.report.results]
+            sets = [(_find_shared(records), scores) for records, scores in read]
+            where = f"influence, {task} {format_options(conditions)}".rstrip()
+            if any(shown is None for shown, _ in sets):
+                notes.append(f"{where}: no set of demonstrations has a score, since questions have sets of their own")
+            elif len({frozenset(record.example_id for record in records) for records, _ in read}) > 1:
+                notes.append(f"{where}: cells answered different questions and cannot be analysed together")
+            else:
+                found = measure_influences([(shown, scores) for shown, scores in sets if shown is not None])
+                if found:
+                    num_sets = len({shown for shown, _ in sets})
+                    analyses.append(InfluenceAnalysis(task, conditions, num_sets, tuple(found)))
     return analyses, notes
 
 
@@ -122,95 +120,106 @@ def influence_table(analyses: Sequence[InfluenceAnalysis]) -> PlainTable:
     conditions = condition_keys(analysis.conditions for analysis in analyses)
     rows: list[tuple[TableValue, ...]] = []
     for analysis in analyses:
-        for demonstration in analysis.demonstrations:
-            for name, effect in demonstration.effects.items():
+        for each in analysis.demonstrations:
+            for name, effect in each.effects.items():
                 varying = (analysis.conditions.get(key) for key in conditions)
-                identity = (analysis.task, *varying, demonstration.id, name)
-                counts = (len(effect.helped), len(effect.hurt))
-                rows.append((*identity, effect.n, effect.mean, *(effect.ci95 or (None, None)), *counts))
-    numbers = ("n", "mean effect", "ci95 low", "ci95 high", "helped", "hurt")
-    return PlainTable("influence", ("task", *conditions, "demonstration", "measure", *numbers), tuple(rows))
+                identity = (analysis.task, *varying, each.id, each.target, name, each.sets_with, each.sets_without)
+                rows.append((*identity, effect.mean, *(effect.ci95 or (None, None)), effect.coefficient))
+    numbers = ("sets with", "sets without", "influence", "ci95 low", "ci95 high", "coefficient")
+    return PlainTable("influence", ("task", *conditions, "demonstration", "target", "measure", *numbers), tuple(rows))
+
+
+def measure_influences(cells: Sequence[tuple[frozenset[ShownTarget], Mapping[str, float]]]) -> list[Influence]:
+    """Return the influence of each demonstration that at least `MIN_SETS` sets contain and as many lack.
+
+    Cells with the same set, such as those of several orders, count as one set with their mean score.
+
+    Args:
+        cells: For each cell, its set of demonstrations, and its scores by measure, of which larger ones are better.
+    """
+    scores: defaultdict[frozenset[ShownTarget], list[Mapping[str, float]]] = defaultdict(list)
+    for shown, own in cells:
+        scores[shown].append(own)
+    names = sorted(set.union(*map(set, scores)), key=lambda name: (name[0], name[1] or "")) if scores else []
+    presence = np.array([[name in shown for name in names] for shown in scores], dtype=np.float64)  # [sets, names]
+    counts = presence.sum(axis=0)
+    known = [column for column, count in enumerate(counts) if MIN_SETS <= count <= len(scores) - MIN_SETS]
+    level = simultaneous_level(len(known))
+    effects: dict[int, dict[str, SetEffect]] = {column: {} for column in known}
+    common = [name for name in cells[0][1] if all(name in own for _, own in cells)] if known else []
+    for measured in common:
+        values = np.array([np.mean([own[measured] for own in each]) for each in scores.values()])  # [sets]
+        coefficients = fit_ridge(presence, values)
+        for column in known:
+            inside = presence[:, column] > 0
+            mean, interval = _compare_means(values[inside], values[~inside], level)
+            effects[column][measured] = SetEffect(mean, interval, float(coefficients[column]))
+    found = [
+        Influence(*names[column], int(counts[column]), int(len(scores) - counts[column]), effects[column])
+        for column in known
+    ]
+    return sorted(found, key=lambda each: -next(iter(each.effects.values())).mean) if common else []
+
+
+def fit_ridge(presence: FloatArray, values: FloatArray) -> FloatArray:
+    """Return the coefficients of a linear model with an intercept, fitted by ridge regression, `[demonstrations]`.
+
+    The penalty is the one of `_PENALTIES` with the smallest error of predicting each set from the others, which the
+    hat matrix H gives without refitting: the mean of ((y - Hy) / (1 - diag H))² (Allen, 1974, PRESS,
+    https://doi.org/10.2307/1267500).
+
+    Args:
+        presence: Whether a set contains a demonstration, `[sets, demonstrations]`.
+        values: The scores of the sets, `[sets]`.
+    """
+    centered, target = presence - presence.mean(axis=0), values - values.mean()
+    left, singular, right = np.linalg.svd(centered, full_matrices=False)
+    scale = max(float((centered**2).sum() / centered.shape[1]), np.finfo(float).tiny)
+    best, smallest = np.zeros(centered.shape[1]), np.inf
+    for penalty in _PENALTIES * scale:
+        shrinkage = singular**2 / (singular**2 + penalty)
+        leverage = 1 / len(values) + (left**2 * shrinkage).sum(axis=1)
+        residuals = target - left @ (shrinkage * (left.T @ target))
+        error = float(((residuals / np.maximum(1 - leverage, 1e-9)) ** 2).mean())
+        if error < smallest:
+            smallest, best = error, right.T @ (singular / (singular**2 + penalty) * (left.T @ target))
+    return best
+
+
+def _compare_means(inside: FloatArray, outside: FloatArray, level: float) -> tuple[float, tuple[float, float] | None]:
+    """Return the difference of two means and its interval (Welch, 1947, https://doi.org/10.2307/2332510)."""
+    from scipy.special import stdtrit
+
+    mean = float(inside.mean() - outside.mean())
+    parts = [spread(values) ** 2 / len(values) for values in (inside, outside)]
+    variance = sum(parts)
+    if variance == 0:
+        return mean, None
+    degrees = variance**2 / (parts[0] ** 2 / (len(inside) - 1) + parts[1] ** 2 / (len(outside) - 1))
+    reach = float(stdtrit(degrees, (1 + level) / 2)) * variance**0.5
+    return mean, (mean - reach, mean + reach)
 
 
 def _group_runs(
     runs: Sequence[Run], options: Sequence[Mapping[str, str]]
 ) -> Iterator[tuple[Mapping[str, str], list[Run]]]:
-    """Yield groups of runs that differ only in `leave_out`, with their shared options."""
+    """Yield groups of runs that differ only in seeds, with their shared options."""
     groups: defaultdict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
     for run, own in zip(runs, options, strict=True):
-        groups[tuple((key, value) for key, value in own.items() if key != LEAVE_OUT)].append(run)
+        groups[tuple((key, value) for key, value in own.items() if not is_drawn(key))].append(run)
     for conditions, members in groups.items():
         yield dict(conditions), members
 
 
-def read_outcome(run: Run, task: str) -> CellOutcome:
-    """Read the demonstrations of one task of a run, and the values of its questions under each metric that has them.
-
-    Raises:
-        DataError: When records are missing or do not match the report.
-    """
-    values = {}
-    for measured in measure(run, (task,)):
-        if measured.values is not None:
-            sign = 1.0 if measured.higher_is_better else -1.0
-            parts = dict(zip(measured.example_ids, (sign * measured.values).tolist(), strict=True))
-            values[measured.metric] = Values(parts, measured.own_values, measured.statistics.is_share)
-    return CellOutcome({record.example_id: record.demonstrations for record in run.records(task)}, values)
+def _find_shared(records: Sequence[Record]) -> frozenset[ShownTarget] | None:
+    """Return the set of demonstrations that all questions of a cell share; None if they differ."""
+    sets = {frozenset((one.id, one.target) for one in record.demonstrations) for record in records}
+    return sets.pop() if len(sets) == 1 else None
 
 
-def influences(whole: CellOutcome, without: Sequence[CellOutcome]) -> list[Influence]:
-    """Return the influence of each demonstration, in the order in which the cells leave them out.
-
-    The records tell, question by question, which demonstration a cell leaves out: each question may have its own
-    demonstrations, and a prompt that was too long may have lost one already.
-    """
-    cells: dict[str, list[tuple[str, CellOutcome]]] = {}  # by demonstration: questions, and the cell without it
-    targets: dict[str, str | None] = {}
-    for cell in without:
-        for question in whole.shown:
-            left_out = _find_left_out(whole, cell, question)
-            if left_out is not None:
-                targets[left_out.id] = left_out.target
-                cells.setdefault(left_out.id, []).append((question, cell))
-    return [Influence(name, targets[name], _measure_effects(whole, pairs)) for name, pairs in cells.items()]
-
-
-def _find_left_out(whole: CellOutcome, cell: CellOutcome, question: str) -> ShownDemonstration | None:
-    """Return the single demonstration by which two prompts differ.
-
-    Returns None if they do not differ by exactly one: either the demonstration did not fit into the full prompt, or
-    leaving it out made room for one that the full prompt lacks.
-    """
-    kept = {one.id for one in cell.shown.get(question, ())}
-    left_out = [one for one in whole.shown[question] if one.id not in kept]
-    is_subset = kept <= {one.id for one in whole.shown[question]}
-    return left_out[0] if question in cell.shown and is_subset and len(left_out) == 1 else None
-
-
-def _measure_effects(whole: CellOutcome, pairs: Sequence[tuple[str, CellOutcome]]) -> dict[str, Effect]:
-    """Return the effect of a demonstration on each measure, from pairs of a question and the cell without it."""
-    effects = {}
-    for name, values in whole.values.items():
-        known = [
-            (question, values, cell.values[name])
-            for question, cell in pairs
-            if question in values.parts and name in cell.values and question in cell.values[name].parts
-        ]
-        if known:
-            effects[name] = _measure_effect(known)
-    return effects
-
-
-def _measure_effect(pairs: Sequence[tuple[str, Values, Values]]) -> Effect:
-    """Return the effect of a demonstration from questions and the values of the cells with and without it."""
-    differences = np.array([after.parts[question] - before.parts[question] for question, after, before in pairs])
-    gains = {question: gain(before.own.get(question), after.own.get(question)) for question, after, before in pairs}
-    falling = sorted(gains, key=lambda question: -gains[question])
-    helped = {question: gains[question] for question in falling if gains[question] > 0}
-    hurt = {question: gains[question] for question in reversed(falling) if gains[question] < 0}
-    interval = None
-    if len(pairs) > 1 and all(after.is_share for _, after, _ in pairs):
-        interval = share_difference_interval(len(helped), len(hurt), len(pairs))
-    elif len(pairs) > 1:
-        interval = student_interval(differences)
-    return Effect(len(pairs), float(differences.mean()), interval, helped, hurt)
+def _read_scores(run: Run, task: str) -> dict[str, float]:
+    """Return a run's scores by metric, so that larger values are better."""
+    return {
+        measured.metric: measured.score if measured.higher_is_better else -measured.score
+        for measured in measure(run, (task,))
+    }

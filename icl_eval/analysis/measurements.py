@@ -44,7 +44,7 @@ def _measure_task(run: Run, task: str) -> list[Measurement]:
     records = sorted(run.records(task), key=lambda record: record.example_id)
     scores = run.report.results[task].metrics
     known = [metric for metric in _build_metrics(run, task) if metric.name in scores]  # empty without completions
-    measurements = measure_records(task, records, known)
+    measurements = [each for each in measure_records(task, records, known) if each.metric in scores]
     measured = {measurement.metric for measurement in measurements}
     measurements += [
         measure_result(task, records, name, result) for name, result in scores.items() if name not in measured

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.metrics.intervals import NORMAL_QUANTILE, FloatArray, Interval, bootstrap
+from icl_eval.metrics.intervals import FloatArray, Interval, bootstrap
 
 _CELLS_AT_ONCE = 4_000_000
 
@@ -41,16 +41,28 @@ def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> Inter
     return bootstrap(rows, lambda sums: paired.difference(sums[:, :width], sums[:, width:]), seed, num_resamples)
 
 
-def share_difference_interval(num_gained: int, num_lost: int, num_examples: int) -> tuple[float, float]:
-    """Return the 95 % interval of a difference between two shares of right answers to the same questions.
+def share_difference_interval(
+    num_gained: int, num_lost: int, num_examples: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of a difference between two shares of right answers to the same questions.
 
     This is Bonett and Price's interval (2012, https://doi.org/10.3102/1076998611411915): Wald's interval after adding
     one gained and one lost question. Unlike resampling, it keeps its coverage when few questions are asked or few flip.
     """
+    from scipy.special import ndtri
+
     gained, lost = (num_gained + 1) / (num_examples + 2), (num_lost + 1) / (num_examples + 2)
     difference = gained - lost
-    reach = NORMAL_QUANTILE * ((gained + lost - difference**2) / (num_examples + 2)) ** 0.5
+    reach = float(ndtri((1 + level) / 2)) * ((gained + lost - difference**2) / (num_examples + 2)) ** 0.5
     return max(-1.0, difference - reach), min(1.0, difference + reach)
+
+
+def simultaneous_level(num_intervals: int) -> float:
+    """Return the level at which each of several intervals has to hold, so that all hold at once with 95 %.
+
+    By Bonferroni's inequality, however they depend on each other (Dunn, 1961, https://doi.org/10.2307/2282330).
+    """
+    return 1 - 0.05 / max(1, num_intervals)
 
 
 def approximate_randomisation(paired: Paired, seed: int, num_resamples: int) -> float:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.analysis.designs import SweepCell
 from icl_eval.analysis.influence import InfluenceAnalysis, influence_analyses, influence_table
+from icl_eval.analysis.leave_one_out import LeaveOneOutAnalysis, leave_one_out_analyses, leave_one_out_table
 from icl_eval.analysis.measurements import measure
 from icl_eval.analysis.shot_curve import ShotCurve, curve_table, shot_curves
 from icl_eval.analysis.tables import PlainTable
@@ -41,7 +42,9 @@ class SweepAnalysis:
     notes: tuple[str, ...]
     """What could not be analysed, and why."""
     influence: tuple[InfluenceAnalysis, ...] = ()
-    """Influences of demonstrations, if `leave_out` varies."""
+    """Influences of demonstrations, if seeds draw enough sets of them."""
+    leave_one_out: tuple[LeaveOneOutAnalysis, ...] = ()
+    """What demonstrations add beside all the others, if `leave_out` varies."""
 
     @property
     def spreads(self) -> list[VarianceAnalysis]:
@@ -50,7 +53,7 @@ class SweepAnalysis:
 
     @property
     def tables(self) -> "dict[str, pandas.DataFrame]":
-        """The analyses that apply (of `shot_curves`, `variance` and `influence`) as data frames."""
+        """The analyses that apply (of `shot_curves`, `variance`, `influence` and `leave_one_out`) as data frames."""
         return {table.name: table.to_frame() for table in self.list_tables()}
 
     def list_tables(self) -> list[PlainTable]:
@@ -62,6 +65,8 @@ class SweepAnalysis:
             tables.append(variance_table(self.spreads))
         if self.influence:
             tables.append(influence_table(self.influence))
+        if self.leave_one_out:
+            tables.append(leave_one_out_table(self.leave_one_out))
         return tables
 
     def __repr__(self) -> str:
@@ -109,7 +114,9 @@ def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
         notes += new_notes
     influence, new_notes = influence_analyses(runs, options)
     notes += new_notes
-    return SweepAnalysis(tuple(curves), tuple(variance), tuple(dict.fromkeys(notes)), tuple(influence))
+    left_out, new_notes = leave_one_out_analyses(runs, options)
+    notes += new_notes
+    return SweepAnalysis(tuple(curves), tuple(variance), tuple(dict.fromkeys(notes)), tuple(influence), tuple(left_out))
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> None:

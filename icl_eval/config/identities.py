@@ -79,6 +79,8 @@ def identity_of(
         del options[key]
     options |= engine.identity
     options["demonstrations"].pop("encoder", None)
+    if options["control"].get("fraction") == 1:  # runs from before the option existed are the same runs
+        del options["control"]["fraction"]
     options["model"] = conventions
     options["decoding"] = {"name": search.name, "stop": search.stop, **search.recipe}
     for plan in plans:

@@ -10,7 +10,7 @@ from icl_eval.config.composing import IN_MEMORY_CONFIG, ComposedConfig
 from icl_eval.config.options import MAX_NEW_TOKENS, min_new_tokens_of, require_at_least, require_at_most
 from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig, TemplateConfig
 from icl_eval.decoding.searches import check_stop
-from icl_eval.demonstrations import Demonstration, FewShot, Selection, build_shown
+from icl_eval.demonstrations import AbstractLabels, Demonstration, FewShot, Selection, build_shown
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import TaskPlan
@@ -117,6 +117,10 @@ def build_plan(
     if few_shot.selector.encoder is None:  # no weights are needed, so a pool that is too small is reported immediately
         for example in examples:
             select(example)
+    if isinstance(few_shot.control, AbstractLabels):
+        if record_metrics is not None:
+            raise ConfigError(f"control=abstract_labels: {key} has scores of its own, which know only its own labels")
+        examples = tuple(map(few_shot.control.bind_mapping(task, config.match_field), examples))
     return TaskPlan(
         task=task,
         examples=examples,

@@ -81,8 +81,8 @@ class MostRelevantLastOrder:
         """Raise ConfigError for a strategy that measures no similarity."""
         if not selector.measures_similarity:
             raise ConfigError(
-                f"order=most_relevant_last: demonstrations={selector.name} measures no similarity; use bm25, nearest "
-                "or diverse (order=reversed puts the highest rank last)"
+                f"order=most_relevant_last: demonstrations={selector.name} measures no similarity; use bm25, nearest, "
+                "diverse or dpp (order=reversed puts the highest rank last)"
             )
 
     def arrange(self, selected: Sequence[Demonstration]) -> tuple[Demonstration, ...]:

@@ -9,6 +9,7 @@ In the order of a run:
     running      the engine, opened when the first prompt needs it
     volume       how much a run asks of its engine
     voting       the prediction of a question with several samples
+    doses        what the demonstrations of a control still teach, and whether outputs follow them
     results      from records to the parts of a report
     stopwatch    seconds and tokens per second
 """

@@ -8,7 +8,8 @@ puts before it, and with nothing after it. Its log-likelihood is the sum over it
 ln p(token | prompt, earlier tokens), under the model's unmodified distribution over the whole vocabulary.
 
 A model may prefer a choice that is likely after any prompt. Calibration removes this bias: it subtracts the choice's
-log-likelihood after the same prompt with a content-free string such as "N/A" instead of the question. This ranks
+log-likelihood after the same prompt with a content-free string such as "N/A" instead of the question, or the logarithm
+of its mean probability after several (Zhao et al. average over "N/A", "[MASK]" and an empty string). This ranks
 choices as contextual calibration does (Zhao et al., 2021, https://arxiv.org/abs/2102.09690, whose diagonal matrix
 divides by these probabilities), but for whole answers instead of single tokens, as in Holtzman et al. (2021,
 https://arxiv.org/abs/2104.08315).
@@ -17,7 +18,7 @@ https://arxiv.org/abs/2104.08315).
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import fsum
+from math import exp, fsum, log
 from typing import TYPE_CHECKING, Protocol
 
 from icl_eval.decoding.engines import Runner
@@ -49,8 +50,8 @@ class LikelihoodMode(Protocol):
         """Whether the task's choices are scored too."""
 
     @property
-    def content_free(self) -> str | None:
-        """The string that replaces the question to calibrate choices; None for no calibration."""
+    def content_free(self) -> str | list[str] | None:
+        """The string, or the strings, that replace the question to calibrate choices; None for no calibration."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,13 @@ class ReferenceLikelihood:
 class ChoiceLikelihood:
     """Scores all references and choices of each question."""
 
-    content_free: str | None
+    content_free: str | list[str] | None
     name = "choices"
     ranks_choices = True
+
+    def __post_init__(self) -> None:
+        if self.content_free == []:
+            raise ConfigError("content_free=[]: needs at least one string; null for no calibration")
 
 
 @dataclass(frozen=True)
@@ -83,36 +88,42 @@ class CandidateAnswers:
     """The continuations of the prompt, in the order of `texts`."""
     num_bytes: tuple[int, ...]
     """The length in UTF-8 of what is scored for each of `texts`, without the white space before it."""
-    content_free: str | None
-    after_nothing: Continuations | None
-    """The continuations of the content-free prompt, in the order of `choices`; None for no calibration."""
+    content_free: str | tuple[str, ...] | None
+    after_nothing: tuple[Continuations, ...]
+    """For each content-free prompt, its continuations in the order of `choices`; empty for no calibration."""
 
     @property
     def texts(self) -> tuple[str, ...]:
         """References and choices without duplicates."""
         return tuple(dict.fromkeys(self.references + self.choices))
 
-    def sum_logprobs(self, scores: "ScoredPrompt", after_nothing: "ScoredPrompt" = ()) -> QuestionLikelihood:
+    def sum_logprobs(self, scores: "ScoredPrompt", *after_nothing: "ScoredPrompt") -> QuestionLikelihood:
         """Return the likelihoods of the question's answers.
 
         Args:
             scores: The scores of each answer, in the order of `texts`.
-            after_nothing: The scores of each choice after the content-free prompt.
+            after_nothing: The scores of each choice after each content-free prompt.
         """
         by_text = dict(zip(self.texts, zip(scores, self.num_bytes, strict=True), strict=True))
-        blank = dict(zip(self.choices, after_nothing, strict=True)) if after_nothing else {}
+        blanks = [dict(zip(self.choices, scored, strict=True)) for scored in after_nothing]
 
-        def answer(text: str, blank: "Mapping[str, ScoredContinuation]") -> AnswerLikelihood:
+        def answer(text: str, blanks: "Sequence[Mapping[str, ScoredContinuation]]") -> AnswerLikelihood:
             scored, num_bytes = by_text[text]
             total = fsum(scored.logprobs)
-            calibrated = total - fsum(blank[text].logprobs) if blank else None
+            calibrated = total - log_mean([fsum(blank[text].logprobs) for blank in blanks]) if blanks else None
             return AnswerLikelihood(text, total, len(scored.logprobs), num_bytes, calibrated, scored.is_greedy)
 
         return QuestionLikelihood(
-            references=tuple(answer(text, {}) for text in self.references),
-            choices=tuple(answer(text, blank) for text in self.choices),
+            references=tuple(answer(text, []) for text in self.references),
+            choices=tuple(answer(text, blanks) for text in self.choices),
             content_free=self.content_free,
         )
+
+
+def log_mean(logprobs: Sequence[float]) -> float:
+    """Return the logarithm of the mean of probabilities that are given by their logarithms."""
+    highest = max(logprobs)
+    return highest + log(fsum(exp(each - highest) for each in logprobs) / len(logprobs))
 
 
 class EncodeAnswers(Protocol):
@@ -152,10 +163,11 @@ class AnswerBuilder:
                 "fields.choices, or use likelihood=references or other tasks"
             )
         texts = tuple(dict.fromkeys(example.references + choices))
-        content_free, after_nothing = self.mode.content_free, None
-        if content_free is not None:
-            blank = self.prompts.build_content_free(example, built, content_free)
-            after_nothing = self._encode(example, blank, choices)
+        asked = self.mode.content_free
+        content_free = tuple(asked) if isinstance(asked, list) else asked
+        replaced = (content_free,) if isinstance(content_free, str) else content_free or ()
+        blanks = [self.prompts.build_content_free(example, built, text) for text in replaced]
+        after_nothing = tuple(self._encode(example, blank, choices) for blank in blanks)
         after_question = self._encode(example, built, texts)
         num_bytes = tuple(len(self._continue(example, text).lstrip().encode()) for text in texts)
         return CandidateAnswers(
@@ -210,13 +222,13 @@ def score_answers(
 def deduplicate(answers: Sequence[CandidateAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
     """Return the distinct continuations to score, and the indices of each question's continuations.
 
-    Questions with the same demonstrations and choices share the continuations of the content-free prompt.
+    Questions with the same demonstrations and choices share the continuations of the content-free prompts.
     """
     requests: dict[tuple[object, ...], Continuations] = {}
     numbers: dict[tuple[object, ...], int] = {}
     places: defaultdict[str, list[int]] = defaultdict(list)
     for each in answers:
-        for part in filter(None, (each.after_question, each.after_nothing)):
+        for part in (each.after_question, *each.after_nothing):
             key = (part.context.encoder_ids, part.context.decoder_ids, part.texts)
             requests.setdefault(key, part)
             places[each.example_id].append(numbers.setdefault(key, len(numbers)))

@@ -5,7 +5,9 @@ from typing import Any
 
 from icl_eval.decoding.engines import TransformersEngine
 from icl_eval.decoding.model_rules import list_rules
-from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask
+from icl_eval.demonstrations import count_candidates
+from icl_eval.evaluation.doses import measure_control
+from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan
 from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
 from icl_eval.metrics.measurements import measure_records, score_measurements
@@ -13,9 +15,9 @@ from icl_eval.models.cards import ModelCard
 from icl_eval.models.loading import describe_loaded
 from icl_eval.models.weights import ModelSpec
 from icl_eval.runs import provenance
-from icl_eval.runs.behaviour import measure_behaviour
+from icl_eval.runs.behaviour import Behaviour, measure_behaviour
 from icl_eval.runs.counts import count_records
-from icl_eval.runs.records import RecordLog
+from icl_eval.runs.records import Record, RecordLog
 from icl_eval.runs.reports import Provenance, RunInfo, TaskResult
 
 
@@ -41,8 +43,17 @@ def score_task(
             prefix_tokens_reused=evaluation.engine.count_reused(prepared.conventions, task.prompts, evaluation.search),
             unparsed=scored.unparsed,
         ),
-        behaviour=measure_behaviour(scored.records) if task.plan.max_new_tokens else None,
+        behaviour=_measure_behaviour(task.plan, scored.records) if task.plan.max_new_tokens else None,
+        control=measure_control(task.plan, scored.records),
     )
+
+
+def _measure_behaviour(plan: TaskPlan, records: Sequence[Record]) -> Behaviour | None:
+    candidates = count_candidates(plan.task, plan.few_shot, plan.match_field)
+    if candidates is None:
+        return measure_behaviour(records)
+    questions = {example.id: example for example in plan.examples}
+    return measure_behaviour(records, lambda name, target: candidates.count(questions[name], target))
 
 
 def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerprint: str) -> RunInfo:

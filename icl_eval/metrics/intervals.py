@@ -62,12 +62,12 @@ def spread(values: FloatArray) -> float:
     return 0.0 if np.ptp(values) <= ROUNDING * np.abs(values).max() else float(values.std(ddof=1))
 
 
-def student_interval(values: FloatArray) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of two or more values, by Student's t distribution."""
+def student_interval(values: FloatArray, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of the mean of two or more values, by Student's t distribution."""
     from scipy.special import stdtrit
 
     count, mean = len(values), float(values.mean())
-    reach = float(stdtrit(count - 1, 0.975)) * spread(values) / count**0.5
+    reach = float(stdtrit(count - 1, (1 + level) / 2)) * spread(values) / count**0.5
     return mean - reach, mean + reach
 
 

@@ -2,6 +2,7 @@
 
 `choice_accuracy` corresponds to `acc` in lm-evaluation-harness, and `choice_accuracy_per_byte` to `acc_norm`, which
 divides by the number of characters instead of bytes (Gao et al., https://github.com/EleutherAI/lm-evaluation-harness).
+`choice_accuracy_batch` is computed where all questions have the same choices.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,29 @@ def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics
         norm = norm or f"content_free:{likelihoods[0].content_free!r}"
         hits = [float(_rank(record, value) == 1) for record in records]
         yield _mean(f"choice_accuracy{suffix}", True, hits, norm=norm, ties="wrong")
+    texts = {choice.text for choice in likelihoods[0].choices}
+    if len(records) > 1 and all(texts == {choice.text for choice in each.choices} for each in likelihoods):
+        priors = batch_priors([each.choices for each in likelihoods])
+        hits = [float(_rank(record, lambda choice: choice.logprob - priors[choice.text]) == 1) for record in records]
+        yield _mean("choice_accuracy_batch", True, hits, norm="batch", ties="wrong")
+
+
+def batch_priors(questions: Sequence[Sequence[AnswerLikelihood]]) -> dict[str, float]:
+    """Return the log-probability of each choice, averaged over the questions of a batch.
+
+    Batch calibration subtracts it from the log-probability of a choice after a question (Zhou et al., 2024, Batch
+    Calibration, arXiv:2309.17249): log p(y|x) - log 1/M sum_j p(y|x_j), where the probabilities of a question's choices
+    are divided by their sum. A preference of the prompt for a label is in every question, and cancels; so does a label
+    that is right more often than others.
+
+    Args:
+        questions: The choices of each question, which all have the same ones, in any order.
+    """
+    names = [choice.text for choice in questions[0]]
+    values = np.array([[{each.text: each.logprob for each in own}[name] for name in names] for own in questions])
+    shares = values - np.logaddexp.reduce(values, axis=1, keepdims=True)  # [questions, choices], in logarithms
+    priors = np.logaddexp.reduce(shares, axis=0) - np.log(len(questions))
+    return dict(zip(names, priors.tolist(), strict=True))
 
 
 def perplexities(sums: FloatArray) -> FloatArray:

@@ -2,27 +2,43 @@
 
 from collections.abc import Iterator
 
-from icl_eval.runs.reports import Counts, Report, RunInfo
+from icl_eval.runs.behaviour import ControlOutcome
+from icl_eval.runs.reports import Counts, Report, RunInfo, TaskResult
 
 
 def remarks(report: Report) -> Iterator[str]:
-    """Yield a sentence for each deviation from the request and for each problem that affects a score."""
+    """Yield a sentence for each deviation from the request, each problem that affects a score, and each control."""
     for name, result in report.results.items():
-        shots = result.counts.shots_effective
-        fewer = sum(count for number, count in shots.items() if int(number) < result.num_fewshot)
-        if fewer:
-            yield f"{name}: {fewer} of {result.n} prompts fit fewer than {result.num_fewshot} demonstrations"
-        for metric, count in result.counts.unparsed.items():
-            if count:
-                sought = "number" if metric.startswith("numeric_") else "match"
-                yield f"{name}: {metric} found no {sought} in {count} of {result.n} predictions"
-        if result.counts.empty >= 0.9 * result.n:
-            yield f"{name}: {result.counts.empty} of {result.n} predictions are empty{_reason(result.counts)}"
-        cut, completions = (result.counts.finish_reasons.get("length", 0), sum(result.counts.finish_reasons.values()))
-        if cut > completions / 4:
-            yield f"{name}: {cut} of {completions} completions were cut off at max_new_tokens"
+        yield from _remark_on_task(name, result)
+        if result.control is not None:
+            yield from _describe_control(f"{name}: control={report.run.control}", result.control)
     if report.run.decoding["batch_invariant"] is False:
         yield _explain_dependence(report.run)
+
+
+def _remark_on_task(name: str, result: TaskResult) -> Iterator[str]:
+    shots = result.counts.shots_effective
+    fewer = sum(count for number, count in shots.items() if int(number) < result.num_fewshot)
+    if fewer:
+        yield f"{name}: {fewer} of {result.n} prompts fit fewer than {result.num_fewshot} demonstrations"
+    for metric, count in result.counts.unparsed.items():
+        if count:
+            sought = "number" if metric.startswith("numeric_") else "match"
+            yield f"{name}: {metric} found no {sought} in {count} of {result.n} predictions"
+    if result.counts.empty >= 0.9 * result.n:
+        yield f"{name}: {result.counts.empty} of {result.n} predictions are empty{_reason(result.counts)}"
+    cut, completions = (result.counts.finish_reasons.get("length", 0), sum(result.counts.finish_reasons.values()))
+    if cut > completions / 4:
+        yield f"{name}: {cut} of {completions} completions were cut off at max_new_tokens"
+
+
+def _describe_control(where: str, outcome: ControlOutcome) -> Iterator[str]:
+    """Yield what is left of the demonstrations, and how many outputs follow what they show instead."""
+    if outcome.dose is not None:
+        yield f"{where}: {outcome.dose.share:.0%} of the targets shown are right"
+    if outcome.follows is not None:
+        followed = round(outcome.follows.share * outcome.follows.n)
+        yield f"{where}: {followed} of {outcome.follows.n} outputs follow the mapping shown"
 
 
 def _explain_dependence(run: RunInfo) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 from rich.table import Table
 
 from icl_eval.analysis.comparison import Comparison, difference_table
-from icl_eval.analysis.influence import Effect, InfluenceAnalysis
+from icl_eval.analysis.influence import InfluenceAnalysis, SetEffect
+from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis
 from icl_eval.analysis.shot_curve import ShotCurve, curve_table
 from icl_eval.analysis.sweeps import SweepAnalysis
 from icl_eval.analysis.tables import condition_keys
@@ -38,7 +39,9 @@ def print_analysis(analysis: SweepAnalysis) -> None:
         console.print(_variance_table(analysis.spreads))
     if analysis.influence:
         console.print(_influence_table(analysis.influence))
-        console.print(_behaviour_table(analysis.influence))
+    if analysis.leave_one_out:
+        console.print(_leave_one_out_table(analysis.leave_one_out))
+        console.print(_behaviour_table(analysis.leave_one_out))
     for note in analysis.notes:
         console.print(note, style="yellow")
 
@@ -167,13 +170,47 @@ def _label_cells(analysis: ShotCurve | VarianceAnalysis, conditions: Sequence[st
 
 
 def _influence_table(analyses: Sequence[InfluenceAnalysis]) -> Table:
+    """Return one row per demonstration, with its influence on each measure."""
+    table = Table(
+        title="influence: mean score of the random sets with a demonstration minus mean score of those without it "
+        "(above zero it helps, even if lower scores are better), 95 % interval for all of them at once, and its "
+        "coefficient in a linear model of the score",
+        title_justify="left",
+    )
+    measures = list(
+        dict.fromkeys(name for analysis in analyses for shown in analysis.demonstrations for name in shown.effects)
+    )
+    for column in ("task", "demonstration", "target"):
+        table.add_column(column, no_wrap=column == "demonstration")
+    table.add_column("sets with / without", justify="right")
+    for name in measures:
+        table.add_column(name, justify="right")
+        table.add_column("coefficient", justify="right")
+    for analysis in analyses:
+        for row, shown in enumerate(analysis.demonstrations):
+            cells = [text for name in measures for text in _set_effect_cells(shown.effects.get(name))]
+            label = _task_label(analysis) if row == 0 else ""
+            sets = f"{shown.sets_with} / {shown.sets_without}"
+            last = row == len(analysis.demonstrations) - 1
+            table.add_row(label, shown.id, _truncate(shown.target or ""), sets, *cells, end_section=last)
+    return table
+
+
+def _set_effect_cells(effect: SetEffect | None) -> tuple[str, str]:
+    if effect is None:
+        return "", ""
+    return f"{effect.mean:+.3f}{_format_reach(effect.ci95)}", f"{effect.coefficient:+.3f}"
+
+
+def _leave_one_out_table(analyses: Sequence[LeaveOneOutAnalysis]) -> Table:
     """Return one row per demonstration, with a column for its effect on each measure."""
     measures = list(
         dict.fromkeys(name for analysis in analyses for shown in analysis.demonstrations for name in shown.effects)
     )
     table = Table(
-        title="influence: improvement of the score with a demonstration over the score without it (above zero it "
-        "helps, even if lower scores are better), 95 % interval, and number of questions that it helps and hurts",
+        title="leave-one-out: improvement of the score by a demonstration beside all the others (above zero it helps, "
+        "even if lower scores are better), 95 % interval for all of them at once, and number of questions that it "
+        "helps and hurts",
         title_justify="left",
     )
     for column in ("task", "demonstration", "target"):
@@ -191,10 +228,11 @@ def _influence_table(analyses: Sequence[InfluenceAnalysis]) -> Table:
     return table
 
 
-def _behaviour_table(analyses: Sequence[InfluenceAnalysis]) -> Table:
+def _behaviour_table(analyses: Sequence[LeaveOneOutAnalysis]) -> Table:
     """Return one row per task: how often outputs repeat the answer of a demonstration, and how often that is right."""
     table = Table(
-        title="outputs that repeat the answer of a demonstration (in parentheses: how often that answer is right)",
+        title="outputs that repeat the answer of a demonstration (in parentheses: how often that answer is right; "
+        "how often another draw from the pool would show the output)",
         title_justify="left",
     )
     table.add_column("task")
@@ -209,8 +247,11 @@ def _behaviour_table(analyses: Sequence[InfluenceAnalysis]) -> Table:
 def _effect_cells(effect: Effect | None) -> tuple[str, str]:
     if effect is None:
         return "", ""
-    interval = "" if effect.ci95 is None else f" ({effect.ci95[0]:+.3f} to {effect.ci95[1]:+.3f})"
-    return f"{effect.mean:+.3f}{interval}", f"{len(effect.helped)} / {len(effect.hurt)}"
+    return f"{effect.mean:+.3f}{_format_reach(effect.ci95)}", f"{len(effect.helped)} / {len(effect.hurt)}"
+
+
+def _format_reach(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:+.3f} to {interval[1]:+.3f})"
 
 
 def _agreements(behaviour: Behaviour) -> Iterator[Agreement | None]:
@@ -220,10 +261,13 @@ def _agreements(behaviour: Behaviour) -> Iterator[Agreement | None]:
 
 
 def _format_agreement(agreement: Agreement | None) -> str:
-    return "" if agreement is None else f"{agreement.output:.0%} ({agreement.truth:.0%}) of {agreement.n}"
+    if agreement is None:
+        return ""
+    another = "" if agreement.another_draw is None else f"; {agreement.another_draw:.0%}"
+    return f"{agreement.output:.0%} ({agreement.truth:.0%}{another}) of {agreement.n}"
 
 
-def _task_label(analysis: InfluenceAnalysis) -> str:
+def _task_label(analysis: InfluenceAnalysis | LeaveOneOutAnalysis) -> str:
     return f"{analysis.task} {format_options(analysis.conditions)}".rstrip()
 
 

@@ -2,11 +2,15 @@
 
 A model that repeats the answer of the last demonstration, or the most frequent answer, agrees with it more often than
 the right answers do: recency bias and majority label bias (Zhao et al., 2021, Calibrate Before Use, arXiv:2102.09690).
+
+Agreement with any demonstration is not yet copying: a model that always gives the most frequent answer of the pool
+finds it in most prompts. Copying is what exceeds the agreement with another draw from the pool.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from icl_eval.runs.records import Record
 from icl_eval.tasks.examples import normalize
@@ -22,6 +26,34 @@ class Agreement:
     """The share of these questions whose prediction is the target."""
     truth: float
     """The share of these questions for which the target is a right answer."""
+    another_draw: float | None = None
+    """The expected share of these questions whose prediction would be the target in a prompt with another random draw
+    from the pool: the mean of 1 - C(N - c, k) / C(N, k) for k of N candidates, of which c have the prediction as their
+    target. Null if it is not known, as for the most frequent target."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of something counted."""
+
+    n: int
+    share: float
+
+
+@dataclass(frozen=True)
+class ControlOutcome:
+    """What is left of the demonstrations under a control, and whether outputs follow what they show instead."""
+
+    dose: Share | None
+    """The share of shown targets that are a right answer to the input that they are shown with, over all prompts (Wei
+    et al., 2023, arXiv:2303.03846, vary one minus this share); null if no prompt shows a target."""
+    follows: Share | None
+    """The share of outputs that are the answer which the shown mapping implies, among the questions for which it
+    implies one (flipped_labels, abstract_labels); null if the control shows no such mapping or nothing is decoded."""
+
+
+CountCandidates = Callable[[str, str], tuple[int, int]]
+"""Maps the id of a question and a target to the number of candidates in its pool with that target, and of all."""
 
 
 @dataclass(frozen=True)
@@ -36,27 +68,42 @@ class Behaviour:
     """Agreement with the target of the last demonstration; null if no prompt shows a target."""
 
 
-def measure_behaviour(records: Iterable[Record]) -> Behaviour | None:
-    """Return how often a task's outputs agree with their demonstrations; None if no prompt shows a target."""
+def measure_behaviour(records: Iterable[Record], count: CountCandidates | None = None) -> Behaviour | None:
+    """Return how often a task's outputs agree with their demonstrations; None if no prompt shows a target.
+
+    Args:
+        records: The records of the task.
+        count: Counts the candidates that another draw could show; None if they are not known.
+    """
     known = list(records)
     shown = [[normalize(one.target) for one in record.demonstrations if one.target is not None] for record in known]
     if not any(shown):
         return None
 
-    def measure(choose: Callable[[Sequence[str]], Sequence[str]]) -> Agreement | None:
+    def measure(choose: Callable[[Sequence[str]], Sequence[str]], is_drawn: bool = True) -> Agreement | None:
         chosen = [(record, choose(targets)) for record, targets in zip(known, shown, strict=True)]
         relevant = [(record, targets) for record, targets in chosen if targets]
         if not relevant:
             return None
         outputs = sum(normalize(record.prediction) in targets for record, targets in relevant)
         truths = sum(not set(map(normalize, record.targets)).isdisjoint(targets) for record, targets in relevant)
-        return Agreement(len(relevant), outputs / len(relevant), truths / len(relevant))
+        another = None
+        if count is not None and is_drawn:
+            another = sum(_share_of_draws(record, len(targets), count) for record, targets in relevant) / len(relevant)
+        return Agreement(len(relevant), outputs / len(relevant), truths / len(relevant), another)
 
     return Behaviour(
         copied=measure(lambda targets: targets),
-        majority=measure(_find_majority),
+        majority=measure(_find_majority, is_drawn=False),
         last=measure(lambda targets: targets[-1:]),
     )
+
+
+def _share_of_draws(record: Record, num_shown: int, count: CountCandidates) -> float:
+    """Return the share of the draws of so many candidates in which one has the prediction as its target."""
+    same, candidates = count(record.example_id, record.prediction)
+    drawn = range(min(num_shown, candidates))
+    return 1 - prod(max(0, candidates - same - place) / (candidates - place) for place in drawn)
 
 
 def _find_majority(targets: Sequence[str]) -> Sequence[str]:

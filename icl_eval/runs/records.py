@@ -40,7 +40,8 @@ class AnswerLikelihood:
     bytes: int
     """The length in UTF-8 of the answer as the template writes it, without the white space before it."""
     calibrated: float | None
-    """`logprob` minus the value after the content-free prompt; None without calibration."""
+    """`logprob` minus the value after the content-free prompt, or the logarithm of the mean probability after several;
+    None without calibration."""
     is_greedy: bool | None = None
     """Whether every token of the answer is the most probable one; None in records of earlier versions."""
 
@@ -52,8 +53,8 @@ class QuestionLikelihood:
     references: tuple[AnswerLikelihood, ...]
     choices: tuple[AnswerLikelihood, ...]
     """The task's choices; empty if they are not scored."""
-    content_free: str | None
-    """The string that replaced the question for calibration; None without calibration."""
+    content_free: str | tuple[str, ...] | None
+    """The string, or the strings, that replaced the question for calibration; None without calibration."""
 
 
 @dataclass(frozen=True)

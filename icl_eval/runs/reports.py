@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
 from icl_eval.formatting import count_noun, find_not_finite, format_value
-from icl_eval.runs.behaviour import Behaviour
+from icl_eval.runs.behaviour import Behaviour, ControlOutcome
 from icl_eval.runs.migration import upgrade_config
 from icl_eval.runs.records import describe_mistake
 from icl_eval.runs.writing import write_whole
@@ -92,6 +92,8 @@ class Counts:
 class TaskResult:
     """The scores of one task."""
 
+    __pydantic_config__ = _WRITTEN_WHOLE
+
     n: int
     """The number of examples scored."""
     num_fewshot: int
@@ -101,6 +103,8 @@ class TaskResult:
     counts: Counts
     behaviour: Behaviour | None
     """How often outputs agree with demonstrations; null if no prompt shows a target."""
+    control: ControlOutcome | None = None
+    """What the control left right, and whether outputs follow what is shown instead; null without a control."""
 
 
 @dataclass(frozen=True)

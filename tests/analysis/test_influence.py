@@ -1,267 +1,180 @@
-import json
 from dataclasses import replace
+from itertools import combinations
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import scipy.stats
 from sample_runs import FIRST
 
-from icl_eval.analysis.influence import CellOutcome, Effect, Values, influence_analyses, influences
-from icl_eval.analysis.significance import share_difference_interval
-from icl_eval.config.composing import ComposedConfig
-from icl_eval.config.evaluations import build_evaluation
-from icl_eval.errors import ConfigError
-from icl_eval.metrics import BLEU, CHRF, TER
-from icl_eval.metrics.measurements import Measurement
-from icl_eval.runs.behaviour import Agreement, Behaviour, measure_behaviour
+import icl_eval
+from icl_eval.analysis.influence import _PENALTIES, MIN_SETS, fit_ridge, influence_analyses, measure_influences
 from icl_eval.runs.records import ShownDemonstration
 
-# Behaviour
+NAMES = "abcdef"
+WORTH = {"a": 0.3, "b": 0.1, "c": 0.0, "d": 0.0, "e": -0.1, "f": -0.4}
 
 
-def record(shown, prediction, *targets):
-    demonstrations = tuple(ShownDemonstration(f"pool-{n}", target, None) for n, target in enumerate(shown))
-    return replace(FIRST, demonstrations=demonstrations, prediction=prediction, targets=targets or ("truth",))
+def drawn(names):
+    return frozenset((name, f"target of {name}") for name in names)
 
 
-@pytest.mark.parametrize(
-    ("records", "expected"),
-    [
-        ([], None),
-        ([record([], "a")], None),
-        ([record([None, None], "a")], None),
-        (
-            [
-                record(["a", "b", "a"], "b"),
-                record(["a", "b", "b"], " B\n", "c", "A"),
-                record(["a", "b", "a"], "c", "a"),
-            ],
-            Behaviour(Agreement(3, 2 / 3, 2 / 3), Agreement(3, 1 / 3, 1 / 3), Agreement(3, 1 / 3, 1 / 3)),
-        ),
-        # no majority: each once, or as many of one as of another
-        ([record(["a", "b"], "b")], Behaviour(Agreement(1, 1, 0), None, Agreement(1, 1, 0))),
-        (
-            [record(["a", "b", "a", "b"], "a"), record(["a", "a"], "x", "a"), record([], "a")],
-            Behaviour(Agreement(2, 1 / 2, 1 / 2), Agreement(1, 0, 1), Agreement(2, 0, 1 / 2)),
-        ),
-    ],
-)
-def test_behaviour_is_how_often_outputs_and_truths_are_what_was_shown(records, expected):
-    assert measure_behaviour(records) == expected
+def additive(sets, worth=WORTH):
+    """Return cells whose score is the sum of what their demonstrations are worth."""
+    return [(drawn(names), {"f1": sum(worth[name] for name in names)}) for names in sets]
 
 
-# Influence
+def test_where_all_sets_are_drawn_influence_is_what_a_demonstration_is_worth_in_the_place_of_the_others():
+    found = {each.id: each for each in measure_influences(additive(combinations(NAMES, 3)))}
+    assert list(found) == sorted(NAMES, key=lambda name: -WORTH[name])
+    for name in NAMES:
+        # in sets of 3, each of the others is in 2 / 5 of the sets with `name`, and in 3 / 5 of those without
+        expected = WORTH[name] - sum(WORTH[other] for other in NAMES if other != name) / 5
+        assert found[name].effects["f1"].mean == pytest.approx(expected)
+        assert (found[name].sets_with, found[name].sets_without) == (10, 10)
+        assert found[name].target == f"target of {name}"
 
 
-def shown(*ids):
-    return tuple(ShownDemonstration(name, f"target of {name}", None) for name in ids)
+def test_the_coefficients_of_a_linear_score_are_its_own_whatever_is_drawn():
+    cells = additive([names for size in (1, 2, 4) for names in combinations(NAMES, size)][::2])
+    presence = np.array([[(name, f"target of {name}") in shown for name in NAMES] for shown, _ in cells], float)
+    coefficients = fit_ridge(presence, np.array([own["f1"] for _, own in cells]))
+    assert coefficients == pytest.approx([WORTH[name] for name in NAMES], abs=1e-3)
 
 
-def means(values, is_share=False):
-    """Return the values of a measure whose score is their mean."""
-    return Values(values, values, is_share)
+def ridge(presence, values, penalty):
+    """Fit an intercept without, and coefficients with a penalty, by the normal equations."""
+    design = np.column_stack([np.ones(len(values)), presence])
+    penalties = np.diag([0.0] + [penalty] * presence.shape[1])
+    return np.linalg.solve(design.T @ design + penalties, design.T @ values)
 
 
-def answers(demonstrations, **values):
-    questions = [f"q{n}" for n in range(len(next(iter(values.values()))))]
-    return CellOutcome(
-        dict.fromkeys(questions, demonstrations),
-        {
-            name: means(dict(zip(questions, found, strict=True)), is_share=name == "exact_match")
-            for name, found in values.items()
-        },
-    )
+def test_the_penalty_is_the_one_that_predicts_each_set_best_from_the_others():
+    generator = np.random.default_rng(0)
+    presence = np.array([[name in names for name in NAMES] for names in combinations(NAMES, 3)], float)
+    values = presence @ list(WORTH.values()) + generator.normal(0, 0.3, len(presence))
+    scale = ((presence - presence.mean(axis=0)) ** 2).sum() / presence.shape[1]
+    errors = {}
+    for penalty in _PENALTIES * scale:
+        misses = []
+        for row in range(len(values)):
+            others = np.arange(len(values)) != row
+            intercept, *coefficients = ridge(presence[others], values[others], penalty)
+            misses.append(values[row] - intercept - presence[row] @ coefficients)
+        errors[penalty] = np.mean(np.square(misses))
+    best = min(errors, key=errors.get)
+    assert best not in (min(errors), max(errors))
+    assert fit_ridge(presence, values) == pytest.approx(ridge(presence, values, best)[1:])
 
 
-def test_a_planted_influence_is_found_for_the_demonstration_and_the_questions_it_was_planted_on():
-    whole = answers(shown("a", "b", "c"), exact_match=[1, 1, 0, 1, 0])
-    without = [
-        answers(shown("b", "c"), exact_match=[0, 0, 0, 1, 0]),  # without a, the first two are wrong
-        answers(shown("a", "c"), exact_match=[1, 1, 0, 1, 0]),
-        answers(shown("a", "b"), exact_match=[1, 0, 1, 1, 1]),
-    ]
-    helpful, idle, harmful = influences(whole, without)
-    assert [found.id for found in (helpful, idle, harmful)] == ["a", "b", "c"]
-    assert helpful.target == "target of a"
-    interval = share_difference_interval(2, 0, 5)
-    assert helpful.effects["exact_match"] == Effect(5, 0.4, pytest.approx(interval), {"q0": 1, "q1": 1}, {})
-    assert idle.effects["exact_match"] == Effect(5, 0.0, share_difference_interval(0, 0, 5), {}, {})
-    assert harmful.effects["exact_match"].mean == pytest.approx(-0.2)
-    assert harmful.effects["exact_match"].helped == {"q1": 1}
-    assert harmful.effects["exact_match"].hurt == {"q2": -1, "q4": -1}
+def test_the_interval_is_welchs_at_a_level_for_all_demonstrations():
+    generator = np.random.default_rng(0)
+    cells = [(shown, {"f1": float(generator.normal())}) for shown, _ in additive(combinations(NAMES, 3))]
+    for each in measure_influences(cells):
+        inside, outside = (
+            [own["f1"] for shown, own in cells if ((each.id, each.target) in shown) == there] for there in (True, False)
+        )
+        expected = scipy.stats.ttest_ind(inside, outside, equal_var=False).confidence_interval(1 - 0.05 / 6)
+        assert each.effects["f1"].ci95 == pytest.approx(tuple(expected))
 
 
-def test_questions_are_listed_by_how_much_they_are_helped_or_hurt():
-    whole = answers(shown("a", "b"), chrf=[10.0, 20.0, 30.0, 40.0, 5.0])
-    [found] = influences(whole, [answers(shown("b"), chrf=[9.0, 15.0, 31.0, 50.0, 5.0])])
-    assert list(found.effects["chrf"].helped.items()) == [("q1", 5.0), ("q0", 1.0)]
-    assert list(found.effects["chrf"].hurt.items()) == [("q3", -10.0), ("q2", -1.0)]
-    interval = scipy.stats.t.interval(0.95, 4, -1.0, scipy.stats.sem([1, 5, -1, -10, 0]))
-    assert found.effects["chrf"].ci95 == pytest.approx(interval)
+def test_intervals_hold_for_all_demonstrations_at_once():
+    """Eight demonstrations that do nothing: at 95 % each, a quarter of sweeps would find one that does something."""
+    generator, misses = np.random.default_rng(1), 0
+    names = "abcdefgh"
+    for _ in range(200):
+        sets = [generator.choice(list(names), 3, replace=False) for _ in range(40)]
+        cells = [(drawn(names), {"f1": float(generator.binomial(64, 0.5) / 64)}) for names in sets]
+        intervals = [each.effects["f1"].ci95 for each in measure_influences(cells)]
+        misses += any(low > 0 or high < 0 for low, high in intervals)
+    assert misses <= 20
 
 
-def measured(metric, predictions, references):
-    ids = tuple(f"q{n}" for n in range(len(predictions)))
-    return Measurement("t", metric.name, metric.higher_is_better, ids, metric.per_example(predictions, references))
+def test_what_too_few_sets_contain_or_lack_is_not_estimated():
+    often, seldom = ["ab", "ac", "ad", "ae", "af"], ["bc", "bd", "cd"]
+    assert MIN_SETS == 5
+    assert [each.id for each in measure_influences(additive([*often, *seldom]))] == []
+    assert [each.id for each in measure_influences(additive([*often, *seldom, "be", "bf"]))] == ["a", "b"]
+    assert measure_influences(additive(["ab"] * 5 + ["cd"] * 5)) == []  # ten cells, two sets
 
 
-@pytest.mark.parametrize("metric", [BLEU(), CHRF(), TER()], ids=lambda metric: metric.name)
-def test_one_output_that_differs_is_one_question_helped_whatever_the_corpus_score_does(metric):
-    references = [[f"the number {n} stands in line {n * n} of the old book"] for n in range(20)]
-    without = [f"a number {n} stood in line {n * n} of an old book" for n in range(20)]
-    whole = [references[0][0], *without[1:]]
-    cells = [measured(metric, said, references) for said in (whole, without)]
-    assert sum(cells[0].values != cells[1].values) == 20  # pseudo-values change for every question
-
-    [found] = influences(answers_of(shown("a", "b"), cells[0]), [answers_of(shown("b"), cells[1])])
-
-    effect = found.effects[metric.name]
-    assert (list(effect.helped), effect.hurt) == (["q0"], {})
-    sign = 1 if metric.higher_is_better else -1
-    assert effect.mean == pytest.approx(sign * (cells[0].score - cells[1].score))
-    [gained] = effect.helped.values()
-    assert gained == sign * (cells[0].statistics.per_example[0] - cells[1].statistics.per_example[0]) > 0
+def test_cells_with_the_same_set_count_once_and_a_score_without_spread_has_no_interval():
+    sets = additive(combinations(NAMES, 3))
+    assert measure_influences([*sets, *sets]) == measure_influences(sets)
+    constant = [(shown, {"f1": float(("a", "target of a") in shown)}) for shown, _ in sets]
+    best, *_ = measure_influences(constant)
+    assert (best.id, best.effects["f1"].mean, best.effects["f1"].ci95) == ("a", 1.0, None)
 
 
-def answers_of(demonstrations, measurement):
-    sign = 1 if measurement.higher_is_better else -1
-    parts = dict(zip(measurement.example_ids, sign * measurement.values, strict=True))
-    found = Values(parts, measurement.own_values, measurement.statistics.is_share)
-    return CellOutcome(dict.fromkeys(measurement.example_ids, demonstrations), {measurement.metric: found})
+def cells_of(monkeypatch, sets_of_questions):
+    """Return runs, and the demonstrations of each question, as the records of each say."""
 
-
-def test_rounding_helps_and_hurts_nobody():
-    whole = answers(shown("a", "b"), chrf=[0.1 + 0.2, 50.00000000000001])
-    [found] = influences(whole, [answers(shown("b"), chrf=[0.3, 50.0])])
-    assert (found.effects["chrf"].helped, found.effects["chrf"].hurt) == ({}, {})
-
-
-def test_a_demonstration_that_makes_room_for_another_one_is_not_what_differs():
-    whole = answers(shown("a", "b", "c"), f1=[1.0])  # of four, d did not fit
-    without = [answers(shown(*ids), f1=[0.0]) for ids in ("bcd", "acd", "abd", "abc", "ab")]
-    [found] = influences(whole, without)
-    assert (found.id, found.effects["f1"]) == ("c", Effect(1, 1.0, None, {"q0": 1.0}, {}))
-
-
-def test_what_is_left_out_is_read_from_the_records_of_each_question():
-    whole = CellOutcome(
-        {"q0": shown("a", "b"), "q1": shown("b", "c"), "q2": shown("a")},  # the last had no room for two
-        {"f1": means({"q0": 1.0, "q1": 1.0, "q2": 1.0})},
-    )
-    without_second = CellOutcome(
-        {"q0": shown("a"), "q1": shown("b"), "q2": shown("a")}, {"f1": means(dict.fromkeys(whole.shown, 0.5))}
-    )
-    b, c = influences(whole, [without_second])
-    assert (b.id, b.effects["f1"]) == ("b", Effect(1, 0.5, None, {"q0": 0.5}, {}))
-    assert (c.id, c.effects["f1"]) == ("c", Effect(1, 0.5, None, {"q1": 0.5}, {}))
-
-
-def test_it_is_said_where_no_prompt_lacks_one_demonstration_alone(monkeypatch):
-    shows = {"whole": shown("a", "b"), "first": shown("b", "c"), "second": shown("a", "c")}
-    ranks = {"whole": None, "first": 1, "second": 2}
-
-    def run_of(name):
-        info, results = SimpleNamespace(leave_out=ranks[name]), {"qa": SimpleNamespace(behaviour=None)}
-        return SimpleNamespace(name=name, report=SimpleNamespace(run=info, results=results))
+    def run_of(sets):
+        records = [
+            replace(
+                FIRST,
+                example_id=f"q{number}",
+                demonstrations=tuple(ShownDemonstration(name, name, None) for name in names),
+            )
+            for number, names in enumerate(sets)
+        ]
+        return SimpleNamespace(report=SimpleNamespace(results={"qa": None}), records=lambda task: records, sets=sets)
 
     monkeypatch.setattr(
-        "icl_eval.analysis.influence.read_outcome", lambda run, task: answers(shows[run.name], f1=[0.5])
+        "icl_eval.analysis.influence._read_scores", lambda run, task: {"f1": sum(WORTH[name] for name in run.sets[0])}
     )
-    options = [{"leave_out": str(rank)} for rank in ranks.values()]
-    ([analysis], notes) = influence_analyses([run_of(name) for name in ranks], options)
-    assert analysis.demonstrations == ()
-    assert notes == ["influence, qa: no two prompts differ by exactly one demonstration"]
+    runs = [run_of(sets) for sets in sets_of_questions]
+    return runs, [{"num_fewshot": "3", "demonstrations.seed": str(seed)} for seed in range(len(runs))]
 
 
-# Leaving out
+def test_any_sweep_over_seeds_has_an_analysis_for_each_value_of_the_other_options(monkeypatch):
+    runs, options = cells_of(monkeypatch, [[names, names] for names in combinations(NAMES, 3)])
+    [analysis], notes = influence_analyses(runs, options)
+    assert (analysis.task, analysis.conditions, analysis.num_sets, notes) == ("qa", {"num_fewshot": "3"}, 20, [])
+    assert [each.id for each in analysis.demonstrations][::5] == ["a", "f"]
+    assert influence_analyses(runs[:9], options[:9]) == ([], [])  # too few sets for any demonstration
 
 
-def demonstrations(compose, *overrides):
-    [plan] = build_evaluation(ComposedConfig(compose("task=[qa]", "num_fewshot=4", *overrides))).plans
-    return [
-        (demonstration.example.id, demonstration.example.references[0])
-        for demonstration in plan.select(plan.examples[0])
-    ]
+def test_it_is_said_where_questions_have_sets_of_their_own(monkeypatch):
+    runs, options = cells_of(monkeypatch, [[names, names[::-1][:2]] for names in combinations(NAMES, 3)])
+    assert influence_analyses(runs, options) == (
+        [],
+        ["influence, qa num_fewshot=3: no set of demonstrations has a score, since questions have sets of their own"],
+    )
 
 
-@pytest.mark.parametrize("control", ["none", "shuffled_targets"])
-def test_the_others_stay_as_they_are_when_one_is_left_out(control, compose):
-    whole = demonstrations(compose, f"control={control}")
-    for rank in range(1, 5):
-        left = demonstrations(compose, f"control={control}", f"leave_out={rank}")
-        assert left == whole[: rank - 1] + whole[rank:]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["leave_out=5"], "leave_out=5: must be the rank of a demonstration, 1 to num_fewshot=4"),
-        (["leave_out=0"], "leave_out=0: must be the rank of a demonstration, 1 to num_fewshot=4"),
-        (
-            ["leave_out=1", "control=instruction_only"],
-            "leave_out=1: has no effect, control=instruction_only shows no demonstrations",
-        ),
-    ],
-)
-def test_what_cannot_be_left_out_is_refused(overrides, message, compose):
-    with pytest.raises(ConfigError) as error:
-        demonstrations(compose, *overrides)
-    assert str(error.value) == message
-
-
-# A sweep, with a model that is a script
-
-
-def answer_as_shown(decoder, prompts, **options):
-    """Complete each prompt by the target of its first demonstration, if that is of some use."""
-    from icl_eval.decoding import Completion
-
-    for prompt in prompts:
-        targets = [
-            line.removeprefix("Answer: ") for line in prompt.prompt.decoder.split("\n") if line.startswith("Answer: ")
-        ]
-        said = targets[0] if "Zeus" in targets else targets[-1]
-        yield Completion(prompt.prompt.example_id, said, (1,), "stop")
+RIGHT, WRONG = {27: 34, 12: 19, 31: 38, 18: 25}, {22: 17, 35: 30, 14: 9, 29: 24}
+"""Demonstrations of the rule +7, and of the rule -5."""
 
 
 @pytest.mark.slow
-def test_the_influence_experiment_finds_what_a_scripted_model_does(icl_eval_command, gpt2, tmp_path, monkeypatch):
-    from icl_eval.decoding import StreamDecoder
+def test_the_shipped_model_is_helped_by_right_and_hurt_by_wrong_demonstrations_eight_of_eight(tmp_path):
+    pool = [
+        {"id": f"{kind}-{number}", "question": str(number), "references": [str(answer)]}
+        for kind, numbers in (("right", RIGHT), ("wrong", WRONG))
+        for number, answer in numbers.items()
+    ]
+    test = [
+        {"question": str(n), "references": [str(n + 7)]} for n in range(10, 36) if n not in RIGHT and n not in WRONG
+    ]
+    labels = {"question": "Input", "answer": "Output"}
+    task = icl_eval.Task.of_rows("mixed", pool=pool, test=test, instruction="Change the number.", labels=labels)
+    model = icl_eval.load_model("icl_t5", device="cpu")
 
-    monkeypatch.setattr(StreamDecoder, "stream", answer_as_shown)
-    (tmp_path / "test.csv").write_text("question,references\nwhere?,Zeus\nwho?,Napoleon Bonaparte\nwhat?,Zeus\n")
-    options = [
-        "task=[qa]",
-        "demonstrations=first",
-        "task.qa.test.path=./test.csv",
-        "leave_out=null,1,2",
-        "num_fewshot=2",
-    ]
-    outcome = icl_eval_command(
-        "experiment=influence", f"model.source={gpt2}", *options, "metrics=[exact_match]", "hydra.sweep.dir=sweep"
-    )
-    assert outcome.exit_code == 0
-    sweep = json.loads((tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8"))
-    [analysis] = sweep["analysis"]["influence"]
-    effects = {found["target"]: found["effects"]["exact_match"] for found in analysis["demonstrations"]}
-    assert effects["Zeus"]["helped"] == {"test-0": 1.0, "test-2": 1.0}
-    assert effects["Zeus"]["hurt"] == {"test-1": -1.0}
-    assert effects["Zeus"]["mean"] == pytest.approx(1 / 3)
-    assert (effects["Napoleon Bonaparte"]["helped"], effects["Napoleon Bonaparte"]["hurt"]) == ({}, {})
-    always, once = {"n": 3, "output": 1.0, "truth": 1.0}, {"n": 3, "output": 0.0, "truth": pytest.approx(1 / 3)}
-    assert analysis["behaviour"] == {"copied": always, "majority": None, "last": once}
-    cells = {cell["run"]["leave_out"]: cell for cell in sweep["cells"]}
-    assert set(cells) == {None, 1, 2}
-    assert cells[None]["results"]["qa"]["behaviour"] == analysis["behaviour"]
-    assert (cells[None]["results"]["qa"]["num_fewshot"], cells[1]["results"]["qa"]["num_fewshot"]) == (2, 1)
-    assert "fit fewer" not in outcome.out
-    assert "improvement of the score with a demonstration over the score without it (above zero it helps" in " ".join(
-        outcome.out.split()
-    )
-    [line] = [line for line in outcome.out.splitlines() if "│ qa-pool-001" in line]
-    assert [cell.strip() for cell in line.split("│")[2:6]] == [
-        "qa-pool-001",
-        "Zeus",
-        "+0.333 (-0.659 to +1.000)",
-        "2 / 1",
-    ]
+    def run(name, *overrides):
+        return icl_eval.evaluate(*overrides, model=model, task=task, folder=tmp_path / name)
+
+    draws = [run(f"draw {seed}", f"demonstrations.seed={seed}", "num_fewshot=3") for seed in range(40)]
+    [analysis] = icl_eval.analyse(draws).influence
+    effects = {each.id: each.effects["exact_match"] for each in analysis.demonstrations}
+    assert len(effects) == 8
+    for name, effect in effects.items():
+        sign = 1 if name.startswith("right") else -1
+        assert sign * effect.mean > 0, name
+        assert sign * effect.coefficient > 0, name
+
+    left_out = [run(f"rank {rank}", f"leave_out={rank}", "num_fewshot=8") for rank in ("null", *range(1, 9))]
+    [beside] = icl_eval.analyse(left_out).leave_one_out
+    signs = {each.id: each.effects["exact_match"].mean for each in beside.demonstrations}
+    mistaken = [name for name, mean in signs.items() if (mean > 0) != name.startswith("right") or mean == 0]
+    assert len(mistaken) >= 2

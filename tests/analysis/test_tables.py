@@ -1,35 +1,38 @@
 from dataclasses import replace
 
-from sample_sweeps import CURVE, INFLUENCE, NOTHING, VARIANCE, difference
+from sample_sweeps import CURVE, INFLUENCE, LEAVE_ONE_OUT, NOTHING, VARIANCE, difference
 
 from icl_eval.analysis import SweepAnalysis
 from icl_eval.analysis.comparison import Comparison
 
-ANALYSIS = SweepAnalysis((CURVE,), (VARIANCE,), ("qa, <b>: cells answered different questions",), (INFLUENCE,))
+ANALYSIS = SweepAnalysis(
+    (CURVE,), (VARIANCE,), ("qa, <b>: cells answered different questions",), (INFLUENCE,), (LEAVE_ONE_OUT,)
+)
 
 
 def test_an_analysis_gives_a_data_frame_for_each_kind_that_applies():
     tables = ANALYSIS.tables
 
-    assert list(tables) == ["shot_curves", "variance", "influence"]
+    assert list(tables) == ["shot_curves", "variance", "influence", "leave_one_out"]
     curve = tables["shot_curves"].set_index("demonstrations")
     assert curve.loc[1].to_dict() == {
         "task": "qa", "metric": "exact_match", "draws": 2, "mean": 0.5, "ci95 low": 0.3, "ci95 high": 0.7,
         "worst draw": 0.4, "best draw": 0.6, "test set stderr": 0.05,
     }  # fmt: skip
     assert tables["variance"]["component"].tolist()[:3] == ["seed", "template", "seed × template"]
-    assert tables["influence"]["mean effect"].tolist() == [0.25, -2.5]
+    assert tables["influence"]["influence"].tolist() == [0.25, -0.5]
+    assert tables["leave_one_out"]["mean effect"].tolist() == [0.25, -2.5]
     assert NOTHING.tables == {}
 
 
 def test_a_notebook_shows_an_analysis_rounded_with_its_notes_escaped():
     shown = ANALYSIS._repr_html_()
 
-    assert shown.count("<table") == 3
+    assert shown.count("<table") == 4
     assert "<td>0.500</td>" in shown
     assert "<p>qa, &lt;b&gt;: cells answered different questions</p>" in shown
     assert repr(replace(ANALYSIS, notes=())) == (
-        "<SweepAnalysis: shot_curves (3 rows); variance (5 rows); influence (2 rows)>"
+        "<SweepAnalysis: shot_curves (3 rows); variance (5 rows); influence (2 rows); leave_one_out (2 rows)>"
     )
     assert repr(NOTHING) == "<SweepAnalysis: no analysis applies>"
 

@@ -561,7 +561,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
         "model", "architecture", "template", "placement", "conventions", "num_fewshot", "demonstrations", "order",
         "control", "leave_out", "seed", "decoding", "fingerprint", "loading",
     ]  # fmt: skip
-    assert list(report["results"]["qa"]) == ["n", "num_fewshot", "metrics", "counts", "behaviour"]
+    assert list(report["results"]["qa"]) == ["n", "num_fewshot", "metrics", "counts", "behaviour", "control"]
     assert list(report["results"]["qa"]["metrics"]) == ["exact_match", "token_f1"]
     assert list(report["results"]["qa"]["metrics"]["token_f1"]) == [
         "score", "stderr", "ci95", "signature", "higher_is_better", "stored",

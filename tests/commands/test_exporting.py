@@ -8,7 +8,7 @@ import pytest
 import sample_runs
 from matplotlib.collections import PolyCollection
 from parsed_pages import HOSTILE
-from sample_sweeps import BEYOND, CURVE, INFLUENCE, VARIANCE
+from sample_sweeps import BEYOND, CURVE, INFLUENCE, LEAVE_ONE_OUT, VARIANCE
 
 from icl_eval.analysis import SweepAnalysis
 from icl_eval.analysis.tables import PlainTable
@@ -104,7 +104,7 @@ def test_a_run_is_exported_as_tables(tmp_path):
 
 
 def test_a_sweep_is_exported_as_tables_and_figures(tmp_path):
-    write_sweep(tmp_path, SweepAnalysis((CURVE,), (VARIANCE,), (), (INFLUENCE,)))
+    write_sweep(tmp_path, SweepAnalysis((CURVE,), (VARIANCE,), (), (INFLUENCE,), (LEAVE_ONE_OUT,)))
     written = [str(path.relative_to(tmp_path)) for path in export_folder(tmp_path)]
     assert [name for name in written if not name.endswith((".md", ".tex"))] == [
         "tables/scores.csv",
@@ -112,10 +112,12 @@ def test_a_sweep_is_exported_as_tables_and_figures(tmp_path):
         "tables/shot_curves.csv",
         "tables/variance.csv",
         "tables/influence.csv",
+        "tables/leave_one_out.csv",
         "figures/shot_curve_qa_exact_match.svg",
         "figures/variance.svg",
         "figures/influence_qa_exact_match_control_none.svg",
-        "figures/influence_qa_logprob_control_none.svg",
+        "figures/leave_one_out_qa_exact_match_control_none.svg",
+        "figures/leave_one_out_qa_logprob_control_none.svg",
     ]
     tables = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in tmp_path.glob("tables/*.csv")}
     assert tables["cells"] == [
@@ -125,6 +127,10 @@ def test_a_sweep_is_exported_as_tables_and_figures(tmp_path):
     ]
     assert tables["shot_curves"][2] == "qa,exact_match,1,2,0.5,0.3,0.7,0.4,0.6,0.05"
     assert tables["influence"][1:] == [
+        "qa,none,pool-1,Paris,exact_match,16,24,0.25,-0.25,0.75,0.125",
+        "qa,none,pool-2,,exact_match,5,35,-0.5,,,-0.25",
+    ]
+    assert tables["leave_one_out"][1:] == [
         "qa,none,pool-1,exact_match,24,0.25,-0.25,0.75,2,0",
         "qa,none,pool-2,logprob,24,-2.5,,,0,1",
     ]
@@ -153,13 +159,14 @@ def test_a_figure_is_the_same_bytes_each_time_and_holds_no_hostile_text(tmp_path
             (replace(VARIANCE, metric=text, conditions={text: text}),),
             (),
             (replace(INFLUENCE, task=text, conditions={text: text}),),
+            (replace(LEAVE_ONE_OUT, task=text, conditions={text: text}),),
         )
         write_sweep(tmp_path, analysis)
         return {path.name: path.read_bytes() for path in export_folder(tmp_path) if path.suffix == ".svg"}
 
     text = "</script><script>alert(1)</script> --> $\\frac{1}{0}$ \x00\u202e/../x"
     first = draw(text)
-    assert len(first) == 4
+    assert len(first) == 5
     assert draw(text) == first
     for content in first.values():
         tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(content).iter()}
@@ -206,6 +213,6 @@ def test_a_curve_is_drawn_as_far_as_its_metric_goes():
 
 
 def test_an_influence_is_drawn_where_it_is_with_its_interval():
-    (axes,) = draw_influences(INFLUENCE, "exact_match").axes
+    (axes,) = draw_influences(LEAVE_ONE_OUT, "exact_match").axes
     assert [list(line.get_xdata()) for line in axes.lines] == [[-0.25, 0.75], [0.25], [0, 0]]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["pool-1"]

@@ -104,6 +104,11 @@ JUDGED, COUNTED = "hydra.run.dir={judged}", "hydra.run.dir={counted}"
 ROWS = "task.qa.pool={path: {rows}, name: a, split: train}"
 TEST_ROWS = "task.qa.test={path: {rows}, name: a, split: train}"
 KINDS = ("task.qa.pool.path={rows}/a/train.jsonl", "task.qa.test.path={rows}/a/test.jsonl", "+task.qa.fields.kind=kind")
+LABELS = (
+    "task.qa.pool.path={rows}/a/train.jsonl",
+    "task.qa.test.path={rows}/a/test.jsonl",
+    "task.qa.fields.references=kind",
+)
 TWO = ("num_fewshot=2", "overflow=drop")
 
 DRAWN = ("decoding=generate", "decoding.options.num_beams=1", "decoding.options.do_sample=true")
@@ -209,12 +214,16 @@ CHANGES = {
     "demonstrations": (prompts, [], ["demonstrations=first"]),
     "demonstrations.seed": (prompts, [], ["demonstrations.seed=1"]),
     "demonstrations.relevance": (prompts, ["demonstrations=diverse", *TWO], ["demonstrations.relevance=0"]),
+    "demonstrations.scale": (prompts, ["demonstrations=dpp", *TWO], ["demonstrations.scale=1000"]),
+    "demonstrations.neighbors": (prompts, ["demonstrations=votek", *TWO], ["demonstrations.neighbors=1"]),
     "demonstrations.encoder.source": (prompts, ["demonstrations=nearest"], ["demonstrations.encoder.source={bert}"]),
     "demonstrations.encoder.revision": (
         prompts, ["demonstrations=nearest", "demonstrations.encoder.source=tiny/gpt2"],
         ["demonstrations.encoder.revision=old"],
     ),
     "control": (prompts, [*TWO], ["control=no_targets"]),
+    "control.fraction": (prompts, ["control=random_targets", *TWO], ["control.fraction=0"]),
+    "control.symbols": (prompts, [*LABELS, "control=abstract_labels"], ["control.symbols=[X,Y]"]),
     "control.seed": (prompts, ["control=unrelated_inputs"], ["control.seed=1"]),
     "leave_out": (prompts, [*TWO], ["leave_out=1"]),
     "order": (prompts, [*TWO], ["order=reversed"]),

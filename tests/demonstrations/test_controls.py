@@ -6,9 +6,11 @@ import re
 import pytest
 import tiny_models
 
+import icl_eval
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import (
+    AbstractLabels,
     AsSelectedOrder,
     Demonstration,
     FewShot,
@@ -20,6 +22,7 @@ from icl_eval.demonstrations import (
     RandomTargets,
     ShuffledTargets,
     UnrelatedInputs,
+    bind_mapping,
     build_shown,
 )
 from icl_eval.errors import ConfigError
@@ -52,10 +55,11 @@ def targets(demonstrations):
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(
     "control",
-    [NoControl, RandomTargets, FlippedLabels, ShuffledTargets, NoTargets, UnrelatedInputs],
+    [NoControl, RandomTargets, FlippedLabels, AbstractLabels, ShuffledTargets, NoTargets, UnrelatedInputs],
 )
 def test_a_control_changes_what_is_shown_and_never_what_is_selected(control, seed):
-    control = control(seed) if "seed" in control.__dataclass_fields__ else control()
+    options = {"seed": seed, "symbols": "ABCD"}
+    control = control(**{name: options[name] for name in control.__dataclass_fields__ if name in options})
     changed, plain = shown(control), shown(NoControl())
     assert [one.example.id for one in changed] == [one.example.id for one in plain]
     assert changed == shown(control)
@@ -85,6 +89,73 @@ def test_flipped_labels_are_one_for_one_and_always_wrong(seed):
     assert all(before != after for before, after in pairs)
     assert {before for before, _ in pairs} == {after for _, after in pairs} == set(LABELS)
     assert len(pairs) == 3
+
+
+@pytest.mark.parametrize("control", [RandomTargets, FlippedLabels])
+def test_a_fraction_changes_that_share_and_the_same_ones_whatever_stands_beside_them(control):
+    task = task_of(*[(f"{n}",) for n in range(400)] * 2)
+    plain, whole = targets(shown(NoControl(), 800, task)), targets(shown(control(0), 800, task))
+    assert targets(shown(control(0, fraction=0), 800, task)) == plain
+    changed = {}
+    for fraction in (0.25, 0.5, 0.75):
+        found = targets(shown(control(0, fraction=fraction), 800, task))
+        assert all(each in (before, after) for each, before, after in zip(found, plain, whole, strict=True))
+        changed[fraction] = {n for n, (each, before) in enumerate(zip(found, plain, strict=True)) if each != before}
+        assert abs(len(changed[fraction]) / 800 - fraction) < 0.05
+        assert targets(shown(control(0, fraction=fraction), 7, task)) == found[:7]
+    assert changed[0.25] < changed[0.5] < changed[0.75]
+    for wrong in (-0.1, 1.5):
+        with pytest.raises(ConfigError) as error:
+            control(0, fraction=wrong)
+        assert str(error.value) == f"fraction={wrong}: must be between 0 and 1"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_abstract_labels_are_symbols_one_for_one_for_demonstrations_questions_and_choices(seed):
+    control = AbstractLabels(seed, ["yes", "A", "B", "C", "D"])  # a label of the task is no abstract symbol
+    pairs = {
+        (before, after) for [before], [after] in zip(targets(shown(NoControl())), targets(shown(control)), strict=True)
+    }
+    symbols = dict(pairs)
+    assert len(pairs) == len(set(symbols.values())) == 3
+    assert set(symbols) == set(LABELS)
+    assert set(symbols.values()) < set("ABCD")
+    follow = bind_mapping(control, TASK, None)
+    asked = follow(dataclasses.replace(QUESTION, choices=LABELS))
+    assert asked.references == (symbols["yes"],)
+    assert asked.choices == tuple(symbols[label] for label in LABELS)
+    assert asked.inputs == QUESTION.inputs
+    by_kind = [targets(shown(control, 6, TASK, kind)) for kind in (None, "kind")]
+    assert by_kind[0] != by_kind[1]
+
+
+def test_abstract_symbols_are_drawn_by_seed():
+    assert len({tuple(map(tuple, targets(shown(AbstractLabels(seed, "ABCD"))))) for seed in range(50)}) > 10
+
+
+@pytest.mark.parametrize(
+    ("symbols", "question", "message"),
+    [
+        ("AB", QUESTION, "task 'answers' has 3 labels, and control.symbols has only 2 symbols that are no labels"),
+        (
+            "ABC",
+            dataclasses.replace(QUESTION, references=("perhaps",)),
+            "the answer 'perhaps' of 'test-0' is no label in the pool of task 'answers'",
+        ),
+        (
+            "ABC",
+            dataclasses.replace(QUESTION, choices=("yes", "perhaps")),
+            "the choice 'perhaps' of 'test-0' is no label in the pool of task 'answers'",
+        ),
+    ],
+)
+def test_what_has_no_abstract_symbol_is_refused(symbols, question, message):
+    with pytest.raises(ConfigError) as error:
+        bind_mapping(AbstractLabels(0, symbols), TASK, None)(question)
+    assert str(error.value) == f"control=abstract_labels: {message}"
+    with pytest.raises(ConfigError) as error:
+        AbstractLabels(0, ["A", " a"])
+    assert str(error.value) == "symbols=[A,  a]: must be different, and not empty"
 
 
 def test_a_label_that_is_also_right_is_never_the_flipped_one():
@@ -308,3 +379,101 @@ def test_a_conversation_cannot_withhold_answers(icl_eval_command, tmp_path):
         "icl-eval: control=no_targets: in a conversation every question needs an answer; use a template without "
         "'chat'\n",
     )
+
+
+# What a control leaves, and whether outputs follow it
+
+
+ROWS = [{"question": f"{n}?", "references": [LABELS[n % 3]]} for n in range(24)]
+LABELLED = Task.of_rows("answers", pool=ROWS[:12], test=ROWS[12:])
+
+
+@pytest.fixture
+def outcome_of(gpt2, tmp_path, monkeypatch):
+    """Return what the report says of a control whose outputs are those that a function of the question gives."""
+
+    def run(predict, *overrides):
+        from icl_eval.decoding import Completion, StreamDecoder
+
+        def stream(decoder, prompts, *options):
+            for prompt in prompts:
+                answer = predict(int(prompt.prompt.decoder.split("Question: ")[-1].split("?")[0]))
+                yield Completion(prompt.prompt.example_id, answer, (1,), "stop")
+
+        monkeypatch.setattr(StreamDecoder, "stream", stream)
+        run = icl_eval.evaluate(
+            *overrides, f"model.source={gpt2}", "demonstrations=first", "device=cpu", task=LABELLED, num_fewshot=6,
+            folder=tmp_path / "_".join(overrides),
+        )  # fmt: skip
+        return run.report.results["answers"]
+
+    return run
+
+
+def test_a_report_says_how_many_of_the_targets_shown_are_right(outcome_of):
+    def dose(*overrides):
+        found = outcome_of(lambda number: "yes", *overrides).control
+        return found and found.dose and (found.dose.n, found.dose.share)
+
+    assert dose("control=none") is None
+    assert dose("control=no_targets") is None
+    assert dose("control=flipped_labels") == (72, 0.0)
+    assert dose("control=flipped_labels", "control.fraction=0") == (72, 1.0)
+    assert dose("control=abstract_labels") == (72, 1.0)
+    assert dose("control=unrelated_inputs") == (72, 0.0)
+    few_shot = FewShot(FirstDemonstrations(), ShuffledTargets(0), AsSelectedOrder(), 6)
+    shuffled = targets(build_shown(LABELLED, few_shot)(LABELLED.examples[0]))
+    right = sum(found == (LABELS[n % 3],) for n, found in enumerate(shuffled)) / 6
+    assert dose("control=shuffled_targets") == (72, pytest.approx(right))
+
+
+def test_a_report_tells_a_model_that_follows_from_one_that_is_confused(outcome_of):
+    follow = bind_mapping(FlippedLabels(0), LABELLED, None)
+    flipped = {
+        number: follow(example).references[0] for number, example in zip(range(12, 24), LABELLED.examples, strict=True)
+    }
+    obedient = outcome_of(flipped.__getitem__, "control=flipped_labels", "seed=0")
+    confused = outcome_of(lambda number: "what?", "control=flipped_labels", "seed=0", "limit=12")
+    scores = [each.metrics["exact_match"].score for each in (obedient, confused)]
+    assert scores == [0.0, 0.0]
+    assert (obedient.control.follows.n, obedient.control.follows.share) == (12, 1.0)
+    assert confused.control.follows.share == 0.0
+    assert outcome_of(lambda number: "yes", "control=random_targets").control.follows is None
+
+
+def test_runs_without_a_fraction_of_their_own_are_those_from_before_there_was_one(compose):
+    identities = [
+        build_evaluation(ComposedConfig(compose("task=[qa]", *overrides))).identity
+        for overrides in (["control=random_targets"], ["control=random_targets", "control.fraction=0.5"])
+    ]
+    assert "control.fraction" not in identities[0]
+    assert identities[1]["control.fraction"] == 0.5
+
+
+WORDS = "[bade,dedi,fepi,gilo,kopu,luna,muva,pare,rezi,siko,tolu,vuka]"
+"""Words of the packaged model's vocabulary that are nowhere in its tasks."""
+
+
+@pytest.mark.slow
+def test_the_shipped_model_learns_labels_of_any_kind_and_follows_what_it_is_shown(tmp_path):
+    model = icl_eval.load_model("icl_t5", device="cpu")
+
+    def run(*overrides):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        found = icl_eval.evaluate(*overrides, model=model, task="induction_labels", num_fewshot=8, folder=folder)
+        result = found.report.results["induction_labels"]
+        return result.metrics["exact_match"].score, result.control
+
+    gold, _ = run("control=none")
+    abstract, _ = run("control=abstract_labels", f"control.symbols={WORDS}")
+    assert abstract > gold - 0.05  # it knows no label, so that it loses nothing with others
+    chance, random = run("control=random_targets")
+    assert abs(chance - 1 / 3) < 0.1
+    assert abs(random.dose.share - 1 / 3) < 0.05
+    runs = [run("control=flipped_labels", f"control.fraction={part}") for part in (0, 0.5, 1)]
+    scores, follows = zip(*runs, strict=True)
+    assert scores[0] == gold > scores[1] + 0.3 > scores[2] + 0.6
+    doses = [each.dose.share for each in follows]
+    assert doses == [1.0, pytest.approx(0.5, abs=0.05), 0.0]
+    shares = [each.follows.share for each in follows]
+    assert shares[0] < 0.1 < 0.3 < shares[1] < 0.7 < gold - 0.05 <= shares[2]

@@ -13,6 +13,7 @@ from icl_eval.demonstrations import (
     Bm25Demonstrations,
     Demonstration,
     DiverseDemonstrations,
+    DppDemonstrations,
     FirstDemonstrations,
     FixedDemonstrations,
     MostRelevantLastOrder,
@@ -20,6 +21,7 @@ from icl_eval.demonstrations import (
     RandomDemonstrations,
     RandomOrder,
     ReversedOrder,
+    VotekDemonstrations,
     build_selection,
 )
 from icl_eval.errors import ConfigError
@@ -50,6 +52,8 @@ SELECTORS = {
     "bm25": Bm25Demonstrations(seed=3),
     "nearest": NearestDemonstrations(seed=3, encoder=LetterCounts()),
     "diverse": DiverseDemonstrations(seed=3, encoder=LetterCounts()),
+    "dpp": DppDemonstrations(seed=3, encoder=LetterCounts()),
+    "votek": VotekDemonstrations(seed=3, encoder=LetterCounts(), neighbors=3),
 }
 every_strategy = pytest.mark.parametrize("selector", SELECTORS.values(), ids=SELECTORS)
 
@@ -281,7 +285,9 @@ def test_the_library_of_bm25_may_warn_and_says_nothing_else(caplog):
     assert caplog.messages == ["this"]
 
 
-@pytest.mark.parametrize("strategy", [Bm25Demonstrations, NearestDemonstrations, DiverseDemonstrations])
+@pytest.mark.parametrize(
+    "strategy", [Bm25Demonstrations, NearestDemonstrations, DiverseDemonstrations, DppDemonstrations]
+)
 def test_ties_are_broken_as_random_draws(strategy):
     pool = examples([f"o{'.' * n}" for n in range(8)])  # nothing that any of the strategies looks at tells them apart
     encoder = {} if strategy is Bm25Demonstrations else {"encoder": LetterCounts()}
@@ -329,6 +335,82 @@ def test_diverse_is_maximal_marginal_relevance(relevance, order):
     assert similarities == [[0.996195, 0.992546, 0.866025, 0.766044][n] for n in order]
 
 
+class Blobs:
+    """An encoder whose texts are places in space, in degrees of two angles."""
+
+    def embed(self, examples):
+        angles = [np.radians([float(part) for part in example.inputs["question"].split()]) for example in examples]
+        return np.array([[np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), np.sin(b)] for a, b in angles], np.float32)
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.1, 1.0])
+def test_dpp_adds_what_raises_the_determinant_of_its_kernel_most(scale):
+    places = ["5 0", "7 2", "-30 10", "40 -20", "90 80", "6 1", "-60 -60"]
+    shown, similarities = ranked(DppDemonstrations(0, Blobs(), scale), "0 0", examples(places))
+    vectors = Blobs().embed(examples(places)).astype(float)
+    cosines = vectors @ Blobs().embed(examples(["0 0"]))[0]
+    quality = np.exp((1 + cosines) / 2 / (2 * scale))
+    kernel = quality[:, None] * (1 + vectors @ vectors.T) / 2 * quality
+    chosen = []
+    for name in shown[:4]:  # then the determinants are too small to be told apart
+        others = [row for row in range(len(places)) if row not in chosen]
+        determinants = {row: np.linalg.slogdet(kernel[np.ix_([*chosen, row], [*chosen, row])])[1] for row in others}
+        chosen.append(max(determinants, key=determinants.get))
+        assert name == f"pool-{chosen[-1]}"
+    assert similarities == pytest.approx([cosines[int(name.removeprefix("pool-"))] for name in shown], abs=1e-6)
+
+
+def test_dpp_shows_no_region_twice_unless_similarity_is_all_that_counts():
+    places = ["0 0", "1 0", "2 0", "40 0", "0 40"]
+    wide, _ = ranked(DppDemonstrations(0, Blobs(), 10.0), "0 0.1", examples(places), 3)
+    near, _ = ranked(DppDemonstrations(0, Blobs(), 0.00005), "0 0.1", examples(places), 3)
+    assert (wide[0], set(wide[1:])) == ("pool-0", {"pool-3", "pool-4"})
+    assert near == ["pool-0", "pool-1", "pool-2"]
+    with pytest.raises(ConfigError) as error:
+        DppDemonstrations(0, Blobs(), 0.0)
+    assert str(error.value) == "scale=0.0: must be above 0"
+
+
+def test_votek_represents_each_region_of_the_pool_once_before_any_twice_the_largest_first():
+    regions = {0: (-2, -1, 0, 1, 2), 100: (-1, 0, 1), 200: (-1, 0, 1)}
+    places = [f"{centre + offset}" for centre, offsets in regions.items() for offset in offsets]
+    strategy = VotekDemonstrations(0, Angles(), 2)
+    shown, similarities = ranked(strategy, "50", examples(places))
+    chosen = [int(places[int(name.removeprefix("pool-"))]) for name in shown]
+    assert chosen[0] == 0  # its four neighbours vote for it
+    assert {round(place, -2) for place in chosen[1:3]} == {100, 200}
+    assert similarities == [None] * len(places)
+    without, _ = ranked(strategy, "0", examples(places), 10)
+    assert without == shown[1:]  # a question that is in the pool changes nothing for the others
+
+
+def test_votes_are_counted_as_in_the_paper():
+    places = [0.0, 1.0, 2.5, 60.0, 61.0, 62.5, 63.5]
+    shown, _ = ranked(VotekDemonstrations(1, Angles(), 2), "170", examples([str(place) for place in places]))
+    nearest = {
+        row: set(sorted((other for other in range(7) if other != row), key=lambda o: abs(places[o] - places[row]))[:2])
+        for row in range(7)
+    }
+    chosen = []
+    for name in shown:
+        votes = {
+            row: sum(
+                10.0 ** -len(nearest[voter] & set(chosen))
+                for voter in range(7)
+                if voter not in chosen and row in nearest[voter]
+            )
+            for row in range(7)
+            if row not in chosen
+        }
+        row = int(name.removeprefix("pool-"))
+        assert votes[row] == pytest.approx(max(votes.values()))
+        chosen.append(row)
+    assert sorted(chosen) == list(range(7))
+    with pytest.raises(ConfigError) as error:
+        VotekDemonstrations(0, Angles(), 0)
+    assert str(error.value) == "neighbors=0: must be 1 or more"
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_without_relevance_the_first_is_drawn_and_the_second_far_from_it(seed):
     pool = examples(["0", "10", "80", "90"])
@@ -374,13 +456,13 @@ def test_a_random_order_draws_every_order_of_any_selection_about_equally_often()
 
 def test_the_most_relevant_is_last_only_where_relevance_is_measured():
     order = MostRelevantLastOrder()
-    for name in ("bm25", "nearest", "diverse"):
+    for name in ("bm25", "nearest", "diverse", "dpp"):
         order.require_sense(SELECTORS[name])
     with pytest.raises(ConfigError) as error:
         order.require_sense(SELECTORS["balanced"])
     assert str(error.value) == (
-        "order=most_relevant_last: demonstrations=balanced measures no similarity; use bm25, nearest or diverse "
-        "(order=reversed puts the highest rank last)"
+        "order=most_relevant_last: demonstrations=balanced measures no similarity; use bm25, nearest, diverse "
+        "or dpp (order=reversed puts the highest rank last)"
     )
 
 

@@ -14,7 +14,9 @@ from icl_eval.evaluation.answers import (
     ChoiceLikelihood,
     QuestionLikelihood,
     ReferenceLikelihood,
+    log_mean,
 )
+from icl_eval.metrics.likelihood import batch_priors
 from icl_eval.metrics.measurements import measure_records
 from icl_eval.metrics.scoring import score_statistics
 from icl_eval.prompts.building import (
@@ -70,7 +72,7 @@ def test_an_answer_reads_as_in_a_demonstration_with_the_space_that_its_question_
         " no",
         " no, it is not",
     ]
-    assert (answers.choices, answers.after_nothing) == ((), None)
+    assert (answers.choices, answers.after_nothing) == ((), ())
 
 
 def test_what_is_scored_after_a_rationale_is_the_answer_and_its_bytes_are_those_of_its_sentence():
@@ -87,12 +89,16 @@ def test_what_is_scored_after_a_rationale_is_the_answer_and_its_bytes_are_those_
 def test_choices_are_calibrated_after_the_same_prompt_with_another_question():
     answers = build(ChoiceLikelihood("N/A"))
     assert answers.texts == ("no", "no, it is not", "yes")
-    assert read(BPE, answers.after_nothing) == [
+    assert read(BPE, answers.after_nothing[0]) == [
         "Answer.\n\nQ: is the sky blue?\nA: yes\n\nQ: N/A\nA:",
         " yes",
         " no",
     ]
-    assert build(ChoiceLikelihood(None)).after_nothing is None
+    assert build(ChoiceLikelihood(None)).after_nothing == ()
+    several = build(ChoiceLikelihood(["N/A", ""]))
+    assert several.content_free == ("N/A", "")
+    assert several.after_nothing[0] == answers.after_nothing[0]
+    assert read(BPE, several.after_nothing[1])[0].endswith("\n\nQ: \nA:")
 
 
 def test_a_decoder_of_its_own_begins_with_the_answer_itself():
@@ -135,6 +141,8 @@ def test_what_cannot_be_scored_is_one_sentence():
     asked, shown = replace(ASKED, inputs={"text": "x"}), replace(SHOWN, inputs={"text": "x"})
     builder = prompt_builder(template=replace(TEMPLATE, question="{{ text }}"))
     builder = replace(builder, select=lambda example: (Demonstration(shown),))
+    with pytest.raises(ConfigError, match=r"^content_free=\[\]: needs at least one string; null for no calibration$"):
+        ChoiceLikelihood([])
     with pytest.raises(ConfigError, match=r"content_free=N/A: replaces the field 'question', which task"):
         AnswerBuilder(ChoiceLikelihood("N/A"), builder, BPE).build(asked, builder.build(asked))
     length = len(build(ReferenceLikelihood()).after_question.context.decoder_ids)
@@ -147,7 +155,7 @@ def test_what_cannot_be_scored_is_one_sentence():
 def test_what_is_found_adds_up_tokens_and_takes_off_what_nothing_gives():
     prompt = EncodedPrompt(Prompt("q", None, None), (), (1,))
     nothing = Continuations(prompt, ())
-    asked = CandidateAnswers("q", ("né",), ("oui", "né"), nothing, (3, 3), "N/A", nothing)
+    asked = CandidateAnswers("q", ("né",), ("oui", "né"), nothing, (3, 3), "N/A", (nothing,))
     after_question = (ScoredContinuation((-1.0, -0.5), True), ScoredContinuation((-3.0,), False))
     after_nothing = (ScoredContinuation((-3.5,), False), ScoredContinuation((-0.25, -0.25), False))
     assert asked.sum_logprobs(after_question, after_nothing) == QuestionLikelihood(
@@ -155,6 +163,25 @@ def test_what_is_found_adds_up_tokens_and_takes_off_what_nothing_gives():
         choices=(AnswerLikelihood("oui", -3.0, 1, 3, 0.5, False), AnswerLikelihood("né", -1.5, 2, 3, -1.0, True)),
         content_free="N/A",
     )
+
+
+def test_several_content_free_prompts_take_off_the_bias_that_they_share_and_their_mean_probability():
+    nothing = Continuations(EncodedPrompt(Prompt("q", None, None), (), (1,)), ())
+    asked = CandidateAnswers("q", ("a",), ("a", "b"), nothing, (1, 1), ("N/A", "[MASK]", ""), (nothing,) * 3)
+
+    def scored(*logprobs):
+        return tuple(ScoredContinuation((each,), False) for each in logprobs)
+
+    evidence, bias, shifts = {"a": -1.0, "b": -2.5}, {"a": -4.0, "b": -0.5}, (0.0, -3.0, -0.25)
+    blanks = [scored(bias["a"] + shift, bias["b"] + shift) for shift in shifts]
+    found = asked.sum_logprobs(scored(evidence["a"] + bias["a"], evidence["b"] + bias["b"]), *blanks)
+    mean = math.log(sum(map(math.exp, shifts)) / 3)
+    assert {each.text: each.calibrated for each in found.choices} == pytest.approx(
+        {text: evidence[text] - mean for text in "ab"}
+    )
+    assert [each.calibrated for each in found.references] == [None]
+    assert log_mean([math.log(0.5), math.log(0.1), math.log(0.3)]) == pytest.approx(math.log(0.3))
+    assert (log_mean([-0.1]), log_mean([-5000.0, -5000.0])) == (-0.1, -5000.0)
 
 
 def record(number, references, choices=(), content_free="N/A"):
@@ -197,6 +224,50 @@ def test_scores_are_those_computed_by_hand():
             "choice_accuracy_calibrated": 2 / 3,
         }
     )
+
+
+def planted(evidence, bias, per_label=50):
+    """Return records of questions with two labels each, of equally many, in which a label has evidence and a bias."""
+    records = []
+    for number in range(2 * per_label):
+        right = "yn"[number % 2]
+        logprobs = {label: bias[label] + evidence * (label == right) for label in "yn"}
+        choices = [(label, logprobs[label] - 10, 1, 1, None) for label in ("yn" if number % 3 else "ny")]
+        records.append(record(number, [(right, logprobs[right] - 10, 1, 1)], choices, None))
+    return records
+
+
+def scores_of(records):
+    return {metric.metric: metric.statistics.value for metric in measure_records("task", records, [])}
+
+
+def test_batch_calibration_takes_off_what_a_prompt_adds_to_a_label_in_every_question():
+    biased = scores_of(planted(1.0, {"y": 3.0, "n": 0.0}))
+    assert (biased["choice_accuracy"], biased["choice_accuracy_batch"]) == (0.5, 1.0)
+    fair = scores_of(planted(1.0, {"y": 0.0, "n": 0.0}))
+    assert (fair["choice_accuracy"], fair["choice_accuracy_batch"]) == (1.0, 1.0)
+    assert scores_of(planted(1.0, {"y": 7.0, "n": 4.0})) == biased | {
+        "reference_logprob": pytest.approx(biased["reference_logprob"] + 4),
+        "reference_perplexity": pytest.approx(biased["reference_perplexity"] * math.exp(-4)),
+    }
+
+
+def test_batch_priors_are_the_mean_of_probabilities_that_sum_to_one():
+    likelihoods = [
+        record(n, [("a", 0.0, 1, 1)], [("a", first, 1, 1, None), ("b", second, 1, 1, None)]).likelihood
+        for n, (first, second) in enumerate([(math.log(0.3), math.log(0.1)), (-2.0, -2.0), (-5000.0, -1.0)])
+    ]
+    priors = batch_priors([each.choices for each in likelihoods])
+    assert priors == pytest.approx({"a": math.log((0.75 + 0.5 + 0) / 3), "b": math.log((0.25 + 0.5 + 1) / 3)})
+    # a choice that is never possible does not become the most probable one
+    impossible = batch_priors([likelihoods[2].choices] * 2)
+    assert impossible == pytest.approx({"a": -4999.0, "b": 0.0})
+
+
+def test_where_choices_differ_by_question_there_is_no_batch():
+    records = planted(1.0, {"y": 3.0, "n": 0.0})
+    assert "choice_accuracy_batch" not in scores_of([*records, RECORDS[0]])
+    assert "choice_accuracy_batch" not in scores_of(records[:1])
 
 
 def test_each_score_has_a_recipe_an_interval_and_a_value_a_question():

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 WIDTHS = (400, 1000, 1400)
 METRICS = (
     "exact_match", "token_f1", "reference_logprob", "reference_perplexity", "reference_rank", "choice_accuracy",
-    "choice_accuracy_per_token", "choice_accuracy_per_byte", "choice_accuracy_calibrated",
+    "choice_accuracy_per_token", "choice_accuracy_per_byte", "choice_accuracy_calibrated", "choice_accuracy_batch",
 )  # fmt: skip
 LONG = "demonstrations=random,likelihood=references,limit=4,num_fewshot=0,seed=0"
 MEASURE = """
@@ -109,7 +109,13 @@ def test_runs_with_long_names_stand_side_by_side_at_every_width(measure, tmp_pat
 @pytest.mark.slow
 def test_a_sweep_with_long_names_can_be_read_at_every_width(measure, tmp_path):
     curve = sample_sweeps.curve((0, {}, 0.0, None), (1, {"": 3e5}, 3e5, None), metric="reference_perplexity")
-    analysis = SweepAnalysis((sample_sweeps.CURVE, curve), (sample_sweeps.VARIANCE,), (), (sample_sweeps.INFLUENCE,))
+    analysis = SweepAnalysis(
+        (sample_sweeps.CURVE, curve),
+        (sample_sweeps.VARIANCE,),
+        (),
+        (sample_sweeps.INFLUENCE,),
+        (sample_sweeps.LEAVE_ONE_OUT,),
+    )
     cells = [([f"seed={seed}", LONG], [sample_sweeps.record(1, "1", 1.0)]) for seed in (0, 1)]
     sample_sweeps.write_sweep(tmp_path, cells, analysis)
 

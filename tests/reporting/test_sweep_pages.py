@@ -8,6 +8,7 @@ from sample_sweeps import (
     BEYOND,
     CURVE,
     INFLUENCE,
+    LEAVE_ONE_OUT,
     VARIANCE,
     curve,
     difference,
@@ -28,9 +29,14 @@ from icl_eval.runs.reports import write_json
 
 
 def test_a_sweep_page_shows_what_each_demonstration_adds(tmp_path):
-    analysis = SweepAnalysis((), (), (), (INFLUENCE,))
+    analysis = SweepAnalysis((), (), (), (INFLUENCE,), (LEAVE_ONE_OUT,))
     page = write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)])], analysis)
     assert page.rows("influence") == [
+        ["demonstration", "answer", "sets with / without", "exact_match−0.5 to 1.0"],
+        ["pool-1", "Paris", "16 / 24", "+0.250 coefficient +0.125"],
+        ["pool-2", "–", "5 / 35", "−0.500 coefficient −0.250"],
+    ]
+    assert page.rows("leave-one-out") == [
         ["demonstration", "answer", "exact_match−0.4 to 0.8", "logprob−2.5 to 0.0"],
         ["pool-1", "Paris", "+0.250 2 helped, 0 hurt of 24", "–"],
         ["pool-2", "–", "–", "−2.5 0 helped, 1 hurt of 24"],
@@ -79,6 +85,13 @@ def test_hostile_text_adds_no_element_to_a_sweep_page(tmp_path):
                     INFLUENCE,
                     conditions={text: text},
                     demonstrations=(replace(INFLUENCE.demonstrations[0], id=text, target=text),),
+                ),
+            ),
+            (
+                replace(
+                    LEAVE_ONE_OUT,
+                    conditions={text: text},
+                    demonstrations=(replace(LEAVE_ONE_OUT.demonstrations[0], id=text, target=text),),
                 ),
             ),
         )

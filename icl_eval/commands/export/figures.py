@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icl_eval.analysis import InfluenceAnalysis, ShotCurve, VarianceAnalysis
+from icl_eval.analysis import InfluenceAnalysis, LeaveOneOutAnalysis, ShotCurve, VarianceAnalysis
 from icl_eval.analysis.variance import TEST_SET
 from icl_eval.commands.export.tables import printable
 from icl_eval.formatting import format_options, shorten_name
@@ -65,10 +65,11 @@ def _figures(sweep: "Sweep") -> "Iterator[tuple[str, Figure]]":
         yield f"shot_curve_{task}_{metric}", draw_curves(group)
     if sweep.analysis.spreads:
         yield "variance", draw_shares(sweep.analysis.spreads)
-    for analysis in sweep.analysis.influence:
-        for measure in dict.fromkeys(measure for shown in analysis.demonstrations for measure in shown.effects):
-            name = "_".join(["influence", analysis.task, measure, *map("=".join, analysis.conditions.items())])
-            yield name, draw_influences(analysis, measure)
+    for kind, analyses in (("influence", sweep.analysis.influence), ("leave_one_out", sweep.analysis.leave_one_out)):
+        for analysis in analyses:
+            for measure in dict.fromkeys(measure for shown in analysis.demonstrations for measure in shown.effects):
+                name = "_".join([kind, analysis.task, measure, *map("=".join, analysis.conditions.items())])
+                yield name, draw_influences(analysis, measure)
 
 
 def draw_curves(curves: Sequence[ShotCurve]) -> "Figure":
@@ -126,7 +127,7 @@ def draw_shares(analyses: Sequence[VarianceAnalysis]) -> "Figure":
     return figure
 
 
-def draw_influences(analysis: InfluenceAnalysis, measure: str) -> "Figure":
+def draw_influences(analysis: InfluenceAnalysis | LeaveOneOutAnalysis, measure: str) -> "Figure":
     """Draw the effect of each demonstration on one measure with its interval, one row per demonstration."""
     shown = [each for each in analysis.demonstrations if measure in each.effects]
     figure, axes = _open(height=0.6 + 0.2 * len(shown))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval.analysis.influence import InfluenceAnalysis
+from icl_eval.analysis.leave_one_out import LeaveOneOutAnalysis
 from icl_eval.analysis.sweeps import Sweep, read_sweep
 from icl_eval.errors import IclEvalError
 from icl_eval.formatting import format_options
@@ -63,7 +64,8 @@ def render_sweep_page(
         curves=curve_charts(sweep.analysis.shot_curves),
         spreads=[(analysis, variance_segments(analysis)) for analysis in sweep.analysis.spreads],
         influences=[(analysis, _influence_scales(analysis)) for analysis in sweep.analysis.influence],
-        behaviours=[(_name(each), each.behaviour) for each in sweep.analysis.influence if each.behaviour],
+        left_out=[(analysis, _influence_scales(analysis)) for analysis in sweep.analysis.leave_one_out],
+        behaviours=[(_name(each), each.behaviour) for each in sweep.analysis.leave_one_out if each.behaviour],
         notes=notes,
         answers=answers,
     )
@@ -77,11 +79,11 @@ def _score_columns(cells: Sequence[Cell]) -> list[Column]:
     ]
 
 
-def _name(analysis: InfluenceAnalysis) -> str:
+def _name(analysis: LeaveOneOutAnalysis) -> str:
     return " · ".join(filter(None, (analysis.task, format_options(analysis.conditions, " · "))))
 
 
-def _influence_scales(analysis: InfluenceAnalysis) -> dict[str, Scale]:
+def _influence_scales(analysis: InfluenceAnalysis | LeaveOneOutAnalysis) -> dict[str, Scale]:
     """Return a scale for each measure, which covers zero and the effects of all demonstrations."""
     effects: dict[str, list[float]] = {}
     for demonstration in analysis.demonstrations:
