@@ -90,8 +90,9 @@ def test_the_interval_of_a_difference_is_sacrebleu_on_resampled_corpora(texts):
         ]
         by_hand.append(scores[1] - scores[0])
     interval = bootstrap_difference(paired, seed=5, num_resamples=40)
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(by_hand, [2.5, 97.5])))
-    assert interval.stderr == pytest.approx(statistics.stdev(by_hand))
+    level = 100 * scipy.stats.norm.cdf(-((80 / 79) ** 0.5) * scipy.stats.t.ppf(0.975, 79))
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(by_hand, [level, 100 - level])))
+    assert interval.stderr == pytest.approx(statistics.stdev(by_hand) * (80 / 79) ** 0.5)
 
 
 def test_the_order_of_the_questions_changes_neither_interval_nor_p_value(texts):
