@@ -78,6 +78,19 @@ def test_a_comparison_says_by_how_much_how_sure_and_which_questions_flipped(judg
     assert outcome.out.endswith("comparison: compare.json\npage: compare.html\n")
 
 
+def test_bleus_that_are_smoothing_have_no_difference_to_be_sure_of(icl_eval_command, gpt2, tmp_path):
+    for name, seed in (("one", 0), ("other", 1)):
+        words = (f"model.source={gpt2}", *QUICK, "metrics=[bleu]", f"seed={seed}", f"hydra.run.dir={name}")
+        outcome = icl_eval_command(*words)
+        assert "qa: bleu is smoothing alone and has no interval" in outcome.out
+    runs = [read_run(tmp_path / name) for name in ("one", "other")]
+    for run in runs:
+        result = run.report.results["qa"].metrics["bleu"]
+        assert (result.smoothed, result.stderr, result.ci95, result.method) == (True, None, None, None)
+    (found,) = compare_runs(runs, num_resamples=200).differences
+    assert (found.ci95, found.test, found.p_value) == (None, None, None)
+
+
 BY_LENGTH = "+task.qa.fields.cluster=question|length % 2"
 
 
