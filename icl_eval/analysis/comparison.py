@@ -12,6 +12,7 @@ from icl_eval.analysis.significance import (
     Paired,
     approximate_randomisation,
     bootstrap_difference,
+    clustered_share_difference_interval,
     holm,
     mcnemar,
     share_difference_interval,
@@ -20,6 +21,7 @@ from icl_eval.analysis.significance import (
 from icl_eval.analysis.tables import PlainTable
 from icl_eval.errors import DataError
 from icl_eval.formatting import format_difference, format_p_value, list_names
+from icl_eval.metrics.intervals import sum_by_cluster
 from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.folders import Run
 from icl_eval.runs.records import Record
@@ -46,11 +48,13 @@ class Difference:
     difference: float
     """`score` minus `baseline_score`."""
     ci95: tuple[float, float] | None
-    """Interval over questions: Bonett and Price's if every question is right or wrong, otherwise percentiles of the
-    paired bootstrap. None for a metric whose statistics cannot be summed over questions."""
+    """Interval over questions, or over their clusters: Bonett and Price's if every question is right or wrong, with the
+    effective number of questions in clusters; otherwise percentiles of the paired bootstrap. None for a metric whose
+    statistics cannot be summed over questions, and for scores that are smoothing alone."""
     test: str | None
     """`mcnemar` (exact) if every question is right or wrong, `sign_flip` if each question has a value, and
-    `approximate_randomisation` for a corpus score. None if there is no interval."""
+    `approximate_randomisation` for a corpus score. With clusters whole clusters are flipped or exchanged, also where
+    every question is right or wrong (`sign_flip`). None if there is no interval."""
     p_value: float | None
     """Two-sided."""
     p_adjusted: float | None
@@ -59,6 +63,8 @@ class Difference:
     """Ids of the questions whose value is better than in the baseline. If questions are right or wrong, those that
     became right."""
     worse: tuple[str, ...]
+    num_clusters: int | None = None
+    """The number of clusters of the questions; None if they have none."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -170,6 +176,12 @@ def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
     data = [run.report.provenance.datasets.get(task) for run in (baseline, other)]
     is_foreign = data.count(None) == 1
     for example_id, record in before.items():
+        clusters = (after[example_id].cluster, record.cluster)
+        if None not in clusters and clusters[0] != clusters[1]:
+            raise DataError(
+                f"{other.folder}: question {example_id!r} of task '{task}' is in cluster {clusters[0]!r}, but in "
+                f"{baseline.folder} in {clusters[1]!r}; score one of them again with the other's fields.cluster"
+            )
         if not _is_same_question(record, after[example_id], is_foreign):
             raise DataError(
                 f"{other.folder}: question {example_id!r} of task '{task}' differs from the one in {baseline.folder}: "
@@ -212,7 +224,8 @@ def _first_difference(before: Record, after: Record) -> str:
 
 
 def _compare(name: str, baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Difference:
-    result = _test(baseline, other, seed, num_resamples)
+    clusters = baseline.clusters or other.clusters  # a run of an earlier version does not know them
+    result = _test(baseline, other, clusters, seed, num_resamples)
     better, worse = _find_changed_questions(baseline, other)
     return Difference(
         run=name,
@@ -229,6 +242,7 @@ def _compare(name: str, baseline: Measurement, other: Measurement, seed: int, nu
         p_adjusted=None,
         better=better,
         worse=worse,
+        num_clusters=None if clusters is None else len(set(clusters)),
     )
 
 
@@ -241,21 +255,30 @@ class _TestResult:
     ci95: tuple[float, float] | None
 
 
-def _test(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> _TestResult:
+def _test(
+    baseline: Measurement, other: Measurement, clusters: Sequence[str] | None, seed: int, num_resamples: int
+) -> _TestResult:
     before, after = baseline.statistics, other.statistics
     num_examples = len(other.example_ids)
-    if before.is_share and after.is_share:
+    num_units = num_examples if clusters is None else len(set(clusters))
+    if before.is_share and after.is_share and num_units == num_examples:
         pairs = list(zip(before.per_example, after.per_example, strict=True))
         gained, lost = pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0))
         return _TestResult("mcnemar", mcnemar(gained, lost), share_difference_interval(gained, lost, num_examples))
-    if after.score_sums is None or num_examples < 2:
+    if after.score_sums is None or num_units < 2 or before.is_smoothed or after.is_smoothed:
         return _TestResult(None, None, None)
-    paired = Paired(before.rows, after.rows, after.score_sums)
+    if before.is_share and after.is_share:
+        differences = np.array(after.per_example, np.float64) - np.array(before.per_example, np.float64)
+        p_value = sign_flip(sum_by_cluster(differences, clusters), seed, num_resamples)
+        return _TestResult("sign_flip", p_value, clustered_share_difference_interval(differences, clusters))
+    rows = [sum_by_cluster(each.rows, clusters) for each in (before, after)]
+    paired = Paired(rows[0], rows[1], after.score_sums)
     interval = bootstrap_difference(paired, seed, num_resamples)
     ends = (interval.low, interval.high)
     if after.is_mean:
         differences = np.array(after.per_example, np.float64) - np.array(before.per_example, np.float64)
-        return _TestResult("sign_flip", sign_flip(differences, seed, num_resamples), ends)
+        p_value = sign_flip(sum_by_cluster(differences, clusters), seed, num_resamples)
+        return _TestResult("sign_flip", p_value, ends)
     return _TestResult("approximate_randomisation", approximate_randomisation(paired, seed, num_resamples), ends)
 
 

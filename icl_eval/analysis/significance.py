@@ -1,7 +1,8 @@
 """Significance tests for two systems that answered the same questions.
 
 The statistics of questions can be summed (see `icl_eval.metrics.intervals`), so the rows of both systems are paired
-and resampled, or exchanged, together. The difficulty that a question has for both systems then cancels out.
+and resampled, or exchanged, together. The difficulty that a question has for both systems then cancels out. Where
+questions are in clusters, the rows are those of clusters, and whole clusters are resampled, exchanged or flipped.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.metrics.intervals import FloatArray, Interval, bootstrap
+from icl_eval.metrics.intervals import (
+    NORMAL_QUANTILE,
+    FloatArray,
+    Interval,
+    bootstrap,
+    mean_stderr,
+    student_quantile,
+    sum_by_cluster,
+)
 
 _CELLS_AT_ONCE = 4_000_000
 
@@ -19,7 +28,7 @@ class Paired:
     """The statistics of two systems, question by question."""
 
     baseline: FloatArray
-    """One row per question, `[num_examples, num_statistics]`."""
+    """One row per question or cluster, `[num_units, num_statistics]`."""
     other: FloatArray
     """Rows of the other system in the same order."""
     score_sums: Callable[[FloatArray], FloatArray]
@@ -42,7 +51,7 @@ def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> Inter
 
 
 def share_difference_interval(
-    num_gained: int, num_lost: int, num_examples: int, level: float = 0.95
+    num_gained: float, num_lost: float, num_examples: float, level: float = 0.95
 ) -> tuple[float, float]:
     """Return the interval of a difference between two shares of right answers to the same questions.
 
@@ -63,6 +72,27 @@ def simultaneous_level(num_intervals: int) -> float:
     By Bonferroni's inequality, however they depend on each other (Dunn, 1961, https://doi.org/10.2307/2282330).
     """
     return 1 - 0.05 / max(1, num_intervals)
+
+
+def clustered_share_difference_interval(differences: FloatArray, clusters: Sequence[str] | None) -> tuple[float, float]:
+    """Return the 95 % interval of a difference between two shares of right answers to the same questions in clusters.
+
+    Bonett and Price's interval with the effective number of questions, as Wilson's is with clusters: the number divided
+    by the design effect of the differences, and by the squared ratio of Student's quantile to the normal's. If no
+    question flips, each cluster counts as one question.
+
+    Args:
+        differences: 1 for each question gained, -1 for each lost, and 0 for the others.
+        clusters: The cluster of each question, at least two different ones.
+    """
+    gained, lost = float((differences > 0).mean()), float((differences < 0).mean())
+    num_clusters = len(sum_by_cluster(differences, clusters))
+    number = float(num_clusters)
+    if np.ptp(differences):
+        design = (mean_stderr(differences, clusters) / mean_stderr(differences)) ** 2
+        quantiles = NORMAL_QUANTILE / student_quantile(num_clusters - 1)
+        number = len(differences) / max(1.0, design) * quantiles**2
+    return share_difference_interval(gained * number, lost * number, number)
 
 
 def approximate_randomisation(paired: Paired, seed: int, num_resamples: int) -> float:

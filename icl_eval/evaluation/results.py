@@ -1,6 +1,7 @@
 """Turn a task's finished records into the parts of a report. Nothing here needs a model."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from icl_eval.decoding.engines import TransformersEngine
@@ -17,7 +18,7 @@ from icl_eval.models.weights import ModelSpec
 from icl_eval.runs import provenance
 from icl_eval.runs.behaviour import Behaviour, measure_behaviour
 from icl_eval.runs.counts import count_records
-from icl_eval.runs.records import Record, RecordLog
+from icl_eval.runs.records import Record, RecordLog, clusters_of
 from icl_eval.runs.reports import Provenance, RunInfo, TaskResult
 
 
@@ -29,9 +30,11 @@ def score_task(
     metrics: Sequence[Metric],
 ) -> TaskResult:
     """Score a task's records, write them in the order of the data set, and return the result."""
-    records = [log.records[example.id] for example in task.plan.examples]
+    examples = task.plan.examples
+    records = [replace(log.records[example.id], cluster=example.cluster) for example in examples]
     records = [settle(record, task.plan.postprocess) for record in records]
     measurements = measure_records(task.plan.task.name, records, metrics, task.plan.record_metrics)
+    clusters = clusters_of(records)
     scored = score_measurements(records, measurements, evaluation.seed)
     log.finish(scored.records)
     return TaskResult(
@@ -45,6 +48,7 @@ def score_task(
         ),
         behaviour=_measure_behaviour(task.plan, scored.records) if task.plan.max_new_tokens else None,
         control=measure_control(task.plan, scored.records),
+        num_clusters=None if clusters is None else len(set(clusters)),
     )
 
 

@@ -11,12 +11,14 @@ from icl_eval.analysis.significance import (
     Paired,
     approximate_randomisation,
     bootstrap_difference,
+    clustered_share_difference_interval,
     holm,
     mcnemar,
     share_difference_interval,
     sign_flip,
 )
 from icl_eval.metrics import BLEU
+from icl_eval.metrics.intervals import sum_by_cluster
 from icl_eval.metrics.means import mean_statistics
 
 WORDS = [f"word{number}" for number in range(20)]
@@ -90,8 +92,9 @@ def test_the_interval_of_a_difference_is_sacrebleu_on_resampled_corpora(texts):
         ]
         by_hand.append(scores[1] - scores[0])
     interval = bootstrap_difference(paired, seed=5, num_resamples=40)
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(by_hand, [2.5, 97.5])))
-    assert interval.stderr == pytest.approx(statistics.stdev(by_hand))
+    level = 100 * scipy.stats.norm.cdf(-((80 / 79) ** 0.5) * scipy.stats.t.ppf(0.975, 79))
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(by_hand, [level, 100 - level])))
+    assert interval.stderr == pytest.approx(statistics.stdev(by_hand) * (80 / 79) ** 0.5)
 
 
 def test_the_order_of_the_questions_changes_neither_interval_nor_p_value(texts):
@@ -179,3 +182,44 @@ def test_about_95_of_100_intervals_cover_the_true_difference():
         interval = bootstrap_difference(Paired(one.rows, other.rows, other.score_sums), seed, 300)
         covered += interval.low <= 1 / 3 - 1 / 2 <= interval.high
     assert 273 <= covered <= 297
+
+
+def draw_flips(generator, effect):
+    """Differences of right answers in 15 clusters of 8: a cluster goes up, goes down, or stays."""
+    moods = generator.choice([-1.0, 0.0, 1.0], size=15, p=[0.25 - effect / 2, 0.5, 0.25 + effect / 2])
+    clusters = np.repeat(np.arange(15), 8)
+    return moods[clusters] * (generator.random(120) < 0.5), [str(each) for each in clusters]
+
+
+def test_differences_of_clusters_are_tested_and_covered_as_questions_are_not():
+    generator = np.random.default_rng(0)
+    rejected, alone, covered, narrow = 0, 0, 0, 0
+    for seed in range(300):
+        differences, clusters = draw_flips(generator, effect=0.0)
+        rejected += sign_flip(sum_by_cluster(differences, clusters), seed, 500) <= 0.05
+        alone += mcnemar(int((differences > 0).sum()), int((differences < 0).sum())) <= 0.05
+        low, high = clustered_share_difference_interval(differences, clusters)
+        covered += low <= 0.0 <= high
+        low, high = share_difference_interval(int((differences > 0).sum()), int((differences < 0).sum()), 120)
+        narrow += low <= 0.0 <= high
+    assert rejected <= 0.08 * 300 < 0.2 * 300 < alone
+    assert narrow < 0.8 * 300 < 0.92 * 300 <= covered
+
+
+def test_intervals_of_differences_cover_an_effect_in_clusters():
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(500):
+        low, high = clustered_share_difference_interval(*draw_flips(generator, effect=0.3))
+        covered += low <= 0.15 <= high  # half the questions of a cluster follow its mood
+    assert 0.92 <= covered / 500 <= 0.985
+
+
+def test_clusters_of_one_question_have_the_interval_of_questions_but_for_student():
+    differences = np.array([1.0] * 9 + [-1.0] * 3 + [0.0] * 48)
+    number = 60 * (scipy.stats.norm.ppf(0.975) / scipy.stats.t.ppf(0.975, 59)) ** 2
+    expected = share_difference_interval(9 / 60 * number, 3 / 60 * number, number)
+    found = clustered_share_difference_interval(differences, [str(n) for n in range(60)])
+    assert found == pytest.approx(expected)
+    unchanged = clustered_share_difference_interval(np.zeros(12), list("aaabbbcccddd"))
+    assert unchanged == share_difference_interval(0, 0, 4)
