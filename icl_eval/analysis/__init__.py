@@ -9,6 +9,8 @@ From runs to cells with scores:
 
 The analyses:
 
+    draws         the mean over draws and questions
+    crossed       its error, for tables of draws by questions
     shot_curve    score against the number of demonstrations
     variance      shares of the variance
     quasi_f       the F test that `variance` needs
@@ -23,6 +25,7 @@ Their results:
 """
 
 from icl_eval.analysis.designs import SweepCell
+from icl_eval.analysis.draws import ScoreOverDraws
 from icl_eval.analysis.influence import Effect, Influence, InfluenceAnalysis
 from icl_eval.analysis.shot_curve import ShotCurve, ShotCurvePoint
 from icl_eval.analysis.sweeps import SweepAnalysis, analyse_runs
@@ -34,6 +37,7 @@ __all__ = [
     "Effect",
     "Influence",
     "InfluenceAnalysis",
+    "ScoreOverDraws",
     "ShotCurve",
     "ShotCurvePoint",
     "SweepAnalysis",

@@ -25,6 +25,13 @@ def remarks(report: Report) -> Iterator[str]:
         yield _explain_dependence(report.run)
 
 
+def describe_draw(run: RunInfo) -> str:
+    """Return a sentence about what the intervals of a run leave out; an empty string if nothing was drawn by seed."""
+    if not run.one_draw:
+        return ""
+    return "scores of one draw of demonstrations: intervals are over questions (over draws, too: experiment=draws)"
+
+
 def _explain_dependence(run: RunInfo) -> str:
     """Return a sentence that says why completions can depend on the batch, and what to do about it."""
     if "quantization" in run.loading:

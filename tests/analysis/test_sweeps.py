@@ -163,7 +163,7 @@ def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
     outcome = sweep("seed=0,1", "num_fewshot=1,2")
 
     analysis = read_sweep(tmp_path)["analysis"]
-    assert list(analysis) == ["shot_curves", "variance", "notes", "influence"]
+    assert list(analysis) == ["shot_curves", "variance", "notes", "influence", "draws"]
     found = {
         (cell["run"]["num_fewshot"], cell["run"]["seed"]): cell["results"]["qa"]["metrics"]["token_f1"]["score"]
         for cell in read_cells(tmp_path)
@@ -173,7 +173,13 @@ def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
     assert scores == {k: [found[k, 0], found[k, 1]] for k in (1, 2)}
     by_seed = [one for one in analysis["variance"] if one["metric"] == "token_f1"]
     assert [one["conditions"] for one in by_seed] == [{"num_fewshot": "1"}, {"num_fewshot": "2"}]
+    over_draws = [each for each in analysis["draws"] if each["metric"] == "token_f1"]
+    assert [each["conditions"] for each in over_draws] == [{"num_fewshot": "1"}, {"num_fewshot": "2"}]
+    assert [list(each["scores"].values()) for each in over_draws] == list(scores.values())
     assert "shot curves" in outcome.out
+    assert "scores over draws" in outcome.out
+    assert "scores of one draw of demonstrations" in outcome.out
+    assert "Scores over draws of demonstrations" in (tmp_path / "sweep" / "sweep.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
