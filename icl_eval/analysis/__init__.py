@@ -16,6 +16,9 @@ The analyses:
     quasi_f       the F test that `variance` needs
     influence     what each demonstration adds
     comparison    differences from a baseline
+    conditions    runs that are draws of one condition, in pairs
+    matching      whether two runs answered the same questions
+    testing       which test suits a difference
     significance  tests and intervals of paired scores
 
 Their results:

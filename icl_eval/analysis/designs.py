@@ -8,7 +8,7 @@ Options fall into three kinds, which each analysis treats in its own way:
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from icl_eval.formatting import count_noun, format_options
@@ -92,8 +92,16 @@ def choose_draw(cells: Sequence[SweepCell]) -> str | None:
     Args:
         cells: Cells that differ only in seeds and set the same ones.
     """
-    seeds = (*_SEEDS_OF_DEMONSTRATIONS, *dict.fromkeys(key for cell in cells for key in cell.options if is_drawn(key)))
-    return next((seed for seed in seeds if len({cell.options.get(seed) for cell in cells}) > 1), None)
+    seeds = rank_seeds(key for cell in cells for key in cell.options if is_drawn(key))
+    return next((seed for seed in seeds if len({cell.options[seed] for cell in cells}) > 1), None)
+
+
+def rank_seeds(seeds: Iterable[str]) -> list[str]:
+    """Return seeds, each once, with those of the selection of demonstrations first."""
+    known = list(dict.fromkeys(seeds))
+    return sorted(
+        known, key=lambda seed: (_SEEDS_OF_DEMONSTRATIONS.index(seed) if seed in _SEEDS_OF_DEMONSTRATIONS else 9, seed)
+    )
 
 
 def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[CellGroup]:

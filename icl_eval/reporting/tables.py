@@ -51,6 +51,8 @@ def print_comparison(comparison: Comparison) -> None:
     console = open_console()
     print_path(console, "baseline", Path(comparison.baseline))
     console.print(_difference_table(comparison))
+    for note in comparison.notes:
+        console.print(note, style="yellow")
     for name in comparison.left_out:
         console.print(f"{name}: not compared, because not all of the runs have it", style="yellow")
 
@@ -84,9 +86,25 @@ _DIFFERENCE_COLUMNS: Mapping[str, _Show] = {
     "95 % interval": lambda row: _format_ends(row, "ci95 low", "ci95 high", format_difference),
     "p": lambda row: "" if row["p"] is None else format_p_value(row["p"]),
     "adjusted p": lambda row: "" if row["adjusted p"] is None else format_p_value(row["adjusted p"]),
+    "about": lambda row: "these prompts" if row["draws"] == 1 else f"{row['draws']} draws",
+    "other tests": lambda row: _format_others(row),
     "better": lambda row: str(row["better"]),
     "worse": lambda row: str(row["worse"]),
 }
+
+
+_OTHER_TESTS = {
+    "mcnemar": "McNemar",
+    "mcnemar_mid_p": "mid-p",
+    "sign_flip": "sign flips",
+    "approximate_randomisation": "randomisation",
+}
+
+
+def _format_others(row: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {format_p_value(row[test])}" for test, name in _OTHER_TESTS.items() if row[test] is not None
+    )
 
 
 def _arrow(higher_is_better: bool) -> str:
