@@ -21,6 +21,11 @@ The analyses:
     testing       which test suits a difference
     significance  tests and intervals of paired scores
 
+Before a study:
+
+    planning      what so many draws and questions would find
+    pilots        the variances and costs that planning needs, from records
+
 Their results:
 
     sweeps        all analyses of a sweep, and `sweep.json`

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from icl_eval.analysis.conditions import Condition, SharedDraws, group_conditions, pair_draws
+from icl_eval.analysis.conditions import Condition, SharedDraws, list_conditions_to_compare, pair_draws
 from icl_eval.analysis.matching import require_same_questions
 from icl_eval.analysis.measurements import gain, measure
 from icl_eval.analysis.significance import holm
@@ -26,7 +26,8 @@ from icl_eval.runs.folders import Run
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""In version 1, p-values were of another method than intervals, and every run was a condition of its own."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def compare_runs(runs: Sequence[Run], seed: int = 0, num_resamples: int = 10_000
     for other in runs[1:]:
         for task in tasks:
             require_same_questions(first, other, task)
-    baseline, *others = group_conditions(runs)
+    baseline, *others = list_conditions_to_compare(runs)
     paired = [(other, pair_draws(baseline, other)) for other in others]
     measured = _Measured(tasks)
     differences = [

@@ -46,19 +46,22 @@ class SharedDraws:
 def group_conditions(runs: Sequence[Run]) -> list[Condition]:
     """Return the conditions that runs belong to, in the order of their first runs.
 
-    Each run is a condition of its own if all of them would be draws of a single one, or if two runs of a condition have
-    the same seeds, so that they are not draws.
+    Where two runs of a condition have the same seeds, they are not draws, and each is a condition of its own.
     """
     groups: defaultdict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[_identify(run)].append(run)
-    if len(groups) == 1:
-        return [Condition(str(run.folder), (run,)) for run in runs]
     found: list[tuple[Run, ...]] = []
     for members in groups.values():
         seeds = {tuple(_list_seeds(run).items()) for run in members}
         found += [tuple(members)] if len(seeds) == len(members) else [(run,) for run in members]
     return [Condition(name, members) for name, members in zip(_name(found), found, strict=True)]
+
+
+def list_conditions_to_compare(runs: Sequence[Run]) -> list[Condition]:
+    """Return the conditions that runs belong to; if there is only one, each of its runs as a condition of its own."""
+    conditions = group_conditions(runs)
+    return conditions if len(conditions) > 1 else [Condition(str(run.folder), (run,)) for run in runs]
 
 
 def pair_draws(baseline: Condition, other: Condition) -> SharedDraws:

@@ -28,7 +28,8 @@ class Components:
     draws: float
     """Of the true score over draws of demonstrations."""
     questions: float
-    """Of the difficulty of questions, which all draws have in common."""
+    """Of the difficulty of questions, which all draws have in common. Where questions stand in clusters, this and the
+    next are variances of clusters."""
     residual: float
     """Of what a draw does to a question beyond both."""
 
@@ -40,11 +41,6 @@ class Components:
         """Return the parts of the squared standard error: of draws, of questions, and of both together."""
         both = num_draws * num_questions
         return self.draws / num_draws, self.questions / num_questions, self.residual / both
-
-    def degrees(self, num_draws: int, num_questions: int) -> float:
-        """Return the degrees of freedom of the standard error of so many draws and questions."""
-        draws, questions, residual = self.parts(num_draws, num_questions)
-        return _degrees(draws + residual, questions + residual, residual, num_draws, num_questions)
 
 
 @dataclass(frozen=True)
@@ -110,26 +106,41 @@ def crossed_mean(values: FloatArray, groups: Sequence[object] | None = None) -> 
     draws = float((of_draws**2).sum()) * num_draws / (num_draws - 1)  # MS_s / (S n), and so on
     groups_part = float((of_groups**2).sum()) * num_groups / (num_groups - 1)
     residual = float((residuals**2).sum()) * num_draws * num_groups / ((num_draws - 1) * (num_groups - 1))
-    draws, groups_part = max(draws, residual), max(groups_part, residual)
+    squared, degrees = combine(np.array(draws), np.array(groups_part), np.array(residual), num_draws, num_groups)
     return CrossedMean(
         mean=mean,
-        stderr=(draws + groups_part - residual) ** 0.5,
-        degrees=_degrees(draws, groups_part, residual, num_draws, num_groups),
+        stderr=float(squared) ** 0.5,
+        degrees=float(degrees),
         components=Components(
-            (draws - residual) * num_draws, (groups_part - residual) * num_questions, residual * values.size
+            max(0.0, draws - residual) * num_draws,
+            max(0.0, groups_part - residual) * num_groups,
+            residual * num_draws * num_groups,
         ),
         num_draws=num_draws,
         num_questions=num_groups,
     )
 
 
-def _degrees(draws: float, questions: float, residual: float, num_draws: int, num_questions: int) -> float:
-    """Return Satterthwaite's degrees of freedom of `draws + questions - residual`, each a mean square by (S n)."""
+def combine(
+    draws: FloatArray, questions: FloatArray, residual: FloatArray, num_draws: int, num_questions: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return the squared standard errors that mean squares give, and their degrees of freedom by Satterthwaite.
+
+    Args:
+        draws: Mean squares of draws, each divided by the number of all values.
+        questions: Those of questions.
+        residual: Those of what is left.
+        num_draws: Number of draws.
+        num_questions: Number of questions.
+    """
+    draws, questions = np.maximum(draws, residual), np.maximum(questions, residual)  # no variance is less than zero
     rows, columns = num_draws - 1, num_questions - 1
+    squared = draws + questions - residual
     spread = draws**2 / rows + questions**2 / columns + residual**2 / (rows * columns)
-    if spread == 0.0:
-        return float(columns)
-    return float(max((draws + questions - residual) ** 2 / spread, min(rows, columns)))
+    fewest = float(min(rows, columns))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        degrees = np.where(spread > 0.0, np.maximum(squared**2 / spread, fewest), float(columns))
+    return squared, degrees
 
 
 def _quantile(degrees: float) -> float:

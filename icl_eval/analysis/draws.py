@@ -68,7 +68,7 @@ def scores_over_draws(cells: Sequence[SweepCell]) -> tuple[list[ScoreOverDraws],
         if len({len(repeated) for repeated in by_draw.values()}) > 1:
             notes.append(f"draws, {group.where}: not every {draw} has the same cells")
             continue
-        values = _average(list(by_draw.values()))
+        values = average_draws(list(by_draw.values()))
         if values is not None:
             found.append(_summarize(group.cells[0], group.conditions, draw, tuple(by_draw), values))
     return found, notes
@@ -95,7 +95,7 @@ def draws_table(found: Sequence[ScoreOverDraws]) -> PlainTable:
     return PlainTable("draws", ("task", "metric", *conditions, *numbers), tuple(rows))
 
 
-def _average(by_draw: Sequence[Sequence[SweepCell]]) -> FloatArray | None:
+def average_draws(by_draw: Sequence[Sequence[SweepCell]]) -> FloatArray | None:
     """Return the mean value of each draw and question, `[draws, num_questions]`; None if a cell has no values."""
     means = []
     for cells in by_draw:

@@ -18,6 +18,7 @@ from icl_eval.config.schema import (
     ImportConfig,
     ListConfig,
     ListTasksConfig,
+    PlanConfig,
     PreviewConfig,
     RunConfig,
     StreamConfig,
@@ -117,6 +118,13 @@ def compare(cfg: DictConfig) -> None:
     compare_folders(typed_config(cfg, CompareConfig))
 
 
+def plan(cfg: DictConfig) -> None:
+    """Print how many draws and questions a study needs."""
+    from icl_eval.commands.plan import print_plan
+
+    print_plan(typed_config(cfg, PlanConfig))
+
+
 def list_runs(cfg: DictConfig) -> None:
     """Print the runs in folders."""
     from icl_eval.commands.list_runs import print_runs
@@ -162,6 +170,7 @@ COMMANDS = {
     "trace": Command("trace", TraceConfig, trace),
     "tour": Command("tour", TourConfig, tour),
     "compare": Command("compare", CompareConfig, compare, folders_key="runs"),
+    "plan": Command("plan", PlanConfig, plan, folders_key="pilot"),
     "list": Command("list", ListConfig, list_runs, folders_key="folders"),
     "list tasks": Command("list_tasks", ListTasksConfig, list_tasks),
     "import": Command("import", ImportConfig, import_results, folders_key="paths"),

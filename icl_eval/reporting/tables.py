@@ -117,13 +117,15 @@ def _difference_table(comparison: Comparison) -> Table:
     table = Table(title=f"differences from the baseline; p adjusted for {num_tests} tests (Holm)", title_justify="left")
     for column in ("run", "task", "metric"):
         table.add_column(column, overflow="fold")
-    for column in _DIFFERENCE_COLUMNS:
+    has_others = any(difference.others for difference in comparison.differences)
+    columns = {name: show for name, show in _DIFFERENCE_COLUMNS.items() if has_others or name != "other tests"}
+    for column in columns:
         table.add_column(column, justify="right")
     previous = None
     for difference, row in zip(comparison.differences, differences, strict=True):
         name = "" if difference.run == previous else row["run"]
         previous = difference.run
-        table.add_row(name, row["task"], row["metric"], *(show(row) for show in _DIFFERENCE_COLUMNS.values()))
+        table.add_row(name, row["task"], row["metric"], *(show(row) for show in columns.values()))
     return table
 
 
