@@ -107,7 +107,7 @@ class TransformersRunner:
             self._engine.prefix_cache_mb,
             self._settings,
         )
-        return (event for event in decoder.stream(prompts, among) if isinstance(event, Completion))
+        return (event for event in decoder.stream(prompts, among=among) if isinstance(event, Completion))
 
     def score(self, asked: Sequence[Continuations], wanted: Collection[int]) -> "Iterator[tuple[int, ScoredPrompt]]":
         """Yield the index of each wanted prompt with the log-probabilities of its continuations."""
