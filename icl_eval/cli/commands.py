@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from icl_eval.config.schema import (
@@ -55,7 +56,9 @@ def evaluate(cfg: DictConfig) -> None:
     from icl_eval.reporting.terminal import print_report
 
     composed = describe_job(cfg)
-    run = evaluate_into(build_evaluation(composed), composed.folder)
+    is_cell = HydraConfig.get().mode == RunMode.MULTIRUN
+    cells = list(composed.folder.parent.glob("*/")) if is_cell else []
+    run = evaluate_into(build_evaluation(composed), composed.folder, cells=cells)
     with ignore_closed_output():
         print_report(run)
 

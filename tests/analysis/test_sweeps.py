@@ -182,6 +182,19 @@ def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
     assert "Scores over draws of demonstrations" in (tmp_path / "sweep" / "sweep.html").read_text(encoding="utf-8")
 
 
+def test_without_demonstrations_one_cell_is_decoded_and_the_others_take_over_its_records(sweep, decoded, tmp_path):
+    outcome = sweep("num_fewshot=0", "demonstrations.seed=0,1,2")
+
+    assert outcome.exit_code == 0
+    assert decoded == ["qa-test-001", "qa-test-002", "qa-test-003"]
+    cells = read_cells(tmp_path)
+    records = {(tmp_path / "sweep" / cell["cell"] / "samples_qa.jsonl").read_bytes() for cell in cells}
+    assert (len(cells), len(records)) == (3, 1)
+    assert "all completions are from an earlier run: nothing was decoded" in outcome.out
+    assert sweep("num_fewshot=0", "demonstrations.seed=0", "max_new_tokens=5").exit_code == 0
+    assert len(decoded) == 6  # another limit makes other completions
+
+
 @pytest.mark.slow
 def test_another_sweep_in_the_same_folder_need_not_set_the_same_options(sweep, tmp_path):
     assert sweep("seed=0,1", "num_fewshot=1").exit_code == 0
