@@ -301,6 +301,7 @@ def test_an_experiment_can_be_a_sweep(icl_eval_command, gpt2, tmp_path):
             {"demonstrations.seed": ["0", "1"], "order.seed": ["0", "1"]},
         ),
         ("templates", ["template.variant=0,2"], {"template.variant": ["0", "2"]}),
+        ("draws", ["demonstrations.seed=0,1"], {"demonstrations.seed": ["0", "1"]}),
     ],
 )
 def test_an_experiment_says_where_the_variance_comes_from(
