@@ -206,7 +206,12 @@ def analyse(runs: Sequence[Run | str | Path]) -> SweepAnalysis:
 
 
 def score(
-    metric: str, predictions: Sequence[str], references: Sequence[str | Sequence[str]], seed: int = 0, **options: Any
+    metric: str,
+    predictions: Sequence[str],
+    references: Sequence[str | Sequence[str]],
+    seed: int = 0,
+    clusters: Sequence[str] | None = None,
+    **options: Any,
 ) -> Score:
     """Score predictions with a metric; return the score with its standard error and 95 % interval over examples.
 
@@ -218,18 +223,20 @@ def score(
         predictions: One string for each example.
         references: One string or a list of strings for each example.
         seed: The seed of the bootstrap.
+        clusters: The cluster of each example, such as the text that it asks about, over which the error is estimated;
+            None if examples are independent.
         options: Options of the metric, such as `lowercase=True`.
 
     Raises:
         ConfigError: If the metric or an option is unknown.
-        DataError: If there are no examples, or an example lacks its prediction or its references.
+        DataError: If there are no examples, or an example lacks its prediction, its references or its cluster.
     """
     from icl_eval.config.metrics import find_metric
     from icl_eval.metrics.scoring import score as score_corpus
 
     _require_whole_numbers({"seed": seed})
     answers = [[each] if isinstance(each, str) else each for each in references]
-    return score_corpus(find_metric(metric, options), list(predictions), answers, seed)
+    return score_corpus(find_metric(metric, options), list(predictions), answers, seed, clusters=clusters)
 
 
 def _compose_run(

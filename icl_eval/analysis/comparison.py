@@ -16,7 +16,7 @@ from icl_eval.analysis.matching import require_same_questions
 from icl_eval.analysis.measurements import gain, measure
 from icl_eval.analysis.significance import holm
 from icl_eval.analysis.tables import PlainTable
-from icl_eval.analysis.testing import OTHERS, RESAMPLED, Pair, compare_draws, compare_questions
+from icl_eval.analysis.testing import OTHERS, RESAMPLED, Pair, compare_draws, compare_questions, find_clusters
 from icl_eval.errors import DataError
 from icl_eval.formatting import count_noun, format_difference, format_p_value, list_names
 from icl_eval.metrics.intervals import ROUNDING
@@ -61,6 +61,9 @@ class Difference:
     draws: int = 1
     """Number of draws of demonstrations that both have. With one, the test is about these prompts: it says nothing
     about another draw."""
+    num_clusters: int | None = None
+    """The number of clusters of the questions; None if they have none. With clusters, tests and intervals are of whole
+    clusters, or of the effective number of questions."""
     others: Mapping[str, float] = field(default_factory=dict)
     """P-values of the classical tests for one draw: `mcnemar` (exact) and `mcnemar_mid_p`; `sign_flip`, which tests
     whether differences are symmetric about zero; `approximate_randomisation`."""
@@ -227,6 +230,7 @@ def _find_difference(name: str, draws: Sequence[Sequence[Pair]], seed: int, num_
     """Return the difference in one metric, given its pairs of measurements by draw."""
     pairs = [pair for own in draws for pair in own]
     other = pairs[0][1]
+    clusters = find_clusters(pairs)
     result = compare_draws(draws) if len(draws) > 1 else compare_questions(*pairs[0], seed, num_resamples)
     better, worse = _find_changed_questions(pairs)
     scores = [float(np.mean([pair[side].score for pair in pairs])) for side in (0, 1)]
@@ -246,6 +250,7 @@ def _find_difference(name: str, draws: Sequence[Sequence[Pair]], seed: int, num_
         better=better,
         worse=worse,
         draws=len(draws),
+        num_clusters=None if clusters is None else len(set(clusters)),
         others=result.others,
     )
 

@@ -69,7 +69,8 @@ def scores_over_draws(cells: Sequence[SweepCell]) -> tuple[list[ScoreOverDraws],
             notes.append(f"draws, {group.where}: not every {draw} has the same cells")
             continue
         values = average_draws(list(by_draw.values()))
-        if values is not None:
+        clusters = group.cells[0].measurement.clusters
+        if values is not None and (clusters is None or len(set(clusters)) > 1):
             found.append(_summarize(group.cells[0], group.conditions, draw, tuple(by_draw), values))
     return found, notes
 
@@ -101,7 +102,7 @@ def average_draws(by_draw: Sequence[Sequence[SweepCell]]) -> FloatArray | None:
     for cells in by_draw:
         values = [cell.measurement.values for cell in cells]
         known = [own for own in values if own is not None and len(own) > 1]
-        if len(known) < len(values):
+        if len(known) < len(values) or any(cell.measurement.statistics.is_smoothed for cell in cells):
             return None
         means.append(np.mean(known, axis=0))
     return np.stack(means)
@@ -111,7 +112,7 @@ def _summarize(
     cell: SweepCell, conditions: Mapping[str, str], draw: str, levels: Sequence[str], values: FloatArray
 ) -> ScoreOverDraws:
     measured = cell.measurement
-    found = crossed_mean(values)
+    found = crossed_mean(values, measured.clusters)
     scores = values.mean(axis=1)
     of_draws, *others = found.components.parts(found.num_draws, found.num_questions)
     total = of_draws + sum(others)

@@ -23,6 +23,12 @@ def require_same_questions(baseline: Run, other: Run, task: str) -> None:
     data = [run.report.provenance.datasets.get(task) for run in (baseline, other)]
     is_foreign = data.count(None) == 1
     for example_id, record in before.items():
+        clusters = (after[example_id].cluster, record.cluster)
+        if None not in clusters and clusters[0] != clusters[1]:
+            raise DataError(
+                f"{other.folder}: question {example_id!r} of task '{task}' is in cluster {clusters[0]!r}, but in "
+                f"{baseline.folder} in {clusters[1]!r}; score one of them again with the other's fields.cluster"
+            )
         if not _is_same_question(record, after[example_id], is_foreign):
             raise DataError(
                 f"{other.folder}: question {example_id!r} of task '{task}' differs from the one in {baseline.folder}: "

@@ -67,7 +67,10 @@ def read_pilot(runs: Sequence[Run], score: str | None = None) -> Pilot:
     if len(values) < 2 or values.shape[1] < 2:
         names = " and ".join(Path(each.name).name for each in conditions)
         raise DataError(f"plan: {names}: one draw does not show how draws differ; make a pilot of several (seed=0,1,2)")
-    found = crossed_mean(values)
+    clusters = _measure(runs[0], task, metric).clusters
+    if clusters is not None and len(set(clusters)) < 2:
+        raise DataError(f"plan: {task}: all questions are of one cluster, so no error can be estimated")
+    found = crossed_mean(values, clusters)
     shown = [_estimate_costs(each, task) for each in conditions]
     tokens, minutes = (_add([costs[kind] for costs in shown]) for kind in (0, 1))
     return Pilot(

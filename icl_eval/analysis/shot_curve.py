@@ -14,7 +14,7 @@ from icl_eval.analysis.designs import SweepCell, is_drawn, merge_unseeded, split
 from icl_eval.analysis.measurements import find_range
 from icl_eval.analysis.tables import PlainTable, condition_keys
 from icl_eval.formatting import format_options
-from icl_eval.metrics.intervals import spread, student_interval
+from icl_eval.metrics.intervals import mean_stderr, spread, student_interval
 
 _SHOTS = "num_fewshot"
 
@@ -34,7 +34,7 @@ class ShotCurvePoint:
     """Student's t interval of the mean over all possible draws, on these questions, cut where the metric's scale ends;
     None for a single draw. A prompt without demonstrations is a single draw, however often it is decoded."""
     test_set_stderr: float | None
-    """Standard error of the mean over samples of questions, with the draws fixed."""
+    """Standard error of the mean over samples of questions, or of their clusters, with the draws fixed."""
 
     @property
     def test_set_reach(self) -> float | None:
@@ -130,7 +130,7 @@ def _test_set_stderr(cells: Sequence[SweepCell]) -> float | None:
     """Return the standard error over questions of the mean of all draws, averaging each question over draws first."""
     values = [cell.measurement.values for cell in cells]
     known = [value for value in values if value is not None]
-    if len(known) < len(values) or known[0].size < 2:
+    clusters = cells[0].measurement.clusters
+    if len(known) < len(values) or known[0].size < 2 or (clusters and len(set(clusters)) < 2):
         return None
-    means = np.mean(known, axis=0)
-    return float(spread(means) / len(means) ** 0.5)
+    return mean_stderr(np.mean(known, axis=0), clusters)

@@ -4,6 +4,7 @@ The tests that are printed beside an interval are of its method: the p-value is 
 without zero. The classical tests of the same question (McNemar's, sign flips, approximate randomisation) stand beside
 them. The statistics of questions can be summed (see `icl_eval.metrics.intervals`), so the rows of both systems are
 paired and resampled, or exchanged, together. The difficulty that a question has for both systems then cancels out.
+Where questions are in clusters, the rows are those of clusters, and whole clusters are resampled, exchanged or flipped.
 """
 
 import math
@@ -12,7 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.metrics.intervals import NORMAL_QUANTILE, FloatArray, resample_sums, spread
+from icl_eval.metrics.intervals import (
+    NORMAL_QUANTILE,
+    FloatArray,
+    mean_stderr,
+    resample_sums,
+    spread,
+    student_quantile,
+    sum_by_cluster,
+)
 
 _CELLS_AT_ONCE = 4_000_000
 
@@ -22,7 +31,7 @@ class Paired:
     """The statistics of two systems, question by question."""
 
     baseline: FloatArray
-    """One row per question, `[num_examples, num_statistics]`."""
+    """One row per question or cluster, `[num_units, num_statistics]`."""
     other: FloatArray
     """Rows of the other system in the same order."""
     score_sums: Callable[[FloatArray], FloatArray]
@@ -92,7 +101,7 @@ def _test(observed: float, sizes: FloatArray, unit: float) -> DifferenceTest:
     return DifferenceTest((observed - reach, observed + reach), (as_large + 1) / (count + 1))
 
 
-def share_difference_interval(num_gained: int, num_lost: int, num_examples: int) -> tuple[float, float]:
+def share_difference_interval(num_gained: float, num_lost: float, num_examples: float) -> tuple[float, float]:
     """Return the 95 % interval of a difference between two shares of right answers to the same questions.
 
     This is Bonett and Price's interval (2012, https://doi.org/10.3102/1076998611411915): Wald's interval after adding
@@ -104,7 +113,7 @@ def share_difference_interval(num_gained: int, num_lost: int, num_examples: int)
     return max(-1.0, difference - reach), min(1.0, difference + reach)
 
 
-def share_difference_p_value(num_gained: int, num_lost: int, num_examples: int) -> float:
+def share_difference_p_value(num_gained: float, num_lost: float, num_examples: float) -> float:
     """Return the two-sided p-value of a difference between two shares: below 0.05 where its interval is without zero.
 
     Bonett and Price's interval (`share_difference_interval`) is Wald's of counts with one gained and one lost question
@@ -115,6 +124,26 @@ def share_difference_p_value(num_gained: int, num_lost: int, num_examples: int) 
     gained, lost = (num_gained + 1) / (num_examples + 2), (num_lost + 1) / (num_examples + 2)
     error = ((gained + lost - (gained - lost) ** 2) / (num_examples + 2)) ** 0.5
     return float(2 * ndtr(-abs(gained - lost) / error))
+
+
+def count_effective_flips(differences: FloatArray, clusters: Sequence[str] | None) -> tuple[float, float, float]:
+    """Return the effective numbers of questions gained, lost and asked, where questions are in clusters.
+
+    The number of questions is divided by the design effect of the differences, and by the squared ratio of Student's
+    quantile to the normal's, as for Wilson's interval. If no question flips, each cluster counts as one question.
+
+    Args:
+        differences: 1 for each question gained, -1 for each lost, and 0 for the others.
+        clusters: The cluster of each question, at least two different ones.
+    """
+    gained, lost = float((differences > 0).mean()), float((differences < 0).mean())
+    num_clusters = len(sum_by_cluster(differences, clusters))
+    number = float(num_clusters)
+    if np.ptp(differences):
+        design = (mean_stderr(differences, clusters) / mean_stderr(differences)) ** 2
+        quantiles = NORMAL_QUANTILE / student_quantile(num_clusters - 1)
+        number = len(differences) / max(1.0, design) * quantiles**2
+    return gained * number, lost * number, number
 
 
 def approximate_randomisation(paired: Paired, seed: int, num_resamples: int) -> float:

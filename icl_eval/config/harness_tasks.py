@@ -96,7 +96,7 @@ def _plan(
     if not is_given(composed, "demonstrations"):
         few_shot = choose_few_shot(f"task.{harness.task.name}", own, shared)
         seed = run.seed if is_given(composed, "seed") else SEED
-        ids = [example.id for example in apply_limit(harness.task.examples, run.limit)]
+        ids = [example.id for example in apply_limit(harness.task.examples, run.limit, run.limit_seed)]
         drawn = harness.draw(few_shot.num_fewshot, seed, ids)
         shared = replace(shared, few_shot=replace(few_shot, selector=drawn))
     scores = None if run.metrics or config.metrics else HarnessScores(harness)

@@ -80,11 +80,14 @@ def identity_of(
     options |= engine.identity
     options["demonstrations"].pop("encoder", None)
     options["model"] = conventions
+    if options["limit_seed"] is None:
+        del options["limit_seed"]  # so that older folders of runs still fit
     options["decoding"] = {"name": search.name, "stop": search.stop, **search.recipe}
     for plan in plans:
         task = options["task"][plan.task.name]
         for key in _WITHOUT_EFFECT_ON_RECORDS:
             del task[key]
+        task["fields"].pop("cluster", None)  # decides how a record is scored
         if is_template_given:
             task["template"] = None
         task["data"] = plan.task.content_hash

@@ -100,6 +100,9 @@ def check_ranges(config: RunConfig) -> None:
     if config.overflow not in OVERFLOWS:
         raise ConfigError(f"overflow={config.overflow}: must be one of {', '.join(OVERFLOWS)}")
     _check_limit(config.limit)
+    require_at_least("limit_seed", config.limit_seed, 0)
+    if config.limit_seed is not None and config.limit is None:
+        raise ConfigError(f"limit_seed={config.limit_seed}: has no effect without limit")
 
 
 def _check_limit(limit: int | float | None) -> None:

@@ -11,6 +11,7 @@ from icl_eval.config.options import MAX_NEW_TOKENS, min_new_tokens_of, require_a
 from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig, TemplateConfig
 from icl_eval.decoding.searches import check_stop
 from icl_eval.demonstrations import Demonstration, FewShot, Selection, build_shown
+from icl_eval.demonstrations.ranking import draw
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import TaskPlan
@@ -112,7 +113,7 @@ def build_plan(
         check_stop(stop)
     except ConfigError as error:
         raise ConfigError(f"{key}.{error}") from None
-    examples = apply_limit(task.examples, run.limit)
+    examples = apply_limit(task.examples, run.limit, run.limit_seed)
     select = _memoize(build_shown(task, few_shot, config.match_field))
     if few_shot.selector.encoder is None:  # no weights are needed, so a pool that is too small is reported immediately
         for example in examples:
@@ -208,8 +209,20 @@ def _find_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> D
     return DataSource(path or config.path, config.name, config.split, config.revision, config.max_rows)
 
 
-def apply_limit(examples: tuple[Example, ...], limit: int | float | None) -> tuple[Example, ...]:
-    """Return the first examples: a number of them, a fraction, or all."""
+def apply_limit(
+    examples: tuple[Example, ...], limit: int | float | None, seed: int | None = None
+) -> tuple[Example, ...]:
+    """Return some of the examples in their order: a number of them, a fraction, or all.
+
+    Args:
+        examples: All examples.
+        limit: How many, or which fraction of them; None for all.
+        seed: The seed by which they are drawn, so that those of a larger limit contain those of a smaller one; None for
+            the first ones.
+    """
     if isinstance(limit, float):
         limit = math.ceil(limit * len(examples))
-    return examples[:limit]
+    if seed is None:
+        return examples[:limit]
+    drawn = {example.id for example in sorted(examples, key=lambda example: draw(seed, "", example.id))[:limit]}
+    return tuple(example for example in examples if example.id in drawn)

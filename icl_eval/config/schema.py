@@ -128,6 +128,7 @@ class RunConfig(ModelOptions):
     likelihood: dict[str, Any] | None = None
     num_fewshot: int | None = None
     limit: int | float | None = None
+    limit_seed: int | None = None
     seed: int = 0
     batch_size: int | str = "auto"
     prefix_cache_mb: int | str = "auto"

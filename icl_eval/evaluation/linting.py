@@ -1,5 +1,6 @@
 """Warn about prompts and data that are valid but probably unintended."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -7,6 +8,9 @@ from icl_eval.demonstrations.leaks import find_duplicates, find_near_duplicates
 from icl_eval.evaluation.preparation import PreparedTask
 from icl_eval.formatting import list_names
 from icl_eval.tasks.examples import Example
+
+_LONG, _PASSAGE = 60, 200
+"""The length from which a field is a text that questions can share, and how much of it is compared."""
 
 
 def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
@@ -23,6 +27,7 @@ def lint_task(prepared: PreparedTask, tokenizer: Any) -> Iterator[str]:
     yield from _lint_rows((*plan.task.pool, *plan.examples), plan.stop, tokenizer)
     yield from lint_leaks(prepared)
     yield from lint_pool(prepared)
+    yield from lint_clusters(prepared)
     too_long = [
         example.id
         for example in plan.examples
@@ -69,6 +74,36 @@ def lint_pool(prepared: PreparedTask) -> Iterator[str]:
     if duplicates:
         share = f"{len(duplicates)} of {len(plan.task.pool)} rows of the pool are duplicates"
         yield f"{share} ({list_names(duplicates)}); only one of each is drawn"
+
+
+def lint_clusters(prepared: PreparedTask) -> Iterator[str]:
+    """Yield a warning if at least half of the questions share a text, or their demonstrations, and name no clusters.
+
+    A text is shared if it is the same for some questions and not for all, in the whole field or, where a field begins
+    with a passage, in its first characters.
+    """
+    plan = prepared.plan
+    if any(example.cluster is not None for example in plan.examples):
+        return
+    beginnings: dict[str, list[str]] = {
+        field: [text[:_PASSAGE] for example in plan.examples if len(text := example.inputs[field]) >= _LONG]
+        for field in plan.examples[0].inputs
+    }
+    shared = {field: _count_shared(texts) for field, texts in beginnings.items()}
+    if plan.match_field is not None:
+        shared[plan.match_field] = _count_shared([example.inputs[plan.match_field] for example in plan.examples])
+    for field, (questions, groups) in shared.items():
+        if groups > 1 and questions >= len(plan.examples) / 2:
+            yield (
+                f"{questions} of {len(plan.examples)} questions share their {field} with others ({groups} groups), so "
+                f"they are not independent and intervals are too narrow: name it as fields.cluster"
+            )
+
+
+def _count_shared(texts: Sequence[str]) -> tuple[int, int]:
+    """Return how many strings occur several times, and how many different ones these are."""
+    counts = [count for count in Counter(texts).values() if count > 1]
+    return sum(counts), len(counts)
 
 
 def _lint_rows(examples: Sequence[Example], stop: Sequence[str], tokenizer: Any) -> Iterator[str]:

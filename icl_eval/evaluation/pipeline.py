@@ -21,7 +21,7 @@ from icl_eval.decoding.model_rules import describe_rules
 from icl_eval.errors import FingerprintMismatchError
 from icl_eval.evaluation.adopting import adopt_records
 from icl_eval.evaluation.answers import CandidateAnswers, score_answers
-from icl_eval.evaluation.linting import lint_leaks, lint_pool, lint_template
+from icl_eval.evaluation.linting import lint_clusters, lint_leaks, lint_pool, lint_template
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan, prepare
 from icl_eval.evaluation.results import describe_origin, describe_run, score_task
 from icl_eval.evaluation.running import LazyRunner
@@ -114,7 +114,7 @@ def _warn_of_mistakes(evaluation: Evaluation, prepared: PreparedEvaluation) -> N
     if rules := describe_rules(prepared.conventions, evaluation.search):
         _warn_once(rules)
     for task in prepared.tasks:
-        for sentence in (*lint_template(task), *lint_leaks(task), *lint_pool(task)):
+        for sentence in (*lint_template(task), *lint_leaks(task), *lint_pool(task), *lint_clusters(task)):
             _warn_once(f"{task.plan.task.name}: {sentence}")
 
 
@@ -301,5 +301,6 @@ def _make_record(
         demonstrations=prompt.demonstrations,
         stop_string=samples[0].stop_string,
         samples=tuple(samples) if len(samples) > 1 else (),
+        cluster=example.cluster,
     )
     return settle(record, plan.postprocess)

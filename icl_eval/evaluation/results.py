@@ -1,6 +1,7 @@
 """Turn a task's finished records into the parts of a report. Nothing here needs a model."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from icl_eval.decoding.engines import TransformersEngine
@@ -15,7 +16,7 @@ from icl_eval.models.weights import ModelSpec
 from icl_eval.runs import provenance
 from icl_eval.runs.behaviour import measure_behaviour
 from icl_eval.runs.counts import count_records
-from icl_eval.runs.records import RecordLog
+from icl_eval.runs.records import RecordLog, clusters_of
 from icl_eval.runs.reports import Provenance, RunInfo, TaskResult
 
 
@@ -27,9 +28,11 @@ def score_task(
     metrics: Sequence[Metric],
 ) -> TaskResult:
     """Score a task's records, write them in the order of the data set, and return the result."""
-    records = [log.records[example.id] for example in task.plan.examples]
+    examples = task.plan.examples
+    records = [replace(log.records[example.id], cluster=example.cluster) for example in examples]
     records = [settle(record, task.plan.postprocess) for record in records]
     measurements = measure_records(task.plan.task.name, records, metrics, task.plan.record_metrics)
+    clusters = clusters_of(records)
     scored = score_measurements(records, measurements, evaluation.seed)
     log.finish(scored.records)
     return TaskResult(
@@ -42,6 +45,7 @@ def score_task(
             unparsed=scored.unparsed,
         ),
         behaviour=measure_behaviour(scored.records) if task.plan.max_new_tokens else None,
+        num_clusters=None if clusters is None else len(set(clusters)),
     )
 
 

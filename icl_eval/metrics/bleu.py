@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import sacrebleu.metrics
 
 from icl_eval.errors import ConfigError
@@ -17,8 +18,9 @@ class BLEU(LocalMetric):
     """Corpus BLEU, 0 to 100, with sacrebleu's signature.
 
     If all answers are shorter than four tokens, the corpus has no 4-grams and scores 0, even if every answer is
-    correct. Use `effective_order` or chrF for such tasks. The value per example is sentence BLEU with effective order,
-    as sacrebleu recommends; the mean of these values is not corpus BLEU.
+    correct. Use `effective_order` or chrF for such tasks. If the corpus matches no n-gram of the longest order, the
+    score is smoothing, which depends on the number of examples: it then has no interval. The value per example is
+    sentence BLEU with effective order, as sacrebleu recommends; the mean of these values is not corpus BLEU.
 
     Args:
         tokenize: sacrebleu tokenizer: 13a, intl, zh, char, none, or one that needs an extra package. auto selects
@@ -81,10 +83,18 @@ class BLEU(LocalMetric):
         scorer = _build_scorer(**options, effective_order=self._effective_order)
         sentence_scorer = _build_scorer(**options, effective_order=True)
         statistics = translation_statistics(scorer, sentence_scorer, predictions, references)
+        statistics = replace(statistics, log_scale_end=100.0, is_smoothed=self._is_smoothed(statistics))
         if self._max_ngram_order == 4:
             return statistics
         # sacrebleu's signature omits this option
         return replace(statistics, signature=f"{statistics.signature}|ngram:{self._max_ngram_order}")
+
+    def _is_smoothed(self, statistics: Statistics) -> bool:
+        """Return whether the corpus matches no n-gram of the longest order that counts."""
+        counts = statistics.rows.sum(axis=0)[2:]  # after the two lengths: the matches of each order, and their totals
+        correct, total = np.split(counts, 2)
+        order = int((total > 0).sum()) if self._effective_order else self._max_ngram_order
+        return not correct[:order].all() or not order
 
     def _choose(self, references: Sequence[Sequence[str]]) -> str:
         """Return the tokenizer, chosen by the references alone, so that predictions cannot change it."""

@@ -2,12 +2,17 @@
 
 A corpus score such as BLEU is not a mean of sentence scores, but it is a function of a sum: each example contributes a
 row of counts, the rows add up, and the score is computed from the total. Bootstrap resampling therefore only sums rows
-again and never reads a string twice (Koehn, 2004, https://aclanthology.org/W04-3250). A proportion of correct answers
-gets a score interval instead, which stays valid near 0 and 1, where resampling shows no variation.
+again and never reads a string twice (Koehn, 2004, https://aclanthology.org/W04-3250). A mean of values from 0 to 1 gets
+a score interval instead, which stays valid near 0 and 1, where resampling shows little or no variation.
+
+Questions about the same text, or of the same rule, are not independent. Where each question has a cluster, the clusters
+are the sample: `sum_by_cluster` turns the rows of questions into those of clusters, and whole clusters are drawn, left
+out or exchanged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +31,10 @@ NORMAL_QUANTILE = 1.959963984540054
 
 @dataclass(frozen=True)
 class Interval:
-    """The spread of a score over resampled corpora."""
+    """The sampling error of a score."""
 
     stderr: float
-    """Standard deviation of the resampled scores."""
+    """Standard error of the score."""
     low: float
     """Lower end of the 95 % interval."""
     high: float
@@ -39,19 +44,120 @@ class Interval:
 def bootstrap(
     rows: FloatArray, score_sums: Callable[[FloatArray], FloatArray], seed: int, num_resamples: int = NUM_RESAMPLES
 ) -> Interval:
-    """Return the 95 % percentile interval of a corpus score, and its standard error.
+    """Return the 95 % interval of a corpus score by resampling two or more units, and its standard error.
 
-    If all examples have equal statistics, the interval has zero width, because resampling cannot show unseen cases.
+    Resamples of n units vary too little, by (n - 1) / n, and their percentiles ignore that the spread is estimated. The
+    standard error is corrected for the first. The interval is the expanded percentile interval, which takes wider
+    percentiles for both (Hesterberg, 2015, https://doi.org/10.1080/00031305.2015.1089789); for many units these are the
+    2.5th and the 97.5th. If all units have equal statistics, it has zero width: resampling cannot show unseen cases.
 
     Args:
-        rows: One row of statistics per example, `[num_examples, num_statistics]`.
+        rows: One row of statistics per example or cluster, `[num_units, num_statistics]`.
         score_sums: Maps summed statistics `[..., num_statistics]` to scores `[...]`.
-        seed: The same seed gives the same interval, in any order of the examples.
+        seed: The same seed gives the same interval, in any order of the units.
         num_resamples: The number of resampled corpora.
     """
+    from scipy.special import ndtr
+
     scores = score_sums(resample_sums(rows, seed, num_resamples))  # [num_resamples]
-    low, high = np.percentile(scores, [2.5, 97.5])
-    return Interval(stderr=spread(scores), low=float(low), high=float(high))
+    expansion = (len(rows) / (len(rows) - 1)) ** 0.5
+    level = 100 * float(ndtr(-expansion * student_quantile(len(rows) - 1)))
+    low, high = np.percentile(scores, [level, 100 - level])
+    return Interval(stderr=spread(scores) * expansion, low=float(low), high=float(high))
+
+
+def log_jackknife(rows: FloatArray, score_sums: Callable[[FloatArray], FloatArray], highest: float) -> Interval | None:
+    """Return the 95 % interval of a positive corpus score by leaving out each of two or more units, and its error.
+
+    Student's t interval of the logarithm of the score, from the jackknife (see `pseudo_values`). For BLEU it covers
+    better than percentiles where the score is low or sentences are few. None if a part of the corpus scores 0.
+
+    Args:
+        rows: One row of statistics per example or cluster, `[num_units, num_statistics]`.
+        score_sums: Maps summed statistics `[..., num_statistics]` to scores `[...]`.
+        highest: The highest possible score, at which the interval ends.
+    """
+    score = float(score_sums(rows.sum(axis=0)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithms = pseudo_values(rows, lambda sums: np.log(score_sums(sums)))
+    if not np.isfinite(logarithms).all():
+        return None
+    root = len(rows) ** 0.5
+    with np.errstate(over="ignore"):
+        factor = float(np.exp(student_quantile(len(rows) - 1) * spread(logarithms) / root))
+    stderr = spread(pseudo_values(rows, score_sums)) / root
+    return Interval(stderr, score / factor, max(score, min(highest, score * factor)))
+
+
+def sum_by_cluster(rows: FloatArray, clusters: Sequence[str] | None) -> FloatArray:
+    """Return the sum of the rows of each cluster, `[num_clusters, ...]`.
+
+    Where there are no clusters, or each row is a cluster of its own, these are the rows as they are.
+
+    Args:
+        rows: One row or value per example.
+        clusters: The cluster of each example; None if examples are independent.
+    """
+    if clusters is None or len(set(clusters)) == len(clusters):
+        return rows
+    places = np.unique(np.array(clusters), return_inverse=True)[1]
+    order = np.lexsort([*rows.reshape(len(rows), -1).T, places])  # so that rounding does not depend on the order
+    starts = np.flatnonzero(np.diff(places[order], prepend=-1))
+    sums: FloatArray = np.add.reduceat(rows[order], starts, axis=0)
+    return sums
+
+
+def mean_stderr(values: FloatArray, clusters: Sequence[str] | None = None) -> float:
+    """Return the standard error of a mean of two or more examples, of two or more clusters if there are any.
+
+    Without clusters it is the standard deviation (n - 1) divided by the root of n. With G clusters it is the root of
+    G / (G - 1) times the sum of the squared totals of deviations in a cluster, divided by n (Liang and Zeger, 1986,
+    https://doi.org/10.1093/biomet/73.1.13; for evaluations Miller, 2024, https://arxiv.org/abs/2411.00640).
+    """
+    squares, num_units = _squared_deviations(values, clusters)
+    return float((squares * num_units / (num_units - 1)) ** 0.5 / len(values))
+
+
+def effective_number(values: FloatArray, clusters: Sequence[str] | None = None) -> float:
+    """Return how many independent right or wrong answers say as much about the mean of values from 0 to 1.
+
+    This is the effective sample size of Korn and Graubard (1998, Confidence intervals for proportions with small
+    expected number of positive counts estimated from survey data, Survey Methodology 24, 193-201): n m (1 - m) / s² for
+    the mean m and the variance s² of the values, divided by the design effect of clusters, of which there may be none.
+    For answers that are right or wrong it is n. Otherwise a variance is estimated, so that the number is multiplied by
+    the squared ratio of the normal's to Student's quantile, of n - 1 or, for G clusters, of G - 1 degrees of freedom.
+    Clusters never increase the number. If all values are equal, each cluster counts as one answer.
+
+    Args:
+        values: Two or more values from 0 to 1.
+        clusters: The cluster of each value, at least two; None if values are independent.
+    """
+    num_examples, mean = len(values), fsum(values) / len(values)
+    own, _ = _squared_deviations(values, None)
+    squares, num_units = _squared_deviations(values, clusters)
+    if own == 0.0:
+        return float(num_units)
+    is_binary = bool(np.isin(values, (0.0, 1.0)).all())
+    if is_binary and num_units == num_examples:
+        return float(num_examples)
+    number = num_examples if is_binary else num_examples**2 * mean * (1 - mean) / own
+    design = squares * num_units / (num_units - 1) / (own * num_examples / (num_examples - 1))
+    return float(number / max(1.0, design) * (NORMAL_QUANTILE / student_quantile(num_units - 1)) ** 2)
+
+
+def _squared_deviations(values: FloatArray, clusters: Sequence[str] | None) -> tuple[float, int]:
+    """Return the sum over units of the squared total of their deviations from the mean, and the number of units."""
+    deviations = values - fsum(values) / len(values)  # fsum rounds only once, so that order does not matter
+    totals = sum_by_cluster(deviations, clusters)
+    totals[np.abs(totals) <= ROUNDING * np.abs(values).max()] = 0.0
+    return fsum(totals**2), len(totals)
+
+
+def student_quantile(degrees: int) -> float:
+    """Return the 97.5th percentile of Student's t distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.975))
 
 
 def spread(values: FloatArray) -> float:
@@ -64,10 +170,8 @@ def spread(values: FloatArray) -> float:
 
 def student_interval(values: FloatArray) -> tuple[float, float]:
     """Return the 95 % interval of the mean of two or more values, by Student's t distribution."""
-    from scipy.special import stdtrit
-
     count, mean = len(values), float(values.mean())
-    reach = float(stdtrit(count - 1, 0.975)) * spread(values) / count**0.5
+    reach = student_quantile(count - 1) * spread(values) / count**0.5
     return mean - reach, mean + reach
 
 

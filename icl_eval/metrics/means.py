@@ -12,9 +12,21 @@ from icl_eval.metrics.scoring import Statistics
 
 
 def mean_statistics(
-    values: Sequence[float], signature: str, unparsed: int | None = None, is_share: bool = False
+    values: Sequence[float],
+    signature: str,
+    unparsed: int | None = None,
+    is_share: bool = False,
+    is_bounded: bool = False,
 ) -> Statistics:
-    """Return the statistics of a mean; each row is the value of an example and 1."""
+    """Return the statistics of a mean; each row is the value of an example and 1.
+
+    Args:
+        values: One value per example.
+        signature: The signature of the metric.
+        unparsed: The number of predictions that contain nothing to compare.
+        is_share: Whether each value says that an answer is right or wrong.
+        is_bounded: Whether each value is from 0 to 1 by its definition, as those of a share are.
+    """
     return Statistics(
         value=fsum(values) / len(values),  # fsum rounds only once, so the order of the examples does not matter
         rows=np.column_stack([values, np.ones(len(values))]),
@@ -24,16 +36,19 @@ def mean_statistics(
         unparsed=unparsed,
         is_mean=True,
         is_share=is_share,
+        is_bounded=is_share or is_bounded,
     )
 
 
 def stored_statistics(values: Sequence[float], signature: str) -> Statistics:
     """Return the statistics of a mean whose values another program computed.
 
-    What the values mean is unknown here; if each of them is 0 or 1, they count as wrong and right answers.
+    What the values mean is unknown here; if each of them is 0 or 1, they count as wrong and right answers. If each of
+    them is from 0 to 1, so is their mean.
     """
     is_share = all(value in (0.0, 1.0) for value in values)
-    return replace(mean_statistics(values, signature, is_share=is_share), is_stored=True)
+    is_bounded = all(0.0 <= value <= 1.0 for value in values)
+    return replace(mean_statistics(values, signature, is_share=is_share, is_bounded=is_bounded), is_stored=True)
 
 
 def _means(sums: FloatArray) -> FloatArray:

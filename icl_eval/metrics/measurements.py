@@ -20,7 +20,7 @@ from icl_eval.metrics.scoring import (
     score_statistics,
     value_alone,
 )
-from icl_eval.runs.records import Record
+from icl_eval.runs.records import Record, clusters_of
 from icl_eval.runs.reports import MetricResult
 
 
@@ -34,6 +34,8 @@ class Measurement:
     example_ids: tuple[str, ...]
     """Ids of the examples, in the order of the records; the rows and values of the statistics have the same order."""
     statistics: Statistics
+    clusters: tuple[str, ...] | None = None
+    """The cluster of each example; None if examples are independent."""
 
     @property
     def score(self) -> float:
@@ -84,13 +86,13 @@ def measure_records(
     """
     predictions = [record.prediction for record in records]
     references = [record.targets for record in records]
-    ids = tuple(record.example_id for record in records)
+    ids, clusters = tuple(record.example_id for record in records), clusters_of(records)
     named: list[NamedStatistics] = []
     for each in metrics:
         named.append((each.name, each.higher_is_better, compute_statistics(each, predictions, references)))
         named += sample_statistics(each, records)
     return [
-        Measurement(task, name, higher_is_better, ids, statistics)
+        Measurement(task, name, higher_is_better, ids, statistics, clusters)
         for name, higher_is_better, statistics in (
             *named,
             *(more.measure(records) if more else ()),
@@ -110,9 +112,10 @@ def measure_result(task: str, records: Sequence[Record], name: str, result: Metr
     """
     ids = tuple(record.example_id for record in records)
     if result.stored:
-        values = [_read_value(task, record, name) for record in records]
-        return Measurement(task, name, result.higher_is_better, ids, stored_statistics(values, result.signature))
-    return Measurement(task, name, result.higher_is_better, ids, value_alone(result.score, len(ids), result.signature))
+        statistics = stored_statistics([_read_value(task, record, name) for record in records], result.signature)
+    else:
+        statistics = value_alone(result.score, len(ids), result.signature)
+    return Measurement(task, name, result.higher_is_better, ids, statistics, clusters_of(records))
 
 
 def _read_value(task: str, record: Record, name: str) -> float:
@@ -145,9 +148,16 @@ def score_measurements(records: Sequence[Record], measurements: Sequence[Measure
     """
     results, unparsed = {}, {}
     for each in measurements:
-        score = score_statistics(each.metric, each.higher_is_better, each.statistics, seed)
+        score = score_statistics(each.metric, each.higher_is_better, each.statistics, seed, clusters=each.clusters)
         results[each.metric] = MetricResult(
-            score.value, score.stderr, score.ci95, score.signature, score.higher_is_better, each.statistics.is_stored
+            score.value,
+            score.stderr,
+            score.ci95,
+            score.signature,
+            score.higher_is_better,
+            stored=each.statistics.is_stored,
+            method=score.method,
+            smoothed=score.is_smoothed,
         )
         if score.unparsed is not None:
             unparsed[each.metric] = score.unparsed

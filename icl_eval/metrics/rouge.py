@@ -52,4 +52,5 @@ class Rouge(LocalMetric):
             for prediction, answers in zip(predictions, references, strict=True)
         ]
         stems = "yes" if self._stemmer else "no"
-        return mean_statistics(values, f"{self.name}|stems:{stems}|refs:best|version:{version('rouge-score')}")
+        signature = f"{self.name}|stems:{stems}|refs:best|version:{version('rouge-score')}"
+        return mean_statistics(values, signature, is_bounded=True)

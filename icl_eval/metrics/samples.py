@@ -26,14 +26,15 @@ def sample_statistics(metric: Metric, records: Sequence[Record]) -> Iterator[Nam
     statistics = compute_statistics(metric, predictions, references)
     if not statistics.is_mean:
         return
-    signature = statistics.signature
+    signature, is_bounded = statistics.signature, statistics.is_bounded
     values = [value for value in statistics.per_example if value is not None]
     by_question = [values[start : start + num_samples] for start in range(0, len(values), num_samples)]
-    yield _average(metric, "mean_of_samples", [fsum(own) / num_samples for own in by_question], signature)
+    means = [fsum(own) / num_samples for own in by_question]
+    yield _average(metric, "mean_of_samples", means, signature, is_bounded=is_bounded)
     if statistics.is_share:
         for k in _list_sizes(num_samples):
             chances = [any_of(k, num_samples, int(sum(own))) for own in by_question]
-            yield _average(metric, f"any_of_{k}", chances, signature, is_share=k == num_samples)
+            yield _average(metric, f"any_of_{k}", chances, signature, is_share=k == num_samples, is_bounded=True)
 
 
 def any_of(k: int, num_samples: int, num_right: int) -> float:
@@ -49,7 +50,7 @@ def _list_sizes(num_samples: int) -> list[int]:
 
 
 def _average(
-    metric: Metric, kind: str, values: Sequence[float], signature: str, is_share: bool = False
+    metric: Metric, kind: str, values: Sequence[float], signature: str, *, is_bounded: bool, is_share: bool = False
 ) -> NamedStatistics:
-    averaged = mean_statistics(values, f"{signature}|samples:{kind}", is_share=is_share)
+    averaged = mean_statistics(values, f"{signature}|samples:{kind}", is_share=is_share, is_bounded=is_bounded)
     return f"{metric.name}_{kind}", metric.higher_is_better, averaged

@@ -1,18 +1,36 @@
 """Scoring: the interface of metrics, and the path from predictions and references to a `Score`.
 
-A metric only extracts statistics, and its library computes the value. Because the statistics of examples are additive,
-one bootstrap computes the standard error of every metric. It also computes the interval, unless the value is a
-proportion of correct answers (see `icl_eval.metrics.intervals`).
+A metric only extracts statistics, and its library computes the value. The statistics of examples are additive, and so
+are those of clusters of examples. What the values of a metric can be decides how its interval is computed:
+
+    wilson      a mean of values from 0 to 1, such as exact match or F1: Wilson's interval with the effective number
+    jackknife   BLEU: Student's t of the logarithm, by the jackknife
+    bootstrap   everything else: resampling
+
+See `icl_eval.metrics.intervals` for each of them.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from icl_eval.errors import DataError
-from icl_eval.metrics.intervals import NUM_RESAMPLES, FloatArray, Interval, bootstrap, share_interval
+from icl_eval.metrics.intervals import (
+    NUM_RESAMPLES,
+    FloatArray,
+    Interval,
+    bootstrap,
+    effective_number,
+    log_jackknife,
+    mean_stderr,
+    share_interval,
+    sum_by_cluster,
+)
+
+Method = Literal["wilson", "jackknife", "bootstrap"]
+"""How an interval is computed."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,12 @@ class Statistics:
     """Whether `value` is a proportion of correct answers, so that each example has the value 0 or 1."""
     is_stored: bool = False
     """Whether another program computed the values of the examples, so that they must be kept in the records."""
+    is_bounded: bool = False
+    """Whether the value of each example is from 0 to 1 and `value` is their mean; always true for a share."""
+    log_scale_end: float | None = None
+    """The highest possible score, if the interval is computed on a logarithmic scale; otherwise None."""
+    is_smoothed: bool = False
+    """Whether the score only consists of smoothing, because the corpus matches nothing that it counts."""
 
 
 NamedStatistics = tuple[str, bool, Statistics]
@@ -70,15 +94,20 @@ class Score:
     metric: str
     value: float
     stderr: float | None
-    """Standard error; None if there is no interval."""
+    """Standard error; None if there is no interval, or if all examples are equal, so that no error can be seen."""
     ci95: tuple[float, float] | None
-    """Lower and upper end of the 95 % interval; None for a single example, or if the statistics are not additive."""
+    """Lower and upper end of the 95 % interval; None for a single example or cluster, if the statistics are not
+    additive, if the score is smoothing alone, and if all examples are equal, unless their values are from 0 to 1."""
     signature: str
     higher_is_better: bool
     unparsed: int | None
     """Number of predictions that contain nothing to compare; None if every string can be compared."""
     per_example: tuple[float | None, ...] = field(repr=False)
     """One value per example, in the order of the predictions."""
+    method: Method | None = None
+    """How the interval was computed; None if there is none."""
+    is_smoothed: bool = False
+    """Whether the score only consists of smoothing, because the corpus matches nothing that it counts."""
 
 
 def score(
@@ -87,14 +116,25 @@ def score(
     references: Sequence[Sequence[str]],
     seed: int,
     num_resamples: int = NUM_RESAMPLES,
+    clusters: Sequence[str] | None = None,
 ) -> Score:
     """Score a corpus and estimate the sampling error of the score.
 
+    Args:
+        metric: The metric.
+        predictions: One prediction per example.
+        references: The references of each example.
+        seed: The seed of the bootstrap.
+        num_resamples: The number of resampled corpora.
+        clusters: The cluster of each example; None if examples are independent.
+
     Raises:
-        DataError: If there is nothing to score, or an example has no prediction or no references.
+        DataError: If there is nothing to score, or an example has no prediction, no references or no cluster.
     """
     statistics = compute_statistics(metric, predictions, references)
-    return score_statistics(metric.name, metric.higher_is_better, statistics, seed, num_resamples)
+    if clusters is not None and len(clusters) != len(predictions):
+        raise DataError(f"{metric.name}: {len(clusters)} clusters for {len(predictions)} examples")
+    return score_statistics(metric.name, metric.higher_is_better, statistics, seed, num_resamples, clusters)
 
 
 def compute_statistics(metric: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
@@ -108,33 +148,59 @@ def compute_statistics(metric: Metric, predictions: Sequence[str], references: S
 
 
 def score_statistics(
-    name: str, higher_is_better: bool, statistics: Statistics, seed: int, num_resamples: int = NUM_RESAMPLES
+    name: str,
+    higher_is_better: bool,
+    statistics: Statistics,
+    seed: int,
+    num_resamples: int = NUM_RESAMPLES,
+    clusters: Sequence[str] | None = None,
 ) -> Score:
     """Turn the statistics of a corpus into a score with standard error and interval."""
-    interval = _interval(statistics, len(statistics.per_example), seed, num_resamples)
+    method = choose_method(statistics)
+    interval = _interval(method, statistics, seed, num_resamples, clusters)
     return Score(
         metric=name,
         value=statistics.value,
-        stderr=interval.stderr if interval else None,
+        stderr=interval.stderr or None if interval else None,
         ci95=(interval.low, interval.high) if interval else None,
         signature=statistics.signature,
         higher_is_better=higher_is_better,
         unparsed=statistics.unparsed,
         per_example=statistics.per_example,
+        method=method if interval else None,
+        is_smoothed=statistics.is_smoothed,
     )
 
 
-def _interval(statistics: Statistics, num_examples: int, seed: int, num_resamples: int) -> Interval | None:
-    if statistics.score_sums is None or num_examples < 2:
+def choose_method(statistics: Statistics) -> Method:
+    """Return how the interval of a score is computed, if it has one."""
+    if statistics.is_bounded:
+        return "wilson"
+    return "bootstrap" if statistics.log_scale_end is None else "jackknife"
+
+
+def _interval(
+    method: Method, statistics: Statistics, seed: int, num_resamples: int, clusters: Sequence[str] | None
+) -> Interval | None:
+    if statistics.score_sums is None or statistics.is_smoothed:
         return None
-    with np.errstate(over="ignore"):  # a perplexity may exceed the range of numbers
-        interval = bootstrap(statistics.rows, statistics.score_sums, seed, num_resamples)
-    if not np.isfinite((interval.stderr, interval.low, interval.high)).all():
+    rows = sum_by_cluster(statistics.rows, clusters)
+    if len(rows) < 2:
         return None
-    if not statistics.is_share:
-        return interval
-    low, high = share_interval(statistics.value, num_examples)
-    return replace(interval, low=low, high=high)
+    values = np.array(statistics.per_example, np.float64)  # NaN where an example has none
+    if method == "wilson":
+        low, high = share_interval(statistics.value, effective_number(values, clusters))
+        return Interval(mean_stderr(values, clusters), low, high)
+    if statistics.log_scale_end is not None:
+        interval = log_jackknife(rows, statistics.score_sums, statistics.log_scale_end)
+    else:
+        with np.errstate(over="ignore"):  # a perplexity may exceed the range of numbers
+            interval = bootstrap(rows, statistics.score_sums, seed, num_resamples)
+    if statistics.is_mean and interval is not None:
+        interval = replace(interval, stderr=mean_stderr(values, clusters))
+    if interval is None or not interval.stderr:
+        return None
+    return interval if np.isfinite((interval.stderr, interval.low, interval.high)).all() else None
 
 
 def _is_list_of_strings(answers: object) -> bool:

@@ -36,7 +36,7 @@ class TokenF1(LocalMetric):
             max(_f1(_words(prediction), expected) for expected in _expected(answers))
             for prediction, answers in zip(predictions, references, strict=True)
         ]
-        return mean_statistics(values, format_signature(self.name, norm="squad"))
+        return mean_statistics(values, format_signature(self.name, norm="squad"), is_bounded=True)
 
 
 def _words(text: str) -> list[str]:

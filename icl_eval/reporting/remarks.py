@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from icl_eval.runs.reports import Counts, Report, RunInfo
+from icl_eval.runs.reports import Counts, Report, RunInfo, TaskResult
 
 
 def remarks(report: Report) -> Iterator[str]:
     """Yield a sentence for each deviation from the request and for each problem that affects a score."""
     for name, result in report.results.items():
+        yield from _explain_errors(name, result)
         shots = result.counts.shots_effective
         fewer = sum(count for number, count in shots.items() if int(number) < result.num_fewshot)
         if fewer:
@@ -30,6 +31,24 @@ def describe_draw(run: RunInfo) -> str:
     if not run.one_draw:
         return ""
     return "scores of one draw of demonstrations: intervals are over questions (over draws, too: experiment=draws)"
+
+
+def _explain_errors(name: str, result: TaskResult) -> Iterator[str]:
+    """Yield a sentence if questions are in clusters, and one for each score that is smoothing alone."""
+    if result.num_clusters == 1 < result.n:
+        yield (
+            f"{name}: all {result.n} questions are of one cluster, so no error can be estimated; with limit, draw them "
+            "at random: limit_seed=0"
+        )
+    elif result.num_clusters is not None and result.num_clusters < result.n:
+        yield f"{name}: errors and intervals are over {result.num_clusters} clusters of {result.n} questions"
+    for metric, score in result.metrics.items():
+        if score.smoothed:
+            longest = score.signature.rpartition("|ngram:")[2] if "|ngram:" in score.signature else "4"
+            yield (
+                f"{name}: {metric} is smoothing alone and has no interval: no prediction has a {longest}-gram of its "
+                "reference"
+            )
 
 
 def _explain_dependence(run: RunInfo) -> str:

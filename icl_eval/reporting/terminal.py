@@ -56,7 +56,7 @@ def _title(run: RunInfo) -> Iterable[str]:
 
 def _format_score(result: MetricResult) -> tuple[str, str, str]:
     arrow = "" if result.higher_is_better else " ↓"
-    stderr = "" if result.stderr is None else f"{result.stderr:.3g}"
+    stderr = f"{result.stderr:.3g}" if result.stderr else ""  # 0 in older reports of 0 of n
     return f"{format_score(result.score)}{arrow}", stderr, format_interval(result.ci95)
 
 
@@ -81,7 +81,7 @@ def _format_cell_score(cell: Cell, task: str, metric: str) -> str:
     result = cell.score(task, metric)
     if result is None:
         return ""
-    stderr = "" if result.stderr is None else f" ±{result.stderr:.2g}"
+    stderr = f" ±{result.stderr:.2g}" if result.stderr else ""
     return f"{format_score(result.score)}{stderr}"
 
 

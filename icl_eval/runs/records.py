@@ -5,7 +5,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,8 @@ class Record:
     """The string that ended the completion if `finish_reason` is `stop`."""
     samples: tuple[SampledCompletion, ...] = ()
     """All completions of the prompt, in the order of sampling; empty if there is only one."""
+    cluster: str | None = None
+    """The cluster of the question, by which errors are estimated; None if the task names none."""
 
     @property
     def completions(self) -> tuple[SampledCompletion, ...]:
@@ -183,6 +185,12 @@ class RecordLog:
         """Close the file."""
         with naming_file(self.path):  # closing retries a write that failed on a full disk
             self._file.close()
+
+
+def clusters_of(records: Sequence[Record]) -> tuple[str, ...] | None:
+    """Return the cluster of each record; None if a record has none."""
+    clusters = tuple(record.cluster for record in records if record.cluster is not None)
+    return clusters if len(clusters) == len(records) else None
 
 
 def read_records(path: Path) -> list[Record]:

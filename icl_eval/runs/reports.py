@@ -37,17 +37,30 @@ class MetricResult:
     """The score: 0 to 1 for exact match, F1, numeric match and accuracy; sacrebleu's scale (0 to 100) for BLEU, chrF
     and TER; nats for log-likelihoods; 1 or more for ranks and perplexities."""
     stderr: float | None
-    """The standard error over test examples (bootstrap); null for a single example, and for a metric without
-    per-example statistics."""
+    """The standard error over test examples, or over their clusters: of a mean by the usual formula, of BLEU by the
+    jackknife, otherwise by the bootstrap. Null if there is no interval, and if all examples are equal (0 of n right),
+    where no error can be seen."""
     ci95: tuple[float, float] | None
-    """The 95 % interval over test examples: Wilson's interval for a share of right answers, otherwise the bootstrap
-    percentile interval; null if `stderr` is null."""
+    """The 95 % interval over test examples, or over their clusters, computed by `method`. Null for a single example or
+    cluster, for a metric without per-example statistics, for a score that is smoothing alone, and if all examples are
+    equal, unless values are from 0 to 1."""
     signature: str
     """All options that affect the score."""
     higher_is_better: bool
     stored: bool = False
     """Whether the score is the mean of the metric's values in the records, which another program computed, so that they
     cannot be computed again from predictions or likelihoods."""
+    method: str | None = None
+    """How the interval is computed: `wilson`, Wilson's with the effective number of examples, for values from 0 to 1;
+    `jackknife`, Student's t of the logarithm by the jackknife, for BLEU; `bootstrap`, expanded percentiles; `normal`,
+    for a group of tasks. Null without an interval, and in reports of earlier versions."""
+    smoothed: bool = False
+    """Whether the score is smoothing alone: a BLEU of a corpus that matches no 4-gram."""
+
+    @property
+    def known_stderr(self) -> float | None:
+        """The standard error as other programs write it, which is 0 if all examples are equal."""
+        return 0.0 if self.stderr is None and self.ci95 is not None else self.stderr
 
     def as_columns(self) -> dict[str, Any]:
         """Return the score as columns of a data frame."""
@@ -92,6 +105,8 @@ class Counts:
 class TaskResult:
     """The scores of one task."""
 
+    __pydantic_config__ = _WRITTEN_WHOLE
+
     n: int
     """The number of examples scored."""
     num_fewshot: int
@@ -101,6 +116,8 @@ class TaskResult:
     counts: Counts
     behaviour: Behaviour | None
     """How often outputs agree with demonstrations; null if no prompt shows a target."""
+    num_clusters: int | None = None
+    """The number of clusters of the examples, over which errors are estimated; null if the task names none."""
 
 
 @dataclass(frozen=True)

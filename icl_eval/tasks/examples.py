@@ -27,7 +27,7 @@ from icl_eval.tasks.sandbox import bound_environment, compile_expression
 _ENVIRONMENT = bound_environment(ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined))
 refuse_missing(_ENVIRONMENT)
 
-RESERVED_FIELDS = ("id", "references", "choices")
+RESERVED_FIELDS = ("id", "references", "choices", "cluster")
 """Fields with a special meaning; every other field is an input that templates can show."""
 _NAMES_OF_TEMPLATES = ("answer", "instruction", "labels", "style")
 """Names with a meaning of their own in templates."""
@@ -47,6 +47,9 @@ class Example:
     demonstration_fields: Mapping[str, str] = field(default_factory=dict)
     """Strings that only a demonstration shows, such as a rationale, by field name; empty for a question. They belong to
     the target: leaks, duplicates and retrieval only look at `inputs`."""
+    cluster: str | None = None
+    """What the question has in common with others, such as its text or its rule, so that their results are not
+    independent; None if the task names no clusters, and in a pool."""
 
 
 class FieldMapping:
@@ -84,7 +87,11 @@ class FieldMapping:
         self._expressions: dict[str, Callable[..., Any]] = {}
 
     def candidate(self, row: Row, default_id: str) -> Example:
-        """Build an example for the pool from one row, which needs no choices; raises DataError, as `example` does."""
+        """Build an example for the pool from one row, which needs no choices and no cluster.
+
+        Raises:
+            DataError: If a field is missing, empty or not a string; the message names file, line and field.
+        """
         demonstrated = {name: self._text(row, name) for name in self._demonstrated}
         return replace(self._question(row, default_id), demonstration_fields=demonstrated)
 
@@ -95,6 +102,8 @@ class FieldMapping:
             DataError: If a field is missing, empty or not a string; the message names file, line and field.
         """
         question = self._question(row, default_id)
+        if "cluster" in self._fields:
+            question = replace(question, cluster=self._name(row, "cluster"))
         if "choices" not in self._fields:
             return question
         return replace(question, choices=self._choices(row, question.references))
@@ -128,8 +137,12 @@ class FieldMapping:
     def _id(self, row: Row, default_id: str) -> str:
         if self._fields.get("id", "id") == "id" and "id" not in row.values:
             return default_id
-        value = self._value(row, "id") if "id" in self._fields else row.values["id"]
-        return str(value) if type(value) is int else self._require_text(row, "id", value)
+        return self._name(row, "id")
+
+    def _name(self, row: Row, field: str) -> str:
+        """Return a string that names something; it may be given as a whole number."""
+        value = self._value(row, field) if field in self._fields else row.values[field]
+        return str(value) if type(value) is int else self._require_text(row, field, value)
 
     def _text(self, row: Row, name: str) -> str:
         return self._require_text(row, name, self._value(row, name))

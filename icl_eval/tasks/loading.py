@@ -63,8 +63,9 @@ class Task:
                 with a letter.
             pool: The rows that demonstrations are selected from, each a mapping from columns to values.
             test: The rows to evaluate.
-            fields: A column or a Jinja expression over the columns for each field. `references` is required, and
-                `choices` provides the answers for `likelihood=choices`.
+            fields: A column or a Jinja expression over the columns for each field. `references` is required,
+                `choices` provides the answers for `likelihood=choices`, and `cluster` says which questions of the test
+                set belong together.
             demonstration_fields: The same for fields that only demonstrations show, such as a rationale; only the rows
                 of the pool need their columns.
             instruction: The instruction that templates show.
@@ -160,6 +161,7 @@ def _hash(*splits: Sequence[Example]) -> str:
         digest.update(f"{len(examples)}\n".encode())
         for example in examples:
             content = asdict(example)
+            del content["cluster"]  # decides no record, only how far scores can be off
             if not example.demonstration_fields:
                 del content["demonstration_fields"]  # so that older folders of runs still fit their data
             digest.update(json.dumps(content, sort_keys=True).encode())

@@ -79,6 +79,50 @@ def test_a_comparison_says_by_how_much_how_sure_and_which_questions_flipped(judg
     assert outcome.out.endswith("comparison: compare.json\npage: compare.html\n")
 
 
+def test_bleus_that_are_smoothing_have_no_difference_to_be_sure_of(icl_eval_command, gpt2, tmp_path):
+    for name, seed in (("one", 0), ("other", 1)):
+        words = (f"model.source={gpt2}", *QUICK, "metrics=[bleu]", f"seed={seed}", f"hydra.run.dir={name}")
+        outcome = icl_eval_command(*words)
+        assert "qa: bleu is smoothing alone and has no interval" in outcome.out
+    runs = [read_run(tmp_path / name) for name in ("one", "other")]
+    for run in runs:
+        result = run.report.results["qa"].metrics["bleu"]
+        assert (result.smoothed, result.stderr, result.ci95, result.method) == (True, None, None, None)
+    (found,) = compare_runs(runs, num_resamples=200).differences
+    assert (found.ci95, found.test, found.p_value) == (None, None, None)
+
+
+BY_LENGTH = "+task.qa.fields.cluster=question|length % 2"
+
+
+def test_runs_are_scored_again_by_cluster_and_compared_by_cluster(judged, evaluate, capsys):
+    plain = [read_run(folder) for folder in judged]
+    (before, *_) = compare_runs(plain, num_resamples=200).differences
+    runs = [read_run(evaluate(name, BY_LENGTH)) for name in RIGHT]  # the same folders: nothing is decoded again
+    for run, earlier in zip(runs, plain, strict=True):
+        assert run.report.run.fingerprint == earlier.report.run.fingerprint
+        result = run.report.results["qa"]
+        assert (result.num_clusters, earlier.report.results["qa"].num_clusters) == (2, None)
+        assert result.metrics["exact_match"].score == earlier.report.results["qa"].metrics["exact_match"].score
+        assert result.metrics["exact_match"].ci95 != earlier.report.results["qa"].metrics["exact_match"].ci95
+        assert {record.cluster for record in run.records("qa")} == {"0", "1"}
+    (after, *_) = compare_runs(runs, num_resamples=200).differences
+    assert (before.test, before.num_clusters, after.test, after.num_clusters) == (
+        "bonett_price",
+        None,
+        "bonett_price",
+        2,
+    )
+    assert (after.difference, after.better) == (before.difference, before.better)
+    assert after.ci95 != before.ci95
+    (mixed, *_) = compare_runs([plain[0], runs[1]], num_resamples=200).differences
+    assert (mixed.ci95, mixed.num_clusters) == (after.ci95, 2)
+    evaluate("other", BY_LENGTH.replace("% 2", "% 3"))
+    with pytest.raises(DataError, match=r"question 'qa-test-\d+' of task 'qa' is in cluster '\d', but in .*fields"):
+        compare_runs([runs[0], read_run(judged[1])])
+    assert list(icl_eval.load_records(judged[0])["cluster"]) == [each.cluster for each in runs[0].records("qa")]
+
+
 @pytest.mark.parametrize(
     ("metrics", "test"),
     [

@@ -133,3 +133,17 @@ def test_systems_that_like_different_draws_are_called_different_less_often_than_
             called[draws] += difference.p_value < 0.05
     assert called[5] <= 3
     assert called[1] >= 6
+
+
+def test_draws_are_crossed_with_clusters_where_questions_have_them(write, monkeypatch):
+    generator = np.random.default_rng(5)
+    clusters = tuple(str(number // 8) for number in range(80))
+    monkeypatch.setattr("icl_eval.metrics.measurements.clusters_of", lambda records: clusters)
+    before, after = answers(generator, 3), answers(generator, 3, gain=0.2)
+    runs = [write(f"a{seed}", own, seed=seed, model="a") for seed, own in enumerate(before)]
+    runs += [write(f"b{seed}", own, seed=seed, model="b") for seed, own in enumerate(after)]
+    [difference] = compare_runs(runs).differences
+    assert difference.num_clusters == 10
+    assert difference.ci95 == pytest.approx(crossed_mean(after - before, clusters).interval())
+    [difference] = compare_runs([runs[0], runs[3]]).differences
+    assert (difference.test, difference.num_clusters, list(difference.others)) == ("bonett_price", 10, ["sign_flip"])

@@ -12,6 +12,7 @@ from icl_eval.analysis.significance import (
     approximate_randomisation,
     bootstrap_difference,
     bootstrap_t,
+    count_effective_flips,
     holm,
     mcnemar,
     mcnemar_mid_p,
@@ -20,6 +21,7 @@ from icl_eval.analysis.significance import (
     sign_flip,
 )
 from icl_eval.metrics import BLEU
+from icl_eval.metrics.intervals import sum_by_cluster
 from icl_eval.metrics.means import mean_statistics
 
 WORDS = [f"word{number}" for number in range(20)]
@@ -253,3 +255,53 @@ def test_a_share_that_does_not_differ_is_called_different_at_most_6_times_of_100
     ours, mid, exact = (np.array(p_values) < 0.05).mean(axis=0)
     assert exact < ours <= 0.06
     assert exact < mid <= 0.06
+
+
+def draw_flips(generator, effect):
+    """Differences of right answers in 15 clusters of 8: a cluster goes up, goes down, or stays."""
+    moods = generator.choice([-1.0, 0.0, 1.0], size=15, p=[0.25 - effect / 2, 0.5, 0.25 + effect / 2])
+    clusters = np.repeat(np.arange(15), 8)
+    return moods[clusters] * (generator.random(120) < 0.5), [str(each) for each in clusters]
+
+
+def test_differences_of_clusters_are_tested_and_covered_as_questions_are_not():
+    generator = np.random.default_rng(0)
+    rejected, alone, covered, narrow = 0, 0, 0, 0
+    for seed in range(300):
+        differences, clusters = draw_flips(generator, effect=0.0)
+        rejected += sign_flip(sum_by_cluster(differences, clusters), seed, 500) <= 0.05
+        alone += mcnemar(int((differences > 0).sum()), int((differences < 0).sum())) <= 0.05
+        low, high = share_difference_interval(*count_effective_flips(differences, clusters))
+        covered += low <= 0.0 <= high
+        low, high = share_difference_interval(int((differences > 0).sum()), int((differences < 0).sum()), 120)
+        narrow += low <= 0.0 <= high
+    assert rejected <= 0.08 * 300 < 0.2 * 300 < alone
+    assert narrow < 0.8 * 300 < 0.92 * 300 <= covered
+
+
+def test_intervals_of_differences_cover_an_effect_in_clusters():
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(500):
+        low, high = share_difference_interval(*count_effective_flips(*draw_flips(generator, effect=0.3)))
+        covered += low <= 0.15 <= high  # half the questions of a cluster follow its mood
+    assert 0.92 <= covered / 500 <= 0.985
+
+
+def test_clusters_of_one_question_have_the_interval_of_questions_but_for_student():
+    differences = np.array([1.0] * 9 + [-1.0] * 3 + [0.0] * 48)
+    number = 60 * (scipy.stats.norm.ppf(0.975) / scipy.stats.t.ppf(0.975, 59)) ** 2
+    expected = share_difference_interval(9 / 60 * number, 3 / 60 * number, number)
+    found = share_difference_interval(*count_effective_flips(differences, [str(n) for n in range(60)]))
+    assert found == pytest.approx(expected)
+    unchanged = share_difference_interval(*count_effective_flips(np.zeros(12), list("aaabbbcccddd")))
+    assert unchanged == share_difference_interval(0, 0, 4)
+
+
+def test_a_p_value_over_clusters_is_of_the_method_of_its_interval():
+    generator = np.random.default_rng(12)
+    for effect in (0.0, 0.3):
+        for _ in range(60):
+            flips = count_effective_flips(*draw_flips(generator, effect))
+            low, high = share_difference_interval(*flips)
+            assert (share_difference_p_value(*flips) < 0.05) == (low > 0 or high < 0)

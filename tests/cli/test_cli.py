@@ -174,6 +174,8 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {KNOWN_COMMANDS};
         ),
         (["limit=0"], "limit=0: must be a number of examples (1 or more) or a fraction between 0 and 1"),
         (["limit=-1"], "limit=-1: must be a number of examples (1 or more) or a fraction between 0 and 1"),
+        (["limit_seed=1"], "limit_seed=1: has no effect without limit"),
+        (["limit=2", "limit_seed=-1"], "limit_seed=-1: must be 0 or more"),
         (["limit=1.5"], "limit=1.5: must be a number of examples (1 or more) or a fraction between 0 and 1"),
         (["batch_size=0"], "batch_size=0: must be auto, or 1 or more"),
         (["max_new_tokens=0"], "max_new_tokens=0: must be 1 or more"),

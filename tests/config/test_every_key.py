@@ -305,6 +305,7 @@ CHANGES = {
     "num_fewshot": (prompts, [], ["num_fewshot=0"]),
     "limit": (questions, [], ["limit=0.5"]),
     "seed": (prompts, [], ["seed=1"]),
+    "limit_seed": (questions, [], ["limit_seed=1"]),
     "batch_size": (rows_at_once, ["batch_size=auto"], ["batch_size=2"]),
     "prefix_cache_mb": (
         tokens_computed,

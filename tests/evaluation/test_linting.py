@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from tiny_models import train_bpe, train_unigram
@@ -6,7 +6,7 @@ from tiny_models import train_bpe, train_unigram
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import AsSelectedOrder, Demonstration, FewShot, FirstDemonstrations, NoControl
-from icl_eval.evaluation.linting import lint_task
+from icl_eval.evaluation.linting import lint_clusters, lint_task
 from icl_eval.evaluation.preparation import PreparedTask, TaskPlan
 from icl_eval.metrics.postprocessing import Strip
 from icl_eval.prompts.building import Prompt
@@ -120,6 +120,40 @@ UNKNOWN = "prompts contain the unknown token: the vocabulary lacks a character"
 )
 def test_what_is_probably_not_meant_is_said(task, sentences):
     assert lint(**task) == sentences
+
+
+PASSAGE = "A passage of some length, which several questions are about, as in SQuAD, BoolQ or RACE. " * 3
+
+
+@pytest.mark.parametrize(
+    ("inputs", "match_field", "sentence"),
+    [
+        ([{"text": PASSAGE + f"Question {n}"} for n in range(3)] + [{"text": "another"}], None, None),  # all share one
+        (
+            [{"text": f"{n // 2} {PASSAGE} Question {n}"} for n in range(4)] + [{"text": f"{n}?"} for n in range(4)],
+            None,
+            "4 of 8 questions share their text with others (2 groups)",
+        ),
+        ([{"text": f"{n // 2} {PASSAGE}"} for n in range(4)] + [{"text": f"{n}?"} for n in range(5)], None, None),
+        ([{"text": f"{n}?", "kind": f"kind {n // 2}"} for n in range(4)], None, None),  # a label, not a text
+        (
+            [{"text": f"{n}?", "kind": f"kind {n // 3}"} for n in range(6)],
+            "kind",
+            "6 of 6 questions share their kind with others (2 groups)",
+        ),
+        ([{"text": f"{n}?", "kind": f"kind {n}"} for n in range(6)], "kind", None),
+    ],
+)
+def test_questions_that_share_something_should_name_it(inputs, match_field, sentence):
+    examples = tuple(Example(f"test-{n}", each, ("x",)) for n, each in enumerate(inputs))
+    task = Task("words", "", {}, (), examples, "")
+    plan = TaskPlan(task, examples, match_field, TEMPLATE, FEW_SHOT, lambda example: (), (), 8, Strip(), list)
+    advice = "so they are not independent and intervals are too narrow: name it as fields.cluster"
+    assert list(lint_clusters(PreparedTask(plan, (), Builder(TEMPLATE)))) == (
+        [f"{sentence}, {advice}"] if sentence else []
+    )
+    named = tuple(replace(each, cluster="a") for each in examples)
+    assert list(lint_clusters(PreparedTask(replace(plan, examples=named), (), Builder(TEMPLATE)))) == []
 
 
 def test_the_shipped_rows_are_clean(compose):

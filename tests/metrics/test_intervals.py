@@ -3,8 +3,22 @@ import pytest
 import sacrebleu
 import scipy.stats
 
-from icl_eval.metrics import BLEU, ExactMatch, TokenF1, score
-from icl_eval.metrics.intervals import Interval, bootstrap, resample_sums, share_interval, spread
+from icl_eval.errors import DataError
+from icl_eval.metrics import BLEU, CHRF, ExactMatch, TokenF1, score
+from icl_eval.metrics.intervals import (
+    NORMAL_QUANTILE,
+    Interval,
+    bootstrap,
+    effective_number,
+    log_jackknife,
+    mean_stderr,
+    resample_sums,
+    share_interval,
+    spread,
+    sum_by_cluster,
+)
+from icl_eval.metrics.means import mean_statistics
+from icl_eval.metrics.scoring import score_statistics
 
 PREDICTIONS = [
     "the cat sat on the mat in the hall",
@@ -39,9 +53,11 @@ def test_the_bootstrap_is_sacrebleu_on_each_resampled_corpus():
         drawn = order[generator.integers(5, size=5)]
         hypotheses = [PREDICTIONS[i] for i in drawn]
         by_hand.append(sacrebleu.corpus_bleu(hypotheses, [[REFERENCES[i][0] for i in drawn]]).score)
-    low, high = np.percentile(by_hand, [2.5, 97.5])
-    expected = Interval(stderr=np.std(by_hand, ddof=1), low=low, high=high)
-    assert bootstrap(statistics.rows, statistics.score_sums, seed=7, num_resamples=50) == expected
+    expansion = (5 / 4) ** 0.5
+    level = 100 * scipy.stats.norm.cdf(-expansion * scipy.stats.t.ppf(0.975, 4))
+    found = bootstrap(statistics.rows, statistics.score_sums, seed=7, num_resamples=50)
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(by_hand, [level, 100 - level])))
+    assert found.stderr == pytest.approx(np.std(by_hand, ddof=1) * expansion)
 
 
 def test_each_resample_draws_as_many_examples_as_there_are():
@@ -95,8 +111,8 @@ def test_the_interval_of_a_share_is_wilsons():
 def test_a_score_that_is_a_share_has_the_interval_of_one():
     found = score(ExactMatch(), ["a", "b", "c", "d"], [["a"], ["x"], ["x"], ["x"]], seed=0)
     assert found.ci95 == share_interval(0.25, 4)
-    graded = score(TokenF1(), ["a", "b"], [["a"], ["b"]], seed=0)
-    assert graded.ci95 == (1.0, 1.0)
+    all_right = score(TokenF1(), ["a", "b"], [["a"], ["b"]], seed=0)
+    assert (all_right.stderr, all_right.ci95, all_right.method) == (None, share_interval(1.0, 2), "wilson")
 
 
 def test_equal_examples_leave_no_spread():
@@ -104,9 +120,9 @@ def test_equal_examples_leave_no_spread():
     assert bootstrap(column_of([0.1] * 7), mean, seed=0).stderr == 0.0  # sums of 0.1 in another order round otherwise
 
 
-def test_a_perfect_bleu_has_no_spread():
+def test_a_perfect_bleu_shows_no_spread_so_that_it_has_no_interval():
     found = score(BLEU(), PREDICTIONS, [[text] for text in PREDICTIONS], seed=0)
-    assert (found.value, found.stderr) == (pytest.approx(100), 0.0)
+    assert (found.value, found.stderr, found.ci95) == (pytest.approx(100), None, None)
 
 
 def test_only_rounding_is_no_spread():
@@ -114,3 +130,156 @@ def test_only_rounding_is_no_spread():
     assert spread(np.full(1000, perfect)) == 0.0
     assert spread(np.array([1.0, 1.0 + 1e-6])) == pytest.approx(1e-6 / 2**0.5, rel=1e-6)
     assert spread(np.zeros(3)) == 0.0
+
+
+def covers(intervals, truth):
+    """The share of intervals that contain a true value."""
+    return np.mean([low <= truth <= high for low, high in intervals])
+
+
+def graded_interval(values, clusters=None):
+    found = score_statistics("f1", True, mean_statistics(values, "", is_bounded=True), seed=0, clusters=clusters)
+    return found.ci95
+
+
+@pytest.mark.parametrize("num_examples", [16, 32, 64])
+@pytest.mark.parametrize(("end", "share"), [(0.0, 0.9), (0.0, 0.8), (1.0, 0.85)])
+def test_graded_values_near_an_end_have_intervals_that_keep_their_level(num_examples, end, share):
+    """Most values are 0, or 1, and the others are spread between; percentiles of the bootstrap cover 73 to 92 %."""
+    generator = np.random.default_rng(3)
+    truth = share * end + (1 - share) * 0.5
+    intervals = []
+    for _ in range(1000):
+        graded = generator.beta(2, 2, num_examples)
+        intervals.append(graded_interval(np.where(generator.random(num_examples) < share, end, graded)))
+    assert 0.92 <= covers(intervals, truth) <= 0.975
+
+
+def test_the_effective_number_of_graded_values_is_that_of_the_formula():
+    values = np.array([0.0, 0.0, 0.5, 1.0, 0.25])  # mean 0.35, sum of squared deviations 0.7
+    ratio = (NORMAL_QUANTILE / scipy.stats.t.ppf(0.975, 4)) ** 2
+    assert effective_number(values) == pytest.approx(25 * 0.35 * 0.65 / 0.7 * ratio)
+    assert mean_stderr(values) == pytest.approx(scipy.stats.sem(values))
+    assert effective_number(np.array([1.0, 0.0, 0.0])) == 3.0
+
+
+def test_the_error_of_clusters_is_that_of_their_totals():
+    values, clusters = np.array([1.0, 1.0, 0.0, 0.0, 1.0]), list("aabbc")  # mean 0.6, totals 0.8, -1.2 and 0.4
+    assert mean_stderr(values, clusters) == pytest.approx((3 / 2 * (0.64 + 1.44 + 0.16)) ** 0.5 / 5)
+    design = 3 / 2 * 2.24 / (5 / 4 * 1.2)
+    ratio = (NORMAL_QUANTILE / scipy.stats.t.ppf(0.975, 2)) ** 2
+    assert effective_number(values, clusters) == pytest.approx(5 / design * ratio)
+    assert sum_by_cluster(values, clusters).tolist() == [2.0, 0.0, 1.0]
+    shuffled = [3, 0, 4, 2, 1]
+    assert mean_stderr(values[shuffled], [clusters[i] for i in shuffled]) == mean_stderr(values, clusters)
+
+
+def test_clusters_of_equal_shares_do_not_make_an_interval_of_no_width():
+    values = np.array([1.0, 0.0] * 4)  # each cluster has one right answer of two
+    ratio = (NORMAL_QUANTILE / scipy.stats.t.ppf(0.975, 3)) ** 2
+    assert effective_number(values, list("aabbccdd")) == pytest.approx(8 * ratio)
+
+
+def test_a_cluster_of_equal_answers_counts_as_one():
+    found = score(ExactMatch(), ["x"] * 12, [["y"]] * 12, seed=0, clusters=list("aaabbbcccddd"))
+    assert (found.stderr, found.ci95) == (None, share_interval(0.0, 4))
+    found = score(ExactMatch(), ["x"] * 12, [["y"]] * 12, seed=0, clusters=["a"] * 12)
+    assert (found.stderr, found.ci95, found.method) == (None, None, None)
+
+
+@pytest.mark.parametrize("metric", [ExactMatch(), TokenF1(), BLEU(), CHRF()], ids=lambda metric: metric.name)
+def test_clusters_of_one_example_each_change_nothing(metric):
+    alone = score(metric, PREDICTIONS, REFERENCES, seed=0)
+    assert alone == score(metric, PREDICTIONS, REFERENCES, seed=0, clusters=list("vwxyz"))
+    assert alone.ci95 != score(metric, PREDICTIONS, REFERENCES, seed=0, clusters=list("vvxyy")).ci95
+    with pytest.raises(DataError, match=f"^{metric.name}: 4 clusters for 5 examples$"):
+        score(metric, PREDICTIONS, REFERENCES, seed=0, clusters=list("vwxy"))
+
+
+def draw_clusters(generator, num_clusters, truth, correlation):
+    """Right and wrong answers in clusters of 4 to 12, with an intraclass correlation."""
+    share = generator.beta(truth * (1 / correlation - 1), (1 - truth) * (1 / correlation - 1), num_clusters)
+    sizes = generator.integers(4, 13, num_clusters)
+    clusters = np.repeat(np.arange(num_clusters), sizes)
+    return (generator.random(len(clusters)) < share[clusters]).astype(float), [str(each) for each in clusters]
+
+
+@pytest.mark.parametrize(("num_clusters", "truth", "correlation"), [(12, 0.6, 0.24), (24, 0.2, 0.15), (24, 0.9, 0.2)])
+def test_intervals_of_clusters_cover_where_those_of_questions_do_not(num_clusters, truth, correlation):
+    generator = np.random.default_rng(1)
+    by_cluster, by_question = [], []
+    for _ in range(800):
+        values, clusters = draw_clusters(generator, num_clusters, truth, correlation)
+        by_cluster.append(graded_interval(values, clusters))
+        by_question.append(graded_interval(values))
+    assert 0.92 <= covers(by_cluster, truth) <= 0.98
+    assert covers(by_question, truth) < 0.86
+
+
+def test_the_bootstrap_of_few_clusters_keeps_its_level():
+    generator = np.random.default_rng(2)
+    intervals = []
+    for seed in range(400):  # ten clusters of eight values of no bounded range, with a correlation of 1/2
+        clusters = np.repeat(np.arange(10), 8)
+        values = generator.normal(size=10)[clusters] + generator.normal(size=80)
+        names = [str(each) for each in clusters]
+        found = score_statistics("m", True, mean_statistics(values, ""), seed, num_resamples=400, clusters=names)
+        assert found.stderr == mean_stderr(values, names)
+        intervals.append(found.ci95)
+    assert 0.92 <= covers(intervals, 0.0) <= 0.98  # percentiles of questions cover about 55 %
+
+
+def test_the_interval_of_bleu_is_the_jackknifes_on_the_log_scale():
+    def bleu(kept):
+        return sacrebleu.corpus_bleu([PREDICTIONS[i] for i in kept], [[REFERENCES[i][0] for i in kept]]).score
+
+    everything = range(5)
+    whole = bleu(everything)
+    parts = np.array([bleu([i for i in everything if i != left_out]) for left_out in everything])
+    reach = scipy.stats.t.ppf(0.975, 4) * (4 / 5 * ((np.log(parts) - np.log(parts).mean()) ** 2).sum()) ** 0.5
+    found = score(BLEU(), PREDICTIONS, REFERENCES, seed=0)
+    assert found.ci95 == pytest.approx((whole * np.exp(-reach), min(100, whole * np.exp(reach))))
+    assert found.stderr == pytest.approx((4 / 5 * ((parts - parts.mean()) ** 2).sum()) ** 0.5)
+    assert found.method == "jackknife"
+
+
+def draw_sentences(generator, count):
+    """Statistics of sentences as sacrebleu has them: two lengths, the matches of each order, and the totals."""
+    rows = []
+    for length, quality in zip(generator.integers(6, 25, count), generator.beta(2, 3, count), strict=True):
+        hits = generator.random(length) < quality
+        windows = [np.lib.stride_tricks.sliding_window_view(hits, order).all(axis=1) for order in range(1, 5)]
+        rows.append([length, length, *(each.sum() for each in windows), *map(len, windows)])
+    return np.array(rows, np.float64)
+
+
+def bleu_of(sums):
+    with np.errstate(divide="ignore"):
+        return 100 * np.exp(np.log(sums[..., 2:6] / sums[..., 6:10]).mean(axis=-1))
+
+
+@pytest.mark.parametrize("num_examples", [20, 60])
+def test_intervals_of_bleu_cover_with_few_sentences_too(num_examples):
+    generator = np.random.default_rng(4)
+    population = draw_sentences(generator, 4000)
+    truth = bleu_of(population.sum(axis=0))
+    assert 10 < truth < 20
+    intervals = []
+    for _ in range(500):
+        found = log_jackknife(population[generator.integers(4000, size=num_examples)], bleu_of, highest=100.0)
+        if found is not None:  # at most one of a hundred corpora of 20 has no 4-gram, or only one sentence with any
+            intervals.append((found.low, found.high))
+    assert len(intervals) >= 495
+    assert 0.92 <= covers(intervals, truth) <= 0.98
+
+
+def test_a_bleu_without_a_matching_4_gram_is_smoothing_and_has_no_interval():
+    predictions = ["the cat sat down", "we are late today again", "he reads a book"]
+    references = [["the cat sat on it"], ["we are never late"], ["she reads a novel now"]]
+    found = score(BLEU(), predictions, references, seed=0)
+    assert found.value > 0
+    assert (found.is_smoothed, found.stderr, found.ci95, found.method) == (True, None, None, None)
+    assert not score(BLEU(max_ngram_order=2), predictions, references, seed=0).is_smoothed
+    short = ["a b"], [["a b"]]
+    assert score(BLEU(), *short, seed=0).is_smoothed
+    assert not score(BLEU(effective_order=True), *short, seed=0).is_smoothed

@@ -7,7 +7,7 @@ from sample_runs import REPORT
 from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.reporting.remarks import describe_draw, remarks
 from icl_eval.runs.folders import read_run
-from icl_eval.runs.reports import Counts
+from icl_eval.runs.reports import Counts, MetricResult
 
 TRY = "before any text: try decoding.stop=[] with postprocessing=first_line"
 
@@ -35,6 +35,25 @@ def test_a_score_of_empty_predictions_has_a_remark(empty, stopped_empty, sentenc
     found = list(remarks(replace(REPORT, run=run, results={"qa": replace(result, n=20, counts=counts)})))
     assert len(found) == (sentence is not None)
     assert all(line.startswith(f"qa: {sentence}") for line in found)
+
+
+def remarks_of(**changes):
+    run = replace(REPORT.run, decoding={**REPORT.run.decoding, "batch_invariant": True})
+    counts = Counts(1, 1, 1, {"stop": 20}, {}, {"2": 20}, 0, {})
+    result = replace(REPORT.results["qa"], n=20, counts=counts, **changes)
+    return list(remarks(replace(REPORT, run=run, results={"qa": result})))
+
+
+def test_clusters_and_smoothing_are_said():
+    assert remarks_of(num_clusters=20) == []
+    assert remarks_of(num_clusters=4) == ["qa: errors and intervals are over 4 clusters of 20 questions"]
+    (alone,) = remarks_of(num_clusters=1)
+    assert alone.startswith("qa: all 20 questions are of one cluster, so no error can be estimated")
+    for signature, order in (("nrefs:1|tok:13a", "4"), ("nrefs:1|tok:13a|ngram:3", "3")):
+        (line,) = remarks_of(metrics={"bleu": MetricResult(0.5, None, None, signature, True, smoothed=True)})
+        assert line == (
+            f"qa: bleu is smoothing alone and has no interval: no prediction has a {order}-gram of its reference"
+        )
 
 
 SAID = {

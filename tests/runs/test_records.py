@@ -5,7 +5,7 @@ import pytest
 from sample_runs import FIRST, PARIS, SECOND
 
 from icl_eval.errors import DataError
-from icl_eval.runs.records import QuestionLikelihood, RecordLog, SampledCompletion, read_records
+from icl_eval.runs.records import QuestionLikelihood, RecordLog, SampledCompletion, clusters_of, read_records
 
 LINE = (
     '{"example_id": "qa-test-001", "doc": {"question": "Où ?"}, "targets": ["Paris", "à Paris"], "encoder": null, '
@@ -14,7 +14,7 @@ LINE = (
     '"metrics": {"exact_match": 1.0, "numeric_strict": null}, "prompt_tokens": 9, "completion_tokens": 3, '
     '"finish_reason": "eos", "prompt_hash": "0123456789abcdef", '
     '"demonstrations": [{"id": "qa-pool-007", "target": "Rom", "similarity": 0.25}], "likelihood": null, '
-    '"stop_string": null, "samples": []}\n'
+    '"stop_string": null, "samples": [], "cluster": null}\n'
 )
 
 
@@ -49,6 +49,18 @@ def test_a_record_is_one_line_that_reads_back(path):
     write(path, FIRST)
     assert path.read_bytes() == LINE.encode()
     assert read_records(path) == [FIRST]
+
+
+def test_a_record_of_a_version_without_clusters_reads_back(path):
+    path.write_text(LINE.replace(', "cluster": null', ""), encoding="utf-8")
+    assert ', "cluster"' not in path.read_text(encoding="utf-8")
+    assert read_records(path) == [FIRST]
+
+
+def test_clusters_are_those_of_all_records_or_none():
+    clustered = [dataclasses.replace(FIRST, cluster=name) for name in ("a", "b", "a")]
+    assert clusters_of(clustered) == ("a", "b", "a")
+    assert clusters_of([*clustered, FIRST]) is None
 
 
 def test_a_record_with_a_number_that_json_has_no_word_for_is_not_written(path):

@@ -230,6 +230,19 @@ def test_the_content_hash_knows_the_fields_of_demonstrations_and_is_as_ever_with
     assert len({plain.content_hash, *shown}) == 3
 
 
+def test_a_cluster_is_a_field_of_the_test_set_that_no_prompt_and_no_hash_knows():
+    pool, rows = [{"question": "a", "references": "b"}], [{"question": "c", "references": "d", "page": 7}]
+    fields = {"question": "question", "references": "references"}
+    plain = Task.of_rows("words", pool=pool, test=rows, fields=fields)
+    for expression, cluster in (("page", "7"), ("'page ' ~ page", "page 7")):
+        task = Task.of_rows("words", pool=pool, test=rows, fields={**fields, "cluster": expression})
+        assert (task.examples[0].cluster, task.pool[0].cluster) == (cluster, None)
+        assert task.examples[0].inputs == {"question": "c"}
+        assert task.content_hash == plain.content_hash
+    with pytest.raises(DataError, match=r"field 'cluster' \(book\)"):
+        Task.of_rows("words", pool=pool, test=rows, fields={**fields, "cluster": "book"})
+
+
 def test_copies_are_told_by_the_question_whatever_the_rationale():
     rows = [{"question": "p", "references": "b", "why": why} for why in ("since", "because")] + WORKED[:1]
     rows.append({"question": "Q", "references": "c", "why": "it is the question of the test"})

@@ -60,4 +60,4 @@ def _cell_table(sweep: Sweep, labels: Sequence[str]) -> PlainTable:
 def _format_score(result: MetricResult | None) -> str | None:
     if result is None:
         return None
-    return format_score(result.score) + ("" if result.stderr is None else f" ± {result.stderr:.2g}")
+    return format_score(result.score) + (f" ± {result.stderr:.2g}" if result.stderr else "")

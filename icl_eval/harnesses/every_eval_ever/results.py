@@ -78,16 +78,29 @@ def _as_limit(value: float) -> float | str:
 def _describe_score(score: MetricResult, num_examples: int) -> dict[str, Any]:
     uncertainty: dict[str, Any] = {"num_samples": num_examples}
     if score.stderr is not None:
-        uncertainty["standard_error"] = {"value": score.stderr, "method": "bootstrap"}
+        uncertainty["standard_error"] = {"value": score.stderr, "method": _name_error(score)}
+    if score.method in (None, "bootstrap") and score.stderr is not None:
         uncertainty["num_bootstrap_samples"] = NUM_RESAMPLES
     if score.ci95 is not None:
         uncertainty["confidence_interval"] = {
             "lower": score.ci95[0],
             "upper": score.ci95[1],
             "confidence_level": 0.95,
-            "method": "wilson" if is_wilson(score, num_examples) else "bootstrap percentile",
+            "method": _name_interval(score, num_examples),
         }
     return {"score": score.score, "uncertainty": uncertainty}
+
+
+def _name_error(score: MetricResult) -> str:
+    return {"wilson": "analytic", "jackknife": "jackknife"}.get(score.method or "", "bootstrap")
+
+
+def _name_interval(score: MetricResult, num_examples: int) -> str:
+    if score.method is None:  # a report of an earlier version
+        return "wilson" if is_wilson(score, num_examples) else "bootstrap percentile"
+    return {"jackknife": "jackknife t of the logarithm", "bootstrap": "bootstrap percentile"}.get(
+        score.method, score.method
+    )
 
 
 def _describe_data(run: Run, task: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Groups of lm-evaluation-harness: the scores of several tasks as one, with the group's own weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from icl_eval.metrics.intervals import NORMAL_QUANTILE, share_interval
@@ -48,23 +48,26 @@ def score_group(name: str, found: Mapping[str, Any], results: Mapping[str, TaskR
         if comma and parts:
             stderr = found.get(f"{metric}_stderr,{filter_name}")
             stderr = stderr if isinstance(stderr, float) else None
-            interval = None if stderr is None else _find_interval(value, stderr, num_examples, parts)
             signature = f"{key}|group:{name}|tasks:{len(results)}"
-            metrics[key] = MetricResult(float(value), stderr, interval, signature, parts[0].higher_is_better)
+            result = MetricResult(float(value), stderr or None, None, signature, parts[0].higher_is_better)
+            if stderr is not None:
+                ends, method = _find_interval(value, stderr, num_examples, parts)
+                result = replace(result, ci95=ends, method=method)
+            metrics[key] = result
     return GroupResult(tuple(results), num_examples, metrics) if metrics else None
 
 
 def _find_interval(
     value: float, stderr: float, num_examples: int, parts: Sequence[MetricResult]
-) -> tuple[float, float]:
-    """Return the 95 % interval of a group's score.
+) -> tuple[tuple[float, float], str]:
+    """Return the 95 % interval of a group's score, and how it is computed.
 
     For shares of right answers it is Wilson's, with the number of questions of which a simple share would have the same
     standard error; for other means it is that of a normal distribution.
     """
     if all(0 <= end <= 1 for part in parts for end in (part.ci95 or (value,))):
-        return share_interval(value, value * (1 - value) / stderr**2 if stderr else num_examples)
-    return value - NORMAL_QUANTILE * stderr, value + NORMAL_QUANTILE * stderr
+        return share_interval(value, value * (1 - value) / stderr**2 if stderr else num_examples), "wilson"
+    return (value - NORMAL_QUANTILE * stderr, value + NORMAL_QUANTILE * stderr), "normal"
 
 
 def _as_harness_result(result: TaskResult) -> dict[str, Any]:
@@ -74,5 +77,5 @@ def _as_harness_result(result: TaskResult) -> dict[str, Any]:
         name, comma, filter_name = key.partition(",")
         if comma:
             scores[key] = metric.score
-            scores[f"{name}_stderr,{filter_name}"] = "N/A" if metric.stderr is None else metric.stderr
+            scores[f"{name}_stderr,{filter_name}"] = "N/A" if metric.known_stderr is None else metric.known_stderr
     return scores

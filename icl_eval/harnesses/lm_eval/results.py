@@ -104,7 +104,7 @@ def _list_scores(name: str, num_examples: int, metrics: Mapping[str, MetricResul
     for metric, score in metrics.items():
         own, filter_name = split_name(metric)
         scores[f"{own},{filter_name}"] = score.score
-        scores[f"{own}_stderr,{filter_name}"] = _MISSING if score.stderr is None else score.stderr
+        scores[f"{own}_stderr,{filter_name}"] = _MISSING if score.known_stderr is None else score.known_stderr
     return scores
 
 
