@@ -32,6 +32,9 @@ class Pilot:
     """One condition, whose score is planned, or two, whose difference is."""
     num_draws: int
     num_questions: int
+    """Number of questions, or of their clusters, which then take the place of questions in the whole plan."""
+    unit: str
+    """`question` or `cluster`."""
     mean: float
     """The score or the difference."""
     components: Components
@@ -72,13 +75,15 @@ def read_pilot(runs: Sequence[Run], score: str | None = None) -> Pilot:
         raise DataError(f"plan: {task}: all questions are of one cluster, so no error can be estimated")
     found = crossed_mean(values, clusters)
     shown = [_estimate_costs(each, task) for each in conditions]
-    tokens, minutes = (_add([costs[kind] for costs in shown]) for kind in (0, 1))
+    size = values.shape[1] / found.num_questions  # of a cluster
+    tokens, minutes = (_add([costs[kind] for costs in shown], size) for kind in (0, 1))
     return Pilot(
         task=task,
         metric=metric,
         conditions=tuple(each.name for each in conditions),
         num_draws=found.num_draws,
         num_questions=found.num_questions,
+        unit="question" if clusters is None else "cluster",
         mean=found.mean,
         components=found.components,
         draws_interval=find_draws_interval(found.components, found.num_draws, found.num_questions),
@@ -178,11 +183,12 @@ def _measure_speed(run: Run) -> float | None:
     return (decoding + timing.seconds.get("likelihood", 0.0)) / computed
 
 
-def _add(costs: Sequence[Costs | None]) -> Costs | None:
+def _add(costs: Sequence[Costs | None], size: float) -> Costs | None:
+    """Return the costs of all conditions together, where each unit is so many questions; None if one is missing."""
     known = list(_list_known(costs))
     if len(known) < len(costs):
         return None
-    return Costs(sum(each.prefix for each in known), sum(each.question for each in known))
+    return Costs(sum(each.prefix for each in known), size * sum(each.question for each in known))
 
 
 def _list_known(costs: Sequence[Costs | None]) -> Iterator[Costs]:

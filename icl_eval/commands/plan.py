@@ -1,6 +1,7 @@
 """The command `icl-eval plan`: prints what a study of so many draws and questions would find."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from icl_eval.analysis.planning import (
     Costs,
     Goal,
     Mix,
+    compute_power,
     compute_power_of_flips,
     count_questions_of_flips,
     describe_mix,
@@ -106,12 +108,12 @@ def _print_pilot(console: Console, pilot: Pilot) -> None:
         what = f"difference {format_score(pilot.mean)} of {names[1]} from {names[0]}"
     console.print(
         f"pilot: {pilot.task} {pilot.metric}, {count_noun(pilot.num_draws, 'draw')} × "
-        f"{count_noun(pilot.num_questions, 'question')}: {what}"
+        f"{count_noun(pilot.num_questions, pilot.unit)}: {what}"
     )
     low, high = (end**0.5 for end in pilot.draws_interval)
     found = pilot.components
     console.print(
-        f"standard deviations: draws {found.draws**0.5:.3g} (95 % {low:.2g} to {high:.2g}), questions "
+        f"standard deviations: draws {found.draws**0.5:.3g} (95 % {low:.2g} to {high:.2g}), {pilot.unit}s "
         f"{found.questions**0.5:.3g}, both together {found.residual**0.5:.3g}"
     )
 
@@ -123,7 +125,7 @@ def _grid(pilot: Pilot, goal: Goal, draws: Sequence[int], questions: Sequence[in
         f"{goal.difference:g}, at level {goal.level:.3g}",
         title_justify="left",
     )
-    for column in ("draws", "questions", "± stderr", "smallest difference", "power", "tokens", "minutes"):
+    for column in ("draws", f"{pilot.unit}s", "± stderr", "smallest difference", "power", "tokens", "minutes"):
         table.add_column(column, justify="right")
     for num_draws in draws:
         for row, number in enumerate(questions):
@@ -158,8 +160,8 @@ def _print_limit(console: Console, pilot: Pilot, goal: Goal) -> None:
     total = of_draws + sum(others)
     limit = describe_mix(pilot.components, goal, pilot.num_draws, ANY_NUMBER)
     console.print(
-        f"{of_draws / total:.0%} of the pilot's squared error is due to draws, which more questions do not remove: "
-        f"with {pilot.num_draws} draws and any number of questions, power {limit.power:.0%}, smallest difference "
+        f"{of_draws / total:.0%} of the pilot's squared error is due to draws, which more {pilot.unit}s do not remove: "
+        f"with {pilot.num_draws} draws and any number of {pilot.unit}s, power {limit.power:.0%}, smallest difference "
         f"{limit.smallest_difference:.3g}"
     )
 
@@ -170,7 +172,12 @@ def _print_cheapest(console: Console, pilot: Pilot, goal: Goal) -> None:
     if mix is None:
         console.print(f"no mix of up to 100 draws finds {goal.difference:g} with power {goal.power:g}", style="yellow")
         return
-    console.print(f"cheapest for power {goal.power:g}: {_describe(mix, costs, unit)}")
+    console.print(f"cheapest for power {goal.power:g}: {_describe(mix, costs, unit, pilot.unit)}")
+    most = pilot.draws_interval[1]
+    worst = compute_power(replace(pilot.components, draws=most), goal.difference, goal.level, mix.draws, mix.questions)
+    console.print(
+        f"if draws vary as much as the pilot allows (standard deviation {most**0.5:.2g}), its power is {worst:.0%}"
+    )
 
 
 def _print_best(console: Console, pilot: Pilot, goal: Goal, budget: float, costs: Costs, unit: str) -> None:
@@ -178,15 +185,15 @@ def _print_best(console: Console, pilot: Pilot, goal: Goal, budget: float, costs
     if mix is None:
         console.print(f"{budget:g} {unit} do not suffice for two draws of two questions", style="yellow")
         return
-    console.print(f"best for {budget:,g} {unit}: {_describe(mix, costs, unit)}")
+    console.print(f"best for {budget:,g} {unit}: {_describe(mix, costs, unit, pilot.unit)}")
 
 
-def _describe(mix: Mix, costs: Costs, unit: str) -> str:
+def _describe(mix: Mix, costs: Costs, unit: str, of: str) -> str:
     stderr, smallest, power = _findings(mix)
     form = _format_minutes if unit == "minutes" else _format_tokens
     price = form(costs.total(mix.draws, mix.questions))
     return (
-        f"{mix.draws} draws × {mix.questions:,} questions ({price} {unit}): ± {stderr}, "
+        f"{mix.draws} draws × {mix.questions:,} {of}s ({price} {unit}): ± {stderr}, "
         f"smallest difference {smallest}, power {power}"
     )
 

@@ -34,6 +34,7 @@ def test_a_pilot_of_two_conditions_plans_their_difference_and_its_costs(pilot, i
     assert tokens[0] < tokens[1] < 10 * tokens[0]  # the prefix is computed once
     assert "which more questions do not remove" in outcome.out
     assert "best for 100,000 tokens" in outcome.out
+    assert "if draws vary as much as the pilot allows" in outcome.out
     outcome = icl_eval_command("plan", "pilot", "score=qa/exact_match")  # the model has never a right answer
     assert outcome.out.endswith("nothing varies in the pilot, so it says nothing about errors\n")
     assert icl_eval_command("plan", "pilot", "score=qa/bleu").err == (
