@@ -111,6 +111,7 @@ BEYOND = curve(
 def difference(run, **changes):
     found = Difference(
         run=run, task="qa", metric="exact_match", higher_is_better=True, n=2, baseline_score=0.5, score=0.0,
-        difference=-0.5, ci95=(-0.75, 0.25), test="mcnemar", p_value=0.25, p_adjusted=0.0004, better=("q1",), worse=(),
+        difference=-0.5, ci95=(-0.75, 0.25), test="bonett_price", p_value=0.25, p_adjusted=0.0004,
+        better=("q1",), worse=(),
     )  # fmt: skip
     return replace(found, **changes)

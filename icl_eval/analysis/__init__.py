@@ -9,13 +9,23 @@ From runs to cells with scores:
 
 The analyses:
 
+    draws          the mean over draws and questions
+    crossed        its error, for tables of draws by questions
     shot_curve     score against the number of demonstrations
     variance       shares of the variance
     quasi_f        the F test that `variance` needs
     influence      what each demonstration adds to a random set of the others
     leave_one_out  what each demonstration adds beside all the others
     comparison     differences from a baseline
+    conditions     runs that are draws of one condition, in pairs
+    matching       whether two runs answered the same questions
+    testing        which test suits a difference
     significance   tests and intervals of paired scores
+
+Before a study:
+
+    planning      what so many draws and questions would find
+    pilots        the variances and costs that planning needs, from records
 
 Their results:
 
@@ -24,6 +34,7 @@ Their results:
 """
 
 from icl_eval.analysis.designs import SweepCell
+from icl_eval.analysis.draws import ScoreOverDraws
 from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
 from icl_eval.analysis.shot_curve import ShotCurve, ShotCurvePoint
@@ -38,6 +49,7 @@ __all__ = [
     "InfluenceAnalysis",
     "LeaveOneOutAnalysis",
     "LeftOut",
+    "ScoreOverDraws",
     "SetEffect",
     "ShotCurve",
     "ShotCurvePoint",

@@ -1,42 +1,38 @@
-"""Compare finished runs with a baseline, question by question, from their records alone."""
+"""Compare finished runs with a baseline, question by question, from their records alone.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+Runs that differ in seeds alone are draws of one condition, and conditions are compared: over draws and questions if
+both have two or more draws in common, otherwise over the questions of one draw, which says nothing about other draws.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from icl_eval.analysis.conditions import Condition, SharedDraws, list_conditions_to_compare, pair_draws
+from icl_eval.analysis.matching import require_same_questions
 from icl_eval.analysis.measurements import gain, measure
-from icl_eval.analysis.significance import (
-    Paired,
-    approximate_randomisation,
-    bootstrap_difference,
-    clustered_share_difference_interval,
-    holm,
-    mcnemar,
-    share_difference_interval,
-    sign_flip,
-)
+from icl_eval.analysis.significance import holm
 from icl_eval.analysis.tables import PlainTable
+from icl_eval.analysis.testing import OTHERS, RESAMPLED, Pair, compare_draws, compare_questions, find_clusters
 from icl_eval.errors import DataError
-from icl_eval.formatting import format_difference, format_p_value, list_names
-from icl_eval.metrics.intervals import sum_by_cluster
+from icl_eval.formatting import count_noun, format_difference, format_p_value, list_names
+from icl_eval.metrics.intervals import ROUNDING
 from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.folders import Run
-from icl_eval.runs.records import Record
-from icl_eval.runs.reports import MetricResult
 
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA_VERSION = 1
-_MAX_SHOWN = 60
+SCHEMA_VERSION = 2
+"""In version 1, p-values were of another method than intervals, and every run was a condition of its own."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How one run differs from the baseline in one metric of one task."""
+    """How one condition differs from the baseline in one metric of one task."""
 
     run: str
     task: str
@@ -44,27 +40,33 @@ class Difference:
     higher_is_better: bool
     n: int
     baseline_score: float
+    """Score of the baseline, as a mean over the draws that both have."""
     score: float
     difference: float
     """`score` minus `baseline_score`."""
     ci95: tuple[float, float] | None
-    """Interval over questions, or over their clusters: Bonett and Price's if every question is right or wrong, with the
-    effective number of questions in clusters; otherwise percentiles of the paired bootstrap. None for a metric whose
-    statistics cannot be summed over questions, and for scores that are smoothing alone."""
+    """95 % interval by the method of `test`. None for a metric whose statistics cannot be summed over questions."""
     test: str | None
-    """`mcnemar` (exact) if every question is right or wrong, `sign_flip` if each question has a value, and
-    `approximate_randomisation` for a corpus score. With clusters whole clusters are flipped or exchanged, also where
-    every question is right or wrong (`sign_flip`). None if there is no interval."""
+    """`crossed` over draws and questions, if there are several draws (`icl_eval.analysis.crossed`). For one draw, over
+    questions: `bonett_price` if every question is right or wrong, `bootstrap_t` if each question has a value, and
+    `paired_bootstrap` for a corpus score. None if there is no interval."""
     p_value: float | None
-    """Two-sided."""
+    """Two-sided p-value by the method of `test`: below 0.05 where the interval is without zero."""
     p_adjusted: float | None
     """Holm-adjusted for all tests of the comparison."""
     better: tuple[str, ...]
-    """Ids of the questions whose value is better than in the baseline. If questions are right or wrong, those that
-    became right."""
+    """Ids of the questions whose value is better than in the baseline, on average over draws. If questions are right or
+    wrong and there is one draw, those that became right."""
     worse: tuple[str, ...]
+    draws: int = 1
+    """Number of draws of demonstrations that both have. With one, the test is about these prompts: it says nothing
+    about another draw."""
     num_clusters: int | None = None
-    """The number of clusters of the questions; None if they have none."""
+    """The number of clusters of the questions; None if they have none. With clusters, tests and intervals are of whole
+    clusters, or of the effective number of questions."""
+    others: Mapping[str, float] = field(default_factory=dict)
+    """P-values of the classical tests for one draw: `mcnemar` (exact) and `mcnemar_mid_p`; `sign_flip`, which tests
+    whether differences are symmetric about zero; `approximate_randomisation`."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,12 +75,18 @@ class Comparison:
 
     schema_version: int
     baseline: str
+    """The condition that the others are compared with: the folder of a run, or a name for its draws."""
     runs: tuple[str, ...]
+    """The other conditions."""
     seed: int
     num_resamples: int
     left_out: tuple[str, ...]
     """Tasks, and metrics such as `qa: token_f1`, that are missing from at least one run."""
     differences: tuple[Difference, ...]
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The folders of each condition's runs."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the tests should know."""
 
     @property
     def table(self) -> "pandas.DataFrame":
@@ -105,13 +113,15 @@ def difference_table(differences: Sequence[Difference]) -> PlainTable:
         "differences",
         (
             *("run", "task", "metric", "higher_is_better", "n", "baseline", "score", "difference"),
-            *("ci95 low", "ci95 high", "test", "p", "adjusted p", "better", "worse"),
+            *("ci95 low", "ci95 high", "test", "draws", "p", "adjusted p", "better", "worse"),
+            *OTHERS,
         ),
         tuple(
             (
                 *(Path(each.run).name, each.task, each.metric, each.higher_is_better, each.n),
                 *(each.baseline_score, each.score, each.difference, *(each.ci95 or (None, None))),
-                *(each.test, each.p_value, each.p_adjusted, len(each.better), len(each.worse)),
+                *(each.test, each.draws, each.p_value, each.p_adjusted, len(each.better), len(each.worse)),
+                *(each.others.get(name) for name in OTHERS),
             )
             for each in differences
         ),
@@ -119,7 +129,7 @@ def difference_table(differences: Sequence[Difference]) -> PlainTable:
 
 
 def compare_runs(runs: Sequence[Run], seed: int = 0, num_resamples: int = 10_000) -> Comparison:
-    """Compare runs with the first one.
+    """Compare runs with the first one, or conditions with that of the first run.
 
     Args:
         runs: Two or more runs on the same data and questions.
@@ -127,32 +137,56 @@ def compare_runs(runs: Sequence[Run], seed: int = 0, num_resamples: int = 10_000
         num_resamples: Number of resampled corpora per interval and of random exchanges per test.
 
     Raises:
-        DataError: When the runs cannot be compared because their data, questions, references or metrics differ, or
-            when records are missing.
+        DataError: When the runs cannot be compared because their data, questions, references or metrics differ, when
+            records are missing, or when conditions have several draws and none in common.
     """
-    baseline, *others = runs
-    tasks = tuple(task for task in baseline.report.results if all(task in run.report.results for run in others))
+    first = runs[0]
+    tasks = tuple(task for task in first.report.results if all(task in run.report.results for run in runs))
     if not tasks:
-        raise DataError(f"{baseline.folder}: has no task in common with the other runs, so nothing can be compared")
-    for other in others:
+        raise DataError(f"{first.folder}: has no task in common with the other runs, so nothing can be compared")
+    for other in runs[1:]:
         for task in tasks:
-            _require_same_questions(baseline, other, task)
-    known = {(measured.task, measured.metric): measured for measured in measure(baseline, tasks)}
+            require_same_questions(first, other, task)
+    baseline, *others = list_conditions_to_compare(runs)
+    paired = [(other, pair_draws(baseline, other)) for other in others]
+    measured = _Measured(tasks)
     differences = [
-        _compare(str(other.folder), known[measured.task, measured.metric], measured, seed, num_resamples)
-        for other in others
-        for measured in measure(other, tasks)
-        if (measured.task, measured.metric) in known
+        difference
+        for other, shared in paired
+        for difference in _compare(other.name, shared, measured, seed, num_resamples)
     ]
     return Comparison(
         schema_version=SCHEMA_VERSION,
-        baseline=str(baseline.folder),
-        runs=tuple(str(other.folder) for other in others),
+        baseline=baseline.name,
+        runs=tuple(other.name for other in others),
         seed=seed,
         num_resamples=num_resamples,
         left_out=_find_left_out(runs, tasks),
         differences=_adjust(differences),
+        members={each.name: tuple(str(run.folder) for run in each.runs) for each in (baseline, *others)},
+        notes=tuple(_list_notes(paired, differences, num_resamples)),
     )
+
+
+def _list_notes(
+    paired: Sequence[tuple[Condition, SharedDraws]], differences: Sequence[Difference], num_resamples: int
+) -> Iterator[str]:
+    for other, shared in paired:
+        if shared.num_unshared:
+            left_out = count_noun(shared.num_unshared, "run")
+            yield f"{Path(other.name).name}: {left_out} left out, of draws that only one of the two conditions has"
+    one_draw = [shared for _, shared in paired if len(shared.draws) == 1]
+    if any(run.report.run.one_draw for shared in one_draw for pairs in shared.draws for pair in pairs for run in pair):
+        yield (
+            "a test of one draw is about these prompts: another draw of demonstrations can turn it round (give both "
+            "sides several draws, such as experiment=draws)"
+        )
+    num_tests = sum(each.p_value is not None for each in differences)
+    if num_tests > 0.05 * (num_resamples + 1) and any(each.test in RESAMPLED for each in differences):
+        yield (
+            f"num_resamples={num_resamples}: no adjusted p-value of a resampling test can be below "
+            f"{num_tests / (num_resamples + 1):.2g}, with {num_tests} tests; use {40 * num_tests} or more"
+        )
 
 
 def _find_left_out(runs: Sequence[Run], tasks: Sequence[str]) -> tuple[str, ...]:
@@ -166,127 +200,70 @@ def _find_left_out(runs: Sequence[Run], tasks: Sequence[str]) -> tuple[str, ...]
     return tuple(missing)
 
 
-def _require_same_questions(baseline: Run, other: Run, task: str) -> None:
-    before, after = ({record.example_id: record for record in run.records(task)} for run in (baseline, other))
-    if differing := sorted(before.keys() ^ after.keys()):
-        raise DataError(
-            f"{other.folder}: the questions of task '{task}' differ from those in {baseline.folder}: "
-            f"{len(after)} and {len(before)} questions, and {differing[0]!r} is in only one of the runs"
-        )
-    data = [run.report.provenance.datasets.get(task) for run in (baseline, other)]
-    is_foreign = data.count(None) == 1
-    for example_id, record in before.items():
-        clusters = (after[example_id].cluster, record.cluster)
-        if None not in clusters and clusters[0] != clusters[1]:
-            raise DataError(
-                f"{other.folder}: question {example_id!r} of task '{task}' is in cluster {clusters[0]!r}, but in "
-                f"{baseline.folder} in {clusters[1]!r}; score one of them again with the other's fields.cluster"
-            )
-        if not _is_same_question(record, after[example_id], is_foreign):
-            raise DataError(
-                f"{other.folder}: question {example_id!r} of task '{task}' differs from the one in {baseline.folder}: "
-                f"{_first_difference(record, after[example_id])}"
-            )
-    if None not in data and data[0] != data[1]:
-        raise DataError(f"{other.folder}: the pool or the examples of task '{task}' differ from {baseline.folder}")
-    metrics = [run.report.results[task].metrics for run in (baseline, other)]
-    for name in metrics[0].keys() & metrics[1].keys():
-        if _options(metrics[0][name]) != _options(metrics[1][name]):
-            raise DataError(
-                f"{other.folder}: the options of {name} of task '{task}' differ from those in {baseline.folder}: "
-                f"{metrics[1][name].signature} and {metrics[0][name].signature}"
-            )
+class _Measured:
+    """The measurements of runs, each taken once."""
+
+    def __init__(self, tasks: tuple[str, ...]) -> None:
+        self._tasks = tasks
+        self._known: dict[Path, dict[tuple[str, str], Measurement]] = {}
+
+    def measure(self, run: Run) -> dict[tuple[str, str], Measurement]:
+        """Return the measurements of a run by task and metric."""
+        if run.folder not in self._known:
+            self._known[run.folder] = {(each.task, each.metric): each for each in measure(run, self._tasks)}
+        return self._known[run.folder]
 
 
-def _is_same_question(before: Record, after: Record, is_foreign: bool) -> bool:
-    """Return whether two records answer the same question.
-
-    If one of them is of another program, which logs other fields, the questions are the same if their references are,
-    and all fields that both have.
-    """
-    if not is_foreign:
-        return before.asked == after.asked
-    shared = before.doc.keys() & after.doc.keys()
-    return before.targets == after.targets and all(before.doc[name] == after.doc[name] for name in shared)
-
-
-def _options(result: MetricResult) -> list[str]:
-    """Return the options of a metric without its version, since `measure` scores all runs again."""
-    return [option for option in result.signature.split("|") if not option.startswith("version:")]
+def _compare(
+    name: str, shared: SharedDraws, measured: _Measured, seed: int, num_resamples: int
+) -> Iterator[Difference]:
+    """Yield the difference in each metric that all of the runs have."""
+    draws = [[(measured.measure(before), measured.measure(after)) for before, after in pairs] for pairs in shared.draws]
+    sides = [side for pairs in draws for pair in pairs for side in pair]
+    for key in draws[0][0][1]:
+        if all(key in side for side in sides):
+            pairs = [[(before[key], after[key]) for before, after in own] for own in draws]
+            yield _find_difference(name, pairs, seed, num_resamples)
 
 
-def _first_difference(before: Record, after: Record) -> str:
-    """Describe the first part of a question on which two records disagree, with both values."""
-    parts = [{"references": list(record.targets), **record.doc} for record in (after, before)]
-    name = next(name for name in {**parts[0], **parts[1]} if parts[0].get(name) != parts[1].get(name))
-    values = [repr(part[name]) if name in part else "none" for part in parts]
-    return f"{name}: {' and '.join(text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}…' for text in values)}"
-
-
-def _compare(name: str, baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Difference:
-    clusters = baseline.clusters or other.clusters  # a run of an earlier version does not know them
-    result = _test(baseline, other, clusters, seed, num_resamples)
-    better, worse = _find_changed_questions(baseline, other)
+def _find_difference(name: str, draws: Sequence[Sequence[Pair]], seed: int, num_resamples: int) -> Difference:
+    """Return the difference in one metric, given its pairs of measurements by draw."""
+    pairs = [pair for own in draws for pair in own]
+    other = pairs[0][1]
+    clusters = find_clusters(pairs)
+    result = compare_draws(draws) if len(draws) > 1 else compare_questions(*pairs[0], seed, num_resamples)
+    better, worse = _find_changed_questions(pairs)
+    scores = [float(np.mean([pair[side].score for pair in pairs])) for side in (0, 1)]
     return Difference(
         run=name,
         task=other.task,
         metric=other.metric,
         higher_is_better=other.higher_is_better,
         n=len(other.example_ids),
-        baseline_score=baseline.score,
-        score=other.score,
-        difference=other.score - baseline.score,
+        baseline_score=scores[0],
+        score=scores[1],
+        difference=scores[1] - scores[0],
         ci95=result.ci95,
         test=result.test,
         p_value=result.p_value,
         p_adjusted=None,
         better=better,
         worse=worse,
+        draws=len(draws),
         num_clusters=None if clusters is None else len(set(clusters)),
+        others=result.others,
     )
 
 
-@dataclass(frozen=True)
-class _TestResult:
-    """The result of a significance test of one difference."""
-
-    test: str | None
-    p_value: float | None
-    ci95: tuple[float, float] | None
-
-
-def _test(
-    baseline: Measurement, other: Measurement, clusters: Sequence[str] | None, seed: int, num_resamples: int
-) -> _TestResult:
-    before, after = baseline.statistics, other.statistics
-    num_examples = len(other.example_ids)
-    num_units = num_examples if clusters is None else len(set(clusters))
-    if before.is_share and after.is_share and num_units == num_examples:
-        pairs = list(zip(before.per_example, after.per_example, strict=True))
-        gained, lost = pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0))
-        return _TestResult("mcnemar", mcnemar(gained, lost), share_difference_interval(gained, lost, num_examples))
-    if after.score_sums is None or num_units < 2 or before.is_smoothed or after.is_smoothed:
-        return _TestResult(None, None, None)
-    if before.is_share and after.is_share:
-        differences = np.array(after.per_example, np.float64) - np.array(before.per_example, np.float64)
-        p_value = sign_flip(sum_by_cluster(differences, clusters), seed, num_resamples)
-        return _TestResult("sign_flip", p_value, clustered_share_difference_interval(differences, clusters))
-    rows = [sum_by_cluster(each.rows, clusters) for each in (before, after)]
-    paired = Paired(rows[0], rows[1], after.score_sums)
-    interval = bootstrap_difference(paired, seed, num_resamples)
-    ends = (interval.low, interval.high)
-    if after.is_mean:
-        differences = np.array(after.per_example, np.float64) - np.array(before.per_example, np.float64)
-        p_value = sign_flip(sum_by_cluster(differences, clusters), seed, num_resamples)
-        return _TestResult("sign_flip", p_value, ends)
-    return _TestResult("approximate_randomisation", approximate_randomisation(paired, seed, num_resamples), ends)
-
-
-def _find_changed_questions(baseline: Measurement, other: Measurement) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _find_changed_questions(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the ids of the questions that became better, and of those that became worse."""
-    before, after = baseline.own_values, other.own_values
-    gains = {question: gain(before[question], after[question]) for question in after}
-    return tuple(each for each in gains if gains[each] > 0), tuple(each for each in gains if gains[each] < 0)
+    gains: dict[str, float] = {}
+    for baseline, other in pairs:
+        before, after = baseline.own_values, other.own_values
+        for question in after:
+            gains[question] = gains.get(question, 0.0) + gain(before[question], after[question])
+    changed = {each: size for each, size in gains.items() if abs(size) > ROUNDING}
+    return tuple(each for each in changed if changed[each] > 0), tuple(each for each in changed if changed[each] < 0)
 
 
 def _adjust(differences: Sequence[Difference]) -> tuple[Difference, ...]:

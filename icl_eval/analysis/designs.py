@@ -8,8 +8,8 @@ Options fall into three kinds, which each analysis treats in its own way:
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from icl_eval.formatting import count_noun, format_options
 from icl_eval.metrics.measurements import Measurement
@@ -17,6 +17,7 @@ from icl_eval.metrics.measurements import Measurement
 _INCIDENTAL = ("order", "template")
 _ORDER_SEED = "order.seed"
 _SELECTION_SEEDS = ("demonstrations.seed", "seed")
+_SEEDS_OF_DEMONSTRATIONS = (*_SELECTION_SEEDS, _ORDER_SEED, "control.seed")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class SweepCell:
     options: Mapping[str, str]
     """The overrides that vary between cells of the sweep, by key."""
     measurement: Measurement
+    has_demonstrations: bool = True
+    """Whether its prompts show demonstrations; without them, seeds of demonstrations change nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,42 @@ def nesting(options: Collection[str]) -> tuple[str, str] | None:
     """
     hosts = [option for option in _SELECTION_SEEDS if option in options]
     return (_ORDER_SEED, hosts[0]) if _ORDER_SEED in options and hosts else None
+
+
+def merge_unseeded(cells: Sequence[SweepCell]) -> list[SweepCell]:
+    """Return the cells without repetitions of cells that show no demonstrations.
+
+    Such cells are the same whatever the seeds of demonstrations, which are dropped from their options.
+
+    Args:
+        cells: Cells with the same task and metric.
+    """
+    merged: dict[tuple[tuple[str, str], ...], SweepCell] = {}
+    for cell in cells:
+        dropped = () if cell.has_demonstrations else _SEEDS_OF_DEMONSTRATIONS
+        options = {key: value for key, value in cell.options.items() if key not in dropped}
+        merged.setdefault(tuple(options.items()), replace(cell, options=options))
+    return list(merged.values())
+
+
+def choose_draw(cells: Sequence[SweepCell]) -> str | None:
+    """Return the seed whose values are independent draws: that of demonstrations if it varies; None if no seed does.
+
+    Orders and samples are drawn within a draw of demonstrations, so they are not independent repetitions of it.
+
+    Args:
+        cells: Cells that differ only in seeds and set the same ones.
+    """
+    seeds = rank_seeds(key for cell in cells for key in cell.options if is_drawn(key))
+    return next((seed for seed in seeds if len({cell.options[seed] for cell in cells}) > 1), None)
+
+
+def rank_seeds(seeds: Iterable[str]) -> list[str]:
+    """Return seeds, each once, with those of the selection of demonstrations first."""
+    known = list(dict.fromkeys(seeds))
+    return sorted(
+        known, key=lambda seed: (_SEEDS_OF_DEMONSTRATIONS.index(seed) if seed in _SEEDS_OF_DEMONSTRATIONS else 9, seed)
+    )
 
 
 def split(cells: Sequence[SweepCell], is_inside: Callable[[str], bool]) -> list[CellGroup]:

@@ -15,6 +15,7 @@ from icl_eval.errors import ConfigError, DataError
 from icl_eval.metrics import Metric
 from icl_eval.metrics.building import build_own_metrics
 from icl_eval.metrics.measurements import Measurement, measure_records, measure_result
+from icl_eval.metrics.ranges import RANGES
 from icl_eval.runs.folders import REPORT_FILE, Run
 
 
@@ -23,6 +24,14 @@ def gain(before: float | None, after: float | None) -> float:
     if before is None or after is None or math.isclose(before, after, rel_tol=1e-9, abs_tol=1e-9):
         return 0.0
     return after - before
+
+
+def find_range(measurement: Measurement) -> tuple[float, float]:
+    """Return the lowest and the highest score that a metric can have; infinite where it is not known."""
+    if measurement.statistics.is_share:
+        return 0.0, 1.0
+    known = RANGES.get(measurement.metric)
+    return (known.low, known.high) if known else (-math.inf, math.inf)
 
 
 def measure(run: Run, tasks: tuple[str, ...] | None = None) -> list[Measurement]:

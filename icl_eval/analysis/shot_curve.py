@@ -1,4 +1,8 @@
-"""Shot curves: the score as a function of the number of demonstrations, with a band over draws of demonstrations."""
+"""Shot curves: the score as a function of the number of demonstrations.
+
+The band around a curve says how sure its mean is about all draws, on these questions. It does not say where a new draw
+would be, nor what other questions would change; for both see `icl_eval.analysis.draws`.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.analysis.designs import SweepCell, is_drawn, split
+from icl_eval.analysis.designs import SweepCell, is_drawn, merge_unseeded, split
+from icl_eval.analysis.measurements import find_range
 from icl_eval.analysis.tables import PlainTable, condition_keys
 from icl_eval.formatting import format_options
 from icl_eval.metrics.intervals import mean_stderr, spread, student_interval
@@ -26,7 +31,8 @@ class ShotCurvePoint:
     stdev: float | None
     """Standard deviation of the scores over draws (n - 1); None for a single draw."""
     ci95: tuple[float, float] | None
-    """Student's t interval of the mean over all possible draws, on these questions; None for a single draw."""
+    """Student's t interval of the mean over all possible draws, on these questions, cut where the metric's scale ends;
+    None for a single draw. A prompt without demonstrations is a single draw, however often it is decoded."""
     test_set_stderr: float | None
     """Standard error of the mean over samples of questions, or of their clusters, with the draws fixed."""
 
@@ -81,7 +87,7 @@ def shot_curves(cells: Sequence[SweepCell]) -> tuple[list[ShotCurve], list[str]]
                 conditions=group.conditions,
                 draws=tuple(key for key in group.options if is_drawn(key)),
                 n=len(measured.example_ids),
-                points=tuple(_point(number, by_number[number]) for number in sorted(by_number)),
+                points=tuple(_point(number, merge_unseeded(by_number[number])) for number in sorted(by_number)),
             )
         )
     return curves, notes
@@ -105,8 +111,9 @@ def curve_table(curves: Sequence[ShotCurve]) -> PlainTable:
 def _point(number: int, cells: Sequence[SweepCell]) -> ShotCurvePoint:
     scores = np.array([cell.measurement.score for cell in cells])
     stdev, interval = (spread(scores), student_interval(scores)) if len(scores) > 1 else (None, None)
-    if interval and cells[0].measurement.statistics.is_share:
-        interval = (max(0.0, interval[0]), min(1.0, interval[1]))
+    if interval:
+        low, high = find_range(cells[0].measurement)
+        interval = (max(low, interval[0]), min(high, interval[1]))
     return ShotCurvePoint(
         number, _scores_by_draw(cells), float(scores.mean()), stdev, interval, _test_set_stderr(cells)
     )

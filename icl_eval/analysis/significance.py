@@ -1,10 +1,13 @@
 """Significance tests for two systems that answered the same questions.
 
-The statistics of questions can be summed (see `icl_eval.metrics.intervals`), so the rows of both systems are paired
-and resampled, or exchanged, together. The difficulty that a question has for both systems then cancels out. Where
-questions are in clusters, the rows are those of clusters, and whole clusters are resampled, exchanged or flipped.
+The tests that are printed beside an interval are of its method: the p-value is below 0.05 where the 95 % interval is
+without zero. The classical tests of the same question (McNemar's, sign flips, approximate randomisation) stand beside
+them. The statistics of questions can be summed (see `icl_eval.metrics.intervals`), so the rows of both systems are
+paired and resampled, or exchanged, together. The difficulty that a question has for both systems then cancels out.
+Where questions are in clusters, the rows are those of clusters, and whole clusters are resampled, exchanged or flipped.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,9 +16,9 @@ import numpy as np
 from icl_eval.metrics.intervals import (
     NORMAL_QUANTILE,
     FloatArray,
-    Interval,
-    bootstrap,
     mean_stderr,
+    resample_sums,
+    spread,
     student_quantile,
     sum_by_cluster,
 )
@@ -40,14 +43,62 @@ class Paired:
         return differences
 
 
-def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> Interval:
-    """Return the 95 % percentile interval and the standard error of a difference over resampled questions.
+@dataclass(frozen=True)
+class DifferenceTest:
+    """An interval of a difference, and the p-value of the same method."""
 
-    This is paired bootstrap resampling (Koehn, 2004, https://aclanthology.org/W04-3250).
+    ci95: tuple[float, float]
+    p_value: float
+    """Two-sided; below 0.05 where the interval is without zero."""
+
+
+def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> DifferenceTest:
+    """Return the interval and the p-value of a difference of corpus scores over resampled questions.
+
+    This is paired bootstrap resampling (Koehn, 2004, https://aclanthology.org/W04-3250), with the p-value of sacrebleu:
+    the share of resampled differences that lie as far from their mean as the difference lies from zero. The interval
+    reaches as far to both sides as 95 % of them.
     """
     width = paired.baseline.shape[1]
-    rows = np.hstack([paired.baseline, paired.other])
-    return bootstrap(rows, lambda sums: paired.difference(sums[:, :width], sums[:, width:]), seed, num_resamples)
+    sums = resample_sums(np.hstack([paired.baseline, paired.other]), seed, num_resamples)
+    resampled = paired.difference(sums[:, :width], sums[:, width:])
+    observed = float(paired.difference(paired.baseline.sum(axis=0), paired.other.sum(axis=0)))
+    return _test(observed, np.abs(resampled - resampled.mean()), 1.0)
+
+
+def bootstrap_t(differences: FloatArray, seed: int, num_resamples: int) -> DifferenceTest:
+    """Return the interval and the p-value of the mean of two or more differences.
+
+    Each resample of the questions gives a t statistic about the observed mean; the 95th percentile of their sizes takes
+    the place of Student's quantile (the symmetric bootstrap-t: Hall, 1988, https://doi.org/10.1214/aos/1176350933). So
+    the test is about the mean, also where losses are small and gains are large, which sign flips take for symmetric.
+    Questions of a kind that the sample does not show cannot be resampled: a rare large gain needs many questions.
+    """
+    values = np.sort(differences)  # so that the result does not depend on the order of the questions
+    count, mean = len(values), float(values.mean())
+    stderr = spread(values) / count**0.5
+    if stderr == 0.0:
+        return DifferenceTest((mean, mean), 1.0 if mean == 0.0 else 1 / (num_resamples + 1))
+    generator = np.random.default_rng(seed)
+    sizes: list[FloatArray] = []
+    left = num_resamples
+    while left:
+        rows = min(left, max(1, _CELLS_AT_ONCE // count))
+        drawn = values[generator.integers(count, size=(rows, count))]
+        errors = np.maximum(drawn.std(axis=1, ddof=1) / count**0.5, 1e-9 * stderr)
+        sizes.append(np.abs(drawn.mean(axis=1) - mean) / errors)
+        left -= rows
+    return _test(mean, np.concatenate(sizes), stderr)
+
+
+def _test(observed: float, sizes: FloatArray, unit: float) -> DifferenceTest:
+    """Return the test of a value, given the sizes of resampled deviations in a unit."""
+    ordered = np.sort(sizes)
+    count = len(ordered)
+    as_large = count - int(np.searchsorted(ordered, abs(observed) / unit - 1e-9))
+    most = math.ceil(0.05 * (count + 1)) - 2  # so many sizes may be as large where the p-value is below 0.05
+    reach = float(ordered[count - 1 - max(0, most)]) * unit
+    return DifferenceTest((observed - reach, observed + reach), (as_large + 1) / (count + 1))
 
 
 def share_difference_interval(
@@ -74,12 +125,24 @@ def simultaneous_level(num_intervals: int) -> float:
     return 1 - 0.05 / max(1, num_intervals)
 
 
-def clustered_share_difference_interval(differences: FloatArray, clusters: Sequence[str] | None) -> tuple[float, float]:
-    """Return the 95 % interval of a difference between two shares of right answers to the same questions in clusters.
+def share_difference_p_value(num_gained: float, num_lost: float, num_examples: float) -> float:
+    """Return the two-sided p-value of a difference between two shares: below 0.05 where its interval is without zero.
 
-    Bonett and Price's interval with the effective number of questions, as Wilson's is with clusters: the number divided
-    by the design effect of the differences, and by the squared ratio of Student's quantile to the normal's. If no
-    question flips, each cluster counts as one question.
+    Bonett and Price's interval (`share_difference_interval`) is Wald's of counts with one gained and one lost question
+    added; this is Wald's test of the same counts.
+    """
+    from scipy.special import ndtr
+
+    gained, lost = (num_gained + 1) / (num_examples + 2), (num_lost + 1) / (num_examples + 2)
+    error = ((gained + lost - (gained - lost) ** 2) / (num_examples + 2)) ** 0.5
+    return float(2 * ndtr(-abs(gained - lost) / error))
+
+
+def count_effective_flips(differences: FloatArray, clusters: Sequence[str] | None) -> tuple[float, float, float]:
+    """Return the effective numbers of questions gained, lost and asked, where questions are in clusters.
+
+    The number of questions is divided by the design effect of the differences, and by the squared ratio of Student's
+    quantile to the normal's, as for Wilson's interval. If no question flips, each cluster counts as one question.
 
     Args:
         differences: 1 for each question gained, -1 for each lost, and 0 for the others.
@@ -92,7 +155,7 @@ def clustered_share_difference_interval(differences: FloatArray, clusters: Seque
         design = (mean_stderr(differences, clusters) / mean_stderr(differences)) ** 2
         quantiles = NORMAL_QUANTILE / student_quantile(num_clusters - 1)
         number = len(differences) / max(1.0, design) * quantiles**2
-    return share_difference_interval(gained * number, lost * number, number)
+    return gained * number, lost * number, number
 
 
 def approximate_randomisation(paired: Paired, seed: int, num_resamples: int) -> float:
@@ -121,7 +184,8 @@ def sign_flip(differences: FloatArray, seed: int, num_resamples: int) -> float:
     """Return the two-sided p-value of a mean difference: the share of sign flips that give one at least as large.
 
     This is Fisher's permutation test for pairs (1935). It is exact if there are at most `num_resamples` ways to choose
-    the signs. Questions without a difference have no sign and are ignored.
+    the signs. It tests whether differences are symmetric about zero, so it can reject where gains and losses have the
+    same mean but not the same shape. Questions without a difference have no sign and are ignored.
     """
     from scipy.stats import permutation_test
 
@@ -151,6 +215,19 @@ def mcnemar(num_gained: int, num_lost: int) -> float:
     if num_gained + num_lost == 0:
         return 1.0
     return float(binomtest(num_gained, num_gained + num_lost).pvalue)
+
+
+def mcnemar_mid_p(num_gained: int, num_lost: int) -> float:
+    """Return the mid-p value of McNemar's test, which counts half of the probability of what was observed.
+
+    The exact test errs on the safe side; this one has a size close to its level and more power (Fagerland, Lydersen and
+    Laake, 2013, https://doi.org/10.1186/1471-2288-13-91).
+    """
+    from scipy.stats import binom
+
+    if num_gained == num_lost:
+        return 1.0
+    return mcnemar(num_gained, num_lost) - float(binom.pmf(num_gained, num_gained + num_lost, 0.5))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.analysis.designs import SweepCell
+from icl_eval.analysis.draws import ScoreOverDraws, draws_table, scores_over_draws
 from icl_eval.analysis.influence import InfluenceAnalysis, influence_analyses, influence_table
 from icl_eval.analysis.leave_one_out import LeaveOneOutAnalysis, leave_one_out_analyses, leave_one_out_table
 from icl_eval.analysis.measurements import measure
@@ -45,6 +46,8 @@ class SweepAnalysis:
     """Influences of demonstrations, if seeds draw enough sets of them."""
     leave_one_out: tuple[LeaveOneOutAnalysis, ...] = ()
     """What demonstrations add beside all the others, if `leave_out` varies."""
+    draws: tuple[ScoreOverDraws, ...] = ()
+    """Means over draws and questions, if seeds vary."""
 
     @property
     def spreads(self) -> list[VarianceAnalysis]:
@@ -53,12 +56,14 @@ class SweepAnalysis:
 
     @property
     def tables(self) -> "dict[str, pandas.DataFrame]":
-        """The analyses that apply (of `shot_curves`, `variance`, `influence` and `leave_one_out`) as data frames."""
+        """The analyses that apply (of `draws`, `shot_curves`, `variance`, `influence` and `leave_one_out`)."""
         return {table.name: table.to_frame() for table in self.list_tables()}
 
     def list_tables(self) -> list[PlainTable]:
         """Return a table for each kind of analysis that applies."""
         tables = []
+        if self.draws:
+            tables.append(draws_table(self.draws))
         if self.shot_curves:
             tables.append(curve_table(self.shot_curves))
         if self.spreads:
@@ -101,11 +106,15 @@ def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
     options = find_varying_options([run.overrides for run in runs])
     curves: list[ShotCurve] = []
     variance: list[VarianceAnalysis] = []
+    draws: list[ScoreOverDraws] = []
     notes: list[str] = []
     for (task, metric), members in _group_by_metric(runs, options).items():
         if len({cell.measurement.example_ids for cell in members}) > 1:
             notes.append(f"{task}, {metric}: cells answered different questions and cannot be analysed together")
             continue
+        new_draws, new_notes = scores_over_draws(members)
+        draws += new_draws
+        notes += new_notes
         new_curves, new_notes = shot_curves(members)
         curves += new_curves
         notes += new_notes
@@ -116,7 +125,14 @@ def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
     notes += new_notes
     left_out, new_notes = leave_one_out_analyses(runs, options)
     notes += new_notes
-    return SweepAnalysis(tuple(curves), tuple(variance), tuple(dict.fromkeys(notes)), tuple(influence), tuple(left_out))
+    return SweepAnalysis(
+        tuple(curves),
+        tuple(variance),
+        tuple(dict.fromkeys(notes)),
+        tuple(influence),
+        tuple(left_out),
+        tuple(draws),
+    )
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> None:
@@ -148,5 +164,6 @@ def _group_by_metric(
     cells: defaultdict[tuple[str, str], list[SweepCell]] = defaultdict(list)
     for run, own in zip(runs, options, strict=True):
         for measurement in measure(run):
-            cells[measurement.task, measurement.metric].append(SweepCell(own, measurement))
+            has_demonstrations = run.report.results[measurement.task].num_fewshot > 0
+            cells[measurement.task, measurement.metric].append(SweepCell(own, measurement, has_demonstrations))
     return dict(cells)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from icl_eval.config.schema import (
@@ -18,6 +19,7 @@ from icl_eval.config.schema import (
     ImportConfig,
     ListConfig,
     ListTasksConfig,
+    PlanConfig,
     PreviewConfig,
     RunConfig,
     StreamConfig,
@@ -54,7 +56,9 @@ def evaluate(cfg: DictConfig) -> None:
     from icl_eval.reporting.terminal import print_report
 
     composed = describe_job(cfg)
-    run = evaluate_into(build_evaluation(composed), composed.folder)
+    is_cell = HydraConfig.get().mode == RunMode.MULTIRUN
+    cells = list(composed.folder.parent.glob("*/")) if is_cell else []
+    run = evaluate_into(build_evaluation(composed), composed.folder, cells=cells)
     with ignore_closed_output():
         print_report(run)
 
@@ -117,6 +121,13 @@ def compare(cfg: DictConfig) -> None:
     compare_folders(typed_config(cfg, CompareConfig))
 
 
+def plan(cfg: DictConfig) -> None:
+    """Print how many draws and questions a study needs."""
+    from icl_eval.commands.plan import print_plan
+
+    print_plan(typed_config(cfg, PlanConfig))
+
+
 def list_runs(cfg: DictConfig) -> None:
     """Print the runs in folders."""
     from icl_eval.commands.list_runs import print_runs
@@ -162,6 +173,7 @@ COMMANDS = {
     "trace": Command("trace", TraceConfig, trace),
     "tour": Command("tour", TourConfig, tour),
     "compare": Command("compare", CompareConfig, compare, folders_key="runs"),
+    "plan": Command("plan", PlanConfig, plan, folders_key="pilot"),
     "list": Command("list", ListConfig, list_runs, folders_key="folders"),
     "list tasks": Command("list_tasks", ListTasksConfig, list_tasks),
     "import": Command("import", ImportConfig, import_results, folders_key="paths"),

@@ -8,6 +8,7 @@
     icl-eval tour [prompt="…"]          compare decoding methods on one prompt, with their costs
     icl-eval doctor [key=value …]       check whether batching and caching change the model's tokens
     icl-eval compare RUN_A RUN_B …      test whether finished runs differ by more than chance
+    icl-eval plan [PILOT …]             plan how many draws and questions a study needs
     icl-eval list [FOLDER …]            list the runs in folders, with their scores
     icl-eval list tasks                 list the tasks that can be chosen
     icl-eval export FOLDER …            write figures and tables of runs and sweeps, for a paper

@@ -9,6 +9,7 @@ A module or a package for each:
     tour            `icl-eval tour`: ways of generating, and their cost
     doctor          `icl-eval doctor`: the same tokens, however a model is run
     compare         `icl-eval compare`: differences between runs
+    plan            `icl-eval plan`: how many draws and questions a study needs
     list_runs       `icl-eval list`: a table of runs
     list_tasks      `icl-eval list tasks`: a table of tasks
     import_results  `icl-eval import`: runs from the result files of lm-evaluation-harness

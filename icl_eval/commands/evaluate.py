@@ -1,5 +1,6 @@
 """Run an evaluation in a folder, with its page and progress bars."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from icl_eval.errors import ConfigError
@@ -10,13 +11,14 @@ from icl_eval.reporting.progress import ProgressBars
 from icl_eval.runs.folders import Run
 
 
-def evaluate_into(evaluation: Evaluation, folder: Path, progress: bool = True) -> Run:
+def evaluate_into(evaluation: Evaluation, folder: Path, progress: bool = True, cells: Sequence[Path] = ()) -> Run:
     """Run an evaluation, and write its results and its page into a folder.
 
     Args:
         evaluation: The evaluation to run.
         folder: The folder for its results, created if necessary.
         progress: Whether to show progress bars, on stderr or in the notebook.
+        cells: The folders of the sweep that the run belongs to, whose records it may take over.
 
     Raises:
         ConfigError: When the folder cannot be created.
@@ -28,4 +30,4 @@ def evaluate_into(evaluation: Evaluation, folder: Path, progress: bool = True) -
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be created as the folder of a run ({error.strerror})") from None
     with ProgressBars(hidden=not progress) as bars:
-        return Run(folder, run_evaluation(evaluation, folder, bars, write_run_page))
+        return Run(folder, run_evaluation(evaluation, folder, bars, write_run_page, cells))

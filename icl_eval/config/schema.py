@@ -178,6 +178,23 @@ class CompareConfig:
 
 
 @dataclass
+class PlanConfig:
+    """The options of `icl-eval plan`."""
+
+    pilot: list[str] = field(default_factory=list)
+    score: str | None = None
+    difference: float = 0.05
+    power: float = 0.8
+    alpha: float = 0.05
+    tests: int = 1
+    draws: list[int] = field(default_factory=list)
+    questions: list[int] = field(default_factory=list)
+    budget_tokens: int | None = None
+    budget_minutes: float | None = None
+    flips: float | None = None
+
+
+@dataclass
 class ListConfig:
     """The options of `icl-eval list`."""
 
@@ -228,6 +245,7 @@ def register_schemas() -> None:
     store.store(name="preview_schema", node=_open_schema(PreviewConfig))
     store.store(name="tour_schema", node=_open_schema(TourConfig))
     store.store(name="compare_schema", node=CompareConfig)
+    store.store(name="plan_schema", node=PlanConfig)
     store.store(name="list_schema", node=ListConfig)
     store.store(name="list_tasks_schema", node=ListTasksConfig)
     store.store(name="catalogue", node=CatalogueConfig)

@@ -24,6 +24,7 @@ class BalancedDemonstrations:
 
     name = "balanced"
     measures_similarity = False
+    shares_a_draw = True
     keeps_duplicates = False
     encoder = None
 

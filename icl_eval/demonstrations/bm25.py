@@ -28,6 +28,7 @@ class Bm25Demonstrations:
 
     name = "bm25"
     measures_similarity = True
+    shares_a_draw = False
     keeps_duplicates = False
     encoder = None
 

@@ -33,6 +33,7 @@ class DiverseDemonstrations:
 
     name = "diverse"
     measures_similarity = True
+    shares_a_draw = False
     keeps_duplicates = False
 
     def __post_init__(self) -> None:

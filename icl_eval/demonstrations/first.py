@@ -12,6 +12,7 @@ class FirstDemonstrations:
 
     name = "first"
     measures_similarity = False
+    shares_a_draw = False
     keeps_duplicates = False
     encoder = None
 

@@ -15,6 +15,7 @@ class FixedDemonstrations:
 
     name = "fixed"
     measures_similarity = False
+    shares_a_draw = False
     keeps_duplicates = True
     encoder = None
 

@@ -23,6 +23,7 @@ class NearestDemonstrations:
 
     name = "nearest"
     measures_similarity = True
+    shares_a_draw = False
     keeps_duplicates = False
 
     def ranking(self, task: Task) -> Ranking:

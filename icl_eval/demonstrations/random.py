@@ -22,6 +22,11 @@ class RandomDemonstrations:
     keeps_duplicates = False
     encoder = None
 
+    @property
+    def shares_a_draw(self) -> bool:
+        """Whether all questions share one random draw."""
+        return not self.per_question
+
     def ranking(self, task: Task) -> Ranking:
         """Return the pool in the random order given by seed, question and candidate."""
         if self.per_question:

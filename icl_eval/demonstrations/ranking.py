@@ -44,6 +44,10 @@ class DemonstrationSelector(Protocol):
         """Whether demonstrations have a similarity to the question."""
 
     @property
+    def shares_a_draw(self) -> bool:
+        """Whether demonstrations are drawn at random, once for all questions."""
+
+    @property
     def keeps_duplicates(self) -> bool:
         """Whether examples with the same text and the same answer are candidates of their own."""
 

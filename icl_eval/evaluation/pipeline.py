@@ -19,6 +19,7 @@ from icl_eval.decoding.completions import Completion
 from icl_eval.decoding.engines import Generation, Runner
 from icl_eval.decoding.model_rules import describe_rules
 from icl_eval.errors import FingerprintMismatchError
+from icl_eval.evaluation.adopting import adopt_records
 from icl_eval.evaluation.answers import CandidateAnswers, score_answers
 from icl_eval.evaluation.linting import lint_clusters, lint_leaks, lint_pool, lint_template
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan, prepare
@@ -48,7 +49,11 @@ class Progress(Protocol):
 
 
 def run_evaluation(
-    evaluation: Evaluation, folder: Path, progress: Progress, write_page: Callable[[Path], None] = lambda folder: None
+    evaluation: Evaluation,
+    folder: Path,
+    progress: Progress,
+    write_page: Callable[[Path], None] = lambda folder: None,
+    cells: Sequence[Path] = (),
 ) -> Report:
     """Evaluate all tasks, write records and `report.json` into a folder, and return the report.
 
@@ -59,6 +64,7 @@ def run_evaluation(
         folder: The folder for the results.
         progress: Receives the progress of the run.
         write_page: Writes the folder's HTML page while the folder is locked.
+        cells: The folders of the sweep that the run belongs to, whose records it may take over.
 
     Raises:
         FingerprintMismatchError: If the folder contains the records of another run.
@@ -74,6 +80,7 @@ def run_evaluation(
             _warn_of_mistakes(evaluation, prepared)
         identity = {**evaluation.identity, **_identify_content(evaluation, prepared)}
         provenance.require_same_identity(folder / "fingerprint.json", identity)
+        adopt_records(evaluation, identity, folder, cells)
         logs = [_open_log(stack, folder, task) for task in prepared.tasks]
         with stopwatch.stage("metrics"):
             metrics = [_build_metrics(task.plan) for task in prepared.tasks]

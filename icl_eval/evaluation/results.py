@@ -90,6 +90,7 @@ def describe_run(evaluation: Evaluation, prepared: PreparedEvaluation, fingerpri
         },
         fingerprint=fingerprint,
         loading=_describe_loading(evaluation, prepared.card),
+        one_draw=any(each.num_shown and each.selector.shares_a_draw for each in few_shots),
     )
 
 

@@ -42,6 +42,13 @@ def _describe_control(where: str, outcome: ControlOutcome) -> Iterator[str]:
         yield f"{where}: {followed} of {outcome.follows.n} outputs follow the mapping shown"
 
 
+def describe_draw(run: RunInfo) -> str:
+    """Return a sentence about what the intervals of a run leave out; an empty string if nothing was drawn by seed."""
+    if not run.one_draw:
+        return ""
+    return "scores of one draw of demonstrations: intervals are over questions (over draws, too: experiment=draws)"
+
+
 def _explain_errors(name: str, result: TaskResult) -> Iterator[str]:
     """Yield a sentence if questions are in clusters, and one for each score that is smoothing alone."""
     if result.num_clusters == 1 < result.n:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from icl_eval.analysis.comparison import Comparison, difference_table
+from icl_eval.analysis.draws import ScoreOverDraws, draws_table
 from icl_eval.analysis.influence import InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis
 from icl_eval.analysis.shot_curve import ShotCurve, curve_table
@@ -32,6 +33,8 @@ _Show = Callable[[Mapping[str, Any]], str]
 def print_analysis(analysis: SweepAnalysis) -> None:
     """Print the analyses of a sweep that apply, and the notes on what could not be analysed."""
     console = open_console()
+    if analysis.draws:
+        console.print(_draws_table(analysis.draws))
     curves = [curve for curve in analysis.shot_curves if any(len(point.scores) > 1 for point in curve.points)]
     if curves:
         console.print(_curve_table(curves))
@@ -51,6 +54,8 @@ def print_comparison(comparison: Comparison) -> None:
     console = open_console()
     print_path(console, "baseline", Path(comparison.baseline))
     console.print(_difference_table(comparison))
+    for note in comparison.notes:
+        console.print(note, style="yellow")
     for name in comparison.left_out:
         console.print(f"{name}: not compared, because not all of the runs have it", style="yellow")
 
@@ -59,6 +64,16 @@ def _format_ends(row: Mapping[str, Any], low: str, high: str, number: Callable[[
     return format_interval(None if row[low] is None else (row[low], row[high]), number)
 
 
+_DRAWS_COLUMNS: Mapping[str, _Show] = {
+    "draws": lambda row: str(row["draws"]),
+    "n": lambda row: str(row["n"]),
+    "mean": lambda row: format_score(row["mean"]),
+    "± stderr": lambda row: f"{row['stderr']:.3g}",
+    "95 % interval": lambda row: _format_ends(row, "ci95 low", "ci95 high"),
+    "a new draw": lambda row: _format_ends(row, "new draw low", "new draw high"),
+    "worst to best": lambda row: _format_ends(row, "worst draw", "best draw"),
+    "due to draws": lambda row: f"{row['share of draws']:.0%}",
+}
 _CURVE_COLUMNS: Mapping[str, _Show] = {
     "demonstrations": lambda row: str(row["demonstrations"]),
     "draws": lambda row: str(row["draws"]),
@@ -74,9 +89,25 @@ _DIFFERENCE_COLUMNS: Mapping[str, _Show] = {
     "95 % interval": lambda row: _format_ends(row, "ci95 low", "ci95 high", format_difference),
     "p": lambda row: "" if row["p"] is None else format_p_value(row["p"]),
     "adjusted p": lambda row: "" if row["adjusted p"] is None else format_p_value(row["adjusted p"]),
+    "about": lambda row: "these prompts" if row["draws"] == 1 else f"{row['draws']} draws",
+    "other tests": lambda row: _format_others(row),
     "better": lambda row: str(row["better"]),
     "worse": lambda row: str(row["worse"]),
 }
+
+
+_OTHER_TESTS = {
+    "mcnemar": "McNemar",
+    "mcnemar_mid_p": "mid-p",
+    "sign_flip": "sign flips",
+    "approximate_randomisation": "randomisation",
+}
+
+
+def _format_others(row: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {format_p_value(row[test])}" for test, name in _OTHER_TESTS.items() if row[test] is not None
+    )
 
 
 def _arrow(higher_is_better: bool) -> str:
@@ -89,20 +120,38 @@ def _difference_table(comparison: Comparison) -> Table:
     table = Table(title=f"differences from the baseline; p adjusted for {num_tests} tests (Holm)", title_justify="left")
     for column in ("run", "task", "metric"):
         table.add_column(column, overflow="fold")
-    for column in _DIFFERENCE_COLUMNS:
+    has_others = any(difference.others for difference in comparison.differences)
+    columns = {name: show for name, show in _DIFFERENCE_COLUMNS.items() if has_others or name != "other tests"}
+    for column in columns:
         table.add_column(column, justify="right")
     previous = None
     for difference, row in zip(comparison.differences, differences, strict=True):
         name = "" if difference.run == previous else row["run"]
         previous = difference.run
-        table.add_row(name, row["task"], row["metric"], *(show(row) for show in _DIFFERENCE_COLUMNS.values()))
+        table.add_row(name, row["task"], row["metric"], *(show(row) for show in columns.values()))
+    return table
+
+
+def _draws_table(found: Sequence[ScoreOverDraws]) -> Table:
+    table = Table(
+        title="scores over draws: mean with standard error and 95 % interval over draws and questions, 95 % interval "
+        "for the score of a new draw on these questions, and the share of the squared error that more questions keep",
+        title_justify="left",
+    )
+    conditions = _condition_columns(found)
+    for column in ("task", "metric", *conditions):
+        table.add_column(column)
+    for column in _DRAWS_COLUMNS:
+        table.add_column(column, justify="right")
+    for each, row in zip(found, draws_table(found).records(), strict=True):
+        table.add_row(*_label_cells(each, conditions), *(show(row) for show in _DRAWS_COLUMNS.values()))
     return table
 
 
 def _curve_table(curves: Sequence[ShotCurve]) -> Table:
     table = Table(
-        title="shot curves: mean over draws of demonstrations with 95 % interval, worst and best draw, and standard "
-        "error over questions",
+        title="shot curves: mean over draws of demonstrations, 95 % interval of this mean over all draws on these "
+        "questions, worst and best draw, and standard error over questions",
         title_justify="left",
     )
     for column in ("task", "metric", *_condition_columns(curves)):
@@ -156,12 +205,12 @@ def _format_cell_score(cell: CellScore) -> str:
     return f"{format_score(cell.score)} {format_options(cell.options)}"
 
 
-def _condition_columns(analyses: Sequence[ShotCurve | VarianceAnalysis]) -> list[str]:
+def _condition_columns(analyses: Sequence[ScoreOverDraws | ShotCurve | VarianceAnalysis]) -> list[str]:
     """Return the names of the conditions that need a column."""
     return condition_keys(analysis.conditions for analysis in analyses)
 
 
-def _label_cells(analysis: ShotCurve | VarianceAnalysis, conditions: Sequence[str]) -> list[str]:
+def _label_cells(analysis: ScoreOverDraws | ShotCurve | VarianceAnalysis, conditions: Sequence[str]) -> list[str]:
     return [
         analysis.task,
         analysis.metric + _arrow(analysis.higher_is_better),

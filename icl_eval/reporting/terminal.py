@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_eval.formatting import count_noun, escape_controls, format_interval, format_score
-from icl_eval.reporting.remarks import remarks
+from icl_eval.reporting.remarks import describe_draw, remarks
 from icl_eval.runs.cells import Cell, group_scores, label_cells
 from icl_eval.runs.folders import Run
 from icl_eval.runs.reports import MetricResult, RunInfo
@@ -33,6 +33,8 @@ def print_report(run: Run) -> None:
             table.add_row(*first, metric, *_format_score(score), end_section=row == len(metrics) - 1)
     console = open_console()
     console.print(table)
+    if draw := describe_draw(report.run):
+        console.print(draw)
     for line in remarks(report):
         console.print(line, style="yellow")
     decoding = any(result.counts.completion_tokens for result in report.results.values())

@@ -165,6 +165,9 @@ class RunInfo:
     loading: Mapping[str, Any] = field(default_factory=dict)
     """In which form the model was loaded, if not as its files are: the names of its `adapter` and of another
     `tokenizer`, its `quantization` config, and the `attn_implementation` asked for."""
+    one_draw: bool = False
+    """Whether all questions share one random draw of demonstrations, so that intervals, which are over questions, do
+    not say what another draw would score."""
 
     @property
     def form(self) -> str:

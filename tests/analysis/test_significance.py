@@ -11,10 +11,13 @@ from icl_eval.analysis.significance import (
     Paired,
     approximate_randomisation,
     bootstrap_difference,
-    clustered_share_difference_interval,
+    bootstrap_t,
+    count_effective_flips,
     holm,
     mcnemar,
+    mcnemar_mid_p,
     share_difference_interval,
+    share_difference_p_value,
     sign_flip,
 )
 from icl_eval.metrics import BLEU
@@ -91,10 +94,18 @@ def test_the_interval_of_a_difference_is_sacrebleu_on_resampled_corpora(texts):
             sacrebleu.BLEU().corpus_score([outputs[i] for i in drawn], answers).score for outputs in (first, second)
         ]
         by_hand.append(scores[1] - scores[0])
-    interval = bootstrap_difference(paired, seed=5, num_resamples=40)
-    level = 100 * scipy.stats.norm.cdf(-((80 / 79) ** 0.5) * scipy.stats.t.ppf(0.975, 79))
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(by_hand, [level, 100 - level])))
-    assert interval.stderr == pytest.approx(statistics.stdev(by_hand) * (80 / 79) ** 0.5)
+    observed = float(paired.difference(paired.baseline.sum(axis=0), paired.other.sum(axis=0)))
+    reach = sorted(abs(each - statistics.mean(by_hand)) for each in by_hand)[38]  # at most 1 of 40 may be as large
+    found = bootstrap_difference(paired, seed=5, num_resamples=40)
+    assert found.ci95 == pytest.approx((observed - reach, observed + reach))
+    as_large = sum(abs(each - statistics.mean(by_hand)) >= abs(observed) for each in by_hand)
+    assert found.p_value == pytest.approx((as_large + 1) / 41)
+
+
+def test_a_bootstrap_p_value_agrees_with_sacrebleu(texts):
+    _, other = sacrebleu_test(texts, "bs", 2000)
+    found = bootstrap_difference(bleu_pair(*texts), seed=0, num_resamples=2000)
+    assert found.p_value == pytest.approx(other.p_value, abs=0.03)
 
 
 def test_the_order_of_the_questions_changes_neither_interval_nor_p_value(texts):
@@ -179,9 +190,71 @@ def test_about_95_of_100_intervals_cover_the_true_difference():
         hard = generator.random(80)
         values = [(generator.random(80) < hard**power).astype(float) for power in (1, 2)]
         one, other = (mean_statistics(list(value), "") for value in values)
-        interval = bootstrap_difference(Paired(one.rows, other.rows, other.score_sums), seed, 300)
-        covered += interval.low <= 1 / 3 - 1 / 2 <= interval.high
+        low, high = bootstrap_difference(Paired(one.rows, other.rows, other.score_sums), seed, 300).ci95
+        covered += low <= 1 / 3 - 1 / 2 <= high
     assert 273 <= covered <= 297
+
+
+@pytest.mark.parametrize(("gained", "lost", "expected"), [(0, 0, 1.0), (5, 0, 0.03125), (6, 1, 0.0703125), (3, 3, 1.0)])
+def test_mid_p_counts_what_was_observed_half(gained, lost, expected):
+    assert mcnemar_mid_p(gained, lost) == pytest.approx(expected)
+    assert mcnemar_mid_p(lost, gained) == pytest.approx(expected)
+
+
+def test_a_p_value_is_below_5_percent_where_its_interval_is_without_zero():
+    generator = np.random.default_rng(8)
+    decided = set()
+    for seed in range(150):
+        gained, lost = generator.integers(0, 14, 2)
+        low, high = share_difference_interval(gained, lost, 60)
+        assert (share_difference_p_value(gained, lost, 60) < 0.05) == (low > 0 or high < 0)
+        found = bootstrap_t(generator.normal(0.3, 1, 30) ** 3, seed, 199)
+        assert (found.p_value < 0.05) == (found.ci95[0] > 0 or found.ci95[1] < 0)
+        values = generator.random((2, 40)) + np.array([[0.0], [0.1]])
+        one, other = (mean_statistics(list(value), "") for value in values)
+        found = bootstrap_difference(Paired(one.rows, other.rows, other.score_sums), seed, 100)
+        assert (found.p_value < 0.05) == (found.ci95[0] > 0 or found.ci95[1] < 0)
+        decided.add(found.p_value < 0.05)
+    assert decided == {True, False}
+
+
+def lopsided(generator, num_questions):
+    """Return differences whose mean is zero: many small losses, few large gains."""
+    return generator.choice([-0.05, 1.0, 0.0], num_questions, p=[0.4, 0.02, 0.58])
+
+
+def test_the_bootstrap_t_is_about_the_mean_where_sign_flips_are_about_symmetry():
+    generator = np.random.default_rng(9)
+    by_mean, by_symmetry = [], []
+    for seed in range(300):
+        differences = lopsided(generator, 200)
+        by_mean.append(bootstrap_t(differences, seed, 199).p_value < 0.05)
+        by_symmetry.append(sign_flip(differences, seed, 199) < 0.05)
+    assert np.mean(by_mean) <= 0.06
+    assert np.mean(by_symmetry) >= 0.07
+
+
+@pytest.mark.parametrize("num_questions", [32, 128])
+def test_means_of_symmetric_and_of_skewed_differences_are_called_nonzero_about_5_times_of_100(num_questions):
+    generator = np.random.default_rng(10)
+    kinds = [
+        lambda: generator.normal(0, 1, num_questions) * (generator.random(num_questions) < 0.4),
+        lambda: generator.exponential(1, num_questions) - 1,
+    ]
+    for draw in kinds:
+        called = np.mean([bootstrap_t(draw(), seed, 199).p_value < 0.05 for seed in range(400)])
+        assert 0.005 <= called <= 0.085
+
+
+def test_a_share_that_does_not_differ_is_called_different_at_most_6_times_of_100():
+    drawn = np.random.default_rng(11).multinomial(64, [0.1, 0.1, 0.8], size=1000)
+    p_values = [
+        (share_difference_p_value(gained, lost, 64), mcnemar_mid_p(gained, lost), mcnemar(gained, lost))
+        for gained, lost, _ in drawn.tolist()
+    ]
+    ours, mid, exact = (np.array(p_values) < 0.05).mean(axis=0)
+    assert exact < ours <= 0.06
+    assert exact < mid <= 0.06
 
 
 def draw_flips(generator, effect):
@@ -198,7 +271,7 @@ def test_differences_of_clusters_are_tested_and_covered_as_questions_are_not():
         differences, clusters = draw_flips(generator, effect=0.0)
         rejected += sign_flip(sum_by_cluster(differences, clusters), seed, 500) <= 0.05
         alone += mcnemar(int((differences > 0).sum()), int((differences < 0).sum())) <= 0.05
-        low, high = clustered_share_difference_interval(differences, clusters)
+        low, high = share_difference_interval(*count_effective_flips(differences, clusters))
         covered += low <= 0.0 <= high
         low, high = share_difference_interval(int((differences > 0).sum()), int((differences < 0).sum()), 120)
         narrow += low <= 0.0 <= high
@@ -210,7 +283,7 @@ def test_intervals_of_differences_cover_an_effect_in_clusters():
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(500):
-        low, high = clustered_share_difference_interval(*draw_flips(generator, effect=0.3))
+        low, high = share_difference_interval(*count_effective_flips(*draw_flips(generator, effect=0.3)))
         covered += low <= 0.15 <= high  # half the questions of a cluster follow its mood
     assert 0.92 <= covered / 500 <= 0.985
 
@@ -219,7 +292,16 @@ def test_clusters_of_one_question_have_the_interval_of_questions_but_for_student
     differences = np.array([1.0] * 9 + [-1.0] * 3 + [0.0] * 48)
     number = 60 * (scipy.stats.norm.ppf(0.975) / scipy.stats.t.ppf(0.975, 59)) ** 2
     expected = share_difference_interval(9 / 60 * number, 3 / 60 * number, number)
-    found = clustered_share_difference_interval(differences, [str(n) for n in range(60)])
+    found = share_difference_interval(*count_effective_flips(differences, [str(n) for n in range(60)]))
     assert found == pytest.approx(expected)
-    unchanged = clustered_share_difference_interval(np.zeros(12), list("aaabbbcccddd"))
+    unchanged = share_difference_interval(*count_effective_flips(np.zeros(12), list("aaabbbcccddd")))
     assert unchanged == share_difference_interval(0, 0, 4)
+
+
+def test_a_p_value_over_clusters_is_of_the_method_of_its_interval():
+    generator = np.random.default_rng(12)
+    for effect in (0.0, 0.3):
+        for _ in range(60):
+            flips = count_effective_flips(*draw_flips(generator, effect))
+            low, high = share_difference_interval(*flips)
+            assert (share_difference_p_value(*flips) < 0.05) == (low > 0 or high < 0)

@@ -53,9 +53,9 @@ def test_values_that_are_all_0_or_1_are_a_share_and_others_a_mean(store):
 
 def test_stored_values_are_compared_in_pairs_as_what_they_are(store):
     match, length = compare_runs([store("one", ONE), store("other", OTHER)], num_resamples=200).differences
-    assert (match.test, match.p_value) == ("mcnemar", scipy.stats.binomtest(3, 4).pvalue)
+    assert (match.test, match.others["mcnemar"]) == ("bonett_price", scipy.stats.binomtest(3, 4).pvalue)
     assert (match.better, match.worse) == (("1", "2", "3"), ("5",))
-    assert (length.test, length.baseline_score, length.score) == ("sign_flip", 2.0, 2.75)
+    assert (length.test, length.baseline_score, length.score) == ("bootstrap_t", 2.0, 2.75)
     assert length.better == ("0", "1", "3", "4", "5")
 
 

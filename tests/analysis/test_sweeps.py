@@ -163,7 +163,7 @@ def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
     outcome = sweep("seed=0,1", "num_fewshot=1,2")
 
     analysis = read_sweep(tmp_path)["analysis"]
-    assert list(analysis) == ["shot_curves", "variance", "notes", "influence", "leave_one_out"]
+    assert list(analysis) == ["shot_curves", "variance", "notes", "influence", "leave_one_out", "draws"]
     found = {
         (cell["run"]["num_fewshot"], cell["run"]["seed"]): cell["results"]["qa"]["metrics"]["token_f1"]["score"]
         for cell in read_cells(tmp_path)
@@ -173,7 +173,26 @@ def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
     assert scores == {k: [found[k, 0], found[k, 1]] for k in (1, 2)}
     by_seed = [one for one in analysis["variance"] if one["metric"] == "token_f1"]
     assert [one["conditions"] for one in by_seed] == [{"num_fewshot": "1"}, {"num_fewshot": "2"}]
+    over_draws = [each for each in analysis["draws"] if each["metric"] == "token_f1"]
+    assert [each["conditions"] for each in over_draws] == [{"num_fewshot": "1"}, {"num_fewshot": "2"}]
+    assert [list(each["scores"].values()) for each in over_draws] == list(scores.values())
     assert "shot curves" in outcome.out
+    assert "scores over draws" in outcome.out
+    assert "scores of one draw of demonstrations" in outcome.out
+    assert "Scores over draws of demonstrations" in (tmp_path / "sweep" / "sweep.html").read_text(encoding="utf-8")
+
+
+def test_without_demonstrations_one_cell_is_decoded_and_the_others_take_over_its_records(sweep, decoded, tmp_path):
+    outcome = sweep("num_fewshot=0", "demonstrations.seed=0,1,2")
+
+    assert outcome.exit_code == 0
+    assert decoded == ["qa-test-001", "qa-test-002", "qa-test-003"]
+    cells = read_cells(tmp_path)
+    records = {(tmp_path / "sweep" / cell["cell"] / "samples_qa.jsonl").read_bytes() for cell in cells}
+    assert (len(cells), len(records)) == (3, 1)
+    assert "all completions are from an earlier run: nothing was decoded" in outcome.out
+    assert sweep("num_fewshot=0", "demonstrations.seed=0", "max_new_tokens=5").exit_code == 0
+    assert len(decoded) == 6  # another limit makes other completions
 
 
 @pytest.mark.slow
@@ -282,6 +301,7 @@ def test_an_experiment_can_be_a_sweep(icl_eval_command, gpt2, tmp_path):
             {"demonstrations.seed": ["0", "1"], "order.seed": ["0", "1"]},
         ),
         ("templates", ["template.variant=0,2"], {"template.variant": ["0", "2"]}),
+        ("draws", ["demonstrations.seed=0,1"], {"demonstrations.seed": ["0", "1"]}),
     ],
 )
 def test_an_experiment_says_where_the_variance_comes_from(

@@ -102,7 +102,7 @@ def test_each_string_of_a_sweep_is_what_was_typed(typed, texts, icl_eval_command
     seen = []
     monkeypatch.setattr(
         "icl_eval.commands.evaluate.evaluate_into",
-        lambda evaluation, *_: seen.append(evaluation.plans[0].template.separator),
+        lambda evaluation, *_, **__: seen.append(evaluation.plans[0].template.separator),
     )
     monkeypatch.setattr("icl_eval.reporting.terminal.print_report", lambda run: None)
     icl_eval_command("-m", "task=qa", f"model.source={gpt2}", "num_fewshot=0", f"template.separator={typed}")
@@ -112,7 +112,7 @@ def test_each_string_of_a_sweep_is_what_was_typed(typed, texts, icl_eval_command
 def test_what_the_default_is_can_be_typed_also_in_a_sweep(icl_eval_command, gpt2, monkeypatch):
     seen = []
 
-    def listen(evaluation, folder):
+    def listen(evaluation, folder, cells):
         seen.append((evaluation.placement, evaluation.plans[0].likelihood and evaluation.plans[0].likelihood.name))
 
     monkeypatch.setattr("icl_eval.commands.evaluate.evaluate_into", listen)

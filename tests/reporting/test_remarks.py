@@ -5,7 +5,8 @@ import pytest
 from sample_runs import REPORT
 
 from icl_eval.decoding import Completion, StreamDecoder
-from icl_eval.reporting.remarks import remarks
+from icl_eval.reporting.remarks import describe_draw, remarks
+from icl_eval.runs.folders import read_run
 from icl_eval.runs.reports import Counts, MetricResult
 
 TRY = "before any text: try decoding.stop=[] with postprocessing=first_line"
@@ -77,3 +78,21 @@ def test_what_left_predictions_empty_is_recorded_and_counted(icl_eval_command, g
     assert (counts["empty"], counts["stopped_empty"]) == (3, {"\n": 2})
     lines = (tmp_path / "other" / "samples_qa.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["stop_string"] for line in lines] == ["\n", "\n", None, "\n"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_one_draw"),
+    [
+        (["num_fewshot=2"], True),
+        (["num_fewshot=0"], False),
+        (["num_fewshot=2", "demonstrations.per_question=true"], False),
+        (["num_fewshot=2", "demonstrations=first"], False),
+        (["num_fewshot=2", "demonstrations=bm25"], False),
+    ],
+)
+def test_a_run_of_one_draw_says_so_beside_its_scores(overrides, is_one_draw, evaluate_tiny):
+    folder = evaluate_tiny("run", "task=qa", "limit=2", "max_new_tokens=2", "overflow=drop", *overrides)
+    run = read_run(folder).report.run
+    assert run.one_draw == is_one_draw
+    assert describe_draw(run).startswith("scores of one draw of demonstrations") == is_one_draw
+    assert ("scores of one draw" in (folder / "report.html").read_text(encoding="utf-8")) == is_one_draw

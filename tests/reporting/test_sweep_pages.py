@@ -216,8 +216,8 @@ def test_a_sweep_page_shows_what_was_analysed(tmp_path):
 def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_side(tmp_path):
     runs = [write_run(tmp_path / name, record(1, "1", 1.0), record(2, "2", 1.0)) for name in ("one/a", "b", "two/a")]
     found = [
-        difference(str(runs[1].folder)),
-        difference(str(runs[2].folder), ci95=None, test=None, p_value=None, p_adjusted=None),
+        difference(str(runs[1].folder), others={"mcnemar": 0.5}),
+        difference(str(runs[2].folder), draws=5, ci95=None, test=None, p_value=None, p_adjusted=None),
     ]
     names = tuple(str(run.folder) for run in runs)
     comparison = Comparison(1, names[0], names[1:], 0, 1000, ("math",), tuple(found))
@@ -229,9 +229,9 @@ def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_si
     row = ["qa", "2", "exact_match", "0.500", "0.000", "−0.500"]
     assert page.rows("differences")[1:] == [
         ["b"],
-        [*row, "−0.750 to +0.250", "", "0.250", "0.0004", "1", "0"],
+        [*row, "−0.750 to +0.250", "", "0.250", "0.0004", "these prompts", "mcnemar 0.500", "1", "0"],
         [names[2]],
-        [*row, "–", "", "–", "–", "1", "0"],
+        [*row, "–", "", "–", "–", "5 draws", "", "1", "0"],
     ]
     assert page.data("answers-data")["runs"] == [names[0], "b", names[2]]
     assert "math: not compared, because not all of the runs have it" in page.texts

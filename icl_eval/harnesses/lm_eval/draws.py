@@ -22,6 +22,7 @@ class HarnessDemonstrations:
 
     name = "lm_eval"
     measures_similarity = False
+    shares_a_draw = False
     keeps_duplicates = True
     encoder = None
 

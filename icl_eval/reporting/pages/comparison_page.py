@@ -26,7 +26,7 @@ def write_comparison_page(comparison: Comparison, runs: Sequence[Run], path: Pat
 
     Args:
         comparison: The comparison of the runs.
-        runs: The baseline and the other runs, in the order of the comparison.
+        runs: All runs that were compared.
         path: The file to write.
 
     Raises:
@@ -34,6 +34,7 @@ def write_comparison_page(comparison: Comparison, runs: Sequence[Run], path: Pat
     """
     names = name_runs([run.folder for run in runs])
     labels = {str(run.folder): name for run, name in zip(runs, names, strict=True)}
+    labels = {name: labels.get(name, Path(name).name) for name in (comparison.baseline, *comparison.runs)}
     rows = [
         DifferenceRow(labels[difference.run], difference, _scale(comparison.differences, difference.metric))
         for difference in comparison.differences
@@ -41,7 +42,7 @@ def write_comparison_page(comparison: Comparison, runs: Sequence[Run], path: Pat
     html = render_page(
         "comparison.html.j2",
         comparison=comparison,
-        baseline=names[0],
+        baseline=labels[comparison.baseline],
         rows=rows,
         answers=gather_answers(dict(zip(names, runs, strict=True))),
     )

@@ -8,7 +8,7 @@ from typing import Any
 from icl_eval.reporting.pages.packing import embed_records
 from icl_eval.reporting.pages.rendering import render_page, write_page
 from icl_eval.reporting.pages.scales import Scale, metric_scale
-from icl_eval.reporting.remarks import remarks
+from icl_eval.reporting.remarks import describe_draw, remarks
 from icl_eval.runs.folders import read_run
 from icl_eval.runs.reports import MetricResult, Report
 
@@ -46,6 +46,7 @@ def render_run_page(report: Report, records: dict[str, Any]) -> str:
         "run.html.j2",
         report=report,
         scores=rows,
+        draw=describe_draw(report.run),
         remarks=list(remarks(report)),
         signatures={f"{row.task} {row.metric}": row.result.signature for row in rows},
         behaviours=[(task, result.behaviour) for task, result in report.results.items() if result.behaviour],

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from icl_eval.analysis.draws import ScoreOverDraws
 from icl_eval.analysis.influence import InfluenceAnalysis
 from icl_eval.analysis.leave_one_out import LeaveOneOutAnalysis
 from icl_eval.analysis.sweeps import Sweep, read_sweep
@@ -61,6 +62,7 @@ def render_sweep_page(
         cells=list(zip(labels, sweep.cells, strict=True)),
         shared=_shared_overrides(sweep.cells),
         columns=_score_columns(sweep.cells),
+        draws=[(each, _draw_scale(each)) for each in sweep.analysis.draws],
         curves=curve_charts(sweep.analysis.shot_curves),
         spreads=[(analysis, variance_segments(analysis)) for analysis in sweep.analysis.spreads],
         influences=[(analysis, _influence_scales(analysis)) for analysis in sweep.analysis.influence],
@@ -77,6 +79,10 @@ def _score_columns(cells: Sequence[Cell]) -> list[Column]:
         Column(task, metric, scores[0].higher_is_better, _column_scale(metric, scores))
         for (task, metric), scores in group_scores(cells).items()
     ]
+
+
+def _draw_scale(each: ScoreOverDraws) -> Scale:
+    return metric_scale(each.metric, (each.mean, *each.ci95, *(each.new_draw or ())), whole=True)
 
 
 def _name(analysis: LeaveOneOutAnalysis) -> str:

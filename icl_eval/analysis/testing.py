@@ -1,0 +1,122 @@
+"""Testing: which test suits a difference, by the kind of its metric and the number of draws."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from icl_eval.analysis.crossed import crossed_mean
+from icl_eval.analysis.measurements import find_range
+from icl_eval.analysis.significance import (
+    Paired,
+    approximate_randomisation,
+    bootstrap_difference,
+    bootstrap_t,
+    count_effective_flips,
+    mcnemar,
+    mcnemar_mid_p,
+    share_difference_interval,
+    share_difference_p_value,
+    sign_flip,
+)
+from icl_eval.metrics.intervals import sum_by_cluster
+from icl_eval.metrics.measurements import Measurement
+
+RESAMPLED = ("bootstrap_t", "paired_bootstrap")
+"""The tests whose p-values cannot be smaller than one in the number of resamples."""
+OTHERS = ("mcnemar", "mcnemar_mid_p", "sign_flip", "approximate_randomisation")
+"""The tests that stand beside that of an interval."""
+
+Pair = tuple[Measurement, Measurement]
+"""The measurements of the baseline and of another system."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the statistics of two systems say about their difference; see `icl_eval.analysis.comparison.Difference`."""
+
+    test: str | None
+    p_value: float | None
+    ci95: tuple[float, float] | None
+    others: Mapping[str, float] = field(default_factory=dict)
+    """P-values of other tests, by name."""
+
+
+_UNTESTED = Finding(None, None, None)
+
+
+def compare_draws(draws: Sequence[Sequence[Pair]]) -> Finding:
+    """Test a difference over draws and questions.
+
+    Args:
+        draws: For each draw, the measurements of the baseline and of the other system, in pairs. Pairs of one draw,
+            such as its orders, are averaged.
+    """
+    means = []
+    for pairs in draws:
+        values = [(before.values, after.values) for before, after in pairs]
+        if any(side.statistics.is_smoothed for pair in pairs for side in pair):
+            return _UNTESTED
+        known = [after - before for before, after in values if before is not None and after is not None]
+        if len(known) < len(values) or known[0].size < 2:
+            return _UNTESTED
+        means.append(np.mean(known, axis=0))
+    clusters = find_clusters([pair for pairs in draws for pair in pairs])
+    if clusters is not None and len(set(clusters)) < 2:
+        return _UNTESTED
+    found = crossed_mean(np.stack(means), clusters)
+    return Finding("crossed", found.p_value(), _clip(found.interval(), draws[0][0][1]))
+
+
+def compare_questions(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Finding:
+    """Test a difference over questions, for the prompts of one draw."""
+    before, after = baseline.statistics, other.statistics
+    clusters = find_clusters([(baseline, other)])
+    num_units = len(other.example_ids) if clusters is None else len(set(clusters))
+    if before.is_share and after.is_share and num_units == len(other.example_ids):
+        pairs = list(zip(before.per_example, after.per_example, strict=True))
+        gained, lost = pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0))
+        return Finding(
+            "bonett_price",
+            share_difference_p_value(gained, lost, num_units),
+            share_difference_interval(gained, lost, num_units),
+            {"mcnemar": mcnemar(gained, lost), "mcnemar_mid_p": mcnemar_mid_p(gained, lost)},
+        )
+    if after.score_sums is None or num_units < 2 or before.is_smoothed or after.is_smoothed:
+        return _UNTESTED
+    if after.is_mean:
+        differences = np.array(after.per_example, np.float64) - np.array(before.per_example, np.float64)
+        sums = sum_by_cluster(differences, clusters)
+        others = {"sign_flip": sign_flip(sums, seed, num_resamples)}
+        if before.is_share and after.is_share:
+            flips = count_effective_flips(differences, clusters)
+            return Finding("bonett_price", share_difference_p_value(*flips), share_difference_interval(*flips), others)
+        found = bootstrap_t(sums * num_units / len(differences), seed, num_resamples)
+        ends = _clip(found.ci95, other) if differences.any() else _ends_without_a_change(other, found.ci95)
+        return Finding("bootstrap_t", found.p_value, ends, others)
+    rows = [sum_by_cluster(each.rows, clusters) for each in (before, after)]
+    paired = Paired(rows[0], rows[1], after.score_sums)
+    found = bootstrap_difference(paired, seed, num_resamples)
+    others = {"approximate_randomisation": approximate_randomisation(paired, seed, num_resamples)}
+    return Finding("paired_bootstrap", found.p_value, _clip(found.ci95, other), others)
+
+
+def find_clusters(pairs: Sequence[Pair]) -> tuple[str, ...] | None:
+    """Return the cluster of each question, which a run of an earlier version does not know; None without clusters."""
+    return next((side.clusters for pair in pairs for side in pair if side.clusters is not None), None)
+
+
+def _clip(ends: tuple[float, float], measurement: Measurement) -> tuple[float, float]:
+    """Return an interval that ends where differences end."""
+    low, high = find_range(measurement)
+    return max(low - high, ends[0]), min(high - low, ends[1])
+
+
+def _ends_without_a_change(measurement: Measurement, otherwise: tuple[float, float]) -> tuple[float, float]:
+    """Return the interval where no question changed, which resampling cannot see: that of shares without a flip."""
+    low, high = find_range(measurement)
+    if not np.isfinite((low, high)).all():
+        return otherwise
+    clusters = measurement.clusters or measurement.example_ids
+    ends = share_difference_interval(0, 0, len(set(clusters)))
+    return (high - low) * ends[0], (high - low) * ends[1]

@@ -1,0 +1,149 @@
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import sample_runs
+from sample_runs import FIRST
+
+from icl_eval.analysis.comparison import compare_runs
+from icl_eval.analysis.crossed import crossed_mean
+from icl_eval.errors import DataError
+from icl_eval.runs.folders import read_run
+from icl_eval.runs.reports import MetricResult, write_report
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a run whose questions are right or wrong as given, and read it again."""
+
+    def write_run(name, right, num_fewshot=4, **options):
+        named = {key.replace("__", "."): value for key, value in options.items()}
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        records = [
+            replace(FIRST, example_id=f"q{number:03}", metrics={"judge": float(value)})
+            for number, value in enumerate(right)
+        ]
+        lines = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+        (folder / "samples_qa.jsonl").write_text(lines, encoding="utf-8")
+        scores = {"judge": MetricResult(float(np.mean(right)), 0.1, (0.0, 1.0), "judge|v:1", True, stored=True)}
+        result = replace(sample_runs.REPORT.results["qa"], n=len(records), num_fewshot=num_fewshot, metrics=scores)
+        config = {"num_fewshot": num_fewshot, "task": {"qa": {"metrics": {"bleu": {"name": "bleu"}}}}, **named}
+        overrides = tuple(f"{key}={value}" for key, value in {"num_fewshot": num_fewshot, **named}.items())
+        report = sample_runs.REPORT
+        report = replace(
+            report,
+            run=replace(report.run, num_fewshot=num_fewshot, one_draw=num_fewshot > 0),
+            results={"qa": result},
+            provenance=replace(report.provenance, config=config, overrides=overrides),
+        )
+        write_report(report, folder / "report.json")
+        return read_run(folder)
+
+    return write_run
+
+
+def answers(generator, num_draws, num_questions=80, gain=0.0, liking=0.0):
+    return (generator.random((num_draws, num_questions)) < 0.5 + gain + liking).astype(float)
+
+
+def test_runs_that_differ_in_seeds_alone_are_one_condition_and_are_tested_over_shared_draws(write):
+    generator = np.random.default_rng(0)
+    before, after = answers(generator, 3), answers(generator, 4, gain=0.2)
+    runs = [write(f"sweep/a{seed}", own, seed=seed, model="a") for seed, own in enumerate(before)]
+    runs += [write(f"sweep/b{seed}", own, seed=seed, model="b") for seed, own in enumerate(after)]
+
+    found = compare_runs(runs)
+
+    [difference] = found.differences
+    crossed = crossed_mean(after[:3] - before)
+    assert (difference.test, difference.draws, difference.others) == ("crossed", 3, {})
+    assert difference.ci95 == pytest.approx(crossed.interval())
+    assert difference.p_value == pytest.approx(crossed.p_value())
+    assert difference.difference == pytest.approx(after[:3].mean() - before.mean())
+    assert [name.rsplit("/", 1)[1] for name in (found.baseline, *found.runs)] == ["model=a", "model=b"]
+    assert [len(folders) for folders in found.members.values()] == [3, 4]
+    assert found.notes == ("model=b: 1 run left out, of draws that only one of the two conditions has",)
+
+
+def test_orders_of_one_draw_are_averaged_and_are_no_further_draws(write):
+    generator = np.random.default_rng(1)
+    before, after = answers(generator, 4), answers(generator, 4)
+    seeds = [{"demonstrations__seed": number // 2, "order__seed": number % 2} for number in range(4)]
+    runs = [write(f"a{number}", before[number], model="a", **seeds[number]) for number in range(4)]
+    runs += [write(f"b{number}", after[number], model="b", **seeds[number]) for number in range(4)]
+    [difference] = compare_runs(runs).differences
+    differences = after - before
+    assert difference.draws == 2
+    expected = crossed_mean(np.stack([differences[:2].mean(axis=0), differences[2:].mean(axis=0)]))
+    assert difference.p_value == pytest.approx(expected.p_value())
+
+
+def test_a_condition_without_demonstrations_is_the_same_for_every_draw(write):
+    generator = np.random.default_rng(2)
+    none, four = answers(generator, 1)[0], answers(generator, 3, gain=0.2)
+    runs = [write("none", none, num_fewshot=0, seed=0)]
+    runs += [write(f"four{seed}", own, seed=seed) for seed, own in enumerate(four)]
+    [difference] = compare_runs(runs).differences
+    assert difference.draws == 3
+    assert difference.p_value == pytest.approx(crossed_mean(four - none).p_value())
+
+
+def test_a_test_of_one_draw_says_that_it_is_about_these_prompts(write):
+    generator = np.random.default_rng(3)
+    runs = [write(f"run{seed}", answers(generator, 1)[0], seed=seed) for seed in range(2)]
+    found = compare_runs(runs)  # two draws of one condition, which can only be compared as prompts
+    [difference] = found.differences
+    assert (difference.test, difference.draws) == ("bonett_price", 1)
+    [note] = found.notes
+    assert note.startswith("a test of one draw is about these prompts")
+    assert (found.baseline, found.runs) == (str(runs[0].folder), (str(runs[1].folder),))
+
+
+def test_draws_that_no_run_shares_are_refused_in_one_line(write):
+    runs = [write(f"a{seed}", [0, 1, 1], seed=seed, model="a") for seed in (0, 1)]
+    runs += [write(f"b{seed}", [0, 1, 1], seed=seed, model="b") for seed in (2, 3)]
+    with pytest.raises(
+        DataError, match=r"model=b: shares no draw of demonstrations with .*model=a \(seed=2 … and seed=0"
+    ):
+        compare_runs(runs)
+
+
+def test_too_few_resamples_for_so_many_tests_are_said(write):
+    runs = [write(f"run{number}", [0.5, 0.25, 0.75, 1.0], control=str(number)) for number in range(8)]
+    assert any("use 280 or more" in note for note in compare_runs(runs, num_resamples=100).notes)
+    assert not any("num_resamples" in note for note in compare_runs(runs, num_resamples=280).notes)
+
+
+def test_systems_that_like_different_draws_are_called_different_less_often_than_on_one_draw(write):
+    """The whole path, from files to a p-value, where one draw rejects most true nulls."""
+    generator = np.random.default_rng(4)
+    called = {1: 0, 5: 0}
+    for repetition in range(20):
+        likings = generator.normal(0, 0.075, (2, 5, 1))
+        sides = [(generator.random((5, 300)) < 0.5 + liking).astype(float) for liking in likings]
+        runs = [
+            [write(f"{repetition}/{model}{seed}", own, seed=seed, model=model) for seed, own in enumerate(side)]
+            for model, side in zip("ab", sides, strict=True)
+        ]
+        for draws in called:
+            [difference] = compare_runs([*runs[0][:draws], *runs[1][:draws]]).differences
+            assert difference.draws == draws
+            called[draws] += difference.p_value < 0.05
+    assert called[5] <= 3
+    assert called[1] >= 6
+
+
+def test_draws_are_crossed_with_clusters_where_questions_have_them(write, monkeypatch):
+    generator = np.random.default_rng(5)
+    clusters = tuple(str(number // 8) for number in range(80))
+    monkeypatch.setattr("icl_eval.metrics.measurements.clusters_of", lambda records: clusters)
+    before, after = answers(generator, 3), answers(generator, 3, gain=0.2)
+    runs = [write(f"a{seed}", own, seed=seed, model="a") for seed, own in enumerate(before)]
+    runs += [write(f"b{seed}", own, seed=seed, model="b") for seed, own in enumerate(after)]
+    [difference] = compare_runs(runs).differences
+    assert difference.num_clusters == 10
+    assert difference.ci95 == pytest.approx(crossed_mean(after - before, clusters).interval())
+    [difference] = compare_runs([runs[0], runs[3]]).differences
+    assert (difference.test, difference.num_clusters, list(difference.others)) == ("bonett_price", 10, ["sign_flip"])

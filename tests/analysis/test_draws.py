@@ -1,0 +1,94 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from icl_eval.analysis.crossed import crossed_mean
+from icl_eval.analysis.designs import SweepCell
+from icl_eval.analysis.draws import draws_table, scores_over_draws
+from icl_eval.analysis.shot_curve import shot_curves
+from icl_eval.metrics.means import mean_statistics
+from icl_eval.metrics.measurements import Measurement
+
+VALUES = (np.random.default_rng(0).random((4, 24)) < [[0.4], [0.5], [0.6], [0.8]]).astype(float)
+
+
+def cell(values, metric="exact_match", has_demonstrations=True, is_share=True, **options):
+    """Return a cell whose questions have these values; `__` in an option's name stands for a dot."""
+    named = {key.replace("__", "."): str(value) for key, value in options.items()}
+    ids = tuple(f"q{number:03}" for number in range(len(values)))
+    statistics = mean_statistics(list(values), "signature", is_share=is_share)
+    return SweepCell(named, Measurement("qa", metric, True, ids, statistics), has_demonstrations)
+
+
+def test_a_seed_sweep_has_a_mean_with_both_errors_and_the_interval_of_a_new_draw():
+    ([found], notes) = scores_over_draws([cell(own, seed=number) for number, own in enumerate(VALUES)])
+    scores = VALUES.mean(axis=1)
+    assert notes == []
+    assert (found.draw, found.n, found.mean) == ("seed", 24, pytest.approx(VALUES.mean()))
+    assert found.scores == pytest.approx(dict(zip("0123", scores, strict=True)))
+    assert found.ci95 == pytest.approx(crossed_mean(VALUES).interval_within(0, 1))
+    reach = scipy.stats.t.ppf(0.975, 3) * scores.std(ddof=1) * (1 + 1 / 4) ** 0.5
+    assert found.new_draw == pytest.approx((scores.mean() - reach, min(1.0, scores.mean() + reach)))
+    [row] = draws_table([found]).records()
+    assert (row["worst draw"], row["best draw"], row["draws"]) == (scores.min(), scores.max(), 4)
+
+
+def test_a_new_draw_is_in_its_interval_95_times_of_100():
+    generator = np.random.default_rng(1)
+    covered = []
+    for _ in range(400):
+        scores = generator.normal(0.5, 0.07, 6)
+        drawn = (generator.random((6, 60)) < scores[:, None]).astype(float)
+        ([found], _) = scores_over_draws([cell(own, seed=number) for number, own in enumerate(drawn[:5])])
+        covered.append(found.new_draw is not None and found.new_draw[0] <= drawn[5].mean() <= found.new_draw[1])
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_orders_of_a_draw_are_no_draws_of_their_own():
+    cells = [
+        cell(VALUES[number], demonstrations__seed=number // 2, order__seed=number % 2, num_fewshot=4)
+        for number in range(4)
+    ]
+    ([found], _) = scores_over_draws(cells)
+    assert (found.draw, found.conditions) == ("demonstrations.seed", {"num_fewshot": "4"})
+    assert list(found.scores.values()) == pytest.approx([VALUES[:2].mean(), VALUES[2:].mean()])
+    assert scores_over_draws(cells[:3])[1] == [
+        "draws, qa num_fewshot=4: not every demonstrations.seed has the same cells"
+    ]
+
+
+def test_without_demonstrations_there_is_one_draw_whatever_the_seeds():
+    cells = [cell(VALUES[0], has_demonstrations=False, seed=seed, num_fewshot=0) for seed in range(4)]
+    assert scores_over_draws(cells) == ([], [])
+    cells += [cell(own, seed=seed, num_fewshot=1) for seed, own in enumerate(VALUES)]
+    ((curve,), notes) = shot_curves(cells)
+    none, one = curve.points
+    assert notes == []
+    assert (len(none.scores), none.ci95, none.stdev) == (1, None, None)
+    assert len(one.scores) == 4
+    sampled = [replace(each, options={"decoding.seed": each.options["seed"]}) for each in cells[:4]]
+    ([found], _) = scores_over_draws(sampled)  # samples differ without demonstrations, too
+    assert found.draw == "decoding.seed"
+
+
+@pytest.mark.parametrize(("metric", "top"), [("rouge_l", 1.0), ("chrf", 100.0)])
+def test_bands_and_intervals_end_where_the_scale_ends(metric, top):
+    values = top * np.array([[1.0, 0.99], [0.9, 0.99], [1.0, 1.0]])
+    cells = [
+        cell(own, metric, is_share=False, seed=seed, num_fewshot=shots)
+        for shots in (1, 2)
+        for seed, own in enumerate(values)
+    ]
+    ((curve,), _) = shot_curves(cells)
+    assert curve.points[0].ci95[1] == top
+    (found, _), _ = scores_over_draws(cells)
+    assert found.ci95[1] < top
+    assert found.new_draw[1] == top
+
+
+def test_draws_with_one_score_say_nothing_of_a_new_one():
+    ([found], _) = scores_over_draws([cell(VALUES[0], seed=seed) for seed in range(3)])
+    assert found.new_draw is None
+    assert found.share_of_draws == 0.0
