@@ -35,6 +35,7 @@ class DppDemonstrations:
     """Lambda in the formula, above 0: the smaller, the more similarity to the question counts."""
 
     name = "dpp"
+    shares_a_draw = False
     measures_similarity = True
     keeps_duplicates = False
 

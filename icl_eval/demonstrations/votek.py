@@ -35,6 +35,7 @@ class VotekDemonstrations:
     """The number of examples that each one votes for; in the paper 150, for pools of 3,000."""
 
     name = "votek"
+    shares_a_draw = False
     measures_similarity = False
     keeps_duplicates = False
 

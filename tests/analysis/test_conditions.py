@@ -116,6 +116,7 @@ def test_too_few_resamples_for_so_many_tests_are_said(write):
     assert not any("num_resamples" in note for note in compare_runs(runs, num_resamples=280).notes)
 
 
+@pytest.mark.slow
 def test_systems_that_like_different_draws_are_called_different_less_often_than_on_one_draw(write):
     """The whole path, from files to a p-value, where one draw rejects most true nulls."""
     generator = np.random.default_rng(4)

@@ -174,7 +174,7 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {KNOWN_COMMANDS};
         ),
         (["limit=0"], "limit=0: must be a number of examples (1 or more) or a fraction between 0 and 1"),
         (["limit=-1"], "limit=-1: must be a number of examples (1 or more) or a fraction between 0 and 1"),
-        (["limit_seed=1"], "limit_seed=1: has no effect without limit"),
+        (["limit=null", "limit_seed=1"], "limit_seed=1: has no effect without limit"),
         (["limit=2", "limit_seed=-1"], "limit_seed=-1: must be 0 or more"),
         (["limit=1.5"], "limit=1.5: must be a number of examples (1 or more) or a fraction between 0 and 1"),
         (["batch_size=0"], "batch_size=0: must be auto, or 1 or more"),
@@ -561,12 +561,20 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
     assert list(report["timing"]) == ["seconds", "completion_tokens_per_second", "finished"]
     assert list(report["run"]) == [
         "model", "architecture", "template", "placement", "conventions", "num_fewshot", "demonstrations", "order",
-        "control", "leave_out", "seed", "decoding", "fingerprint", "loading",
+        "control", "leave_out", "seed", "decoding", "fingerprint", "loading", "one_draw",
     ]  # fmt: skip
-    assert list(report["results"]["qa"]) == ["n", "num_fewshot", "metrics", "counts", "behaviour", "control"]
+    assert list(report["results"]["qa"]) == [
+        "n",
+        "num_fewshot",
+        "metrics",
+        "counts",
+        "behaviour",
+        "control",
+        "num_clusters",
+    ]
     assert list(report["results"]["qa"]["metrics"]) == ["exact_match", "token_f1"]
     assert list(report["results"]["qa"]["metrics"]["token_f1"]) == [
-        "score", "stderr", "ci95", "signature", "higher_is_better", "stored",
+        "score", "stderr", "ci95", "signature", "higher_is_better", "stored", "method", "smoothed",
     ]  # fmt: skip
     assert list(report["results"]["qa"]["counts"]) == [
         "prompt_tokens", "prefix_tokens_reused", "completion_tokens", "finish_reasons", "unparsed", "shots_effective",
@@ -580,7 +588,7 @@ def test_a_run_folder_holds_what_the_contract_says(icl_eval, tmp_path):
             "example_id", "doc", "targets", "encoder", "decoder", "demonstration_ids", "shots_requested",
             "shots_effective", "completion", "prediction", "metrics", "prompt_tokens",
             "completion_tokens", "finish_reason", "prompt_hash", "demonstrations", "likelihood", "stop_string",
-            "samples",
+            "samples", "cluster",
         ]  # fmt: skip
     assert [sample["example_id"] for sample in samples] == ["qa-test-001", "qa-test-002"]
     assert outcome.out.endswith("\nreport: run/report.json\npage: run/report.html\n")

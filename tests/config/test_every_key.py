@@ -583,6 +583,7 @@ def judge_by_hand(observed, folder, completions):
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", CHANGES)
 def test_law_9_every_key_changes_something_observable(key, observe):
     look, before, change = CHANGES[key]

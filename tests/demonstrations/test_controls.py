@@ -395,7 +395,7 @@ def outcome_of(gpt2, tmp_path, monkeypatch):
     def run(predict, *overrides):
         from icl_eval.decoding import Completion, StreamDecoder
 
-        def stream(decoder, prompts, *options):
+        def stream(decoder, prompts, **options):
             for prompt in prompts:
                 answer = predict(int(prompt.prompt.decoder.split("Question: ")[-1].split("?")[0]))
                 yield Completion(prompt.prompt.example_id, answer, (1,), "stop")

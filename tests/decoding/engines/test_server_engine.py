@@ -13,6 +13,8 @@ import tiny_models
 from completion_server import KEY, NAME, CompletionServer, serving
 from fault_proxy import spoiling
 
+import icl_eval
+
 QUICK = ("task=qa", "limit=6", "num_fewshot=1", "max_new_tokens=6")
 FAULTS = ("429", "429:1", "500", "reset", "truncated", "html", "unfinished")
 
@@ -52,8 +54,7 @@ def expected(folder, tmp_path_factory):
     found = {}
     for likelihood in ("null", "references"):
         run = tmp_path_factory.mktemp("here") / likelihood
-        arguments = (*QUICK, f"model.source={folder}", f"likelihood={likelihood}", f"hydra.run.dir={run}")
-        subprocess.run([sys.executable, "-m", "icl_eval", *arguments], check=True, capture_output=True)
+        icl_eval.evaluate(*QUICK, f"model.source={folder}", f"likelihood={likelihood}", folder=run)
         found[likelihood] = read_records(run)
     return found
 
@@ -214,6 +215,7 @@ def test_a_conversation_that_is_sent_as_text_begins_with_one_token_of_beginning(
     assert [each["completion"] for each in read_records(there)] == [each["completion"] for each in read_records(here)]
 
 
+@pytest.mark.slow
 def test_a_list_of_models_that_fails_is_said_and_is_no_change(folder, serve, expected, icl_eval_command, tmp_path):
     served = CompletionServer(folder)
     url, run = serve(served), tmp_path / "run"
@@ -227,6 +229,7 @@ def test_a_list_of_models_that_fails_is_said_and_is_no_change(folder, serve, exp
     assert read_records(run) == expected["null"][:3]
 
 
+@pytest.mark.slow
 def test_another_version_is_said(folder, serve, icl_eval_command, tmp_path):
     url, run = serve(CompletionServer(folder)), tmp_path / "run"
     assert icl_eval_command(*at(folder, url, f"hydra.run.dir={run}")).exit_code == 0
@@ -297,7 +300,7 @@ def test_samples_have_seeds_of_their_own(folder, serve, icl_eval_command, tmp_pa
     assert [len(record["samples"]) for record in read_records(tmp_path / "run")] == [2] * 6
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [FAULTS[0], *(pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS[1:])])
 def test_every_third_answer_is_spoiled_and_no_record_is_lost_or_wrong(
     folder, serve, spoil, expected, icl_eval_command, tmp_path, fault
 ):
@@ -310,6 +313,7 @@ def test_every_third_answer_is_spoiled_and_no_record_is_lost_or_wrong(
     assert "asked again in" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_asked_again(folder, serve, spoil, expected, icl_eval_command, tmp_path):
     url = spoil(serve(CompletionServer(folder)), lambda number: "hang" if number == 6 else None)
     outcome = icl_eval_command(*at(folder, url, "engine.timeout=2", f"hydra.run.dir={tmp_path}/run"))
@@ -341,6 +345,7 @@ def test_a_server_that_is_gone_ends_the_run_and_the_same_command_goes_on(
     assert len(asked) == 6 - len(kept), "another address is the same run"
 
 
+@pytest.mark.slow
 def test_what_the_server_asks_to_wait_is_said_and_waited(folder, serve, spoil, icl_eval_command, tmp_path):
     url = spoil(serve(CompletionServer(folder)), lambda number: "429:3" if number == 6 else None)
     begin = time.monotonic()
@@ -441,6 +446,7 @@ def test_a_finished_run_is_scored_again_without_the_server(folder, serve, icl_ev
     assert again["provenance"]["engine"] == first["provenance"]["engine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pace", "seconds"), [("engine.requests_per_minute=600", 0.1 * 9), ("engine.tokens_per_minute=6000", 5)]
 )
