@@ -8,11 +8,12 @@ Options fall into three kinds, which each analysis treats in its own way:
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from icl_eval.formatting import count_noun, format_options
 from icl_eval.metrics.measurements import Measurement
+from icl_eval.runs.folders import Run
 
 _INCIDENTAL = ("order", "template")
 _ORDER_SEED = "order.seed"
@@ -56,6 +57,23 @@ def is_drawn(option: str) -> bool:
 def is_incidental(option: str) -> bool:
     """Return whether an option is a seed, an order, or part of the wording."""
     return is_drawn(option) or option in _INCIDENTAL or option.startswith("template.")
+
+
+def group_runs(
+    runs: Sequence[Run], options: Sequence[Mapping[str, str]], may_differ: Callable[[str], bool]
+) -> Iterator[tuple[Mapping[str, str], list[Run]]]:
+    """Yield groups of runs that differ only in some options, with their shared options.
+
+    Args:
+        runs: Finished runs, such as the cells of a sweep.
+        options: For each run, the options that distinguish it.
+        may_differ: Whether an option may differ within a group.
+    """
+    groups: defaultdict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
+    for run, own in zip(runs, options, strict=True):
+        groups[tuple((key, value) for key, value in own.items() if not may_differ(key))].append(run)
+    for conditions, members in groups.items():
+        yield dict(conditions), members
 
 
 def nesting(options: Collection[str]) -> tuple[str, str] | None:

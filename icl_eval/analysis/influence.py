@@ -14,12 +14,12 @@ towards zero. A set has a fixed size, so both say what a demonstration adds in t
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.analysis.designs import is_drawn
+from icl_eval.analysis.designs import group_runs, is_drawn
 from icl_eval.analysis.measurements import measure
 from icl_eval.analysis.significance import simultaneous_level
 from icl_eval.analysis.tables import PlainTable, TableValue, condition_keys
@@ -96,7 +96,7 @@ def influence_analyses(
         DataError: When records are missing or do not match the report.
     """
     analyses, notes = [], []
-    for conditions, members in _group_runs(runs, options):
+    for conditions, members in group_runs(runs, options, is_drawn):
         if len(members) < 2 * MIN_SETS:
             continue
         for task in members[0].report.results:
@@ -198,17 +198,6 @@ def _compare_means(inside: FloatArray, outside: FloatArray, level: float) -> tup
     degrees = variance**2 / (parts[0] ** 2 / (len(inside) - 1) + parts[1] ** 2 / (len(outside) - 1))
     reach = float(stdtrit(degrees, (1 + level) / 2)) * variance**0.5
     return mean, (mean - reach, mean + reach)
-
-
-def _group_runs(
-    runs: Sequence[Run], options: Sequence[Mapping[str, str]]
-) -> Iterator[tuple[Mapping[str, str], list[Run]]]:
-    """Yield groups of runs that differ only in seeds, with their shared options."""
-    groups: defaultdict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
-    for run, own in zip(runs, options, strict=True):
-        groups[tuple((key, value) for key, value in own.items() if not is_drawn(key))].append(run)
-    for conditions, members in groups.items():
-        yield dict(conditions), members
 
 
 def _find_shared(records: Sequence[Record]) -> frozenset[ShownTarget] | None:

@@ -8,12 +8,12 @@ An effect beside all the others is not what a demonstration is worth: where seve
 them adds nothing. What it adds to a random set of the others is in `icl_eval.analysis.influence`.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from icl_eval.analysis.designs import group_runs
 from icl_eval.analysis.measurements import gain, measure
 from icl_eval.analysis.significance import share_difference_interval, simultaneous_level
 from icl_eval.analysis.tables import PlainTable, TableValue, condition_keys
@@ -103,7 +103,7 @@ def leave_one_out_analyses(
         DataError: When records are missing or do not match the report.
     """
     analyses, notes = [], []
-    for conditions, members in _group_runs(runs, options):
+    for conditions, members in group_runs(runs, options, lambda key: key == LEAVE_OUT):
         without = sorted(
             (run for run in members if run.report.run.leave_out is not None),
             key=lambda run: run.report.run.leave_out or 0,
@@ -134,17 +134,6 @@ def leave_one_out_table(analyses: Sequence[LeaveOneOutAnalysis]) -> PlainTable:
                 rows.append((*identity, effect.n, effect.mean, *(effect.ci95 or (None, None)), *counts))
     numbers = ("n", "mean effect", "ci95 low", "ci95 high", "helped", "hurt")
     return PlainTable("leave_one_out", ("task", *conditions, "demonstration", "measure", *numbers), tuple(rows))
-
-
-def _group_runs(
-    runs: Sequence[Run], options: Sequence[Mapping[str, str]]
-) -> Iterator[tuple[Mapping[str, str], list[Run]]]:
-    """Yield groups of runs that differ only in `leave_out`, with their shared options."""
-    groups: defaultdict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
-    for run, own in zip(runs, options, strict=True):
-        groups[tuple((key, value) for key, value in own.items() if key != LEAVE_OUT)].append(run)
-    for conditions, members in groups.items():
-        yield dict(conditions), members
 
 
 def read_outcome(run: Run, task: str) -> CellOutcome:

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from icl_eval.demonstrations.encoder import Encoder
-from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_tie_breaks, round_similarities
+from icl_eval.demonstrations.ranking import Ranking, rank_by_choice, round_similarities
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
-from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 
 _NOTHING_NEW = 1e-6
@@ -44,18 +42,8 @@ class DppDemonstrations:
             raise ConfigError(f"scale={self.scale}: must be above 0")
 
     def ranking(self, task: Task) -> Ranking:
-        """Return the greedy ranking; the pool is embedded when the first question is ranked."""
-        embed_pool = cache(lambda: self.encoder.embed(task.pool))  # [pool, size]
-        ties = draw_tie_breaks(task.pool, self.seed)
-
-        def rank(question: Example, allowed: Allowed) -> Iterator[Demonstration]:
-            rows = [row for row, candidate in enumerate(task.pool) if allowed(candidate)]
-            vectors = embed_pool()[rows]  # [candidates, size]
-            cosines = round_similarities(vectors @ self.encoder.embed([question])[0])  # [candidates]
-            for chosen in self._choose(vectors, cosines, ties[rows]):
-                yield Demonstration(task.pool[rows[chosen]], float(cosines[chosen]))
-
-        return rank
+        """Return the greedy ranking."""
+        return rank_by_choice(task, self.encoder, self.seed, self._choose)
 
     def _choose(
         self, vectors: npt.NDArray[np.float32], cosines: npt.NDArray[np.float64], ties: npt.NDArray[np.int64]

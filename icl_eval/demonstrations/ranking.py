@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +31,21 @@ Allowed = Callable[[Example], bool]
 
 Ranking = Callable[[Example, Allowed], Iterator[Demonstration]]
 """Maps a question to the candidates that it may see, by descending rank; lazily, because most are never needed."""
+
+
+class Choose(Protocol):
+    """Chooses candidates by their vectors, one after the other."""
+
+    def __call__(
+        self, vectors: npt.NDArray[np.float32], cosines: npt.NDArray[np.float64], ties: npt.NDArray[np.int64], /
+    ) -> Iterator[int]:
+        """Yield the rows of the candidates in the order of choice.
+
+        Args:
+            vectors: The candidates' vectors of length 1, [candidates, size].
+            cosines: Their similarities to the question, [candidates].
+            ties: Their positions in the order that breaks ties, [candidates].
+        """
 
 
 class DemonstrationSelector(Protocol):
@@ -78,6 +94,21 @@ def draw_tie_breaks(pool: Sequence[Example], seed: int) -> npt.NDArray[np.int64]
     positions = np.empty(len(pool), np.int64)
     positions[rows] = np.arange(len(pool))
     return positions
+
+
+def rank_by_choice(task: Task, encoder: Encoder, seed: int, choose: Choose) -> Ranking:
+    """Return a ranking by vectors; the pool is embedded when the first question is ranked."""
+    embed_pool = cache(lambda: encoder.embed(task.pool))  # [pool, size]
+    ties = draw_tie_breaks(task.pool, seed)
+
+    def rank(question: Example, allowed: Allowed) -> Iterator[Demonstration]:
+        rows = [row for row, candidate in enumerate(task.pool) if allowed(candidate)]
+        vectors = embed_pool()[rows]  # [candidates, size]
+        cosines = round_similarities(vectors @ encoder.embed([question])[0])  # [candidates]
+        for chosen in choose(vectors, cosines, ties[rows]):
+            yield Demonstration(task.pool[rows[chosen]], float(cosines[chosen]))
+
+    return rank
 
 
 def round_similarities(similarities: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
