@@ -187,6 +187,7 @@ def score(model, prompts, asked):
 WAYS = (stream, trace, generate_all, score)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_what_the_caller_changes_is_seen_by_the_next_call(model, changes):
     prompts, asked = make_prompts(model, count=5), make_questions(model, count=4)

@@ -358,6 +358,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_run_is_resumed_in_its_own_form_alone_and_its_report_shows_it(
     evaluate: Any, llama: Path, tmp_path: Path, form: str
