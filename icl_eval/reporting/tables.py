@@ -89,25 +89,15 @@ _DIFFERENCE_COLUMNS: Mapping[str, _Show] = {
     "95 % interval": lambda row: _format_ends(row, "ci95 low", "ci95 high", format_difference),
     "p": lambda row: "" if row["p"] is None else format_p_value(row["p"]),
     "adjusted p": lambda row: "" if row["adjusted p"] is None else format_p_value(row["adjusted p"]),
-    "about": lambda row: "these prompts" if row["draws"] == 1 else f"{row['draws']} draws",
-    "other tests": lambda row: _format_others(row),
+    "about": lambda row: _name_population(row),
     "better": lambda row: str(row["better"]),
     "worse": lambda row: str(row["worse"]),
 }
 
 
-_OTHER_TESTS = {
-    "mcnemar": "McNemar",
-    "mcnemar_mid_p": "mid-p",
-    "sign_flip": "sign flips",
-    "approximate_randomisation": "randomisation",
-}
-
-
-def _format_others(row: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {format_p_value(row[test])}" for test, name in _OTHER_TESTS.items() if row[test] is not None
-    )
+def _name_population(row: Mapping[str, Any]) -> str:
+    """Return what a test is about: the prompts of one draw, or several draws."""
+    return "these prompts" if row["draws"] == 1 else f"{row['draws']} draws"
 
 
 def _arrow(higher_is_better: bool) -> str:
@@ -117,11 +107,13 @@ def _arrow(higher_is_better: bool) -> str:
 def _difference_table(comparison: Comparison) -> Table:
     differences = difference_table(comparison.differences).records()
     num_tests = sum(row["p"] is not None for row in differences)
-    table = Table(title=f"differences from the baseline; p adjusted for {num_tests} tests (Holm)", title_justify="left")
+    populations = set(map(_name_population, differences))
+    about = f", about {populations.pop()}" if len(populations) == 1 else ""
+    title = f"differences from the baseline{about}; p adjusted for {num_tests} tests (Holm)"
+    table = Table(title=title, title_justify="left")
     for column in ("run", "task", "metric"):
         table.add_column(column, overflow="fold")
-    has_others = any(difference.others for difference in comparison.differences)
-    columns = {name: show for name, show in _DIFFERENCE_COLUMNS.items() if has_others or name != "other tests"}
+    columns = {name: show for name, show in _DIFFERENCE_COLUMNS.items() if not about or name != "about"}
     for column in columns:
         table.add_column(column, justify="right")
     previous = None

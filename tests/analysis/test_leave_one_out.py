@@ -263,7 +263,7 @@ def test_what_cannot_be_left_out_is_refused(overrides, message, compose):
 # A sweep, with a model that is a script
 
 
-def answer_as_shown(decoder, prompts, *options):
+def answer_as_shown(decoder, prompts, **options):
     """Complete each prompt by the target of its first demonstration, if that is of some use."""
     from icl_eval.decoding import Completion
 

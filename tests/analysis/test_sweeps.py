@@ -109,17 +109,17 @@ def test_a_cell_that_fails_is_reported_and_the_others_finish(sweep, tmp_path):
 
 @pytest.mark.slow
 def test_a_cell_that_breaks_down_shows_where_and_the_next_sweep_gives_it_another_chance(sweep, tmp_path, monkeypatch):
-    from icl_eval.evaluation import pipeline as evaluation
+    from icl_eval.decoding.engines import in_process
 
     attempts = iter([RuntimeError("out of luck"), None])
-    load = evaluation.load_model
+    load = in_process.load_model
 
     def fail_at_first(*arguments):
         if error := next(attempts, None):
             raise error
         return load(*arguments)
 
-    monkeypatch.setattr(evaluation, "load_model", fail_at_first)
+    monkeypatch.setattr(in_process, "load_model", fail_at_first)
     outcome = sweep("num_fewshot=0,1")
 
     broken, whole = read_cells(tmp_path)
@@ -469,9 +469,9 @@ def test_a_sweep_for_which_there_is_no_room_names_the_file_and_goes_on_when_ther
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_keeps_what_is_finished_and_calls_no_cell_failed(sweep, tmp_path, monkeypatch):
-    from icl_eval.evaluation import pipeline
+    from icl_eval.decoding.engines import in_process
 
-    load, attempts = pipeline.load_model, iter([None, KeyboardInterrupt()])
+    load, attempts = in_process.load_model, iter([None, KeyboardInterrupt()])
 
     def be_interrupted(*arguments):
         if error := next(attempts):
@@ -479,7 +479,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_calls_no_cell_failed(sw
         return load(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "load_model", be_interrupted)
+        patched.setattr(in_process, "load_model", be_interrupted)
         outcome = sweep("num_fewshot=0,1")
 
     assert outcome.exit_code == 130

@@ -98,7 +98,7 @@ def test_imported_runs_are_compared_in_pairs_and_found_like_others(logged, icl_e
     assert (strict.baseline_score, strict.score) == (4 / 6, 3 / 6)
     assert (strict.better, strict.worse) == (("1", "3"), ("0", "2", "5"))
     assert (strict.test, strict.others["mcnemar"]) == ("bonett_price", scipy.stats.binomtest(2, 5).pvalue)
-    assert by_name["words", "chrf"].test == "approximate_randomisation"
+    assert by_name["words", "chrf"].test == "paired_bootstrap"
     assert by_name["last", "perplexity,none"].p_value is None
     assert found.left_out == ()
 

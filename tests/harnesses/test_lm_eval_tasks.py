@@ -87,7 +87,7 @@ def test_prompts_answers_and_scores_are_those_of_the_harness(model, num_fewshot,
                 continue
             answers = record["likelihood"]["choices"] or record["likelihood"]["references"]
             for answer, [(logprob, is_greedy)] in zip(answers, sample["resps"], strict=True):
-                assert answer["logprob"] == pytest.approx(logprob, abs=2e-4)
+                assert answer["logprob"] == pytest.approx(logprob, rel=1e-6, abs=2e-4)
                 assert answer["is_greedy"] is is_greedy
         expected = {key: value for key, value in theirs["results"][task].items() if is_score(key)}
         found = {key: each["score"] for key, each in report["results"][task]["metrics"].items() if is_score(key)}
