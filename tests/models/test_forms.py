@@ -395,6 +395,7 @@ def test_a_run_is_resumed_in_its_own_form_alone_and_its_report_shows_it(
     assert refused in other.err
 
 
+@pytest.mark.slow
 def test_the_devices_are_not_part_of_the_identity(evaluate: Any) -> None:
     outcome, report = evaluate("model.device_map=auto")
     assert (outcome.exit_code, report["run"]["loading"]) == (0, {})
@@ -402,6 +403,7 @@ def test_the_devices_are_not_part_of_the_identity(evaluate: Any) -> None:
     assert "nothing was decoded" in evaluate("device=cpu")[0].out
 
 
+@pytest.mark.slow
 def test_a_contradiction_is_refused_before_anything_is_read(icl_eval_command: Any) -> None:
     for words in (["model.device_map=auto", "device=cpu"], ["model.device_map=everywhere"]):
         outcome = icl_eval_command("model.source=./nowhere", *words)

@@ -118,6 +118,7 @@ def test_less_able_servers_give_the_same_completions(
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quirks", "options", "sentence"),
     [
@@ -251,6 +252,7 @@ def test_a_prompt_that_the_server_would_shorten_is_refused_before_any_is_sent(
     assert len(served.bodies) < 8, "only the probe was sent"
 
 
+@pytest.mark.slow
 def test_demonstrations_that_do_not_fit_the_server_are_dropped(folder, serve, icl_eval_command, tmp_path):
     url = serve(CompletionServer(folder, max_model_len=100))
     options = ("engine.max_length=100", "overflow=drop", f"hydra.run.dir={tmp_path}/run")
@@ -275,6 +277,7 @@ def test_an_encoder_decoder_model_is_refused(icl_eval_command, tmp_path):
     assert "is encoder-decoder, which this engine does not run; use engine=transformers" in outcome.err
 
 
+@pytest.mark.slow
 def test_turns_of_a_conversation_are_sent_as_messages(folder, serve, icl_eval_command, tmp_path):
     served = CompletionServer(folder)
     options = ("engine.api=chat", "template=chat", f"hydra.run.dir={tmp_path}/run")
@@ -289,6 +292,7 @@ def test_turns_of_a_conversation_are_sent_as_messages(folder, serve, icl_eval_co
     assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
 
 
+@pytest.mark.slow
 def test_samples_have_seeds_of_their_own(folder, serve, icl_eval_command, tmp_path):
     served = CompletionServer(folder)
     options = ("decoding=sample", "decoding.num_samples=2", "decoding.top_k=5", "decoding.temperature=0.5")
@@ -417,6 +421,7 @@ def test_an_interrupted_run_ends_although_its_server_hangs(folder, serve, tmp_pa
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_a_preview_says_what_a_run_costs_at_most(folder, serve, icl_eval_command, tmp_path):
     url = serve(CompletionServer(folder))
     options = ("engine.prices={prompt: 1000000, completion: 1000000}", "likelihood=references")
