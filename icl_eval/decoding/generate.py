@@ -48,7 +48,7 @@ class GenerateDecoder:
             seed: The random seed, used if the settings turn `do_sample` on.
         """
         self._model = model
-        self._stop = stop_strings(model.network, stop)
+        self._stop = stop_strings(model.network.generation_config, stop)
         self._seed = seed
         self._config = copy.deepcopy(model.network.generation_config)
         own = {"max_length": None, "max_new_tokens": max_new_tokens, "max_time": float("inf")}

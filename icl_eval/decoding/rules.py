@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from icl_eval.errors import ConfigError
 from icl_eval.models.loading import LanguageModel
@@ -31,9 +31,9 @@ def end_ids(network: PreTrainedModel, settings: Mapping[str, Any]) -> frozenset[
     return frozenset([eos] if isinstance(eos, int) else eos)
 
 
-def stop_strings(network: PreTrainedModel, stop: Sequence[str]) -> tuple[str, ...]:
+def stop_strings(generation: GenerationConfig, stop: Sequence[str]) -> tuple[str, ...]:
     """Return the strings to stop at: the given ones and those of the model's generation config."""
-    own: Any = network.generation_config.stop_strings or ()
+    own: Any = generation.stop_strings or ()
     return (*stop, *([own] if isinstance(own, str) else own))
 
 

@@ -63,7 +63,7 @@ class StreamDecoder:
         """
         self._model = model
         self._max_new_tokens = max_new_tokens
-        self._stop = stop_strings(model.network, stop)
+        self._stop = stop_strings(model.network.generation_config, stop)
         self._batch_size = batch_size
         self._prefix_bytes = None if prefix_cache_mb is None else prefix_cache_mb * _MEGABYTE
         search = search or Greedy()

@@ -30,6 +30,7 @@ from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.runs import provenance
+from icl_eval.runs.counts import sum_known
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, locking
 from icl_eval.runs.records import Record, RecordLog, SampledCompletion, ShownDemonstration
 from icl_eval.runs.reports import SCHEMA_VERSION, Report, Timing, write_report
@@ -295,7 +296,7 @@ def _make_record(
         prediction="",
         metrics={},
         prompt_tokens=encoded.num_tokens,
-        completion_tokens=_sum_tokens(completions),
+        completion_tokens=sum_known(each.num_tokens for each in completions),
         finish_reason=samples[0].finish_reason,
         prompt_hash=prompt.hash,
         demonstrations=prompt.demonstrations,
@@ -304,9 +305,3 @@ def _make_record(
         cluster=example.cluster,
     )
     return settle(record, plan.postprocess)
-
-
-def _sum_tokens(completions: Sequence[Completion]) -> int | None:
-    """Return the number of tokens in all completions; None if a server does not say."""
-    numbers = [each.num_tokens for each in completions]
-    return None if None in numbers else sum(number for number in numbers if number is not None)

@@ -26,9 +26,9 @@ def count_records(records: Sequence[Record], prefix_tokens_reused: int | None, u
     ]
     reasons = Counter(each.finish_reason for record in records for each in record.completions)
     return Counts(
-        prompt_tokens=_sum(record.prompt_tokens for record in records),
+        prompt_tokens=sum_known(record.prompt_tokens for record in records),
         prefix_tokens_reused=prefix_tokens_reused,
-        completion_tokens=_sum(record.completion_tokens for record in records),
+        completion_tokens=sum_known(record.completion_tokens for record in records),
         finish_reasons=dict(sorted(reasons.items())),
         unparsed=unparsed,
         shots_effective={str(number): shots[number] for number in sorted(shots)},
@@ -45,7 +45,7 @@ def _says_nothing(text: str) -> bool:
     return not _TAG.sub("", text).strip()
 
 
-def _sum(numbers: Iterable[int | None]) -> int | None:
+def sum_known(numbers: Iterable[int | None]) -> int | None:
     """Return the sum of some numbers; None if one of them is not known."""
     known = list(numbers)
     return None if None in known else sum(number for number in known if number is not None)

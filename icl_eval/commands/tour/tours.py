@@ -64,7 +64,7 @@ def take_tour(config: TourConfig, folder: Path) -> Tour:
         raise ConfigError(f"num_return_sequences={config.num_return_sequences}: must be from 0 to {_MOST_DRAWS}")
     opened = open_prompts(config, search, [config.prompt], default_max_new_tokens=DEFAULT_MAX_NEW_TOKENS)
     model, [prompt] = opened.model, opened.encoded
-    stop = stop_strings(model.network, search.stop or ())
+    stop = stop_strings(model.network.generation_config, search.stop or ())
     subject = TourSubject(model, opened.conventions, config.prompt, opened.max_new_tokens, stop)
     ways = _generate_all_ways(subject)
     tour = Tour(subject, prompt, search, _draw(subject, prompt, search, config.num_return_sequences), ways)

@@ -86,7 +86,7 @@ class Tracer:
             IclEvalError: When logits are NaN.
         """
         network = self._model.network
-        stop = stop_strings(network, self._limits.stop)
+        stop = stop_strings(network.generation_config, self._limits.stop)
         row = begin_hypothesis(self._model, prompt, stop, self._rules)
         prepared = prepare(self._model)
         check_history(self._model, prepared.capabilities, row.history, self._limits.max_new_tokens)

@@ -148,14 +148,10 @@ class Client:
             reraise=True,
         )
         try:
-            return retrying(lambda: read(self._attempt(path, body, num_tokens)))
+            return retrying(lambda: read(self.attempt(path, body, num_tokens)))
         except PassingError as error:
             times = "" if self._max_retries == 0 else f" after {self._max_retries + 1} attempts"
             raise IclEvalError(f"{self.base_url}: no answer{times} ({error}); {_GOES_ON}") from None
-
-    def attempt(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """Send a request once; raises PassingError or RefusedError."""
-        return self._attempt(path, body, 0)
 
     def list_models(self) -> ModelList | None:
         """Return the models that the server lists; None if it does not tell, asked twice."""
@@ -176,7 +172,8 @@ class Client:
         except (PassingError, RefusedError, ValueError, KeyError, TypeError):
             return None
 
-    def _attempt(self, path: str, body: Mapping[str, Any], num_tokens: int) -> Answer:
+    def attempt(self, path: str, body: Mapping[str, Any], num_tokens: int = 0) -> Answer:
+        """Send a request once; raises PassingError or RefusedError."""
         self._wait_for_turn(num_tokens)
         if self._closed.is_set():
             raise PassingError("given up")

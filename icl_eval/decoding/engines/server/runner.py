@@ -16,6 +16,7 @@ from icl_eval.decoding.engines.server.failures import KEY_HINT, PassingError, Re
 from icl_eval.decoding.engines.server.probing import Findings
 from icl_eval.decoding.engines.server.requests import Prompt, Sampling, derive_seed, path_of
 from icl_eval.decoding.engines.server.schema import Answer
+from icl_eval.decoding.rules import stop_strings
 from icl_eval.decoding.searches import Sample, Search
 from icl_eval.errors import ConfigError, IclEvalError, PromptTooLongError
 from icl_eval.prompts.building import EncodedPrompt
@@ -90,8 +91,7 @@ class ServerRunner:
         self._require_room((prompt.num_tokens for prompt in prompts), generation.max_new_tokens)
         penalty = self._conventions.card.generation.repetition_penalty or 1.0
         sampling = Sampling.of(search, penalty)
-        own_stops = self._conventions.card.generation.stop_strings or ()
-        stop = (*generation.stop, *([own_stops] if isinstance(own_stops, str) else own_stops))
+        stop = stop_strings(self._conventions.card.generation, generation.stop)
         ending = Ending(self._conventions.card.tokenizer, stop, self._conventions.end_ids, generation.max_new_tokens)
         seed = search.seed if isinstance(search, Sample) else 0
 
