@@ -29,7 +29,9 @@ The strategies:
 
 What they need:
 
+    searching   the best candidates of a large pool
     encoder     examples as unit vectors
+    vectors     embeddings that were computed before
     labels      the few answers of a pool
     words       nouns for meaningless inputs
 """

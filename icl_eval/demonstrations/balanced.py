@@ -4,10 +4,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from icl_eval.demonstrations.labels import label_of, read_labels
-from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw
+from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw, draw_order, keep_allowed
 from icl_eval.targets import Seed
-from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 
 
@@ -31,19 +33,19 @@ class BalancedDemonstrations:
     def ranking(self, task: Task) -> Ranking:
         """Return a ranking that alternates between the labels; raises ConfigError if the answers are not labels."""
         labels = sorted(read_labels(task, "demonstrations=balanced"), key=lambda label: draw(self.seed, "", label))
-        drawn: Mapping[str, list[Example]] = defaultdict(list)
-        for candidate in sorted(task.pool, key=lambda candidate: draw(self.seed, "", candidate.id)):
-            drawn[label_of(candidate)].append(candidate)
-        groups = [drawn[label] for label in labels]
-        return lambda question, allowed: map(Demonstration, _take_turns(groups, allowed))
+        drawn: Mapping[str, list[int]] = defaultdict(list)
+        for row in draw_order(task.pool, self.seed).tolist():
+            drawn[label_of(task.pool[row])].append(row)
+        groups = [np.array(drawn[label]) for label in labels]
+        return lambda question, allowed: (Demonstration(task.pool[row]) for row in _take_turns(groups, allowed))
 
 
-def _take_turns(groups: Sequence[Sequence[Example]], allowed: Allowed) -> Iterator[Example]:
-    """Yield from each group in turn until one is exhausted; skip groups without any allowed example."""
-    queues = [filter(allowed, group) for group in groups]
-    first = [(queue, candidate) for queue in queues if (candidate := next(queue, None)) is not None]
-    for _, candidate in first:
-        yield candidate
+def _take_turns(groups: Sequence[npt.NDArray[np.int64]], allowed: Allowed) -> Iterator[int]:
+    """Yield from each group of rows in turn until one is exhausted; skip groups without any allowed row."""
+    queues = [keep_allowed(group, allowed) for group in groups]
+    first = [(queue, row) for queue in queues if (row := next(queue, None)) is not None]
+    for _, row in first:
+        yield row
     while first:
         for queue, _ in first:
             following = next(queue, None)

@@ -5,10 +5,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from icl_eval.demonstrations.leaks import normalized_text
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_tie_breaks, round_similarities
+from icl_eval.demonstrations.searching import best_first
 from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
@@ -42,10 +41,9 @@ class Bm25Demonstrations:
         ties = draw_tie_breaks(task.pool, self.seed)
 
         def rank(question: Example, allowed: Allowed) -> Iterator[Demonstration]:
-            scores = round_similarities(index.get_scores(_split_words(question)))  # [pool]
-            for row in np.lexsort((ties, -scores)):
-                if allowed(task.pool[row]):
-                    yield Demonstration(task.pool[row], float(scores[row]))
+            scores = index.get_scores(_split_words(question))  # [pool]
+            for row, score in best_first(scores, lambda rows: round_similarities(scores[rows]), allowed, ties):
+                yield Demonstration(task.pool[row], score)
 
         return rank
 

@@ -4,10 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from icl_eval.demonstrations.encoder import Encoder
-from icl_eval.demonstrations.ranking import Ranking, rank_by_choice, round_similarities
+from icl_eval.demonstrations.ranking import Allowed, Ranking, round_similarities
+from icl_eval.demonstrations.searching import (
+    SLACK,
+    Exactly,
+    Floats,
+    PoolSimilarities,
+    Rows,
+    best_choices,
+    best_first,
+    rank_by_choice,
+)
+from icl_eval.demonstrations.vectors import FloatArray
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
 from icl_eval.tasks.loading import Task
@@ -43,15 +53,26 @@ class DiverseDemonstrations:
         return rank_by_choice(task, self.encoder, self.seed, self._choose)
 
     def _choose(
-        self, vectors: npt.NDArray[np.float32], cosines: npt.NDArray[np.float64], ties: npt.NDArray[np.int64]
+        self, similarities: PoolSimilarities, approximate: FloatArray, exactly: Exactly, allowed: Allowed, ties: Rows
     ) -> Iterator[int]:
         """Yield the rows of the candidates in the order of choice."""
-        redundancy = np.zeros(len(cosines))  # the first choice has nothing to be redundant with
-        left = np.ones(len(cosines), bool)
-        for step in range(len(cosines)):
-            marginal = round_similarities(self.relevance * cosines - (1 - self.relevance) * redundancy)
-            chosen = int(np.lexsort((ties, -marginal, ~left))[0])
-            yield chosen
-            left[chosen] = False
-            similar = round_similarities(vectors @ vectors[chosen])
-            redundancy = np.maximum(redundancy, similar) if step else similar
+        start = next(best_first(self.relevance * approximate, self._weigh(exactly), allowed, ties), None)
+        if start is None:
+            return
+        chosen = [start[0]]
+        yield chosen[0]
+
+        def gain(rows: Rows) -> Floats:
+            redundancy = round_similarities(similarities.between(rows, chosen)).max(1)
+            return round_similarities(self.relevance * exactly(rows) - (1 - self.relevance) * redundancy)
+
+        least = similarities.vectors @ similarities.vectors[chosen[0]]  # further choices only add to the redundancy
+        bounds = self.relevance * approximate - (1 - self.relevance) * least + SLACK
+        others = allowed.copy()
+        others[chosen] = False
+        for row in best_choices(np.where(others, bounds, -np.inf), gain, ties):
+            yield row
+            chosen.append(row)
+
+    def _weigh(self, exactly: Exactly) -> Exactly:
+        return lambda rows: round_similarities(self.relevance * exactly(rows))

@@ -4,10 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from scipy.linalg import solve_triangular
 
 from icl_eval.demonstrations.encoder import Encoder
-from icl_eval.demonstrations.ranking import Ranking, rank_by_choice, round_similarities
+from icl_eval.demonstrations.ranking import Allowed, Ranking, round_similarities
+from icl_eval.demonstrations.searching import (
+    SLACK,
+    Exactly,
+    Floats,
+    PoolSimilarities,
+    Rows,
+    best_choices,
+    rank_by_choice,
+)
+from icl_eval.demonstrations.vectors import FloatArray
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
 from icl_eval.tasks.loading import Task
@@ -46,24 +56,32 @@ class DppDemonstrations:
         return rank_by_choice(task, self.encoder, self.seed, self._choose)
 
     def _choose(
-        self, vectors: npt.NDArray[np.float32], cosines: npt.NDArray[np.float64], ties: npt.NDArray[np.int64]
+        self, similarities: PoolSimilarities, approximate: FloatArray, exactly: Exactly, allowed: Allowed, ties: Rows
     ) -> Iterator[int]:
         """Yield the rows of the candidates in the order of choice.
 
         log det(L_S) is the sum of (1 + cos) / (2 · scale) over S plus log det of the similarities alone, to which a
         candidate adds the logarithm of what is left of it beside the chosen ones, by their Cholesky factor.
         """
-        wanted = (1 + cosines) / 2 / self.scale
-        left_over = np.ones(len(cosines))
-        factor = np.zeros((len(cosines), 0))  # rows of the Cholesky factor, [candidates, chosen]
-        left = np.ones(len(cosines), bool)
-        for _ in range(len(cosines)):
-            gains = round_similarities(wanted + np.log(np.maximum(left_over, _NOTHING_NEW)))
-            chosen = int(np.lexsort((ties, -gains, ~left))[0])
-            yield chosen
-            left[chosen] = False
-            if left_over[chosen] > _NOTHING_NEW:
-                similar = (1 + (vectors @ vectors[chosen]).astype(np.float64)) / 2
-                column = (similar - factor @ factor[chosen]) / np.sqrt(left_over[chosen])
-                factor = np.column_stack([factor, column])
-                left_over = left_over - column**2
+        spanning: list[int] = []  # the chosen ones, but for those that others span already
+        factor = np.zeros((0, 0))  # their Cholesky factor, [spanning, spanning]
+
+        def project(rows: Rows) -> Floats:
+            """Return what candidates would add to the factor, [spanning, rows]."""
+            similar = (1 + similarities.between(rows, spanning).T) / 2
+            return np.asarray(solve_triangular(factor, similar, lower=True) if spanning else similar)
+
+        def gain(rows: Rows) -> Floats:
+            left_over = 1 - (project(rows) ** 2).sum(0)
+            return round_similarities(
+                (1 + exactly(rows)) / 2 / self.scale + np.log(np.maximum(left_over, _NOTHING_NEW))
+            )
+
+        bounds = (1 + approximate.astype(np.float64) + SLACK) / 2 / self.scale + SLACK
+        for row in best_choices(np.where(allowed, bounds, -np.inf), gain, ties):
+            yield row
+            column = project(np.array([row]))[:, 0]
+            left_over = 1 - column @ column
+            if left_over > _NOTHING_NEW:
+                spanning.append(row)
+                factor = np.block([[factor, np.zeros((len(column), 1))], [column, np.sqrt(left_over)]])

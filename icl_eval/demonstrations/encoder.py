@@ -1,19 +1,22 @@
 """Embedding: examples as unit vectors, whose dot product is their cosine similarity.
 
-The vector of a string is the mean of the network's last hidden states over the string's tokens. Every string is
-embedded in a batch of one, so its vector does not depend on other strings, and runs can share it.
+The vector of a string is the mean of the network's last hidden states over the string's tokens. Strings are embedded in
+batches whose shape depends on nothing but a string's own number of tokens, so that its vector depends on no other
+string, and runs can share it.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from icl_eval.demonstrations.vectors import FloatArray, open_vectors
 from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
 from icl_eval.formatting import describe_error
 from icl_eval.models.cards import needs_own_code, read_max_length
@@ -25,8 +28,6 @@ from icl_eval.models.weights.fitting import check_layers, check_numbers, check_r
 from icl_eval.models.weights.folders import read_json_list
 from icl_eval.tasks.examples import Example
 
-FloatArray = npt.NDArray[np.float32]
-
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,14 @@ logger = logging.getLogger(__name__)
 _NO_LIMIT = 1_000_000
 """Maximum length in tokens with relative positions; an unlimited tokenizer has 1e30, which its backend rejects."""
 
-_vectors: dict[tuple[str, str], dict[str, FloatArray]] = {}
-"""Vectors that this process has computed, by identity of the weights and device, then by string."""
+_LENGTH_STEP = 16
+"""The length of a batch in tokens is a multiple of this."""
+
+_BATCH_TOKENS = 1024
+_BATCH_STRINGS = 16
+
+EmbedTexts = Callable[[Sequence[str]], Iterator[tuple[list[str], FloatArray]]]
+"""Yields some of the given strings with their vectors, [strings, size], until all have been yielded."""
 
 
 @dataclass(frozen=True)
@@ -59,23 +66,23 @@ class Encoder:
     def embed(self, examples: Sequence[Example]) -> FloatArray:
         """Return a unit vector for each example, computed from all its input fields, [examples, size].
 
-        Strings that are too long for the network are truncated at the end.
+        Strings that are too long for the network are truncated at the end. Vectors are kept in the user's cache
+        folder, or for a model that a caller has in memory, in this process.
 
         Raises:
             UserError: If the weights cannot be loaded.
         """
         texts = ["\n".join(example.inputs.values()) for example in examples]
         device = choose_device(self.device)
-        known = _vectors.setdefault((self.identify(), device), {})
-        missing = [text for text in dict.fromkeys(texts) if text not in known]
-        if missing:
-            embed_text = self._run_step(lambda: self._load(device))
-            if not known:
-                logger.info("loaded %s to embed questions and pool", self.source or self.identify())
-            for text in _progress(missing):
-                vector = embed_text(text)
-                known[text] = vector / np.linalg.norm(vector)
-        return np.stack([known[text] for text in texts])
+        known = open_vectors(self.identify(), device, kept=self.source is not None or isinstance(self.model, ModelSpec))
+        while missing := known.find_missing(texts):  # again if those that were known cannot be read any more
+            embed_texts = self._run_step(lambda: self._load(device))
+            logger.info("embedding %d strings of questions and pool", len(missing))
+            with _progress(len(missing)) as advance:
+                for embedded, vectors in embed_texts(missing):
+                    known.add(embedded, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+                    advance(len(embedded))
+        return known.read(texts)
 
     @property
     def _spec(self) -> ModelSpec:
@@ -85,10 +92,10 @@ class Encoder:
         assert isinstance(self.model, ModelSpec)
         return self.model
 
-    def _load(self, device: str) -> Callable[[str], FloatArray]:
+    def _load(self, device: str) -> EmbedTexts:
         if self.source is None:
             model = load_model(self.model, "float32", self.device)
-            return lambda text: _average_states(model.network, model.tokenizer, text)
+            return partial(_average_states, model.network, model.tokenizer)
         return _load_encoder(self._spec, device)
 
     def _run_step(self, step: Callable[[], Result]) -> Result:
@@ -102,7 +109,7 @@ class Encoder:
 
 
 @lru_cache(maxsize=1)
-def _load_encoder(spec: ModelSpec, device: str) -> Callable[[str], FloatArray]:
+def _load_encoder(spec: ModelSpec, device: str) -> EmbedTexts:
     weights = resolve_weights(spec)
     folder = weights.folder
     if needs_own_code(weights):
@@ -136,10 +143,10 @@ def _load_encoder(spec: ModelSpec, device: str) -> Callable[[str], FloatArray]:
     if missing:
         raise ConfigError(f"{spec.source} lacks {len(missing)} of its weights, such as {missing[0]}")
     network = network.to(device).eval().requires_grad_(False)
-    return lambda text: _average_states(network, tokenizer, text)
+    return partial(_average_states, network, tokenizer)
 
 
-def _load_sentence_transformer(folder: Path, device: str) -> Callable[[str], FloatArray]:
+def _load_sentence_transformer(folder: Path, device: str) -> EmbedTexts:
     _refuse_own_modules(folder)
     # The package handles truncation, pooling and normalization as its modules.json specifies.
     try:
@@ -152,7 +159,12 @@ def _load_sentence_transformer(folder: Path, device: str) -> Callable[[str], Flo
         encoder = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its modules are arbitrary classes and can raise anything
         raise ConfigError(f"{folder} cannot be loaded ({describe_error(error)})") from error
-    return lambda text: np.asarray(encoder.encode(text, show_progress_bar=False), np.float32)
+
+    def embed_texts(texts: Sequence[str]) -> Iterator[tuple[list[str], FloatArray]]:
+        for text in texts:  # its batches have the shape of their longest string
+            yield [text], np.asarray(encoder.encode([text], show_progress_bar=False), np.float32)
+
+    return embed_texts
 
 
 def _refuse_own_modules(folder: Path) -> None:
@@ -167,25 +179,59 @@ def _refuse_own_modules(folder: Path) -> None:
             )
 
 
-def _progress(texts: Sequence[str]) -> Iterable[str]:
-    """Yield strings, with a progress bar if stderr is a terminal."""
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Give a function that moves a progress bar on, which is shown if stderr is a terminal."""
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
     console = Console(stderr=True)
-    return track(texts, "embedding", console=console, disable=not console.is_terminal)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("embedding", total=total)
+        yield lambda count: bar.advance(task, count)
 
 
-def _average_states(network: Any, tokenizer: Any, text: str) -> FloatArray:
-    """Return the mean of the last hidden states over the tokens of a string, [size]."""
+def _average_states(network: Any, tokenizer: Any, texts: Sequence[str]) -> Iterator[tuple[list[str], FloatArray]]:
+    """Yield strings with the means of their last hidden states over their tokens, [strings, size], the shortest first.
+
+    A batch is filled up to its shape, so that the order in which a processor adds numbers is always the same.
+    """
     import torch
 
     from icl_eval.models.switching import evaluating
 
     body = network.get_encoder() if network.config.is_encoder_decoder else network.base_model
     limit = min(read_max_length(network.config) or _NO_LIMIT, tokenizer.model_max_length)
-    ids = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")["input_ids"]  # [1, tokens]
-    with torch.inference_mode(), evaluating(network):
-        states = body(input_ids=ids.to(network.device)).last_hidden_state  # [1, tokens, size]
-    mean: FloatArray = states[0].float().mean(0).cpu().numpy()
-    return mean
+    for batch, ids in _make_batches(texts, tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]):
+        length = min(_round_up(len(ids[0])), limit)
+        tokens = torch.zeros((_count_rows(length), length), dtype=torch.long)  # the mask hides the padding
+        mask = torch.zeros_like(tokens)
+        for row in range(len(tokens)):
+            own = ids[min(row, len(ids) - 1)]
+            tokens[row, : len(own)] = torch.tensor(own)
+            mask[row, : len(own)] = 1
+        tokens, mask = tokens.to(network.device), mask.to(network.device)
+        with torch.inference_mode(), evaluating(network):
+            states = body(input_ids=tokens, attention_mask=mask).last_hidden_state.float()  # [rows, length, size]
+        means = [states[row, : len(own)].mean(0) for row, own in enumerate(ids)]
+        yield batch, torch.stack(means).cpu().numpy()
+
+
+def _make_batches(texts: Sequence[str], ids: Sequence[list[int]]) -> Iterator[tuple[list[str], list[list[int]]]]:
+    """Yield strings and their tokens in batches of one length."""
+    by_length: defaultdict[int, list[int]] = defaultdict(list)
+    for place, own in enumerate(ids):
+        by_length[_round_up(len(own))].append(place)
+    for length, places in sorted(by_length.items()):
+        for start in range(0, len(places), _count_rows(length)):
+            batch = places[start : start + _count_rows(length)]
+            yield [texts[place] for place in batch], [ids[place] for place in batch]
+
+
+def _round_up(length: int) -> int:
+    return max(1, -(-length // _LENGTH_STEP)) * _LENGTH_STEP
+
+
+def _count_rows(length: int) -> int:
+    """Return the number of strings in a batch of a length."""
+    return max(1, min(_BATCH_STRINGS, _BATCH_TOKENS // length))

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from icl_eval.demonstrations.ranking import Demonstration, Ranking
+import numpy as np
+
+from icl_eval.demonstrations.ranking import Demonstration, Ranking, keep_allowed
 from icl_eval.tasks.loading import Task
 
 
@@ -18,4 +20,5 @@ class FirstDemonstrations:
 
     def ranking(self, task: Task) -> Ranking:
         """Return the pool in its own order for every question."""
-        return lambda question, allowed: map(Demonstration, filter(allowed, task.pool))
+        order = np.arange(len(task.pool))
+        return lambda question, allowed: (Demonstration(task.pool[row]) for row in keep_allowed(order, allowed))

@@ -21,14 +21,14 @@ class FixedDemonstrations:
 
     def ranking(self, task: Task) -> Ranking:
         """Return the candidates with the given ids for every question; raises ConfigError for an unknown id."""
-        by_id = {candidate.id: candidate for candidate in task.pool}
+        rows = {candidate.id: row for row, candidate in enumerate(task.pool)}
         for demonstration_id in self.ids:
-            if demonstration_id not in by_id:
+            if demonstration_id not in rows:
                 raise ConfigError(
                     f"demonstrations.ids: {demonstration_id!r} is not in the pool of task '{task.name}' "
-                    f"(it holds {len(by_id)}, such as {task.pool[0].id!r})"
+                    f"(it holds {len(rows)}, such as {task.pool[0].id!r})"
                 )
         if len(set(self.ids)) < len(self.ids):
             raise ConfigError("demonstrations.ids: an id is given twice")
-        chosen = [by_id[demonstration_id] for demonstration_id in self.ids]
-        return lambda question, allowed: map(Demonstration, filter(allowed, chosen))
+        chosen = [rows[demonstration_id] for demonstration_id in self.ids]
+        return lambda question, allowed: (Demonstration(task.pool[row]) for row in chosen if allowed[row])

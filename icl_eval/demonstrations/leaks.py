@@ -6,9 +6,12 @@ intentional, so they are shown and reported. Duplicates within the pool (same te
 candidate.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+import numpy as np
 
 from icl_eval.demonstrations.labels import kind_of
 from icl_eval.demonstrations.ranking import Allowed
@@ -28,22 +31,24 @@ def normalized_text(example: Example, without: str | None = None) -> str:
 
 
 def build_guard(task: Task, match_field: str | None) -> Callable[[Example], Allowed]:
-    """Return a function from a question to the predicate that accepts the candidates it may see.
+    """Return a function from a question to the candidates that it may see.
 
     Args:
         task: The task.
         match_field: If given, only candidates with the question's value of this input field are allowed.
-
-    Raises:
-        ConfigError: If the field does not exist.
     """
-    if match_field is not None:
-        _require_field(task, match_field)
-    texts = {candidate.id: normalized_text(candidate) for candidate in task.pool}
+    copies: defaultdict[str, list[int]] = defaultdict(list)
+    kinds: defaultdict[str | None, list[int]] = defaultdict(list)
+    for row, candidate in enumerate(task.pool):
+        copies[normalized_text(candidate)].append(row)
+        kinds[kind_of(candidate, match_field)].append(row)
+    rows = {kind: np.array(of_kind) for kind, of_kind in kinds.items()}
 
     def guard(question: Example) -> Allowed:
-        text, kind = normalized_text(question), kind_of(question, match_field)
-        return lambda candidate: texts[candidate.id] != text and kind_of(candidate, match_field) == kind
+        allowed = np.zeros(len(task.pool), bool)
+        allowed[rows.get(kind_of(question, match_field), [])] = True
+        allowed[copies.get(normalized_text(question), [])] = False
+        return allowed
 
     return guard
 
@@ -73,7 +78,8 @@ def _group_duplicates(pool: Iterable[Example], match_field: str | None) -> Itera
     return groups.values()
 
 
-def _require_field(task: Task, match_field: str) -> None:
+def require_match_field(task: Task, match_field: str) -> None:
+    """Raise ConfigError if the field in which demonstrations must match the question does not exist."""
     known = task.pool[0].inputs
     if match_field not in known:
         raise ConfigError(

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +15,8 @@ from icl_eval.tasks.loading import Task
 DECIMALS = 6
 """Number of decimals to which similarities are rounded before comparison, so that float noise decides nothing."""
 
+_FIRST_LOOK = 64
+
 
 @dataclass(frozen=True)
 class Demonstration:
@@ -26,26 +27,11 @@ class Demonstration:
     """Similarity to the question, a BM25 score or a cosine; None if the strategy measures none."""
 
 
-Allowed = Callable[[Example], bool]
-"""Whether a question may see a candidate."""
+Allowed = npt.NDArray[np.bool_]
+"""Which candidates of the pool a question may see, [pool]."""
 
 Ranking = Callable[[Example, Allowed], Iterator[Demonstration]]
 """Maps a question to the candidates that it may see, by descending rank; lazily, because most are never needed."""
-
-
-class Choose(Protocol):
-    """Chooses candidates by their vectors, one after the other."""
-
-    def __call__(
-        self, vectors: npt.NDArray[np.float32], cosines: npt.NDArray[np.float64], ties: npt.NDArray[np.int64], /
-    ) -> Iterator[int]:
-        """Yield the rows of the candidates in the order of choice.
-
-        Args:
-            vectors: The candidates' vectors of length 1, [candidates, size].
-            cosines: Their similarities to the question, [candidates].
-            ties: Their positions in the order that breaks ties, [candidates].
-        """
 
 
 class DemonstrationSelector(Protocol):
@@ -88,27 +74,25 @@ def draw(seed: int, question_id: str, candidate_id: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{question_id}\0{candidate_id}".encode()).digest()
 
 
+def draw_order(pool: Sequence[Example], seed: int) -> npt.NDArray[np.int64]:
+    """Return the rows of a pool in the random order that all questions share, [pool]."""
+    return np.array(sorted(range(len(pool)), key=lambda row: draw(seed, "", pool[row].id)), np.int64)
+
+
 def draw_tie_breaks(pool: Sequence[Example], seed: int) -> npt.NDArray[np.int64]:
     """Return the position of each candidate in the random order that breaks ties, [pool]."""
-    rows = sorted(range(len(pool)), key=lambda row: draw(seed, "", pool[row].id))
     positions = np.empty(len(pool), np.int64)
-    positions[rows] = np.arange(len(pool))
+    positions[draw_order(pool, seed)] = np.arange(len(pool))
     return positions
 
 
-def rank_by_choice(task: Task, encoder: Encoder, seed: int, choose: Choose) -> Ranking:
-    """Return a ranking by vectors; the pool is embedded when the first question is ranked."""
-    embed_pool = cache(lambda: encoder.embed(task.pool))  # [pool, size]
-    ties = draw_tie_breaks(task.pool, seed)
-
-    def rank(question: Example, allowed: Allowed) -> Iterator[Demonstration]:
-        rows = [row for row, candidate in enumerate(task.pool) if allowed(candidate)]
-        vectors = embed_pool()[rows]  # [candidates, size]
-        cosines = round_similarities(vectors @ encoder.embed([question])[0])  # [candidates]
-        for chosen in choose(vectors, cosines, ties[rows]):
-            yield Demonstration(task.pool[rows[chosen]], float(cosines[chosen]))
-
-    return rank
+def keep_allowed(rows: npt.NDArray[np.int64], allowed: Allowed) -> Iterator[int]:
+    """Yield those of the given rows that a question may see, in their order, without looking at all of them."""
+    start, size = 0, _FIRST_LOOK
+    while start < len(rows):
+        part = rows[start : start + size]
+        yield from part[allowed[part]].tolist()
+        start, size = start + size, 4 * size
 
 
 def round_similarities(similarities: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

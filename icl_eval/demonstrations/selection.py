@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from icl_eval.demonstrations.controls import Control, InstructionOnly
-from icl_eval.demonstrations.leaks import build_guard, drop_duplicates
+from icl_eval.demonstrations.leaks import build_guard, drop_duplicates, require_match_field
 from icl_eval.demonstrations.ordering import Order
 from icl_eval.demonstrations.ranking import Demonstration, DemonstrationSelector
 from icl_eval.errors import ConfigError
@@ -89,16 +89,18 @@ def build_selection(
         ConfigError: If an id or field does not exist or the strategy is not applicable to the task. The returned
             function raises it if there are not enough demonstrations.
     """
-    guard = build_guard(task, match_field)
+    if match_field is not None:
+        require_match_field(task, match_field)
     candidates = task.pool if selector.keeps_duplicates else drop_duplicates(task.pool, match_field)
+    guard = build_guard(replace(task, pool=candidates), match_field)
     rank = selector.ranking(replace(task, pool=candidates))
 
     def select(question: Example) -> tuple[Demonstration, ...]:
         allowed = guard(question)
         selected = tuple(islice(rank(question, allowed), min(num_fewshot, len(candidates))))
         if len(selected) < num_fewshot:
-            refused = sum(not allowed(candidate) for candidate in task.pool)
-            repeated = len(task.pool) - refused - sum(map(allowed, candidates))
+            refused = len(task.pool) - int(build_guard(task, match_field)(question).sum())
+            repeated = len(task.pool) - refused - int(allowed.sum())
             reason = f", {refused} of them copies of the question" if refused and match_field is None else ""
             reason += f", {repeated} of them duplicates" if repeated else ""
             raise ConfigError(

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 
 from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_tie_breaks, round_similarities
+from icl_eval.demonstrations.searching import PoolSimilarities, Rows, best_first
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example
@@ -16,6 +17,8 @@ from icl_eval.tasks.loading import Task
 
 _DISCOUNT = 10.0
 """Rho in the formula."""
+
+_COMPARED_TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class VotekDemonstrations:
         """Return the ranking of the whole pool; the pool is embedded when the first question is ranked."""
         ties = draw_tie_breaks(task.pool, self.seed)
         open_order = cache(
-            lambda: _count_votes(_find_neighbors(self.encoder.embed(task.pool), ties, self.neighbors), ties)
+            lambda: _count_votes(_find_neighbors(PoolSimilarities(task, self.encoder), ties, self.neighbors), ties)
         )
         chosen: list[int] = []  # what the questions so far needed of the order, which is the same for all
 
@@ -55,30 +58,36 @@ class VotekDemonstrations:
             for place in range(len(task.pool)):
                 if place == len(chosen):
                     chosen.append(next(open_order()))
-                if allowed(candidate := task.pool[chosen[place]]):
-                    yield Demonstration(candidate)
+                if allowed[chosen[place]]:
+                    yield Demonstration(task.pool[chosen[place]])
 
         return rank
 
 
-def _find_neighbors(vectors: npt.NDArray[np.float32], ties: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+def _find_neighbors(similarities: PoolSimilarities, ties: Rows, count: int) -> Rows:
     """Return the nearest neighbours of each example, without itself, `[pool, neighbors]`."""
+    vectors = similarities.vectors
     found = []
-    for row, vector in enumerate(vectors):  # one row at a time, since all similarities may not fit into memory
-        ranked = np.lexsort((ties, -round_similarities(vectors @ vector)))
-        found.append(ranked[ranked != row][:count])
+    for start in range(0, len(vectors), _COMPARED_TOGETHER):  # all similarities at once may not fit into memory
+        block = vectors[start : start + _COMPARED_TOGETHER] @ vectors.T
+        for row, approximate in enumerate(block, start):
+            others = np.ones(len(vectors), bool)
+            others[row] = False
+            nearest = best_first(approximate, partial(similarities.measure, vector=vectors[row]), others, ties)
+            found.append([neighbor for neighbor, _ in islice(nearest, count)])
     return np.array(found, dtype=np.int64).reshape(len(vectors), -1)
 
 
-def _count_votes(neighbors: npt.NDArray[np.int64], ties: npt.NDArray[np.int64]) -> Iterator[int]:
+def _count_votes(neighbors: Rows, ties: Rows) -> Iterator[int]:
     """Yield the rows of the pool in the order of choice."""
     size = len(neighbors)
     represented = np.zeros(size)  # how many neighbours of each example are chosen
     left = np.ones(size, bool)
     for _ in range(size):
         weights = np.where(left, _DISCOUNT**-represented, 0.0)  # those chosen do not vote
-        votes = np.bincount(neighbors.ravel(), np.repeat(weights, neighbors.shape[1]), size)
-        chosen = int(np.lexsort((ties, -round_similarities(votes), ~left))[0])
+        votes = round_similarities(np.bincount(neighbors.ravel(), np.repeat(weights, neighbors.shape[1]), size))
+        most = np.flatnonzero(left & (votes == votes[left].max()))
+        chosen = int(most[np.argmin(ties[most])])
         yield chosen
         left[chosen] = False
         represented += (neighbors == chosen).any(axis=1)

@@ -6,8 +6,10 @@ import pytest
 import tiny_models
 
 from icl_eval.demonstrations import encoder as embedding
+from icl_eval.demonstrations import vectors
 from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.errors import ConfigError, ModelUnavailableError
+from icl_eval.models.loading import load_model
 from icl_eval.models.weights import ModelSpec
 from icl_eval.tasks.examples import Example
 
@@ -15,8 +17,15 @@ TEXTS = ("The house is small.", "12 + 30", "The house is small and old.", "café
 
 
 @pytest.fixture(autouse=True)
-def nothing_embedded_yet(monkeypatch):
-    monkeypatch.setattr(embedding, "_vectors", {})
+def cache(monkeypatch, tmp_path):
+    """A folder in which nothing is embedded yet."""
+    return forget(monkeypatch, tmp_path / "cache")
+
+
+def forget(monkeypatch, folder):
+    monkeypatch.setenv("ICL_EVAL_CACHE", str(folder))
+    vectors._open.cache_clear()
+    return folder
 
 
 def examples(*texts):
@@ -44,17 +53,67 @@ def test_a_vector_is_the_mean_of_the_last_hidden_states(model, auto_class, gpt2,
     own = Encoder(ModelSpec(str(folders[model])), "cpu")
     other = Encoder(ModelSpec(str(gpt2)), "cpu", source=str(folders[model]))
     for encoder in (own, other) if model != "bert" else (other,):
-        vectors = encoder.embed(examples(*TEXTS))
-        for text, vector in zip(TEXTS, vectors, strict=True):
+        for text, vector in zip(TEXTS, encoder.embed(examples(*TEXTS)), strict=True):
             assert vector == pytest.approx(mean_state(folders[model], f"{text}\nwhy?", auto_class), abs=1e-5)
 
 
-def test_a_vector_does_not_depend_on_its_company(gpt2, monkeypatch):
+def test_a_vector_does_not_depend_on_its_company(gpt2, monkeypatch, tmp_path):
     encoder = Encoder(ModelSpec(str(gpt2)), "cpu")
-    together = encoder.embed(examples(*TEXTS))
-    monkeypatch.setattr(embedding, "_vectors", {})
-    alone = [encoder.embed(examples(text))[0] for text in TEXTS[::-1]][::-1]
+    texts = [*TEXTS, *(f"{n} and {n + 1}" for n in range(40))]  # more than a batch of one length
+    together = encoder.embed(examples(*texts))
+    forget(monkeypatch, tmp_path / "other")
+    alone = [encoder.embed(examples(text))[0] for text in texts[::-1]][::-1]
     assert [vector.tobytes() for vector in together] == [vector.tobytes() for vector in alone]
+
+
+def test_the_next_run_finds_the_vectors_of_the_same_weights_alone(gpt2, t5, cache, monkeypatch):
+    first = Encoder(ModelSpec(str(gpt2)), "cpu").embed(examples(*TEXTS))
+    vectors._open.cache_clear()  # as in another process
+    assert Encoder(ModelSpec(str(t5)), "cpu").embed(examples(*TEXTS)).tobytes() != first.tobytes()
+    monkeypatch.setattr(embedding, "load_model", lambda *_: pytest.fail("loaded"))
+    assert Encoder(ModelSpec(str(gpt2)), "cpu").embed(examples(*TEXTS[::-1]))[::-1].tobytes() == first.tobytes()
+    assert len(list((cache / "vectors").iterdir())) == 2
+
+
+def test_the_vectors_of_a_model_in_memory_stay_in_memory(gpt2, cache, monkeypatch):
+    encoder = Encoder(load_model(ModelSpec(str(gpt2))), "cpu")
+    first = encoder.embed(examples(*TEXTS))
+    assert not cache.exists()
+    monkeypatch.setattr(embedding, "load_model", lambda *_: pytest.fail("loaded"))
+    assert encoder.embed(examples(*TEXTS)).tobytes() == first.tobytes()
+
+
+@pytest.mark.parametrize("damage", ["no database", "damaged in the middle", "a folder that is a file", "read only"])
+def test_a_cache_that_cannot_be_used_costs_the_time_and_nothing_else(gpt2, cache, damage, monkeypatch, caplog):
+    encoder = Encoder(ModelSpec(str(gpt2)), "cpu")
+    first = encoder.embed(examples(*TEXTS))
+    [file] = (cache / "vectors").iterdir()
+    vectors._open.cache_clear()
+    if damage == "no database":
+        file.write_text("these are no vectors, " * 100)
+    elif damage == "damaged in the middle":
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) - 4096] + b"?" * 4096)
+    elif damage == "read only":  # for root, only SQLite says so
+        file.unlink()
+        monkeypatch.setattr(vectors, "_make_table", refuse_to_write(vectors._make_table))
+    else:
+        shutil.rmtree(cache)
+        cache.write_text("")
+    assert encoder.embed(examples(*TEXTS)).tobytes() == first.tobytes()
+    [warning] = [each for each in caplog.messages if "cannot be kept" in each]
+    assert warning.startswith(f"embeddings cannot be kept in {file} (")
+    assert warning.endswith("); this run computes its own")
+
+
+def refuse_to_write(make_table):
+    def make(path):
+        table = make_table(path)
+        if path != ":memory:":
+            table.execute("PRAGMA query_only = ON")
+        return table
+
+    return make
 
 
 def test_a_text_is_embedded_once_and_one_that_is_too_long_by_its_beginning(gpt2, monkeypatch):
