@@ -1,6 +1,7 @@
 """Take the pictures of the pages that the documentation shows: `make pictures`.
 
-The runs are those of the README's own command, so that what a picture shows is what a reader gets. Needs Chromium.
+The runs are those of the README's own command, so that what a picture shows is what a reader gets. They are kept if a
+folder is given: `docs/pictures/make.py FOLDER`. Needs Chromium.
 """
 
 import io
@@ -19,27 +20,33 @@ SWEEP = (
     "icl-eval experiment=shot_curve model=icl_t5 task=induction_lexicon control=none,random_targets "
     "num_fewshot=1,2,4,8 hydra.sweep.dir=curve"
 )
-"""The command of the README whose sweep, runs and comparison the pictures show."""
-SIZES = {"sweep": (1180, 1000), "run": (1180, 900), "compare": (1180, 620)}
+"""The command of the README whose sweep and first run with eight demonstrations the pictures show."""
+SIZES = {"sweep": (1180, 1000), "run": (1180, 900)}
 """Width and height of each picture in pixels."""
 MAX_BYTES = 150_000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> None:
-    """Run the commands in a temporary folder and write the pictures beside this file."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        run(SWEEP, folder)
-        cells = [cell for cell in sorted((folder / "curve").iterdir()) if is_first_draw_of_eight(cell)]
-        run(shlex.join(["icl-eval", "compare", *map(str, cells)]), folder)
-        with sync_playwright() as playwright:
-            path = next(filter(None, map(shutil.which, BROWSERS)), None)
-            browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=False)
-            take(browser, folder / "curve" / "sweep.html", "sweep")
-            take(browser, cells[0] / "report.html", "run", unfold=True)
-            take(browser, folder / "compare.html", "compare")
-            browser.close()
+    """Run the commands in a folder, a temporary one unless it is given, and write the pictures beside this file."""
+    if len(sys.argv) > 1:
+        make_pictures(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            make_pictures(Path(folder))
+
+
+def make_pictures(folder: Path) -> None:
+    """Run the commands in a folder and write the pictures; what has been computed there is not computed again."""
+    run(SWEEP, folder)
+    sweep = folder.resolve() / "curve"
+    cell = next(cell for cell in sorted(sweep.iterdir()) if is_first_draw_of_eight(cell))
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=False)
+        take(browser, sweep / "sweep.html", "sweep")
+        take(browser, cell / "report.html", "run", unfold=True)
+        browser.close()
 
 
 def run(command: str, folder: Path) -> None:

@@ -94,7 +94,7 @@ def draw_curves(curves: Sequence[ShotCurve]) -> "Figure":
 
 def _say(axes: "Axes", key: Sequence[str]) -> None:
     """Write above a figure what its marks mean, and which uncertainty they show."""
-    axes.set_title(textwrap.fill("; ".join(key), 80), loc="left", fontsize=6, color="0.35")
+    axes.set_title(textwrap.fill("; ".join(key), 64), loc="left", fontsize=6, color="0.35")
 
 
 def _draw_curve(axes: "Axes", curve: ShotCurve, numbers: Sequence[int], scale: Scale, colour: str, style: str) -> None:
