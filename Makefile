@@ -7,7 +7,7 @@ PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist workste
 INSTALLED := $(VENV)/.installed
 VLLM ?= .vllm
 
-.PHONY: demo test test-slow test-servers test-cluster check format benchmark train clean help
+.PHONY: demo test test-slow test-servers test-cluster check format benchmark pictures train clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -43,6 +43,9 @@ format: $(INSTALLED)  ## format the code
 benchmark: $(INSTALLED)  ## compare speed with other ways to decode (make benchmark ARGS="--workloads k1 --sample 16")
 	$(VENV)/bin/pip install -q -c constraints.txt -e '.[benchmark]'
 	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+pictures: $(INSTALLED)  ## take the pictures of pages in docs/pictures (needs Chromium)
+	$(VENV)/bin/python docs/pictures/make.py
 
 train: $(INSTALLED)  ## train a small T5 to learn in context (make train ARGS="--output mine --seed 1")
 	$(VENV)/bin/torchrun --nproc-per-node 2 -m training train $(ARGS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from icl_eval.formatting import count_noun
 from icl_eval.runs.behaviour import ControlOutcome
 from icl_eval.runs.reports import Counts, Report, RunInfo, TaskResult
 
@@ -42,6 +43,16 @@ def _describe_control(where: str, outcome: ControlOutcome) -> Iterator[str]:
         yield f"{where}: {followed} of {outcome.follows.n} outputs follow the mapping shown"
 
 
+def has_clusters(result: TaskResult) -> bool:
+    """Return whether errors are over clusters of questions; not if each question is a cluster of its own."""
+    return result.num_clusters is not None and result.num_clusters < result.n
+
+
+def name_units(num_clusters: int | None) -> str:
+    """Return what the interval of a run's score is over: its questions, or their clusters."""
+    return "questions" if num_clusters is None else count_noun(num_clusters, "cluster")
+
+
 def describe_draw(run: RunInfo) -> str:
     """Return a sentence about what the intervals of a run leave out; an empty string if nothing was drawn by seed."""
     if not run.one_draw:
@@ -56,7 +67,7 @@ def _explain_errors(name: str, result: TaskResult) -> Iterator[str]:
             f"{name}: all {result.n} questions are of one cluster, so no error can be estimated; with limit, draw them "
             "at random: limit_seed=0"
         )
-    elif result.num_clusters is not None and result.num_clusters < result.n:
+    elif has_clusters(result):
         yield f"{name}: errors and intervals are over {result.num_clusters} clusters of {result.n} questions"
     for metric, score in result.metrics.items():
         if score.smoothed:

@@ -119,6 +119,15 @@ def read_overrides(folder: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: not a list of overrides ({describe_error(error)})") from None
 
 
+def is_cell(folder: Path) -> bool:
+    """Return whether Hydra ran in a folder as one cell of a sweep, whose `sweep.html` lies beside the folder."""
+    path = folder / ".hydra" / "hydra.yaml"
+    try:
+        return bool(yaml.safe_load(path.read_bytes())["hydra"]["mode"] == "MULTIRUN")
+    except (OSError, LookupError, TypeError, yaml.YAMLError):
+        return False
+
+
 def write_overrides(folder: Path, overrides: Sequence[str]) -> None:
     """Write the file that `read_overrides` reads, unless Hydra has."""
     path = folder / ".hydra" / "overrides.yaml"

@@ -210,9 +210,14 @@ def test_a_curve_is_drawn_as_far_as_its_metric_goes():
     (band,) = [drawn for drawn in axes.collections if isinstance(drawn, PolyCollection)]
     heights = band.get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == axes.get_ylim() == (0.0, 1.0)
+    assert " ".join(axes.get_title(loc="left").split()) == (
+        "lines: means over draws; small points: single draws; bands: 95 % over draws, for these questions; "
+        "vertical bars: 95 % over questions, for these draws"
+    )
 
 
 def test_an_influence_is_drawn_where_it_is_with_its_interval():
     (axes,) = draw_influences(LEAVE_ONE_OUT, "exact_match").axes
     assert [list(line.get_xdata()) for line in axes.lines] == [[-0.25, 0.75], [0.25], [0, 0]]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["pool-1"]
+    assert axes.get_title(loc="left") == "bars: 95 % over questions, for all demonstrations at once"

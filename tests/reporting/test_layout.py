@@ -132,3 +132,58 @@ def test_a_score_reads_the_same_from_a_template_and_from_a_script(number, browse
     page.goto((tmp_path / "report.html").as_uri())
     assert page.evaluate("formatScore", number) == typeset(format_score(number))
     page.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open a page and fail if it reports an error."""
+    pages, errors = [], []
+
+    def open_page(path, width=1000):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        pages.append(page)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert errors == []
+
+
+def test_the_table_of_a_sweep_fits_at_every_width_and_its_cells_can_be_filtered(open_page, tmp_path):
+    cells = [
+        ([f"control={control}", f"num_fewshot={shots}", f"seed={seed}"], [sample_sweeps.record(1, "1", 1.0)])
+        for control in ("none", "random_targets")
+        for shots in (0, 1, 2, 4)
+        for seed in range(3)
+    ]
+    sample_sweeps.write_sweep(tmp_path, [*cells, (["control=none", "num_fewshot=99", "seed=0"], "too few")])
+    for width in WIDTHS:
+        page = open_page(tmp_path / "sweep.html", width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("document.querySelector('.pivot table').scrollWidth") <= width
+        assert page.inner_text("#cells-rows output") == "25 cells"
+        page.select_option("#cells-rows label:has-text('control') select", label="random_targets")
+        assert page.inner_text("#cells-rows output") == "12 of 25 cells"
+        address = page.get_attribute("#cells-rows tbody tr:nth-child(2) a", "href")
+        assert (tmp_path / address.replace("%20", " ").replace("%23", "#").replace("%3F", "?")).parent.is_dir()
+        page.select_option("#cells-rows label:has-text('control') select", label="any")
+        page.select_option("#cells-rows label:has-text('Result') select", label="failed")
+        page.click("#cells-rows tbody .toggle button")
+        assert "failed: too few" in page.inner_text("#cells-rows tr.details")
+
+
+def test_a_cluster_leads_to_its_questions(open_page, tmp_path):
+    records = [replace(FIRST, example_id=str(number), cluster="odd" if number % 2 else "even") for number in range(9)]
+    result = replace(sample_pages.REPORT.results["qa"], num_clusters=2)
+    sample_pages.write_run(tmp_path, *records, report=replace(sample_pages.REPORT, results={"qa": result}))
+    page = open_page(tmp_path / "report.html")
+    assert page.inner_text("#clusters-rows output") == "2 clusters"
+    page.click("#clusters-rows tbody tr:nth-child(2) .toggle button")
+    page.click("text=show its questions")
+    assert page.inner_text("#rows output") == "4 of 9 questions"
+    page.click("#rows tbody .toggle button")
+    assert "odd" in page.inner_text("#rows tr.details")

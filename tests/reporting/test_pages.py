@@ -82,7 +82,9 @@ def read_back(embedded):
 def test_a_run_page_holds_every_record_whole(tmp_path):
     records = [FIRST, SECOND, *hostile_records()]
     page = write_run(tmp_path, *records)
-    assert page.data("tasks") == [{"name": "qa", "metrics": ["exact_match", "hub"], "data": "records-0"}]
+    assert page.data("tasks") == [
+        {"name": "qa", "metrics": ["exact_match", "hub"], "data": "records-0", "clusters": []}
+    ]
     assert read_back(page.data("records-0")) == json.loads(json.dumps([asdict(record) for record in records]))
 
 
@@ -102,7 +104,7 @@ def test_hostile_text_adds_no_element_to_a_run_page(tmp_path):
 def test_a_run_page_shows_scores_with_their_intervals_and_a_dash_where_there_is_none(tmp_path):
     page = write_run(tmp_path, FIRST)
     assert page.rows("scores")[1:] == [
-        ["qa", "1", "exact_match", "0.333", "0.27", "0.000 to 1.000", "0.0 to 1.0"],
+        ["qa", "1", "exact_match", "0.333", "0.27", "0.000 to 1.000 over questions", "0.0 to 1.0"],
         ["", "", "hub ↓", "12.5", "–", "–", "0 to 15"],
     ]
     labels = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
@@ -184,3 +186,33 @@ def test_the_scale_of_a_metric_holds_its_scores_and_ends_where_the_metric_does(
 ):
     found = [metric_scale(metric, scores, reached, whole=whole).ticks for whole in (False, True)]
     assert [(ticks[0], ticks[-1]) for ticks in found] == [ends, whole_ends]
+
+
+def test_a_run_page_says_that_its_score_is_of_one_draw_and_leads_to_the_sweep(tmp_path):
+    report = replace(REPORT, run=replace(REPORT.run, one_draw=True))
+    alone = write_run(tmp_path, FIRST, report=report)
+    assert alone.rows("scores")[1][3] == "0.333 of one draw"
+    assert [attributes for tag, attributes in alone.elements if tag == "a"] == []
+    (tmp_path / ".hydra").mkdir()
+    for mode, links in (("RUN", []), ("MULTIRUN", [{"href": "../sweep.html"}])):
+        (tmp_path / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  mode: {mode}\n", encoding="utf-8")
+        page = write_run(tmp_path, FIRST, report=report)
+        assert [attributes for tag, attributes in page.elements if tag == "a"] == links
+    many = write_run(tmp_path, FIRST)
+    assert many.rows("scores")[1][3] == "0.333"
+
+
+def test_a_run_page_shows_the_clusters_that_its_intervals_are_over(tmp_path):
+    records = [
+        replace(FIRST, example_id=str(number), cluster=cluster, metrics={"exact_match": score, "hub": None})
+        for number, (cluster, score) in enumerate((("b", 1.0), ("a", 0.5), ("b", 0.0), ("a", None)))
+    ]
+    result = replace(REPORT.results["qa"], num_clusters=2)
+    page = write_run(tmp_path, *records, report=replace(REPORT, results={"qa": result}))
+    assert page.rows("scores")[1][1] == "4 in 2 clusters"
+    assert page.rows("scores")[1][5] == "0.000 to 1.000 over 2 clusters"
+    assert page.data("tasks")[0]["clusters"] == [["b", 2, 0.5, None], ["a", 2, 0.5, None]]
+    alone = replace(result, num_clusters=4)
+    page = write_run(tmp_path, *records, report=replace(REPORT, results={"qa": alone}))
+    assert page.rows("scores")[1][1] == "4"
+    assert page.data("tasks")[0]["clusters"] == []

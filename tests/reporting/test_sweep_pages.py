@@ -50,12 +50,13 @@ def test_a_sweep_page_shows_every_cell_by_what_sets_it_apart(tmp_path):
         (["limit=2", "num_fewshot=99"], "the pool is too small"),
     ]
     page = write_sweep(tmp_path, cells)
-    assert page.rows("scores")[1:] == [
-        ["num_fewshot=0", "0.333 0.000 to 1.000", "12.5"],
-        ["num_fewshot=99", "failed: the pool is too small"],
+    listed = page.data("cells-data")
+    assert listed["columns"] == [{"title": "qa exact_match", "higher": True}, {"title": "qa hub", "higher": False}]
+    assert [list(cell.values()) for cell in listed["cells"]] == [
+        ["num_fewshot=0", "cell 0#?", cells[0][0], {"num_fewshot": "0"}, None, [[1 / 3, 0.0, 1.0], [12.5, None, None]]],
+        ["num_fewshot=99", "cell 1#?", cells[1][0], {"num_fewshot": "99"}, "the pool is too small", [None, None]],
     ]
-    links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
-    assert links == ["cell%200%23%3F/report.html"]
+    assert "1 of 2 cells failed; num_fewshot=99: the pool is too small" in page.texts
     assert page.data("answers-data")["runs"] == ["num_fewshot=0"]
 
 
@@ -65,13 +66,22 @@ def test_a_score_has_a_minus_sign_or_a_dash_where_a_cell_does_not_have_it(tmp_pa
     sweep = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
     sweep["cells"][0]["results"]["qa"]["metrics"]["exact_match"] |= {"score": -0.5, "ci95": [-7.5, -0.25]}
     del sweep["cells"][1]["results"]["qa"]["metrics"]["hub"]
+    for number, cell in enumerate(sweep["cells"]):
+        cell["overrides"] = [f"model={number}"]
     write_json(sweep, tmp_path / "sweep.json")
     write_sweep_page(tmp_path)
     page = assert_self_contained((tmp_path / "sweep.html").read_bytes().decode())
-    assert page.rows("scores")[1:] == [
-        ["seed=0", "−0.500 −7.5 to −0.250", "12.5"],
-        ["seed=1", "0.333 0.000 to 1.000", "–"],
+    figure, table = page.rows("scores")[:3], page.rows("scores")[3:]
+    assert figure == [["exact_match", "−82"], ["model=0", ""], ["model=1", "thick bars: 95 % over questions."]]
+    assert table == [
+        ["model →", "0", "1"],
+        ["score95 % over questions", "−0.500−7.5 to −0.250", "0.3330.000 to 1.000"],
     ]
+    labels = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
+    assert labels[:2] == [
+        "−0.500, 95 % interval −7.5 to −0.250 over questions", "0.333, 95 % interval 0.000 to 1.000 over questions",
+    ]  # fmt: skip
+    assert [cell["scores"][1] for cell in page.data("cells-data")["cells"]] == [[12.5, None, None], None]
 
 
 def test_hostile_text_adds_no_element_to_a_sweep_page(tmp_path):
@@ -106,7 +116,8 @@ def test_hostile_text_adds_no_element_to_a_sweep_page(tmp_path):
         assert page.data("answers-data")["tasks"][0]["questions"] == [
             {"id": text, "doc": {text: text}, "targets": [text]}
         ]
-        assert f"failed: {text}" in page.texts
+        assert any(note.endswith(f"a=b: {text}") for note in page.texts)
+        assert page.data("cells-data")["cells"][1]["error"] == text
 
 
 def test_a_sweep_whose_records_are_gone_still_has_its_scores(tmp_path):
@@ -114,7 +125,7 @@ def test_a_sweep_whose_records_are_gone_still_has_its_scores(tmp_path):
     next(tmp_path.glob("*/samples_qa.jsonl")).unlink()
     write_sweep_page(tmp_path)
     page = assert_self_contained((tmp_path / "sweep.html").read_bytes().decode())
-    assert page.rows("scores")[1][0] == "cell 0#?"
+    assert page.data("cells-data")["cells"][0]["label"] == "cell 0#?"
     assert page.data("answers-data") == {"runs": [], "tasks": []}
     assert any(text.startswith("answers cannot be shown side by side: ") for text in page.texts)
 
@@ -178,11 +189,12 @@ def test_a_chart_ends_where_its_metric_does():
 
 
 def test_a_sweep_page_says_the_numbers_of_its_charts(tmp_path):
-    negative = curve((0, {"": -1.5}, -1.5, None), (1, {"": -0.5}, -0.5, (-0.75, -0.25)), metric="reference_logprob")
-    page = write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)])], SweepAnalysis((negative,), (), ()))
+    negative = curve((0, {"": -1.5}, -1.5, None), (1, {"": -0.5}, -0.5, (-0.75, -0.25)), metric="hub")
+    cells = [([f"num_fewshot={shots}"], [record(1, "1", 1.0)]) for shots in (0, 1)]
+    page = write_sweep(tmp_path, cells, SweepAnalysis((negative,), (), ()))
     texts = [text.strip() for (tag, _), text in zip(page.elements, page.texts, strict=True) if tag in ("text", "li")]
     assert texts == [
-        "−2.0", "−1.5", "−1.0", "−0.5", "0.0", "0", "1", "demonstrations in the prompt", "reference_logprob",
+        "−2.0", "−1.5", "−1.0", "−0.5", "0.0", "0", "1", "demonstrations in the prompt", "hub",
         "0 demonstrations: −1.500, ± 0.05 over questions",
         "1 demonstration: −0.500, 95 % interval −0.750 to −0.250 over draws, ± 0.05 over questions",
     ]  # fmt: skip
@@ -204,7 +216,8 @@ def test_the_shares_of_a_variance_fill_its_bar():
 
 
 def test_a_sweep_page_shows_what_was_analysed(tmp_path):
-    page = write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)])], SweepAnalysis((CURVE,), (VARIANCE,), ("why",)))
+    cells = [([f"num_fewshot={shots}"], [record(1, "1", 1.0)]) for shots in (0, 1)]
+    page = write_sweep(tmp_path, cells, SweepAnalysis((CURVE,), (VARIANCE,), ("why",)))
     assert "qa · exact_match · control=none" in page.texts
     assert "0.500 ± 0.1 (mean and standard deviation of the cells’ scores)" in [text.strip() for text in page.texts]
     assert "why" in page.texts
@@ -229,7 +242,7 @@ def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_si
     row = ["qa", "2", "exact_match", "0.500", "0.000", "−0.500"]
     assert page.rows("differences")[1:] == [
         ["b"],
-        [*row, "−0.750 to +0.250", "", "0.250", "0.0004", "these prompts", "mcnemar 0.500", "1", "0"],
+        [*row, "−0.750 to +0.250 over questions", "", "0.250", "0.0004", "these prompts", "mcnemar 0.500", "1", "0"],
         [names[2]],
         [*row, "–", "", "–", "–", "5 draws", "", "1", "0"],
     ]

@@ -5,6 +5,7 @@ Text is drawn as outlines, so that a figure looks the same on every machine.
 
 import io
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from icl_eval.analysis import InfluenceAnalysis, LeaveOneOutAnalysis, ShotCurve,
 from icl_eval.analysis.variance import TEST_SET
 from icl_eval.commands.export.tables import printable
 from icl_eval.formatting import format_options, shorten_name
-from icl_eval.reporting.pages.charts import NUM_COLOURS, curve_scale, variance_segments
+from icl_eval.reporting.pages.charts import NUM_COLOURS, curve_key, curve_scale, variance_segments
 from icl_eval.reporting.pages.scales import Scale
 from icl_eval.runs.writing import write_whole
 
@@ -87,7 +88,13 @@ def draw_curves(curves: Sequence[ShotCurve]) -> "Figure":
     axes.set_ylabel(printable(f"{curves[0].task} {curves[0].metric}"))
     if len(curves) > 1:
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=7)
+    _say(axes, curve_key(curves))
     return figure
+
+
+def _say(axes: "Axes", key: Sequence[str]) -> None:
+    """Write above a figure what its marks mean, and which uncertainty they show."""
+    axes.set_title(textwrap.fill("; ".join(key), 64), loc="left", fontsize=6, color="0.35")
 
 
 def _draw_curve(axes: "Axes", curve: ShotCurve, numbers: Sequence[int], scale: Scale, colour: str, style: str) -> None:
@@ -140,6 +147,9 @@ def draw_influences(analysis: InfluenceAnalysis | LeaveOneOutAnalysis, measure: 
     axes.set_yticks(range(len(shown)), [printable(each.id) for each in shown])
     axes.invert_yaxis()
     axes.set_xlabel(printable(f"{measure} added to {analysis.task}"))
+    if any(each.effects[measure].ci95 for each in shown):
+        units = "questions" if isinstance(analysis, LeaveOneOutAnalysis) else "draws of sets"
+        _say(axes, [f"bars: 95 % over {units}, for all demonstrations at once"])
     return figure
 
 

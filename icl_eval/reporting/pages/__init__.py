@@ -12,6 +12,7 @@ The pages:
 Their parts:
 
     rendering        from a template to one file
+    pivots           the scores of a sweep as tables of two options
     charts           the geometry of figures
     scales           the axes of figures
     answers          the answers of two runs side by side

@@ -64,7 +64,7 @@ def _gather_task(task: str, runs: Sequence[Run], max_questions: int) -> dict[str
         "name": task,
         "metrics": [{"name": name, "higher": score.higher_is_better} for name, score in metrics.items()],
         "scores": [
-            [_pack_score(result.metrics.get(name)) if result else None for name in metrics] for result in results
+            [pack_score(result.metrics.get(name)) if result else None for name in metrics] for result in results
         ],
         "questions": questions.embedded[:num_kept],
         "left_out": len(questions.embedded) - num_kept,
@@ -79,5 +79,6 @@ def _pack_answer(record: Record, metrics: Sequence[str], texts: TextTable) -> li
     return [texts.number(record.completion), texts.number(record.prediction), *scores]
 
 
-def _pack_score(result: MetricResult | None) -> list[float | None] | None:
+def pack_score(result: MetricResult | None) -> list[float | None] | None:
+    """Return a score and the ends of its interval, of which there may be none; None without a score."""
     return None if result is None else [result.score, *(result.ci95 or (None, None))]

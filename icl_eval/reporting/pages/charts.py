@@ -3,6 +3,7 @@
 Coordinates are in units of the figure's view box, with y pointing down.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,8 @@ class CurveChart:
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     lines: tuple[Line, ...]
+    key: tuple[str, ...]
+    """What its marks mean, and which uncertainty each of them shows."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,21 @@ def _curve_chart(curves: Sequence[ShotCurve]) -> CurveChart:
         x_ticks=tuple((places[number], str(number)) for number in numbers),
         y_ticks=tuple((frame.y(float(tick)), tick) for tick in frame.scale.ticks),
         lines=tuple(_line(curve, number, frame, places) for number, curve in enumerate(curves)),
+        key=curve_key(curves),
     )
+
+
+def curve_key(curves: Sequence[ShotCurve]) -> tuple[str, ...]:
+    """Return what the marks of a chart of shot curves mean, and which uncertainty each of them shows."""
+    points = [point for curve in curves for point in curve.points]
+    key = []
+    if any(len(point.scores) > 1 for point in points):
+        key += ["lines: means over draws", "small points: single draws"]
+    if any(sum(point.ci95 is not None for point in curve.points) > 1 for curve in curves):
+        key.append("bands: 95 % over draws, for these questions")
+    if any(point.test_set_stderr is not None for point in points):
+        key.append("vertical bars: 95 % over questions, for these draws")
+    return tuple(key)
 
 
 def curve_scale(curves: Sequence[ShotCurve]) -> Scale:
@@ -154,6 +171,22 @@ def _mark(point: ShotCurvePoint, frame: Frame, x: float) -> Mark:
         draws=tuple(frame.y(score) for score in point.scores.values()) if len(point.scores) > 1 else (),
         whisker=(frame.y(whisker[0]), frame.y(whisker[1])) if whisker else None,
     )
+
+
+def strip_x(scale: Scale, value: float) -> float:
+    """Return the horizontal coordinate of a value on a strip, which is 244 wide with margins of 4."""
+    return round(4 + 2.36 * scale.percent(value), 2)
+
+
+def stack_points(scale: Scale, values: Sequence[float]) -> list[tuple[float, float]]:
+    """Return the coordinates of points below the bar of a strip, those of (nearly) equal values below each other."""
+    counts: Counter[int] = Counter()
+    points = []
+    for x in sorted(strip_x(scale, value) for value in values):
+        place = round(x / 4)
+        points.append((x, 13.0 + 3 * min(counts[place], 3)))
+        counts[place] += 1
+    return points
 
 
 def variance_segments(analysis: VarianceAnalysis) -> list[Segment]:

@@ -11,23 +11,23 @@ from icl_eval.analysis.leave_one_out import LeaveOneOutAnalysis
 from icl_eval.analysis.sweeps import Sweep, read_sweep
 from icl_eval.errors import IclEvalError
 from icl_eval.formatting import format_options
-from icl_eval.reporting.pages.answers import gather_answers
-from icl_eval.reporting.pages.charts import curve_charts, variance_segments
+from icl_eval.reporting.pages.answers import gather_answers, pack_score
+from icl_eval.reporting.pages.charts import CurveChart, curve_charts, stack_points, strip_x, variance_segments
+from icl_eval.reporting.pages.pivots import Pivot, build_pivots
 from icl_eval.reporting.pages.rendering import render_page, write_page
 from icl_eval.reporting.pages.scales import Scale, metric_scale, nice_scale
 from icl_eval.runs.cells import Cell, group_scores, label_cells
 from icl_eval.runs.folders import read_run
-from icl_eval.runs.reports import MetricResult
+from icl_eval.runs.options import find_varying_options
 
 
 @dataclass(frozen=True)
-class Column:
-    """One metric of one task over all cells."""
+class PivotSection:
+    """The scores of all cells by one metric of one task: a figure beside a table."""
 
-    task: str
-    metric: str
-    higher_is_better: bool
-    scale: Scale
+    pivot: Pivot
+    chart: CurveChart | None
+    """The shot curves; None if the number of demonstrations does not vary."""
 
 
 def write_sweep_page(folder: Path) -> None:
@@ -59,26 +59,49 @@ def render_sweep_page(
     return render_page(
         "sweep.html.j2",
         name=name,
-        cells=list(zip(labels, sweep.cells, strict=True)),
+        num_cells=len(sweep.cells),
         shared=_shared_overrides(sweep.cells),
-        columns=_score_columns(sweep.cells),
+        failures=[(label, cell.error.message) for label, cell in zip(labels, sweep.cells, strict=True) if cell.error],
+        sections=_build_sections(sweep),
+        cells=_describe_cells(sweep.cells, labels),
         draws=[(each, _draw_scale(each)) for each in sweep.analysis.draws],
-        curves=curve_charts(sweep.analysis.shot_curves),
         spreads=[(analysis, variance_segments(analysis)) for analysis in sweep.analysis.spreads],
         influences=[(analysis, _influence_scales(analysis)) for analysis in sweep.analysis.influence],
         left_out=[(analysis, _influence_scales(analysis)) for analysis in sweep.analysis.leave_one_out],
         behaviours=[(_name(each), each.behaviour) for each in sweep.analysis.leave_one_out if each.behaviour],
+        strip_x=strip_x,
+        stack_points=stack_points,
         notes=notes,
         answers=answers,
     )
 
 
-def _score_columns(cells: Sequence[Cell]) -> list[Column]:
-    """Return one column per task and metric, on a scale that covers the scores and intervals of all cells."""
-    return [
-        Column(task, metric, scores[0].higher_is_better, _column_scale(metric, scores))
-        for (task, metric), scores in group_scores(cells).items()
-    ]
+def _build_sections(sweep: Sweep) -> list[PivotSection]:
+    charts = {(chart.task, chart.metric): chart for chart in curve_charts(sweep.analysis.shot_curves)}
+    return [PivotSection(pivot, charts.get((pivot.task, pivot.metric))) for pivot in build_pivots(sweep)]
+
+
+def _describe_cells(cells: Sequence[Cell], labels: Sequence[str]) -> dict[str, Any]:
+    """Return the list of cells in the form that `cells.js` reads."""
+    columns = group_scores(cells)
+    options = find_varying_options([cell.overrides for cell in cells])
+    return {
+        "columns": [
+            {"title": f"{task} {metric}", "higher": scores[0].higher_is_better}
+            for (task, metric), scores in columns.items()
+        ],
+        "cells": [
+            {
+                "label": label,
+                "folder": cell.cell,
+                "overrides": cell.overrides,
+                "options": own,
+                "error": cell.error and cell.error.message,
+                "scores": [pack_score(cell.score(task, metric)) for task, metric in columns],
+            }
+            for label, cell, own in zip(labels, cells, options, strict=True)
+        ],
+    }
 
 
 def _draw_scale(each: ScoreOverDraws) -> Scale:
@@ -96,10 +119,6 @@ def _influence_scales(analysis: InfluenceAnalysis | LeaveOneOutAnalysis) -> dict
         for measure, effect in demonstration.effects.items():
             effects.setdefault(measure, [0.0]).extend((effect.mean, *(effect.ci95 or ())))
     return {measure: nice_scale(values) for measure, values in effects.items()}
-
-
-def _column_scale(metric: str, scores: Sequence[MetricResult]) -> Scale:
-    return metric_scale(metric, (end for score in scores for end in (score.score, *(score.ci95 or ()))))
 
 
 def _shared_overrides(cells: Sequence[Cell]) -> list[str]:

@@ -4,7 +4,7 @@
  * A paginated table with search, filters, sorting and expandable rows.
  *
  * A column is `{title, value, text, number, wide}`: `value(row)` is the sort key (null comes last), `text(row)` is what
- * is shown (by default the formatted value), `number` aligns to the right, and `wide` hides the column on a narrow
+ * is shown, a string or an element (by default the formatted value), `number` aligns to the right, and `wide` hides the column on a narrow
  * screen. A filter is an element with a method `accepts`, which returns a predicate on rows, or null to accept all.
  */
 class RowTable {
@@ -126,8 +126,8 @@ class RowTable {
 
   makeCell(column, row) {
     if (column.number) return column.text ? column.text(row) : formatScore(column.value(row));
-    const text = (column.text ?? column.value)(row);
-    return make("div", { className: "clamp" }, visible(text.slice(0, 300)));
+    const content = (column.text ?? column.value)(row);
+    return make("div", { className: "clamp" }, typeof content === "string" ? visible(content.slice(0, 300)) : content);
   }
 
   handleClick(event) {
@@ -171,6 +171,15 @@ function makeChoice(title, values, valueOf) {
   values.forEach((value, index) => select.append(make("option", { value: String(index) }, value)));
   const filter = make("label", {}, title, select);
   filter.accepts = () => (select.value === "" ? null : (row) => valueOf(row) === values[Number(select.value)]);
+  return filter;
+}
+
+/** Return a filter that selects rows whose value is exactly the text that is typed. */
+function makeExact(title, valueOf) {
+  const input = make("input", { type: "search", placeholder: "any" });
+  const filter = make("label", {}, title, input);
+  filter.input = input;
+  filter.accepts = () => (input.value === "" ? null : (row) => valueOf(row) === input.value);
   return filter;
 }
 

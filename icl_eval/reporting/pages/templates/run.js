@@ -8,7 +8,7 @@
   const known = new Set([
     "example_id", "doc", "targets", "encoder", "decoder", "completion", "prediction", "metrics", "prompt_tokens",
     "completion_tokens", "finish_reason", "demonstration_ids", "demonstrations", "shots_requested", "shots_effective",
-    "likelihood", "samples",
+    "likelihood", "samples", "cluster",
   ]);
 
   function show(task) {
@@ -16,16 +16,45 @@
     const reasons = [...new Set(records.map((record) => record.finish_reason))].sort();
     const filters = [makeRange(task.metrics, (record, metric) => record.metrics[metric])];
     if (reasons.length > 1) filters.push(makeChoice("Ended by", reasons, (record) => record.finish_reason));
-    new RowTable(table, {
+    const cluster = makeExact("Cluster", (record) => record.cluster);
+    if (task.clusters.length) filters.push(cluster);
+    const questions = new RowTable(table, {
       noun: "question",
       rows: records,
       columns: columnsOf(task),
       filters,
       searchText: (record) => [
-        record.example_id, ...Object.values(record.doc), ...record.targets, record.completion, record.prediction,
+        record.example_id, record.cluster ?? "", ...Object.values(record.doc), ...record.targets, record.completion, record.prediction,
         ...record.demonstration_ids.map((id) => lines[id]),
       ],
       details: (record) => detailsOf(record, lines),
+    });
+    showClusters(task, (name) => {
+      cluster.input.value = name;
+      questions.refresh();
+      table.scrollIntoView();
+    });
+  }
+
+  /** List the clusters of a task, each with a button that calls `choose` with its name. */
+  function showClusters(task, choose) {
+    const place = document.getElementById("clusters-rows");
+    if (!place) return;
+    if (!task.clusters.length) return place.replaceChildren(make("p", { className: "note" }, `${task.name} names no clusters.`));
+    new RowTable(place, {
+      noun: "cluster",
+      rows: task.clusters,
+      columns: [
+        { title: "cluster", value: ([name]) => name },
+        { title: "questions", number: true, value: (row) => row[1], text: (row) => row[1].toLocaleString("en") },
+        ...task.metrics.map((metric, index) => ({ title: metric, number: true, wide: index > 0, value: (row) => row[2 + index] })),
+      ],
+      searchText: ([name]) => [name],
+      details: ([name]) => {
+        const button = make("button", { type: "button" }, "show its questions");
+        button.addEventListener("click", () => choose(name));
+        return button;
+      },
     });
   }
 
@@ -50,6 +79,7 @@
       makeText("References", record.targets.join("\n")),
       makeFacts([
         ["id", record.example_id],
+        ...(record.cluster === null ? [] : [["cluster", record.cluster]]),
         ...Object.entries(record.metrics).map(([name, score]) => [name, formatScore(score)]),
         ["demonstrations", demonstrationsOf(record, lines)],
         ["tokens", tokensOf(record)],
