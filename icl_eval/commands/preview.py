@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from icl_eval.decoding.engines import Engine
 from icl_eval.evaluation.linting import lint_task
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, prepare
 from icl_eval.evaluation.volume import describe_volume, measure_volume
@@ -13,6 +14,9 @@ from icl_eval.formatting import count_noun, escape_controls
 from icl_eval.harnesses.lm_eval.prompt_hashes import compare_hashes
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.reporting.terminal import open_console
+
+_MOST_LINES = 200
+"""Lines of a prompt that are shown; of a longer one, its beginning and its end."""
 
 
 def print_preview(evaluation: Evaluation, logged: Path | None = None) -> None:
@@ -33,7 +37,7 @@ def print_preview(evaluation: Evaluation, logged: Path | None = None) -> None:
     if conventions := prepared.conventions.summary():
         console.print(f"conventions: {conventions}", soft_wrap=True)
     for task in prepared.tasks:
-        _print_task(console, prepared, task)
+        _print_task(console, evaluation.engine, prepared, task)
     console.print(describe_volume(evaluation, measure_volume(evaluation, prepared)), soft_wrap=True)
     if logged is not None:
         prompts = {task.plan.task.name: [each.prompt for each in task.prompts] for task in prepared.tasks}
@@ -41,7 +45,7 @@ def print_preview(evaluation: Evaluation, logged: Path | None = None) -> None:
             console.print(str(comparison), soft_wrap=True)
 
 
-def _print_task(console: Console, prepared: PreparedEvaluation, task: PreparedTask) -> None:
+def _print_task(console: Console, engine: Engine, prepared: PreparedEvaluation, task: PreparedTask) -> None:
     name = task.plan.task.name
     lengths = sorted(prompt.num_tokens for prompt in task.prompts)
     _print_prompt(console, name, task.prompts[0])
@@ -51,6 +55,8 @@ def _print_task(console: Console, prepared: PreparedEvaluation, task: PreparedTa
         f"{name}: {count_noun(len(lengths), 'prompt')} of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
         f"up to {task.plan.max_new_tokens} new tokens, stop at {list(task.plan.stop)}",
     )
+    if room := engine.describe_room(prepared.card, lengths[-1] + task.plan.max_new_tokens):
+        console.print(f"{name}: {room}")
     for sentence in lint_task(task, prepared.card.tokenizer):
         console.print(f"{name}: {sentence}", style="yellow")
     console.print()
@@ -68,9 +74,18 @@ def _print_prompt(console: Console, name: str, encoded: EncodedPrompt) -> None:
             title = Text(escape_controls(f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens"))
             console.print(
                 Panel(
-                    Text(escape_controls(text)),
+                    Text(escape_controls(_cut(text))),
                     title=title,
-                    subtitle=Text(escape_controls(ids_shown)),
+                    subtitle=Text(escape_controls(_cut(ids_shown, ", "))),
                     title_align="left",
                 )
             )
+
+
+def _cut(text: str, separator: str = "\n") -> str:
+    """Return a text without the middle of its lines, if there are very many."""
+    lines = text.split(separator)
+    if len(lines) <= _MOST_LINES:
+        return text
+    first, last = lines[: _MOST_LINES // 2], lines[-_MOST_LINES // 2 :]
+    return separator.join([*first, f"[… {len(lines) - _MOST_LINES:,} more …]", *last])

@@ -17,6 +17,7 @@ from transformers import Cache
 
 from icl_eval.decoding.branches import Branches, BranchingPrompt, ForkedBranches, ScoredPrompt, TreeBranches
 from icl_eval.decoding.capabilities import check_history
+from icl_eval.decoding.memory import require_room
 from icl_eval.decoding.networks import encode, not_finite_error
 from icl_eval.decoding.opening import extend
 from icl_eval.decoding.preparing import PreparedModel, prepare
@@ -73,6 +74,7 @@ class LikelihoodScorer:
         for each in asked:
             longest = max(map(len, each.texts), default=0)
             check_history(self._model, prepared.capabilities, self._history(each.context.decoder_ids), longest)
+        require_room(self._model.network, max((each.context.num_tokens for each in asked), default=0))
         needed = set(range(len(asked)) if wanted is None else wanted)
         contexts = [
             EncodedPrompt(Prompt(str(number), None, None), each.context.encoder_ids, each.context.decoder_ids)

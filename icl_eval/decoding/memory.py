@@ -15,7 +15,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from icl_eval.models.memory import free_bytes
+from icl_eval.errors import IclEvalError
+from icl_eval.models.memory import free_bytes, swap_bytes
 
 MAX_ROWS = 64
 """More rows per step gain little once the cost of reading the weights is spread over many, and they finish later."""
@@ -111,6 +112,40 @@ def _read(config: Any, *names: str) -> int:
         if value:
             return max(value) if isinstance(value, list | tuple) else int(value)
     return 0
+
+
+def prompt_bytes(config: Any, item_bytes: int, num_tokens: int) -> int:
+    """Return the size of a prompt's keys and values, in the layers that keep those of every token.
+
+    Args:
+        config: The configuration, of transformers.
+        item_bytes: Size of a number in the network's dtype.
+        num_tokens: The number of tokens of the prompt and its completion.
+    """
+    text = config.get_text_config(decoder=True)
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    if not getattr(text, "layer_types", None) and getattr(text, "sliding_window", None):
+        return 0
+    size = read_size(config, item_bytes, stores_scores=False)
+    whole = list(kinds).count("full_attention")
+    return size.bytes_per_token * whole * num_tokens // max(1, len(kinds))
+
+
+def require_room(network: Any, num_tokens: int) -> None:
+    """Refuse a prompt whose keys and values alone do not fit; raises IclEvalError.
+
+    Args:
+        network: The network, on its devices.
+        num_tokens: The number of tokens of the longest prompt and its completion.
+    """
+    needed = prompt_bytes(network.config, network.dtype.itemsize, num_tokens)
+    free = free_bytes_of(network)
+    if 0 < free + swap_bytes(network.device.type) < needed:
+        raise IclEvalError(
+            f"a prompt of {num_tokens:,} tokens needs {needed / 1e9:,.1f} GB for its keys and values, and "
+            f"{network.device} has {free / 1e9:,.1f} GB free: lower num_fewshot, or use another dtype or a model "
+            "with fewer key/value heads"
+        )
 
 
 def pass_bytes(size: NetworkSize, num_tokens: int, num_rows: int, shared: int) -> int:

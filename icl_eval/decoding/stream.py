@@ -16,7 +16,7 @@ from icl_eval.decoding.capabilities import Capabilities, check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
-from icl_eval.decoding.memory import Lengths, choose_num_rows, count_worthwhile, free_bytes_of, read_size
+from icl_eval.decoding.memory import Lengths, choose_num_rows, count_worthwhile, free_bytes_of, read_size, require_room
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS
 from icl_eval.decoding.opening import Beginning, OpenSession, begin_group, open_session
 from icl_eval.decoding.preparing import PreparedModel, prepare
@@ -96,6 +96,8 @@ class StreamDecoder:
             check_history(
                 self._model, prepared.capabilities, (*self._start_ids, *prompt.decoder_ids), self._max_new_tokens
             )
+        longest = max((prompt.num_tokens for prompt in prompts), default=0)
+        require_room(self._model.network, longest + self._max_new_tokens)
         wanted = {prompt.prompt.example_id for prompt in prompts}
         for number, group in enumerate(plan_groups(among or prompts)):
             if number and group.prefix:  # its cache is kept, and the caller may have changed the network

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import tiny_models
 from omegaconf import OmegaConf
 
 from icl_eval import stream
@@ -493,11 +494,29 @@ def test_preview_shows_the_prompt_and_what_looks_wrong_and_leaves_nothing_behind
         "Answer:",
         "qa-pool-010",
         "qa: 2 prompts of 167 to 177 tokens, the model's limit is 256; up to 4 new tokens, stop at ['\\n']",
+        "qa: 0.1 MB for keys and values of the longest in float32, beside the weights",
         "qa: qa-test-001, qa-test-002: the first reference is longer than max_new_tokens=4",
         "",
         "in all 2 requests of 344 tokens, and up to 8 new tokens",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_preview_of_a_very_long_prompt_shows_its_beginning_and_its_end(icl_eval_command, tmp_path):
+    rows = [{"question": f"a {n}", "answer": "b"} for n in range(150)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = tiny_models.save_llama(tmp_path / "llama", max_position_embeddings=4096)
+    own = ["task.qa.pool.path=rows.jsonl", "task.qa.test.path=rows.jsonl", "task.qa.fields.references=answer"]
+    options = ["limit=1", "num_fewshot=149", "demonstrations=first", "task.qa.instruction=''"]
+    outcome = icl_eval_command("preview", f"model.source={folder}", "task=qa", *own, *options)
+    lines = [line.strip("│ ") for line in outcome.out.splitlines()]
+    assert (lines[1], lines[100], lines[101], lines[102]) == (
+        "Question: a 1",
+        "Question: a 34",
+        "[… 249 more …]",
+        "Answer: b",
+    )
+    assert lines[200:202] == ["Question: a 0", "Answer:"]
 
 
 def test_preview_of_an_experiment_that_is_a_sweep_shows_one_run(icl_eval_command, gpt2, tmp_path):

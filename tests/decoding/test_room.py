@@ -1,6 +1,7 @@
 """How many rows are decoded together, and which prefixes are kept, by arithmetic from configurations."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from icl_eval.decoding.memory import (
     count_worthwhile,
     free_bytes_of,
     pass_bytes,
+    prompt_bytes,
     read_size,
     room_for_prefixes,
     rows_bytes,
@@ -27,8 +29,12 @@ from icl_eval.decoding.prefixes import Key, PrefixStore
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.sessions import max_columns
 from icl_eval.decoding.split_attention import SlotCache
-from icl_eval.errors import ModelUnavailableError
+from icl_eval.decoding.stream import StreamDecoder
+from icl_eval.errors import IclEvalError, ModelUnavailableError
 from icl_eval.models import loading
+from icl_eval.models.loading import load_model
+from icl_eval.models.weights import ModelSpec
+from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 GB = 10**9
 CARDS = (16, 24, 80, 141)
@@ -116,6 +122,35 @@ def test_rows_fit_beside_weights_and_prefix(name: str, card: int, number: int, m
         assert choose_num_rows(256, size, lengths, left) == rows
         assert rows_bytes(size, lengths, rows) <= (0.75 * left if rows > 1 else left)  # one is always tried
         assert rows == 128 or rows_bytes(size, lengths, rows + 1) > 0.75 * left
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_prompt_needs_its_tokens_times_the_bytes_of_one_in_the_layers_that_keep_all(name: str) -> None:
+    config = CONFIGS[name]()
+    every_layer = 50_000 * read_size(config, 2, True).bytes_per_token
+    kept = every_layer // 2 if name == "Gemma-2-9B" else every_layer  # every other of its layers has a window
+    assert prompt_bytes(config, 2, 50_000) == kept
+    assert prompt_bytes(config, 4, 50_000) == 2 * kept
+
+
+def test_a_prompt_is_refused_before_it_is_computed_only_if_its_keys_and_values_cannot_fit(
+    gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(ModelSpec(str(gpt2)))
+    needed = prompt_bytes(model.network.config, 4, 30)
+    prompt = EncodedPrompt(Prompt("one", None, "x"), (), tuple(range(5, 25)))
+    for free, swap, fits in ((needed, 0, True), (needed - 1, 1, True), (0, 0, True), (needed - 1, 0, False)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(memory, "swap_bytes", lambda device, swap=swap: swap)
+        if fits:
+            assert len(list(StreamDecoder(model, 10).stream([prompt]))) > 1
+            continue
+        with pytest.raises(IclEvalError) as error:
+            next(StreamDecoder(model, 10).stream([prompt]))
+        assert str(error.value) == (
+            "a prompt of 30 tokens needs 0.0 GB for its keys and values, and cpu has 0.0 GB free: lower num_fewshot, "
+            "or use another dtype or a model with fewer key/value heads"
+        )
 
 
 def test_on_a_processor_rows_take_no_more_than_the_weights_or_half_a_gigabyte() -> None:

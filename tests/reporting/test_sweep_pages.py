@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -24,6 +25,7 @@ from icl_eval.errors import DataError
 from icl_eval.reporting.pages.answers import gather_answers
 from icl_eval.reporting.pages.charts import curve_charts, variance_segments
 from icl_eval.reporting.pages.comparison_page import write_comparison_page
+from icl_eval.reporting.pages.scales import log_places
 from icl_eval.reporting.pages.sweep_page import write_sweep_page
 from icl_eval.runs.reports import write_json
 
@@ -179,6 +181,18 @@ def test_a_shot_curve_goes_through_the_means_with_a_band_where_there_are_several
     assert corners[1][1] < line.marks[2].y < corners[2][1]
 
 
+def test_numbers_of_demonstrations_have_their_places_on_a_logarithmic_axis():
+    assert log_places([0, 1, 2, 4, 8]) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert log_places([0, 4, 16, 1024]) == [0.0, 0.2, 0.4, 1.0]
+    assert log_places([3]) == [0.0]
+    assert log_places([0, 3]) == [0.0, 1.0]
+    many = curve(*((shots, {"": 0.5}, 0.5, None) for shots in (1, 256, 1000, 1024)))
+    (chart,) = curve_charts([many])
+    assert [tick for _, tick in chart.x_ticks] == ["1", "256", "1000"]  # the last would touch it
+    (line,) = chart.lines
+    assert [mark.x for mark in line.marks] == [chart.frame.x(math.log2(shots) / 10) for shots in (1, 256, 1000, 1024)]
+
+
 def test_a_chart_ends_where_its_metric_does():
     (chart,) = curve_charts([BEYOND])
     assert [tick for _, tick in chart.y_ticks] == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
@@ -194,7 +208,7 @@ def test_a_sweep_page_says_the_numbers_of_its_charts(tmp_path):
     page = write_sweep(tmp_path, cells, SweepAnalysis((negative,), (), ()))
     texts = [text.strip() for (tag, _), text in zip(page.elements, page.texts, strict=True) if tag in ("text", "li")]
     assert texts == [
-        "−2.0", "−1.5", "−1.0", "−0.5", "0.0", "0", "1", "demonstrations in the prompt", "hub",
+        "−2.0", "−1.5", "−1.0", "−0.5", "0.0", "0", "1", "demonstrations in the prompt (log scale)", "hub",
         "0 demonstrations: −1.500, ± 0.05 over questions",
         "1 demonstration: −0.500, 95 % interval −0.750 to −0.250 over draws, ± 0.05 over questions",
     ]  # fmt: skip

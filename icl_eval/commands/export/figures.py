@@ -16,7 +16,7 @@ from icl_eval.analysis.variance import TEST_SET
 from icl_eval.commands.export.tables import printable
 from icl_eval.formatting import format_options, shorten_name
 from icl_eval.reporting.pages.charts import NUM_COLOURS, curve_key, curve_scale, variance_segments
-from icl_eval.reporting.pages.scales import Scale
+from icl_eval.reporting.pages.scales import Scale, log_places
 from icl_eval.runs.writing import write_whole
 
 if TYPE_CHECKING:
@@ -77,14 +77,13 @@ def draw_curves(curves: Sequence[ShotCurve]) -> "Figure":
     """Draw the shot curves of one metric of a task, with bands over draws and error bars over questions."""
     figure, axes = _open(height=2.4)
     numbers = sorted({point.num_fewshot for curve in curves for point in curve.points})
+    places = dict(zip(numbers, log_places(numbers), strict=True))
     scale = curve_scale(curves)
     for index, curve in enumerate(curves):
-        _draw_curve(
-            axes, curve, numbers, scale, _COLOURS[index % NUM_COLOURS + 1], "-" if index < NUM_COLOURS else "--"
-        )
+        _draw_curve(axes, curve, places, scale, _COLOURS[index % NUM_COLOURS + 1], "-" if index < NUM_COLOURS else "--")
     axes.set_ylim(scale.low, scale.high)
-    axes.set_xticks(range(len(numbers)), [str(number) for number in numbers])
-    axes.set_xlabel("demonstrations in the prompt")
+    axes.set_xticks([places[number] for number in numbers], [str(number) for number in numbers])
+    axes.set_xlabel("demonstrations in the prompt (log scale)")
     axes.set_ylabel(printable(f"{curves[0].task} {curves[0].metric}"))
     if len(curves) > 1:
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=7)
@@ -97,8 +96,8 @@ def _say(axes: "Axes", key: Sequence[str]) -> None:
     axes.set_title(textwrap.fill("; ".join(key), 64), loc="left", fontsize=6, color="0.35")
 
 
-def _draw_curve(axes: "Axes", curve: ShotCurve, numbers: Sequence[int], scale: Scale, colour: str, style: str) -> None:
-    places = [numbers.index(point.num_fewshot) for point in curve.points]
+def _draw_curve(axes: "Axes", curve: ShotCurve, at: Mapping[int, float], scale: Scale, colour: str, style: str) -> None:
+    places = [at[point.num_fewshot] for point in curve.points]
     means = [point.mean for point in curve.points]
     label = printable(format_options(curve.conditions))
     (line,) = axes.plot(places, means, style, color=colour, marker="o", markersize=3, linewidth=1.2, label=label)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.decoding.engines.interface import Abilities, Engine, Generation
+from icl_eval.decoding.memory import prompt_bytes
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.errors import ConfigError
 from icl_eval.models.cards import ModelCard
@@ -16,6 +17,9 @@ from icl_eval.prompts.tokenization import Continuations
 if TYPE_CHECKING:
     from icl_eval.decoding.branches import ScoredPrompt
     from icl_eval.decoding.completions import Completion
+
+
+_ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class TransformersEngine:
 
         longest = longest_whole(new_cache(conventions.card.config))
         return sum(count_reused(plan_groups(prompts), longest, keeps=self.prefix_cache_mb != 0).values())
+
+    def describe_room(self, card: ModelCard, num_tokens: int) -> str:
+        """Return a phrase about the memory that the keys and values of a prompt of some tokens need."""
+        needed = prompt_bytes(card.config, _ITEM_BYTES[self.dtype], num_tokens)
+        return f"{needed / 1e6:,.1f} MB for keys and values of the longest in {self.dtype}, beside the weights"
 
     def load(self, model: ModelSource) -> LanguageModel:
         """Load the model; see `load_model`."""

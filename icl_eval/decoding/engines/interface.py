@@ -124,6 +124,9 @@ class Engine(Protocol):
     def count_reused(self, conventions: Conventions, prompts: Sequence[EncodedPrompt], search: Search) -> int | None:
         """Return how many tokens of prompts are taken from the cache of a shared prefix; None if that is unknown."""
 
+    def describe_room(self, card: ModelCard, num_tokens: int) -> str | None:
+        """Return a phrase about the memory that a prompt of some tokens needs here; None if it needs none here."""
+
     def open(self, model: ModelSource, conventions: Conventions, asks_likelihoods: bool) -> Runner:
         """Load the model, or connect to what serves it.
 

@@ -3,16 +3,19 @@
 Coordinates are in units of the figure's view box, with y pointing down.
 """
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from icl_eval.analysis import ShotCurve, ShotCurvePoint, VarianceAnalysis
 from icl_eval.analysis.variance import TEST_SET
 from icl_eval.formatting import count_noun, format_interval, format_options, format_score
-from icl_eval.reporting.pages.scales import Scale, metric_scale
+from icl_eval.reporting.pages.scales import Scale, log_places, metric_scale
 
 NUM_COLOURS = 6
+_DIGIT_WIDTH = 7.0
+"""Width of a digit of a tick label."""
 
 
 @dataclass(frozen=True)
@@ -104,20 +107,28 @@ def curve_charts(curves: Sequence[ShotCurve]) -> list[CurveChart]:
 def _curve_chart(curves: Sequence[ShotCurve]) -> CurveChart:
     numbers = sorted({point.num_fewshot for curve in curves for point in curve.points})
     frame = Frame(curve_scale(curves))
-    steps = max(1, len(numbers) - 1)
-    # Numbers of demonstrations are spaced equally, because they are usually chosen like 0, 1, 2, 4, 8.
-    places = {number: frame.x(index / steps) for index, number in enumerate(numbers)}
+    places = {number: frame.x(place) for number, place in zip(numbers, log_places(numbers), strict=True)}
     return CurveChart(
         task=curves[0].task,
         metric=curves[0].metric,
         higher_is_better=curves[0].higher_is_better,
         n=curves[0].n,
         frame=frame,
-        x_ticks=tuple((places[number], str(number)) for number in numbers),
+        x_ticks=tuple(_thin_out(places)),
         y_ticks=tuple((frame.y(float(tick)), tick) for tick in frame.scale.ticks),
         lines=tuple(_line(curve, number, frame, places) for number, curve in enumerate(curves)),
         key=curve_key(curves),
     )
+
+
+def _thin_out(places: Mapping[int, float]) -> Iterator[tuple[float, str]]:
+    """Yield the places and labels of ticks, without those that would touch the one before."""
+    end = -math.inf
+    for number, place in places.items():
+        half = _DIGIT_WIDTH * len(str(number)) / 2
+        if place - half > end:
+            yield place, str(number)
+            end = place + half + _DIGIT_WIDTH
 
 
 def curve_key(curves: Sequence[ShotCurve]) -> tuple[str, ...]:

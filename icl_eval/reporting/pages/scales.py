@@ -1,8 +1,9 @@
 """Axis scales: the range of an axis, its tick labels, and the position of a value on it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from icl_eval.metrics.ranges import RANGES
 
@@ -68,6 +69,20 @@ def nice_scale(values: Iterable[float], lowest: float = -math.inf, highest: floa
     form = f".{decimals}f" if max(abs(low), abs(high)) < 1e6 else "g"
     ticks = tuple(format(number * step, form) for number in range(first, last + 1))
     return Scale(first * step, last * step, ticks)
+
+
+def log_places(numbers: Sequence[int]) -> list[float]:
+    """Return the places of ascending numbers on a logarithmic axis, from 0 to 1.
+
+    0 has no logarithm. It stands to the left of the smallest other number, by the smallest distance between two of
+    these, as 0 does before 1, 2, 4, 8.
+    """
+    logs = [math.log2(number) for number in numbers if number > 0]
+    if len(logs) < len(numbers):
+        steps = [right - left for left, right in pairwise(logs)]
+        logs.insert(0, (logs[0] if logs else 0.0) - min(steps, default=1.0))
+    width = logs[-1] - logs[0] or 1.0
+    return [(each - logs[0]) / width for each in logs]
 
 
 def _nice_step(step: float) -> float:

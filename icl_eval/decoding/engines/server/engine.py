@@ -90,6 +90,10 @@ class OpenAIEngine:
         """Return None: what a server reuses is in what it tells of each request."""
         return None
 
+    def describe_room(self, card: ModelCard, num_tokens: int) -> None:
+        """Return None: the memory is the server's."""
+        return None
+
     def adapt(self, card: ModelCard) -> ModelCard:
         """Return a model's card with the limit of the server."""
         if self.max_length is None or (card.max_length is not None and card.max_length < self.max_length):
