@@ -157,6 +157,7 @@ class TraceConfig(RunConfig):
     prompt: str | None = None
     example: str | None = None
     runners_up: int = 5
+    heads: bool = False
 
 
 @dataclass
