@@ -193,6 +193,7 @@ class PlanConfig:
     budget_tokens: int | None = None
     budget_minutes: float | None = None
     flips: float | None = None
+    output: str | None = None
 
 
 @dataclass
