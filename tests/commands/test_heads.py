@@ -210,7 +210,7 @@ TWO = "demonstrations.ids=[qa-pool-001,qa-pool-002]"
         pytest.param("gpt2", ("template=varied", "template.variant=2"), "self", marks=pytest.mark.slow),
         pytest.param("chatty", ("template=chat",), "self", marks=pytest.mark.slow),
         ("t5", (), "cross"),
-        ("t5", ("placement=split",), "self"),
+        pytest.param("t5", ("placement=split",), "self", marks=pytest.mark.slow),
         pytest.param("t5", ("template=flan_t5_encoder",), "cross", marks=pytest.mark.slow),
     ],
     ids=str,
