@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from icl_eval.api import analyse, compare, evaluate, load_model, preview, score, stream
+    from icl_eval.api import analyse, compare, evaluate, load_model, plan, preview, score, stream
     from icl_eval.errors import IclEvalError, UserError
     from icl_eval.models.loading import LanguageModel
     from icl_eval.runs.frames import load_records, load_runs
@@ -29,6 +29,7 @@ __all__ = [
     "load_model",
     "load_records",
     "load_runs",
+    "plan",
     "preview",
     "score",
     "stream",

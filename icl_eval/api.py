@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval.analysis.comparison import Comparison, compare_runs
+from icl_eval.analysis.studies import StudyPlan
 from icl_eval.analysis.sweeps import SweepAnalysis, analyse_runs
 from icl_eval.config.composing import ComposedConfig, InMemory, as_words, compose_words
-from icl_eval.config.schema import RunConfig, StreamConfig, typed_config
+from icl_eval.config.schema import PlanConfig, RunConfig, StreamConfig, typed_config
 from icl_eval.errors import ConfigError
 from icl_eval.metrics.scoring import Score
 from icl_eval.models.loading import LanguageModel
@@ -206,6 +207,34 @@ def analyse(runs: Sequence[Run | str | Path]) -> SweepAnalysis:
     return analyse_runs(_read_all("analyse", runs))
 
 
+def plan(*pilot: Run | str | Path, **options: Any) -> StudyPlan:
+    """Plan a study: what each number of draws and questions would find and cost, from the records of a pilot.
+
+    >>> icl_eval.plan(flips=0.2, difference=0.05).cheapest.questions  # a guess without a pilot
+    626
+
+    A notebook shows the studies as a table; `.table` is the table as a data frame.
+
+    Args:
+        pilot: Two or more runs, or their folders, that are draws of one condition or of two conditions to compare. The
+            folder of a sweep stands for its finished cells.
+        options: Keys of the configuration of `icl-eval plan`, such as `score="qa/token_f1"` and `draws=[5, 10]`.
+
+    Raises:
+        ConfigError: If an option is unknown or invalid, or there is neither a pilot nor `flips`.
+        DataError: If the runs are not draws of one or two conditions.
+    """
+    from icl_eval.commands.plan import build_plan
+
+    for key in ("pilot", "output"):
+        if key in options:
+            raise ConfigError(
+                f"plan: unknown option {key!r}; the pilot is given as arguments, and the plan is returned"
+            )
+    config = typed_config(compose_words(as_words(options), "plan", PlanConfig).cfg, PlanConfig)
+    return build_plan(config, _read_runs("plan", pilot))
+
+
 def score(
     metric: str,
     predictions: Sequence[str],
@@ -289,6 +318,13 @@ def _choose_model(in_memory: InMemory, model: ModelArgument) -> list[str]:
 
 
 def _read_all(function: str, runs: Sequence[Run | str | Path]) -> list[Run]:
+    read = _read_runs(function, runs)
+    if len(read) < 2:
+        raise ConfigError(f"{function}: two or more runs are needed, found {len(read)}")
+    return read
+
+
+def _read_runs(function: str, runs: Sequence[Run | str | Path]) -> list[Run]:
     from icl_eval.commands.compare import read_runs
 
     given = [runs] if isinstance(runs, Run | str | Path) or not isinstance(runs, Iterable) else runs
@@ -297,6 +333,4 @@ def _read_all(function: str, runs: Sequence[Run | str | Path]) -> list[Run]:
         if not isinstance(run, Run | str | Path):
             raise ConfigError(f"{function}: a {type(run).__name__} is not a run; each must be a Run or a folder")
         read += [run] if isinstance(run, Run) else read_runs([Path(run)])
-    if len(read) < 2:
-        raise ConfigError(f"{function}: two or more runs are needed, found {len(read)}")
     return read

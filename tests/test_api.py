@@ -379,6 +379,9 @@ def test_a_name_that_cannot_be_an_option_is_refused(name):
             "compare: a list is not a run; each must be a Run or a folder",
         ),
         (lambda network, _: icl_eval.analyse(None), "analyse: a NoneType is not a run; each must be a Run or a folder"),
+        (lambda network, _: icl_eval.plan(output="plan.json"), "plan: unknown option 'output'; "),
+        (lambda network, _: icl_eval.plan(flips="much"), "flips"),
+        (lambda network, _: icl_eval.plan(), "plan: needs a pilot over seeds"),
         (lambda network, _: icl_eval.compare("a", "b", seed="1"), "seed='1': must be a whole number"),
         (
             lambda network, _: icl_eval.score("bleu", [1], ["a"]),

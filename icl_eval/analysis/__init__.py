@@ -26,6 +26,7 @@ Before a study:
 
     planning      what so many draws and questions would find
     pilots        the variances and costs that planning needs, from records
+    studies       the plan: a grid of studies, the cheapest and the best, and `plan.json`
 
 Their results:
 

@@ -98,7 +98,7 @@ def trace(cfg: DictConfig) -> None:
         subject = question_subject(_build_evaluation(cfg, TraceConfig), config.example)
     else:
         subject = free_subject(config, config.prompt, _list_overridden_keys())
-    run_trace(subject, config.runners_up, Path(HydraConfig.get().runtime.output_dir))
+    run_trace(subject, config.runners_up, config.heads, Path(HydraConfig.get().runtime.output_dir))
 
 
 def tour(cfg: DictConfig) -> None:

@@ -15,4 +15,8 @@ A module or a package for each:
     import_results  `icl-eval import`: runs from the result files of lm-evaluation-harness
     export          `icl-eval export`: figures and tables for a paper
     lm_eval         `icl-eval lm-eval`: lm-evaluation-harness with this package as a model
+
+What they share:
+
+    result_files    where results are written, so that nothing else is overwritten
 """

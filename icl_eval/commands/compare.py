@@ -1,11 +1,11 @@
 """The command `icl-eval compare`: compares runs in folders and writes a table, a JSON file and a page."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from icl_eval.analysis.comparison import compare_runs
+from icl_eval.commands.result_files import require_json_file, require_own
 from icl_eval.config.options import MAX_SEED, require_at_least, require_at_most
 from icl_eval.config.schema import CompareConfig
 from icl_eval.errors import ConfigError
@@ -34,8 +34,8 @@ def compare_folders(config: CompareConfig) -> None:
     runs = read_runs(folders)
     if len(runs) < 2:
         raise ConfigError(f"compare: two or more runs are needed, found {len(runs)} (icl-eval compare RUN_A RUN_B)")
-    path = _require_json_file(config.output) if config.output else runs[0].folder.parent / "compare.json"
-    _require_own(path)
+    path = require_json_file(config.output, page=True) if config.output else runs[0].folder.parent / "compare.json"
+    require_own(path, "a comparison", {"baseline", "differences"}, page=True)
     page = path.with_suffix(".html")
     comparison = compare_runs(runs, config.seed, config.num_resamples)
     write_json(asdict(comparison), path)
@@ -64,30 +64,6 @@ def _require_distinct(folders: Sequence[Path]) -> None:
         first = by_target.setdefault(folder.resolve(), folder)
         if first is not folder:
             raise ConfigError(f"compare: {first} and {folder} are the same folder; give different runs")
-
-
-def _require_json_file(output: str) -> Path:
-    path = Path(output)
-    if path.suffix != ".json":
-        raise ConfigError(f"output={output}: must end in .json (the page is written next to it, with suffix .html)")
-    if not path.parent.is_dir():
-        raise ConfigError(f"output={output}: folder {path.parent} does not exist")
-    return path
-
-
-def _require_own(path: Path) -> None:
-    """Check that only an earlier comparison would be overwritten."""
-    existing = [target for target in (path, path.with_suffix(".html")) if target.exists()]
-    if existing and not _is_comparison(path):
-        raise ConfigError(f"output={path}: {existing[0]} exists and is not a comparison; choose another name")
-
-
-def _is_comparison(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and {"baseline", "differences"} <= content.keys()
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

@@ -1,31 +1,25 @@
-"""The command `icl-eval plan`: prints what a study of so many draws and questions would find."""
+"""The command `icl-eval plan`: prints what a study of so many draws and questions would find, and writes it as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from icl_eval.analysis.pilots import Pilot, read_pilot
-from icl_eval.analysis.planning import (
-    ANY_NUMBER,
-    Costs,
-    Goal,
-    Mix,
-    compute_power,
-    compute_power_of_flips,
-    count_questions_of_flips,
-    describe_mix,
-    find_best,
-    find_cheapest,
-)
+from icl_eval.analysis.planning import Goal
+from icl_eval.analysis.studies import PlannedStudy, StudyPlan, plan_from_flips, plan_from_pilot
 from icl_eval.commands.compare import read_runs
+from icl_eval.commands.result_files import require_json_file, require_own
 from icl_eval.config.schema import PlanConfig
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import count_noun, format_score
 from icl_eval.reporting.output import ignore_closed_output
-from icl_eval.reporting.terminal import open_console
+from icl_eval.reporting.terminal import open_console, print_path
+from icl_eval.runs.folders import Run
+from icl_eval.runs.reports import write_json
 
 _MAX_NUMBER = 1_000_000
 
@@ -33,35 +27,57 @@ _MAX_NUMBER = 1_000_000
 def print_plan(config: PlanConfig) -> None:
     """Print the standard error, the smallest detectable difference and the power of draws and questions.
 
+    They are written into `plan.json` next to the runs of the pilot, or where `output` says.
+
     Raises:
-        ConfigError: If an option is out of range or has no effect, or there is neither a pilot nor a share of flips.
+        ConfigError: If an option is out of range or has no effect, there is neither a pilot nor a share of flips, or
+            `output` cannot be written to.
         DataError: If the pilot cannot be read, or its runs are not draws of one or two conditions.
     """
-    goal = _build_goal(config)
-    console = open_console()
-    if config.flips is not None:
-        _require_no_pilot(config)
-        with ignore_closed_output():
-            _print_flips(console, config, goal)
-        return
-    if not config.pilot:
-        raise ConfigError("plan: needs a pilot over seeds (icl-eval plan SWEEP), or flips=… for a guess without one")
-    pilot = read_pilot(read_runs([Path(folder) for folder in config.pilot]), config.score)
-    budgets = [
-        _require_budget("budget_tokens", config.budget_tokens, pilot.tokens, "tokens"),
-        _require_budget("budget_minutes", config.budget_minutes, pilot.minutes, "minutes"),
-    ]
+    path = require_json_file(config.output, page=False) if config.output else None
+    runs = read_runs([Path(folder) for folder in config.pilot]) if config.flips is None else []
+    plan = build_plan(config, runs)
+    if runs and path is None:
+        path = runs[0].folder.parent / "plan.json"
+    if path is not None:
+        require_own(path, "a plan", {"goal", "studies"}, page=False)
+        write_json(asdict(plan), path)
     with ignore_closed_output():
-        _print_pilot(console, pilot)
-        if not any(pilot.components.parts(1, 1)):
-            console.print("nothing varies in the pilot, so it says nothing about errors", style="yellow")
-            return
-        console.print(_grid(pilot, goal, config.draws, config.questions))
-        _print_limit(console, pilot, goal)
-        _print_cheapest(console, pilot, goal)
-        for budget in budgets:
-            if budget is not None:
-                _print_best(console, pilot, goal, *budget)
+        console = open_console()
+        if plan.pilot is None:
+            _print_flips(console, plan)
+        else:
+            _print_plan(console, plan, plan.pilot, config)
+        if path is not None:
+            print_path(console, "plan", path)
+
+
+def build_plan(config: PlanConfig, runs: Sequence[Run]) -> StudyPlan:
+    """Return what studies would find.
+
+    Args:
+        config: The options of the command; its pilot and output are not read.
+        runs: The runs of the pilot; empty with a guessed share of flips.
+
+    Raises:
+        ConfigError: If an option is out of range or has no effect, or there is neither a pilot nor a share of flips.
+        DataError: If the runs are not draws of one or two conditions.
+    """
+    goal = _build_goal(config)
+    if config.flips is not None:
+        _check_flips(config, config.flips, runs)
+        return plan_from_flips(config.flips, goal, config.questions)
+    if not runs:
+        raise ConfigError("plan: needs a pilot over seeds (icl-eval plan SWEEP), or flips=… for a guess without one")
+    pilot = read_pilot(runs, config.score)
+    budgets = {}
+    for unit, budget in (("tokens", config.budget_tokens), ("minutes", config.budget_minutes)):
+        if budget is not None:
+            _require(f"budget_{unit}", budget, budget > 0, "more than 0")
+            if getattr(pilot, unit) is None:
+                raise ConfigError(f"budget_{unit}={budget}: no run of the pilot says its {unit}")
+            budgets[unit] = float(budget)
+    return plan_from_pilot(pilot, goal, config.draws, config.questions, budgets)
 
 
 def _build_goal(config: PlanConfig) -> Goal:
@@ -82,23 +98,35 @@ def _require(key: str, value: float, holds: bool, allowed: str) -> None:
         raise ConfigError(f"{key}={value}: must be {allowed}")
 
 
-def _require_no_pilot(config: PlanConfig) -> None:
+def _check_flips(config: PlanConfig, flips: float, runs: Sequence[Run]) -> None:
     for key in ("score", "budget_tokens", "budget_minutes"):
         if getattr(config, key) is not None:
             raise ConfigError(f"{key}={getattr(config, key)}: has no effect with flips")
-    if config.pilot:
-        raise ConfigError(f"flips={config.flips}: has no effect with a pilot, which shows how often answers flip")
-    flips = config.flips or 0.0
+    if config.pilot or runs:
+        raise ConfigError(f"flips={flips}: has no effect with a pilot, which shows how often answers flip")
     _require("flips", flips, config.difference < flips <= 1, f"more than difference={config.difference}, and at most 1")
 
 
-def _require_budget(key: str, budget: float | None, costs: Costs | None, unit: str) -> tuple[float, Costs, str] | None:
-    if budget is None:
-        return None
-    _require(key, budget, budget > 0, "more than 0")
-    if costs is None:
-        raise ConfigError(f"{key}={budget}: no run of the pilot says its {unit}")
-    return budget, costs, unit
+def _print_plan(console: Console, plan: StudyPlan, pilot: Pilot, config: PlanConfig) -> None:
+    _print_pilot(console, pilot)
+    if not plan.studies or plan.any_questions is None:
+        console.print("nothing varies in the pilot, so it says nothing about errors", style="yellow")
+        return
+    console.print(_grid(plan, pilot))
+    limit = plan.any_questions
+    console.print(
+        f"{plan.share_of_draws:.0%} of the pilot's squared error is due to draws, which more {pilot.unit}s do not "
+        f"remove: with {limit.draws} draws and any number of {pilot.unit}s, power {limit.power:.0%}, smallest "
+        f"difference {limit.smallest_difference:.3g}"
+    )
+    _print_cheapest(console, plan, pilot)
+    for unit, budget in (("tokens", config.budget_tokens), ("minutes", config.budget_minutes)):
+        if budget is not None:
+            best = plan.best[unit]
+            if best is None:
+                console.print(f"{budget:g} {unit} do not suffice for two draws of two questions", style="yellow")
+            else:
+                console.print(f"best for {budget:,g} {unit}: {_describe(best, unit, pilot.unit)}")
 
 
 def _print_pilot(console: Console, pilot: Pilot) -> None:
@@ -118,7 +146,8 @@ def _print_pilot(console: Console, pilot: Pilot) -> None:
     )
 
 
-def _grid(pilot: Pilot, goal: Goal, draws: Sequence[int], questions: Sequence[int]) -> Table:
+def _grid(plan: StudyPlan, pilot: Pilot) -> Table:
+    goal = plan.goal
     against = "another condition on the same draws" if len(pilot.conditions) == 2 else "a known value"
     table = Table(
         title=f"smallest difference from {against} that is found with power {goal.power:g}, and the power for "
@@ -127,91 +156,61 @@ def _grid(pilot: Pilot, goal: Goal, draws: Sequence[int], questions: Sequence[in
     )
     for column in ("draws", f"{pilot.unit}s", "± stderr", "smallest difference", "power", "tokens", "minutes"):
         table.add_column(column, justify="right")
-    for num_draws in draws:
-        for row, number in enumerate(questions):
-            mix = describe_mix(pilot.components, goal, num_draws, number)
-            table.add_row(*_cells(mix, pilot), end_section=row == len(questions) - 1)
+    for each, following in zip_longest(plan.studies, plan.studies[1:]):
+        costs = ("" if getattr(each, unit) is None else _format_cost(each, unit) for unit in ("tokens", "minutes"))
+        last = following is not None and following.draws != each.draws
+        table.add_row(str(each.draws), f"{each.questions:,}", *_findings(each), *costs, end_section=last)
     return table
 
 
-def _cells(mix: Mix, pilot: Pilot) -> list[str]:
-    costs = [
-        "" if each is None else form(each.total(mix.draws, mix.questions))
-        for each, form in ((pilot.tokens, _format_tokens), (pilot.minutes, _format_minutes))
-    ]
-    return [str(mix.draws), f"{mix.questions:,}", *_findings(mix), *costs]
+def _findings(study: PlannedStudy) -> list[str]:
+    return [f"{study.stderr:.3g}", f"{study.smallest_difference:.3g}", f"{study.power:.0%}"]
 
 
-def _findings(mix: Mix) -> list[str]:
-    return [f"{mix.stderr:.3g}", f"{mix.smallest_difference:.3g}", f"{mix.power:.0%}"]
+def _format_cost(study: PlannedStudy, unit: str) -> str:
+    if unit == "prompts":
+        return f"{study.draws * study.questions:,}"
+    if unit == "tokens":
+        return f"{study.tokens:,.0f}"
+    minutes = study.minutes or 0.0
+    return f"{minutes:,.1f}" if minutes >= 0.1 else f"{minutes:.1g}"
 
 
-def _format_tokens(number: float) -> str:
-    return f"{number:,.0f}"
-
-
-def _format_minutes(number: float) -> str:
-    return f"{number:,.1f}" if number >= 0.1 else f"{number:.1g}"
-
-
-def _print_limit(console: Console, pilot: Pilot, goal: Goal) -> None:
-    """Say what more questions, and more draws, cannot buy."""
-    of_draws, *others = pilot.components.parts(pilot.num_draws, pilot.num_questions)
-    total = of_draws + sum(others)
-    limit = describe_mix(pilot.components, goal, pilot.num_draws, ANY_NUMBER)
-    console.print(
-        f"{of_draws / total:.0%} of the pilot's squared error is due to draws, which more {pilot.unit}s do not remove: "
-        f"with {pilot.num_draws} draws and any number of {pilot.unit}s, power {limit.power:.0%}, smallest difference "
-        f"{limit.smallest_difference:.3g}"
-    )
-
-
-def _print_cheapest(console: Console, pilot: Pilot, goal: Goal) -> None:
-    costs, unit = (pilot.tokens, "tokens") if pilot.tokens else (Costs(0.0, 1.0), "prompts")
-    mix = find_cheapest(pilot.components, goal, costs)
-    if mix is None:
+def _print_cheapest(console: Console, plan: StudyPlan, pilot: Pilot) -> None:
+    goal, cheapest = plan.goal, plan.cheapest
+    if cheapest is None:
         console.print(f"no mix of up to 100 draws finds {goal.difference:g} with power {goal.power:g}", style="yellow")
         return
-    console.print(f"cheapest for power {goal.power:g}: {_describe(mix, costs, unit, pilot.unit)}")
-    most = pilot.draws_interval[1]
-    worst = compute_power(replace(pilot.components, draws=most), goal.difference, goal.level, mix.draws, mix.questions)
+    unit = "tokens" if pilot.tokens else "prompts"
+    console.print(f"cheapest for power {goal.power:g}: {_describe(cheapest, unit, pilot.unit)}")
     console.print(
-        f"if draws vary as much as the pilot allows (standard deviation {most**0.5:.2g}), its power is {worst:.0%}"
+        f"if draws vary as much as the pilot allows (standard deviation {pilot.draws_interval[1] ** 0.5:.2g}), its "
+        f"power is {plan.cheapest_power_at_most_variable:.0%}"
     )
 
 
-def _print_best(console: Console, pilot: Pilot, goal: Goal, budget: float, costs: Costs, unit: str) -> None:
-    mix = find_best(pilot.components, goal, costs, budget)
-    if mix is None:
-        console.print(f"{budget:g} {unit} do not suffice for two draws of two questions", style="yellow")
-        return
-    console.print(f"best for {budget:,g} {unit}: {_describe(mix, costs, unit, pilot.unit)}")
-
-
-def _describe(mix: Mix, costs: Costs, unit: str, of: str) -> str:
-    stderr, smallest, power = _findings(mix)
-    form = _format_minutes if unit == "minutes" else _format_tokens
-    price = form(costs.total(mix.draws, mix.questions))
+def _describe(study: PlannedStudy, unit: str, of: str) -> str:
+    stderr, smallest, power = _findings(study)
     return (
-        f"{mix.draws} draws × {mix.questions:,} {of}s ({price} {unit}): ± {stderr}, "
+        f"{study.draws} draws × {study.questions:,} {of}s ({_format_cost(study, unit)} {unit}): ± {stderr}, "
         f"smallest difference {smallest}, power {power}"
     )
 
 
-def _print_flips(console: Console, config: PlanConfig, goal: Goal) -> None:
-    flips = config.flips or 0.0
+def _print_flips(console: Console, plan: StudyPlan) -> None:
+    goal = plan.goal
     console.print(
-        f"one draw, {flips:g} of the questions flip: power for a difference of {goal.difference:g}, at level "
+        f"one draw, {plan.flips:g} of the questions flip: power for a difference of {goal.difference:g}, at level "
         f"{goal.level:.3g}"
     )
     table = Table()
     for column in ("questions", "power"):
         table.add_column(column, justify="right")
-    for number in config.questions:
-        table.add_row(f"{number:,}", f"{compute_power_of_flips(goal, flips, number):.0%}")
+    for each in plan.studies:
+        table.add_row(f"{each.questions:,}", f"{each.power:.0%}")
     console.print(table)
-    needed = count_questions_of_flips(goal, flips)
-    console.print(f"questions for power {goal.power:g}: {needed:,}")
+    if plan.cheapest:
+        console.print(f"questions for power {goal.power:g}: {plan.cheapest.questions:,}")
     console.print(
         "this is about the prompts of one draw: what another draw would change, a pilot over seeds shows",
         style="yellow",

@@ -157,6 +157,7 @@ class TraceConfig(RunConfig):
     prompt: str | None = None
     example: str | None = None
     runners_up: int = 5
+    heads: bool = False
 
 
 @dataclass
@@ -192,6 +193,7 @@ class PlanConfig:
     budget_tokens: int | None = None
     budget_minutes: float | None = None
     flips: float | None = None
+    output: str | None = None
 
 
 @dataclass

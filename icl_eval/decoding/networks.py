@@ -37,21 +37,30 @@ def run_columns(
     count: int,
 ) -> torch.Tensor:
     """Append tokens as `run` does and return the logits of the last `count` tokens, [rows, count, vocabulary]."""
+    return logits_of_columns(network, count, **inputs_of(network, ids, cache, encoded, encoder_mask))
+
+
+def inputs_of(
+    network: PreTrainedModel,
+    ids: Sequence[Sequence[int]],
+    cache: Cache,
+    encoded: torch.Tensor | None,
+    encoder_mask: torch.Tensor | None = None,
+) -> dict[str, Any]:
+    """Return the arguments with which a network appends the same number of tokens to each row of a cache."""
     input_ids = torch.tensor([list(row) for row in ids], device=network.device)
     if encoded is None:
         positions = {}
         if takes(network, "position_ids"):  # as `generate` passes them: by default, some networks start elsewhere
             begin = cache.get_seq_length()
             positions = {"position_ids": torch.arange(begin, begin + input_ids.shape[1], device=network.device)[None]}
-        return logits_of_columns(network, count, input_ids=input_ids, past_key_values=cache, **positions)
-    return logits_of_columns(
-        network,
-        count,
-        decoder_input_ids=input_ids,
-        past_key_values=cache,
-        encoder_outputs=MoEModelOutput(last_hidden_state=encoded),  # the type with fields for router outputs
-        attention_mask=encoder_mask,
-    )
+        return {"input_ids": input_ids, "past_key_values": cache, **positions}
+    return {
+        "decoder_input_ids": input_ids,
+        "past_key_values": cache,
+        "encoder_outputs": MoEModelOutput(last_hidden_state=encoded),  # the type with fields for router outputs
+        "attention_mask": encoder_mask,
+    }
 
 
 @torch.inference_mode()

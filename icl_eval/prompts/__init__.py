@@ -9,4 +9,5 @@ In the order in which a prompt is made:
     building        which side of the model gets which block, and what to do if a prompt is too long
     conventions     what a model requires besides the wording: prefixes, language codes, tokens
     tokenization    token ids of prompts and continuations
+    shown_answers   the tokens of the demonstrations' answers in a prompt
 """

@@ -98,6 +98,17 @@ def pieces_of(tokenizer: Any, ids: Sequence[int], from_encoder: bool = False) ->
     return [str(piece or "") for piece in pieces]
 
 
+def find_added(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the special tokens that a tokenizer adds before and after a text."""
+    whole, plain = (
+        tuple(tokenizer("a", add_special_tokens=added, verbose=False)["input_ids"]) for added in (True, False)
+    )
+    for start in range(len(whole) - len(plain) + 1):
+        if whole[start : start + len(plain)] == plain:
+            return whole[:start], whole[start + len(plain) :]
+    return (), ()
+
+
 def _encode_target(tokenizer: Any, text: str) -> tuple[int, ...]:
     # text_target, because some families (Marian) have one vocabulary for each side
     return tuple(tokenizer(text_target=text, add_special_tokens=False, verbose=False)["input_ids"]) if text else ()

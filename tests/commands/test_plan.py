@@ -1,6 +1,10 @@
+import dataclasses
+import json
 import re
 
 import pytest
+
+import icl_eval
 
 QUICK = ("task=qa", "metrics=[chrf,exact_match]", "limit=8", "max_new_tokens=4", "overflow=drop")
 
@@ -19,7 +23,7 @@ def rows(outcome):
 
 
 @pytest.mark.slow
-def test_a_pilot_of_two_conditions_plans_their_difference_and_its_costs(pilot, icl_eval_command):
+def test_a_pilot_of_two_conditions_plans_their_difference_and_its_costs(pilot, icl_eval_command, tmp_path):
     outcome = icl_eval_command(
         "plan", "pilot", "score=qa/chrf", "draws=[2,5]", "questions=[10,100]", "difference=1", "budget_tokens=100000"
     )
@@ -35,8 +39,21 @@ def test_a_pilot_of_two_conditions_plans_their_difference_and_its_costs(pilot, i
     assert "which more questions do not remove" in outcome.out
     assert "best for 100,000 tokens" in outcome.out
     assert "if draws vary as much as the pilot allows" in outcome.out
+    assert outcome.out.endswith("plan: pilot/plan.json\n")
+    options = {"score": "qa/chrf", "draws": [2, 5], "questions": [10, 100], "difference": 1, "budget_tokens": 100000}
+    plan = icl_eval.plan("pilot", **options)
+    written = json.loads((tmp_path / "pilot/plan.json").read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(dataclasses.asdict(plan))) == written
+    assert [[f"{each.draws}", f"{each.questions}", f"{each.stderr:.3g}"] for each in plan.studies] == [
+        row[:3] for row in table
+    ]
+    assert [round(each.tokens) for each in plan.studies] == tokens
+    assert plan.best["tokens"].tokens <= 100000
+    assert plan.table.shape == (4, 7)
+    assert repr(plan) == "<StudyPlan: pilot of 2 conditions (num_fewshot=1, num_fewshot=2), 4 studies>"
     outcome = icl_eval_command("plan", "pilot", "score=qa/exact_match")  # the model has never a right answer
-    assert outcome.out.endswith("nothing varies in the pilot, so it says nothing about errors\n")
+    assert "nothing varies in the pilot, so it says nothing about errors\n" in outcome.out
+    assert icl_eval.plan("pilot", score="qa/exact_match").studies == ()
     assert icl_eval_command("plan", "pilot", "score=qa/bleu").err == (
         "icl-eval: score=bleu: no metric of the pilot; it has chrf, exact_match\n"
     )
@@ -51,12 +68,29 @@ def test_a_pilot_of_one_condition_plans_its_score(icl_eval_command, gpt2):
     assert "smallest difference from a known value" in outcome.out
 
 
-def test_without_a_pilot_a_share_of_flips_is_enough(icl_eval_command):
+def test_without_a_pilot_a_share_of_flips_is_enough(icl_eval_command, tmp_path):
     outcome = icl_eval_command("plan", "flips=0.2", "questions=[64,626]")
     assert (outcome.exit_code, outcome.err) == (0, "")
     assert rows(outcome) == [["64", "12%"], ["626", "80%"]]
     assert "questions for power 0.8: 626\n" in outcome.out
     assert "about the prompts of one draw" in outcome.out
+    assert not list(tmp_path.iterdir())
+    for _ in range(2):  # an earlier plan may be overwritten
+        outcome = icl_eval_command("plan", "flips=0.2", "questions=[64,626]", "output=mine.json")
+        assert outcome.out.endswith("plan: mine.json\n")
+    plan = icl_eval.plan(flips=0.2, questions=[64, 626])
+    assert json.loads((tmp_path / "mine.json").read_text("utf-8")) == json.loads(json.dumps(dataclasses.asdict(plan)))
+    assert [(each.draws, each.questions, round(each.power, 2)) for each in plan.studies] == [
+        (1, 64, 0.12), (1, 626, 0.8)
+    ]  # fmt: skip
+    assert (plan.cheapest.questions, plan.pilot, plan.goal.power) == (626, None, 0.8)
+
+
+def test_a_plan_overwrites_nothing_else(icl_eval_command, tmp_path):
+    (tmp_path / "mine.json").write_text('{"results": []}')
+    outcome = icl_eval_command("plan", "flips=0.2", "output=mine.json")
+    assert outcome.err == ("icl-eval: output=mine.json: mine.json exists and is not a plan; choose another name\n")
+    assert (tmp_path / "mine.json").read_text() == '{"results": []}'
 
 
 @pytest.mark.parametrize(
@@ -69,6 +103,7 @@ def test_without_a_pilot_a_share_of_flips_is_enough(icl_eval_command):
         (["flips=0.2", "power=1"], "power=1.0: must be between 0 and 1"),
         (["flips=0.2", "difference=0"], "difference=0.0: must be more than 0"),
         (["flips=0.2", "questions=[1]"], "questions=1: must be 2 to 1,000,000"),
+        (["flips=0.2", "output=plan.txt"], "output=plan.txt: must end in .json"),
         (["flips=0.2", "tests=0"], "tests=0: must be 1 or more"),
         (["flips=0.2", "folder", "-m"], "-m: only evaluations can be swept"),
     ],

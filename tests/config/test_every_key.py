@@ -329,6 +329,7 @@ TRACE_CHANGES = {
     "prompt": (["prompt='The house is small.'"], ["prompt='The house is big.'"]),
     "example": (["task=qa", "num_fewshot=0"], ["task=qa", "num_fewshot=0", "example=qa-test-002"]),
     "runners_up": (["task=qa", "num_fewshot=0"], ["task=qa", "num_fewshot=0", "runners_up=2"]),
+    "heads": (["prompt=x"], ["prompt=x", "heads=true"]),
 }
 
 
@@ -607,9 +608,9 @@ def test_law_9_every_key_of_a_trace_changes_what_it_shows(key, icl_eval_command,
         model = ("model.source={gpt2}", "max_new_tokens=3", "device=cpu", "hydra.run.dir=run")
         outcome = icl_eval_command("trace", *(fill(override, places) for override in [*model, *overrides]))
         content = json.loads((tmp_path / "run" / "trace.json").read_text(encoding="utf-8"))
-        return outcome.exit_code, outcome.out, content["written"], content["steps"]
+        return outcome.exit_code, outcome.out, content["written"], content["steps"], content["heads"]
 
     first, second = map(shown, TRACE_CHANGES[key])
     assert first[0] == second[0] == 0
     assert first[1:3] != second[1:3]
-    assert first[3] != second[3]
+    assert first[3:] != second[3:]

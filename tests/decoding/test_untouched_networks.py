@@ -8,9 +8,12 @@ from architectures import build
 from reference_decoding import NEW_TOKENS, decode, generate, make_prompts, make_questions, plain_scores
 from torch.nn.utils import prune
 
+from icl_eval.commands.trace.attention import read_last
+from icl_eval.commands.trace.repetition import draw_sequences, score_repetition
 from icl_eval.commands.trace.tracer import Limits, Tracer
 from icl_eval.decoding import Completion, LikelihoodScorer, StreamDecoder
 from icl_eval.decoding.generate import GenerateDecoder
+from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.searches import Greedy
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
@@ -184,7 +187,13 @@ def score(model, prompts, asked):
     return dict(LikelihoodScorer(model).score(asked))
 
 
-WAYS = (stream, trace, generate_all, score)
+def read_heads(model, prompts, asked):
+    ids = (*start_ids(model), *prompts[0].decoder_ids)
+    last = read_last(model, prompts[0].encoder_ids, ids, "self")
+    return score_repetition(model, draw_sequences(model)[:1]), [layer.tolist() for layer in last]
+
+
+WAYS = (stream, trace, generate_all, score, read_heads)
 
 
 @pytest.mark.slow

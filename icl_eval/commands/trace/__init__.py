@@ -6,9 +6,13 @@
     tracer         decodes the prompt and records the numbers of every step
     caches         describes the content of a key/value cache
     leaving_out    measures the influence of each demonstration
+    attention      reads the attention weights of a network
+    repetition     random sequences that repeat, and how much heads follow their patterns
+    heads          measures what each attention head attends to
     following      traces a subject with all of these
     traces         the result, in the form of `trace.json`
     phrases        wording that the terminal and the page share
+    heat_maps      the geometry of a figure of all heads
     terminal_view  prints the result
     trace_page     renders the result as an HTML page
 

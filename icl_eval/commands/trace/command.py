@@ -12,13 +12,13 @@ from icl_eval.reporting.pages import write_page
 from icl_eval.reporting.terminal import open_console, print_path
 
 
-def run_trace(subject: TraceSubject, num_runners_up: int, folder: Path) -> None:
-    """Trace a subject, print the trace, and write `trace.json` and `trace.html` into a folder.
+def run_trace(subject: TraceSubject, num_runners_up: int, heads: bool, folder: Path) -> None:
+    """Trace a subject, print the trace, and write `trace.json` and `trace.html` into a folder; see `follow`.
 
     Raises:
-        ConfigError: When the model cannot be decoded token by token.
+        ConfigError: When the model cannot be decoded token by token, or gives no attention weights for its heads.
     """
-    trace = follow(subject, num_runners_up)
+    trace = follow(subject, num_runners_up, heads)
     write_trace(trace, folder / "trace.json")
     write_page(render_trace(trace), folder / "trace.html")
     with ignore_closed_output():

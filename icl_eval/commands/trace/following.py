@@ -2,6 +2,7 @@
 
 import math
 
+from icl_eval.commands.trace.heads import measure_heads
 from icl_eval.commands.trace.leaving_out import AnswerScorer, forces_first, measure_influences
 from icl_eval.commands.trace.subjects import TraceSubject
 from icl_eval.commands.trace.tracer import DecodedPrompt, Tracer
@@ -9,11 +10,16 @@ from icl_eval.commands.trace.traces import LogLikelihoodGain, Trace
 from icl_eval.formatting import count_noun
 
 
-def follow(subject: TraceSubject, num_runners_up: int) -> Trace:
+def follow(subject: TraceSubject, num_runners_up: int, heads: bool) -> Trace:
     """Decode a subject's prompt and return everything that happened.
 
+    Args:
+        subject: The prompt.
+        num_runners_up: How many of the tokens that were not chosen to record at each step.
+        heads: Whether to measure what the attention heads attend to.
+
     Raises:
-        ConfigError: When the model cannot be decoded token by token.
+        ConfigError: When the model cannot be decoded token by token, or gives no attention weights for its heads.
     """
     model, prompt, question = subject.model, subject.prompt, subject.question
     decoded = Tracer(model, subject.limits, subject.search, num_runners_up, subject.settings).trace(prompt)
@@ -50,6 +56,7 @@ def follow(subject: TraceSubject, num_runners_up: int) -> Trace:
         ),
         reference_log_likelihood=reference_log_likelihood,
         influences=influences,
+        heads=measure_heads(subject) if heads else None,
     )
 
 

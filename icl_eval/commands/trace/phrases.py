@@ -1,6 +1,6 @@
 """Format shapes, sizes, probabilities and invisible characters, for the terminal and for the page."""
 
-from icl_eval.commands.trace.traces import CacheBlock, CacheState, Shape, TokenInfo, Trace
+from icl_eval.commands.trace.traces import CacheBlock, CacheState, HeadMap, Heads, Shape, TokenInfo, Trace
 from icl_eval.formatting import count_noun
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "␡", 0x0A: "⏎", 0x09: "⇥"}
@@ -9,6 +9,16 @@ _END = {
     "stop": "the stop string {} appeared",
     "length": "the limit is {}",
 }
+
+_ATTENTIONS = {"encoder": "encoder", "self": "decoder", "cross": "cross-attention"}
+_TARGETS = {
+    "induction": "behind its first occurrence (induction)",
+    "previous_token": "the previous token",
+    "same_token": "its first occurrence",
+    "answers": "the demonstrations' answers",
+    "right_answers": "the right ones among them",
+}
+_NUM_STRONGEST = 5
 
 
 def visible(text: str) -> str:
@@ -64,3 +74,31 @@ def describe_end(trace: Trace) -> str:
     """Describe why decoding ended."""
     shown = trace.ended_by if trace.finish_reason == "length" else repr(trace.ended_by)
     return _END[trace.finish_reason].format(shown)
+
+
+def describe_attention(shown: HeadMap) -> str:
+    """Return the name of a kind of attention: the self-attention of one side, or cross-attention."""
+    return _ATTENTIONS[shown.attention]
+
+
+def describe_target(shown: HeadMap) -> str:
+    """Return what the attention of a map goes to."""
+    return _TARGETS[shown.target]
+
+
+def describe_strongest(shown: HeadMap) -> str:
+    """Return the heads with the highest scores, the highest first: `L5H1=0.93 L6H0=0.41`."""
+    scores = [(-score, layer, head) for layer, heads in enumerate(shown.scores) for head, score in enumerate(heads)]
+    return " ".join(f"L{layer}H{head}={-score:.2f}" for score, layer, head in sorted(scores)[:_NUM_STRONGEST])
+
+
+def explain_heads(heads: Heads) -> str:
+    """Return what the numbers about heads mean."""
+    explanation = (
+        "Share of a head's attention, and the same for a head that attends to all tokens evenly. Layers (L) and heads "
+        f"(H) are counted from 0. The first three targets: from each token of the second copy of {heads.num_sequences} "
+        f"sequences of {heads.sequence_length} random tokens, written twice; the mean."
+    )
+    if heads.answers:
+        explanation += " The answers: this prompt, from the last token before the model's answer."
+    return explanation

@@ -21,7 +21,7 @@ from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
 from icl_eval.prompts.tokenization import Continuations, encode_continuations
 from icl_eval.tasks.examples import Example
 
-_FREE_PROMPT_KEYS = {"prompt", "runners_up", *(field.name for field in fields(ModelOptions))}
+_FREE_PROMPT_KEYS = {"prompt", "runners_up", "heads", *(field.name for field in fields(ModelOptions))}
 """The keys that apply to a free prompt, without a task."""
 
 

@@ -9,15 +9,19 @@ from rich.text import Text
 
 from icl_eval.commands.trace.phrases import (
     count_cached,
+    describe_attention,
     describe_end,
     describe_label,
     describe_layers,
     describe_probability,
     describe_shape,
+    describe_strongest,
+    describe_target,
+    explain_heads,
     visible,
     visible_lines,
 )
-from icl_eval.commands.trace.traces import Candidate, InputToken, Side, Step, Trace
+from icl_eval.commands.trace.traces import Candidate, Heads, InputToken, Side, Step, Trace
 from icl_eval.formatting import count_noun
 
 _MOST_TOKENS = 120
@@ -54,6 +58,9 @@ def _parts(trace: Trace) -> Iterator[RenderableType]:
     if trace.influences:
         yield _heading("Influence of each demonstration")
         yield _influences(trace)
+    if trace.heads:
+        yield _heading("Attention heads")
+        yield _heads(trace.heads)
 
 
 def _heading(text: str) -> Text:
@@ -156,5 +163,21 @@ def _influences(trace: Trace) -> Table:
             visible(influence.answer or ""),
             f"{influence.generated:+.3f}",
             "" if influence.reference is None else f"{influence.reference:+.3f}",
+        )
+    return table
+
+
+def _heads(heads: Heads) -> Table:
+    table = Table(caption=explain_heads(heads), caption_justify="left")
+    for column in ("attention", "goes to", "evenly", "strongest heads"):
+        table.add_column(column, justify="right" if column == "evenly" else "left")
+    for index, shown in enumerate(heads.maps):
+        following = heads.maps[index + 1 : index + 2]
+        table.add_row(
+            describe_attention(shown),
+            describe_target(shown),
+            f"{shown.uniform:.3f}",
+            describe_strongest(shown),
+            end_section=any(each.attention != shown.attention for each in following),
         )
     return table

@@ -1,6 +1,7 @@
 """Render a trace as a single HTML file, which shows the numbers of a token on hover."""
 
 from icl_eval.commands.trace import phrases as wording
+from icl_eval.commands.trace.heat_maps import draw_heat_map
 from icl_eval.commands.trace.traces import Trace
 from icl_eval.reporting.pages import render_page
 
@@ -18,5 +19,6 @@ def render_trace(trace: Trace) -> str:
         given_as_written=[side.text for side in sides.values() if side and side.text] == list(trace.written.values()),
         most_bytes=max(step.cache.bytes for step in trace.steps) or 1,
         largest_influence=largest or 1,
+        heat_maps=[draw_heat_map(each) for each in trace.heads.maps] if trace.heads else [],
         say=wording,
     )

@@ -121,6 +121,48 @@ class LogLikelihoodGain:
 
 
 @dataclass(frozen=True)
+class HeadMap:
+    """How much of the attention of each head goes to one kind of token, from 0 to 1."""
+
+    attention: str
+    """`encoder` for the encoder's self-attention, `self` for the decoder's, `cross` for its attention over the
+    encoder's output."""
+    target: str
+    """On repeated sequences, `induction`, `previous_token` or `same_token`; in the prompt, `answers` or
+    `right_answers`."""
+    uniform: float
+    """The score of a head that attends to all tokens evenly: the share of tokens that are of this kind."""
+    scores: tuple[tuple[float, ...], ...]
+    """[layers][heads]"""
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """The tokens of a demonstration's answer, among those to which the answering position attends."""
+
+    demonstration_id: str
+    answer: str
+    first: int
+    last: int
+    right: bool
+    """Whether the answer is a reference of the question."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What the attention heads attend to."""
+
+    num_sequences: int
+    """Number of repeated sequences."""
+    sequence_length: int
+    """Number of tokens that each sequence repeats once."""
+    seed: int
+    """Seed of the sequences' tokens."""
+    answers: tuple[AnswerTokens, ...]
+    maps: tuple[HeadMap, ...]
+
+
+@dataclass(frozen=True)
 class Trace:
     """Everything between text in and text out."""
 
@@ -157,6 +199,8 @@ class Trace:
     reference_log_likelihood: float | None
     influences: tuple[LogLikelihoodGain, ...]
     """One per demonstration, in the order of the prompt."""
+    heads: Heads | None
+    """None unless `heads=true`."""
 
 
 def write_trace(trace: Trace, path: Path) -> None:
