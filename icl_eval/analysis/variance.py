@@ -232,7 +232,7 @@ def _analyse(
         level_means={
             factor: dict(zip(levels, means[factor].tolist(), strict=True)) for factor, levels in factors.items()
         },
-        num_clusters=None if measured.clusters is None else units.shape[-1],
+        num_clusters=None if units.shape[-1] == values.shape[-1] else units.shape[-1],
         test_set_at_least=at_least,
         noise_gap=noise_gap(by_cell, measured.clusters),
         wording=wording_spread(units, tuple(factors), nesting(factors)),

@@ -228,7 +228,7 @@ def test_questions_of_one_cluster_count_once():
 
     uneven = crossed(values, "seed", "template")
     names = ["a"] * 6 + ["b"] * 3 + ["c"] * 2 + ["d"]
-    ((analysis,), notes) = variance_analyses(in_clusters(uneven, names))
+    ((analysis,), _) = variance_analyses(in_clusters(uneven, names))
     errors = [mean_stderr(own, names) ** 2 for own in values.reshape(6, 12)]
     of_questions = sum(each.estimate for each in analysis.components if "questions" in each.factors)
     assert analysis.test_set_stderr**2 == pytest.approx(np.mean(errors))

@@ -32,7 +32,8 @@ def test_a_notebook_shows_an_analysis_rounded_with_its_notes_escaped():
     assert "<td>0.500</td>" in shown
     assert "<p>qa, &lt;b&gt;: cells answered different questions</p>" in shown
     assert repr(replace(ANALYSIS, notes=())) == (
-        "<SweepAnalysis: shot_curves (3 rows); variance (6 rows); spread (1 row); influence (2 rows); leave_one_out (2 rows)>"
+        "<SweepAnalysis: shot_curves (3 rows); variance (6 rows); spread (1 row); influence (2 rows); "
+        "leave_one_out (2 rows)>"
     )
     assert repr(NOTHING) == "<SweepAnalysis: no analysis applies>"
 
