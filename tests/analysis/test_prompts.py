@@ -7,6 +7,7 @@ from scipy.special import expit
 from icl_eval.analysis.designs import SweepCell
 from icl_eval.analysis.prompts import QUANTILES, scores_over_prompts
 from icl_eval.analysis.rasch import fit_rasch
+from icl_eval.analysis.sweeps import analyse_runs
 from icl_eval.metrics.means import mean_statistics
 from icl_eval.metrics.measurements import Measurement
 
@@ -88,3 +89,18 @@ def test_cells_that_saw_all_questions_are_not_guessed_at():
     alike = [replace(cell, options={"seed": cell.options["template.variant"]}) for cell in cells(answers)]
     no_demonstrations = [replace(cell, has_demonstrations=False) for cell in alike]
     assert scores_over_prompts(no_demonstrations) == []
+
+
+def test_a_sweep_whose_cells_saw_other_questions_has_its_scores_over_prompts_and_says_what_it_lacks(monkeypatch):
+    def group(runs, options):
+        answers, _ = planted(np.random.default_rng(4), 12, 40, 8, 0.3)
+        return {("qa", "exact_match"): cells(answers), ("qa", "token_f1"): cells(answers, is_share=False)}
+
+    monkeypatch.setattr("icl_eval.analysis.sweeps._group_by_metric", group)
+    analysis = analyse_runs([])
+    assert [(found.task, found.num_prompts) for found in analysis.prompts] == [("qa", 12)]
+    assert [table.name for table in analysis.list_tables()] == ["prompts"]
+    assert analysis.notes == (
+        "qa, exact_match: cells answered different questions and only their scores over prompts are analysed together",
+        "qa, token_f1: cells answered different questions and cannot be analysed together",
+    )
