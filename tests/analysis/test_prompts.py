@@ -43,6 +43,16 @@ def test_quantiles_with_noise_taken_off_are_nearer_to_the_planted_ones(
     assert corrected < at_most * raw
 
 
+def test_an_answer_does_not_count_for_its_prompt_and_for_its_question():
+    generator = np.random.default_rng(6)
+    widths = []
+    for _ in range(3):
+        answers, true = planted(generator, 100, 400, 8, 0.8)  # two answers to a question
+        found = fit_rasch(answers[:, ~np.isnan(answers).all(axis=0)]).quantiles(QUANTILES)
+        widths.append((found[-1] - found[0]) / (true[-1] - true[0]))
+    assert 0.85 < np.mean(widths) < 1.1  # 0.75 if the difficulty of a question is fitted to the same answer
+
+
 def test_many_questions_leave_the_quantiles_as_they_are():
     answers, _ = planted(np.random.default_rng(1), 40, 800, 800, 0.5)
     printed = np.quantile(answers.mean(axis=1), QUANTILES).tolist()
