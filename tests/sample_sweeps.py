@@ -9,8 +9,11 @@ from sample_runs import FIRST
 
 from icl_eval.analysis import CellScore, Component, ShotCurve, ShotCurvePoint, SweepAnalysis, VarianceAnalysis
 from icl_eval.analysis.comparison import Difference
+from icl_eval.analysis.gaps import NoiseGap
 from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
+from icl_eval.analysis.prompts import PromptQuantiles, ScoreOverPrompts
+from icl_eval.analysis.wording import WordingSpread
 from icl_eval.reporting.pages.sweep_page import write_sweep_page
 from icl_eval.runs.behaviour import Agreement, Behaviour
 from icl_eval.runs.folders import read_run
@@ -65,7 +68,7 @@ CURVE = curve(
 
 
 COMPONENTS = (
-    Component(("seed",), 0.01, 0.25, 0.01, 0.04),
+    Component(("seed",), 0.01, 0.25, 0.01, 0.04, (0.0, 0.25), (0.0, 0.75)),
     Component(("template",), 0.0, 0.0, -0.001, 0.6),
     Component(("seed", "template"), 0.01, 0.25, 0.01, 0.5),
     Component(("questions",), 0.01, 0.25, 0.01, None),
@@ -77,7 +80,15 @@ VARIANCE = VarianceAnalysis(
     task="qa", metric="exact_match", higher_is_better=True, conditions={"control": "none"},
     factors={"seed": ("0", "1"), "template": ("a", "b")}, n=24, mean=0.5, stdev=0.1,
     worst=CellScore({"seed": "0", "template": "a"}, 0.4), best=CellScore({"seed": "1", "template": "b"}, 0.6),
-    test_set_stderr=0.05, components=COMPONENTS, level_means={"seed": {"0": 0.45, "1": 0.55}},
+    test_set_stderr=0.05, components=COMPONENTS, level_means={"seed": {"0": 0.45, "1": 0.55}}, num_clusters=6,
+    test_set_at_least=0.125, noise_gap=NoiseGap(0.22, 0.28),
+    wording=WordingSpread(("template",), 2, 0.125, 0.0625, (0.0, 0.25)),
+)  # fmt: skip
+
+
+PROMPTS = ScoreOverPrompts(
+    "qa", "exact_match", {"control": "none"}, ("seed", "template"), 12, 24, 8.0, (0.05, 0.25, 0.5, 0.75, 0.95),
+    PromptQuantiles((0.1, 0.2, 0.3, 0.4, 0.5), (0.15, 0.25, 0.35, 0.45, 0.55), (0.2, 0.25, 0.3, 0.35, 0.4)),
 )  # fmt: skip
 
 

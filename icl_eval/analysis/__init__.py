@@ -13,7 +13,13 @@ The analyses:
     crossed        its error, for tables of draws by questions
     shot_curve     score against the number of demonstrations
     variance       shares of the variance
+    mean_squares   the sums of squares of a crossed design
     quasi_f        the F test that `variance` needs
+    generalised    the intervals that `variance` needs
+    gaps           best minus worst by noise alone
+    wording        best minus worst wording, with noise taken off
+    prompts        the distribution of a score over prompts
+    rasch          the model of answers that `prompts` needs
     influence      what each demonstration adds to a random set of the others
     leave_one_out  what each demonstration adds beside all the others
     comparison     differences from a baseline
@@ -38,6 +44,7 @@ from icl_eval.analysis.designs import SweepCell
 from icl_eval.analysis.draws import ScoreOverDraws
 from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
+from icl_eval.analysis.prompts import ScoreOverPrompts
 from icl_eval.analysis.shot_curve import ShotCurve, ShotCurvePoint
 from icl_eval.analysis.sweeps import SweepAnalysis, analyse_runs
 from icl_eval.analysis.variance import CellScore, Component, VarianceAnalysis
@@ -51,6 +58,7 @@ __all__ = [
     "LeaveOneOutAnalysis",
     "LeftOut",
     "ScoreOverDraws",
+    "ScoreOverPrompts",
     "SetEffect",
     "ShotCurve",
     "ShotCurvePoint",

@@ -15,7 +15,8 @@ from icl_eval.formatting import count_noun, format_options
 from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.folders import Run
 
-_INCIDENTAL = ("order", "template")
+_TEMPLATE = "template"
+_ORDER = "order"
 _ORDER_SEED = "order.seed"
 _SELECTION_SEEDS = ("demonstrations.seed", "seed")
 _SEEDS_OF_DEMONSTRATIONS = (*_SELECTION_SEEDS, _ORDER_SEED, "control.seed")
@@ -56,7 +57,12 @@ def is_drawn(option: str) -> bool:
 
 def is_incidental(option: str) -> bool:
     """Return whether an option is a seed, an order, or part of the wording."""
-    return is_drawn(option) or option in _INCIDENTAL or option.startswith("template.")
+    return is_drawn(option) or option == _ORDER or is_wording(option)
+
+
+def is_wording(option: str) -> bool:
+    """Return whether an option is the template or a part of it."""
+    return option == _TEMPLATE or option.startswith(f"{_TEMPLATE}.")
 
 
 def group_runs(

@@ -10,6 +10,7 @@ from icl_eval.analysis.conditions import Condition, group_conditions, pair_draws
 from icl_eval.analysis.crossed import Components, crossed_mean
 from icl_eval.analysis.designs import SweepCell, choose_draw, is_drawn
 from icl_eval.analysis.draws import average_draws
+from icl_eval.analysis.generalised import draw_expectations, interval_of
 from icl_eval.analysis.matching import require_same_questions
 from icl_eval.analysis.measurements import measure
 from icl_eval.analysis.planning import Costs
@@ -18,8 +19,6 @@ from icl_eval.metrics.intervals import FloatArray
 from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.folders import Run
 from icl_eval.runs.reports import Counts
-
-_NUM_SIMULATED = 4000
 
 
 @dataclass(frozen=True)
@@ -130,16 +129,11 @@ def _measure(run: Run, task: str, metric: str) -> Measurement:
 
 
 def find_draws_interval(components: Components, num_draws: int, num_questions: int) -> tuple[float, float]:
-    """Return a generalised 95 % interval of the variance of draws (Weerahandi, 1993, https://doi.org/10.2307/2290779).
-
-    Mean squares are divided by chi-squared ratios of their degrees of freedom.
-    """
-    generator = np.random.default_rng(0)
+    """Return a generalised 95 % interval of the variance of draws; see `icl_eval.analysis.generalised`."""
     rows, columns = num_draws - 1, num_questions - 1
-    draws = (num_questions * components.draws + components.residual) * rows / generator.chisquare(rows, _NUM_SIMULATED)
-    residual = components.residual * rows * columns / generator.chisquare(rows * columns, _NUM_SIMULATED)
-    low, high = np.percentile(np.maximum(0.0, draws - residual) / num_questions, [2.5, 97.5])
-    return float(low), float(high)
+    squares = np.array([num_questions * components.draws + components.residual, components.residual])
+    draws, residual = draw_expectations(squares, [rows, rows * columns]).T
+    return interval_of(np.maximum(0.0, draws - residual) / num_questions)
 
 
 def _estimate_costs(condition: Condition, task: str) -> tuple[Costs | None, Costs | None]:

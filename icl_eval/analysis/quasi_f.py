@@ -8,44 +8,9 @@ exact F test. In simulations the 5 % test has a level of 2 to 8 %, and of up to 
 levels.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, combinations
+from collections.abc import Mapping, Sequence
 
-Axes = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Nested:
-    """An axis whose levels are drawn anew within each level of another axis, its host."""
-
-    axis: int
-    host: int
-
-
-@dataclass(frozen=True)
-class SumOfSquares:
-    """The sum of squares that a set of axes explains beyond its subsets."""
-
-    squares: float
-    degrees: int
-    """Degrees of freedom."""
-
-    @property
-    def mean_square(self) -> float:
-        """The sum of squares divided by the degrees of freedom."""
-        return self.squares / self.degrees
-
-
-def subsets(axes: Sequence[int]) -> Iterator[Axes]:
-    """Yield every non-empty subset of axes."""
-    return chain.from_iterable(combinations(axes, size) for size in range(1, len(axes) + 1))
-
-
-def own_axes(axes: Sequence[int], nested: Nested | None) -> Axes:
-    """Return the axes that identify an effect: all but the host of a nested axis, which is implied."""
-    implied = nested.host if nested and nested.axis in axes else None
-    return tuple(axis for axis in sorted(axes) if axis != implied)
+from icl_eval.analysis.mean_squares import Axes, Nested, SumOfSquares, signs
 
 
 def quasi_f(effects: Mapping[Axes, SumOfSquares], axes: Axes, num_axes: int, nested: Nested | None) -> float:
@@ -59,10 +24,10 @@ def quasi_f(effects: Mapping[Axes, SumOfSquares], axes: Axes, num_axes: int, nes
     """
     from scipy.special import fdtrc
 
-    above: list[SumOfSquares] = [effects[axes]]
+    above: list[SumOfSquares] = []
     below: list[SumOfSquares] = []
-    for added, larger in _list_larger_effects(axes, num_axes, nested):
-        (below if added % 2 else above).append(effects[larger])
+    for other, sign in signs(axes, num_axes, nested):
+        (above if sign > 0 else below).append(effects[other])
     if effects[axes].mean_square == 0.0:
         return 1.0
     noise = sum(effect.mean_square for effect in below)
@@ -70,22 +35,6 @@ def quasi_f(effects: Mapping[Axes, SumOfSquares], axes: Axes, num_axes: int, nes
         return 0.0
     ratio = sum(effect.mean_square for effect in above) / noise
     return float(fdtrc(_degrees(above), _degrees(below), ratio))
-
-
-def _list_larger_effects(axes: Axes, num_axes: int, nested: Nested | None) -> Iterator[tuple[int, Axes]]:
-    """Yield the larger effects whose signed mean squares give this effect's expected mean square under the null.
-
-    Each comes with the number of axes it adds, which determines its sign by inclusion and exclusion. A nested axis is
-    added only to a set that contains its host.
-    """
-    held = {*axes, nested.host} if nested and nested.axis in axes else {*axes}
-    free = [
-        axis
-        for axis in range(num_axes)
-        if axis not in held and not (nested and axis == nested.axis and nested.host not in held)
-    ]
-    for added in subsets(free):
-        yield len(added), own_axes([*held, *added], nested)
 
 
 def _degrees(effects: Sequence[SumOfSquares]) -> float:

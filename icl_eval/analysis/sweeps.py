@@ -14,9 +14,10 @@ from icl_eval.analysis.draws import ScoreOverDraws, draws_table, scores_over_dra
 from icl_eval.analysis.influence import InfluenceAnalysis, influence_analyses, influence_table
 from icl_eval.analysis.leave_one_out import LeaveOneOutAnalysis, leave_one_out_analyses, leave_one_out_table
 from icl_eval.analysis.measurements import measure
+from icl_eval.analysis.prompts import ScoreOverPrompts, prompts_table, scores_over_prompts
 from icl_eval.analysis.shot_curve import ShotCurve, curve_table, shot_curves
 from icl_eval.analysis.tables import PlainTable
-from icl_eval.analysis.variance import VarianceAnalysis, variance_analyses, variance_table
+from icl_eval.analysis.variance import VarianceAnalysis, spread_table, variance_analyses, variance_table
 from icl_eval.errors import DataError
 from icl_eval.formatting import count_noun
 from icl_eval.runs.cells import Cell
@@ -48,6 +49,8 @@ class SweepAnalysis:
     """What demonstrations add beside all the others, if `leave_out` varies."""
     draws: tuple[ScoreOverDraws, ...] = ()
     """Means over draws and questions, if seeds vary."""
+    prompts: tuple[ScoreOverPrompts, ...] = ()
+    """Distributions over prompts, if seeds, orders or wordings make enough of them."""
 
     @property
     def spreads(self) -> list[VarianceAnalysis]:
@@ -56,7 +59,7 @@ class SweepAnalysis:
 
     @property
     def tables(self) -> "dict[str, pandas.DataFrame]":
-        """The analyses that apply (of `draws`, `shot_curves`, `variance`, `influence` and `leave_one_out`)."""
+        """The analyses that apply, by name."""
         return {table.name: table.to_frame() for table in self.list_tables()}
 
     def list_tables(self) -> list[PlainTable]:
@@ -67,7 +70,9 @@ class SweepAnalysis:
         if self.shot_curves:
             tables.append(curve_table(self.shot_curves))
         if self.spreads:
-            tables.append(variance_table(self.spreads))
+            tables += [variance_table(self.spreads), spread_table(self.spreads)]
+        if self.prompts:
+            tables.append(prompts_table(self.prompts))
         if self.influence:
             tables.append(influence_table(self.influence))
         if self.leave_one_out:
@@ -107,10 +112,14 @@ def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
     curves: list[ShotCurve] = []
     variance: list[VarianceAnalysis] = []
     draws: list[ScoreOverDraws] = []
+    prompts: list[ScoreOverPrompts] = []
     notes: list[str] = []
     for (task, metric), members in _group_by_metric(runs, options).items():
+        new_prompts = scores_over_prompts(members)
+        prompts += new_prompts
         if len({cell.measurement.example_ids for cell in members}) > 1:
-            notes.append(f"{task}, {metric}: cells answered different questions and cannot be analysed together")
+            rest = "only their scores over prompts are" if new_prompts else "cannot be"
+            notes.append(f"{task}, {metric}: cells answered different questions and {rest} analysed together")
             continue
         new_draws, new_notes = scores_over_draws(members)
         draws += new_draws
@@ -132,6 +141,7 @@ def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
         tuple(influence),
         tuple(left_out),
         tuple(draws),
+        tuple(prompts),
     )
 
 

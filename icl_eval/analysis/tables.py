@@ -1,8 +1,9 @@
 """Tables of plain values, independent of how they are rendered.
 
 The terminal, exported files and notebooks show the same rows. Each analysis defines its own table:
-`draws.draws_table`, `shot_curve.curve_table`, `variance.variance_table`, `influence.influence_table`,
-`leave_one_out.leave_one_out_table`, `comparison.difference_table`, `studies.study_table`.
+`draws.draws_table`, `shot_curve.curve_table`, `variance.variance_table`, `variance.spread_table`,
+`prompts.prompts_table`, `influence.influence_table`, `leave_one_out.leave_one_out_table`,
+`comparison.difference_table`, `studies.study_table`.
 """
 
 from collections.abc import Iterable, Mapping

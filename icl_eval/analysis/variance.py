@@ -6,10 +6,13 @@ together with the question. The variances of these effects are estimated by equa
 expectations, with factors and questions as random effects. This is a balanced crossed random-effects design (Searle,
 Casella and McCulloch, 1992, Variance Components, chapter 4), in which an order is nested in the demonstrations that it
 orders; generalizability theory calls it a G study (Brennan, 2001). A score is a mean over n questions, so effects that
-involve the question are divided by n: they are the sampling error of the test set.
+involve the question are divided by n: they are the sampling error of the test set. Where questions stand in clusters,
+the clusters take their place.
+
+With three or four levels a share is hardly known: planted at 39 %, it is printed as 0 to 69 % in nine of ten sweeps of
+3 × 4 × 3 cells. So each has a generalised interval; see `icl_eval.analysis.generalised`.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -17,9 +20,13 @@ from math import prod
 import numpy as np
 
 from icl_eval.analysis.designs import SweepCell, is_incidental, nesting, split
-from icl_eval.analysis.quasi_f import Axes, Nested, SumOfSquares, own_axes, quasi_f, subsets
+from icl_eval.analysis.gaps import NoiseGap, noise_gap, sum_deviations
+from icl_eval.analysis.generalised import draw_expectations, intervals_of
+from icl_eval.analysis.mean_squares import Nested, coefficients, mean_squares, sums_of_squares
+from icl_eval.analysis.quasi_f import quasi_f
 from icl_eval.analysis.tables import PlainTable, condition_keys
-from icl_eval.metrics.intervals import ROUNDING, FloatArray, spread
+from icl_eval.analysis.wording import WordingSpread, wording_spread
+from icl_eval.metrics.intervals import FloatArray, mean_stderr, spread
 
 QUESTIONS = "questions"
 TEST_SET = "test set"
@@ -45,6 +52,10 @@ class Component:
     """Probability of differences at least this large if the component were zero, allowing for larger effects that
     involve questions, other factors or nested orders: see `icl_eval.analysis.quasi_f`. None for components with
     questions."""
+    variance_ci95: tuple[float, float] | None = None
+    """Generalised 95 % interval of the variance. None in files of older versions, as below."""
+    share_ci95: tuple[float, float] | None = None
+    """Generalised 95 % interval of the share."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,21 @@ class VarianceAnalysis:
     """Main effects of the factors, then their interactions, then the same together with the questions."""
     level_means: Mapping[str, Mapping[str, float]]
     """Mean score by factor and level, averaged over everything else."""
+    num_clusters: int | None = None
+    """Number of clusters of questions, which then take the place of questions in all components and intervals; None if
+    each question stands for itself."""
+    test_set_at_least: float | None = None
+    """Lower end of a one-sided 95 % interval of the share of everything that involves questions. There is no upper end:
+    where the test set is all there is, an interval of the other shares reaches beyond 0 all the same."""
+    noise_gap: NoiseGap | None = None
+    """By how much the best cell would beat the worst if no cell differed in truth."""
+    wording: WordingSpread | None = None
+    """Best minus worst wording, with noise taken off; None if the wording does not vary."""
+
+    @property
+    def gap(self) -> float:
+        """The difference between the best and the worst score."""
+        return abs(self.best.score - self.worst.score)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -110,23 +136,51 @@ def variance_analyses(cells: Sequence[SweepCell]) -> tuple[list[VarianceAnalysis
             notes.append(f"variance, {group.where}: {count} of {expected} combinations have a score; all are needed")
             continue
         values = _values(group.cells, factors)
-        if values is not None:
-            analyses.append(_analyse(group.cells, group.conditions, factors, values))
+        if values is None:
+            continue
+        clusters = group.cells[0].measurement.clusters
+        if clusters is not None and len(set(clusters)) < 2:
+            notes.append(f"variance, {group.where}: all questions are of one cluster, so no error can be estimated")
+            continue
+        analyses.append(_analyse(group.cells, group.conditions, factors, values))
     return analyses, notes
 
 
 def variance_table(analyses: Sequence[VarianceAnalysis]) -> PlainTable:
-    """Return one row per component of each analysis."""
+    """Return one row per component of each analysis, and one for all components with questions together."""
     conditions = condition_keys(analysis.conditions for analysis in analyses)
-    rows = [
-        (
-            *(analysis.task, analysis.metric, *(analysis.conditions.get(key) for key in conditions)),
-            *(JOINED.join(each.factors), each.variance**0.5, each.share, each.p_value),
-        )
-        for analysis in analyses
-        for each in analysis.components
-    ]
-    return PlainTable("variance", ("task", "metric", *conditions, "component", "stdev", "share", "p"), tuple(rows))
+    rows = []
+    for analysis in analyses:
+        label = (analysis.task, analysis.metric, *(analysis.conditions.get(key) for key in conditions))
+        for each in analysis.components:
+            low, high = (None, None) if each.variance_ci95 is None else (end**0.5 for end in each.variance_ci95)
+            deviations = (each.variance**0.5, low, high)
+            shares = (each.share, *(each.share_ci95 or (None, None)))
+            rows.append((*label, JOINED.join(each.factors), *deviations, *shares, each.p_value))
+        of_questions = [each for each in analysis.components if QUESTIONS in each.factors]
+        deviation = sum(each.variance for each in of_questions) ** 0.5
+        share = sum(each.share for each in of_questions)
+        rows.append((*label, TEST_SET, deviation, None, None, share, analysis.test_set_at_least, None, None))
+    numbers = ("stdev", "stdev low", "stdev high", "share", "share low", "share high", "p")
+    return PlainTable("variance", ("task", "metric", *conditions, "component", *numbers), tuple(rows))
+
+
+def spread_table(analyses: Sequence[VarianceAnalysis]) -> PlainTable:
+    """Return one row per analysis: how far its cells and its wordings lie apart, and how far noise alone puts them."""
+    conditions = condition_keys(analysis.conditions for analysis in analyses)
+    rows = []
+    for each in analyses:
+        label = (each.task, each.metric, *(each.conditions.get(key) for key in conditions))
+        cells = (prod(map(len, each.factors.values())), each.n, each.mean, each.stdev, each.test_set_stderr)
+        noise = (each.noise_gap.mean, each.noise_gap.p95) if each.noise_gap else (None, None)
+        wording = each.wording
+        spreads = (wording.count, wording.spread, wording.true_spread, *wording.ci95) if wording else (None,) * 5
+        rows.append((*label, *cells, each.worst.score, each.best.score, each.gap, *noise, *spreads))
+    numbers = (
+        *("cells", "n", "mean", "stdev", "test set stderr", "worst", "best", "gap", "noise gap", "noise gap p95"),
+        *("wordings", "wording spread", "true wording spread", "true low", "true high"),
+    )
+    return PlainTable("spread", ("task", "metric", *conditions, *numbers), tuple(rows))
 
 
 def _values(cells: Sequence[SweepCell], factors: Mapping[str, tuple[str, ...]]) -> FloatArray | None:
@@ -158,7 +212,10 @@ def _analyse(
         factor: np.moveaxis(scores, axis, 0).reshape(len(levels), -1).mean(axis=1)
         for axis, (factor, levels) in enumerate(factors.items())
     }
-    variances = [spread(own) ** 2 for own in values.reshape(-1, values.shape[-1])]
+    by_cell = values.reshape(-1, values.shape[-1])
+    stderrs = np.array([mean_stderr(own, measured.clusters) for own in by_cell])
+    units = scores[..., None] + sum_deviations(values, measured.clusters)  # [levels, …, num_questions or clusters]
+    components, at_least = variance_components(units, tuple(factors), nesting(factors))
     return VarianceAnalysis(
         task=measured.task,
         metric=measured.metric,
@@ -170,18 +227,24 @@ def _analyse(
         stdev=spread(scores.ravel()),
         worst=CellScore(ranked[0].options, ranked[0].measurement.score),
         best=CellScore(ranked[-1].options, ranked[-1].measurement.score),
-        test_set_stderr=float((np.mean(variances) / values.shape[-1]) ** 0.5),
-        components=variance_components(values, tuple(factors), nesting(factors)),
+        test_set_stderr=float(np.mean(stderrs**2) ** 0.5),
+        components=components,
         level_means={
             factor: dict(zip(levels, means[factor].tolist(), strict=True)) for factor, levels in factors.items()
         },
+        num_clusters=None if units.shape[-1] == values.shape[-1] else units.shape[-1],
+        test_set_at_least=at_least,
+        noise_gap=noise_gap(by_cell, measured.clusters),
+        wording=wording_spread(units, tuple(factors), nesting(factors)),
     )
 
 
 def variance_components(
     values: FloatArray, factors: Sequence[str], nested: tuple[str, str] | None = None
-) -> tuple[Component, ...]:
-    """Return the variance components of a score that is a mean over questions.
+) -> tuple[tuple[Component, ...], float]:
+    """Return the variance components of a score that is a mean over questions, and the least share of the test set.
+
+    The latter is the lower end of a one-sided 95 % interval of the share of all components with questions.
 
     Args:
         values: One value per combination and question, `[levels of the first factor, …, num_questions]`.
@@ -191,46 +254,36 @@ def variance_components(
     """
     names = [*factors, QUESTIONS]
     inside = Nested(*map(names.index, nested)) if nested else None
-    crossed = {axes: _sum_of_squares(values, axes) for axes in subsets(range(values.ndim))}
-    pools: defaultdict[Axes, list[Axes]] = defaultdict(list)
-    for axes in crossed:
-        pools[own_axes(axes, inside)].append(axes)
-    effects = {axes: _pool([crossed[member] for member in members]) for axes, members in pools.items()}
-    last = len(factors)
-    estimates = {
-        axes: sum(_estimate(crossed, member, values.shape) for member in members)
-        / (values.shape[-1] if last in axes else 1)
-        for axes, members in pools.items()
-    }
-    total = sum(max(estimate, 0.0) for estimate in estimates.values())
-    return tuple(
+    effects = sums_of_squares(values, inside)
+    order = sorted(effects, key=lambda axes: (len(factors) in axes, len(axes), axes))
+    effects = {axes: effects[axes] for axes in order}
+    has_questions = np.array([len(factors) in axes for axes in order])
+    matrix = coefficients(values.shape, order, inside)
+    matrix[has_questions] /= values.shape[-1]
+    squares = mean_squares(effects)
+    estimates = matrix @ squares
+    drawn = draw_expectations(squares, [effect.degrees for effect in effects.values()])  # [num_draws, num_effects]
+    variances = np.maximum(drawn @ matrix.T, 0.0)  # [num_draws, num_components]
+    shares = _shares(variances)
+    own_shares = _shares(np.maximum(estimates, 0.0))
+    variance_intervals, share_intervals = intervals_of(variances), intervals_of(shares)
+    components = tuple(
         Component(
             factors=tuple(names[axis] for axis in axes),
-            variance=max(estimates[axes], 0.0),
-            share=max(estimates[axes], 0.0) / total if total else 0.0,
-            estimate=estimates[axes],
-            p_value=None if last in axes else quasi_f(effects, axes, values.ndim, inside),
+            variance=max(float(estimates[row]), 0.0),
+            share=float(own_shares[row]),
+            estimate=float(estimates[row]),
+            p_value=None if has_questions[row] else quasi_f(effects, axes, values.ndim, inside),
+            variance_ci95=variance_intervals[row],
+            share_ci95=share_intervals[row],
         )
-        for axes in sorted(estimates, key=lambda axes: (last in axes, len(axes), axes))
+        for row, axes in enumerate(order)
     )
+    return components, float(np.percentile(shares[:, has_questions].sum(axis=1), 5))
 
 
-def _sum_of_squares(values: FloatArray, axes: Axes) -> SumOfSquares:
-    effect = values.mean(axis=tuple(axis for axis in range(values.ndim) if axis not in axes), keepdims=True)
-    for axis in axes:
-        effect = effect - effect.mean(axis=axis, keepdims=True)
-    effect[np.abs(effect) < ROUNDING * np.abs(values).max()] = 0.0  # rounding errors must not be tested as effects
-    repetitions = values.size / effect.size
-    return SumOfSquares(float(repetitions * (effect**2).sum()), prod(values.shape[axis] - 1 for axis in axes))
-
-
-def _pool(effects: Sequence[SumOfSquares]) -> SumOfSquares:
-    return SumOfSquares(sum(effect.squares for effect in effects), sum(effect.degrees for effect in effects))
-
-
-def _estimate(effects: Mapping[Axes, SumOfSquares], axes: Axes, shape: Sequence[int]) -> float:
-    """Solve for one variance: an expected mean square is a sum over all sets of axes that contain its own."""
-    holding = [other for other in effects if set(axes) <= set(other)]
-    signs = {other: 1 if (len(other) - len(axes)) % 2 == 0 else -1 for other in holding}
-    signed = sum(sign * effects[other].mean_square for other, sign in signs.items())
-    return signed / prod(length for axis, length in enumerate(shape) if axis not in axes)
+def _shares(variances: FloatArray) -> FloatArray:
+    """Return the share of each variance in their sum, over the last axis; 0 where all variances are."""
+    total = variances.sum(axis=-1, keepdims=True)
+    shares: FloatArray = np.divide(variances, total, out=np.zeros_like(variances), where=total > 0.0)
+    return shares

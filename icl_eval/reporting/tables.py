@@ -10,11 +10,21 @@ from icl_eval.analysis.comparison import Comparison, difference_table
 from icl_eval.analysis.draws import ScoreOverDraws, draws_table
 from icl_eval.analysis.influence import InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis
+from icl_eval.analysis.prompts import QUANTILES, ScoreOverPrompts
 from icl_eval.analysis.shot_curve import ShotCurve, curve_table
 from icl_eval.analysis.sweeps import SweepAnalysis
 from icl_eval.analysis.tables import condition_keys
-from icl_eval.analysis.variance import TEST_SET, CellScore, VarianceAnalysis
+from icl_eval.analysis.variance import (
+    JOINED,
+    QUESTIONS,
+    TEST_SET,
+    CellScore,
+    VarianceAnalysis,
+    spread_table,
+    variance_table,
+)
 from icl_eval.formatting import (
+    count_noun,
     format_difference,
     format_interval,
     format_options,
@@ -40,6 +50,10 @@ def print_analysis(analysis: SweepAnalysis) -> None:
         console.print(_curve_table(curves))
     if analysis.spreads:
         console.print(_variance_table(analysis.spreads))
+        console.print(_spread_table(analysis.spreads))
+        console.print(_gap_table(analysis.spreads))
+    if analysis.prompts:
+        console.print(_prompts_table(analysis.prompts))
     if analysis.influence:
         console.print(_influence_table(analysis.influence))
     if analysis.leave_one_out:
@@ -161,36 +175,118 @@ def _curve_table(curves: Sequence[ShotCurve]) -> Table:
 
 
 def _variance_table(analyses: Sequence[VarianceAnalysis]) -> Table:
+    """Return one row per source: each factor, each interaction of factors, and the test set."""
     table = Table(
-        title="variance of a score by source: standard deviations, and shares of the variance",
+        title="variance of a score by source: standard deviations, and shares of the variance with 95 % intervals, of "
+        "which that of the test set has no upper end",
         title_justify="left",
     )
-    for column in ("task", "metric", *_condition_columns(analyses)):
-        table.add_column(column)
-    factors = list(dict.fromkeys(factor for analysis in analyses for factor in analysis.factors))
-    for column in ("mean", "over cells ±", "test set ±", *factors):
-        table.add_column(column, justify="right", overflow="fold")
-    if len(factors) > 1:
-        table.add_column("together", justify="right")
-    table.add_column("test set", justify="right")
-    for column in ("worst", "best"):
+    conditions = _condition_columns(analyses)
+    for column in ("task", "metric", *conditions, "source"):
         table.add_column(column, overflow="fold")
+    for column in _VARIANCE_COLUMNS:
+        table.add_column(column, justify="right")
     for analysis in analyses:
-        labels = _label_cells(analysis, _condition_columns(analyses))
-        numbers = [format_score(analysis.mean), f"{analysis.stdev:.2g}", f"{analysis.test_set_stderr:.2g}"]
-        ends = [_format_cell_score(cell) for cell in (analysis.worst, analysis.best)]
-        table.add_row(*labels, *numbers, *_share_cells(analysis, factors), *ends, end_section=True)
+        rows = [row for row in variance_table([analysis]).records() if QUESTIONS not in row["component"].split(JOINED)]
+        for number, row in enumerate(rows):
+            labels = _label_cells(analysis, conditions) if number == 0 else [""] * (2 + len(conditions))
+            numbers = [show(row) for show in _VARIANCE_COLUMNS.values()]
+            clusters = analysis.num_clusters if row["component"] == TEST_SET else None
+            source = f"{TEST_SET} ({count_noun(clusters, 'cluster')})" if clusters else row["component"]
+            table.add_row(*labels, source, *numbers, end_section=number == len(rows) - 1)
     return table
 
 
-def _share_cells(analysis: VarianceAnalysis, factors: Sequence[str]) -> Iterator[str]:
-    """Yield the share of each factor, of the interactions if there are several factors, and of the questions."""
-    shares = analysis.shares
-    for factor in factors:
-        yield f"{shares[factor]:.0%}" if factor in analysis.factors else ""
-    if len(factors) > 1:
-        yield f"{sum(share for label, share in shares.items() if label not in (*factors, TEST_SET)):.0%}"
-    yield f"{shares.get(TEST_SET, 0.0):.0%}"
+def _format_share_ends(row: Mapping[str, Any]) -> str:
+    low, high = row["share low"], row["share high"]
+    if low is None:
+        return ""
+    return f"at least {low:.0%}" if high is None else f"{low:.0%} to {high:.0%}"
+
+
+def _spread_table(analyses: Sequence[VarianceAnalysis]) -> Table:
+    """Return one row per analysis: how far its cells and its wordings lie apart."""
+    has_wordings = any(analysis.wording for analysis in analyses)
+    title = "spread of a score over cells: mean, standard deviation, and standard error of one score over questions"
+    if has_wordings:
+        title += "; best minus worst wording, as it is and with noise taken off"
+    table = Table(title=title, title_justify="left")
+    conditions = _condition_columns(analyses)
+    for column in ("task", "metric", *conditions):
+        table.add_column(column)
+    columns = {**_CELLS_COLUMNS, **(_WORDINGS_COLUMNS if has_wordings else {})}
+    for column in columns:
+        table.add_column(column, justify="right")
+    for analysis, row in zip(analyses, spread_table(analyses).records(), strict=True):
+        table.add_row(*_label_cells(analysis, conditions), *(show(row) for show in columns.values()))
+    return table
+
+
+def _gap_table(analyses: Sequence[VarianceAnalysis]) -> Table:
+    """Return one row per analysis: the worst and the best cell, and how far noise alone would put them apart."""
+    table = Table(
+        title="worst and best cell; by noise alone: how far apart they would be if no cell differed in truth, on "
+        "average and in 95 % of sweeps at most",
+        title_justify="left",
+    )
+    conditions = _condition_columns(analyses)
+    for column in ("task", "metric", *conditions):
+        table.add_column(column)
+    for column in ("worst", "best"):
+        table.add_column(column, overflow="fold")
+    for column in ("best - worst", "by noise alone"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for analysis, row in zip(analyses, spread_table(analyses).records(), strict=True):
+        ends = [_format_cell_score(cell) for cell in (analysis.worst, analysis.best)]
+        table.add_row(*_label_cells(analysis, conditions), *ends, format_score(row["gap"]), _format_noise(row))
+    return table
+
+
+def _format_noise(row: Mapping[str, Any]) -> str:
+    return "" if row["noise gap"] is None else f"{row['noise gap']:.2g}, up to {row['noise gap p95']:.2g}"
+
+
+_VARIANCE_COLUMNS: Mapping[str, _Show] = {
+    "±": lambda row: f"{row['stdev']:.2g}",
+    "share": lambda row: f"{row['share']:.0%}",
+    "95 % interval": _format_share_ends,
+    "p": lambda row: "" if row["p"] is None else format_p_value(row["p"]),
+}
+_CELLS_COLUMNS: Mapping[str, _Show] = {
+    "cells": lambda row: str(row["cells"]),
+    "mean": lambda row: format_score(row["mean"]),
+    "over cells ±": lambda row: f"{row['stdev']:.2g}",
+    "test set ±": lambda row: f"{row['test set stderr']:.2g}",
+}
+_WORDINGS_COLUMNS: Mapping[str, _Show] = {
+    "wordings": lambda row: "" if row["wordings"] is None else str(row["wordings"]),
+    "best - worst": lambda row: "" if row["wordings"] is None else format_score(row["wording spread"]),
+    "noise taken off": lambda row: "" if row["wordings"] is None else format_score(row["true wording spread"]),
+    "95 % interval": lambda row: _format_ends(row, "true low", "true high"),
+}
+
+
+def _prompts_table(found: Sequence[ScoreOverPrompts]) -> Table:
+    """Return one row per distribution and kind of score."""
+    table = Table(
+        title="scores over prompts: so many prompts score no more than this, as printed and with noise taken off",
+        title_justify="left",
+    )
+    conditions = condition_keys(each.conditions for each in found)
+    for column in ("task", "metric", *conditions):
+        table.add_column(column)
+    for column in ("prompts", "n"):
+        table.add_column(column, justify="right")
+    table.add_column("scores")
+    for share in QUANTILES:
+        table.add_column(f"{share:.0%}", justify="right")
+    for each in found:
+        for number, (kind, quantiles) in enumerate(each.kinds):
+            labels = [each.task, each.metric, *(each.conditions.get(name, "") for name in conditions)]
+            labels += [str(each.num_prompts), f"{each.n_per_prompt:g}"]
+            shown = labels if number == 0 else [""] * len(labels)
+            table.add_row(*shown, kind, *map(format_score, quantiles), end_section=kind == each.kinds[-1][0])
+    return table
 
 
 def _format_cell_score(cell: CellScore) -> str:

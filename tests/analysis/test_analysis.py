@@ -8,7 +8,7 @@ from icl_eval.analysis.designs import SweepCell
 from icl_eval.analysis.shot_curve import shot_curves
 from icl_eval.analysis.variance import variance_analyses, variance_components
 from icl_eval.metrics import BLEU
-from icl_eval.metrics.intervals import pseudo_values
+from icl_eval.metrics.intervals import mean_stderr, pseudo_values
 from icl_eval.metrics.means import mean_statistics
 from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.cells import Cell
@@ -61,7 +61,7 @@ def test_variances_are_estimated_without_bias():
         for factors, variance in planted.items():
             own = [shape[axis] if name in factors else 1 for name, axis in axes.items()]
             values = values + generator.normal(0, variance**0.5, own)
-        return {found.factors: found.estimate for found in variance_components(values, ("a", "b"))}
+        return {found.factors: found.estimate for found in variance_components(values, ("a", "b"))[0]}
 
     draws = [draw() for _ in range(400)]
     expected = {**planted, ("b", "questions"): 0.0, ("a", "b", "questions"): 0.25}
@@ -89,7 +89,7 @@ def test_orders_are_drawn_within_draws_of_demonstrations():
 def test_two_levels_are_told_apart_as_by_a_paired_t_test():
     generator = np.random.default_rng(1)
     values = generator.random((2, 30))
-    (component, *_) = variance_components(values, ("template",))
+    ((component, *_), _) = variance_components(values, ("template",))
     assert component.p_value == pytest.approx(scipy.stats.ttest_rel(values[0], values[1]).pvalue)
 
 
@@ -114,7 +114,7 @@ def test_a_factor_without_effect_is_called_one_in_about_five_of_a_hundred_times(
     called = 0
     for _ in range(400):
         values = planted_values(generator, (3, 4, 40), planted)
-        components = variance_components(values, ("demonstrations.seed", "order.seed"), nested)
+        components, _ = variance_components(values, ("demonstrations.seed", "order.seed"), nested)
         called += by_factors(components)[factor].p_value <= 0.05
     assert 4 <= called <= 34
 
@@ -130,7 +130,7 @@ def planted_values(generator, shape, variances):
 
 def test_the_host_of_orders_is_tested_against_the_spread_of_its_orders_and_of_its_questions():
     values = np.random.default_rng(4).random((4, 3, 10))
-    (draws, *_) = variance_components(values, ("demonstrations.seed", "order.seed"), ORDERS_WITHIN)
+    ((draws, *_), _) = variance_components(values, ("demonstrations.seed", "order.seed"), ORDERS_WITHIN)
 
     means = values.mean(axis=(1, 2))
     within = values.mean(axis=2) - means[:, None]
@@ -147,8 +147,10 @@ def test_the_host_of_orders_is_tested_against_the_spread_of_its_orders_and_of_it
 
 def test_orders_within_draws_are_none_of_what_a_template_is_tested_against():
     values = np.random.default_rng(6).random((4, 3, 2, 10))
-    nested = by_factors(variance_components(values, ("demonstrations.seed", "order.seed", "template"), ORDERS_WITHIN))
-    averaged = by_factors(variance_components(values.mean(axis=1), ("demonstrations.seed", "template")))
+    nested = by_factors(
+        variance_components(values, ("demonstrations.seed", "order.seed", "template"), ORDERS_WITHIN)[0]
+    )
+    averaged = by_factors(variance_components(values.mean(axis=1), ("demonstrations.seed", "template"))[0])
     assert nested[("template",)].p_value == pytest.approx(averaged[("template",)].p_value)
 
 
@@ -156,7 +158,7 @@ def test_an_effect_that_is_there_is_found():
     generator = np.random.default_rng(5)
     shape, planted = (4, 3, 40), {(0,): 0.2, (0, 1): 0.0025, (2,): 1.0, (0, 1, 2): 0.5}
     found = [
-        variance_components(planted_values(generator, shape, planted), ("demonstrations.seed", "order.seed"), nested)
+        variance_components(planted_values(generator, shape, planted), ("demonstrations.seed", "order.seed"), nested)[0]
         for _ in range(100)
         for nested in (None, ORDERS_WITHIN)
     ]
@@ -165,9 +167,10 @@ def test_an_effect_that_is_there_is_found():
 
 def test_rounding_is_no_component_and_proves_nothing():
     values = np.zeros((3, 3, 1)) + np.array([0.1, 0.7, 0.3])  # three times 0.1, divided by three, is not 0.1
-    same, order, both, questions, *_ = variance_components(values, ("seed", "order"))
+    (same, order, both, questions, *_), _ = variance_components(values, ("seed", "order"))
     assert (same.p_value, order.p_value, both.p_value, questions.share) == (1.0, 1.0, 1.0, 1.0)
-    assert {component.share for component in variance_components(np.full((3, 3, 5), 0.1), ("seed", "order"))} == {0.0}
+    components, at_least = variance_components(np.full((3, 3, 5), 0.1), ("seed", "order"))
+    assert {component.share for component in components} == {at_least} == {0.0}
 
 
 def test_a_combination_that_is_missing_is_said_and_not_guessed():
@@ -204,6 +207,49 @@ def test_conditions_have_an_analysis_each():
     assert [analysis.conditions for analysis in analyses] == [{"model": "0"}, {"model": "1"}]
     assert [analysis.factors for analysis in analyses] == [{"demonstrations.seed": ("0", "1", "2")}] * 2
     assert [analysis.mean for analysis in analyses] == pytest.approx(values.mean(axis=(1, 2)).tolist())
+
+
+def in_clusters(cells, clusters):
+    return [replace(each, measurement=replace(each.measurement, clusters=tuple(clusters))) for each in cells]
+
+
+def test_questions_of_one_cluster_count_once():
+    generator = np.random.default_rng(7)
+    values = (generator.random((3, 2, 12)) < 0.5).astype(float)
+    ((alone,), _) = variance_analyses(crossed(values, "seed", "template"))
+    copied = crossed(np.repeat(values, 3, axis=-1), "seed", "template")
+    ((grouped,), _) = variance_analyses(in_clusters(copied, [f"c{number // 3:02}" for number in range(36)]))
+    assert (alone.num_clusters, grouped.num_clusters, grouped.n) == (None, 12, 36)
+    assert grouped.test_set_stderr == pytest.approx(alone.test_set_stderr)
+    assert grouped.test_set_at_least == pytest.approx(alone.test_set_at_least)
+    for found, expected in zip(grouped.components, alone.components, strict=True):
+        assert (found.estimate, found.p_value) == pytest.approx((expected.estimate, expected.p_value))
+        assert found.share_ci95 == pytest.approx(expected.share_ci95)
+
+    uneven = crossed(values, "seed", "template")
+    names = ["a"] * 6 + ["b"] * 3 + ["c"] * 2 + ["d"]
+    ((analysis,), _) = variance_analyses(in_clusters(uneven, names))
+    errors = [mean_stderr(own, names) ** 2 for own in values.reshape(6, 12)]
+    of_questions = sum(each.estimate for each in analysis.components if "questions" in each.factors)
+    assert analysis.test_set_stderr**2 == pytest.approx(np.mean(errors))
+    assert of_questions == pytest.approx(np.mean(errors))
+    assert analysis.level_means["seed"] == pytest.approx(dict(zip("012", values.mean(axis=(1, 2)), strict=True)))
+
+    assert variance_analyses(in_clusters(uneven, ["a"] * 12)) == (
+        [],
+        ["variance, qa: all questions are of one cluster, so no error can be estimated"],
+    )
+
+
+def test_an_analysis_has_the_gap_of_its_cells_and_the_spread_of_its_wordings():
+    values = (np.random.default_rng(8).random((3, 2, 30)) < 0.5).astype(float)
+    ((analysis,), _) = variance_analyses(crossed(values, "seed", "template"))
+    scores = values.mean(axis=-1)
+    assert analysis.gap == pytest.approx(np.ptp(scores))
+    assert 0 < analysis.noise_gap.mean < analysis.noise_gap.p95
+    assert analysis.wording.spread == pytest.approx(np.ptp(scores.mean(axis=0)))
+    ((without,), _) = variance_analyses(crossed(values, "seed", "order"))
+    assert without.wording is None
 
 
 def test_a_shot_curve_has_students_band_over_seeds_and_the_test_sets_error_apart():

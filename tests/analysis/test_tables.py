@@ -13,7 +13,7 @@ ANALYSIS = SweepAnalysis(
 def test_an_analysis_gives_a_data_frame_for_each_kind_that_applies():
     tables = ANALYSIS.tables
 
-    assert list(tables) == ["shot_curves", "variance", "influence", "leave_one_out"]
+    assert list(tables) == ["shot_curves", "variance", "spread", "influence", "leave_one_out"]
     curve = tables["shot_curves"].set_index("demonstrations")
     assert curve.loc[1].to_dict() == {
         "task": "qa", "metric": "exact_match", "draws": 2, "mean": 0.5, "ci95 low": 0.3, "ci95 high": 0.7,
@@ -28,11 +28,12 @@ def test_an_analysis_gives_a_data_frame_for_each_kind_that_applies():
 def test_a_notebook_shows_an_analysis_rounded_with_its_notes_escaped():
     shown = ANALYSIS._repr_html_()
 
-    assert shown.count("<table") == 4
+    assert shown.count("<table") == 5
     assert "<td>0.500</td>" in shown
     assert "<p>qa, &lt;b&gt;: cells answered different questions</p>" in shown
     assert repr(replace(ANALYSIS, notes=())) == (
-        "<SweepAnalysis: shot_curves (3 rows); variance (5 rows); influence (2 rows); leave_one_out (2 rows)>"
+        "<SweepAnalysis: shot_curves (3 rows); variance (6 rows); spread (1 row); influence (2 rows); "
+        "leave_one_out (2 rows)>"
     )
     assert repr(NOTHING) == "<SweepAnalysis: no analysis applies>"
 

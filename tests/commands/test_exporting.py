@@ -111,6 +111,7 @@ def test_a_sweep_is_exported_as_tables_and_figures(tmp_path):
         "tables/cells.csv",
         "tables/shot_curves.csv",
         "tables/variance.csv",
+        "tables/spread.csv",
         "tables/influence.csv",
         "tables/leave_one_out.csv",
         "figures/shot_curve_qa_exact_match.svg",
@@ -134,7 +135,14 @@ def test_a_sweep_is_exported_as_tables_and_figures(tmp_path):
         "qa,none,pool-1,exact_match,24,0.25,-0.25,0.75,2,0",
         "qa,none,pool-2,logprob,24,-2.5,,,0,1",
     ]
-    assert tables["variance"][1] == "qa,exact_match,none,seed,0.1,0.25,0.04"
+    assert tables["variance"][0] == (
+        "task,metric,control,component,stdev,stdev low,stdev high,share,share low,share high,p"
+    )
+    assert tables["variance"][1] == "qa,exact_match,none,seed,0.1,0.0,0.5,0.25,0.0,0.75,0.04"
+    assert tables["variance"][-1] == "qa,exact_match,none,test set,0.1414213562373095,,,0.5,0.125,,"
+    assert tables["spread"][1] == (
+        "qa,exact_match,none,4,24,0.5,0.1,0.05,0.4,0.6,0.19999999999999996,0.22,0.28,2,0.125,0.0625,0.0,0.25"
+    )
 
 
 def test_an_export_holds_the_variance_that_the_page_shows_and_no_other(tmp_path):
@@ -145,11 +153,11 @@ def test_an_export_holds_the_variance_that_the_page_shows_and_no_other(tmp_path)
     write_sweep(tmp_path / "curve", SweepAnalysis((CURVE,), (beside_a_curve,), ()))
     written = {name: [path.name for path in export_folder(tmp_path / name)] for name in ("both", "curve")}
     assert set(written["both"]) - set(written["curve"]) == {
-        "variance.md", "variance.tex", "variance.csv", "variance.svg",
+        "variance.md", "variance.tex", "variance.csv", "variance.svg", "spread.md", "spread.tex", "spread.csv",
     }  # fmt: skip
     table = (tmp_path / "both" / "tables" / "variance.csv").read_text(encoding="utf-8").splitlines()
     assert table[0].startswith("task,metric,control,")
-    assert len(table) == 1 + len(VARIANCE.components)
+    assert len(table) == 1 + len(VARIANCE.components) + 1
 
 
 def test_a_figure_is_the_same_bytes_each_time_and_holds_no_hostile_text(tmp_path):

@@ -10,6 +10,7 @@ from sample_sweeps import (
     CURVE,
     INFLUENCE,
     LEAVE_ONE_OUT,
+    PROMPTS,
     VARIANCE,
     curve,
     difference,
@@ -238,6 +239,44 @@ def test_a_sweep_page_shows_what_was_analysed(tmp_path):
     labels = [attributes["aria-label"] for _, attributes in page.elements if "aria-label" in attributes]
     assert "seed 25 %, template 0 %, seed × template 25 %, test set 50 %" in labels
     assert "exact_match on qa over the number of demonstrations" in labels
+
+
+def test_a_sweep_page_says_how_sure_its_shares_and_its_best_cell_are(tmp_path):
+    analysis = SweepAnalysis((), (VARIANCE,), (), prompts=(PROMPTS,))
+    page = write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)])], analysis)
+    texts = [text.strip() for text in page.texts]
+    assert "(0 to 75 %)" in texts
+    assert "(at least 12 %)" in texts
+    assert (
+        "0.200; if no cell differed in truth, 0.22 on average by noise alone, and below 0.28 in 95 % of sweeps" in texts
+    )
+    assert "best − worst of 2: 0.125; with noise taken off 0.062 (95 % interval 0.000 to 0.250)" in texts
+    assert any("n = 24 in 6 clusters, by cluster" in text for text in texts)
+    assert page.rows("prompts")[1:] == [
+        ["qa", "exact_match", "control=none", "12", "8", "as printed", "0.100", "0.200", "0.300", "0.400", "0.500"],
+        ["", "", "", "", "", "on all questions", "0.150", "0.250", "0.350", "0.450", "0.550"],
+        ["", "", "", "", "", "noise taken off", "0.200", "0.250", "0.300", "0.350", "0.400"],
+    ]
+
+
+def test_an_older_sweep_without_intervals_still_has_its_page(tmp_path):
+    older = replace(
+        VARIANCE,
+        components=tuple(replace(each, variance_ci95=None, share_ci95=None) for each in VARIANCE.components),
+        num_clusters=None, test_set_at_least=None, noise_gap=None, wording=None,
+    )  # fmt: skip
+    page = write_sweep(tmp_path, [(["seed=0"], [record(1, "1", 1.0)])], SweepAnalysis((), (older,), ()))
+    assert "0.200" in [text.strip() for text in page.texts]
+    assert not any("noise" in text for text in page.texts if "taken off, their spread" not in text)
+    content = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    content["analysis"].pop("prompts")
+    (analysis,) = content["analysis"]["variance"]
+    for name in ("num_clusters", "test_set_at_least", "noise_gap", "wording"):
+        analysis.pop(name)
+    for component in analysis["components"]:
+        component.pop("variance_ci95"), component.pop("share_ci95")
+    (tmp_path / "sweep.json").write_text(json.dumps(content), encoding="utf-8")
+    assert read_sweep(tmp_path).analysis == SweepAnalysis((), (older,), ())
 
 
 def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_side(tmp_path):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from icl_eval.analysis import ShotCurve, ShotCurvePoint, VarianceAnalysis
-from icl_eval.analysis.variance import TEST_SET
+from icl_eval.analysis.variance import JOINED, TEST_SET
 from icl_eval.formatting import count_noun, format_interval, format_options, format_score
 from icl_eval.reporting.pages.scales import Scale, log_places, metric_scale
 
@@ -96,6 +96,8 @@ class Segment:
     x: float
     width: float
     """Width in percent of the bar."""
+    reach: str = ""
+    """The 95 % interval of the share in words; empty if it is not known."""
 
 
 def curve_charts(curves: Sequence[ShotCurve]) -> list[CurveChart]:
@@ -202,10 +204,21 @@ def stack_points(scale: Scale, values: Sequence[float]) -> list[tuple[float, flo
 
 def variance_segments(analysis: VarianceAnalysis) -> list[Segment]:
     """Return the segments of a bar of shares: each option, each interaction of options, and the test set."""
+    intervals = {JOINED.join(each.factors): each.share_ci95 for each in analysis.components}
     segments, x = [], 0.0
     for number, (label, share) in enumerate(analysis.shares.items(), start=1):
         # The test set is grey (0), because it is not an option.
         colour = 0 if label == TEST_SET else (number - 1) % NUM_COLOURS + 1
-        segments.append(Segment(label, colour, round(x, 2), round(100 * share, 2)))
+        reach = _describe_reach(analysis.test_set_at_least if label == TEST_SET else intervals[label])
+        segments.append(Segment(label, colour, round(x, 2), round(100 * share, 2), reach))
         x += 100 * share
     return segments
+
+
+def _describe_reach(reach: float | tuple[float, float] | None) -> str:
+    """Return an interval of a share, or its lower end, in words."""
+    if reach is None:
+        return ""
+    if isinstance(reach, float):
+        return f"at least {100 * reach:.0f} %"
+    return f"{100 * reach[0]:.0f} to {100 * reach[1]:.0f} %"

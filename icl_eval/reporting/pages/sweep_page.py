@@ -66,6 +66,7 @@ def render_sweep_page(
         cells=_describe_cells(sweep.cells, labels),
         draws=[(each, _draw_scale(each)) for each in sweep.analysis.draws],
         spreads=[(analysis, variance_segments(analysis)) for analysis in sweep.analysis.spreads],
+        prompts=sweep.analysis.prompts,
         influences=[(analysis, _influence_scales(analysis)) for analysis in sweep.analysis.influence],
         left_out=[(analysis, _influence_scales(analysis)) for analysis in sweep.analysis.leave_one_out],
         behaviours=[(_name(each), each.behaviour) for each in sweep.analysis.leave_one_out if each.behaviour],

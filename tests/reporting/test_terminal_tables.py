@@ -1,0 +1,45 @@
+from dataclasses import replace
+
+from sample_sweeps import PROMPTS, VARIANCE
+
+from icl_eval.analysis import SweepAnalysis
+from icl_eval.reporting.tables import print_analysis
+
+
+def rows(output):
+    """Return the cells of printed tables, row by row."""
+    lines = [line for line in output.splitlines() if line.startswith(("│", "┃"))]
+    return [[cell.strip() for cell in line.replace("┃", "│").split("│")[1:-1]] for line in lines]
+
+
+def test_a_variance_has_a_row_for_each_source_with_its_interval(capsys):
+    print_analysis(SweepAnalysis((), (VARIANCE,), ()))
+    printed = rows(capsys.readouterr().out)
+    assert printed[:5] == [
+        ["task", "metric", "control", "source", "±", "share", "95 % interval", "p"],
+        ["qa", "exact_match", "none", "seed", "0.1", "25%", "0% to 75%", "0.040"],
+        ["", "", "", "template", "0", "0%", "", "0.600"],
+        ["", "", "", "seed × template", "0.1", "25%", "", "0.500"],
+        ["", "", "", "test set (6 clusters)", "0.14", "50%", "at least 12%", ""],
+    ]
+    spread, gap = printed[6], printed[8]
+    assert spread[3:] == ["4", "0.500", "0.1", "0.05", "2", "0.125", "0.062", "0.000 to 0.250"]
+    assert gap[3:] == ["0.400 seed=0 template=a", "0.600 seed=1 template=b", "0.200", "0.22, up to 0.28"]
+
+
+def test_without_wordings_no_column_is_about_them(capsys):
+    print_analysis(SweepAnalysis((), (replace(VARIANCE, wording=None, num_clusters=None),), ()))
+    printed = rows(capsys.readouterr().out)
+    assert printed[4][3] == "test set"
+    assert printed[5] == ["task", "metric", "control", "cells", "mean", "over cells ±", "test set ±"]
+
+
+def test_scores_over_prompts_have_a_row_for_each_kind(capsys):
+    print_analysis(SweepAnalysis((), (), (), prompts=(PROMPTS,)))
+    printed = rows(capsys.readouterr().out)
+    assert [row[-6:] for row in printed] == [
+        ["scores", "5%", "25%", "50%", "75%", "95%"],
+        ["as printed", "0.100", "0.200", "0.300", "0.400", "0.500"],
+        ["on all questions", "0.150", "0.250", "0.350", "0.450", "0.550"],
+        ["noise taken off", "0.200", "0.250", "0.300", "0.350", "0.400"],
+    ]
