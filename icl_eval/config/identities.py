@@ -84,13 +84,24 @@ def identity_of(
     options["model"] = conventions
     if options["limit_seed"] is None:
         del options["limit_seed"]  # so that older folders of runs still fit
+    _drop_unused_calibrations(options["likelihood"])
     options["decoding"] = {"name": search.name, "stop": search.stop, **search.recipe}
     for plan in plans:
         task = options["task"][plan.task.name]
         for key in _WITHOUT_EFFECT_ON_RECORDS:
             del task[key]
         task["fields"].pop("cluster", None)  # decides how a record is scored
+        _drop_unused_calibrations(task["likelihood"])
         if is_template_given:
             task["template"] = None
         task["data"] = plan.task.content_hash
     return flatten_options(options)
+
+
+def _drop_unused_calibrations(likelihood: dict[str, Any] | None) -> None:
+    """Remove the options of calibrations that are not asked for: runs from before they existed are the same runs."""
+    if likelihood and likelihood.get("domain_texts") is None:
+        likelihood.pop("domain_texts", None)
+        likelihood.pop("seed", None)
+    if likelihood and likelihood.get("premise") is None:
+        likelihood.pop("premise", None)

@@ -173,7 +173,7 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
         if plan.likelihood is None:
             return PreparedTask(plan, prompts, builder)
         answers = AnswerBuilder(plan.likelihood, builder, card.tokenizer, plan.encode_answers)
-        return PreparedTask(plan, prompts, builder, tuple(map(answers.build, plan.examples, prompts)))
+        return PreparedTask(plan, prompts, builder, answers.build_all(plan.examples, prompts))
 
     tasks = tuple(map(prepare_task, evaluation.plans))
     return PreparedEvaluation(card, replace(conventions, day=_find_day(evaluation, chat)), placement, tasks)

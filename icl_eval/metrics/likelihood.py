@@ -35,13 +35,15 @@ def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics
     ranks = [_rank(record, lambda choice: choice.logprob) for record in records]
     yield _mean("reference_rank", False, [float(rank) for rank in ranks], norm="none", ties="wrong")
     for suffix, norm, value in _NORMALIZATIONS:
-        if suffix == "_calibrated" and likelihoods[0].content_free is None:
-            continue
         if suffix == "_per_token" and any(choice.tokens is None for each in likelihoods for choice in each.choices):
             continue
-        norm = norm or f"content_free:{likelihoods[0].content_free!r}"
         hits = [float(_rank(record, value) == 1) for record in records]
         yield _mean(f"choice_accuracy{suffix}", True, hits, norm=norm, ties="wrong")
+    for suffix, option, value in _CALIBRATIONS:
+        recipe = getattr(likelihoods[0], option)
+        if recipe is not None:
+            hits = [float(_rank(record, value) == 1) for record in records]
+            yield _mean(f"choice_accuracy{suffix}", True, hits, norm=f"{option}:{recipe!r}", ties="wrong")
     texts = {choice.text for choice in likelihoods[0].choices}
     if len(records) > 1 and all(texts == {choice.text for choice in each.choices} for each in likelihoods):
         priors = batch_priors([each.choices for each in likelihoods])
@@ -78,17 +80,28 @@ def _per_token(choice: AnswerLikelihood) -> float:
     return choice.logprob / choice.tokens
 
 
-def _calibrated(choice: AnswerLikelihood) -> float:
-    assert choice.calibrated is not None
-    return choice.calibrated
+def _known(value: Callable[[AnswerLikelihood], float | None]) -> Callable[[AnswerLikelihood], float]:
+    def find(choice: AnswerLikelihood) -> float:
+        found = value(choice)
+        assert found is not None
+        return found
+
+    return find
 
 
 _NORMALIZATIONS: tuple[tuple[str, str, Callable[[AnswerLikelihood], float]], ...] = (
     ("", "none", lambda choice: choice.logprob),
     ("_per_token", "tokens", _per_token),
     ("_per_byte", "bytes", lambda choice: choice.logprob / max(1, choice.bytes)),
-    ("_calibrated", "", _calibrated),
 )
+"""Names of normalizations in metrics and in signatures, and their values."""
+
+_CALIBRATIONS: tuple[tuple[str, str, Callable[[AnswerLikelihood], float]], ...] = (
+    ("_calibrated", "content_free", _known(lambda choice: choice.calibrated)),
+    ("_domain", "domain_texts", _known(lambda choice: choice.domain)),
+    ("_pmi", "premise", _known(lambda choice: choice.pmi)),
+)
+"""Names of calibrations in metrics, the fields of records that say how choices were calibrated, and the values."""
 
 
 def _rank(record: Record, value: Callable[[AnswerLikelihood], float]) -> int:

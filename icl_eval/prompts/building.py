@@ -210,20 +210,14 @@ class PromptBuilder:
         kept = [shown for shown in self.find_shown(encoded, example) if shown.id != demonstration_id]
         return self._render(kept, example)
 
-    def build_content_free(self, example: Example, built: EncodedPrompt, text: str) -> EncodedPrompt:
-        """Rebuild the prompt for a question with the question replaced by a content-free string.
+    def build_with_inputs(self, example: Example, built: EncodedPrompt, inputs: Mapping[str, str]) -> EncodedPrompt:
+        """Rebuild the prompt for a question with some of its fields replaced; the demonstrations stay as they are."""
+        replaced = replace(example, inputs={**example.inputs, **inputs})
+        return self._render(self.find_shown(built, example), replaced)
 
-        Raises:
-            ConfigError: If the examples of the task have no field `question`.
-        """
-        if "question" not in example.inputs:
-            known = ", ".join(sorted(example.inputs))
-            raise ConfigError(
-                f"likelihood.content_free={text}: replaces the field 'question', which task '{self.task.name}' does "
-                f"not have (it has: {known}); set it to null"
-            )
-        blank = replace(example, inputs={**example.inputs, "question": text})
-        return self._render(self.find_shown(built, example), blank)
+    def build_bare(self, example: Example, text: str) -> EncodedPrompt:
+        """Build a prompt that is nothing but a text: no instruction, no demonstrations, no question."""
+        return self._place(example, self.template.bare(text))
 
     def _encode(self, example: Example, selected: Sequence[Demonstration]) -> EncodedPrompt:
         arranged = self.order.arrange(selected)
@@ -233,7 +227,11 @@ class PromptBuilder:
     def _render(
         self, demonstrations: Sequence[Example], example: Example, listed: tuple[ShownDemonstration, ...] = ()
     ) -> EncodedPrompt:
-        blocks = self.template.render(self.task, demonstrations, example)
+        return self._place(example, self.template.render(self.task, demonstrations, example), listed)
+
+    def _place(
+        self, example: Example, blocks: Blocks, listed: tuple[ShownDemonstration, ...] = ()
+    ) -> EncodedPrompt:
         encoder, decoder = self.placement.place(blocks)
         return self.encode(Prompt(example.id, encoder, decoder, listed, self.template.is_chat, blocks.messages))
 

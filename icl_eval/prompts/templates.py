@@ -68,6 +68,9 @@ class Template(Protocol):
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> Blocks:
         """Render the blocks of one prompt."""
 
+    def bare(self, text: str) -> Blocks:
+        """Return the blocks of a prompt that is nothing but a text, without trailing spaces."""
+
     def continuation(self, task: Task, example: Example, answer: str) -> str:
         """Return an answer as the continuation of a prompt, formatted like the answer of a demonstration.
 
@@ -183,6 +186,10 @@ class TextTemplate:
             separator=self._part("separator", task, example),
             question_first=self.question_first,
         )
+
+    def bare(self, text: str) -> TextBlocks:
+        """Return a text as the only block, without trailing spaces, which belong to the answer."""
+        return TextBlocks("", (), text.rstrip(" "), "", self.question_first)
 
     def continuation(self, task: Task, example: Example, answer: str) -> str:
         """Return an answer with the whitespace before it, including the spaces stripped from the question.
@@ -311,6 +318,10 @@ class ChatTemplate:
             turns[0] = ("user", blocks.instruction + blocks.separator + turns[0][1])
         messages = tuple({"role": role, "content": content} for role, content in turns)
         return ChatBlocks(messages, self.apply_chat_template)
+
+    def bare(self, text: str) -> ChatBlocks:
+        """Return a text as the only turn, the user's."""
+        return ChatBlocks(({"role": "user", "content": text.strip()},), self.apply_chat_template)
 
     def continuation(self, task: Task, example: Example, answer: str) -> str:
         """Return an answer as the content of an assistant turn."""

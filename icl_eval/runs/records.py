@@ -44,6 +44,11 @@ class AnswerLikelihood:
     None without calibration."""
     is_greedy: bool | None = None
     """Whether every token of the answer is the most probable one; None in records of earlier versions."""
+    domain: float | None = None
+    """`logprob` minus the logarithm of the mean probability after random words of the task's questions; None without
+    domain-context calibration."""
+    pmi: float | None = None
+    """`logprob` minus the value after the bare premise; None without a premise."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,10 @@ class QuestionLikelihood:
     """The task's choices; empty if they are not scored."""
     content_free: str | tuple[str, ...] | None
     """The string, or the strings, that replaced the question for calibration; None without calibration."""
+    domain_texts: int | None = None
+    """The number of texts of random words that replaced the question; None without domain-context calibration."""
+    premise: str | None = None
+    """The premise after which choices were scored too; None without one."""
 
 
 @dataclass(frozen=True)
