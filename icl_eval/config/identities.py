@@ -10,7 +10,7 @@ from typing import Any
 from icl_eval.decoding.engines import ENGINES, Engine
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS
-from icl_eval.evaluation.answers import LIKELIHOODS
+from icl_eval.evaluation.answers import LIKELIHOODS, ChannelLikelihood
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics import METRICS
 from icl_eval.metrics.postprocessing import POSTPROCESSORS
@@ -84,24 +84,33 @@ def identity_of(
     options["model"] = conventions
     if options["limit_seed"] is None:
         del options["limit_seed"]  # so that older folders of runs still fit
-    _drop_unused_calibrations(options["likelihood"])
     options["decoding"] = {"name": search.name, "stop": search.stop, **search.recipe}
     for plan in plans:
         task = options["task"][plan.task.name]
         for key in _WITHOUT_EFFECT_ON_RECORDS:
             del task[key]
         task["fields"].pop("cluster", None)  # decides how a record is scored
-        _drop_unused_calibrations(task["likelihood"])
         if is_template_given:
             task["template"] = None
         task["data"] = plan.task.content_hash
+    reverses = any(isinstance(plan.likelihood, ChannelLikelihood) for plan in plans)
+    for each in (options, *options["task"].values()):
+        _drop_unused(each, reverses)
     return flatten_options(options)
 
 
-def _drop_unused_calibrations(likelihood: dict[str, Any] | None) -> None:
-    """Remove the options of calibrations that are not asked for: runs from before they existed are the same runs."""
-    if likelihood and likelihood.get("domain_texts") is None:
-        likelihood.pop("domain_texts", None)
-        likelihood.pop("seed", None)
-    if likelihood and likelihood.get("premise") is None:
-        likelihood.pop("premise", None)
+def _drop_unused(options: dict[str, Any], reverses: bool) -> None:
+    """Remove options of a run or a task without effect: runs from before they existed are the same runs.
+
+    Args:
+        options: The options.
+        reverses: Whether the channel forms of templates are used.
+    """
+    likelihood = options["likelihood"] or {}
+    unused = {"domain_texts": ("domain_texts", "seed"), "premise": ("premise",)}
+    for switch, keys in unused.items():
+        if likelihood.get(switch) is None:
+            for key in keys:
+                likelihood.pop(key, None)
+    if options["template"] and not reverses:
+        del options["template"]["channel"]

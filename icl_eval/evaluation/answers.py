@@ -2,6 +2,7 @@
 
     likelihood=references    score the references only
     likelihood=choices       also score and rank the task's choices
+    likelihood=channel       the same, by the log-likelihood of the question after each of them (see `channel`)
 
 An answer is scored as it would appear in a demonstration: after the same prompt, with the white space that the template
 puts before it, and with nothing after it. Its log-likelihood is the sum over its tokens of
@@ -11,7 +12,7 @@ A model may prefer a choice that is likely after any prompt; `calibration` says 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import fsum
@@ -34,6 +35,7 @@ from icl_eval.prompts.tokenization import Continuations, encode_continuations
 from icl_eval.runs.records import AnswerLikelihood, QuestionLikelihood
 from icl_eval.targets import Family, Seed
 from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,7 +45,10 @@ if TYPE_CHECKING:
 
 _MAX_DOMAIN_TEXTS = 1_000
 
-LIKELIHOODS = Family(__name__, {"choices": "ChoiceLikelihood", "references": "ReferenceLikelihood"})
+LIKELIHOODS = Family(
+    __name__,
+    {"channel": "ChannelLikelihood", "choices": "ChoiceLikelihood", "references": "ReferenceLikelihood"},
+)
 
 
 class LikelihoodMode(Protocol):
@@ -109,6 +114,38 @@ class ChoiceLikelihood:
 
 
 @dataclass(frozen=True)
+class ChannelLikelihood:
+    """Scores each question after all of its references and choices."""
+
+    name = "channel"
+    ranks_choices = True
+    calibrations: tuple[Calibration, ...] = ()
+
+
+class ScoredAnswers(Protocol):
+    """What is scored for one question."""
+
+    @property
+    def example_id(self) -> str:
+        """The id of the question."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The correct answers."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The task's choices; empty if they are not scored."""
+
+    @property
+    def parts(self) -> tuple[Continuations, ...]:
+        """The prompts to score with their continuations."""
+
+    def sum_logprobs(self, scores: "Sequence[ScoredPrompt]", /) -> QuestionLikelihood:
+        """Return the likelihoods of the answers from the scores of `parts`."""
+
+
+@dataclass(frozen=True)
 class CandidateAnswers:
     """The answers of one question to score, as strings and as continuations of its prompt."""
 
@@ -140,9 +177,7 @@ class CandidateAnswers:
         calibrated, others = {}, iter(scores[1:])
         for each in self.calibrations:
             after_others = [_sum_choices(self.choices, next(others)) for _ in each.prompts]
-            calibrated[each.calibration.value] = calibrate(
-                {text: totals[text] for text in self.choices}, after_others
-            )
+            calibrated[each.calibration.value] = calibrate({text: totals[text] for text in self.choices}, after_others)
         recipes: dict[str, Any] = {each.calibration.key: each.calibration.recipe for each in self.calibrations}
 
         def answer(text: str, **values: float) -> AnswerLikelihood:
@@ -208,13 +243,7 @@ class AnswerBuilder:
             DataError: If an answer adds no token to the prompt.
             PromptTooLongError: If prompt and answer together exceed the model's positions.
         """
-        choices = example.choices if self.mode.ranks_choices else ()
-        if self.mode.ranks_choices and not choices:
-            raise ConfigError(
-                f"likelihood=choices: task '{self.prompts.task.name}' has no choices; define them in its "
-                "fields.choices, or use likelihood=references or other tasks"
-            )
-        texts = tuple(dict.fromkeys(example.references + choices))
+        choices, texts = find_answers(self.mode, self.prompts.task, example)
         calibrations = tuple(
             CalibratingPrompts(
                 each, tuple(self._encode(example, prompt, choices) for prompt in build_prompts(example, built))
@@ -229,24 +258,57 @@ class AnswerBuilder:
         return self.prompts.template.continuation(self.prompts.task, example, answer)
 
     def _encode(self, example: Example, built: EncodedPrompt, answers: Sequence[str]) -> Continuations:
-        where = f"task '{self.prompts.task.name}', question {example.id!r}"
-        texts = [self._continue(example, answer) for answer in answers]
-        encoded = self.encode(self.tokenizer, built, texts)
-        for answer, ids in zip(answers, encoded.texts, strict=True):
-            if not ids:
-                raise DataError(f"{where}: the answer {answer!r} adds no token to the prompt")
-        context = replace(self.prompts.context, max_new_tokens=max(map(len, encoded.texts)))
-        if excess := context.excess(encoded.context):
-            raise PromptTooLongError(
-                f"{where}: prompt and longest answer are {excess} tokens too long for the model's "
-                f"{context.positions} positions; lower num_fewshot, or set overflow=drop and max_new_tokens to "
-                f"{context.max_new_tokens} or more"
-            )
-        return encoded
+        texts = {f"answer {answer!r}": self._continue(example, answer) for answer in answers}
+        return encode_fitting(self.prompts, self.tokenizer, self.encode, example, built, texts)
+
+
+def find_answers(mode: LikelihoodMode, task: Task, example: Example) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the choices to score for a question, and these and its references without duplicates.
+
+    Raises:
+        ConfigError: If choices are to be scored and the question has none.
+    """
+    choices = example.choices if mode.ranks_choices else ()
+    if mode.ranks_choices and not choices:
+        raise ConfigError(
+            f"likelihood={mode.name}: task '{task.name}' has no choices; define them in its fields.choices, or use "
+            "likelihood=references or other tasks"
+        )
+    return choices, tuple(dict.fromkeys(example.references + choices))
+
+
+def encode_fitting(
+    prompts: PromptBuilder,
+    tokenizer: "PreTrainedTokenizerBase",
+    encode: EncodeAnswers,
+    example: Example,
+    built: EncodedPrompt,
+    texts: Mapping[str, str],
+) -> Continuations:
+    """Encode continuations of a prompt, by their names in messages.
+
+    Raises:
+        DataError: If a continuation adds no token to the prompt.
+        PromptTooLongError: If the prompt and its longest continuation together exceed the model's positions.
+    """
+    where = f"task '{prompts.task.name}', question {example.id!r}"
+    encoded = encode(tokenizer, built, list(texts.values()))
+    for name, ids in zip(texts, encoded.texts, strict=True):
+        if not ids:
+            raise DataError(f"{where}: the {name} adds no token to the prompt")
+    context = replace(prompts.context, max_new_tokens=max(map(len, encoded.texts)))
+    if excess := context.excess(encoded.context):
+        longest = next(iter(texts)).split()[0]
+        raise PromptTooLongError(
+            f"{where}: prompt and longest {longest} are {excess} tokens too long for the model's "
+            f"{context.positions} positions; lower num_fewshot, or set overflow=drop and max_new_tokens to "
+            f"{context.max_new_tokens} or more"
+        )
+    return encoded
 
 
 def score_answers(
-    runner: Runner, answers: Sequence[CandidateAnswers], wanted: Collection[str]
+    runner: Runner, answers: Sequence[ScoredAnswers], wanted: Collection[str]
 ) -> Iterator[tuple[str, QuestionLikelihood]]:
     """Yield the id and the likelihoods of each wanted question.
 
@@ -257,7 +319,7 @@ def score_answers(
         wanted: The ids of the questions that still lack likelihoods.
     """
     requests, places = deduplicate(answers)
-    needing: defaultdict[int, list[CandidateAnswers]] = defaultdict(list)
+    needing: defaultdict[int, list[ScoredAnswers]] = defaultdict(list)
     for each in answers:
         if each.example_id in wanted:
             for place in set(places[each.example_id]):
@@ -270,7 +332,7 @@ def score_answers(
                 yield each.example_id, each.sum_logprobs([scored[part] for part in places[each.example_id]])
 
 
-def deduplicate(answers: Sequence[CandidateAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
+def deduplicate(answers: Sequence[ScoredAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
     """Return the distinct continuations to score, and the indices of each question's continuations.
 
     Questions with the same demonstrations and choices share the continuations of calibrating prompts.

@@ -11,13 +11,13 @@ are scored; the logarithm of a choice's mean probability after them is subtracte
     premise        a bare premise, without instruction, demonstrations and question (PMI_DC, the pointwise mutual
                    information of question and choice given the domain: Holtzman et al., 2021, arXiv:2104.08315)
 
-Probabilities are those of whole answers, and are averaged as they are. Dividing each prompt's probabilities by their sum
-over the choices before, as batch calibration does (`icl_eval.metrics.likelihood`), would weigh the prompts equally.
+Probabilities are those of whole answers, and averaged as they are. To divide each prompt's probabilities by their sum
+over the choices before, as batch calibration does (`icl_eval.metrics.likelihood`), would give all prompts equal weight.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, fsum, log
 from typing import Protocol
 
@@ -83,7 +83,7 @@ class ContentFreeCalibration:
                     f"likelihood.content_free={texts[0]}: replaces the field 'question', which task "
                     f"'{prompts.task.name}' does not have (it has: {known}); set it to null"
                 )
-            return [prompts.build_with_inputs(example, built, {"question": text}) for text in texts]
+            return [prompts.rebuild(example, built, _with_inputs(example, {"question": text})) for text in texts]
 
         return build
 
@@ -118,7 +118,7 @@ class DomainCalibration:
             for field in fields
         }
         texts = [{field: drawn[field][number] for field in fields} for number in range(self.num_texts)]
-        return lambda example, built: [prompts.build_with_inputs(example, built, inputs) for inputs in texts]
+        return lambda example, built: [prompts.rebuild(example, built, _with_inputs(example, own)) for own in texts]
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,10 @@ class CalibratingPrompts:
     calibration: Calibration
     prompts: tuple[Continuations, ...]
     """For each prompt, the continuations in the order of the choices."""
+
+
+def _with_inputs(example: Example, inputs: Mapping[str, str]) -> Example:
+    return replace(example, inputs={**example.inputs, **inputs})
 
 
 def draw_texts(field: str, texts: Sequence[str], count: int, seed: int) -> list[str]:

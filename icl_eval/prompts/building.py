@@ -10,11 +10,11 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from icl_eval.demonstrations import Demonstration, Order, Selection
-from icl_eval.errors import ConfigError, PromptTooLongError
+from icl_eval.errors import PromptTooLongError
 from icl_eval.prompts.templates import Blocks, Template
 from icl_eval.runs.records import ShownDemonstration
 from icl_eval.targets import Family
@@ -210,10 +210,15 @@ class PromptBuilder:
         kept = [shown for shown in self.find_shown(encoded, example) if shown.id != demonstration_id]
         return self._render(kept, example)
 
-    def build_with_inputs(self, example: Example, built: EncodedPrompt, inputs: Mapping[str, str]) -> EncodedPrompt:
-        """Rebuild the prompt for a question with some of its fields replaced; the demonstrations stay as they are."""
-        replaced = replace(example, inputs={**example.inputs, **inputs})
-        return self._render(self.find_shown(built, example), replaced)
+    def rebuild(self, example: Example, built: EncodedPrompt, changed: Example) -> EncodedPrompt:
+        """Build the prompt for a changed question with the demonstrations in the prompt of the question itself.
+
+        Args:
+            example: The question.
+            built: Its prompt.
+            changed: The question with other fields or references.
+        """
+        return self._render(self.find_shown(built, example), changed)
 
     def build_bare(self, example: Example, text: str) -> EncodedPrompt:
         """Build a prompt that is nothing but a text: no instruction, no demonstrations, no question."""
@@ -229,9 +234,7 @@ class PromptBuilder:
     ) -> EncodedPrompt:
         return self._place(example, self.template.render(self.task, demonstrations, example), listed)
 
-    def _place(
-        self, example: Example, blocks: Blocks, listed: tuple[ShownDemonstration, ...] = ()
-    ) -> EncodedPrompt:
+    def _place(self, example: Example, blocks: Blocks, listed: tuple[ShownDemonstration, ...] = ()) -> EncodedPrompt:
         encoder, decoder = self.placement.place(blocks)
         return self.encode(Prompt(example.id, encoder, decoder, listed, self.template.is_chat, blocks.messages))
 

@@ -52,6 +52,17 @@ class AnswerLikelihood:
 
 
 @dataclass(frozen=True)
+class ScoredQuestion:
+    """What `likelihood=channel` scores: a question after an answer, with every demonstration the same way round."""
+
+    encoder: str | None
+    decoder: str | None
+    """The text of the encoder and decoder side of the prompt of the first reference."""
+    question: str
+    """The question, which continues the prompt of each answer."""
+
+
+@dataclass(frozen=True)
 class QuestionLikelihood:
     """The log-likelihoods of one question's answers."""
 
@@ -64,6 +75,9 @@ class QuestionLikelihood:
     """The number of texts of random words that replaced the question; None without domain-context calibration."""
     premise: str | None = None
     """The premise after which choices were scored too; None without one."""
+    channel: ScoredQuestion | None = None
+    """What is scored if it is the question: then log-probabilities, tokens and bytes of an answer are those of the
+    question after it. None if the answers are scored."""
 
 
 @dataclass(frozen=True)

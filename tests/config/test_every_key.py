@@ -110,6 +110,7 @@ LABELS = (
     "task.qa.fields.references=kind",
 )
 TWO = ("num_fewshot=2", "overflow=drop")
+CHANNEL = ("likelihood=channel", "+task.qa.fields.choices='[references[0], \"no\"]'", "limit=1")
 CHOICES = ("likelihood=choices", "+task.qa.fields.choices='[references[0], \"no\"]'", "limit=1")
 
 DRAWN = ("decoding=generate", "decoding.options.num_beams=1", "decoding.options.do_sample=true")
@@ -205,6 +206,10 @@ CHANGES = {
     "template.demonstration": (prompts, [], ["template.demonstration='{{ question }}={{ answer }}'"]),
     "template.separator": (prompts, [], ["template.separator='--'"]),
     "template.question_first": (prompts, ["model.source={t5}"], ["template.question_first=true"]),
+    "template.channel.answer": (
+        likelihoods, CHANNEL, ["template.channel.answer='{{ answer }}:'"],
+    ),
+    "template.channel.question": (likelihoods, CHANNEL, ["template.channel.question='{{ question }}!'"]),
     "template.variant": (prompts, ["template=varied"], ["template.variant=3"]),
     "template.date": (
         prompts, ["model.source={named}", "template=chat", "model.chat_template=dated", "template.date=2025-01-31"],

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from icl_eval.config.setup import conf_dir
+from icl_eval.config.setup import data_dir
 from icl_eval.evaluation.calibration import draw_texts, log_mean
 from icl_eval.runs.records import RecordLog
 
@@ -173,12 +173,10 @@ def test_the_shipped_model_scores_choices_after_a_bare_premise_and_after_random_
     texts = draw_texts("question", questions, 3, 0)
     first = records[0]
     for choice in first["likelihood"]["choices"]:
-        alone = log_prob(conf_dir().parent / "data" / "icl_t5", "nare vula", None, choice["text"])[0]
+        alone = log_prob(data_dir() / "icl_t5", "nare vula", None, choice["text"])[0]
         assert choice["pmi"] == pytest.approx(choice["logprob"] - alone, abs=1e-4)
         after = [
-            log_prob(
-                conf_dir().parent / "data" / "icl_t5", first["encoder"].replace(questions[0], text), None, choice["text"]
-            )[0]
+            log_prob(data_dir() / "icl_t5", first["encoder"].replace(questions[0], text), None, choice["text"])[0]
             for text in texts
         ]
         assert choice["domain"] == pytest.approx(choice["logprob"] - log_mean(after), abs=1e-4)
