@@ -14,6 +14,7 @@ from icl_eval.analysis.draws import ScoreOverDraws, draws_table, scores_over_dra
 from icl_eval.analysis.influence import InfluenceAnalysis, influence_analyses, influence_table
 from icl_eval.analysis.leave_one_out import LeaveOneOutAnalysis, leave_one_out_analyses, leave_one_out_table
 from icl_eval.analysis.measurements import measure
+from icl_eval.analysis.order_probing import OrderProbing, order_probing_table, order_probings
 from icl_eval.analysis.shot_curve import ShotCurve, curve_table, shot_curves
 from icl_eval.analysis.tables import PlainTable
 from icl_eval.analysis.variance import VarianceAnalysis, variance_analyses, variance_table
@@ -48,6 +49,8 @@ class SweepAnalysis:
     """What demonstrations add beside all the others, if `leave_out` varies."""
     draws: tuple[ScoreOverDraws, ...] = ()
     """Means over draws and questions, if seeds vary."""
+    order_probing: tuple[OrderProbing, ...] = ()
+    """Orders ranked by the entropies of their predictions, if orders vary and choices have likelihoods."""
 
     @property
     def spreads(self) -> list[VarianceAnalysis]:
@@ -56,7 +59,7 @@ class SweepAnalysis:
 
     @property
     def tables(self) -> "dict[str, pandas.DataFrame]":
-        """The analyses that apply (of `draws`, `shot_curves`, `variance`, `influence` and `leave_one_out`)."""
+        """The analyses that apply, by name: `draws`, `shot_curves`, `variance`, `influence` and so on."""
         return {table.name: table.to_frame() for table in self.list_tables()}
 
     def list_tables(self) -> list[PlainTable]:
@@ -72,6 +75,8 @@ class SweepAnalysis:
             tables.append(influence_table(self.influence))
         if self.leave_one_out:
             tables.append(leave_one_out_table(self.leave_one_out))
+        if self.order_probing:
+            tables.append(order_probing_table(self.order_probing))
         return tables
 
     def __repr__(self) -> str:
@@ -125,6 +130,8 @@ def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
     notes += new_notes
     left_out, new_notes = leave_one_out_analyses(runs, options)
     notes += new_notes
+    probed, new_notes = order_probings(runs, options)
+    notes += new_notes
     return SweepAnalysis(
         tuple(curves),
         tuple(variance),
@@ -132,6 +139,7 @@ def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
         tuple(influence),
         tuple(left_out),
         tuple(draws),
+        tuple(probed),
     )
 
 
