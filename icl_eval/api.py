@@ -189,14 +189,14 @@ def analyse(runs: Sequence[Run | str | Path]) -> SweepAnalysis:
     The options in which the runs differ determine which analyses apply: `num_fewshot` gives shot curves; seeds, orders
     and wordings give shares of variance and, if they have ten combinations, the distribution of a score over these;
     seeds that draw enough sets of demonstrations give influence; `leave_out` gives what each demonstration adds beside
-    all the others.
+    all the others; orders with likelihoods of choices give order probing.
 
     >>> runs = [icl_eval.evaluate(model="icl_t5", task="induction_numbers", num_fewshot=k, limit=16) for k in (0, 1, 8)]
     >>> [(point.num_fewshot, point.mean) for point in icl_eval.analyse(runs).shot_curves[0].points]
     [(0, 0.0), (1, 0.875), (8, 1.0)]
 
     A notebook shows the result as tables. `.tables` maps the names `draws`, `shot_curves`, `variance`, `spread`,
-    `prompts`, `influence` and `leave_one_out` to data frames.
+    `prompts`, `influence`, `leave_one_out` and `order_probing` to data frames.
 
     Args:
         runs: Two or more runs, or their folders. The folder of a sweep stands for its finished cells.

@@ -12,6 +12,7 @@ from icl_eval.analysis.comparison import Difference
 from icl_eval.analysis.gaps import NoiseGap
 from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
+from icl_eval.analysis.order_probing import OrderProbing, ProbedOrder
 from icl_eval.analysis.prompts import PromptQuantiles, ScoreOverPrompts
 from icl_eval.analysis.wording import WordingSpread
 from icl_eval.reporting.pages.sweep_page import write_sweep_page
@@ -111,6 +112,19 @@ LEAVE_ONE_OUT = LeaveOneOutAnalysis(
         LeftOut("pool-2", None, {"logprob": Effect(24, -2.5, None, {}, {"q1": -2.5})}),
     ),
     behaviour=Behaviour(Agreement(24, 0.5, 0.25), None, None),
+)
+
+
+ORDER_PROBING = OrderProbing(
+    task="qa",
+    conditions={"num_fewshot": "2"},
+    n=24,
+    orders=(
+        ProbedOrder({"order.seed": "1"}, ("pool-2", "pool-1"), 0.69, 0.5, 0.75),
+        ProbedOrder({"order.seed": "0"}, ("pool-1", "pool-2"), 0.0, 0.25, 0.5),
+    ),
+    global_correlation=1.0,
+    local_correlation=None,
 )
 
 

@@ -22,6 +22,7 @@ The analyses:
     rasch          the model of answers that `prompts` needs
     influence      what each demonstration adds to a random set of the others
     leave_one_out  what each demonstration adds beside all the others
+    order_probing  which order of demonstrations to use, from predictions without references
     comparison     differences from a baseline
     conditions     runs that are draws of one condition, in pairs
     matching       whether two runs answered the same questions
@@ -44,6 +45,7 @@ from icl_eval.analysis.designs import SweepCell
 from icl_eval.analysis.draws import ScoreOverDraws
 from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
+from icl_eval.analysis.order_probing import OrderProbing, ProbedOrder
 from icl_eval.analysis.prompts import ScoreOverPrompts
 from icl_eval.analysis.shot_curve import ShotCurve, ShotCurvePoint
 from icl_eval.analysis.sweeps import SweepAnalysis, analyse_runs
@@ -57,6 +59,8 @@ __all__ = [
     "InfluenceAnalysis",
     "LeaveOneOutAnalysis",
     "LeftOut",
+    "OrderProbing",
+    "ProbedOrder",
     "ScoreOverDraws",
     "ScoreOverPrompts",
     "SetEffect",

@@ -14,6 +14,7 @@ from icl_eval.analysis.draws import ScoreOverDraws, draws_table, scores_over_dra
 from icl_eval.analysis.influence import InfluenceAnalysis, influence_analyses, influence_table
 from icl_eval.analysis.leave_one_out import LeaveOneOutAnalysis, leave_one_out_analyses, leave_one_out_table
 from icl_eval.analysis.measurements import measure
+from icl_eval.analysis.order_probing import OrderProbing, order_probing_table, order_probings
 from icl_eval.analysis.prompts import ScoreOverPrompts, prompts_table, scores_over_prompts
 from icl_eval.analysis.shot_curve import ShotCurve, curve_table, shot_curves
 from icl_eval.analysis.tables import PlainTable
@@ -51,6 +52,8 @@ class SweepAnalysis:
     """Means over draws and questions, if seeds vary."""
     prompts: tuple[ScoreOverPrompts, ...] = ()
     """Distributions over prompts, if seeds, orders or wordings make enough of them."""
+    order_probing: tuple[OrderProbing, ...] = ()
+    """Orders ranked by the entropies of their predictions, if orders vary and choices have likelihoods."""
 
     @property
     def spreads(self) -> list[VarianceAnalysis]:
@@ -59,7 +62,7 @@ class SweepAnalysis:
 
     @property
     def tables(self) -> "dict[str, pandas.DataFrame]":
-        """The analyses that apply, by name."""
+        """The analyses that apply, by name: `draws`, `shot_curves`, `variance`, `influence` and so on."""
         return {table.name: table.to_frame() for table in self.list_tables()}
 
     def list_tables(self) -> list[PlainTable]:
@@ -77,6 +80,8 @@ class SweepAnalysis:
             tables.append(influence_table(self.influence))
         if self.leave_one_out:
             tables.append(leave_one_out_table(self.leave_one_out))
+        if self.order_probing:
+            tables.append(order_probing_table(self.order_probing))
         return tables
 
     def __repr__(self) -> str:
@@ -134,6 +139,8 @@ def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
     notes += new_notes
     left_out, new_notes = leave_one_out_analyses(runs, options)
     notes += new_notes
+    probed, new_notes = order_probings(runs, options)
+    notes += new_notes
     return SweepAnalysis(
         tuple(curves),
         tuple(variance),
@@ -142,6 +149,7 @@ def analyse_runs(runs: Sequence[Run]) -> SweepAnalysis:
         tuple(left_out),
         tuple(draws),
         tuple(prompts),
+        tuple(probed),
     )
 
 

@@ -3,7 +3,7 @@
 The terminal, exported files and notebooks show the same rows. Each analysis defines its own table:
 `draws.draws_table`, `shot_curve.curve_table`, `variance.variance_table`, `variance.spread_table`,
 `prompts.prompts_table`, `influence.influence_table`, `leave_one_out.leave_one_out_table`,
-`comparison.difference_table`, `studies.study_table`.
+`order_probing.order_probing_table`, `comparison.difference_table`, `studies.study_table`.
 """
 
 from collections.abc import Iterable, Mapping

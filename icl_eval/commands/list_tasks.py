@@ -16,7 +16,7 @@ from icl_eval.formatting import count_noun
 from icl_eval.reporting.terminal import open_console
 from icl_eval.targets import name_target
 
-_SCORES = {"choices": "choice_accuracy", "references": "reference_perplexity"}
+_SCORES = {"channel": "choice_accuracy", "choices": "choice_accuracy", "references": "reference_perplexity"}
 """The score to look at first, by kind of likelihood."""
 
 

@@ -7,6 +7,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from icl_eval.decoding.engines import Engine
+from icl_eval.evaluation.channel import ChannelAnswers
 from icl_eval.evaluation.linting import lint_task
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, prepare
 from icl_eval.evaluation.volume import describe_volume, measure_volume
@@ -49,6 +50,9 @@ def _print_task(console: Console, engine: Engine, prepared: PreparedEvaluation, 
     name = task.plan.task.name
     lengths = sorted(prompt.num_tokens for prompt in task.prompts)
     _print_prompt(console, name, task.prompts[0])
+    for answers in task.answers[:1]:
+        if isinstance(answers, ChannelAnswers):
+            _print_scored(console, f"{name} · {answers.example_id}", answers)
     positions = task.builder.context.positions
     limit = "no limit" if prepared.card.max_length is None else f"the model's limit is {positions}"
     console.print(
@@ -71,15 +75,22 @@ def _print_prompt(console: Console, name: str, encoded: EncodedPrompt) -> None:
     ids_shown = ", ".join(prompt.demonstration_ids) or "no demonstrations"
     for side, text, ids in sides:
         if text is not None:
-            title = Text(escape_controls(f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens"))
-            console.print(
-                Panel(
-                    Text(escape_controls(_cut(text))),
-                    title=title,
-                    subtitle=Text(escape_controls(_cut(ids_shown, ", "))),
-                    title_align="left",
-                )
-            )
+            _print_panel(console, f"{name} · {prompt.example_id} · {side} · {len(ids)} tokens", text, ids_shown)
+
+
+def _print_scored(console: Console, name: str, answers: ChannelAnswers) -> None:
+    """Print what likelihood=channel scores: a question, and the prompt that it continues."""
+    scored = answers.scored
+    for side, text in (("encoder", scored.encoder), ("decoder", scored.decoder)):
+        if text is not None:
+            _print_panel(console, f"{name} · likelihood=channel · {side}", text, f"answer: {answers.references[0]}")
+    number = count_noun(len(answers.parts), "answer")
+    _print_panel(console, f"{name} · likelihood=channel · scored", scored.question, f"after each of {number}")
+
+
+def _print_panel(console: Console, title: str, text: str, subtitle: str) -> None:
+    texts = [Text(escape_controls(each)) for each in (_cut(text), title, _cut(subtitle, ", "))]
+    console.print(Panel(texts[0], title=texts[1], subtitle=texts[2], title_align="left"))
 
 
 def _cut(text: str, separator: str = "\n") -> str:

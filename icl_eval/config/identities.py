@@ -10,7 +10,7 @@ from typing import Any
 from icl_eval.decoding.engines import ENGINES, Engine
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS
-from icl_eval.evaluation.answers import LIKELIHOODS
+from icl_eval.evaluation.answers import LIKELIHOODS, ChannelLikelihood
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics import METRICS
 from icl_eval.metrics.postprocessing import POSTPROCESSORS
@@ -93,4 +93,24 @@ def identity_of(
         if is_template_given:
             task["template"] = None
         task["data"] = plan.task.content_hash
+    reverses = any(isinstance(plan.likelihood, ChannelLikelihood) for plan in plans)
+    for each in (options, *options["task"].values()):
+        _drop_unused(each, reverses)
     return flatten_options(options)
+
+
+def _drop_unused(options: dict[str, Any], reverses: bool) -> None:
+    """Remove options of a run or a task without effect: runs from before they existed are the same runs.
+
+    Args:
+        options: The options.
+        reverses: Whether the channel forms of templates are used.
+    """
+    likelihood = options["likelihood"] or {}
+    unused = {"domain_texts": ("domain_texts", "seed"), "premise": ("premise",)}
+    for switch, keys in unused.items():
+        if likelihood.get(switch) is None:
+            for key in keys:
+                likelihood.pop(key, None)
+    if options["template"] and not reverses:
+        del options["template"]["channel"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from icl_eval.config.composing import IN_MEMORY_CONFIG, ComposedConfig
 from icl_eval.config.options import MAX_NEW_TOKENS, min_new_tokens_of, require_at_least, require_at_most
-from icl_eval.config.schema import DataConfig, RunConfig, TaskConfig, TemplateConfig
+from icl_eval.config.schema import ChannelConfig, DataConfig, RunConfig, TaskConfig, TemplateConfig
 from icl_eval.decoding.searches import check_stop
 from icl_eval.demonstrations import AbstractLabels, Demonstration, FewShot, Selection, build_shown
 from icl_eval.demonstrations.ranking import draw
@@ -18,7 +18,7 @@ from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics.building import build_metrics
 from icl_eval.metrics.measurements import RecordMetrics
 from icl_eval.metrics.postprocessing import POSTPROCESSORS, Strip
-from icl_eval.prompts.templates import Template, TextTemplate
+from icl_eval.prompts.templates import ChannelForm, Template, TextTemplate
 from icl_eval.targets import build
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task, load_task
@@ -173,7 +173,17 @@ def build_template(config: TemplateConfig, name: str) -> TextTemplate:
         rationale=config.rationale,
         name=name,
         variant=config.variant,
+        channel=_build_channel(config.channel),
     )
+
+
+def _build_channel(config: ChannelConfig) -> ChannelForm | None:
+    if config.answer is None and config.question is None:
+        return None
+    for key, value in (("answer", config.answer), ("question", config.question)):
+        if value is None:
+            raise ConfigError(f"template.channel.{key}: missing; a channel form needs both answer and question")
+    return ChannelForm(str(config.answer), str(config.question))
 
 
 def _memoize(select: Selection) -> Selection:

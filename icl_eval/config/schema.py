@@ -32,6 +32,14 @@ class DataConfig:
 
 
 @dataclass
+class ChannelConfig:
+    """A template's answer and question the other way round; see `icl_eval.prompts.templates.ChannelForm`."""
+
+    answer: str | None = None
+    question: str | None = None
+
+
+@dataclass
 class TemplateConfig:
     """The wording of prompts; see `icl_eval.prompts.templates.TextTemplate`."""
 
@@ -42,6 +50,7 @@ class TemplateConfig:
     demonstration: str | None = None
     separator: str = "\n\n"
     question_first: bool = False
+    channel: ChannelConfig = field(default_factory=ChannelConfig)
     variant: int | None = None
     chat: bool = False
     date: str | None = None

@@ -7,6 +7,8 @@ In the order of a run:
     pipeline     the run itself: decode what is missing, score, report
     adopting     the records of another cell of a sweep that cannot differ
     answers      log-likelihoods of references and choices
+    channel      log-likelihoods of questions after references and choices
+    calibration  what is taken off them, so that a bias towards a choice does not count
     running      the engine, opened when the first prompt needs it
     volume       how much a run asks of its engine
     voting       the prediction of a question with several samples

@@ -2,40 +2,53 @@
 
     likelihood=references    score the references only
     likelihood=choices       also score and rank the task's choices
+    likelihood=channel       the same, by the log-likelihood of the question after each of them (see `channel`)
 
 An answer is scored as it would appear in a demonstration: after the same prompt, with the white space that the template
 puts before it, and with nothing after it. Its log-likelihood is the sum over its tokens of
 ln p(token | prompt, earlier tokens), under the model's unmodified distribution over the whole vocabulary.
 
-A model may prefer a choice that is likely after any prompt. Calibration removes this bias: it subtracts the choice's
-log-likelihood after the same prompt with a content-free string such as "N/A" instead of the question, or the logarithm
-of its mean probability after several (Zhao et al. average over "N/A", "[MASK]" and an empty string). This ranks
-choices as contextual calibration does (Zhao et al., 2021, https://arxiv.org/abs/2102.09690, whose diagonal matrix
-divides by these probabilities), but for whole answers instead of single tokens, as in Holtzman et al. (2021,
-https://arxiv.org/abs/2104.08315).
+A model may prefer a choice that is likely after any prompt; `calibration` says how such a bias is removed.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import exp, fsum, log
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property
+from math import fsum
+from typing import TYPE_CHECKING, Any, Protocol
 
 from icl_eval.decoding.engines import Runner
 from icl_eval.errors import ConfigError, DataError, PromptTooLongError
+from icl_eval.evaluation.calibration import (
+    BuildPrompts,
+    CalibratingPrompts,
+    Calibration,
+    ContentFreeCalibration,
+    DomainCalibration,
+    PremiseCalibration,
+    calibrate,
+    require_same_choices,
+)
 from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
 from icl_eval.prompts.tokenization import Continuations, encode_continuations
 from icl_eval.runs.records import AnswerLikelihood, QuestionLikelihood
-from icl_eval.targets import Family
+from icl_eval.targets import Family, Seed
 from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from icl_eval.decoding.branches import ScoredContinuation, ScoredPrompt
+    from icl_eval.decoding.branches import ScoredPrompt
 
 
-LIKELIHOODS = Family(__name__, {"choices": "ChoiceLikelihood", "references": "ReferenceLikelihood"})
+_MAX_DOMAIN_TEXTS = 1_000
+
+LIKELIHOODS = Family(
+    __name__,
+    {"channel": "ChannelLikelihood", "choices": "ChoiceLikelihood", "references": "ReferenceLikelihood"},
+)
 
 
 class LikelihoodMode(Protocol):
@@ -50,8 +63,8 @@ class LikelihoodMode(Protocol):
         """Whether the task's choices are scored too."""
 
     @property
-    def content_free(self) -> str | list[str] | None:
-        """The string, or the strings, that replace the question to calibrate choices; None for no calibration."""
+    def calibrations(self) -> tuple[Calibration, ...]:
+        """How the choices are calibrated."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ class ReferenceLikelihood:
 
     name = "references"
     ranks_choices = False
-    content_free = None
+    calibrations: tuple[Calibration, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,12 +81,68 @@ class ChoiceLikelihood:
     """Scores all references and choices of each question."""
 
     content_free: str | list[str] | None
+    """The string, or the strings, that replace the question; None for no contextual calibration."""
+    domain_texts: int | None = None
+    """The number of texts of random words that replace the question; None for no domain-context calibration."""
+    seed: Seed = 0
+    """The seed of the random words."""
+    premise: str | None = None
+    """The premise after which choices are scored too; None for no pointwise mutual information."""
     name = "choices"
     ranks_choices = True
 
     def __post_init__(self) -> None:
         if self.content_free == []:
             raise ConfigError("content_free=[]: needs at least one string; null for no calibration")
+        if self.domain_texts is not None and not 1 <= self.domain_texts <= _MAX_DOMAIN_TEXTS:
+            raise ConfigError(
+                f"domain_texts={self.domain_texts}: must be 1 to {_MAX_DOMAIN_TEXTS:,}, or null for no calibration"
+            )
+
+    @property
+    def calibrations(self) -> tuple[Calibration, ...]:
+        """The calibrations that the options ask for."""
+        found: list[Calibration] = []
+        if self.content_free is not None:
+            texts = self.content_free if isinstance(self.content_free, str) else tuple(self.content_free)
+            found.append(ContentFreeCalibration(texts))
+        if self.domain_texts is not None:
+            found.append(DomainCalibration(self.domain_texts, self.seed))
+        if self.premise is not None:
+            found.append(PremiseCalibration(self.premise))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class ChannelLikelihood:
+    """Scores each question after all of its references and choices."""
+
+    name = "channel"
+    ranks_choices = True
+    calibrations: tuple[Calibration, ...] = ()
+
+
+class ScoredAnswers(Protocol):
+    """What is scored for one question."""
+
+    @property
+    def example_id(self) -> str:
+        """The id of the question."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The correct answers."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The task's choices; empty if they are not scored."""
+
+    @property
+    def parts(self) -> tuple[Continuations, ...]:
+        """The prompts to score with their continuations."""
+
+    def sum_logprobs(self, scores: "Sequence[ScoredPrompt]", /) -> QuestionLikelihood:
+        """Return the likelihoods of the answers from the scores of `parts`."""
 
 
 @dataclass(frozen=True)
@@ -88,42 +157,47 @@ class CandidateAnswers:
     """The continuations of the prompt, in the order of `texts`."""
     num_bytes: tuple[int, ...]
     """The length in UTF-8 of what is scored for each of `texts`, without the white space before it."""
-    content_free: str | tuple[str, ...] | None
-    after_nothing: tuple[Continuations, ...]
-    """For each content-free prompt, its continuations in the order of `choices`; empty for no calibration."""
+    calibrations: tuple[CalibratingPrompts, ...] = ()
+    """How the choices are calibrated."""
 
     @property
     def texts(self) -> tuple[str, ...]:
         """References and choices without duplicates."""
         return tuple(dict.fromkeys(self.references + self.choices))
 
-    def sum_logprobs(self, scores: "ScoredPrompt", *after_nothing: "ScoredPrompt") -> QuestionLikelihood:
-        """Return the likelihoods of the question's answers.
+    @property
+    def parts(self) -> tuple[Continuations, ...]:
+        """Everything to score: the answers after the question, and the choices after each calibrating prompt."""
+        return self.after_question, *(prompt for each in self.calibrations for prompt in each.prompts)
 
-        Args:
-            scores: The scores of each answer, in the order of `texts`.
-            after_nothing: The scores of each choice after each content-free prompt.
-        """
-        by_text = dict(zip(self.texts, zip(scores, self.num_bytes, strict=True), strict=True))
-        blanks = [dict(zip(self.choices, scored, strict=True)) for scored in after_nothing]
+    def sum_logprobs(self, scores: "Sequence[ScoredPrompt]") -> QuestionLikelihood:
+        """Return the likelihoods of the question's answers from the scores of `parts`."""
+        scored = dict(zip(self.texts, zip(scores[0], self.num_bytes, strict=True), strict=True))
+        totals = {text: fsum(found.logprobs) for text, (found, _) in scored.items()}
+        calibrated, others = {}, iter(scores[1:])
+        for each in self.calibrations:
+            after_others = [_sum_choices(self.choices, next(others)) for _ in each.prompts]
+            calibrated[each.calibration.value] = calibrate({text: totals[text] for text in self.choices}, after_others)
+        recipes: dict[str, Any] = {each.calibration.key: each.calibration.recipe for each in self.calibrations}
 
-        def answer(text: str, blanks: "Sequence[Mapping[str, ScoredContinuation]]") -> AnswerLikelihood:
-            scored, num_bytes = by_text[text]
-            total = fsum(scored.logprobs)
-            calibrated = total - log_mean([fsum(blank[text].logprobs) for blank in blanks]) if blanks else None
-            return AnswerLikelihood(text, total, len(scored.logprobs), num_bytes, calibrated, scored.is_greedy)
+        def answer(text: str, **values: float) -> AnswerLikelihood:
+            found, num_bytes = scored[text]
+            known = {"calibrated": None, **values}
+            return AnswerLikelihood(
+                text, totals[text], len(found.logprobs), num_bytes, is_greedy=found.is_greedy, **known
+            )
 
         return QuestionLikelihood(
-            references=tuple(answer(text, []) for text in self.references),
-            choices=tuple(answer(text, blanks) for text in self.choices),
-            content_free=self.content_free,
+            references=tuple(map(answer, self.references)),
+            choices=tuple(
+                answer(text, **{name: values[text] for name, values in calibrated.items()}) for text in self.choices
+            ),
+            **{"content_free": None, **recipes},
         )
 
 
-def log_mean(logprobs: Sequence[float]) -> float:
-    """Return the logarithm of the mean of probabilities that are given by their logarithms."""
-    highest = max(logprobs)
-    return highest + log(fsum(exp(each - highest) for each in logprobs) / len(logprobs))
+def _sum_choices(choices: Sequence[str], scores: "ScoredPrompt") -> dict[str, float]:
+    return {text: fsum(found.logprobs) for text, found in zip(choices, scores, strict=True)}
 
 
 class EncodeAnswers(Protocol):
@@ -144,6 +218,19 @@ class AnswerBuilder:
     tokenizer: "PreTrainedTokenizerBase"
     encode: EncodeAnswers = encode_continuations
 
+    def build_all(self, examples: Sequence[Example], built: Sequence[EncodedPrompt]) -> tuple[CandidateAnswers, ...]:
+        """Build the answers to score for all questions of a task; raises what `build` does.
+
+        Raises:
+            ConfigError: If a calibration needs the same choices for all questions and they differ.
+        """
+        require_same_choices(self.mode.calibrations, self.prompts.task.name, examples)
+        return tuple(map(self.build, examples, built))
+
+    @cached_property
+    def _calibrations(self) -> tuple[tuple[Calibration, BuildPrompts], ...]:
+        return tuple((each, each.bind(self.prompts)) for each in self.mode.calibrations)
+
     def build(self, example: Example, built: EncodedPrompt) -> CandidateAnswers:
         """Build the answers to score for a question.
 
@@ -156,46 +243,72 @@ class AnswerBuilder:
             DataError: If an answer adds no token to the prompt.
             PromptTooLongError: If prompt and answer together exceed the model's positions.
         """
-        choices = example.choices if self.mode.ranks_choices else ()
-        if self.mode.ranks_choices and not choices:
-            raise ConfigError(
-                f"likelihood=choices: task '{self.prompts.task.name}' has no choices; define them in its "
-                "fields.choices, or use likelihood=references or other tasks"
+        choices, texts = find_answers(self.mode, self.prompts.task, example)
+        calibrations = tuple(
+            CalibratingPrompts(
+                each, tuple(self._encode(example, prompt, choices) for prompt in build_prompts(example, built))
             )
-        texts = tuple(dict.fromkeys(example.references + choices))
-        asked = self.mode.content_free
-        content_free = tuple(asked) if isinstance(asked, list) else asked
-        replaced = (content_free,) if isinstance(content_free, str) else content_free or ()
-        blanks = [self.prompts.build_content_free(example, built, text) for text in replaced]
-        after_nothing = tuple(self._encode(example, blank, choices) for blank in blanks)
+            for each, build_prompts in self._calibrations
+        )
         after_question = self._encode(example, built, texts)
         num_bytes = tuple(len(self._continue(example, text).lstrip().encode()) for text in texts)
-        return CandidateAnswers(
-            example.id, example.references, choices, after_question, num_bytes, content_free, after_nothing
-        )
+        return CandidateAnswers(example.id, example.references, choices, after_question, num_bytes, calibrations)
 
     def _continue(self, example: Example, answer: str) -> str:
         return self.prompts.template.continuation(self.prompts.task, example, answer)
 
     def _encode(self, example: Example, built: EncodedPrompt, answers: Sequence[str]) -> Continuations:
-        where = f"task '{self.prompts.task.name}', question {example.id!r}"
-        texts = [self._continue(example, answer) for answer in answers]
-        encoded = self.encode(self.tokenizer, built, texts)
-        for answer, ids in zip(answers, encoded.texts, strict=True):
-            if not ids:
-                raise DataError(f"{where}: the answer {answer!r} adds no token to the prompt")
-        context = replace(self.prompts.context, max_new_tokens=max(map(len, encoded.texts)))
-        if excess := context.excess(encoded.context):
-            raise PromptTooLongError(
-                f"{where}: prompt and longest answer are {excess} tokens too long for the model's "
-                f"{context.positions} positions; lower num_fewshot, or set overflow=drop and max_new_tokens to "
-                f"{context.max_new_tokens} or more"
-            )
-        return encoded
+        texts = {f"answer {answer!r}": self._continue(example, answer) for answer in answers}
+        return encode_fitting(self.prompts, self.tokenizer, self.encode, example, built, texts)
+
+
+def find_answers(mode: LikelihoodMode, task: Task, example: Example) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the choices to score for a question, and these and its references without duplicates.
+
+    Raises:
+        ConfigError: If choices are to be scored and the question has none.
+    """
+    choices = example.choices if mode.ranks_choices else ()
+    if mode.ranks_choices and not choices:
+        raise ConfigError(
+            f"likelihood={mode.name}: task '{task.name}' has no choices; define them in its fields.choices, or use "
+            "likelihood=references or other tasks"
+        )
+    return choices, tuple(dict.fromkeys(example.references + choices))
+
+
+def encode_fitting(
+    prompts: PromptBuilder,
+    tokenizer: "PreTrainedTokenizerBase",
+    encode: EncodeAnswers,
+    example: Example,
+    built: EncodedPrompt,
+    texts: Mapping[str, str],
+) -> Continuations:
+    """Encode continuations of a prompt, by their names in messages.
+
+    Raises:
+        DataError: If a continuation adds no token to the prompt.
+        PromptTooLongError: If the prompt and its longest continuation together exceed the model's positions.
+    """
+    where = f"task '{prompts.task.name}', question {example.id!r}"
+    encoded = encode(tokenizer, built, list(texts.values()))
+    for name, ids in zip(texts, encoded.texts, strict=True):
+        if not ids:
+            raise DataError(f"{where}: the {name} adds no token to the prompt")
+    context = replace(prompts.context, max_new_tokens=max(map(len, encoded.texts)))
+    if excess := context.excess(encoded.context):
+        longest = next(iter(texts)).split()[0]
+        raise PromptTooLongError(
+            f"{where}: prompt and longest {longest} are {excess} tokens too long for the model's "
+            f"{context.positions} positions; lower num_fewshot, or set overflow=drop and max_new_tokens to "
+            f"{context.max_new_tokens} or more"
+        )
+    return encoded
 
 
 def score_answers(
-    runner: Runner, answers: Sequence[CandidateAnswers], wanted: Collection[str]
+    runner: Runner, answers: Sequence[ScoredAnswers], wanted: Collection[str]
 ) -> Iterator[tuple[str, QuestionLikelihood]]:
     """Yield the id and the likelihoods of each wanted question.
 
@@ -206,7 +319,7 @@ def score_answers(
         wanted: The ids of the questions that still lack likelihoods.
     """
     requests, places = deduplicate(answers)
-    needing: defaultdict[int, list[CandidateAnswers]] = defaultdict(list)
+    needing: defaultdict[int, list[ScoredAnswers]] = defaultdict(list)
     for each in answers:
         if each.example_id in wanted:
             for place in set(places[each.example_id]):
@@ -216,19 +329,19 @@ def score_answers(
         scored[place] = scores
         for each in needing[place]:
             if scored.keys() >= set(places[each.example_id]):
-                yield each.example_id, each.sum_logprobs(*(scored[part] for part in places[each.example_id]))
+                yield each.example_id, each.sum_logprobs([scored[part] for part in places[each.example_id]])
 
 
-def deduplicate(answers: Sequence[CandidateAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
+def deduplicate(answers: Sequence[ScoredAnswers]) -> tuple[list[Continuations], dict[str, list[int]]]:
     """Return the distinct continuations to score, and the indices of each question's continuations.
 
-    Questions with the same demonstrations and choices share the continuations of the content-free prompts.
+    Questions with the same demonstrations and choices share the continuations of calibrating prompts.
     """
     requests: dict[tuple[object, ...], Continuations] = {}
     numbers: dict[tuple[object, ...], int] = {}
     places: defaultdict[str, list[int]] = defaultdict(list)
     for each in answers:
-        for part in (each.after_question, *each.after_nothing):
+        for part in each.parts:
             key = (part.context.encoder_ids, part.context.decoder_ids, part.texts)
             requests.setdefault(key, part)
             places[each.example_id].append(numbers.setdefault(key, len(numbers)))

@@ -20,7 +20,7 @@ from icl_eval.decoding.engines import Generation, Runner
 from icl_eval.decoding.model_rules import describe_rules
 from icl_eval.errors import FingerprintMismatchError
 from icl_eval.evaluation.adopting import adopt_records
-from icl_eval.evaluation.answers import CandidateAnswers, score_answers
+from icl_eval.evaluation.answers import ScoredAnswers, score_answers
 from icl_eval.evaluation.linting import lint_clusters, lint_leaks, lint_pool, lint_template
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan, prepare
 from icl_eval.evaluation.results import describe_origin, describe_run, score_task
@@ -176,7 +176,7 @@ def _drop_similarities(demonstrations: Sequence[ShownDemonstration]) -> list[tup
     return [(shown.id, shown.target) for shown in demonstrations]
 
 
-def _require_same_answers(log: RecordLog, answers: CandidateAnswers) -> None:
+def _require_same_answers(log: RecordLog, answers: ScoredAnswers) -> None:
     """Reject a stored record whose likelihoods are for answers other than those in the data."""
     record = log.records.get(answers.example_id)
     if record is None or record.likelihood is None:

@@ -14,7 +14,14 @@ from icl_eval.decoding.searches import Search
 from icl_eval.demonstrations import FewShot, Selection
 from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.errors import ConfigError
-from icl_eval.evaluation.answers import AnswerBuilder, CandidateAnswers, EncodeAnswers, LikelihoodMode
+from icl_eval.evaluation.answers import (
+    AnswerBuilder,
+    ChannelLikelihood,
+    EncodeAnswers,
+    LikelihoodMode,
+    ScoredAnswers,
+)
+from icl_eval.evaluation.channel import ChannelBuilder
 from icl_eval.metrics import Metric
 from icl_eval.metrics.measurements import RecordMetrics
 from icl_eval.metrics.postprocessing import Postprocessor
@@ -120,7 +127,7 @@ class PreparedTask:
     plan: TaskPlan
     prompts: tuple[EncodedPrompt, ...]
     builder: PromptBuilder
-    answers: tuple[CandidateAnswers, ...] = ()
+    answers: tuple[ScoredAnswers, ...] = ()
     """The answers to score for each prompt; empty if no likelihoods are computed."""
 
 
@@ -172,8 +179,9 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
         prompts = tuple(builder.build_all(plan.examples))
         if plan.likelihood is None:
             return PreparedTask(plan, prompts, builder)
-        answers = AnswerBuilder(plan.likelihood, builder, card.tokenizer, plan.encode_answers)
-        return PreparedTask(plan, prompts, builder, tuple(map(answers.build, plan.examples, prompts)))
+        kind = ChannelBuilder if isinstance(plan.likelihood, ChannelLikelihood) else AnswerBuilder
+        answers = kind(plan.likelihood, builder, card.tokenizer, plan.encode_answers)
+        return PreparedTask(plan, prompts, builder, answers.build_all(plan.examples, prompts))
 
     tasks = tuple(map(prepare_task, evaluation.plans))
     return PreparedEvaluation(card, replace(conventions, day=_find_day(evaluation, chat)), placement, tasks)

@@ -2,7 +2,8 @@
 
 `choice_accuracy` corresponds to `acc` in lm-evaluation-harness, and `choice_accuracy_per_byte` to `acc_norm`, which
 divides by the number of characters instead of bytes (Gao et al., https://github.com/EleutherAI/lm-evaluation-harness).
-`choice_accuracy_batch` is computed where all questions have the same choices.
+`choice_accuracy_batch` is computed where all questions have the same choices. With `likelihood=channel`, probabilities
+are those of the question after each answer, as signatures say.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from icl_eval.metrics.intervals import FloatArray
 from icl_eval.metrics.means import format_signature, mean_statistics
 from icl_eval.metrics.scoring import NamedStatistics, Statistics
-from icl_eval.runs.records import AnswerLikelihood, Record
+from icl_eval.runs.records import AnswerLikelihood, QuestionLikelihood, Record
 
 
 def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics]:
@@ -27,26 +28,35 @@ def likelihood_statistics(records: Sequence[Record]) -> Iterator[NamedStatistics
     if not likelihoods:
         return
     first = [likelihood.references[0] for likelihood in likelihoods]
-    yield _mean("reference_logprob", True, [reference.logprob for reference in first], answer="first")
+    is_channel = likelihoods[0].channel is not None
+    scored = {"scored": "question"} if is_channel else {}
+    yield _mean("reference_logprob", True, [reference.logprob for reference in first], answer="first", **scored)
     if all(reference.tokens is not None for reference in first):
-        yield "reference_perplexity", False, _perplexity(first)
+        yield "reference_perplexity", False, _perplexity(first, **scored)
     if not likelihoods[0].choices:
         return
-    ranks = [_rank(record, lambda choice: choice.logprob) for record in records]
-    yield _mean("reference_rank", False, [float(rank) for rank in ranks], norm="none", ties="wrong")
-    for suffix, norm, value in _NORMALIZATIONS:
-        if suffix == "_calibrated" and likelihoods[0].content_free is None:
-            continue
-        if suffix == "_per_token" and any(choice.tokens is None for each in likelihoods for choice in each.choices):
-            continue
-        norm = norm or f"content_free:{likelihoods[0].content_free!r}"
-        hits = [float(_rank(record, value) == 1) for record in records]
-        yield _mean(f"choice_accuracy{suffix}", True, hits, norm=norm, ties="wrong")
+    ranks = [float(_rank(record, lambda choice: choice.logprob)) for record in records]
+    yield _mean("reference_rank", False, ranks, norm="none", ties="wrong", **scored)
+    yield _accuracy("", records, lambda choice: choice.logprob, norm="none", **scored)
+    if not is_channel:  # where lengths differ, and a prompt may favour a choice
+        yield from _corrected_accuracies(records, likelihoods)
+
+
+def _corrected_accuracies(
+    records: Sequence[Record], likelihoods: Sequence[QuestionLikelihood]
+) -> Iterator[NamedStatistics]:
+    """Yield how often the right choice is first with its length, or a bias towards it, taken into account."""
+    if not any(choice.tokens is None for each in likelihoods for choice in each.choices):
+        yield _accuracy("_per_token", records, _per_token, norm="tokens")
+    yield _accuracy("_per_byte", records, lambda choice: choice.logprob / max(1, choice.bytes), norm="bytes")
+    for suffix, option, value in _CALIBRATIONS:
+        recipe = getattr(likelihoods[0], option)
+        if recipe is not None:
+            yield _accuracy(suffix, records, value, norm=f"{option}:{recipe!r}")
     texts = {choice.text for choice in likelihoods[0].choices}
     if len(records) > 1 and all(texts == {choice.text for choice in each.choices} for each in likelihoods):
         priors = batch_priors([each.choices for each in likelihoods])
-        hits = [float(_rank(record, lambda choice: choice.logprob - priors[choice.text]) == 1) for record in records]
-        yield _mean("choice_accuracy_batch", True, hits, norm="batch", ties="wrong")
+        yield _accuracy("_batch", records, lambda choice: choice.logprob - priors[choice.text], norm="batch")
 
 
 def batch_priors(questions: Sequence[Sequence[AnswerLikelihood]]) -> dict[str, float]:
@@ -78,17 +88,21 @@ def _per_token(choice: AnswerLikelihood) -> float:
     return choice.logprob / choice.tokens
 
 
-def _calibrated(choice: AnswerLikelihood) -> float:
-    assert choice.calibrated is not None
-    return choice.calibrated
+def _known(value: Callable[[AnswerLikelihood], float | None]) -> Callable[[AnswerLikelihood], float]:
+    def find(choice: AnswerLikelihood) -> float:
+        found = value(choice)
+        assert found is not None
+        return found
+
+    return find
 
 
-_NORMALIZATIONS: tuple[tuple[str, str, Callable[[AnswerLikelihood], float]], ...] = (
-    ("", "none", lambda choice: choice.logprob),
-    ("_per_token", "tokens", _per_token),
-    ("_per_byte", "bytes", lambda choice: choice.logprob / max(1, choice.bytes)),
-    ("_calibrated", "", _calibrated),
+_CALIBRATIONS: tuple[tuple[str, str, Callable[[AnswerLikelihood], float]], ...] = (
+    ("_calibrated", "content_free", _known(lambda choice: choice.calibrated)),
+    ("_domain", "domain_texts", _known(lambda choice: choice.domain)),
+    ("_pmi", "premise", _known(lambda choice: choice.pmi)),
 )
+"""Names of calibrations in metrics, the fields of records that say how choices were calibrated, and the values."""
 
 
 def _rank(record: Record, value: Callable[[AnswerLikelihood], float]) -> int:
@@ -99,13 +113,20 @@ def _rank(record: Record, value: Callable[[AnswerLikelihood], float]) -> int:
     return 1 + sum(other >= max(right) for other in wrong)
 
 
+def _accuracy(
+    suffix: str, records: Sequence[Record], value: Callable[[AnswerLikelihood], float], **options: str
+) -> NamedStatistics:
+    hits = [float(_rank(record, value) == 1) for record in records]
+    return _mean(f"choice_accuracy{suffix}", True, hits, **options, ties="wrong")
+
+
 def _mean(name: str, higher_is_better: bool, values: Sequence[float], **options: str) -> NamedStatistics:
     is_share = name.startswith("choice_accuracy")
     statistics = mean_statistics(values, format_signature(name, **options), is_share=is_share)
     return name, higher_is_better, statistics
 
 
-def _perplexity(answers: Sequence[AnswerLikelihood]) -> Statistics:
+def _perplexity(answers: Sequence[AnswerLikelihood], **options: str) -> Statistics:
     """Return the perplexity over all tokens of all answers: exp(-sum of log-probabilities / number of tokens)."""
     rows = np.array([[answer.logprob, answer.tokens] for answer in answers], dtype=np.float64)
     return Statistics(
@@ -113,5 +134,5 @@ def _perplexity(answers: Sequence[AnswerLikelihood]) -> Statistics:
         rows=rows,
         score_sums=perplexities,
         per_example=tuple(float(value) for value in perplexities(rows)),
-        signature=format_signature("reference_perplexity", answer="first", per="token"),
+        signature=format_signature("reference_perplexity", answer="first", per="token", **options),
     )

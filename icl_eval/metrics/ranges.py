@@ -28,6 +28,8 @@ RANGES = {
     "choice_accuracy_per_token": _SHARE,
     "choice_accuracy_per_byte": _SHARE,
     "choice_accuracy_calibrated": _SHARE,
+    "choice_accuracy_domain": _SHARE,
+    "choice_accuracy_pmi": _SHARE,
     "choice_accuracy_batch": _SHARE,
     "rouge_1": _OVERLAP,
     "rouge_2": _OVERLAP,

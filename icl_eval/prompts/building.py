@@ -10,11 +10,11 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from icl_eval.demonstrations import Demonstration, Order, Selection
-from icl_eval.errors import ConfigError, PromptTooLongError
+from icl_eval.errors import PromptTooLongError
 from icl_eval.prompts.templates import Blocks, Template
 from icl_eval.runs.records import ShownDemonstration
 from icl_eval.targets import Family
@@ -210,20 +210,19 @@ class PromptBuilder:
         kept = [shown for shown in self.find_shown(encoded, example) if shown.id != demonstration_id]
         return self._render(kept, example)
 
-    def build_content_free(self, example: Example, built: EncodedPrompt, text: str) -> EncodedPrompt:
-        """Rebuild the prompt for a question with the question replaced by a content-free string.
+    def rebuild(self, example: Example, built: EncodedPrompt, changed: Example) -> EncodedPrompt:
+        """Build the prompt for a changed question with the demonstrations in the prompt of the question itself.
 
-        Raises:
-            ConfigError: If the examples of the task have no field `question`.
+        Args:
+            example: The question.
+            built: Its prompt.
+            changed: The question with other fields or references.
         """
-        if "question" not in example.inputs:
-            known = ", ".join(sorted(example.inputs))
-            raise ConfigError(
-                f"likelihood.content_free={text}: replaces the field 'question', which task '{self.task.name}' does "
-                f"not have (it has: {known}); set it to null"
-            )
-        blank = replace(example, inputs={**example.inputs, "question": text})
-        return self._render(self.find_shown(built, example), blank)
+        return self._render(self.find_shown(built, example), changed)
+
+    def build_bare(self, example: Example, text: str) -> EncodedPrompt:
+        """Build a prompt that is nothing but a text: no instruction, no demonstrations, no question."""
+        return self._place(example, self.template.bare(text))
 
     def _encode(self, example: Example, selected: Sequence[Demonstration]) -> EncodedPrompt:
         arranged = self.order.arrange(selected)
@@ -233,7 +232,9 @@ class PromptBuilder:
     def _render(
         self, demonstrations: Sequence[Example], example: Example, listed: tuple[ShownDemonstration, ...] = ()
     ) -> EncodedPrompt:
-        blocks = self.template.render(self.task, demonstrations, example)
+        return self._place(example, self.template.render(self.task, demonstrations, example), listed)
+
+    def _place(self, example: Example, blocks: Blocks, listed: tuple[ShownDemonstration, ...] = ()) -> EncodedPrompt:
         encoder, decoder = self.placement.place(blocks)
         return self.encode(Prompt(example.id, encoder, decoder, listed, self.template.is_chat, blocks.messages))
 

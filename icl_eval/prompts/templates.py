@@ -68,6 +68,9 @@ class Template(Protocol):
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> Blocks:
         """Render the blocks of one prompt."""
 
+    def bare(self, text: str) -> Blocks:
+        """Return the blocks of a prompt that is nothing but a text, without trailing spaces."""
+
     def continuation(self, task: Task, example: Example, answer: str) -> str:
         """Return an answer as the continuation of a prompt, formatted like the answer of a demonstration.
 
@@ -114,6 +117,16 @@ class TextBlocks:
 
 
 @dataclass(frozen=True)
+class ChannelForm:
+    """How a template shows an answer before its question, as Jinja template strings; see `icl_eval.prompts.channel`."""
+
+    answer: str
+    """An answer, up to where its question begins. Trailing spaces are moved to the question."""
+    question: str
+    """The question, with the whitespace before it."""
+
+
+@dataclass(frozen=True)
 class TextTemplate:
     """Wording as Jinja template strings.
 
@@ -141,6 +154,8 @@ class TextTemplate:
     name: str = "template"
     variant: int | None = None
     """The number of the `style`; None for a template without variants."""
+    channel: ChannelForm | None = None
+    """Answer and question the other way round, for `likelihood=channel`; None if the template does not say how."""
     _compiled: dict[str, jinja2.Template] = field(init=False, repr=False, default_factory=dict)
     _names: dict[str, set[str]] = field(init=False, repr=False, default_factory=dict)
     _style: dict[str, Style] = field(init=False, repr=False, default_factory=dict)
@@ -151,8 +166,7 @@ class TextTemplate:
             raise ConfigError(
                 "template.rationale: has no effect, 'demonstration' is a whole demonstration; leave one of them out"
             )
-        for part in ("instruction", "question", "rationale", "answer", "demonstration", "separator"):
-            text = getattr(self, part) or ""
+        for part, text in self._list_strings():
             try:
                 require_valid_unicode(text)
                 self._names[part] = find_undeclared_variables(_ENVIRONMENT.parse(text))
@@ -166,6 +180,8 @@ class TextTemplate:
                     "strings uses 'style'; template=varied has variants"
                 )
             self._style["style"] = draw_style(self.variant)
+        if self.channel is not None:
+            self._require_sense_of_channel()
 
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> TextBlocks:
         """Render the blocks of one prompt.
@@ -177,12 +193,16 @@ class TextTemplate:
             ConfigError: If the template uses a name that a row does not have.
         """
         return TextBlocks(
-            instruction=self._part("instruction", task, example),
+            instruction=self.fill("instruction", task, example),
             demonstrations=tuple(self._demonstration(task, shown) for shown in demonstrations),
-            question=self._part("question", task, example).rstrip(" "),
-            separator=self._part("separator", task, example),
+            question=self.fill("question", task, example).rstrip(" "),
+            separator=self.fill("separator", task, example),
             question_first=self.question_first,
         )
+
+    def bare(self, text: str) -> TextBlocks:
+        """Return a text as the only block, without trailing spaces, which belong to the answer."""
+        return TextBlocks("", (), text.rstrip(" "), "", self.question_first)
 
     def continuation(self, task: Task, example: Example, answer: str) -> str:
         """Return an answer with the whitespace before it, including the spaces stripped from the question.
@@ -197,8 +217,12 @@ class TextTemplate:
                 "other fields of its row, which the model could not know; show them in template.rationale, which is "
                 "only for demonstrations, or in template.question"
             )
-        question = self._part("question", task, example)
-        return question[len(question.rstrip(" ")) :] + self._part("answer", task, example, answer=answer)
+        question = self.fill("question", task, example)
+        return question[len(question.rstrip(" ")) :] + self.fill("answer", task, example, answer=answer)
+
+    def names(self, part: str) -> set[str]:
+        """Return the names that one of the strings uses."""
+        return self._names[part]
 
     @property
     def question_names(self) -> set[str]:
@@ -214,27 +238,51 @@ class TextTemplate:
 
     def turn(self, task: Task, example: Example) -> tuple[str, str]:
         """Return a demonstration's question, and its rationale and answer, without surrounding whitespace."""
-        return self._part("question", task, example).strip(), self._worked_answer(task, example).strip()
+        return self.fill("question", task, example).strip(), self._worked_answer(task, example).strip()
 
     def _demonstration(self, task: Task, shown: Example) -> str:
         if not shown.references:
             return self._without_answer(task, shown).rstrip(" ")
         if self.demonstration is not None:
-            return self._part("demonstration", task, shown, answer=shown.references[0], **shown.demonstration_fields)
-        return self._part("question", task, shown) + self._worked_answer(task, shown)
+            return self.fill("demonstration", task, shown, answer=shown.references[0], **shown.demonstration_fields)
+        return self.fill("question", task, shown) + self._worked_answer(task, shown)
 
     def _worked_answer(self, task: Task, shown: Example) -> str:
         """Return the rationale and the answer of a demonstration."""
         names = {"answer": shown.references[0], **shown.demonstration_fields}
-        return self._part("rationale", task, shown, **names) + self._part("answer", task, shown, **names)
+        return self.fill("rationale", task, shown, **names) + self.fill("answer", task, shown, **names)
 
     def _without_answer(self, task: Task, shown: Example) -> str:
         if self.demonstration is not None:
             nothing = dict.fromkeys(shown.demonstration_fields, "")
-            return self._part("demonstration", task, shown, answer="", **nothing)
-        return self._part("question", task, shown)
+            return self.fill("demonstration", task, shown, answer="", **nothing)
+        return self.fill("question", task, shown)
 
-    def _part(self, part: str, task: Task, example: Example, **more: str) -> str:
+    def _list_strings(self) -> list[tuple[str, str]]:
+        """Return the template strings by their keys in a configuration; an empty string for one that is not set."""
+        parts = ("instruction", "question", "rationale", "answer", "demonstration", "separator")
+        strings = [(part, getattr(self, part) or "") for part in parts]
+        if self.channel is not None:
+            strings += [("channel.answer", self.channel.answer), ("channel.question", self.channel.question)]
+        return strings
+
+    def _require_sense_of_channel(self) -> None:
+        if "answer" not in self._names["channel.answer"]:
+            raise ConfigError("template.channel.answer: does not use 'answer', so that all choices had one prompt")
+        if "answer" in self._names["channel.question"]:
+            raise ConfigError(
+                "template.channel.question: uses 'answer', and a likelihood of the question scores the question alone"
+            )
+
+    def fill(self, part: str, task: Task, example: Example, **more: str) -> str:
+        """Return one of the strings with the values of an example; raises ConfigError for an unknown name.
+
+        Args:
+            part: The key of the string in a configuration, such as `question` or `channel.answer`.
+            task: The task of the example.
+            example: The example.
+            more: Values beside the fields of the example.
+        """
         known: Mapping[str, Any] = {
             "instruction": task.instruction,
             "labels": task.labels,
@@ -276,6 +324,39 @@ class ChatBlocks:
         raise ConfigError("template: a chat template cannot be split; use placement=encoder or decoder")
 
 
+class Wording(Protocol):
+    """A template whose demonstrations are pairs of turns: `TextTemplate`, or its channel form."""
+
+    @property
+    def name(self) -> str:
+        """The name of the template in reports."""
+
+    @property
+    def demonstration(self) -> str | None:
+        """A whole demonstration; None if it is a pair."""
+
+    @property
+    def question_first(self) -> bool:
+        """Whether the question precedes the demonstrations in an encoder."""
+
+    @property
+    def question_names(self) -> set[str]:
+        """The names that the question string uses."""
+
+    @property
+    def demonstration_names(self) -> set[str]:
+        """The names that the demonstration strings use."""
+
+    def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> TextBlocks:
+        """Render the blocks of one prompt."""
+
+    def continuation(self, task: Task, example: Example, answer: str) -> str:
+        """Return what is scored of an answer."""
+
+    def turn(self, task: Task, example: Example) -> tuple[str, str]:
+        """Return the two sides of a demonstration, without surrounding whitespace."""
+
+
 @dataclass(frozen=True)
 class ChatTemplate:
     """A text template rendered as turns of a conversation, for models tuned on a chat format.
@@ -283,7 +364,7 @@ class ChatTemplate:
     The instruction opens the first user turn, because not every chat format has a system role.
     """
 
-    wording: TextTemplate
+    wording: "Wording"
     apply_chat_template: ApplyChatTemplate
     is_chat = True
 
@@ -311,6 +392,10 @@ class ChatTemplate:
             turns[0] = ("user", blocks.instruction + blocks.separator + turns[0][1])
         messages = tuple({"role": role, "content": content} for role, content in turns)
         return ChatBlocks(messages, self.apply_chat_template)
+
+    def bare(self, text: str) -> ChatBlocks:
+        """Return a text as the only turn, the user's."""
+        return ChatBlocks(({"role": "user", "content": text.strip()},), self.apply_chat_template)
 
     def continuation(self, task: Task, example: Example, answer: str) -> str:
         """Return an answer as the content of an assistant turn."""

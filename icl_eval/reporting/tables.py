@@ -10,6 +10,7 @@ from icl_eval.analysis.comparison import Comparison, difference_table
 from icl_eval.analysis.draws import ScoreOverDraws, draws_table
 from icl_eval.analysis.influence import InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis
+from icl_eval.analysis.order_probing import OrderProbing
 from icl_eval.analysis.prompts import QUANTILES, ScoreOverPrompts
 from icl_eval.analysis.shot_curve import ShotCurve, curve_table
 from icl_eval.analysis.sweeps import SweepAnalysis
@@ -43,22 +44,19 @@ _Show = Callable[[Mapping[str, Any]], str]
 def print_analysis(analysis: SweepAnalysis) -> None:
     """Print the analyses of a sweep that apply, and the notes on what could not be analysed."""
     console = open_console()
-    if analysis.draws:
-        console.print(_draws_table(analysis.draws))
     curves = [curve for curve in analysis.shot_curves if any(len(point.scores) > 1 for point in curve.points)]
-    if curves:
-        console.print(_curve_table(curves))
-    if analysis.spreads:
-        console.print(_variance_table(analysis.spreads))
-        console.print(_spread_table(analysis.spreads))
-        console.print(_gap_table(analysis.spreads))
-    if analysis.prompts:
-        console.print(_prompts_table(analysis.prompts))
-    if analysis.influence:
-        console.print(_influence_table(analysis.influence))
-    if analysis.leave_one_out:
-        console.print(_leave_one_out_table(analysis.leave_one_out))
-        console.print(_behaviour_table(analysis.leave_one_out))
+    parts: tuple[tuple[Sequence[Any], tuple[Callable[[Any], Table], ...]], ...] = (
+        (analysis.draws, (_draws_table,)),
+        (curves, (_curve_table,)),
+        (analysis.spreads, (_variance_table, _spread_table, _gap_table)),
+        (analysis.prompts, (_prompts_table,)),
+        (analysis.influence, (_influence_table,)),
+        (analysis.leave_one_out, (_leave_one_out_table, _behaviour_table)),
+        (analysis.order_probing, (_order_probing_table,)),
+    )
+    for analyses, tables in parts:
+        for table in tables if analyses else ():
+            console.print(table(analyses))
     for note in analysis.notes:
         console.print(note, style="yellow")
 
@@ -365,6 +363,38 @@ def _leave_one_out_table(analyses: Sequence[LeaveOneOutAnalysis]) -> Table:
     return table
 
 
+def _order_probing_table(analyses: Sequence[OrderProbing]) -> Table:
+    """Return one row per order, the one to use first."""
+    table = Table(
+        title="order probing: orders of the same demonstrations by the entropy of their predictions, the one to use "
+        "first; the entropies need no references, and their rank correlation with the score says how far to trust them",
+        title_justify="left",
+    )
+    for column in ("task", "order"):
+        table.add_column(column, no_wrap=column == "order")
+    for column in ("GlobalE", "LocalE", "choice_accuracy"):
+        table.add_column(column, justify="right")
+    for analysis in analyses:
+        for row, each in enumerate(analysis.orders):
+            entropies = [_format_known(value) for value in (each.global_entropy, each.local_entropy)]
+            order = format_options(each.options)
+            last = row == len(analysis.orders) - 1
+            label = _task_label(analysis) if row == 0 else ""
+            table.add_row(label, order, *entropies, format_score(each.score), end_section=last)
+        correlations = [_format_signed(value) for value in (analysis.global_correlation, analysis.local_correlation)]
+        table.add_row("", "rank correlation with the score", *correlations, "")
+        table.add_row("", "mean of all orders", "", "", format_score(analysis.mean_score), end_section=True)
+    return table
+
+
+def _format_known(value: float | None) -> str:
+    return "" if value is None else format_score(value)
+
+
+def _format_signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"
+
+
 def _behaviour_table(analyses: Sequence[LeaveOneOutAnalysis]) -> Table:
     """Return one row per task: how often outputs repeat the answer of a demonstration, and how often that is right."""
     table = Table(
@@ -404,7 +434,7 @@ def _format_agreement(agreement: Agreement | None) -> str:
     return f"{agreement.output:.0%} ({agreement.truth:.0%}{another}) of {agreement.n}"
 
 
-def _task_label(analysis: InfluenceAnalysis | LeaveOneOutAnalysis) -> str:
+def _task_label(analysis: InfluenceAnalysis | LeaveOneOutAnalysis | OrderProbing) -> str:
     return f"{analysis.task} {format_options(analysis.conditions)}".rstrip()
 
 

@@ -44,6 +44,22 @@ class AnswerLikelihood:
     None without calibration."""
     is_greedy: bool | None = None
     """Whether every token of the answer is the most probable one; None in records of earlier versions."""
+    domain: float | None = None
+    """`logprob` minus the logarithm of the mean probability after random words of the task's questions; None without
+    domain-context calibration."""
+    pmi: float | None = None
+    """`logprob` minus the value after the bare premise; None without a premise."""
+
+
+@dataclass(frozen=True)
+class ScoredQuestion:
+    """What `likelihood=channel` scores: a question after an answer, with every demonstration the same way round."""
+
+    encoder: str | None
+    decoder: str | None
+    """The text of the encoder and decoder side of the prompt of the first reference."""
+    question: str
+    """The question, which continues the prompt of each answer."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,13 @@ class QuestionLikelihood:
     """The task's choices; empty if they are not scored."""
     content_free: str | tuple[str, ...] | None
     """The string, or the strings, that replaced the question for calibration; None without calibration."""
+    domain_texts: int | None = None
+    """The number of texts of random words that replaced the question; None without domain-context calibration."""
+    premise: str | None = None
+    """The premise after which choices were scored too; None without one."""
+    channel: ScoredQuestion | None = None
+    """What is scored if it is the question: then log-probabilities, tokens and bytes of an answer are those of the
+    question after it. None if the answers are scored."""
 
 
 @dataclass(frozen=True)

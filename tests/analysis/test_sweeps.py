@@ -163,7 +163,16 @@ def test_a_sweep_over_seeds_is_analysed_from_its_cells_records(sweep, tmp_path):
     outcome = sweep("seed=0,1", "num_fewshot=1,2")
 
     analysis = read_sweep(tmp_path)["analysis"]
-    assert list(analysis) == ["shot_curves", "variance", "notes", "influence", "leave_one_out", "draws", "prompts"]
+    assert list(analysis) == [
+        "shot_curves",
+        "variance",
+        "notes",
+        "influence",
+        "leave_one_out",
+        "draws",
+        "prompts",
+        "order_probing",
+    ]
     found = {
         (cell["run"]["num_fewshot"], cell["run"]["seed"]): cell["results"]["qa"]["metrics"]["token_f1"]["score"]
         for cell in read_cells(tmp_path)

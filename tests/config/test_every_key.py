@@ -110,6 +110,8 @@ LABELS = (
     "task.qa.fields.references=kind",
 )
 TWO = ("num_fewshot=2", "overflow=drop")
+CHANNEL = ("likelihood=channel", "+task.qa.fields.choices='[references[0], \"no\"]'", "limit=1")
+CHOICES = ("likelihood=choices", "+task.qa.fields.choices='[references[0], \"no\"]'", "limit=1")
 
 DRAWN = ("decoding=generate", "decoding.options.num_beams=1", "decoding.options.do_sample=true")
 LONG_OR_SHORT = ("model.source={endings}", "decoding=generate", "max_new_tokens=20")
@@ -204,6 +206,10 @@ CHANGES = {
     "template.demonstration": (prompts, [], ["template.demonstration='{{ question }}={{ answer }}'"]),
     "template.separator": (prompts, [], ["template.separator='--'"]),
     "template.question_first": (prompts, ["model.source={t5}"], ["template.question_first=true"]),
+    "template.channel.answer": (
+        likelihoods, CHANNEL, ["template.channel.answer='{{ answer }}:'"],
+    ),
+    "template.channel.question": (likelihoods, CHANNEL, ["template.channel.question='{{ question }}!'"]),
     "template.variant": (prompts, ["template=varied"], ["template.variant=3"]),
     "template.date": (
         prompts, ["model.source={named}", "template=chat", "model.chat_template=dated", "template.date=2025-01-31"],
@@ -307,10 +313,10 @@ CHANGES = {
         ["metrics.hub.higher_is_better=false"],
     ),
     "likelihood": (likelihoods, [], ["likelihood=references"]),
-    "likelihood.content_free": (
-        likelihoods, ["likelihood=choices", "+task.qa.fields.choices='[references[0], question]'"],
-        ["likelihood.content_free=nothing"],
-    ),
+    "likelihood.content_free": (likelihoods, CHOICES, ["likelihood.content_free=nothing"]),
+    "likelihood.domain_texts": (likelihoods, CHOICES, ["likelihood.domain_texts=2"]),
+    "likelihood.seed": (likelihoods, [*CHOICES, "likelihood.domain_texts=2"], ["likelihood.seed=1"]),
+    "likelihood.premise": (likelihoods, CHOICES, ["likelihood.premise='A:'"]),
     "num_fewshot": (prompts, [], ["num_fewshot=0"]),
     "limit": (questions, [], ["limit=0.5"]),
     "seed": (prompts, [], ["seed=1"]),

@@ -14,8 +14,8 @@ from icl_eval.evaluation.answers import (
     ChoiceLikelihood,
     QuestionLikelihood,
     ReferenceLikelihood,
-    log_mean,
 )
+from icl_eval.evaluation.calibration import CalibratingPrompts, ContentFreeCalibration
 from icl_eval.metrics.likelihood import batch_priors
 from icl_eval.metrics.measurements import measure_records
 from icl_eval.metrics.scoring import score_statistics
@@ -72,7 +72,7 @@ def test_an_answer_reads_as_in_a_demonstration_with_the_space_that_its_question_
         " no",
         " no, it is not",
     ]
-    assert (answers.choices, answers.after_nothing) == ((), ())
+    assert (answers.choices, answers.calibrations) == ((), ())
 
 
 def test_what_is_scored_after_a_rationale_is_the_answer_and_its_bytes_are_those_of_its_sentence():
@@ -89,16 +89,15 @@ def test_what_is_scored_after_a_rationale_is_the_answer_and_its_bytes_are_those_
 def test_choices_are_calibrated_after_the_same_prompt_with_another_question():
     answers = build(ChoiceLikelihood("N/A"))
     assert answers.texts == ("no", "no, it is not", "yes")
-    assert read(BPE, answers.after_nothing[0]) == [
-        "Answer.\n\nQ: is the sky blue?\nA: yes\n\nQ: N/A\nA:",
-        " yes",
-        " no",
+    (blank,) = answers.calibrations
+    assert [read(BPE, each) for each in blank.prompts] == [
+        ["Answer.\n\nQ: is the sky blue?\nA: yes\n\nQ: N/A\nA:", " yes", " no"]
     ]
-    assert build(ChoiceLikelihood(None)).after_nothing == ()
-    several = build(ChoiceLikelihood(["N/A", ""]))
-    assert several.content_free == ("N/A", "")
-    assert several.after_nothing[0] == answers.after_nothing[0]
-    assert read(BPE, several.after_nothing[1])[0].endswith("\n\nQ: \nA:")
+    assert build(ChoiceLikelihood(None)).calibrations == ()
+    (several,) = build(ChoiceLikelihood(["N/A", ""])).calibrations
+    assert several.calibration.recipe == ("N/A", "")
+    assert several.prompts[0] == blank.prompts[0]
+    assert read(BPE, several.prompts[1])[0].endswith("\n\nQ: \nA:")
 
 
 def test_a_decoder_of_its_own_begins_with_the_answer_itself():
@@ -155,33 +154,15 @@ def test_what_cannot_be_scored_is_one_sentence():
 def test_what_is_found_adds_up_tokens_and_takes_off_what_nothing_gives():
     prompt = EncodedPrompt(Prompt("q", None, None), (), (1,))
     nothing = Continuations(prompt, ())
-    asked = CandidateAnswers("q", ("né",), ("oui", "né"), nothing, (3, 3), "N/A", (nothing,))
+    blank = CalibratingPrompts(ContentFreeCalibration("N/A"), (nothing,))
+    asked = CandidateAnswers("q", ("né",), ("oui", "né"), nothing, (3, 3), (blank,))
     after_question = (ScoredContinuation((-1.0, -0.5), True), ScoredContinuation((-3.0,), False))
     after_nothing = (ScoredContinuation((-3.5,), False), ScoredContinuation((-0.25, -0.25), False))
-    assert asked.sum_logprobs(after_question, after_nothing) == QuestionLikelihood(
+    assert asked.sum_logprobs([after_question, after_nothing]) == QuestionLikelihood(
         references=(AnswerLikelihood("né", -1.5, 2, 3, None, True),),
         choices=(AnswerLikelihood("oui", -3.0, 1, 3, 0.5, False), AnswerLikelihood("né", -1.5, 2, 3, -1.0, True)),
         content_free="N/A",
     )
-
-
-def test_several_content_free_prompts_take_off_the_bias_that_they_share_and_their_mean_probability():
-    nothing = Continuations(EncodedPrompt(Prompt("q", None, None), (), (1,)), ())
-    asked = CandidateAnswers("q", ("a",), ("a", "b"), nothing, (1, 1), ("N/A", "[MASK]", ""), (nothing,) * 3)
-
-    def scored(*logprobs):
-        return tuple(ScoredContinuation((each,), False) for each in logprobs)
-
-    evidence, bias, shifts = {"a": -1.0, "b": -2.5}, {"a": -4.0, "b": -0.5}, (0.0, -3.0, -0.25)
-    blanks = [scored(bias["a"] + shift, bias["b"] + shift) for shift in shifts]
-    found = asked.sum_logprobs(scored(evidence["a"] + bias["a"], evidence["b"] + bias["b"]), *blanks)
-    mean = math.log(sum(map(math.exp, shifts)) / 3)
-    assert {each.text: each.calibrated for each in found.choices} == pytest.approx(
-        {text: evidence[text] - mean for text in "ab"}
-    )
-    assert [each.calibrated for each in found.references] == [None]
-    assert log_mean([math.log(0.5), math.log(0.1), math.log(0.3)]) == pytest.approx(math.log(0.3))
-    assert (log_mean([-0.1]), log_mean([-5000.0, -5000.0])) == (-0.1, -5000.0)
 
 
 def record(number, references, choices=(), content_free="N/A"):

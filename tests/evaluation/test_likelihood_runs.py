@@ -4,6 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from icl_eval.config.setup import data_dir
+from icl_eval.evaluation.calibration import draw_texts, log_mean
 from icl_eval.runs.records import RecordLog
 
 TASK = """
@@ -156,3 +158,25 @@ def test_law_2_batch_size_and_limit_change_likelihoods_by_rounding_alone(batch_s
         for answer, other in zip(record["likelihood"]["choices"], expected["likelihood"]["choices"], strict=True):
             assert answer["logprob"] == pytest.approx(other["logprob"], rel=1e-9)
             assert answer["calibrated"] == pytest.approx(other["calibrated"], rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_the_shipped_model_scores_choices_after_a_bare_premise_and_after_random_words(run):
+    # one of 'no', 'yes' and nothing else, so that domain texts are allowed; the model knows neither
+    same = ("task.sky.fields.choices=\"['no', 'yes']\"", "model=icl_t5", "likelihood.content_free=null")
+    report, records = run("run", *CHOICES, *same, "likelihood.premise='nare vula'", "likelihood.domain_texts=3")
+    assert [name for name in report["results"]["sky"]["metrics"] if name.startswith("choice_accuracy_")] == [
+        *("choice_accuracy_per_token", "choice_accuracy_per_byte"),
+        *("choice_accuracy_domain", "choice_accuracy_pmi", "choice_accuracy_batch"),
+    ]
+    questions = [record["doc"]["question"] for record in records]
+    texts = draw_texts("question", questions, 3, 0)
+    first = records[0]
+    for choice in first["likelihood"]["choices"]:
+        alone = log_prob(data_dir() / "icl_t5", "nare vula", None, choice["text"])[0]
+        assert choice["pmi"] == pytest.approx(choice["logprob"] - alone, abs=1e-4)
+        after = [
+            log_prob(data_dir() / "icl_t5", first["encoder"].replace(questions[0], text), None, choice["text"])[0]
+            for text in texts
+        ]
+        assert choice["domain"] == pytest.approx(choice["logprob"] - log_mean(after), abs=1e-4)

@@ -10,6 +10,8 @@ from sample_sweeps import (
     CURVE,
     INFLUENCE,
     LEAVE_ONE_OUT,
+    NOTHING,
+    ORDER_PROBING,
     PROMPTS,
     VARIANCE,
     curve,
@@ -28,6 +30,7 @@ from icl_eval.reporting.pages.charts import curve_charts, variance_segments
 from icl_eval.reporting.pages.comparison_page import write_comparison_page
 from icl_eval.reporting.pages.scales import log_places
 from icl_eval.reporting.pages.sweep_page import write_sweep_page
+from icl_eval.reporting.tables import print_analysis
 from icl_eval.runs.reports import write_json
 
 
@@ -45,6 +48,19 @@ def test_a_sweep_page_shows_what_each_demonstration_adds(tmp_path):
         ["pool-2", "–", "–", "−2.5 0 helped, 1 hurt of 24"],
     ]
     assert page.rows("behaviour")[1:] == [["qa · control=none", "50 % (25 %) of 24", "–", "–"]]
+
+
+def test_a_sweep_page_shows_which_order_to_use_and_how_far_to_trust_it(tmp_path):
+    analysis = replace(NOTHING, order_probing=(ORDER_PROBING,))
+    page = write_sweep(tmp_path, [(["order.seed=0"], [record(1, "1", 1.0)])], analysis)
+    assert page.rows("order-probing") == [
+        ["order", "demonstrations", "GlobalE", "LocalE", "choice_accuracy"],
+        ["order.seed=1", "pool-2, pool-1", "0.690", "0.500", "0.750"],
+        ["order.seed=0", "pool-1, pool-2", "0.000", "0.250", "0.500"],
+        ["rank correlation with the score", "", "+1.00", "–", ""],
+        ["mean of all orders", "", "", "", "0.625"],
+    ]
+    assert read_sweep(tmp_path).analysis == analysis
 
 
 def test_a_sweep_page_shows_every_cell_by_what_sets_it_apart(tmp_path):
@@ -301,3 +317,14 @@ def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_si
     ]
     assert page.data("answers-data")["runs"] == [names[0], "b", names[2]]
     assert "math: not compared, because not all of the runs have it" in page.texts
+
+
+def test_the_terminal_shows_which_order_to_use_and_how_far_to_trust_it(capsys):
+    print_analysis(replace(NOTHING, order_probing=(ORDER_PROBING,)))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in line.strip("│").split("│")] for line in lines] == [
+        ["qa num_fewshot=2", "order.seed=1", "0.690", "0.500", "0.750"],
+        ["", "order.seed=0", "0.000", "0.250", "0.500"],
+        ["", "rank correlation with the score", "+1.00", "", ""],
+        ["", "mean of all orders", "", "", "0.625"],
+    ]

@@ -76,6 +76,10 @@ class HarnessTemplate:
             self.describe(example), tuple(map(self.word_demonstration, demonstrations)), self.word_question(example)
         )
 
+    def bare(self, text: str) -> HarnessBlocks:
+        """Return a text as the only part."""
+        return HarnessBlocks("", (), text)
+
     def continuation(self, task: Task, example: Example, answer: str) -> str:
         """Return an answer as the harness asks for its likelihood."""
         return self.delimiter + answer

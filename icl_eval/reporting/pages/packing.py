@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from icl_eval.runs.records import Record, SampledCompletion, ShownDemonstration
+from icl_eval.runs.records import QuestionLikelihood, Record, SampledCompletion, ShownDemonstration
 
 
 class TextTable:
@@ -49,9 +49,17 @@ def _embed(record: Record, names: Sequence[str], table: TextTable) -> Mapping[st
         "decoder": table.lines(record.decoder),
         "demonstration_ids": [table.number(example_id) for example_id in record.demonstration_ids],
         "demonstrations": [_embed_demonstration(shown, table) for shown in record.demonstrations],
-        "likelihood": None if record.likelihood is None else asdict(record.likelihood),
+        "likelihood": None if record.likelihood is None else _embed_likelihood(record.likelihood, table),
         "samples": [_embed_sample(sample, table) for sample in record.samples],
     }
+
+
+def _embed_likelihood(likelihood: QuestionLikelihood, table: TextTable) -> dict[str, Any]:
+    embedded, scored = asdict(likelihood), likelihood.channel
+    if scored is not None:
+        sides = {"encoder": table.lines(scored.encoder), "decoder": table.lines(scored.decoder)}
+        embedded["channel"] = {**sides, "question": scored.question}
+    return embedded
 
 
 def _embed_sample(sample: SampledCompletion, table: TextTable) -> list[float | str | None]:

@@ -69,6 +69,7 @@ def render_sweep_page(
         prompts=sweep.analysis.prompts,
         influences=[(analysis, _influence_scales(analysis)) for analysis in sweep.analysis.influence],
         left_out=[(analysis, _influence_scales(analysis)) for analysis in sweep.analysis.leave_one_out],
+        probings=sweep.analysis.order_probing,
         behaviours=[(_name(each), each.behaviour) for each in sweep.analysis.leave_one_out if each.behaviour],
         strip_x=strip_x,
         stack_points=stack_points,

@@ -91,6 +91,7 @@
     const prompt = make("div", {},
       makeText(encoder === null ? "Prompt" : "Prompt, encoder side", encoder === null ? promptSide("decoder") : encoder),
       encoder === null ? null : makeText("Prompt, decoder side", promptSide("decoder")),
+      ...channelOf(record.likelihood, lines),
       ...Object.entries(record.doc).map(([name, text]) => makeText(`Field ${name}`, text)),
     );
     return make("div", { className: "columns" }, prompt, answer);
@@ -113,14 +114,31 @@
     return [...known.map((part) => part.join(" ")), `ended by ${end}`].join(", ");
   }
 
-  /** Return a table of the answers with their log-likelihoods. */
-  function makeLikelihood({ references, choices }) {
-    const head = ["answer", "log-likelihood", "tokens", "calibrated"].map((title, index) =>
+  /** Return what is scored if it is the question: the prompt of the first reference, and the question that continues it. */
+  function channelOf(likelihood, lines) {
+    const { encoder, decoder, question } = (likelihood && likelihood.channel) || {};
+    const join = (side) => side && side.map((line) => lines[line]).join("");
+    if (question === undefined) return [];
+    return [
+      encoder && makeText("Prompt of the first reference, encoder side", join(encoder)),
+      decoder && makeText("Prompt of the first reference", join(decoder)),
+      makeText("Question (scored)", question),
+    ];
+  }
+
+  /** Return a table of the answers with their log-likelihoods, or with those of the question after them. */
+  function makeLikelihood({ references, choices, channel }) {
+    const kinds = [["calibrated", "calibrated"], ["domain", "after domain texts"], ["pmi", "after the premise"]]
+      .filter(([name]) => choices.some((answer) => typeof answer[name] === "number"));
+    const titles = ["answer", channel ? "log-likelihood of the question" : "log-likelihood", "tokens"];
+    const head = [...titles, ...kinds.map(([, title]) => title)].map((title, index) =>
       make("th", { className: index ? "number" : "" }, title));
     const row = (kind) => (answer) => make("tr", {},
       make("td", {}, make("span", { className: "quiet" }, `${kind} `), visible(answer.text)),
-      ...[formatScore(answer.logprob), answer.tokens === null ? "–" : String(answer.tokens), formatScore(answer.calibrated)].map((text) =>
-        make("td", { className: "number" }, text)));
+      ...[
+        formatScore(answer.logprob), answer.tokens === null ? "–" : String(answer.tokens),
+        ...kinds.map(([name]) => formatScore(answer[name])),
+      ].map((text) => make("td", { className: "number" }, text)));
     const body = make("tbody", {}, ...references.map(row("reference")), ...choices.map(row("choice")));
     return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...head)), body));
   }
