@@ -5,6 +5,64 @@ function readData(id) {
   return JSON.parse(document.getElementById(id).textContent);
 }
 
+/** Return the value that an element of this page contains as JSON, which may be compressed. */
+async function readBlock(id) {
+  const element = document.getElementById(id);
+  if (element.type === "application/json") return JSON.parse(element.textContent);
+  const packed = atob(element.textContent);
+  const bytes = new Uint8Array(packed.length);
+  for (let index = 0; index < packed.length; index += 1) bytes[index] = packed.charCodeAt(index);
+  const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(unpacked).text());
+}
+
+/**
+ * Rows in several elements of this page, each of which is read when a row of it is wanted. The elements read last are
+ * kept, so that memory is bounded however many there are.
+ */
+class BlockRows {
+  static maxKept = 800; // elements of about 250,000 characters
+
+  /** `blocks` are pairs of an element's id and its number of rows; `unpack(block)` returns the rows of an element. */
+  constructor(blocks, unpack) {
+    let start = 0;
+    this.blocks = blocks.map(([id, count]) => ({ id, start, end: (start += count) }));
+    this.size = start;
+    this.unpack = unpack;
+    this.kept = new Map(); // from ids to promises of rows, the one used last at the end
+  }
+
+  /** Promise the rows from one position to another, as far as there are any. */
+  async slice(from, to) {
+    const parts = [];
+    for (const block of this.blocks) {
+      if (block.end <= from || block.start >= to) continue;
+      const rows = await this.read(block.id);
+      parts.push(rows.slice(Math.max(0, from - block.start), to - block.start));
+    }
+    return parts.flat();
+  }
+
+  /** Promise the rows of an element. */
+  read(id) {
+    const rows = this.kept.get(id) ?? readBlock(id).then(this.unpack);
+    this.kept.delete(id);
+    this.kept.set(id, rows);
+    if (this.kept.size > BlockRows.maxKept) this.kept.delete(this.kept.keys().next().value);
+    return rows;
+  }
+}
+
+/** Return a function that lets the page react if it has been busy for a while: call it often, and wait for it. */
+function makeBreather(milliseconds = 20) {
+  let start = performance.now();
+  return async () => {
+    if (performance.now() - start < milliseconds) return;
+    await new Promise((resolve) => setTimeout(resolve));
+    start = performance.now();
+  };
+}
+
 /**
  * Return a new element. Names with a hyphen (`aria-…`), `for` and `role` are set as attributes, others as properties.
  * Children are elements or strings; a string is inserted as text and never parsed as HTML.
