@@ -202,7 +202,7 @@ class RecordLog:
             OSError: If the records cannot be written. The error names the file.
         """
         self._held.require_in_place()
-        write_whole("".join(map(_format_line, records)), self.path)
+        write_whole(map(_format_line, records), self.path)
         self._file.close()
 
     def close(self) -> None:

@@ -151,3 +151,13 @@ def test_two_big_runs_stand_side_by_side_with_the_questions_that_both_have(open_
     page.select_option("#answers label:has-text('Score') select", label="B is better")
     settle(page, "#answers", "966 of 2,900 questions")
     assert column(page, "#answers", 4)[:2] == ["x102", "x105"]
+
+
+def test_a_browser_that_cannot_decompress_says_so(browser, monkeypatch, tmp_path):
+    monkeypatch.setattr(packing, "MAX_PLAIN_BYTES", 0)
+    sample_pages.write_run(tmp_path, FIRST)
+    page = browser.new_page()
+    page.add_init_script("delete window.DecompressionStream")
+    page.goto((tmp_path / "report.html").as_uri())
+    assert "cannot be shown: it is compressed, and this browser is too old" in page.inner_text("main > .warning")
+    page.close()

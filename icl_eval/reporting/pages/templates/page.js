@@ -9,6 +9,7 @@ function readData(id) {
 async function readBlock(id) {
   const element = document.getElementById(id);
   if (element.type === "application/json") return JSON.parse(element.textContent);
+  if (!window.DecompressionStream) throw new Error("it is compressed, and this browser is too old to decompress it");
   const packed = atob(element.textContent);
   const bytes = new Uint8Array(packed.length);
   for (let index = 0; index < packed.length; index += 1) bytes[index] = packed.charCodeAt(index);
@@ -97,3 +98,9 @@ function formatScore(number) {
 function formatCount(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }
+
+// An element that cannot be read must not look like one without rows.
+addEventListener("unhandledrejection", ({ reason }) => {
+  const sentence = `A part of this page cannot be shown: ${reason.message}.`;
+  document.querySelector("main").prepend(make("p", { className: "warning" }, sentence));
+});
