@@ -31,6 +31,7 @@ from icl_eval.reporting.pages.comparison_page import write_comparison_page
 from icl_eval.reporting.pages.scales import log_places
 from icl_eval.reporting.pages.sweep_page import write_sweep_page
 from icl_eval.reporting.tables import print_analysis
+from icl_eval.runs.folders import Run
 from icl_eval.runs.reports import write_json
 
 
@@ -178,6 +179,23 @@ def test_answers_are_aligned_by_what_was_asked(tmp_path):
     assert task["metrics"] == [{"name": "exact_match", "higher": True}, {"name": "hub", "higher": False}]
     assert task["scores"][0] == [[pytest.approx(1 / 3), 0.0, 1.0], [12.5, None, None]]
     assert task["left_out"] == 0
+
+
+def test_the_answers_of_a_run_are_given_away_before_the_next_run_is_read(tmp_path, monkeypatch):
+    runs = {name: write_run(tmp_path / name, record(1, "1", 1.0), record(2, "x", 0.0)) for name in "abc"}
+    read = Run.stream_records
+    events = []
+
+    def watch(run, task):
+        events.append(run.folder.name)
+        return read(run, task)
+
+    monkeypatch.setattr(Run, "stream_records", watch)
+    for element in AnswerBlocks(runs):
+        events.append(element.split('id="')[1].split('"')[0].removeprefix("answers-0-"))
+    assert events == [
+        "a", "answers-0-0", "values-0", "b", "answers-1-0", "values-1", "c", "answers-2-0", "values-2", "questions-0",
+    ]  # fmt: skip
 
 
 def read_answers(blocks):

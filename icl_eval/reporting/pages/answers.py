@@ -19,7 +19,7 @@ from icl_eval.runs.records import Record
 from icl_eval.runs.reports import MetricResult
 
 MAX_ANSWERS = 1_000_000
-"""Maximum number of answers on a page, over all runs and tasks."""
+"""Maximum number of answers on a page, over all runs and tasks: about 40 MB if they are short."""
 
 
 class AnswerBlocks:
