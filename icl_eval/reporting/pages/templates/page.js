@@ -18,7 +18,7 @@ async function readBlock(id) {
 }
 
 /**
- * Rows in several elements of this page, each of which is read when a row of it is wanted. The elements read last are
+ * Rows in several elements of this page, each of which is read when a row of it is wanted. Only some are
  * kept, so that memory is bounded however many there are.
  */
 class BlockRows {
@@ -30,7 +30,8 @@ class BlockRows {
     this.blocks = blocks.map(([id, count]) => ({ id, start, end: (start += count) }));
     this.size = start;
     this.unpack = unpack;
-    this.kept = new Map(); // from ids to promises of rows, the one used last at the end
+    this.kept = new Map(); // from ids to promises of rows
+    this.latest = {};
   }
 
   /** Promise the rows from one position to another, as far as there are any. */
@@ -46,10 +47,12 @@ class BlockRows {
 
   /** Promise the rows of an element. */
   read(id) {
-    const rows = this.kept.get(id) ?? readBlock(id).then(this.unpack);
-    this.kept.delete(id);
-    this.kept.set(id, rows);
-    if (this.kept.size > BlockRows.maxKept) this.kept.delete(this.kept.keys().next().value);
+    const known = this.kept.get(id) ?? (this.latest.id === id ? this.latest.rows : null);
+    if (known) return known;
+    const rows = readBlock(id).then(this.unpack);
+    // The first ones stay, since a search reads all in order: dropping the oldest would drop each before its next use.
+    if (this.kept.size < BlockRows.maxKept) this.kept.set(id, rows);
+    this.latest = { id, rows };
     return rows;
   }
 }
