@@ -14,4 +14,8 @@ Run `python -m benchmarks --help` from the repository's root. To check the numbe
     lm_eval_comparison  the command
     lm_eval_tasks       the tasks, with local data
     lm_eval_requests    one task's requests and one model, in a process of its own
+
+`python -m benchmarks.pages` measures how long big pages take to write, to open in a browser and to search:
+
+    pages   the rows, the pages and the measurements
 """

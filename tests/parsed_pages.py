@@ -1,6 +1,7 @@
 """Parse pages as a browser does, and provide strings that try to be more than text."""
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -73,6 +74,22 @@ class Parsed(HTMLParser):
         assert len(found) == 1
         return json.loads(found[0])
 
+    def packed(self, blocks):
+        """Return the rows of some elements, each with the texts that its numbers stand for."""
+        rows = []
+        for identifier, count in blocks:
+            ((_, attributes), text), *others = (
+                (element, text)
+                for element, text in zip(self.elements, self.texts, strict=True)
+                if element[1].get("id") == identifier
+            )
+            assert not others
+            is_packed = attributes["type"] == "application/gzip"
+            block = json.loads(gzip.decompress(base64.b64decode(text, validate=True)) if is_packed else text)
+            assert len(block["rows"]) == count
+            rows += [(row, block["texts"]) for row in block["rows"]]
+        return rows
+
 
 def assert_self_contained(html):
     """Check that a page loads nothing, and runs only the scripts that its policy names."""
@@ -92,7 +109,7 @@ def assert_self_contained(html):
         assert not [name for name in attributes if name.startswith("on")]
         assert tag == "a" or "href" not in attributes
         assert ":" not in (attributes.get("href") or "")
-        if tag == "script" and attributes.get("type") != "application/json":
+        if tag == "script" and attributes.get("type") not in ("application/json", "application/gzip"):
             digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
             assert f"'sha256-{digest}'" in policies[0]
         if tag in ("style", "script") and "id" not in attributes:

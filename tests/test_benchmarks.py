@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 import torch
+from parsed_pages import assert_self_contained
 
 ROW = re.compile(r"\| [^|]+ \| \d+\.\d+ \| ")
 """A row of a table: a system, and its seconds."""
@@ -130,3 +131,18 @@ def test_the_floor_is_limited_by_arithmetic_or_by_reading(benchmark_command):
     assert rates.seconds(flops=200, num_bytes=10) == 2
     assert rates.seconds(flops=200, num_bytes=50) == 5
     assert rates.best(Rates(flops=50, bytes_read=20)) == Rates(100, 20)
+
+
+@pytest.mark.parametrize("page", ["run", "compare", "sweep"])
+def test_the_pages_that_are_measured_are_written_from_made_up_rows(page, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    from benchmarks.pages import prepare, write
+
+    target = prepare(page, 6, "unicode", tmp_path)
+    write(target)
+    parsed = assert_self_contained(target.read_text(encoding="utf-8"))
+    if page == "run":
+        assert len(parsed.packed(parsed.data("tasks")[0]["blocks"])) == 6
+    else:
+        (task,) = parsed.data("answers-data")["tasks"]
+        assert [len(parsed.packed(own)) for own in task["answers"]] == ([6, 6] if page == "compare" else [64] * 6)

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from icl_eval.errors import DataError, FolderInUseError
 from icl_eval.formatting import describe_error, format_score
 from icl_eval.runs.choices import flatten_options
-from icl_eval.runs.records import Record, read_records
+from icl_eval.runs.records import Record, stream_records
 from icl_eval.runs.reports import Report, read_report
 from icl_eval.runs.writing import HeldFile, write_whole
 
@@ -44,17 +44,36 @@ class Run:
         Raises:
             DataError: If the run has no such task, or some of its records are missing.
         """
+        return list(self.stream_records(task))
+
+    def stream_records(self, task: str) -> Iterator[Record]:
+        """Yield the records of one of its tasks one at a time, in the order of the data set.
+
+        Raises:
+            DataError: If the run has no such task, or some of its records are missing, which shows at the end.
+        """
+        path = self.records_path(task)
+        count = 0
+        for record in stream_records(path):
+            yield record
+            count += 1
+        expected = self.report.results[task].n
+        if count != expected:
+            raise DataError(f"{path}: has {count} records, but {self.folder / REPORT_FILE} reports {expected}")
+
+    def records_path(self, task: str) -> Path:
+        """Return the path of the file with the records of one of its tasks.
+
+        Raises:
+            DataError: If the run has no such task, or no such file.
+        """
         if task not in self.report.results:
             known = ", ".join(self.report.results)
             raise DataError(f"{self.folder}: this run has no task {task!r} (it has: {known})")
         path = self.folder / f"samples_{task}.jsonl"
         if not path.exists():
             raise DataError(f"{path}: no such file, but {self.folder / REPORT_FILE} has scores for it")
-        records = read_records(path)
-        expected = self.report.results[task].n
-        if len(records) != expected:
-            raise DataError(f"{path}: has {len(records)} records, but {self.folder / REPORT_FILE} reports {expected}")
-        return records
+        return path
 
     @property
     def finished(self) -> datetime:

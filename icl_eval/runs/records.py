@@ -5,7 +5,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,7 @@ class RecordLog:
             OSError: If the records cannot be written. The error names the file.
         """
         self._held.require_in_place()
-        write_whole("".join(map(_format_line, records)), self.path)
+        write_whole(map(_format_line, records), self.path)
         self._file.close()
 
     def close(self) -> None:
@@ -223,8 +223,18 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         DataError: If a line is not a record.
     """
-    lines = path.read_bytes().splitlines()
-    return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+    return list(stream_records(path))
+
+
+def stream_records(path: Path) -> Iterator[Record]:
+    """Yield the records of a finished task, one line at a time.
+
+    Raises:
+        DataError: If a line is not a record.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            yield _parse(path, number, line.rstrip(b"\r\n"))
 
 
 def _format_line(record: Record) -> str:

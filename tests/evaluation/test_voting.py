@@ -98,8 +98,9 @@ def test_a_run_of_samples_is_counted_continued_and_compared(evaluate_tiny, icl_e
     assert [each["metric"] for each in compared["differences"]] == ["exact_match", "token_f1"]
     assert "qa: exact_match_any_of_4" in compared["left_out"]
 
-    embedded = Parsed((four / "report.html").read_text(encoding="utf-8")).data("records-0")
-    shown = [[embedded["lines"][sample[0]] for sample in record["samples"]] for record in embedded["records"]]
+    page = Parsed((four / "report.html").read_text(encoding="utf-8"))
+    rows = page.packed(page.data("tasks")[0]["blocks"])
+    shown = [[texts[sample[0]] for sample in record["samples"]] for record, texts in rows]
     assert shown == [[sample["completion"] for sample in record["samples"]] for record in records]
 
 

@@ -10,9 +10,12 @@ from parsed_pages import HOSTILE, Parsed, assert_self_contained
 from sample_pages import REPORT, write_run
 from sample_runs import FIRST, SECOND
 
+from icl_eval.errors import DataError
 from icl_eval.formatting import format_score
-from icl_eval.reporting.pages import rendering
+from icl_eval.reporting.pages import packing, rendering
+from icl_eval.reporting.pages.run_page import RecordBlocks, write_run_page
 from icl_eval.reporting.pages.scales import metric_scale, nice_scale
+from icl_eval.runs.folders import Run, read_run
 from icl_eval.runs.records import ShownDemonstration
 
 
@@ -64,28 +67,82 @@ def hostile_records():
         )  # fmt: skip
 
 
-def read_back(embedded):
+def read_back(packed):
     """Return the records that a page holds, as `asdict` gives them."""
-    lines = embedded["lines"]
-    for record in embedded["records"]:
+    records = []
+    for record, texts in packed:
         for side in ("encoder", "decoder"):
             if record[side] is not None:
-                record[side] = "".join(lines[number] for number in record[side])
-        record["demonstration_ids"] = [lines[number] for number in record["demonstration_ids"]]
+                record[side] = "".join(texts[number] for number in record[side])
+        record["demonstration_ids"] = [texts[number] for number in record["demonstration_ids"]]
         record["demonstrations"] = [
-            {"id": lines[shown], "target": target if target is None else lines[target], "similarity": similarity}
+            {"id": texts[shown], "target": target if target is None else texts[target], "similarity": similarity}
             for shown, target, similarity in record["demonstrations"]
         ]
-    return embedded["records"]
+        records.append(record)
+    return records
 
 
 def test_a_run_page_holds_every_record_whole(tmp_path):
     records = [FIRST, SECOND, *hostile_records()]
     page = write_run(tmp_path, *records)
     assert page.data("tasks") == [
-        {"name": "qa", "metrics": ["exact_match", "hub"], "data": "records-0", "clusters": []}
+        {
+            "name": "qa", "metrics": ["exact_match", "hub"], "blocks": [["records-0-0", len(records)]],
+            "reasons": sorted({record.finish_reason for record in records}), "clusters": [],
+        }
+    ]  # fmt: skip
+    read = read_back(page.packed(page.data("tasks")[0]["blocks"]))
+    assert read == json.loads(json.dumps([asdict(record) for record in records]))
+
+
+@pytest.mark.parametrize(("max_plain", "kind"), [(10**9, "application/json"), (0, "application/gzip")])
+def test_many_records_are_in_several_elements_each_once_and_compressed_if_they_are_many_bytes(
+    max_plain, kind, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(packing, "MAX_PLAIN_BYTES", max_plain)
+    monkeypatch.setattr(packing, "BLOCK_ROWS", 20)
+    monkeypatch.setattr(packing, "BLOCK_CHARS", 50_000)
+    records = [*hostile_records()] * 5 + [replace(FIRST, completion="long" * 5000, doc={"n": str(n)}) for n in range(3)]
+    page = write_run(tmp_path, *records)
+    (task,) = page.data("tasks")
+    # texts of 5,000 and 20,000 characters fill an element before its rows do
+    assert [identifier for identifier, _ in task["blocks"]] == [f"records-0-{n}" for n in range(len(task["blocks"]))]
+    assert max(count for _, count in task["blocks"]) <= 20
+    assert len(task["blocks"]) > 3
+    kinds = [
+        attributes["type"] for _, attributes in page.elements if str(attributes.get("id")).startswith("records-0-")
     ]
-    assert read_back(page.data("records-0")) == json.loads(json.dumps([asdict(record) for record in records]))
+    assert kinds == [kind] * len(task["blocks"])
+    assert read_back(page.packed(task["blocks"])) == json.loads(json.dumps([asdict(record) for record in records]))
+
+
+def test_a_page_is_written_row_by_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "BLOCK_ROWS", 10)
+    write_run(tmp_path, *[FIRST] * 95)
+    given, seen = [], []
+    read = Run.stream_records
+
+    def count(run, task):
+        for record in read(run, task):
+            given.append(record)
+            yield record
+
+    monkeypatch.setattr(Run, "stream_records", count)
+    for element in RecordBlocks(read_run(tmp_path)):
+        seen.append((len(given), element.count("qa-test-001")))
+    assert seen == [(number, 10) for number in range(10, 100, 10)] + [(95, 5)]
+
+
+def test_records_that_are_missing_leave_the_page_as_it_was(tmp_path):
+    write_run(tmp_path, FIRST, SECOND)
+    before = (tmp_path / "report.html").read_bytes()
+    lines = (tmp_path / "samples_qa.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "samples_qa.jsonl").write_bytes(lines[0])
+    with pytest.raises(DataError, match=r"has 1 records, but .* reports 2"):
+        write_run_page(tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == before
+    assert [path.name for path in tmp_path.glob("*.tmp")] == []
 
 
 def test_hostile_text_adds_no_element_to_a_run_page(tmp_path):
@@ -124,11 +181,12 @@ def test_a_page_grows_with_the_text_of_its_prompts_and_not_with_their_number(tmp
     records = [replace(FIRST, example_id=str(number), decoder=f"{block}Q: {number}\nA:") for number in range(500)]
     one = write_run(tmp_path, records[0])
     many = write_run(tmp_path, *records)
-    assert one.elements == many.elements  # rows are made when they are looked at
+    made = [[tag for tag, at in page.elements if "records-" not in at.get("id", "")] for page in (one, many)]
+    assert made[0] == made[1]  # rows are made when they are looked at
     assert (tmp_path / "report.html").stat().st_size < (tmp_path / "samples_qa.jsonl").stat().st_size
-    assert len(many.data("records-0")["lines"]) == len(set(block.splitlines())) + len(records) + len(
-        ["A:", "qa-pool-007", "Rom"]
-    )
+    blocks = many.data("tasks")[0]["blocks"]
+    ((_, texts), *_) = many.packed(blocks)
+    assert len(texts) == len(set(block.splitlines())) + blocks[0][1] + len(["A:", "qa-pool-007", "Rom"])
 
 
 def test_a_run_page_needs_no_drawing_library_and_no_model(tmp_path):

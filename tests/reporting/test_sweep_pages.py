@@ -3,7 +3,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from parsed_pages import HOSTILE, assert_self_contained
+from parsed_pages import HOSTILE, Parsed, assert_self_contained
 from sample_runs import FIRST
 from sample_sweeps import (
     BEYOND,
@@ -25,12 +25,13 @@ from icl_eval.analysis import SweepAnalysis
 from icl_eval.analysis.comparison import Comparison
 from icl_eval.analysis.sweeps import read_sweep
 from icl_eval.errors import DataError
-from icl_eval.reporting.pages.answers import gather_answers
+from icl_eval.reporting.pages.answers import AnswerBlocks
 from icl_eval.reporting.pages.charts import curve_charts, variance_segments
 from icl_eval.reporting.pages.comparison_page import write_comparison_page
 from icl_eval.reporting.pages.scales import log_places
 from icl_eval.reporting.pages.sweep_page import write_sweep_page
 from icl_eval.reporting.tables import print_analysis
+from icl_eval.runs.folders import Run
 from icl_eval.runs.reports import write_json
 
 
@@ -132,9 +133,8 @@ def test_hostile_text_adds_no_element_to_a_sweep_page(tmp_path):
     for text in HOSTILE:
         page = write("hostile", text)
         assert [tag for tag, _ in page.elements] == [tag for tag, _ in harmless.elements]
-        assert page.data("answers-data")["tasks"][0]["questions"] == [
-            {"id": text, "doc": {text: text}, "targets": [text]}
-        ]
+        ((question, _),) = page.packed(page.data("answers-data")["tasks"][0]["questions"])
+        assert question == {"id": text, "doc": {text: text}, "targets": [text]}
         assert any(note.endswith(f"a=b: {text}") for note in page.texts)
         assert page.data("cells-data")["cells"][1]["error"] == text
 
@@ -161,25 +161,60 @@ def test_answers_are_aligned_by_what_was_asked(tmp_path):
         "b": write_run(tmp_path / "b", record(2, "2", 1.0), record(1, "x", 0.0)),
         "c": write_run(tmp_path / "c", record(1, "1", 1.0, doc={"question": "another one?"})),
     }
-    task = gather_answers(runs)["tasks"][0]
+    task = read_answers(AnswerBlocks(runs))
     assert [(question["id"], question["doc"]["question"]) for question in task["questions"]] == [
         ("q1", "1?"), ("q2", "2?"), ("q1", "another one?"),
     ]  # fmt: skip
-    read = [[answer and [task["texts"][answer[1]], *answer[2:]] for answer in answers] for answers in task["answers"]]
-    assert read == [
-        [["1", 1.0, None], ["x", 0.0, None], None],
-        [["x", 0.0, None], ["2", 1.0, None], None],
-        [None, None, ["1", 1.0, None]],
+    # a run has a place for each question that was known when it was read
+    assert task["answers"] == [
+        [(" 1", "1"), (" x", "x")],
+        [(" x", "x"), (" 2", "2")],
+        [None, None, (" 1", "1")],
     ]
-    assert [task["texts"][answer[0]] for answer in task["answers"][0][:2]] == [" 1", " x"]
+    assert task["values"] == [
+        {"scores": [[1.0, 0.0], [None, None]], "missing": []},
+        {"scores": [[0.0, 1.0], [None, None]], "missing": []},
+        {"scores": [[None, None, 1.0], [None, None, None]], "missing": [0, 1]},
+    ]
     assert task["metrics"] == [{"name": "exact_match", "higher": True}, {"name": "hub", "higher": False}]
     assert task["scores"][0] == [[pytest.approx(1 / 3), 0.0, 1.0], [12.5, None, None]]
     assert task["left_out"] == 0
 
 
+def test_the_answers_of_a_run_are_given_away_before_the_next_run_is_read(tmp_path, monkeypatch):
+    runs = {name: write_run(tmp_path / name, record(1, "1", 1.0), record(2, "x", 0.0)) for name in "abc"}
+    read = Run.stream_records
+    events = []
+
+    def watch(run, task):
+        events.append(run.folder.name)
+        return read(run, task)
+
+    monkeypatch.setattr(Run, "stream_records", watch)
+    for element in AnswerBlocks(runs):
+        events.append(element.split('id="')[1].split('"')[0].removeprefix("answers-0-"))
+    assert events == [
+        "a", "answers-0-0", "values-0", "b", "answers-1-0", "values-1", "c", "answers-2-0", "values-2", "questions-0",
+    ]  # fmt: skip
+
+
+def read_answers(blocks):
+    """Return the first task of some answers with its elements read."""
+    page = Parsed("".join(blocks))
+    task = blocks.content["tasks"][0]
+    return task | {
+        "questions": [question for question, _ in page.packed(task["questions"])],
+        "answers": [
+            [answer and tuple(texts[number] for number in answer) for answer, texts in page.packed(own)]
+            for own in task["answers"]
+        ],
+        "values": [page.data(identifier) for identifier in task["values"]],
+    }
+
+
 def test_a_page_says_how_many_questions_it_leaves_out(tmp_path):
     runs = {name: write_run(tmp_path / name, *(record(number, "x", 0.0) for number in range(10))) for name in "ab"}
-    task = gather_answers(runs, max_answers=8)["tasks"][0]
+    task = read_answers(AnswerBlocks(runs, max_answers=8))
     assert [len(task["questions"]), *map(len, task["answers"]), task["left_out"]] == [4, 4, 4, 6]
 
 

@@ -1,13 +1,15 @@
 """Render a trace as a single HTML file, which shows the numbers of a token on hover."""
 
+from collections.abc import Iterator
+
 from icl_eval.commands.trace import phrases as wording
 from icl_eval.commands.trace.heat_maps import draw_heat_map
 from icl_eval.commands.trace.traces import Trace
 from icl_eval.reporting.pages import render_page
 
 
-def render_trace(trace: Trace) -> str:
-    """Render a trace as an HTML page."""
+def render_trace(trace: Trace) -> Iterator[str]:
+    """Yield the pieces of a trace's HTML page."""
     sides = {"encoder": trace.encoder, "decoder": trace.decoder}
     largest = max(
         (abs(number) for each in trace.influences for number in (each.generated, each.reference or 0)), default=1

@@ -1,82 +1,137 @@
 """Collect the answers of several runs, for a page that shows two of them side by side.
 
 Questions are matched by id, fields and references. A run that lacks a question has no answer to it, and is not compared
-on that question.
+on that question. A page reads the scores of the two runs that it shows whole, and their texts as they are looked at.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from icl_eval.reporting.pages.packing import TextTable
+from markupsafe import Markup
+
+from icl_eval.reporting.pages.packing import BlockList, TextTable, is_large
+from icl_eval.reporting.pages.rendering import embed_json, to_json
 from icl_eval.runs.folders import Run
 from icl_eval.runs.records import Record
 from icl_eval.runs.reports import MetricResult
 
-MAX_ANSWERS = 200_000
-"""Maximum number of answers on a page, over all runs and tasks: about 20 MB, which a browser opens in a second."""
+MAX_ANSWERS = 1_000_000
+"""Maximum number of answers on a page, over all runs and tasks: about 40 MB if they are short."""
 
 
-def gather_answers(runs: Mapping[str, Run], max_answers: int = MAX_ANSWERS) -> dict[str, Any]:
-    """Return the answers of several runs in the form that `answers.js` reads.
+class AnswerBlocks:
+    """The answers of several runs as elements of a page.
 
-    Args:
-        runs: Finished runs by their display names.
-        max_answers: Maximum number of answers. If there are more, each task keeps its first questions and tells how
-            many were left out.
-
-    Raises:
-        DataError: When a run's records are missing or do not match its report.
+    Each task has a list of its questions in the order of first appearance, and for each run a list of its answers in
+    the same order, of the form `[completion, prediction]`, or null.
     """
-    tasks = list(dict.fromkeys(task for run in runs.values() for task in run.report.results))
-    max_questions = max(1, max_answers // max(1, len(runs) * len(tasks)))
-    return {"runs": list(runs), "tasks": [_gather_task(task, list(runs.values()), max_questions) for task in tasks]}
+
+    def __init__(self, runs: Mapping[str, Run], max_answers: int = MAX_ANSWERS):
+        """Find the tasks of some runs, without reading records.
+
+        Args:
+            runs: Finished runs by their display names.
+            max_answers: Maximum number of answers. If there are more, each task keeps its first questions and tells how
+                many were left out.
+
+        Raises:
+            DataError: When a run's records are missing.
+        """
+        self._runs = runs
+        self._tasks = list(dict.fromkeys(task for run in runs.values() for task in run.report.results))
+        self._max_questions = max(1, max_answers // max(1, len(runs) * len(self._tasks)))
+        self._compress = is_large(run.records_path(task) for run in runs.values() for task in run.report.results)
+        self.content: dict[str, Any] = {"runs": list(runs), "tasks": []}
+        """What `answers.js` needs to know to read the elements; complete once all of them were yielded."""
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self._tasks)
+
+    def __iter__(self) -> Iterator[Markup]:
+        """Yield the elements; memory is needed for the answers of one run to one task at a time.
+
+        Raises:
+            DataError: When a run's records do not match its report.
+        """
+        for number, task in enumerate(self._tasks):
+            yield from self._embed_task(task, f"answers-{number}")
+
+    def _embed_task(self, task: str, name: str) -> Iterator[Markup]:
+        results = [run.report.results.get(task) for run in self._runs.values()]
+        metrics = {metric: score for result in results if result for metric, score in result.metrics.items()}
+        questions: BlockList[Record] = BlockList(f"{name}-questions", self._compress, _pack_question)
+        numbers: dict[bytes, int] = {}
+        lists = []
+        for place, (run, result) in enumerate(zip(self._runs.values(), results, strict=True)):
+            own: dict[int, _Answer] = {}
+            for record in run.stream_records(task) if result else ():
+                number = numbers.setdefault(_digest(record), len(numbers))
+                if number < self._max_questions:
+                    if number == questions.size:
+                        yield from questions.add(record)
+                    own[number] = _Answer.of(record, list(metrics))
+            answers: BlockList[_Answer | None] = BlockList(f"{name}-answers-{place}", self._compress, _pack_answer)
+            for number in range(questions.size):
+                yield from answers.add(own.get(number))
+            yield from answers.finish()
+            lists.append(answers.blocks)
+            values = _pack_values([own.get(number) for number in range(questions.size)], len(metrics))
+            yield embed_json(f"{name}-values-{place}", to_json(values), self._compress)
+        yield from questions.finish()
+        self.content["tasks"].append(
+            {
+                "name": task,
+                "metrics": [{"name": metric, "higher": score.higher_is_better} for metric, score in metrics.items()],
+                "scores": [
+                    [pack_score(result.metrics.get(metric)) if result else None for metric in metrics]
+                    for result in results
+                ],
+                "questions": questions.blocks,
+                "left_out": len(numbers) - questions.size,
+                "answers": lists,
+                "values": [f"{name}-values-{place}" for place in range(len(lists))],
+            }
+        )
 
 
-@dataclass
-class _Questions:
-    """The questions of a task, numbered in order of first appearance."""
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a page shows of a record."""
 
-    embedded: list[dict[str, Any]] = field(default_factory=list)
-    numbers: dict[str, int] = field(default_factory=dict)
+    completion: str
+    prediction: str
+    scores: tuple[float | None, ...]
 
-    def number(self, record: Record) -> int:
-        """Return the number of the question that a record answers."""
-        number = self.numbers.setdefault(json.dumps(record.asked, sort_keys=True), len(self.embedded))
-        if number == len(self.embedded):
-            self.embedded.append(record.asked)
-        return number
+    @classmethod
+    def of(cls, record: Record, metrics: Sequence[str]) -> "_Answer":
+        scores = tuple(record.metrics.get(metric) for metric in metrics)
+        return cls(record.completion, record.prediction, scores)
 
 
-def _gather_task(task: str, runs: Sequence[Run], max_questions: int) -> dict[str, Any]:
-    results = [run.report.results.get(task) for run in runs]
-    metrics = {name: score for result in results if result for name, score in result.metrics.items()}
-    questions, texts = _Questions(), TextTable()
-    answers: list[dict[int, list[Any]]] = []
-    for run, result in zip(runs, results, strict=True):
-        records = run.records(task) if result else []
-        numbered = {questions.number(record): record for record in records}
-        kept = {number: record for number, record in numbered.items() if number < max_questions}
-        answers.append({number: _pack_answer(record, list(metrics), texts) for number, record in kept.items()})
-    num_kept = min(len(questions.embedded), max_questions)
+def _digest(record: Record) -> bytes:
+    """Return what identifies the question that a record answers."""
+    return hashlib.sha256(json.dumps(record.asked, sort_keys=True).encode()).digest()[:16]
+
+
+def _pack_question(record: Record, table: TextTable) -> Mapping[str, Any]:
+    return record.asked
+
+
+def _pack_answer(answer: _Answer | None, table: TextTable) -> list[int] | None:
+    return None if answer is None else [table.number(answer.completion), table.number(answer.prediction)]
+
+
+def _pack_values(answers: Sequence[_Answer | None], num_metrics: int) -> dict[str, Any]:
+    """Return a list of scores for each metric, and the numbers of the questions without an answer."""
     return {
-        "name": task,
-        "metrics": [{"name": name, "higher": score.higher_is_better} for name, score in metrics.items()],
-        "scores": [
-            [pack_score(result.metrics.get(name)) if result else None for name in metrics] for result in results
-        ],
-        "questions": questions.embedded[:num_kept],
-        "left_out": len(questions.embedded) - num_kept,
-        "answers": [[by_number.get(number) for number in range(num_kept)] for by_number in answers],
-        "texts": texts.texts,
+        "scores": [[answer and answer.scores[place] for answer in answers] for place in range(num_metrics)],
+        "missing": [number for number, answer in enumerate(answers) if answer is None],
     }
-
-
-def _pack_answer(record: Record, metrics: Sequence[str], texts: TextTable) -> list[Any]:
-    """Return the numbers of the completion and the prediction, followed by the record's scores."""
-    scores = [record.metrics.get(metric) for metric in metrics]
-    return [texts.number(record.completion), texts.number(record.prediction), *scores]
 
 
 def pack_score(result: MetricResult | None) -> list[float | None] | None:

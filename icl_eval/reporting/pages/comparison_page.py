@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icl_eval.analysis.comparison import Comparison, Difference
-from icl_eval.reporting.pages.answers import gather_answers
+from icl_eval.reporting.pages.answers import AnswerBlocks
 from icl_eval.reporting.pages.rendering import render_page, write_page
 from icl_eval.reporting.pages.scales import Scale, nice_scale
 from icl_eval.runs.folders import Run
@@ -39,14 +39,14 @@ def write_comparison_page(comparison: Comparison, runs: Sequence[Run], path: Pat
         DifferenceRow(labels[difference.run], difference, _scale(comparison.differences, difference.metric))
         for difference in comparison.differences
     ]
-    html = render_page(
+    page = render_page(
         "comparison.html.j2",
         comparison=comparison,
         baseline=labels[comparison.baseline],
         rows=rows,
-        answers=gather_answers(dict(zip(names, runs, strict=True))),
+        answers=AnswerBlocks(dict(zip(names, runs, strict=True))),
     )
-    write_page(html, path)
+    write_page(page, path)
 
 
 def name_runs(folders: Sequence[Path]) -> list[str]:

@@ -7,14 +7,17 @@ this package:
     {% extends "base.html.j2" %}
     {% block main %}<h1>{{ model }}</h1><div id="questions"></div>{% endblock %}
     {% block scripts %}{{ data("questions", rows) }}{{ script("rows.js") }}{% endblock %}
+
+A page is rendered and written piece by piece, so that values which are iterators are never held whole.
 """
 
 import base64
 import functools
+import gzip
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +31,41 @@ from icl_eval.runs.writing import write_whole
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
-def render_page(template: str, **values: Any) -> str:
-    """Render a page.
+def render_page(template: str, **values: Any) -> Iterator[str]:
+    """Yield the pieces of a page.
 
     Args:
         template: A file in `templates/` that extends `base.html.j2`.
         values: Values for the template. Strings are escaped; a missing name is an error.
     """
-    return _environment().get_template(template).render(values)
+    return _environment().get_template(template).generate(values)
 
 
-def write_page(html: str, path: Path) -> None:
-    """Write a page atomically."""
-    write_whole(html, path)
+def write_page(pieces: Iterable[str], path: Path) -> None:
+    """Write the pieces of a page atomically."""
+    write_whole(pieces, path)
+
+
+def to_json(value: Any) -> str:
+    """Return a value as compact JSON, with null in place of each number that JSON does not have."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:  # a metric may be NaN or infinite
+        return json.dumps(_replace_not_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def embed_json(identifier: str, text: str, compress: bool = False) -> Markup:
+    """Return an element that contains JSON, which scripts read with `readData(identifier)`.
+
+    Args:
+        identifier: The id of the element.
+        text: The JSON.
+        compress: Whether it is compressed with gzip and written in base64, for scripts that read it with `readBlock`.
+    """
+    kind = "application/gzip" if compress else "application/json"
+    packed = gzip.compress(text.encode(), compresslevel=6, mtime=0) if compress else b""
+    content = base64.b64encode(packed).decode() if compress else text.translate(_ESCAPES)
+    return Markup('<script type="{}" id="{}">').format(kind, identifier) + Markup(content) + Markup("</script>\n")
 
 
 @functools.cache
@@ -64,7 +89,7 @@ def _environment() -> Environment:
         "typeset": typeset,
     }
     environment.globals |= {
-        "data": _embed_data,
+        "data": lambda identifier, value: embed_json(identifier, to_json(value)),
         "policy": _build_policy(scripts.values()),
         "script": lambda name: Markup(f"<script>{scripts[name]}</script>\n"),
         "style": lambda name: Markup(f"<style>\n{_read_source(environment, name)}</style>\n"),
@@ -91,16 +116,6 @@ def _build_policy(scripts: Any) -> str:
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
-
-def _embed_data(identifier: str, value: Any) -> Markup:
-    """Return an element that contains a value as JSON; scripts read it with `readData(identifier)`."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError:  # a metric may be NaN or infinite, which JSON does not support
-        text = json.dumps(_replace_not_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    opening = Markup('<script type="application/json" id="{}">').format(identifier)
-    return opening + Markup(text.translate(_ESCAPES)) + Markup("</script>\n")
 
 
 def _replace_not_finite(value: Any) -> Any:

@@ -1,15 +1,18 @@
 """Write the page of a run, `report.html`: its scores, and every question behind them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icl_eval.reporting.pages.packing import embed_records
+from markupsafe import Markup
+
+from icl_eval.reporting.pages.packing import BlockList, is_large, pack_record
 from icl_eval.reporting.pages.rendering import render_page, write_page
 from icl_eval.reporting.pages.scales import Scale, metric_scale
 from icl_eval.reporting.remarks import describe_draw, has_clusters, name_units, remarks
-from icl_eval.runs.folders import is_cell, read_run
+from icl_eval.runs.folders import Run, is_cell, read_run
 from icl_eval.runs.records import Record
 from icl_eval.runs.reports import MetricResult, Report
 
@@ -41,27 +44,18 @@ def write_run_page(folder: Path) -> None:
         DataError: When records are missing, or a line is not a record.
     """
     run = read_run(folder)
-    records = {task: run.records(task) for task in run.report.results}
-    write_page(render_run_page(run.report, records, is_cell(folder)), folder / "report.html")
+    write_page(render_run_page(run, RecordBlocks(run), is_cell(folder)), folder / "report.html")
 
 
-def render_run_page(report: Report, records: Mapping[str, Sequence[Record]], is_cell: bool) -> str:
-    """Render the page of a run.
+def render_run_page(run: Run, records: "RecordBlocks", is_cell: bool) -> Iterator[str]:
+    """Yield the pieces of a run's page.
 
     Args:
-        report: The report of the run.
-        records: The records of each task.
+        run: The finished run.
+        records: Its records.
         is_cell: Whether the run is a cell of a sweep, whose page lies in the folder above.
     """
-    tasks = [
-        {
-            "name": name,
-            "metrics": list(result.metrics),
-            "data": f"records-{number}",
-            "clusters": cluster_means(records[name], list(result.metrics)) if has_clusters(result) else [],
-        }
-        for number, (name, result) in enumerate(report.results.items())
-    ]
+    report = run.report
     rows = _score_rows(report)
     return render_page(
         "run.html.j2",
@@ -71,31 +65,82 @@ def render_run_page(report: Report, records: Mapping[str, Sequence[Record]], is_
         remarks=list(remarks(report)),
         signatures={f"{row.task} {row.metric}": row.result.signature for row in rows},
         behaviours=[(task, result.behaviour) for task, result in report.results.items() if result.behaviour],
-        tasks=tasks,
-        has_clusters=any(task["clusters"] for task in tasks),
+        has_clusters=any(map(has_clusters, report.results.values())),
         is_cell=is_cell,
-        records={task["data"]: embed_records(records[str(task["name"])]) for task in tasks},
+        records=records,
     )
 
 
-def cluster_means(records: Iterable[Record], metrics: Sequence[str]) -> list[list[Any]]:
-    """Return the name, the number of questions and the mean scores of each cluster, in order of first appearance.
+class RecordBlocks:
+    """The records of a run as elements of its page."""
 
-    A mean is over the questions that have the score, and None if none has it.
-    """
-    clusters: dict[str, list[Record]] = {}
-    for record in records:
-        if record.cluster is not None:
-            clusters.setdefault(record.cluster, []).append(record)
-    return [
-        [name, len(members), *(_mean([record.metrics.get(metric) for record in members]) for metric in metrics)]
-        for name, members in clusters.items()
-    ]
+    def __init__(self, run: Run):
+        """Find the records of a run without reading them.
+
+        Raises:
+            DataError: When a file is missing.
+        """
+        self._run = run
+        self._compress = is_large(map(run.records_path, run.report.results))
+        self.tasks: list[dict[str, Any]] = []
+        """What `run.js` needs to know to read the elements; complete once all of them were yielded."""
+
+    def __iter__(self) -> Iterator[Markup]:
+        """Yield the elements, reading one record at a time.
+
+        Raises:
+            DataError: When a line is not a record, or records are missing.
+        """
+        for number, (task, result) in enumerate(self._run.report.results.items()):
+            blocks = BlockList(f"records-{number}", self._compress, pack_record)
+            clusters, reasons = ClusterMeans(list(result.metrics)), set()
+            for record in self._run.stream_records(task):
+                yield from blocks.add(record)
+                clusters.add(record)
+                reasons.add(record.finish_reason)
+            yield from blocks.finish()
+            self.tasks.append(
+                {
+                    "name": task,
+                    "metrics": list(result.metrics),
+                    "blocks": blocks.blocks,
+                    "reasons": sorted(reasons),
+                    "clusters": clusters.rows if has_clusters(result) else [],
+                }
+            )
 
 
-def _mean(scores: Iterable[float | None]) -> float | None:
-    known = [score for score in scores if score is not None]
-    return sum(known) / len(known) if known else None
+class ClusterMeans:
+    """The mean scores of the questions of each cluster."""
+
+    def __init__(self, metrics: Sequence[str]):
+        """Begin without a question."""
+        self._metrics = metrics
+        self._sizes: Counter[str] = Counter()
+        self._known: dict[str, list[tuple[int, float]]] = {}
+
+    def add(self, record: Record) -> None:
+        """Add the scores of a question, if it has a cluster."""
+        if record.cluster is None:
+            return
+        self._sizes[record.cluster] += 1
+        sums = self._known.setdefault(record.cluster, [(0, 0.0) for _ in self._metrics])
+        for place, metric in enumerate(self._metrics):
+            score = record.metrics.get(metric)
+            if score is not None:
+                count, total = sums[place]
+                sums[place] = (count + 1, total + score)
+
+    @property
+    def rows(self) -> list[list[Any]]:
+        """The name, the number of questions and the means of each cluster, in order of first appearance.
+
+        A mean is over the questions that have the score, and None if none has it.
+        """
+        return [
+            [name, self._sizes[name], *(total / count if count else None for count, total in sums)]
+            for name, sums in self._known.items()
+        ]
 
 
 def _score_rows(report: Report) -> Sequence[ScoreRow]:

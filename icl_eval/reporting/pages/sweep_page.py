@@ -1,6 +1,6 @@
 """Write the page of a sweep, `sweep.html`: scores, joint analyses, and any two cells side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from icl_eval.analysis.leave_one_out import LeaveOneOutAnalysis
 from icl_eval.analysis.sweeps import Sweep, read_sweep
 from icl_eval.errors import IclEvalError
 from icl_eval.formatting import format_options
-from icl_eval.reporting.pages.answers import gather_answers, pack_score
+from icl_eval.reporting.pages.answers import AnswerBlocks, pack_score
 from icl_eval.reporting.pages.charts import CurveChart, curve_charts, stack_points, strip_x, variance_segments
 from icl_eval.reporting.pages.pivots import Pivot, build_pivots
 from icl_eval.reporting.pages.rendering import render_page, write_page
@@ -35,25 +35,27 @@ def write_sweep_page(folder: Path) -> None:
     sweep = read_sweep(folder)
     labels = label_cells(sweep.cells)
     finished = {label: folder / cell.cell for label, cell in zip(labels, sweep.cells, strict=True) if cell.results}
-    notes = list(sweep.analysis.notes)
+
+    def write(answers: AnswerBlocks, notes: Sequence[str]) -> None:
+        write_page(render_sweep_page(folder.name, sweep, labels, answers, notes), folder / "sweep.html")
+
+    notes = sweep.analysis.notes
     try:
-        answers = gather_answers({label: read_run(path) for label, path in finished.items()})
+        write(AnswerBlocks({label: read_run(path) for label, path in finished.items()}), notes)
     except IclEvalError as error:
-        answers = gather_answers({})
-        notes.append(f"answers cannot be shown side by side: {error}")
-    write_page(render_sweep_page(folder.name, sweep, labels, answers, notes), folder / "sweep.html")
+        write(AnswerBlocks({}), [*notes, f"answers cannot be shown side by side: {error}"])
 
 
 def render_sweep_page(
-    name: str, sweep: Sweep, labels: Sequence[str], answers: Mapping[str, Any], notes: Sequence[str]
-) -> str:
-    """Render the page of a sweep.
+    name: str, sweep: Sweep, labels: Sequence[str], answers: AnswerBlocks, notes: Sequence[str]
+) -> Iterator[str]:
+    """Yield the pieces of a sweep's page.
 
     Args:
         name: Name of the sweep.
         sweep: The cells of the sweep and their analysis.
         labels: Display names of the cells.
-        answers: Answers of the cells, as returned by `gather_answers`.
+        answers: Answers of the cells.
         notes: Notes on what could not be shown, and why.
     """
     return render_page(

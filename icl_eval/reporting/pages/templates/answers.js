@@ -27,32 +27,62 @@
     );
   }
 
-  /** Return the questions that both runs answered; `difference` is B minus A, and `gain` is positive if B is better. */
-  function makeRows() {
-    const { task, left, right } = chosen;
-    const sign = task.metrics[chosen.metric].higher ? 1 : -1;
-    const read = (answer) => ({
-      completion: task.texts[answer[0]], prediction: task.texts[answer[1]], scores: answer.slice(2), score: answer[2 + chosen.metric],
-    });
-    return task.questions.flatMap((question, index) => {
-      const [a, b] = [task.answers[left][index], task.answers[right][index]];
-      if (!a || !b) return [];
-      const row = { question, a: read(a), b: read(b) };
-      const known = row.a.score !== null && row.b.score !== null;
-      row.difference = known ? row.b.score - row.a.score : null;
-      row.gain = known ? Math.sign(sign * row.difference) : null;
-      return [row];
-    });
+  /** Return a source of rows for `RowTable`: the questions at some positions, with the answers of both runs. */
+  function makeSource(positions, values) {
+    const { task, left, right, metric } = chosen;
+    const questions = (task.asked ??= new BlockRows(task.questions, ({ rows }) => rows));
+    const [a, b] = [left, right].map((run) => new BlockRows(task.answers[run], ({ rows, texts }) =>
+      rows.map((answer) => answer && { completion: texts[answer[0]], prediction: texts[answer[1]] })));
+    const makeSide = (answer, { scores }, position) =>
+      ({ ...answer, scores: scores.map((all) => all[position]), score: scores[metric][position] });
+
+    async function slice(from, to) {
+      const wanted = positions.slice(from, to);
+      if (!wanted.length) return [];
+      const ends = [Math.min(...wanted), Math.max(...wanted) + 1];
+      const [asked, ofA, ofB] = await Promise.all([questions, a, b].map((list) => list.slice(...ends)));
+      return wanted.map((position) => {
+        const index = position - ends[0];
+        const row = {
+          question: asked[index], a: makeSide(ofA[index], values[0], position), b: makeSide(ofB[index], values[1], position),
+        };
+        return Object.assign(row, compareScores(row.a.score, row.b.score));
+      });
+    }
+
+    return { size: positions.length, slice };
   }
 
-  function show() {
-    const rows = makeRows();
+  /** Return B minus A as `difference`, and as `gain` whether B is better (1), worse (-1) or the same (0). */
+  function compareScores(a, b) {
+    if (a === null || b === null) return { difference: null, gain: null };
+    const sign = chosen.task.metrics[chosen.metric].higher ? 1 : -1;
+    return { difference: b - a, gain: Math.sign(sign * (b - a)) };
+  }
+
+  /** Promise the positions of the questions that both runs answered, and the scores of both at all positions. */
+  async function readPair() {
+    const { task, left, right } = chosen;
+    const values = await Promise.all([left, right].map((run) => readBlock(task.values[run])));
+    const size = new BlockRows(task.questions).size;
+    const missing = new Set(values.flatMap((each) => each.missing));
+    for (const { scores } of values) {
+      // a run that was read early does not know the questions that only later ones have
+      for (let position = scores[0]?.length ?? size; position < size; position += 1) missing.add(position);
+    }
+    return { positions: Array.from({ length: size }, (_, position) => position).filter((each) => !missing.has(each)), values };
+  }
+
+  async function show() {
+    const asked = (chosen.asked = (chosen.asked ?? 0) + 1);
+    const { positions, values } = await readPair();
+    if (asked !== chosen.asked) return;
     place.replaceChildren(makePickers(), summary, table);
-    summary.replaceChildren(makeSummary(rows), ...makeNotes(rows));
+    summary.replaceChildren(makeSummary(), ...makeNotes(positions, values));
     const changes = { "B is better": 1, "A is better": -1, "the same score": 0 };
     new RowTable(table, {
       noun: "question",
-      rows,
+      rows: makeSource(positions, values),
       columns: [
         { title: "question", value: (row) => questionText(row.question.doc) },
         { title: "references", wide: true, value: (row) => row.question.targets.join("\n") },
@@ -84,7 +114,7 @@
     return (number > 0 ? "+" : number < 0 ? "−" : "") + formatScore(Math.abs(number));
   }
 
-  function makeSummary(rows) {
+  function makeSummary() {
     const { task, left, right } = chosen;
     const head = ["metric", "A", "95 % interval", "B", "95 % interval", "B − A"].map((title, index) =>
       make("th", { className: index ? "number" : "" }, title));
@@ -103,11 +133,16 @@
     return score && score[1] !== null ? `${formatScore(score[1])} to ${formatScore(score[2])}` : "–";
   }
 
-  function makeNotes(rows) {
+  function makeNotes(positions, values) {
     const { task, metric } = chosen;
-    const count = (gain) => rows.filter((row) => row.gain === gain).length;
-    const all = task.questions.length;
-    const only = all - rows.length;
+    const counts = new Map();
+    for (const position of positions) {
+      const { gain } = compareScores(...values.map(({ scores }) => scores[metric][position]));
+      counts.set(gain, (counts.get(gain) ?? 0) + 1);
+    }
+    const count = (gain) => counts.get(gain) ?? 0;
+    const all = new BlockRows(task.questions).size;
+    const only = all - positions.length;
     const notes = [
       `By ${task.metrics[metric].name}, B is better on ${formatCount(count(1), "question")} and A on ${formatCount(count(-1), "question")}; the score is the same on ${formatCount(count(0), "question")}.`,
     ];

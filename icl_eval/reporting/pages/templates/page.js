@@ -5,6 +5,68 @@ function readData(id) {
   return JSON.parse(document.getElementById(id).textContent);
 }
 
+/** Return the value that an element of this page contains as JSON, which may be compressed. */
+async function readBlock(id) {
+  const element = document.getElementById(id);
+  if (element.type === "application/json") return JSON.parse(element.textContent);
+  if (!window.DecompressionStream) throw new Error("it is compressed, and this browser is too old to decompress it");
+  const packed = atob(element.textContent);
+  const bytes = new Uint8Array(packed.length);
+  for (let index = 0; index < packed.length; index += 1) bytes[index] = packed.charCodeAt(index);
+  const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(unpacked).text());
+}
+
+/**
+ * Rows in several elements of this page, each of which is read when a row of it is wanted. Only some are
+ * kept, so that memory is bounded however many there are.
+ */
+class BlockRows {
+  static maxKept = 800; // elements of about 250,000 characters
+
+  /** `blocks` are pairs of an element's id and its number of rows; `unpack(block)` returns the rows of an element. */
+  constructor(blocks, unpack) {
+    let start = 0;
+    this.blocks = blocks.map(([id, count]) => ({ id, start, end: (start += count) }));
+    this.size = start;
+    this.unpack = unpack;
+    this.kept = new Map(); // from ids to promises of rows
+    this.latest = {};
+  }
+
+  /** Promise the rows from one position to another, as far as there are any. */
+  async slice(from, to) {
+    const parts = [];
+    for (const block of this.blocks) {
+      if (block.end <= from || block.start >= to) continue;
+      const rows = await this.read(block.id);
+      parts.push(rows.slice(Math.max(0, from - block.start), to - block.start));
+    }
+    return parts.flat();
+  }
+
+  /** Promise the rows of an element. */
+  read(id) {
+    const known = this.kept.get(id) ?? (this.latest.id === id ? this.latest.rows : null);
+    if (known) return known;
+    const rows = readBlock(id).then(this.unpack);
+    // The first ones stay, since a search reads all in order: dropping the oldest would drop each before its next use.
+    if (this.kept.size < BlockRows.maxKept) this.kept.set(id, rows);
+    this.latest = { id, rows };
+    return rows;
+  }
+}
+
+/** Return a function that lets the page react if it has been busy for a while: call it often, and wait for it. */
+function makeBreather(milliseconds = 20) {
+  let start = performance.now();
+  return async () => {
+    if (performance.now() - start < milliseconds) return;
+    await new Promise((resolve) => setTimeout(resolve));
+    start = performance.now();
+  };
+}
+
 /**
  * Return a new element. Names with a hyphen (`aria-…`), `for` and `role` are set as attributes, others as properties.
  * Children are elements or strings; a string is inserted as text and never parsed as HTML.
@@ -39,3 +101,9 @@ function formatScore(number) {
 function formatCount(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }
+
+// An element that cannot be read must not look like one without rows.
+addEventListener("unhandledrejection", ({ reason }) => {
+  const sentence = `A part of this page cannot be shown: ${reason.message}.`;
+  document.querySelector("main").prepend(make("p", { className: "warning" }, sentence));
+});

@@ -3,18 +3,25 @@
 /**
  * A paginated table with search, filters, sorting and expandable rows.
  *
+ * `rows` is an array, or has a `size` and a method `slice(from, to)` that promises rows: only the rows of the page that is
+ * shown are read until something is searched, filtered or sorted. That is done in small steps, so that the page never
+ * stalls, and begins anew if something else is asked meanwhile.
+ *
  * A column is `{title, value, text, number, wide}`: `value(row)` is the sort key (null comes last), `text(row)` is what
- * is shown, a string or an element (by default the formatted value), `number` aligns to the right, and `wide` hides the column on a narrow
- * screen. A filter is an element with a method `accepts`, which returns a predicate on rows, or null to accept all.
+ * is shown, a string or an element (by default the formatted value), `number` aligns to the right, and `wide` hides the
+ * column on a narrow screen. A filter is an element with a method `accepts`, which returns a predicate on rows, or null
+ * to accept all.
  */
 class RowTable {
   static pageSize = 50;
+  static stepSize = 250;
 
   constructor(place, { noun, rows, columns, filters = [], searchText, details }) {
     Object.assign(this, { noun, rows, columns, filters, searchText, details });
-    this.texts = new Map(); // the lower-case text of each row, created on the first search
+    this.size = rows.size ?? rows.length;
     this.order = { column: null, descending: false };
     this.page = 0;
+    this.asked = 0; // the number of the latest request, which makes earlier ones stop
     place.replaceChildren(this.makeControls(), this.makePager(), this.makeTable());
     this.refresh();
   }
@@ -70,48 +77,74 @@ class RowTable {
     this.refresh();
   }
 
-  refresh() {
+  /** Find the rows that match, sort them, and show the first ones. */
+  async refresh() {
+    const asked = (this.asked += 1);
+    const isOld = () => asked !== this.asked;
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const tests = this.filters.map((filter) => filter.accepts()).filter(Boolean);
-    this.matching = this.rows.filter((row) => tests.every((test) => test(row)) && this.holds(row, words));
-    this.sort();
-    this.turn(0);
-  }
-
-  holds(row, words) {
-    if (!words.length) return true;
-    if (!this.texts.has(row)) this.texts.set(row, this.searchText(row).join("\n").toLowerCase());
-    const text = this.texts.get(row);
-    return words.every((word) => text.includes(word));
-  }
-
-  sort() {
+    if (words.length) {
+      tests.push((row) => {
+        const text = this.searchText(row).join("\n").toLowerCase();
+        return words.every((word) => text.includes(word));
+      });
+    }
     const { column, descending } = this.order;
-    if (!column) return;
-    const sign = descending ? -1 : 1;
-    const compare = column.number ? (a, b) => a - b : new Intl.Collator(undefined, { numeric: true }).compare;
-    const keyed = this.matching.map((row) => ({ row, key: column.value(row) ?? null }));
-    keyed.sort((a, b) => {
-      if (a.key === null || b.key === null) return (a.key === null) - (b.key === null);
-      return sign * compare(a.key, b.key);
-    });
-    this.matching = keyed.map(({ row }) => row);
+    this.matching = null; // positions of the rows that match; null if all do, in their own order
+    if (tests.length || column) {
+      const found = await this.find(tests, column, isOld);
+      if (found && column) await sortSlowly(found, makeCompare(column, descending), isOld);
+      if (isOld()) return;
+      this.matching = found.map(({ position }) => position);
+    }
+    await this.turn(0);
+  }
+
+  /** Promise the positions and sort keys of the rows that pass all tests; null if something else is asked meanwhile. */
+  async find(tests, column, isOld) {
+    const found = [];
+    const breathe = makeBreather();
+    for (let from = 0; from < this.size; from += RowTable.stepSize) {
+      const rows = await this.rows.slice(from, from + RowTable.stepSize);
+      rows.forEach((row, index) => {
+        if (tests.every((test) => test(row))) found.push({ position: from + index, key: column?.value(row) ?? null });
+      });
+      await breathe();
+      if (isOld()) return null;
+      if (from % 5000 === 0 && from) this.status.textContent = `${found.length.toLocaleString("en")} of ${from.toLocaleString("en")} …`;
+    }
+    return found;
+  }
+
+  get count() {
+    return this.matching?.length ?? this.size;
+  }
+
+  /** Promise the matching rows from one place to another. */
+  async read(from, to) {
+    if (this.matching === null) return this.rows.slice(from, to);
+    const rows = await Promise.all(this.matching.slice(from, to).map((position) => this.rows.slice(position, position + 1)));
+    return rows.flat();
   }
 
   /** Show a page of the matching rows. */
-  turn(page) {
-    const pages = Math.max(1, Math.ceil(this.matching.length / RowTable.pageSize));
-    this.page = Math.min(Math.max(page, 0), pages - 1);
-    const first = this.page * RowTable.pageSize;
-    this.shown = this.matching.slice(first, first + RowTable.pageSize);
+  async turn(page) {
+    const asked = this.asked;
+    const pages = Math.max(1, Math.ceil(this.count / RowTable.pageSize));
+    const number = Math.min(Math.max(page, 0), pages - 1);
+    const first = number * RowTable.pageSize;
+    const shown = await this.read(first, first + RowTable.pageSize);
+    if (asked !== this.asked) return;
+    this.page = number;
+    this.shown = shown;
     this.body.replaceChildren(...this.shown.map((row, index) => this.makeRow(row, index)));
     if (!this.shown.length) {
       const width = this.columns.length + 1;
       this.body.append(make("tr", {}, make("td", { colSpan: width, className: "none" }, `no ${this.noun} matches`)));
     }
-    const some = this.matching.length === this.rows.length ? "" : `${this.matching.length.toLocaleString("en")} of `;
-    this.status.textContent = some + formatCount(this.rows.length, this.noun);
-    this.place.textContent = `page ${this.page + 1} of ${pages}`;
+    const some = this.count === this.size ? "" : `${this.count.toLocaleString("en")} of `;
+    this.status.textContent = some + formatCount(this.size, this.noun);
+    this.place.textContent = `page ${(this.page + 1).toLocaleString("en")} of ${pages.toLocaleString("en")}`;
     this.previous.disabled = this.page === 0;
     this.next.disabled = this.page === pages - 1;
   }
@@ -153,6 +186,42 @@ class RowTable {
     if (!open) return element.nextElementSibling.remove();
     const content = this.details(this.shown[Number(element.dataset.index)]);
     element.after(make("tr", { className: "details" }, make("td", { colSpan: this.columns.length + 1 }, content)));
+  }
+}
+
+/** Return a function that compares found rows by their sort keys, with null last. */
+function makeCompare(column, descending) {
+  const sign = descending ? -1 : 1;
+  const compare = column.number ? (a, b) => a - b : new Intl.Collator(undefined, { numeric: true }).compare;
+  return (a, b) => {
+    if (a.key === null || b.key === null) return (a.key === null) - (b.key === null);
+    return sign * compare(a.key, b.key);
+  };
+}
+
+/** Sort an array in place by merging, in small steps; stop if `isOld()`. Equal items keep their order. */
+async function sortSlowly(items, compare, isOld) {
+  const breathe = makeBreather();
+  const width = 500;
+  for (let start = 0; start < items.length; start += width) {
+    items.splice(start, width, ...items.slice(start, start + width).sort(compare));
+    await breathe();
+  }
+  for (let size = width; size < items.length; size *= 2) {
+    const merged = [];
+    for (let start = 0; start < items.length; start += 2 * size) {
+      const [middle, end] = [start + size, start + 2 * size].map((place) => Math.min(place, items.length));
+      let [left, right] = [start, middle];
+      while (left < middle || right < end) {
+        const takesLeft = right >= end || (left < middle && compare(items[left], items[right]) <= 0);
+        merged.push(takesLeft ? items[left++] : items[right++]);
+        if (merged.length % width === 0) {
+          await breathe();
+          if (isOld()) return;
+        }
+      }
+    }
+    merged.forEach((item, place) => { items[place] = item; });
   }
 }
 

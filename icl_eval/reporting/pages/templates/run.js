@@ -8,14 +8,13 @@
   const known = new Set([
     "example_id", "doc", "targets", "encoder", "decoder", "completion", "prediction", "metrics", "prompt_tokens",
     "completion_tokens", "finish_reason", "demonstration_ids", "demonstrations", "shots_requested", "shots_effective",
-    "likelihood", "samples", "cluster",
+    "likelihood", "samples", "cluster", "texts",
   ]);
 
   function show(task) {
-    const { lines, records } = readData(task.data);
-    const reasons = [...new Set(records.map((record) => record.finish_reason))].sort();
+    const records = new BlockRows(task.blocks, ({ rows, texts }) => rows.map((record) => Object.assign(record, { texts })));
     const filters = [makeRange(task.metrics, (record, metric) => record.metrics[metric])];
-    if (reasons.length > 1) filters.push(makeChoice("Ended by", reasons, (record) => record.finish_reason));
+    if (task.reasons.length > 1) filters.push(makeChoice("Ended by", task.reasons, (record) => record.finish_reason));
     const cluster = makeExact("Cluster", (record) => record.cluster);
     if (task.clusters.length) filters.push(cluster);
     const questions = new RowTable(table, {
@@ -25,9 +24,9 @@
       filters,
       searchText: (record) => [
         record.example_id, record.cluster ?? "", ...Object.values(record.doc), ...record.targets, record.completion, record.prediction,
-        ...record.demonstration_ids.map((id) => lines[id]),
+        ...record.demonstration_ids.map((id) => record.texts[id]),
       ],
-      details: (record) => detailsOf(record, lines),
+      details: detailsOf,
     });
     showClusters(task, (name) => {
       cluster.input.value = name;
@@ -69,8 +68,8 @@
     ];
   }
 
-  function detailsOf(record, lines) {
-    const promptSide = (side) => record[side] && record[side].map((line) => lines[line]).join("");
+  function detailsOf(record) {
+    const promptSide = (side) => record[side] && record[side].map((line) => record.texts[line]).join("");
     const encoder = promptSide("encoder");
     const other = Object.entries(record).filter(([name, value]) => !known.has(name) && value !== null);
     const answer = make("div", {},
@@ -81,28 +80,28 @@
         ["id", record.example_id],
         ...(record.cluster === null ? [] : [["cluster", record.cluster]]),
         ...Object.entries(record.metrics).map(([name, score]) => [name, formatScore(score)]),
-        ["demonstrations", demonstrationsOf(record, lines)],
+        ["demonstrations", demonstrationsOf(record)],
         ["tokens", tokensOf(record)],
         ...other.map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
       ]),
     );
-    if (record.samples.length) answer.append(makeSamples(record.samples, lines));
+    if (record.samples.length) answer.append(makeSamples(record));
     if (record.likelihood) answer.append(makeLikelihood(record.likelihood));
     const prompt = make("div", {},
       makeText(encoder === null ? "Prompt" : "Prompt, encoder side", encoder === null ? promptSide("decoder") : encoder),
       encoder === null ? null : makeText("Prompt, decoder side", promptSide("decoder")),
-      ...channelOf(record.likelihood, lines),
+      ...channelOf(record),
       ...Object.entries(record.doc).map(([name, text]) => makeText(`Field ${name}`, text)),
     );
     return make("div", { className: "columns" }, prompt, answer);
   }
 
   /** Return a table of all completions of the prompt, whose most frequent prediction is scored. */
-  function makeSamples(samples, lines) {
+  function makeSamples({ samples, texts }) {
     const head = ["sample", "prediction", "tokens", "ended by"].map((title, index) =>
       make("th", { className: index === 2 ? "number" : "" }, title));
     const rows = samples.map(([completion, prediction, tokens, reason]) => make("tr", {},
-      make("td", {}, visible(lines[completion])), make("td", {}, visible(lines[prediction])),
+      make("td", {}, visible(texts[completion])), make("td", {}, visible(texts[prediction])),
       make("td", { className: "number" }, String(tokens)), make("td", {}, reason)));
     const table = make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
     return make("div", { className: "scroll" }, table);
@@ -115,9 +114,9 @@
   }
 
   /** Return what is scored if it is the question: the prompt of the first reference, and the question that continues it. */
-  function channelOf(likelihood, lines) {
+  function channelOf({ likelihood, texts }) {
     const { encoder, decoder, question } = (likelihood && likelihood.channel) || {};
-    const join = (side) => side && side.map((line) => lines[line]).join("");
+    const join = (side) => side && side.map((line) => texts[line]).join("");
     if (question === undefined) return [];
     return [
       encoder && makeText("Prompt of the first reference, encoder side", join(encoder)),
@@ -144,10 +143,11 @@
   }
 
   /** Return one line per demonstration: its id, the answer shown, and its similarity to the question. */
-  function demonstrationsOf(record, lines) {
+  function demonstrationsOf(record) {
+    const { texts } = record;
     const shown = record.demonstrations.map(([id, target, similarity]) =>
-      `${lines[id]}: ${target === null ? "no answer" : lines[target]}${similarity === null ? "" : ` (similarity ${formatScore(similarity)})`}`);
-    const all = shown.length ? shown : record.demonstration_ids.map((id) => lines[id]);
+      `${texts[id]}: ${target === null ? "no answer" : texts[target]}${similarity === null ? "" : ` (similarity ${formatScore(similarity)})`}`);
+    const all = shown.length ? shown : record.demonstration_ids.map((id) => texts[id]);
     const fitted = `${record.shots_effective} of ${record.shots_requested} fit`;
     if (record.shots_effective !== record.shots_requested) all.push(fitted);
     return all.join("\n") || "none";
