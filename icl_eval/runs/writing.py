@@ -1,6 +1,6 @@
 """Write files atomically, name them in errors, and detect when they are moved."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,12 @@ def naming_file(path: Path) -> Iterator[None]:
 
 
 def write_whole(content: str, path: Path) -> None:
-    """Write a text file atomically; a failed write leaves no temporary file behind.
+    """Write a text file atomically; see `write_parts`."""
+    write_parts((content,), path)
+
+
+def write_parts(parts: Iterable[str], path: Path) -> None:
+    """Write a text file atomically, part by part; a failed write leaves no temporary file behind.
 
     Raises:
         OSError: If the file cannot be written. The error names the file.
@@ -28,7 +33,8 @@ def write_whole(content: str, path: Path) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with naming_file(path):
         try:
-            temporary.write_text(content, encoding="utf-8", newline="")
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                file.writelines(parts)
             temporary.replace(path)
         except BaseException:
             _remove(temporary)

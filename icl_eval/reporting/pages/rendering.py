@@ -100,7 +100,7 @@ def _embed_data(identifier: str, value: Any) -> Markup:
     except ValueError:  # a metric may be NaN or infinite, which JSON does not support
         text = json.dumps(_replace_not_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     opening = Markup('<script type="application/json" id="{}">').format(identifier)
-    return opening + Markup(text.translate(_ESCAPES)) + Markup("</script>\n")
+    return Markup("".join((opening, text.translate(_ESCAPES), "</script>\n")))
 
 
 def _replace_not_finite(value: Any) -> Any:
