@@ -15,7 +15,13 @@ Run `python -m benchmarks --help` from the repository's root. To check the numbe
     lm_eval_tasks       the tasks, with local data
     lm_eval_requests    one task's requests and one model, in a process of its own
 
-`python -m benchmarks.pages` measures how long big pages take to write, to open in a browser and to search:
+`python -m benchmarks pages` measures how long big pages take to write, to open in a browser and to search:
 
     pages   the rows, the pages and the measurements
+
+`python -m benchmarks scale` measures what an evaluation costs beside its network, and how that grows:
+
+    scale               the command
+    scale_data          a tiny model, and tasks of any size
+    scale_stages        one command of `icl-eval` and its stages, in a process of its own
 """

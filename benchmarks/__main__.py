@@ -1,4 +1,4 @@
-"""The commands: `python -m benchmarks`, and `python -m benchmarks lm_eval`."""
+"""The commands: `python -m benchmarks`, alone or followed by `lm_eval`, `scale` or `pages`."""
 
 import argparse
 import json
@@ -18,6 +18,7 @@ from benchmarks.floor import floor_seconds, measure_rates
 from benchmarks.lm_eval_comparison import compare_models
 from benchmarks.machine import machine_facts
 from benchmarks.rounds import run_rounds
+from benchmarks.scale import measure_scale
 from benchmarks.systems import FAMILIES, PACKAGES, build_systems
 from benchmarks.tables import Outcome, render_machine, render_outcome
 from benchmarks.workloads import WORKLOADS, Workload
@@ -33,6 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["lm_eval"]:
         compare_models(words[1:], _model_spec(None))
+        return
+    if words[:1] == ["scale"]:
+        measure_scale(words[1:])
+        return
+    if words[:1] == ["pages"]:
+        from benchmarks.pages import measure_pages  # needs Playwright
+
+        measure_pages(words[1:])
         return
     options = _parse(words)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)

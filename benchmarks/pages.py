@@ -1,4 +1,4 @@
-"""Measure how long big pages take to write, to open and to filter: `python -m benchmarks.pages`.
+"""Measure how long big pages take to write, to open and to filter: `python -m benchmarks pages`.
 
 The rows are made up and go through the package's own writers; no model runs. The times are Chromium's own: when the
 first row stood in the page, how long a search took from the key to the last row, and the longest task meanwhile, during
@@ -8,13 +8,12 @@ which the page does not react.
 import argparse
 import json
 import random
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -205,18 +204,13 @@ def measure(browser: Browser, path: Path) -> dict[str, Any]:
     return {"opened": opened, "first": first, "again": again, "heap": heap}
 
 
-def main() -> None:
+def measure_pages(arguments: Sequence[str]) -> None:
     """Print a row of Markdown for each page that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser("python -m benchmarks pages", description=__doc__)
     parser.add_argument(
         "pages", nargs="*", default=PAGES, help="'PAGE COUNT KIND': run, compare or sweep; short, long …"
     )
-    parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.write:
-        write(options.write)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
-        return
+    options = parser.parse_args(arguments)
     print("| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|", sep="\n")
     for words in options.pages:
         page, count, kind = words.split()
@@ -230,7 +224,7 @@ def measure_page(page: str, count: int, kind: str) -> list[str]:
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         target = prepare(page, count, kind, Path(name))
-        command = [sys.executable, "-m", "benchmarks.pages", "--write", str(target)]
+        command = [sys.executable, "-m", "benchmarks.pages", str(target)]
         start = time.perf_counter()
         peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         seconds = time.perf_counter() - start
@@ -246,5 +240,7 @@ def measure_page(page: str, count: int, kind: str) -> list[str]:
         ]
 
 
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # a process that writes a page and says how much memory it took
+    write(Path(sys.argv[1]))
+    # A process begins with its parent's ru_maxrss, but with a peak of its own here.
+    print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1000)

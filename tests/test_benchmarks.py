@@ -146,3 +146,77 @@ def test_the_pages_that_are_measured_are_written_from_made_up_rows(page, monkeyp
     else:
         (task,) = parsed.data("answers-data")["tasks"]
         assert [len(parsed.packed(own)) for own in task["answers"]] == ([6, 6] if page == "compare" else [64] * 6)
+
+
+@pytest.mark.slow
+def test_every_stage_of_a_run_is_measured(benchmark_command, tmp_path):
+    from benchmarks.scale_stages import REST, STAGES
+
+    out = benchmark_command("scale", "--questions", "20", "40", "--cells", "2", "3", "--runs", "3",
+                            "--shape", "unicode", "--json", str(tmp_path / "m.json"), "num_fewshot=2")  # fmt: skip
+
+    measured = json.loads((tmp_path / "m.json").read_text())
+    assert [each["size"] for each in measured["run"]] == [20, 40]
+    for each in measured["run"]:
+        assert each["seconds"].keys() == {REST, *STAGES}
+        assert min(each["seconds"].values()) > 0
+        assert each["megabytes"][REST] == max(each["megabytes"].values()) > 100
+    for each in measured["again"]:
+        assert [each["seconds"][stage] for stage in ("model", "rows")] == [0, 0]
+    assert [each["size"] for each in measured["sweep"]] == [2, 3]
+    titles = [line for line in out.splitlines() if line.startswith("### ")]
+    assert titles == [
+        "### Runs: processor seconds by number of questions",
+        "### A second start of a finished run",
+        "### `compare` of two runs",
+        "### `list`",
+        "### `load_runs`",
+        "### Sweeps: processor seconds by number of cells",
+    ]
+
+
+def test_a_stage_has_the_time_of_its_functions_without_the_stages_inside(benchmark_command, monkeypatch):
+    from benchmarks import scale_stages
+
+    now = iter((1.0, 3.0, 6.0, 10.0, 15.0))  # the rest, planning, decoding inside it, planning, the rest
+    monkeypatch.setattr(scale_stages.time, "process_time", lambda: next(now))
+    meter = scale_stages.Meter()
+    inner = meter.measure("decoding", lambda: None)
+    meter.measure("planning", inner)()
+    seconds = meter.read()["seconds"]
+    assert {stage: each for stage, each in seconds.items() if each} == {"start": 6.0, "planning": 6.0, "decoding": 3.0}
+
+
+def test_a_table_says_what_one_more_question_costs_and_with_which_power_a_stage_grows(benchmark_command):
+    from benchmarks.scale import Measured, growth_exponent, render_stages
+    from benchmarks.scale_stages import REST, STAGES
+
+    def measured(size, seconds, peak):
+        return Measured(size, {**dict.fromkeys((REST, *STAGES), 0.0), **seconds}, {REST: peak})
+
+    runs = [measured(1000, {"prompts": 1.0, "page": 0.01}, 100), measured(4000, {"prompts": 8.0, "page": 0.1}, 112)]
+    lines = render_stages("Runs", runs).splitlines()
+    assert lines[4:] == [
+        "| prompts | 1.00 | 8.00 | 2.333 ms | 1.50 |",
+        "| page | 0.01 | 0.10 | 0.030 ms | – |",
+        "| **beside network and start** | 1.01 | 8.10 | 2.363 ms | 1.50 |",
+        "| **all** | 1.01 | 8.10 | 2.363 ms | 1.50 |",
+        "| peak memory, MB | 100 | 112 | 4.1 kB | |",
+    ]
+    assert growth_exponent([10], [1.0]) is None
+
+
+@pytest.mark.parametrize("shape", ["short", "long", "references", "unicode"])
+def test_a_task_of_any_size_has_rows_of_its_shape(benchmark_command, tmp_path, shape):
+    from benchmarks.scale_data import SHAPES, write_task
+
+    conf = write_task(tmp_path / "data", shape, 5)
+    assert (conf / "task" / "scale.yaml").is_file()
+    rows = [json.loads(line) for line in (tmp_path / "data" / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert rows == [SHAPES[shape](number) for number in range(100, 105)]
+    assert len({row["question"] for row in rows}) == 5
+    assert (len(rows[0]["question"]) > 1500, len(rows[0]["references"])) == (
+        shape == "long",
+        40 if shape == "references" else 1,
+    )
+    assert rows[0]["question"].isascii() == (shape != "unicode")

@@ -57,7 +57,7 @@ def evaluate(cfg: DictConfig) -> None:
 
     composed = describe_job(cfg)
     is_cell = HydraConfig.get().mode == RunMode.MULTIRUN
-    cells = list(composed.folder.parent.glob("*/")) if is_cell else []
+    cells = composed.folder.parent.glob("*/") if is_cell else ()
     run = evaluate_into(build_evaluation(composed), composed.folder, cells=cells)
     with ignore_closed_output():
         print_report(run)

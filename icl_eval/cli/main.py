@@ -17,6 +17,7 @@
 A user's mistake is reported in one line on stderr with exit code 2; a failed run exits with code 1.
 """
 
+import gc
 import io
 import logging
 import os
@@ -31,6 +32,7 @@ from omegaconf import DictConfig
 
 from icl_eval.cli.commands import COMMANDS, OTHERS, Command
 from icl_eval.cli.faults import open_standard_files, summarize_error
+from icl_eval.cli.loader import install_loader
 from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, require_direct, say
 from icl_eval.config.arguments import read_arguments
 from icl_eval.config.explaining import explaining_errors
@@ -38,10 +40,14 @@ from icl_eval.config.schema import register_schemas
 from icl_eval.config.setup import conf_dir, register_resolvers, set_command_name
 from icl_eval.errors import ConfigError, IclEvalError
 
+_ALLOCATIONS = 50_000
+"""New objects after which Python looks for unreachable cycles; its default of 700 is a tenth of a start's time."""
+
 
 def main() -> None:
     """Run the command line."""
     open_standard_files()
+    gc.set_threshold(_ALLOCATIONS)
     logging.raiseExceptions = False  # no traceback if a warning cannot be written
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows other characters as escapes
@@ -84,6 +90,7 @@ def _run(command: Command, arguments: list[str]) -> None:
     """Compose the configuration with Hydra and run the command."""
     register_schemas()
     register_resolvers()
+    install_loader()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors, which are reported below in one line
     failures: list[Exception] = []
     sweep_pid = os.getpid()

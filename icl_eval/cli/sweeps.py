@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -77,6 +78,10 @@ class SweepReport(Callback):
             _refuse(str(error))
         for path in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE_FILE}"):
             path.unlink(missing_ok=True)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Let go of a cell's configuration, most of a megabyte, which Hydra would keep until the sweep ends."""
+        job_return.cfg = job_return.hydra_cfg = None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Gather and report all cells in the sweep's folder."""

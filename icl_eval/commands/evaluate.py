@@ -1,6 +1,6 @@
 """Run an evaluation in a folder, with its page and progress bars."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from icl_eval.errors import ConfigError
@@ -11,7 +11,7 @@ from icl_eval.reporting.progress import ProgressBars
 from icl_eval.runs.folders import Run
 
 
-def evaluate_into(evaluation: Evaluation, folder: Path, progress: bool = True, cells: Sequence[Path] = ()) -> Run:
+def evaluate_into(evaluation: Evaluation, folder: Path, progress: bool = True, cells: Iterable[Path] = ()) -> Run:
     """Run an evaluation, and write its results and its page into a folder.
 
     Args:

@@ -187,12 +187,15 @@ def _build_channel(config: ChannelConfig) -> ChannelForm | None:
 
 
 def _memoize(select: Selection) -> Selection:
-    """Return a selection that runs only once for each question."""
+    """Return a selection that runs only once for each question; questions with the same demonstrations share them."""
     selected: dict[str, tuple[Demonstration, ...]] = {}
+    distinct: dict[tuple[tuple[int, float | None], ...], tuple[Demonstration, ...]] = {}
 
     def select_once(example: Example) -> tuple[Demonstration, ...]:
         if example.id not in selected:
-            selected[example.id] = select(example)
+            found = select(example)
+            key = tuple((id(shown.example), shown.similarity) for shown in found)
+            selected[example.id] = distinct.setdefault(key, found)
         return selected[example.id]
 
     return select_once

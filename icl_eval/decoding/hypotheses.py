@@ -45,7 +45,7 @@ class Hypothesis:
         """Tokens of the history that the network has not seen yet; one is fed per step."""
         self.example_id = prompt.prompt.example_id
         self.sample = sample
-        self._context_ids = (*start_ids, *prompt.decoder_ids)
+        self._context_ids = start_ids + prompt.decoder_ids  # the prompt's own tuple if there are no start tokens
         self._detokenizer = detokenizer
         self._stop_filter = stop_filter
         self._pieces: list[str] = []
@@ -53,7 +53,7 @@ class Hypothesis:
     @property
     def history(self) -> Ids:
         """All decoder tokens so far: start tokens, prompt and generated tokens."""
-        return (*self._context_ids, *self.token_ids)
+        return self._context_ids + tuple(self.token_ids)
 
     @property
     def stop_string(self) -> str | None:

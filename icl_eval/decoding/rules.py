@@ -77,6 +77,7 @@ class Rules:
         for name, value in settings.items():
             setattr(self._config, name, value)
         network._prepare_special_tokens(self._config, device=network.device)
+        self._has_none = False  # the config decides whether a row has processors; its length only sets their options
 
     def for_row(self, context: Sequence[int], encoder_ids: Sequence[int]) -> LogitsProcessorList:
         """Return the logits processors of a row, in the order in which `generate` applies them; often there are none.
@@ -86,17 +87,21 @@ class Rules:
             encoder_ids: The encoder's tokens. Empty for a decoder-only model, where rules about the encoder's input
                 apply to the prompt.
         """
+        if self._has_none:
+            return LogitsProcessorList()
         self._config.max_length = len(context) + self._max_new_tokens
         if self._config.min_new_tokens is not None:  # it takes precedence over min_length
             self._config.min_length = len(context) + self._config.min_new_tokens
         read = encoder_ids or context
         device = self._network.device
-        return self._network._get_logits_processor(
+        processors = self._network._get_logits_processor(
             self._config,
             input_ids_seq_length=len(context),
             encoder_input_ids=torch.tensor([list(read)], device=device) if read else None,
             device=device,
         )
+        self._has_none = not processors
+        return processors
 
 
 def apply_rules(

@@ -5,7 +5,7 @@ take over its records.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from icl_eval.runs.writing import write_whole
 _SEEDS_OF_DEMONSTRATIONS = ("seed", "demonstrations.seed", "order.seed", "control.seed")
 
 
-def adopt_records(evaluation: Evaluation, identity: Mapping[str, Any], folder: Path, cells: Sequence[Path]) -> None:
+def adopt_records(evaluation: Evaluation, identity: Mapping[str, Any], folder: Path, cells: Iterable[Path]) -> None:
     """Copy records into a folder that has none, if a finished cell differs in nothing but seeds that have no effect.
 
     Args:

@@ -8,7 +8,7 @@ immediately.
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cache
@@ -54,7 +54,7 @@ def run_evaluation(
     folder: Path,
     progress: Progress,
     write_page: Callable[[Path], None] = lambda folder: None,
-    cells: Sequence[Path] = (),
+    cells: Iterable[Path] = (),
 ) -> Report:
     """Evaluate all tasks, write records and `report.json` into a folder, and return the report.
 
@@ -74,8 +74,21 @@ def run_evaluation(
         UserError: If the evaluation is invalid.
     """
     stopwatch = Stopwatch()
+    with locking(folder) as lock:
+        report = _make_report(evaluation, folder, progress, cells, stopwatch)
+        lock.require_in_place()
+        (folder / FAILURE_FILE).unlink(missing_ok=True)  # removed first, so that a kill cannot leave it with a report
+        write_report(report, folder / REPORT_FILE)
+        write_page(folder)
+        lock.require_in_place()
+    return report
+
+
+def _make_report(
+    evaluation: Evaluation, folder: Path, progress: Progress, cells: Iterable[Path], stopwatch: Stopwatch
+) -> Report:
+    """Write the records and return the report; prompts and records are released before the page is written."""
     with ExitStack() as stack:
-        lock = stack.enter_context(locking(folder))
         with stopwatch.stage("prompts"):
             prepared = prepare(evaluation)
             _warn_of_mistakes(evaluation, prepared)
@@ -95,7 +108,7 @@ def run_evaluation(
                 for task, log, task_metrics in zip(prepared.tasks, logs, metrics, strict=True)
             }
         groups = {group.name: group.aggregate(results) for group in evaluation.groups}
-        report = Report(
+        return Report(
             schema_version=SCHEMA_VERSION,
             run=describe_run(evaluation, prepared, provenance.fingerprint(identity)),
             results=results,
@@ -103,12 +116,6 @@ def run_evaluation(
             provenance=describe_origin(evaluation, prepared, runner.describe()),
             groups={name: result for name, result in groups.items() if result is not None},
         )
-        lock.require_in_place()
-        (folder / FAILURE_FILE).unlink(missing_ok=True)  # removed first, so that a kill cannot leave it with a report
-        write_report(report, folder / REPORT_FILE)
-        write_page(folder)
-        lock.require_in_place()
-    return report
 
 
 def _warn_of_mistakes(evaluation: Evaluation, prepared: PreparedEvaluation) -> None:
@@ -152,7 +159,7 @@ def _require_same_question(path: Path, record: Record, example: Example, encoded
     if record.prompt_hash != prompt.hash:
         raise FingerprintMismatchError(f"{path}: the record of {example.id!r} has another prompt; delete the file")
     expected = {
-        "doc": dict(example.inputs),
+        "doc": example.inputs,
         "targets": example.references,
         "encoder": prompt.encoder,
         "decoder": prompt.decoder,
@@ -285,7 +292,7 @@ def _make_record(
     ]
     record = Record(
         example_id=example.id,
-        doc=dict(example.inputs),
+        doc=example.inputs,
         targets=example.references,
         encoder=prompt.encoder,
         decoder=prompt.decoder,

@@ -31,8 +31,9 @@ def score_task(
 ) -> TaskResult:
     """Score a task's records, write them in the order of the data set, and return the result."""
     examples = task.plan.examples
-    records = [replace(log.records[example.id], cluster=example.cluster) for example in examples]
-    records = [settle(record, task.plan.postprocess) for record in records]
+    stored = ((log.records[example.id], example.cluster) for example in examples)
+    current = (record if record.cluster == name else replace(record, cluster=name) for record, name in stored)
+    records = [settle(record, task.plan.postprocess) for record in current]
     measurements = measure_records(task.plan.task.name, records, metrics, task.plan.record_metrics)
     clusters = clusters_of(records)
     scored = score_measurements(records, measurements, evaluation.seed)

@@ -19,7 +19,8 @@ def settle(record: Record, postprocess: Postprocessor) -> Record:
     Completion, finish reason and stop string are then those of the first sample with the winning prediction.
     """
     if not record.samples:
-        return replace(record, prediction=postprocess(record.completion))
+        prediction = postprocess(record.completion)
+        return record if prediction == record.prediction else replace(record, prediction=prediction)
     samples = tuple(replace(sample, prediction=postprocess(sample.completion)) for sample in record.samples)
     elected = samples[elect([sample.prediction for sample in samples])]
     return replace(

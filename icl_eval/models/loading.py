@@ -25,7 +25,7 @@ from icl_eval.models.in_memory import WeightsInMemory, digest_network
 from icl_eval.models.memory import free_bytes, swap_bytes
 from icl_eval.models.networks import ITEM_BYTES, load_network, plan_network
 from icl_eval.models.quantization import find_quantization
-from icl_eval.models.weights import ModelSpec, identify
+from icl_eval.models.weights import ModelSpec, identify, list_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -155,12 +155,25 @@ def _describe_network(network: "PreTrainedModel") -> dict[str, Any]:
     }
 
 
+_MOST_CARDS = 4
+_cards: OrderedDict[ModelSpec, tuple[object, ModelCard]] = OrderedDict()
+"""The cards that were read last, each with the state of its files; the cells of a sweep read the same ones."""
+
+
 def find_card(source: ModelSource) -> ModelCard:
-    """Return the card of a model on disk or in memory."""
+    """Return the card of a model on disk, read again if a file has changed, or in memory."""
     if isinstance(source, LanguageModel):
         weights = WeightsInMemory(source.name, source.identify())
         return describe_in_memory(source.network, source.tokenizer, weights)
-    return read_card(source)
+    files = list_files(source)
+    if source in _cards and _cards[source][0] == files:
+        return _cards[source][1]
+    card = read_card(source)
+    if not hasattr(card.tokenizer, "src_lang"):  # a run sets the languages of such a tokenizer
+        _cards[source] = (files, card)
+        while len(_cards) > _MOST_CARDS:
+            _cards.popitem(last=False)
+    return card
 
 
 def load_own(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:

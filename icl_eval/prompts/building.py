@@ -11,6 +11,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 from typing import Literal, Protocol
 
 from icl_eval.demonstrations import Demonstration, Order, Selection
@@ -25,6 +27,8 @@ PLACEMENTS = Family(__name__, {"decoder": "DecoderPlacement", "encoder": "Encode
 
 Overflow = Literal["stop", "drop"]
 """How to handle a prompt that is too long: stop the run, or drop whole demonstrations."""
+_PART = 512
+"""The number of prompts that are encoded together."""
 
 
 @dataclass(frozen=True)
@@ -177,27 +181,36 @@ class PromptBuilder:
     order: Order
     template: Template
     placement: Placement
-    encode: Callable[[Prompt], EncodedPrompt]
+    encode: Callable[[Sequence[Prompt]], Sequence[EncodedPrompt]]
     context: Context
     overflow: Overflow
 
     def build_all(self, examples: Iterable[Example]) -> list[EncodedPrompt]:
-        """Build the prompts for several examples of the task, in the given order."""
-        return [self.build(example) for example in examples]
-
-    def build(self, example: Example) -> EncodedPrompt:
-        """Build the prompt for one question; a demonstration is shown whole or not at all.
+        """Build the prompts for several examples of the task, in the given order; demonstrations are whole or left out.
 
         Raises:
-            PromptTooLongError: If the prompt does not fit and `overflow` is "stop", or if it does not fit even
-                without demonstrations.
+            PromptTooLongError: If a prompt does not fit and `overflow` is "stop", or if it does not fit even without
+                demonstrations.
         """
-        selected = self.select(example)
-        encoded = self._encode(example, selected)
-        while self.overflow == "drop" and selected and self.context.excess(encoded):
-            selected = selected[:-1]  # sorted by rank: the lowest is last
-            encoded = self._encode(example, selected)
-        self.context.require_fit(encoded, f"task '{self.task.name}', question {example.id!r}: ")
+        left = iter(examples)
+        return [prompt for part in iter(lambda: list(islice(left, _PART)), []) for prompt in self._build_part(part)]
+
+    def _build_part(self, examples: Sequence[Example]) -> list[EncodedPrompt]:
+        """Build the prompts of a few examples: tokenizers take strings faster together than one by one."""
+        selected = [self.select(example) for example in examples]
+        encoded = list(self.encode(list(map(self._arrange, examples, selected))))
+        too_long = [number for number, prompt in enumerate(encoded) if self.context.excess(prompt)]
+        if self.overflow == "drop":
+            while shorter := [number for number in too_long if selected[number]]:
+                for number in shorter:
+                    selected[number] = selected[number][:-1]  # sorted by rank: the lowest is last
+                again = self.encode([self._arrange(examples[number], selected[number]) for number in shorter])
+                for number, prompt in zip(shorter, again, strict=True):
+                    encoded[number] = prompt
+                too_long = [number for number in too_long if self.context.excess(encoded[number])]
+        for number in too_long:
+            where = f"task '{self.task.name}', question {examples[number].id!r}: "
+            self.context.require_fit(encoded[number], where)
         return encoded
 
     def find_shown(self, encoded: EncodedPrompt, example: Example) -> list[Example]:
@@ -222,23 +235,32 @@ class PromptBuilder:
 
     def build_bare(self, example: Example, text: str) -> EncodedPrompt:
         """Build a prompt that is nothing but a text: no instruction, no demonstrations, no question."""
-        return self._place(example, self.template.bare(text))
+        return self.encode([self._place(example, self.template.bare(text))])[0]
 
-    def _encode(self, example: Example, selected: Sequence[Demonstration]) -> EncodedPrompt:
+    def _arrange(self, example: Example, selected: Sequence[Demonstration]) -> Prompt:
         arranged = self.order.arrange(selected)
         shown = [demonstration.example for demonstration in arranged]
-        return self._render(shown, example, tuple(map(_describe_shown, arranged)))
+        return self._write(shown, example, _list_shown(tuple(map(_describe_shown, arranged))))
 
-    def _render(
+    def _render(self, demonstrations: Sequence[Example], example: Example) -> EncodedPrompt:
+        return self.encode([self._write(demonstrations, example)])[0]
+
+    def _write(
         self, demonstrations: Sequence[Example], example: Example, listed: tuple[ShownDemonstration, ...] = ()
-    ) -> EncodedPrompt:
+    ) -> Prompt:
         return self._place(example, self.template.render(self.task, demonstrations, example), listed)
 
-    def _place(self, example: Example, blocks: Blocks, listed: tuple[ShownDemonstration, ...] = ()) -> EncodedPrompt:
+    def _place(self, example: Example, blocks: Blocks, listed: tuple[ShownDemonstration, ...] = ()) -> Prompt:
         encoder, decoder = self.placement.place(blocks)
-        return self.encode(Prompt(example.id, encoder, decoder, listed, self.template.is_chat, blocks.messages))
+        return Prompt(example.id, encoder, decoder, listed, self.template.is_chat, blocks.messages)
 
 
-def _describe_shown(demonstration: Demonstration) -> ShownDemonstration:
+@lru_cache(maxsize=1024)
+def _list_shown(shown: tuple[tuple[str, str | None, float | None], ...]) -> tuple[ShownDemonstration, ...]:
+    """Return demonstrations as prompts list them; prompts with the same demonstrations share one list."""
+    return tuple(ShownDemonstration(*each) for each in shown)
+
+
+def _describe_shown(demonstration: Demonstration) -> tuple[str, str | None, float | None]:
     example = demonstration.example
-    return ShownDemonstration(example.id, next(iter(example.references), None), demonstration.similarity)
+    return example.id, next(iter(example.references), None), demonstration.similarity

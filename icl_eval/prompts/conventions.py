@@ -19,7 +19,7 @@ without one the run is refused.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from icl_eval.errors import ConfigError
 from icl_eval.formatting import list_names
 from icl_eval.prompts.building import Context, EncodedPrompt, Prompt
 from icl_eval.prompts.chat_templates import name_chat_template
-from icl_eval.prompts.tokenization import encode_prompt, pieces_of
+from icl_eval.prompts.tokenization import encode_prompts, pieces_of
 
 if TYPE_CHECKING:
     from icl_eval.models.cards import ModelCard
@@ -84,22 +84,30 @@ class Conventions:
         """The tokens that end a completion, as strings of the vocabulary."""
         return pieces_of(self.card.tokenizer, self.end_ids)
 
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
-        """Encode a prompt, with everything that the conventions add; its strings include the opening.
+    def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
+        """Encode prompts, with everything that the conventions add; their strings include the opening.
 
         Raises:
             ModelUnavailableError: If the network has no embedding for one of the ids.
         """
-        if prompt.encoder is None:
-            opened = replace(prompt, decoder=self.opening + (prompt.decoder or ""))
-        else:
-            opened = replace(prompt, encoder=self.opening + prompt.encoder)
-            self._require_language(opened.encoder or "")
-        encoded = encode_prompt(self.card.tokenizer, opened)
-        self.card.require_vectors(encoded.encoder_ids + encoded.decoder_ids)
-        if self.first_id is None or prompt.encoder is None or not encoded.decoder_ids:
+        encoded = encode_prompts(self.card.tokenizer, list(map(self._open, prompts)))
+        self.card.require_vectors(set().union(*(each.encoder_ids + each.decoder_ids for each in encoded)))
+        if self.first_id is None:
             return encoded
-        return replace(encoded, decoder_ids=(self.first_id, *encoded.decoder_ids), num_added=1)
+        return [
+            each
+            if each.prompt.encoder is None or not each.decoder_ids
+            else replace(each, decoder_ids=(self.first_id, *each.decoder_ids), num_added=1)
+            for each in encoded
+        ]
+
+    def _open(self, prompt: Prompt) -> Prompt:
+        """Return a prompt with the opening before the side that the conventions name."""
+        if prompt.encoder is None:
+            return replace(prompt, decoder=self.opening + (prompt.decoder or ""))
+        opened = self.opening + prompt.encoder
+        self._require_language(opened)
+        return replace(prompt, encoder=opened)
 
     def encode_text(self, example_id: str, text: str, decoder_prompt: str | None = None) -> EncodedPrompt:
         """Encode a string as a prompt: the input of the encoder if the model has one, else of the decoder.
@@ -118,10 +126,10 @@ class Conventions:
                 f"model.chat_template={name}: a literal prompt is not rendered with a chat template; leave it out"
             )
         if self.card.architecture == "encoder-decoder":
-            return self.encode(Prompt(example_id, text, decoder_prompt))
+            return self.encode([Prompt(example_id, text, decoder_prompt)])[0]
         if decoder_prompt is not None:
             raise ConfigError(f"decoder_prompt: {self.card.name} has no encoder and only continues the prompt")
-        return self.encode(Prompt(example_id, None, text))
+        return self.encode([Prompt(example_id, None, text)])[0]
 
     def context(self, max_new_tokens: int) -> Context:
         """Return the model's length limits, with room for `max_new_tokens` new tokens."""

@@ -66,7 +66,7 @@ def find_answers(
         if begin < end:
             whole, *parts = (
                 _ids_of(each, side, num_closing)
-                for each in (encoded, *(builder.encode(_cut(plain, side, place)) for place in (begin, end)))
+                for each in (encoded, *builder.encode([_cut(plain, side, place) for place in (begin, end)]))
             )
             first, last = (_count_common(whole, part) for part in parts)
             yield ShownAnswer(shown, side, range(first, max(first + 1, last)))

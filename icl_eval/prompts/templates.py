@@ -33,6 +33,8 @@ ApplyChatTemplate = Callable[[list[dict[str, str]]], str]
 _ENVIRONMENT = bound_environment(
     ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 )
+_KEPT = 1024
+"""The number of rendered strings that a template keeps."""
 _SHOWN = 200
 """Maximum number of characters of an invalid string that an error message shows."""
 
@@ -159,6 +161,11 @@ class TextTemplate:
     _compiled: dict[str, jinja2.Template] = field(init=False, repr=False, default_factory=dict)
     _names: dict[str, set[str]] = field(init=False, repr=False, default_factory=dict)
     _style: dict[str, Style] = field(init=False, repr=False, default_factory=dict)
+    _rendered: dict[tuple[Any, ...], str] = field(init=False, repr=False, default_factory=dict)
+    """The strings that were rendered last, by their part and the values of the names that it uses: most prompts of a
+    task have the same instruction and separator."""
+    _demonstrations: dict[int, tuple[Task, Example, str]] = field(init=False, repr=False, default_factory=dict)
+    """The demonstrations that were rendered last, by the identity of their example."""
     is_chat = False
 
     def __post_init__(self) -> None:
@@ -194,7 +201,7 @@ class TextTemplate:
         """
         return TextBlocks(
             instruction=self.fill("instruction", task, example),
-            demonstrations=tuple(self._demonstration(task, shown) for shown in demonstrations),
+            demonstrations=tuple(self._recall_demonstration(task, shown) for shown in demonstrations),
             question=self.fill("question", task, example).rstrip(" "),
             separator=self.fill("separator", task, example),
             question_first=self.question_first,
@@ -239,6 +246,15 @@ class TextTemplate:
     def turn(self, task: Task, example: Example) -> tuple[str, str]:
         """Return a demonstration's question, and its rationale and answer, without surrounding whitespace."""
         return self.fill("question", task, example).strip(), self._worked_answer(task, example).strip()
+
+    def _recall_demonstration(self, task: Task, shown: Example) -> str:
+        """Return a demonstration as it was rendered for an earlier question, or render it."""
+        kept = self._demonstrations.get(id(shown))
+        if kept is None or kept[0] is not task or kept[1] is not shown:
+            kept = (task, shown, self._demonstration(task, shown))
+            _make_room(self._demonstrations)
+            self._demonstrations[id(shown)] = kept
+        return kept[2]
 
     def _demonstration(self, task: Task, shown: Example) -> str:
         if not shown.references:
@@ -290,6 +306,14 @@ class TextTemplate:
             **example.inputs,
             **more,
         }
+        used = self._names[part] | (_ENVIRONMENT.globals.keys() & known.keys())  # a field may have the name of a global
+        key = (part, *(_freeze(known.get(name)) for name in sorted(used)))
+        if key not in self._rendered:
+            _make_room(self._rendered)
+            self._rendered[key] = self._render_part(part, task, example, known)
+        return self._rendered[key]
+
+    def _render_part(self, part: str, task: Task, example: Example, known: Mapping[str, Any]) -> str:
         try:
             return render(self._compiled[part], known)
         except Exception as error:  # a template evaluates user-written expressions, which can raise anything
@@ -298,6 +322,17 @@ class TextTemplate:
                 f"template '{self.name}': {part}: {reason}, for example {example.id!r} of task "
                 f"'{task.name}' (it can use: {names})"
             ) from None
+
+
+def _make_room(kept: dict[Any, Any]) -> None:
+    """Drop the oldest entry if there are as many as are kept."""
+    if len(kept) >= _KEPT:
+        del kept[next(iter(kept))]
+
+
+def _freeze(value: Any) -> Any:
+    """Return a value that stands for a template's value in a key: mappings become tuples."""
+    return tuple(value.items()) if isinstance(value, Mapping) else value
 
 
 def _shorten(text: str) -> str:

@@ -6,7 +6,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from icl_eval.formatting import find_not_finite
 from icl_eval.runs.writing import HeldFile, naming_file, write_whole
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShownDemonstration:
     """A demonstration as a prompt shows it."""
 
@@ -80,7 +80,7 @@ class QuestionLikelihood:
     question after it. None if the answers are scored."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SampledCompletion:
     """One of several completions of a prompt."""
 
@@ -96,7 +96,7 @@ class SampledCompletion:
     """The string that ended the completion if `finish_reason` is `stop`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """Everything needed to audit one completion."""
 
@@ -169,13 +169,14 @@ class RecordLog:
         self.path = path
         self.records: dict[str, Record] = {}
         if path.exists():
-            content = path.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1]
-            for number, line in enumerate(whole.splitlines(), start=1):
+            size = 0
+            for number, line in _read_lines(path):
+                if not line.endswith(b"\n"):
+                    os.truncate(path, size)
+                    break
                 record = _parse(path, number, line)
                 self.records[record.example_id] = record
-            if len(whole) < len(content):
-                os.truncate(path, len(whole))
+                size += len(line)
         self._file = path.open("a", encoding="utf-8", newline="\n")
         self._held = HeldFile.at(path)
 
@@ -232,21 +233,41 @@ def stream_records(path: Path) -> Iterator[Record]:
     Raises:
         DataError: If a line is not a record.
     """
+    return (_parse(path, number, line) for number, line in _read_lines(path))
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            yield _parse(path, number, line.rstrip(b"\r\n"))
+        yield from enumerate(file, start=1)
+
+
+_FIELDS = {
+    kind: [each.name for each in fields(kind)]
+    for kind in (Record, ShownDemonstration, QuestionLikelihood, AnswerLikelihood, SampledCompletion)
+}
+
+
+def _list_fields(value: Any) -> dict[str, Any]:
+    """Return the fields of a record or of one of its parts; `asdict` also copies their contents and is slower."""
+    return {name: getattr(value, name) for name in _FIELDS[type(value)]}
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_list_fields)
 
 
 def _format_line(record: Record) -> str:
-    value = asdict(record)
-    if place := find_not_finite(value):
-        raise DataError(f"{record.example_id}: the record cannot be written ({place}, which is not a finite number)")
-    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        return _ENCODER.encode(_list_fields(record)) + "\n"
+    except ValueError:
+        place = find_not_finite(asdict(record))
+        raise DataError(
+            f"{record.example_id}: the record cannot be written ({place}, which is not a finite number)"
+        ) from None
 
 
 def _parse(path: Path, number: int, line: bytes) -> Record:
     try:
-        return _RECORD.validate_json(line)
+        return _RECORD.validate_json(line.rstrip(b"\r\n"))
     except ValidationError as error:
         raise DataError(f"{path}:{number}: not a record ({describe_mistake(error, 'the line')})") from None
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -160,7 +160,7 @@ def _hash(*splits: Sequence[Example]) -> str:
     for examples in splits:
         digest.update(f"{len(examples)}\n".encode())
         for example in examples:
-            content = asdict(example)
+            content = dict(vars(example))
             del content["cluster"]  # decides no record, only how far scores can be off
             if not example.demonstration_fields:
                 del content["demonstration_fields"]  # so that older folders of runs still fit their data

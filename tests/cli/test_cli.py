@@ -776,3 +776,18 @@ def test_a_task_and_a_template_are_added_with_one_file_each_from_outside(icl_eva
     assert f"(known: {known('task').replace('commonsense,', 'capitals, commonsense,')})" in (
         icl_eval_command(*own, "task=nope").err
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["--help"], ["list", "."], ["nosuch=1"]])
+def test_help_lists_and_refusals_import_nothing_that_runs_networks(words, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "fingerprint.json").touch()  # an unfinished run
+    code = (
+        "import atexit, sys; sys.argv[0] = 'icl-eval'; from icl_eval.cli.main import main\n"
+        "unwanted = {'torch', 'transformers', 'datasets', 'evaluate', 'scipy', 'pandas', 'matplotlib'}\n"
+        "atexit.register(lambda: print('imported', *unwanted & {*sys.modules})); main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert run.stdout.splitlines()[-1] == "imported"
+    assert run.returncode == (2 if "nosuch=1" in words else 0)

@@ -29,7 +29,7 @@ from icl_eval.prompts.building import (
     SplitPlacement,
 )
 from icl_eval.prompts.templates import ChatTemplate, TextTemplate
-from icl_eval.prompts.tokenization import Continuations, encode_continuations, encode_prompt
+from icl_eval.prompts.tokenization import Continuations, encode_continuations, encode_prompt, encode_prompts
 from icl_eval.runs.records import Record
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
@@ -48,7 +48,7 @@ def prompt_builder(tokenizer=BPE, placement=None, template=TEMPLATE, max_length=
         order=AsSelectedOrder(),
         template=template,
         placement=placement or DecoderPlacement(),
-        encode=lambda prompt: encode_prompt(tokenizer, prompt),
+        encode=lambda prompts: encode_prompts(tokenizer, prompts),
         context=Context(max_length, 4),
         overflow="stop",
     )
@@ -56,7 +56,7 @@ def prompt_builder(tokenizer=BPE, placement=None, template=TEMPLATE, max_length=
 
 def build(asked, example=ASKED, tokenizer=BPE, **options):
     builder = prompt_builder(tokenizer, **options)
-    return AnswerBuilder(asked, builder, tokenizer).build(example, builder.build(example))
+    return AnswerBuilder(asked, builder, tokenizer).build(example, builder.build_all([example])[0])
 
 
 def read(tokenizer, continuations):
@@ -79,7 +79,7 @@ def test_what_is_scored_after_a_rationale_is_the_answer_and_its_bytes_are_those_
     worked = replace(SHOWN, demonstration_fields={"why": "It is noon."})
     template = replace(TEMPLATE, rationale="{{ why }}", answer=" So {{ answer }}.")
     builder = replace(prompt_builder(template=template), select=lambda example: (Demonstration(worked),))
-    answers = AnswerBuilder(ReferenceLikelihood(), builder, BPE).build(ASKED, builder.build(ASKED))
+    answers = AnswerBuilder(ReferenceLikelihood(), builder, BPE).build(ASKED, builder.build_all([ASKED])[0])
     context, *texts = read(BPE, answers.after_question)
     assert context.startswith("Answer.\n\nQ: is the sky blue?\nA: It is noon. So yes.\n\n")
     assert [context + text for text in texts] == [f"{context}  So {answer}." for answer in ASKED.references]
@@ -143,7 +143,7 @@ def test_what_cannot_be_scored_is_one_sentence():
     with pytest.raises(ConfigError, match=r"^content_free=\[\]: needs at least one string; null for no calibration$"):
         ChoiceLikelihood([])
     with pytest.raises(ConfigError, match=r"content_free=N/A: replaces the field 'question', which task"):
-        AnswerBuilder(ChoiceLikelihood("N/A"), builder, BPE).build(asked, builder.build(asked))
+        AnswerBuilder(ChoiceLikelihood("N/A"), builder, BPE).build(asked, builder.build_all([asked])[0])
     length = len(build(ReferenceLikelihood()).after_question.context.decoder_ids)
     with pytest.raises(PromptTooLongError, match=r"^task 'sky', question 'q1': prompt and longest answer are 2 tokens"):
         build(ReferenceLikelihood(), replace(ASKED, references=("yes yes yes yes yes yes",)), max_length=length + 4)

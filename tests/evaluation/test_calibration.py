@@ -22,7 +22,7 @@ from icl_eval.prompts.building import (
     SplitPlacement,
 )
 from icl_eval.prompts.templates import ChatTemplate, TextTemplate
-from icl_eval.prompts.tokenization import Continuations, encode_prompt
+from icl_eval.prompts.tokenization import Continuations, encode_prompts
 from icl_eval.runs.records import Record
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
@@ -41,7 +41,7 @@ def calibrating_prompts(mode, task=TASK, tokenizer=BPE, template=TEMPLATE, place
     """Return the encoder and decoder of each calibrating prompt of the first question."""
     prompts = PromptBuilder(
         task=task, select=lambda example: (Demonstration(SHOWN),), order=AsSelectedOrder(), template=template,
-        placement=placement or DecoderPlacement(), encode=lambda prompt: encode_prompt(tokenizer, prompt),
+        placement=placement or DecoderPlacement(), encode=lambda prompts: encode_prompts(tokenizer, prompts),
         context=Context(None, 4), overflow="stop",
     )  # fmt: skip
     answers = AnswerBuilder(mode, prompts, tokenizer).build_all(examples, prompts.build_all(examples))

@@ -17,7 +17,7 @@ from icl_eval.evaluation.channel import ChannelBuilder
 from icl_eval.metrics.measurements import measure_records
 from icl_eval.prompts.building import Context, DecoderPlacement, PromptBuilder
 from icl_eval.prompts.templates import ChannelForm, TextTemplate
-from icl_eval.prompts.tokenization import encode_continuations, encode_prompt
+from icl_eval.prompts.tokenization import encode_continuations, encode_prompts
 from icl_eval.runs.records import Record
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
@@ -38,7 +38,7 @@ TEMPLATE = TextTemplate("", "Q: {{ question }}\nA:", " {{ answer }}", None, "\n\
 def builder(**changes):
     prompts = PromptBuilder(
         task=TASK, select=lambda example: tuple(map(Demonstration, SHOWN)), order=AsSelectedOrder(), template=TEMPLATE,
-        placement=DecoderPlacement(), encode=lambda prompt: encode_prompt(BPE, prompt), context=Context(None, 4),
+        placement=DecoderPlacement(), encode=lambda prompts: encode_prompts(BPE, prompts), context=Context(None, 4),
         overflow="stop",
     )  # fmt: skip
     return replace(prompts, **changes)

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import tiny_models
+import translators
 
 from icl_eval.errors import ConfigError, IclEvalError, ModelUnavailableError
 from icl_eval.models import loading as models
 from icl_eval.models.cards import read_card
 from icl_eval.models.devices import choose_device
-from icl_eval.models.loading import load_model
+from icl_eval.models.loading import find_card, load_model
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 
@@ -449,3 +450,17 @@ def test_a_card_needs_no_weights(llama: Path) -> None:
     card = read_card(ModelSpec(str(llama)))
     assert (card.name, card.architecture, len(card.tokenizer)) == ("llama", "decoder-only", 384)
     assert "contains no weights" in refusal(llama)
+
+
+def test_a_card_is_read_once_and_again_when_a_file_has_changed(llama: Path) -> None:
+    card = find_card(ModelSpec(str(llama)))
+    assert find_card(ModelSpec(str(llama))) is card
+    edit_config(llama, max_position_embeddings=77)
+    assert find_card(ModelSpec(str(llama))).max_length == 77
+
+
+def test_a_card_whose_tokenizer_is_set_to_a_language_is_read_for_each_run(tmp_path: Path) -> None:
+    folder = translators.save_mbart(tmp_path / "mbart")
+    first = find_card(ModelSpec(str(folder)))
+    first.tokenizer.src_lang = "de_DE"
+    assert find_card(ModelSpec(str(folder))).tokenizer.src_lang != "de_DE"

@@ -107,8 +107,8 @@ def test_the_first_token_stands_before_text_that_the_decoder_goes_on_from(folder
     languages = {"bart": (), "mbart": ("de_DE", "fr_XX"), "m2m_100": ("de", "fr"), "marian": (None, "fra")}
     for name, first in {"bart": "<s>", "mbart": "fr_XX", "m2m_100": "__fr__", "marian": None}.items():
         found = conventions(folders[name], None, *languages[name])
-        alone = found.encode(Prompt("q", "The house", None))
-        with_text = found.encode(Prompt("q", "The house", "La maison"))
+        [alone] = found.encode([Prompt("q", "The house", None)])
+        [with_text] = found.encode([Prompt("q", "The house", "La maison")])
         assert alone.decoder_ids == ()
         tokens = found.card.tokenizer.convert_ids_to_tokens(list(with_text.decoder_ids))
         assert (tokens[0] == first) == (first is not None)
@@ -280,7 +280,7 @@ def test_a_continuation_in_the_decoder_follows_the_language_and_the_prompt(folde
     from icl_eval.prompts.tokenization import encode_continuations
 
     found = conventions(folders["mbart"], None, "de_DE", "fr_XX")
-    encoded = found.encode(Prompt("q", "The house", "La maison est"))
+    [encoded] = found.encode([Prompt("q", "The house", "La maison est")])
     continued = encode_continuations(found.card.tokenizer, encoded, [" petite", " verte"])
     assert continued.context.decoder_ids[0] == found.target_id
     assert continued.context.decoder_ids == encoded.decoder_ids

@@ -222,18 +222,18 @@ POOL = tuple(Example(f"pool-{n}", {"question": "a b"}, ("c",)) for n in range(3)
 QUESTION = Example("test-0", {"question": "what is it ?"}, ("x",))  # 5 words with the colon
 
 
-def words(prompt):
-    encoder, decoder = (tuple(range(len((text or "").split()))) for text in (prompt.encoder, prompt.decoder))
-    return EncodedPrompt(prompt, encoder, decoder)
+def words(prompts):
+    sides = [[tuple(range(len((text or "").split()))) for text in (each.encoder, each.decoder)] for each in prompts]
+    return [EncodedPrompt(prompt, *ids) for prompt, ids in zip(prompts, sides, strict=True)]
 
 
 def build(max_length, overflow, placement=PLACEMENTS[0], demonstrations=POOL, order=AS_SELECTED):
     task = Task("words", "", {}, POOL, (QUESTION,), "")
     ranked = tuple(Demonstration(example, 1 / n) for n, example in enumerate(demonstrations, start=1))
     context = Context(max_length, max_new_tokens=3)
-    return PromptBuilder(task, lambda example: ranked, order, TEMPLATE, placement, words, context, overflow).build(
-        QUESTION
-    )
+    builder = PromptBuilder(task, lambda example: ranked, order, TEMPLATE, placement, words, context, overflow)
+    [built] = builder.build_all([QUESTION])
+    return built
 
 
 @pytest.mark.parametrize(
@@ -356,3 +356,17 @@ def test_each_side_may_have_positions_of_its_own(encoder, decoder, excess):
         with pytest.raises(PromptTooLongError) as error:
             context.require_fit(encoded)
         assert f"is {excess} too long for the model's 8 (encoder) and 6 (decoder) positions; " in str(error.value)
+
+
+def test_law_11_each_of_many_prompts_loses_what_it_must_and_no_more(monkeypatch):
+    monkeypatch.setattr("icl_eval.prompts.building._PART", 3)
+    questions = [Example(f"q{n}", {"question": "w " * n}, ("x",)) for n in (1, 8, 4, 12, 1, 5, 2)]
+    task = Task("words", "", {}, POOL, tuple(questions), "")
+    ranked = tuple(Demonstration(example) for example in POOL)
+    builder = PromptBuilder(
+        task, lambda example: ranked, AS_SELECTED, TEMPLATE, PLACEMENTS[0], words, Context(18, 3), "drop"
+    )
+    built = builder.build_all(iter(questions))
+    assert [each.prompt.example_id for each in built] == [each.id for each in questions]
+    assert [len(each.prompt.demonstrations) for each in built] == [2, 1, 2, 0, 2, 1, 2]
+    assert built == [builder.build_all([each])[0] for each in questions]

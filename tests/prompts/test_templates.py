@@ -241,3 +241,31 @@ def test_a_template_that_cannot_be_rendered_is_one_sentence(part, text, message)
     with pytest.raises(ConfigError) as error:
         decoder_text(dataclasses.replace(TEMPLATE, **{part: text}), [PERU])
     assert str(error.value) == message
+
+
+def test_what_was_rendered_for_one_row_is_not_shown_for_another():
+    template = TextTemplate("{{ range }} {{ labels }}", "{{ question }}", "{{ answer }}", None, "|", False)
+    rows = [Example("q", {"question": "?", "range": f"{number}"}, ("a",)) for number in range(2)]
+    assert [decoder_text(template, example=row) for row in rows] == [
+        f"{number} {{'question': 'Q', 'answer': 'A'}}|?" for number in range(2)
+    ]
+    other = dataclasses.replace(TASK, labels={"question": "Frage"})
+    assert decoder_text(template, example=rows[0], task=other) == "0 {'question': 'Frage'}|?"
+
+
+def test_a_demonstration_is_rendered_anew_for_another_task_or_another_row_of_the_same_id():
+    changed = dataclasses.replace(PERU, references=("Cusco",))
+    other = dataclasses.replace(TASK, labels={"question": "F", "answer": "A"})
+    assert "Q: Peru?\nA: Lima\n" in decoder_text(TEMPLATE, [PERU])
+    assert "Q: Peru?\nA: Cusco\n" in decoder_text(TEMPLATE, [changed])
+    assert "F: Peru?\nA: Lima\n" in decoder_text(TEMPLATE, [PERU], task=other)
+
+
+def test_only_the_last_strings_are_kept(monkeypatch):
+    monkeypatch.setattr("icl_eval.prompts.templates._KEPT", 4)
+    template = dataclasses.replace(TEMPLATE)
+    shown = [Example(f"pool-{n}", {"question": f"{n}?"}, (f"{n}!",)) for n in range(9)]
+    for number in (*range(9), 0):
+        text = decoder_text(template, [shown[number]], question_of(f"{number}??"))
+        assert text == f"Name the capital.\n\nQ: {number}?\nA: {number}!\n\nQ: {number}??\nA:"
+    assert len(template._rendered) == len(template._demonstrations) == 4

@@ -5,7 +5,7 @@ from tokenizers import processors
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.building import Prompt
 from icl_eval.prompts.chats import build_chat
-from icl_eval.prompts.tokenization import encode_prompt
+from icl_eval.prompts.tokenization import encode_prompt, encode_prompts
 
 BOS, EOS = "<|bos|>", "<|eos|>"
 
@@ -111,3 +111,33 @@ def test_a_tokenizer_without_a_chat_template_and_one_with_a_broken_one_are_one_s
             [{"role": "user", "content": "q"}]
         )
     assert str(error.value) == "template=chat: the chat template of this model failed: no system role"
+
+
+TEXTS = ("a b", f"{BOS}a b", "a b", "", "naïve 🦉", f"a{EOS}b")
+
+
+@pytest.mark.parametrize("adds", ["$A", f"{BOS} $A", f"{BOS} $A {EOS}", f"{EOS} {BOS} $A"])
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_prompts_encoded_together_are_those_encoded_one_by_one(adds, is_chat):
+    tokenizer = tokenizer_that_adds(adds)
+    prompts = [Prompt(f"q{number}", None, text, is_chat=is_chat) for number, text in enumerate(TEXTS)]
+    together = encode_prompts(tokenizer, prompts)
+    assert together == [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    assert [each.prompt for each in together] == prompts
+
+
+def test_both_sides_encoded_together_are_those_encoded_one_by_one():
+    tokenizer = train_unigram()
+    sides = [("What is 12?", None), ("What is 30?", "The answer"), ("What is 12?", "")]
+    prompts = [Prompt(f"q{number}", *side) for number, side in enumerate(sides)]
+    together = encode_prompts(tokenizer, prompts)
+    assert together == [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    assert [bool(each.decoder_ids) for each in together] == [False, True, False]
+
+
+def test_one_id_is_one_object_in_all_prompts_that_are_encoded_together():
+    tokenizer = train_bpe()
+    first, second = encode_prompts(tokenizer, [Prompt("a", None, "The answer is yes"), Prompt("b", None, " answer")])
+    (shared,) = [token_id for token_id in first.decoder_ids if token_id == second.decoder_ids[-1]]
+    assert shared > 256  # smaller numbers are one object anyway
+    assert shared is second.decoder_ids[-1]

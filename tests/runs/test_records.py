@@ -1,11 +1,20 @@
 import dataclasses
+import json
 import re
 
 import pytest
 from sample_runs import FIRST, PARIS, SECOND
 
 from icl_eval.errors import DataError
-from icl_eval.runs.records import QuestionLikelihood, RecordLog, SampledCompletion, clusters_of, read_records
+from icl_eval.runs.records import (
+    AnswerLikelihood,
+    QuestionLikelihood,
+    RecordLog,
+    SampledCompletion,
+    clusters_of,
+    read_records,
+)
+from icl_eval.runs.writing import write_whole
 
 LINE = (
     '{"example_id": "qa-test-001", "doc": {"question": "Où ?"}, "targets": ["Paris", "à Paris"], "encoder": null, '
@@ -159,3 +168,34 @@ def test_a_record_of_before_demonstrations_were_shown_in_full_still_reads(tmp_pa
     path = tmp_path / "samples_qa.jsonl"
     path.write_text(LINE.replace(LINE[LINE.index(', "demonstrations"') : -2], ""), encoding="utf-8")
     assert read_records(path) == [dataclasses.replace(FIRST, demonstrations=())]
+
+
+def test_a_line_is_the_json_of_all_fields_at_every_depth(path):
+    answer = AnswerLikelihood("Paris", -0.1, 2, 5, None, True)
+    record = dataclasses.replace(
+        FIRST,
+        samples=(SampledCompletion(" 1", "1", 2, "stop", "\n"),),
+        likelihood=QuestionLikelihood((answer,), (answer, answer), ("N/A", "")),
+    )
+    write(path, record)
+    assert path.read_text(encoding="utf-8") == json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n"
+
+
+def test_a_number_that_is_not_finite_is_named_by_its_place(path):
+    answer = AnswerLikelihood("Paris", float("-inf"), 2, 5, None)
+    record = dataclasses.replace(FIRST, likelihood=QuestionLikelihood((answer,), (), None))
+    with pytest.raises(DataError, match=r"likelihood\.references\[0\]\.logprob is -inf, which is not a finite number"):
+        write(path, record)
+
+
+def test_a_failed_write_of_parts_leaves_the_file_and_nothing_else(path):
+    def parts():
+        yield "new"
+        raise DataError("no more")
+
+    path.write_text("old")
+    with pytest.raises(DataError, match="no more"):
+        write_whole(parts(), path)
+    assert [each.read_text() for each in path.parent.iterdir()] == ["old"]
+    write_whole(["a", "b"], path)
+    assert path.read_text() == "ab"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from icl_eval.prompts.building import EncodedPrompt
-from icl_eval.prompts.tokenization import Continuations, encode_continuations, encode_prompt
+from icl_eval.prompts.tokenization import Continuations, encode_continuations, encode_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,10 +31,8 @@ def encode_answers(tokenizer: "PreTrainedTokenizerBase", encoded: EncodedPrompt,
     kept = text.rstrip()
     if not kept:
         return encode_continuations(tokenizer, encoded, texts)
-
-    def encode(string: str) -> tuple[int, ...]:
-        return encode_prompt(tokenizer, replace(prompt, decoder=string)).decoder_ids
-
-    context = encode(kept)
-    answers = tuple(encode(text + answer)[len(context) :] for answer in texts)
-    return Continuations(replace(encoded, decoder_ids=context), answers)
+    strings = [kept, *(text + answer for answer in texts)]
+    context, *whole = (
+        each.decoder_ids for each in encode_prompts(tokenizer, [replace(prompt, decoder=string) for string in strings])
+    )
+    return Continuations(replace(encoded, decoder_ids=context), tuple(ids[len(context) :] for ids in whole))

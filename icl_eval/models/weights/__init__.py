@@ -45,6 +45,7 @@ __all__ = [
     "check_generation_config",
     "count_bytes",
     "identify",
+    "list_files",
     "resolve_adapter",
     "resolve_tokenizer",
     "resolve_weights",
@@ -137,6 +138,16 @@ def identify(spec: ModelSpec) -> str:
     if spec.quantization:
         named.append(f"quantization {json.dumps(dict(spec.quantization), sort_keys=True)}")
     return ", ".join(named)
+
+
+def list_files(spec: ModelSpec) -> list[tuple[Path, int, int]]:
+    """Return the files of a model, its adapter and its tokenizer, with their sizes and times, to see if one changes.
+
+    Raises ConfigError or ModelUnavailableError.
+    """
+    parts = (resolve_weights(spec, descriptions_only=True), resolve_adapter(spec), resolve_tokenizer(spec))
+    files = [(path, path.stat()) for part in parts if part for path in sorted(part.folder.rglob("*"))]
+    return [(path, status.st_size, status.st_mtime_ns) for path, status in files]
 
 
 def _name_snapshot(spec: ModelSpec, folder: Path) -> Weights:
