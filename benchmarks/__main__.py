@@ -21,6 +21,7 @@ from benchmarks.rounds import run_rounds
 from benchmarks.scale import measure_scale
 from benchmarks.systems import FAMILIES, PACKAGES, build_systems
 from benchmarks.tables import Outcome, render_machine, render_outcome
+from benchmarks.tokens import measure_tokens
 from benchmarks.workloads import WORKLOADS, Workload
 from icl_eval.models.loading import load_model
 from icl_eval.models.quiet import quiet_transformers
@@ -32,6 +33,9 @@ _DEFAULT_MODEL = Path(__file__).parent.parent / "conf/model/smollm2_135m.yaml"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the chosen benchmarks and print each table as soon as it is ready."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["tokens"]:
+        measure_tokens(words[1:])
+        return
     if words[:1] == ["lm_eval"]:
         compare_models(words[1:], _model_spec(None))
         return
