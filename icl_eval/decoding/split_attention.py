@@ -54,6 +54,17 @@ class PackedRows:
     """The tokens that they attend to, [rows, keys]; beyond a row's last one, any token."""
     mask: torch.Tensor
     """Added to the scores, [rows, 1, queries, keys]; no query is without a key."""
+    _repeated: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def repeat_mask(self, group: int) -> torch.Tensor:
+        """Return the mask for query heads that share a key head, [rows, 1, group * queries, keys]."""
+        if group not in self._repeated:
+            self._repeated[group] = self.mask.repeat(1, 1, group, 1) if group > 1 else self.mask
+        return self._repeated[group]
+
+    def to(self, device: torch.device) -> "PackedRows":
+        """Return the rows on a device."""
+        return PackedRows(self.queries.to(device), self.keys.to(device), self.mask.to(device))
 
 
 @dataclass(frozen=True)
@@ -70,8 +81,7 @@ class Packing:
         """Return the packing on a device."""
         if self.places.device == device:
             return self
-        parts = (PackedRows(*(tensor.to(device) for tensor in vars(part).values())) for part in self.parts)
-        return Packing(tuple(parts), self.places.to(device), self.longest)
+        return Packing(tuple(part.to(device) for part in self.parts), self.places.to(device), self.longest)
 
 
 class SplitKeys(NamedTuple):
@@ -374,19 +384,35 @@ def _attend_packed(
         [1, key/value heads, group * columns, value size] and [1, key/value heads, group * columns]
     """
     kv_heads, group, columns, _ = query.shape
-    by_column = query.permute(2, 0, 1, 3)  # [columns, key/value heads, group, head size]
-    key, value = (states[0].transpose(0, 1) for states in (keys.own_keys, keys.own_values))
+    by_column = query.permute(2, 0, 1, 3).flatten(1)
+    key, value = (states[0].transpose(0, 1).flatten(1) for states in (keys.own_keys, keys.own_values))
     outs, denominators = [], []
     for part in packing.parts:
         rows, queries = part.queries.shape
-        grouped = by_column[part.queries].permute(0, 2, 3, 1, 4).flatten(2, 3)  # [rows, kv heads, group * queries, …]
-        mask = part.mask.repeat(1, 1, group, 1) if group > 1 else part.mask
-        out, lse = attend(grouped, key[part.keys].transpose(1, 2), value[part.keys].transpose(1, 2), mask, scale)
-        outs.append(out.reshape(rows, kv_heads, group, queries, -1).permute(0, 3, 1, 2, 4).flatten(0, 1))
-        denominators.append(lse.reshape(rows, kv_heads, group, queries).permute(0, 3, 1, 2).flatten(0, 1))
-    own = torch.cat(outs)[packing.places].permute(1, 2, 0, 3)  # [key/value heads, group, columns, value size]
-    own_lse = torch.cat(denominators)[packing.places].permute(1, 2, 0)
-    return own.reshape(1, kv_heads, group * columns, -1), own_lse.reshape(1, kv_heads, group * columns)
+        grouped = (
+            _take(by_column, part.queries).unflatten(2, (kv_heads, group, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        )
+        own_keys, own_values = (
+            _take(states, part.keys).unflatten(2, (kv_heads, -1)).transpose(1, 2) for states in (key, value)
+        )
+        out, lse = attend(grouped, own_keys, own_values, part.repeat_mask(group), scale)
+        outs.append(out.unflatten(2, (group, queries)).permute(0, 3, 1, 2, 4).reshape(rows * queries, -1))
+        denominators.append(lse.unflatten(2, (group, queries)).permute(0, 3, 1, 2).reshape(rows * queries, -1))
+    own, own_lse = (
+        (states[0] if len(states) == 1 else torch.cat(states))
+        .index_select(0, packing.places)
+        .unflatten(1, (kv_heads, group, -1))
+        for states in (outs, denominators)
+    )
+    return (
+        own.permute(1, 2, 0, 3).reshape(1, kv_heads, group * columns, -1),
+        own_lse.permute(1, 2, 0, 3).reshape(1, kv_heads, group * columns),
+    )
+
+
+def _take(states: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Return the states of some columns, [rows, columns, size], from [columns, size]."""
+    return states.index_select(0, columns.flatten()).unflatten(0, columns.shape)
 
 
 def attention_switches(network: PreTrainedModel) -> list[Switch]:
