@@ -1,7 +1,7 @@
 """Run continuations after their prompts, in one of two ways that match the two kinds of session (see `sessions`).
 
-TreeBranches    for networks with split attention: prompts and their continuations form one tree (see `trees`), run in one
-                pass without padding, in which a token attends only to the tokens before it in its own row
+TreeBranches    for networks with split attention: prompts and their continuations form one tree (see `trees`), run in
+                one pass without padding, in which a token attends only to the tokens before it in its own row
 
 ForkedBranches  for every other network: prompts of equal length run together, and their key/value cache is copied for
                 each continuation; padding follows a continuation, so that no real token attends to it

@@ -32,10 +32,9 @@ from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import Continuations
 
-
 _MIN_SAVING = 256
-"""`sharing.MIN_SAVING` for networks that cannot run several prompts as one tree. A split costs a pass or two: there are no
-further steps that its parts would share."""
+"""`sharing.MIN_SAVING` for networks that cannot run several prompts as one tree. A split costs a pass or two: there are
+no further steps that its parts would share."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class _Part:
     encoder_ids: Ids
     """The encoder's input, if all of them have the same."""
     prefix_ids: Ids
-    """The decoder's tokens that all of them begin with, including the start token; empty if that is not worth a pass."""
+    """The decoder's tokens that all of them begin with, including the start token; empty if not worth a pass."""
     rows: tuple[BranchingPrompt, ...]
 
     def order(self) -> tuple[Ids, Ids]:

@@ -16,6 +16,9 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidi
 from icl_eval.decoding.memory import room_for_prefixes
 from icl_eval.decoding.sharing import Ids, common_length
 
+_MOST_BEGINNINGS = 4
+"""Caches that a stack of prefixes keeps; each is a copy of its whole prefix."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -113,6 +116,7 @@ class PrefixStack:
             if done < length:
                 cache = extend(copy.deepcopy(cache), key.decoder_ids[done:length])
                 self._kept.append((Key(key.encoder_ids, key.decoder_ids[:length]), cache))
+                del self._kept[:-_MOST_BEGINNINGS]
         return self._kept[-1][1]
 
 

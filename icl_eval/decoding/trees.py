@@ -94,4 +94,4 @@ def build_tree(prompts: Sequence[tuple[Ids, Sequence[Ids]]]) -> Tree:
 
 def count_inner(continuations: Sequence[Ids]) -> int:
     """Return the number of distinct tokens that continuations of one prompt run, which are all but their last ones."""
-    return len({text[:length] for text in continuations for length in range(1, len(text))})
+    return len(build_tree([((0,), continuations)]).ids) - 1
