@@ -1,4 +1,4 @@
-"""The commands: `python -m benchmarks`, alone or followed by `lm_eval`, `scale` or `pages`."""
+"""The commands: `python -m benchmarks`, alone or followed by `lm_eval`, `scale`, `pages` or `tokens`."""
 
 import argparse
 import json

@@ -33,7 +33,7 @@ from icl_eval.decoding.networks import (
 from icl_eval.decoding.sessions import layers_of
 from icl_eval.decoding.sharing import Ids, common_length
 from icl_eval.decoding.split_attention import PackedCache, PackedRows, Packing
-from icl_eval.decoding.trees import Row, Tree, build_tree, count_inner
+from icl_eval.decoding.trees import TreeRow, Tree, build_tree, count_inner
 
 _LOGITS_BYTES = 256_000_000
 """Upper bound for the logits of one forward pass, which fill the memory if the vocabulary is large."""
@@ -177,9 +177,9 @@ def pack(tree: Tree, dtype: torch.dtype, device: torch.device) -> Packing:
     return Packing(tuple(parts), places, max(len(row.keys) for row in tree.rows)).to(device)
 
 
-def _similar(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _similar(rows: Sequence[TreeRow]) -> Iterator[list[TreeRow]]:
     """Group rows of similar size, so that at least half of what attention computes for a group is needed."""
-    group: list[Row] = []
+    group: list[TreeRow] = []
     needed = 0
     for row in sorted(rows, key=lambda row: (row.begin - row.end, -len(row.keys))):
         num_queries = group[0].end - group[0].begin if group else 0
@@ -316,7 +316,7 @@ def _copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache
 def _pick(logits: torch.Tensor, picks: Sequence[tuple[Sequence[int], Ids]]) -> list[ScoredContinuation]:
     """Score continuations from logits [columns, vocabulary], each with the columns that predict its tokens."""
     log_denominators, best = [], []
-    for some in logits.split(_PICKED_TOGETHER):
+    for some in torch.split(logits, _PICKED_TOGETHER):
         wide = some if some.dtype == torch.float64 else some.float()
         log_denominators.append(wide.logsumexp(-1))
         best.append(wide.argmax(-1))

@@ -1,7 +1,8 @@
 """Compute the log-probability of every token of a prompt's continuations.
 
-What prompts share (their demonstrations, an encoder's input) runs once for all of them, and a prompt runs once for all
-its continuations; `branches` implements the two ways to run the continuations.
+What prompts share (their demonstrations, a passage, an encoder's input) runs once for all of them, a prompt runs once
+for all its continuations, and the last token of a continuation never runs; `branches` implements the two ways to run
+the continuations. `python -m benchmarks tokens` compares how many tokens a network is fed with the least possible.
 
 Results do not depend on what else is in the batch, up to rounding. They are equal to the last bit for the same prompts
 with the same batch size: a batch runs whole even if only some of its rows are wanted, and nothing is reused from
@@ -106,7 +107,8 @@ class LikelihoodScorer:
         parts = sorted((self._place(group, asked) for group in plan_groups(contexts, least)), key=_Part.order)
         pieces = plan_pieces([part.prefix_ids for part in parts])
         prefixes = PrefixStack()
-        encoder_ids, encoded = (), None
+        encoder_ids: Ids = ()
+        encoded = None
         for part, pauses in zip(parts, pieces, strict=True):
             if needed.isdisjoint(row.number for row in part.rows):
                 continue

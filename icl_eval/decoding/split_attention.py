@@ -386,33 +386,32 @@ def _attend_packed(
     kv_heads, group, columns, _ = query.shape
     by_column = query.permute(2, 0, 1, 3).flatten(1)
     key, value = (states[0].transpose(0, 1).flatten(1) for states in (keys.own_keys, keys.own_values))
-    outs, denominators = [], []
+    outs: list[torch.Tensor] = []
+    denominators: list[torch.Tensor] = []
     for part in packing.parts:
         rows, queries = part.queries.shape
-        grouped = (
-            _take(by_column, part.queries).unflatten(2, (kv_heads, group, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
-        )
+        taken = _take(by_column, part.queries).reshape(rows, queries, kv_heads, group, -1)
+        grouped = taken.permute(0, 2, 3, 1, 4).reshape(rows, kv_heads, group * queries, -1)
         own_keys, own_values = (
-            _take(states, part.keys).unflatten(2, (kv_heads, -1)).transpose(1, 2) for states in (key, value)
+            _take(states, part.keys).reshape(*part.keys.shape, kv_heads, -1).transpose(1, 2) for states in (key, value)
         )
         out, lse = attend(grouped, own_keys, own_values, part.repeat_mask(group), scale)
-        outs.append(out.unflatten(2, (group, queries)).permute(0, 3, 1, 2, 4).reshape(rows * queries, -1))
-        denominators.append(lse.unflatten(2, (group, queries)).permute(0, 3, 1, 2).reshape(rows * queries, -1))
+        for states, found in ((out, outs), (lse, denominators)):
+            by_head = states.reshape(rows, kv_heads, group, queries, -1)
+            found.append(by_head.permute(0, 3, 1, 2, 4).reshape(rows * queries, -1))
     own, own_lse = (
-        (states[0] if len(states) == 1 else torch.cat(states))
+        (found[0] if len(found) == 1 else torch.cat(found))
         .index_select(0, packing.places)
-        .unflatten(1, (kv_heads, group, -1))
-        for states in (outs, denominators)
+        .reshape(columns, kv_heads, group, -1)
+        .permute(1, 2, 0, 3)
+        for found in (outs, denominators)
     )
-    return (
-        own.permute(1, 2, 0, 3).reshape(1, kv_heads, group * columns, -1),
-        own_lse.permute(1, 2, 0, 3).reshape(1, kv_heads, group * columns),
-    )
+    return own.reshape(1, kv_heads, group * columns, -1), own_lse.reshape(1, kv_heads, group * columns)
 
 
 def _take(states: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Return the states of some columns, [rows, columns, size], from [columns, size]."""
-    return states.index_select(0, columns.flatten()).unflatten(0, columns.shape)
+    """Return the states of some columns, [rows * columns, size], from [columns, size]."""
+    return states.index_select(0, columns.flatten())
 
 
 def attention_switches(network: PreTrainedModel) -> list[Switch]:

@@ -20,7 +20,7 @@ ROOT = -1
 
 
 @dataclass(frozen=True)
-class Row:
+class TreeRow:
     """One prompt in a tree; a token is known by its index in the tree."""
 
     context: tuple[int, ...]
@@ -47,7 +47,7 @@ class Tree:
     ids: Ids
     parents: tuple[int, ...]
     """Index of the token before each token; parents come before their children."""
-    rows: tuple[Row, ...]
+    rows: tuple[TreeRow, ...]
 
     @property
     def depths(self) -> list[int]:
@@ -57,7 +57,7 @@ class Tree:
             depths.append(0 if parent == ROOT else depths[parent] + 1)
         return depths
 
-    def seen(self, row: Row) -> np.ndarray:
+    def seen(self, row: TreeRow) -> np.ndarray:
         """Return the attention mask of a row's new tokens, [new tokens, keys]: their ancestors and themselves."""
         places = {token: place for place, token in enumerate(row.keys)}
         length = len(row.context)
@@ -84,7 +84,7 @@ def build_tree(prompts: Sequence[tuple[Ids, Sequence[Ids]]]) -> Tree:
                 path.append(places.setdefault((path[-1], token_id), len(places)))
             paths.append(tuple(path))
         inner = dict.fromkeys(token for path in paths for token in path[1:])
-        rows.append(Row(tuple(context), tuple(inner), begin, len(places), tuple(paths)))
+        rows.append(TreeRow(tuple(context), tuple(inner), begin, len(places), tuple(paths)))
     return Tree(
         ids=tuple(token_id for _, token_id in places),
         parents=tuple(parent for parent, _ in places),
