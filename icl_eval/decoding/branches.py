@@ -33,7 +33,7 @@ from icl_eval.decoding.networks import (
 from icl_eval.decoding.sessions import layers_of
 from icl_eval.decoding.sharing import Ids, common_length
 from icl_eval.decoding.split_attention import PackedCache, PackedRows, Packing
-from icl_eval.decoding.trees import TreeRow, Tree, build_tree, count_inner
+from icl_eval.decoding.trees import Tree, TreeRow, build_tree, count_inner
 
 _LOGITS_BYTES = 256_000_000
 """Upper bound for the logits of one forward pass, which fill the memory if the vocabulary is large."""
