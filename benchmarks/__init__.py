@@ -24,4 +24,8 @@ Run `python -m benchmarks --help` from the repository's root. To check the numbe
     scale               the command
     scale_data          a tiny model, and tasks of any size
     scale_stages        one command of `icl-eval` and its stages, in a process of its own
+
+`python -m benchmarks tokens` counts what likelihoods feed to a network:
+
+    tokens              the command, and the least number of tokens possible
 """

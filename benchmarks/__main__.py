@@ -1,4 +1,4 @@
-"""The commands: `python -m benchmarks`, alone or followed by `lm_eval`, `scale` or `pages`."""
+"""The commands: `python -m benchmarks`, alone or followed by `lm_eval`, `scale`, `pages` or `tokens`."""
 
 import argparse
 import json
@@ -21,6 +21,7 @@ from benchmarks.rounds import run_rounds
 from benchmarks.scale import measure_scale
 from benchmarks.systems import FAMILIES, PACKAGES, build_systems
 from benchmarks.tables import Outcome, render_machine, render_outcome
+from benchmarks.tokens import measure_tokens
 from benchmarks.workloads import WORKLOADS, Workload
 from icl_eval.models.loading import load_model
 from icl_eval.models.quiet import quiet_transformers
@@ -32,18 +33,23 @@ _DEFAULT_MODEL = Path(__file__).parent.parent / "conf/model/smollm2_135m.yaml"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the chosen benchmarks and print each table as soon as it is ready."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["lm_eval"]:
+    if not words or words[0].startswith("-"):
+        _compare_systems(_parse(words))
+    elif words[0] == "lm_eval":
         compare_models(words[1:], _model_spec(None))
-        return
-    if words[:1] == ["scale"]:
+    elif words[0] == "scale":
         measure_scale(words[1:])
-        return
-    if words[:1] == ["pages"]:
+    elif words[0] == "tokens":
+        measure_tokens(words[1:])
+    elif words[0] == "pages":
         from benchmarks.pages import measure_pages  # needs Playwright
 
         measure_pages(words[1:])
-        return
-    options = _parse(words)
+    else:
+        _parse(words)
+
+
+def _compare_systems(options: argparse.Namespace) -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     for family, package in PACKAGES.items():
         if family in options.systems and not find_spec(package):

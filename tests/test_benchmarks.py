@@ -7,6 +7,9 @@ import tiny_models
 import torch
 from parsed_pages import assert_self_contained
 
+from icl_eval.prompts.building import EncodedPrompt, Prompt
+from icl_eval.prompts.tokenization import Continuations
+
 ROW = re.compile(r"\| [^|]+ \| \d+\.\d+ \| ")
 """A row of a table: a system, and its seconds."""
 
@@ -115,6 +118,30 @@ def test_an_exported_network_is_read_back_with_the_same_weights(benchmark_comman
     read = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf").state_dict()
     for name, weight in network.state_dict().items():
         assert torch.equal(read[name], weight), name
+
+
+def test_tokens_fed_are_counted_beside_the_least_possible(benchmark_command):
+    out = benchmark_command("tokens", "--kinds", "letters", "4 questions a passage", "--questions", "5")
+
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["letters", "4 questions a passage"] * 3
+    for row in rows:
+        fed, least, ratio = (float(cell.replace(",", "")) for cell in row[3:6])
+        assert 500 < least <= fed
+        assert ratio == pytest.approx(fed / least, abs=5e-4)
+    assert [row[5] for row in rows if row[0] == "decoder (Llama)"] == ["1.000", "1.000"]
+
+
+def test_the_least_possible_counts_each_token_once_and_no_last_ones(benchmark_command):
+    from benchmarks.tokens import count_least
+
+    def ask(encoder_ids, decoder_ids, *texts):
+        return Continuations(EncodedPrompt(Prompt("", None, None), encoder_ids, decoder_ids), texts)
+
+    first = ask((), (1, 2), (5, 6, 7), (5, 6, 8), (9,))  # run: 1, 2, 5, 6
+    assert count_least([first]) == 4
+    assert count_least([first, first, ask((), (1, 3), (9,))]) == 5  # and 3
+    assert count_least([ask((7, 7, 7), (), (4,), (5,)), ask((7, 7), (), (4, 4))], start=(0,)) == (3 + 1) + (2 + 2)
 
 
 def test_the_floor_counts_what_prompts_share_once(benchmark_command):

@@ -15,7 +15,7 @@ From a prompt to the log-likelihood of its continuations:
 
     log_probs        which continuations run in one batch
     branches         how continuations run after their prompts
-    trees            the tokens that one prompt's continuations share
+    trees            the tokens that prompts and their continuations share
 
 What makes it fast:
 

@@ -1,11 +1,7 @@
 """Run continuations after their prompts, in one of two ways that match the two kinds of session (see `sessions`).
 
-TreeBranches    for networks with split attention: a prompt and the tree of its continuations form one row, run in one
-                pass, in which a token attends only to the tokens before it in its own continuations
-
-    columns     0 1 2 3 │ 4 5 6      prompts end in the same column; `.` is padding
-    row 0       . a b c │ x y .
-    row 1       a b c d │ x y z
+TreeBranches    for networks with split attention: prompts and their continuations form one tree (see `trees`), run in
+                one pass without padding, in which a token attends only to the tokens before it in its own row
 
 ForkedBranches  for every other network: prompts of equal length run together, and their key/value cache is copied for
                 each continuation; padding follows a continuation, so that no real token attends to it
@@ -16,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from math import ceil
 from typing import Protocol, TypeVar
 
@@ -27,21 +23,24 @@ from icl_eval.decoding.networks import (
     MAX_PREFILL_TOKENS,
     chunks,
     decoder_of,
+    divide,
     encode,
-    logits_of_columns,
+    logits_at,
     new_cache,
     run,
     run_columns,
 )
 from icl_eval.decoding.sessions import layers_of
-from icl_eval.decoding.sharing import Ids
-from icl_eval.decoding.split_attention import SlotCache
-from icl_eval.decoding.trees import ROOT, Tree, build_tree
+from icl_eval.decoding.sharing import Ids, common_length
+from icl_eval.decoding.split_attention import PackedCache, PackedRows, Packing
+from icl_eval.decoding.trees import Tree, TreeRow, build_tree, count_inner
 
 _LOGITS_BYTES = 256_000_000
 """Upper bound for the logits of one forward pass, which fill the memory if the vocabulary is large."""
 _COPIES_BYTES = 512_000_000
 """Upper bound for the cache copies that the continuations of one forward pass need."""
+_MOST_PADDING = 2
+"""How many times as much as needed attention may compute, so that rows of different sizes form fewer parts."""
 _PICKED_TOGETHER = 64
 """Columns of logits that are copied at a time; for a long continuation, all would need as much memory again."""
 
@@ -81,9 +80,9 @@ class BranchingPrompt:
     """Token ids of each continuation."""
 
     @cached_property
-    def tree(self) -> Tree:
-        """The continuations as a tree, in which shared tokens appear once."""
-        return build_tree(self.continuations)
+    def num_inner(self) -> int:
+        """The number of tokens that the continuations run, which are all but their last ones."""
+        return count_inner(self.continuations)
 
 
 class Branches(Protocol):
@@ -97,7 +96,7 @@ class Branches(Protocol):
 
 
 class TreeBranches:
-    """Runs continuations as trees that attend to the shared prefix in place."""
+    """Runs prompts and their continuations as a tree that attends to the shared prefix in place."""
 
     def __init__(self, network: PreTrainedModel, prefix: Cache | None):
         """Start from the complete cache of a prefix, or from None if there is no prefix."""
@@ -106,55 +105,92 @@ class TreeBranches:
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
-        """Group rows of similar size."""
+        """Group rows that begin alike, so that few tokens are run in two passes.
+
+        A pass has at most MAX_PREFILL_TOKENS tokens, and as many more as its last row shares with the one before it:
+        another pass would run those again.
+        """
         per_column = logits_cost(self._network)
-
-        def cost(row: BranchingPrompt) -> int:
-            nodes = len(row.tree.ids)
-            return max(len(row.own_ids) + nodes, ceil(per_column * (1 + nodes)))
-
-        yield from _cut(sorted(rows, key=lambda row: (-cost(row), row.number)), cost)
+        batch: list[BranchingPrompt] = []
+        num_tokens = num_logits = 0
+        for row in sorted(rows, key=lambda row: (row.own_ids, row.number)):
+            shared = common_length(batch[-1].own_ids, row.own_ids) if batch else 0
+            num_tokens += len(row.own_ids) - shared + row.num_inner
+            num_logits += 1 + row.num_inner
+            if batch and (num_tokens > MAX_PREFILL_TOKENS + shared or per_column * num_logits > MAX_PREFILL_TOKENS):
+                yield batch
+                batch = []
+                num_tokens, num_logits = len(row.own_ids) + row.num_inner, 1 + row.num_inner
+            batch.append(row)
+        if batch:
+            yield batch
 
     @torch.inference_mode()
     def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
         """Return the log-probabilities of each row's continuations."""
-        context = max(len(row.own_ids) for row in rows)
-        nodes = max(len(row.tree.ids) for row in rows)
-        width, device = context + nodes, self._network.device
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        positions = torch.zeros_like(ids)
-        seen = torch.eye(width, dtype=torch.bool).repeat(
-            len(rows), 1, 1
-        )  # padding attends to itself: a softmax over nothing would be NaN
-        for number, row in enumerate(rows):
-            first, end = context - len(row.own_ids), context + len(row.tree.ids)
-            own_end = self._prefix_length + len(row.own_ids)
-            ids[number, first:end] = torch.tensor([*row.own_ids, *row.tree.ids])
-            depths = [own_end + depth for depth in row.tree.depths]
-            positions[number, first:end] = torch.tensor([*range(self._prefix_length, own_end), *depths])
-            seen[number, first:context, first:context] = torch.ones(len(row.own_ids), len(row.own_ids)).tril().bool()
-            seen[number, context:end, first:context] = True
-            seen[number, context:end, context:end] = row.tree.seen()
-        cache = self._slots(seen.to(device))
-        logits = logits_of_columns(
-            self._network,
-            1 + nodes,
-            input_ids=ids.to(device),
-            position_ids=positions.to(device),
-            past_key_values=cache,
-        )  # [rows, 1 + nodes, vocabulary]
-        return [_pick_tree(logits[number], row) for number, row in enumerate(rows)]
-
-    def _slots(self, seen: torch.Tensor) -> SlotCache:
-        """Return slots for one pass over all columns, masked by `seen`, [rows, columns, columns]."""
-        num_rows, width, _ = seen.shape
+        tree = build_tree([(row.own_ids, row.continuations) for row in rows])
         num_layers = self._network.config.get_text_config(decoder=True).num_hidden_layers
-        cache = SlotCache(num_rows, width, num_layers, self._prefix)
-        slots = cache.slots
-        slots.rows, slots.first, slots.begin, slots.end = slice(0, num_rows), 0, 0, width
-        mask = torch.zeros(seen.shape, dtype=self._network.dtype, device=seen.device)
-        slots.mask = mask.masked_fill_(~seen, float("-inf"))[:, None]  # [rows, 1, columns, columns]
-        return cache
+        packing = pack(tree, self._network.dtype, self._network.device)
+        used = sorted({token for row in tree.rows for path in row.paths for token in path})
+        logits = logits_at(
+            self._network,
+            used,
+            input_ids=torch.tensor([tree.ids], device=self._network.device),
+            position_ids=torch.tensor([tree.depths], device=self._network.device) + self._prefix_length,
+            past_key_values=PackedCache(packing, num_layers, self._prefix),
+        )  # [1, used tokens, vocabulary]
+        places = {token: place for place, token in enumerate(used)}
+        picks = [
+            ([places[token] for token in path], continuation)
+            for row, placed in zip(rows, tree.rows, strict=True)
+            for path, continuation in zip(placed.paths, row.continuations, strict=True)
+        ]
+        scores = iter(_pick(logits[0], picks))
+        return [tuple(islice(scores, len(row.continuations))) for row in rows]
+
+
+def pack(tree: Tree, dtype: torch.dtype, device: torch.device) -> Packing:
+    """Return how attention finds the rows of a tree.
+
+    Args:
+        tree: The tree, whose tokens run in its order.
+        dtype: The network's dtype, for masks.
+        device: The device of the packing.
+    """
+    parts, places, before = [], torch.empty(len(tree.ids), dtype=torch.long), 0
+    for rows in _similar([row for row in tree.rows if row.begin < row.end]):
+        num_queries = max(row.end - row.begin for row in rows)
+        num_keys = max(len(row.keys) for row in rows)
+        queries = torch.zeros(len(rows), num_queries, dtype=torch.long)
+        keys = torch.zeros(len(rows), num_keys, dtype=torch.long)
+        seen = torch.zeros(len(rows), num_queries, num_keys, dtype=torch.bool)
+        for number, row in enumerate(rows):
+            new = row.end - row.begin
+            queries[number, :new] = torch.arange(row.begin, row.end)
+            keys[number, : len(row.keys)] = torch.tensor(row.keys)
+            seen[number, :new, : len(row.keys)] = torch.from_numpy(tree.seen(row))
+            seen[number, new:] = True  # a softmax over nothing would be NaN
+            places[row.begin : row.end] = torch.arange(new) + before + number * num_queries
+        before += len(rows) * num_queries
+        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))[:, None]
+        parts.append(PackedRows(queries, keys, mask))
+    return Packing(tuple(parts), places, max(len(row.keys) for row in tree.rows)).to(device)
+
+
+def _similar(rows: Sequence[TreeRow]) -> Iterator[list[TreeRow]]:
+    """Group rows of similar size, so that at least half of what attention computes for a group is needed."""
+    group: list[TreeRow] = []
+    needed = 0
+    for row in sorted(rows, key=lambda row: (row.begin - row.end, -len(row.keys))):
+        num_queries = group[0].end - group[0].begin if group else 0
+        num_keys = max(len(each.keys) for each in (*group, row))
+        needed += (row.end - row.begin) * len(row.keys)
+        if group and (len(group) + 1) * num_queries * num_keys > _MOST_PADDING * needed:
+            yield group
+            group, needed = [], (row.end - row.begin) * len(row.keys)
+        group.append(row)
+    if group:
+        yield group
 
 
 class ForkedBranches:
@@ -180,31 +216,44 @@ class ForkedBranches:
         self._copying = bytes_per_token * MAX_PREFILL_TOKENS / _COPIES_BYTES
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
-        """Group rows of equal length."""
-        by_length = sorted(rows, key=lambda row: (-len(row.own_ids), -len(row.encoder_ids), row.number))
-        for _, same in groupby(by_length, key=lambda row: len(row.own_ids)):
-            yield from _cut(list(same), lambda row: self._cost(row, len(row.own_ids), 1))
+        """Group rows of equal length; equal prompts stay together."""
+        by_prompt: defaultdict[tuple[Ids, Ids], list[BranchingPrompt]] = defaultdict(list)
+        for row in sorted(rows, key=lambda row: row.number):
+            by_prompt[row.own_ids, row.encoder_ids].append(row)
+        by_length = sorted(by_prompt, key=lambda key: (-len(key[0]), -len(key[1]), by_prompt[key][0].number))
+        for _, same in groupby(by_length, key=lambda key: len(key[0])):
+            for keys in _cut(list(same), lambda key: self._cost(by_prompt[key][0], len(key[0]), 1)):
+                yield [row for key in keys for row in by_prompt[key]]
 
     @torch.inference_mode()
     def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
         """Return the log-probabilities of each row's continuations."""
-        memory = self._run_prompts(rows)
-        scores: dict[tuple[int, Ids], ScoredContinuation] = {}
-        for number, row in enumerate(rows):
-            for continuation in row.continuations:
-                scores[number, continuation] = _pick(memory.logits[number, None], [0], continuation[:1])
+        distinct: dict[tuple[Ids, Ids], int] = {}
+        sources = [distinct.setdefault((row.own_ids, row.encoder_ids), len(distinct)) for row in rows]
+        prompts = [rows[sources.index(number)] for number in range(len(distinct))]
+        memory = self._run_prompts(prompts)
+        asked = list(
+            dict.fromkeys(
+                (number, text) for number, row in zip(sources, rows, strict=True) for text in row.continuations
+            )
+        )
+        firsts = _pick(memory.logits, [([number], text[:1]) for number, text in asked])
+        scores = dict(zip(asked, firsts, strict=True))
         # Continuations that differ only in their last token share a row.
         ends: defaultdict[tuple[int, Ids], list[Ids]] = defaultdict(list)
-        for number, continuation in scores:
-            if len(continuation) > 1:
-                ends[number, continuation[:-1]].append(continuation)
+        for number, text in asked:
+            if len(text) > 1:
+                ends[number, text[:-1]].append(text)
         lines = sorted(ends, key=lambda line: (-len(line[1]), line))
-        for some in _cut(lines, lambda line: self._cost(rows[line[0]], len(line[1]), len(line[1]))):
-            for (number, begun), logits in zip(some, self._run_lines(memory, some), strict=True):
-                for continuation in ends[number, begun]:
-                    scores[number, continuation] += _pick(logits, range(len(begun)), continuation[1:])
+        costs = [self._cost(prompts[number], len(begun), len(begun)) for number, begun in lines]
+        for chunk in divide([len(begun) for _, begun in lines], costs):
+            for line, logits in zip(lines[chunk], self._run_lines(memory, lines[chunk]), strict=True):
+                number, begun = line
+                rest = _pick(logits, [(range(len(begun)), text[1:]) for text in ends[line]])
+                for text, scored in zip(ends[line], rest, strict=True):
+                    scores[number, text] += scored
         return [
-            tuple(scores[number, continuation] for continuation in row.continuations) for number, row in enumerate(rows)
+            tuple(scores[number, text] for text in row.continuations) for number, row in zip(sources, rows, strict=True)
         ]
 
     def _run_prompts(self, rows: Sequence[BranchingPrompt]) -> "_PromptState":
@@ -258,28 +307,24 @@ def _cut(items: Sequence[Item], cost: Callable[[Item], int]) -> Iterator[list[It
         yield list(items[chunk])
 
 
-def _pick_tree(logits: torch.Tensor, row: BranchingPrompt) -> ScoredPrompt:
-    """Return the log-probabilities of a row's continuations, from logits [1 + places, vocabulary], the root first."""
-    paths = zip(row.tree.paths, row.continuations, strict=True)
-    return tuple(_pick(logits, [place - ROOT for place in path], continuation) for path, continuation in paths)
-
-
 def _copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache:
     copied = copy.deepcopy(cache)
     copied.reorder_cache(torch.tensor(rows, device=device))
     return copied
 
 
-def _pick(logits: torch.Tensor, columns: Sequence[int], continuation: Ids) -> ScoredContinuation:
-    """Score the tokens of a continuation from logits [columns, vocabulary] and the column that predicts each."""
-    values: list[float] = []
-    is_greedy = True
-    for begin in range(0, len(continuation), _PICKED_TOGETHER):
-        some = slice(begin, begin + _PICKED_TOGETHER)
-        chosen = logits[list(columns[some])]  # [tokens, vocabulary]
-        if chosen.dtype != torch.float64:
-            chosen = chosen.float()
-        ids = torch.tensor(continuation[some], device=logits.device)  # [tokens]
-        values += (chosen.gather(1, ids[:, None])[:, 0] - chosen.logsumexp(-1)).tolist()
-        is_greedy = is_greedy and bool((chosen.argmax(-1) == ids).all())
-    return ScoredContinuation(tuple(values), is_greedy)
+def _pick(logits: torch.Tensor, picks: Sequence[tuple[Sequence[int], Ids]]) -> list[ScoredContinuation]:
+    """Score continuations from logits [columns, vocabulary], each with the columns that predict its tokens."""
+    log_denominators, best = [], []
+    for some in torch.split(logits, _PICKED_TOGETHER):
+        wide = some if some.dtype == torch.float64 else some.float()
+        log_denominators.append(wide.logsumexp(-1))
+        best.append(wide.argmax(-1))
+    columns = torch.tensor([column for places, _ in picks for column in places], device=logits.device)
+    ids = torch.tensor([token_id for _, text in picks for token_id in text], device=logits.device)
+    chosen = logits[columns, ids].to(log_denominators[0].dtype)
+    values = iter((chosen - torch.cat(log_denominators)[columns]).tolist())
+    greedy = iter((torch.cat(best)[columns] == ids).tolist())
+    return [
+        ScoredContinuation(tuple(islice(values, len(text))), all(list(islice(greedy, len(text))))) for _, text in picks
+    ]

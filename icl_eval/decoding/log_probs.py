@@ -1,7 +1,8 @@
 """Compute the log-probability of every token of a prompt's continuations.
 
-What prompts share (their demonstrations, an encoder's input) runs once for all of them, and a prompt runs once for all
-its continuations; `branches` implements the two ways to run the continuations.
+What prompts share (their demonstrations, a passage, an encoder's input) runs once for all of them, a prompt runs once
+for all its continuations, and the last token of a continuation never runs; `branches` implements the two ways to run
+the continuations. `python -m benchmarks tokens` compares how many tokens a network is fed with the least possible.
 
 Results do not depend on what else is in the batch, up to rounding. They are equal to the last bit for the same prompts
 with the same batch size: a batch runs whole even if only some of its rows are wanted, and nothing is reused from
@@ -10,9 +11,11 @@ earlier runs.
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from transformers import Cache
 
 from icl_eval.decoding.branches import Branches, BranchingPrompt, ForkedBranches, ScoredPrompt, TreeBranches
@@ -20,14 +23,34 @@ from icl_eval.decoding.capabilities import check_history
 from icl_eval.decoding.memory import require_room
 from icl_eval.decoding.networks import encode, not_finite_error
 from icl_eval.decoding.opening import extend
+from icl_eval.decoding.prefixes import Key, PrefixStack
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import forced_ids, start_ids
-from icl_eval.decoding.sharing import Ids, PromptGroup, plan_groups
+from icl_eval.decoding.sharing import MIN_SAVING, Ids, PromptGroup, plan_groups, plan_pieces
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import Continuations
+
+_MIN_SAVING = 256
+"""`sharing.MIN_SAVING` for networks that cannot run several prompts as one tree. A split costs a pass or two: there are
+no further steps that its parts would share."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Prompts that run together."""
+
+    encoder_ids: Ids
+    """The encoder's input, if all of them have the same."""
+    prefix_ids: Ids
+    """The decoder's tokens that all of them begin with, including the start token; empty if not worth a pass."""
+    rows: tuple[BranchingPrompt, ...]
+
+    def order(self) -> tuple[Ids, Ids]:
+        """Return the key of an order in which prefixes that begin alike are neighbours."""
+        return self.encoder_ids, self.prefix_ids
 
 
 class LikelihoodScorer:
@@ -80,13 +103,26 @@ class LikelihoodScorer:
             EncodedPrompt(Prompt(str(number), None, None), each.context.encoder_ids, each.context.decoder_ids)
             for number, each in enumerate(asked)
         ]
-        for group in plan_groups(contexts):
-            if not needed.isdisjoint(int(prompt.prompt.example_id) for prompt in group.prompts):
-                yield from self._score_group(prepared, group, asked, needed)
+        least = MIN_SAVING if prepared.capabilities.split else _MIN_SAVING
+        parts = sorted((self._place(group, asked) for group in plan_groups(contexts, least)), key=_Part.order)
+        pieces = plan_pieces([part.prefix_ids for part in parts])
+        prefixes = PrefixStack()
+        encoder_ids: Ids = ()
+        encoded = None
+        for part, pauses in zip(parts, pieces, strict=True):
+            if needed.isdisjoint(row.number for row in part.rows):
+                continue
+            with prepared.accelerated():
+                if part.encoder_ids != encoder_ids:
+                    encoder_ids, encoded = part.encoder_ids, self._encode(part.encoder_ids)
+                prefix = self._compute(prefixes, part, pauses, encoded)
+            branches = self._branch(prepared, part, prefix, encoded)
+            for number, scores in self._score_part(prepared, part, branches, needed):
+                self._check(asked[number], scores)
+                yield number, scores
 
-    def _score_group(
-        self, prepared: PreparedModel, group: PromptGroup, asked: Sequence[Continuations], needed: Collection[int]
-    ) -> Iterator[tuple[int, ScoredPrompt]]:
+    def _place(self, group: PromptGroup, asked: Sequence[Continuations]) -> "_Part":
+        """Return what a group's prompts share, and the rows that come after it."""
         histories = [self._history(prompt.decoder_ids) for prompt in group.prompts]
         encoder_ids = group.prompts[0].encoder_ids if group.shares_encoder else ()
         prefix_ids = histories[0][: len(self._start_ids) + len(group.prefix)]
@@ -101,9 +137,31 @@ class LikelihoodScorer:
             )
             for prompt, history in zip(group.prompts, histories, strict=True)
         ]
-        with prepared.accelerated():
-            branches = self._open(prepared, encoder_ids, prefix_ids, rows)
-        for together in branches.batches(rows):
+        return _Part(encoder_ids, prefix_ids, tuple(rows))
+
+    def _encode(self, encoder_ids: Ids) -> torch.Tensor | None:
+        return encode(self._model.network, [encoder_ids])[0] if encoder_ids else None
+
+    def _compute(
+        self, prefixes: PrefixStack, part: "_Part", pieces: Sequence[int], encoded: torch.Tensor | None
+    ) -> Cache | None:
+        if not part.prefix_ids:
+            return None
+        key = Key(part.encoder_ids, part.prefix_ids)
+        return prefixes.get(key, pieces, lambda start, ids: extend(self._model.network, start, ids, encoded))
+
+    def _branch(
+        self, prepared: PreparedModel, part: "_Part", prefix: Cache | None, encoded: torch.Tensor | None
+    ) -> Branches:
+        longest_own = max(len(row.own_ids) + row.num_inner for row in part.rows)
+        if prepared.capabilities.splits(len(part.prefix_ids) + longest_own):
+            return TreeBranches(self._model.network, prefix)
+        return ForkedBranches(self._model.network, prefix, encoded, prepared.capabilities.bytes_per_token)
+
+    def _score_part(
+        self, prepared: PreparedModel, part: "_Part", branches: Branches, needed: Collection[int]
+    ) -> Iterator[tuple[int, ScoredPrompt]]:
+        for together in branches.batches(part.rows):
             size = self._batch_size or len(together)
             for begin in range(0, len(together), size):
                 batch = together[begin : begin + size]
@@ -111,19 +169,7 @@ class LikelihoodScorer:
                     with prepared.accelerated():
                         batch_scores = self._run(branches, batch)
                     for row, scores in zip(batch, batch_scores, strict=True):
-                        self._check(asked[row.number], scores)
                         yield row.number, scores
-
-    def _open(
-        self, prepared: PreparedModel, encoder_ids: Ids, prefix_ids: Ids, rows: Sequence[BranchingPrompt]
-    ) -> Branches:
-        network = self._model.network
-        encoded = encode(network, [encoder_ids])[0] if encoder_ids else None
-        prefix: Cache | None = extend(network, None, prefix_ids, encoded) if prefix_ids else None
-        longest_own = max(len(row.own_ids) for row in rows) + max(len(row.tree.ids) for row in rows)
-        if prepared.capabilities.splits(len(prefix_ids) + longest_own):
-            return TreeBranches(network, prefix)
-        return ForkedBranches(network, prefix, encoded, prepared.capabilities.bytes_per_token)
 
     def _run(self, branches: Branches, batch: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
         """Run a batch; if memory runs out, split it in halves."""

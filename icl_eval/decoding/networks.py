@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -83,7 +84,9 @@ def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor,
     # to the last block from everywhere, and switches to full attention for short inputs.
     windowed = getattr(encoder.config, "sliding_window", None) is not None
     pads = not windowed and getattr(encoder.config, "attention_type", None) != "block_sparse"
-    for chunk in chunks([len(row) for row in rows], pads):
+    lengths = [len(row) for row in rows]
+    falling = lengths == sorted(lengths, reverse=True)
+    for chunk in divide(lengths) if pads and falling else chunks(lengths, pads):
         reset_attention(network)
         ids = rows[chunk]
         width = max(map(len, ids))
@@ -130,14 +133,20 @@ def last_logits(network: PreTrainedModel, **inputs: Any) -> torch.Tensor:
     return logits_of_columns(network, 1, **inputs)[:, -1]
 
 
-@torch.inference_mode()
 def logits_of_columns(network: PreTrainedModel, count: int, **inputs: Any) -> torch.Tensor:
     """Run a network and return the logits of the last columns, [rows, count, vocabulary]."""
+    return logits_at(network, range(-count, 0), **inputs)
+
+
+@torch.inference_mode()
+def logits_at(network: PreTrainedModel, columns: Sequence[int], **inputs: Any) -> torch.Tensor:
+    """Run a network and return the logits of some columns, [rows, columns, vocabulary]."""
     # An index, since a slice of the last position is not contiguous, and a matrix product with it copies the weight
     # for every row (torch 2.13).
-    option = {"logits_to_keep": torch.arange(-count, 0)} if takes(network, "logits_to_keep") else {}
+    index = torch.tensor(columns)
+    option = {"logits_to_keep": index} if takes(network, "logits_to_keep") else {}
     logits: torch.Tensor = network(use_cache=True, **option, **inputs).logits
-    return logits[:, -count:]
+    return logits if logits.shape[1] == len(columns) else logits[:, index]
 
 
 def all_finite(logits: torch.Tensor) -> torch.Tensor:
@@ -161,6 +170,37 @@ def not_finite_error(what: str, dtype: torch.dtype) -> IclEvalError:
 def takes(network: PreTrainedModel, name: str) -> bool:
     """Return whether a network's `forward` has an argument of this name."""
     return name in _inputs(type(network).forward)
+
+
+PASS_TOKENS = 64
+"""What a forward pass costs beside its tokens, in tokens: with fewer, reading the weights takes the time."""
+
+
+def divide(lengths: Sequence[int], costs: Sequence[float] | None = None) -> Iterator[slice]:
+    """Divide rows into consecutive chunks for which padding and the number of passes together cost the least.
+
+    Args:
+        lengths: The number of tokens of each row, the longest first.
+        costs: What each row needs of the MAX_PREFILL_TOKENS that a chunk has room for; its length if not given. A row
+            that needs more is a chunk.
+    """
+    costs = lengths if costs is None else costs
+    best, begins = [0.0], [0]  # the least cost of the first rows, and where the last chunk of them begins
+    for end in range(1, len(lengths) + 1):
+        best.append(float("inf"))
+        begins.append(end - 1)
+        widest = 0.0
+        for begin in range(end - 1, -1, -1):
+            widest = max(widest, costs[begin])
+            if begin < end - 1 and (end - begin) * widest > MAX_PREFILL_TOKENS:
+                break
+            cost = best[begin] + PASS_TOKENS + (end - begin) * lengths[begin]
+            if cost <= best[end]:
+                best[end], begins[end] = cost, begin
+    ends = [len(lengths)]
+    while ends[-1]:
+        ends.append(begins[ends[-1]])
+    yield from (slice(*each) for each in pairwise(reversed(ends)))
 
 
 def chunks(lengths: Sequence[int], pads: bool = True) -> Iterator[slice]:

@@ -6,7 +6,7 @@ the four of an earlier run, and another sweep cell starts with the same instruct
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,9 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidi
 
 from icl_eval.decoding.memory import room_for_prefixes
 from icl_eval.decoding.sharing import Ids, common_length
+
+_MOST_BEGINNINGS = 4
+"""Caches that a stack of prefixes keeps; each is a copy of its whole prefix."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,34 @@ class PrefixStore:
         self._kept.move_to_end(best)
         kept = self._kept[best]
         return (_crop(kept, best_length) if is_whole(kept) else copy.deepcopy(kept)), best_length
+
+
+class PrefixStack:
+    """The caches of one prefix and of its beginnings, for prefixes that come in the order of their tokens."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Key, Cache]] = []
+
+    def get(self, key: Key, pieces: Sequence[int], extend: Callable[[Cache | None, Ids], Cache]) -> Cache:
+        """Return the cache of a prefix, computing only pieces that the last prefix did not have.
+
+        Args:
+            key: The prefix.
+            pieces: The lengths at which the pieces end, the last one that of the prefix. The result does not depend on
+                which of them are computed.
+            extend: Appends ids to a cache (None for an empty one) and returns the result; may change its argument.
+        """
+        beginnings = {Key(key.encoder_ids, key.decoder_ids[:length]) for length in pieces}
+        while self._kept and self._kept[-1][0] not in beginnings:
+            self._kept.pop()
+        for length in pieces:
+            begun, cache = self._kept[-1] if self._kept else (Key(key.encoder_ids, ()), None)
+            done = len(begun.decoder_ids)
+            if done < length:
+                cache = extend(copy.deepcopy(cache), key.decoder_ids[done:length])
+                self._kept.append((Key(key.encoder_ids, key.decoder_ids[:length]), cache))
+                del self._kept[:-_MOST_BEGINNINGS]
+        return self._kept[-1][1]
 
 
 def longest_whole(cache: Cache) -> int | None:

@@ -9,7 +9,7 @@ The plan depends only on the set of prompts, not on their order, the batch size 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, takewhile
+from itertools import groupby, pairwise, takewhile
 
 from icl_eval.prompts.building import EncodedPrompt
 
@@ -33,8 +33,13 @@ class PromptGroup:
     """Whether all prompts have the same encoder tokens, so that the encoder runs once."""
 
 
-def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[PromptGroup]:
-    """Split prompts into groups; every prompt is in exactly one group."""
+def plan_groups(prompts: Sequence[EncodedPrompt], min_saving: int = MIN_SAVING) -> list[PromptGroup]:
+    """Split prompts into groups; every prompt is in exactly one group.
+
+    Args:
+        prompts: The prompts.
+        min_saving: Minimum number of tokens that splitting a group must save.
+    """
     by_encoder: defaultdict[Ids, list[EncodedPrompt]] = defaultdict(list)
     for prompt in sorted(prompts, key=_order):
         by_encoder[prompt.encoder_ids].append(prompt)
@@ -44,7 +49,7 @@ def plan_groups(prompts: Sequence[EncodedPrompt]) -> list[PromptGroup]:
         if encoder_ids and len(members) == 1:
             alone += members  # an encoder's states depend on its whole input: nothing to share
         else:
-            groups += _split(members, bool(encoder_ids))
+            groups += _split(members, bool(encoder_ids), min_saving)
     if alone:
         groups.append(PromptGroup(tuple(alone), (), shares_encoder=False))
     return groups
@@ -76,6 +81,36 @@ def count_reused(groups: Sequence[PromptGroup], longest_whole: int | None, keeps
     return reused
 
 
+def plan_pieces(prefixes: Sequence[Ids]) -> list[tuple[int, ...]]:
+    """Return, for each prefix, the lengths at which its computation must pause so that others can continue from there.
+
+    These are the numbers of tokens that it has in common with other prefixes, and its own length. They depend on the
+    set of prefixes alone, so that a prefix is always computed in the same pieces.
+
+    Args:
+        prefixes: The prefixes, sorted.
+    """
+    common = [common_length(*pair) for pair in pairwise(prefixes)]
+    pauses: list[set[int]] = [set() for _ in prefixes]
+    for numbers, lengths in ((range(1, len(prefixes)), common), (range(len(common) - 1, -1, -1), common[::-1])):
+        smallest: list[int] = []  # what a prefix has in common with those on this side of it, without repetitions
+        for number, length in zip(numbers, lengths, strict=True):
+            while smallest and smallest[-1] >= length:
+                smallest.pop()
+            smallest.append(length)
+            pauses[number] |= set(smallest)
+    return [_worthwhile(sorted(pauses[number]), len(prefix)) for number, prefix in enumerate(prefixes)]
+
+
+def _worthwhile(pauses: Sequence[int], length: int) -> tuple[int, ...]:
+    """Return the pauses after pieces that are worth a forward pass of their own, and the length."""
+    kept = [0]
+    for pause in pauses:
+        if pause - kept[-1] >= MIN_PREFIX and pause < length:
+            kept.append(pause)
+    return (*kept[1:], length)
+
+
 def _order(prompt: EncodedPrompt) -> tuple[Ids, str]:
     return prompt.decoder_ids, prompt.prompt.example_id
 
@@ -97,7 +132,7 @@ def _longest_paid(paid: set[tuple[Ids, Ids]], key: tuple[Ids, Ids], longest_whol
     return longest
 
 
-def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> list[PromptGroup]:
+def _split(members: Sequence[EncodedPrompt], shares_encoder: bool, min_saving: int) -> list[PromptGroup]:
     """Split sorted prompts into groups: a branch that saves enough becomes a group, before the group it leaves."""
     groups = []
     unsplit = [members]
@@ -110,7 +145,7 @@ def _split(members: Sequence[EncodedPrompt], shares_encoder: bool) -> list[Promp
         for _, branch in groupby(deeper, key=lambda prompt: prompt.decoder_ids[depth]):
             prompts = list(branch)
             saving = (len(prompts) - 1) * (_shared_length(prompts) - depth)
-            if saving >= MIN_SAVING:  # some members are not in this branch, or `depth` would be greater
+            if saving >= min_saving:  # some members are not in this branch, or `depth` would be greater
                 unsplit.append(prompts)
             else:
                 rest += prompts

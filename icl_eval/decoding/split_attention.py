@@ -12,6 +12,9 @@ stored in slots:
     row 0       . . a b c d              `.` is masked; its position is prefix + column - first column
     row 1       a b c d e f
 
+Where a pass runs whole prompts at once, and keeps nothing of them, their tokens stand one after the other without any
+padding (`PackedCache`); only attention sees them as rows, which may have tokens in common (`Packing`).
+
 The networks of transformers run unchanged: their cache returns keys in two parts (`SplitKeys`), and an attention
 function registered with transformers handles them.
 """
@@ -41,18 +44,60 @@ LayerKeysValues = tuple[torch.Tensor, torch.Tensor]
 """One layer's keys and values, each [1, key/value heads, tokens, head size]."""
 
 
+@dataclass(frozen=True)
+class PackedRows:
+    """Rows of similar size among packed tokens; a token is known by its column."""
+
+    queries: torch.Tensor
+    """The tokens that attend, [rows, queries]; beyond a row's last one, any token."""
+    keys: torch.Tensor
+    """The tokens that they attend to, [rows, keys]; beyond a row's last one, any token."""
+    mask: torch.Tensor
+    """Added to the scores, [rows, 1, queries, keys]; no query is without a key."""
+    _repeated: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def repeat_mask(self, group: int) -> torch.Tensor:
+        """Return the mask for query heads that share a key head, [rows, 1, group * queries, keys]."""
+        if group not in self._repeated:
+            self._repeated[group] = self.mask.repeat(1, 1, group, 1) if group > 1 else self.mask
+        return self._repeated[group]
+
+    def to(self, device: torch.device) -> "PackedRows":
+        """Return the rows on a device."""
+        return PackedRows(self.queries.to(device), self.keys.to(device), self.mask.to(device))
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How packed tokens form rows. Each token attends in one row, and may be attended to in several."""
+
+    parts: tuple[PackedRows, ...]
+    places: torch.Tensor
+    """The place of each token among the queries of all parts, [tokens]."""
+    longest: int
+    """The largest number of keys of a row."""
+
+    def to(self, device: torch.device) -> "Packing":
+        """Return the packing on a device."""
+        if self.places.device == device:
+            return self
+        return Packing(tuple(part.to(device) for part in self.parts), self.places.to(device), self.longest)
+
+
 class SplitKeys(NamedTuple):
     """What the cache returns instead of keys: everything that a layer's attention needs besides its queries."""
 
     prefix: LayerKeysValues | None
-    own_keys: torch.Tensor  # [rows, key/value heads, columns, head size]
+    own_keys: torch.Tensor  # [rows, key/value heads, columns, head size]; one row, if tokens are packed
     own_values: torch.Tensor
     mask: torch.Tensor | None  # added to the scores of own keys, [rows, 1, queries, columns]
+    packing: Packing | None = None
 
     @property
     def num_tokens(self) -> int:
         """The length of the longest row."""
-        return self.own_keys.shape[2] + (0 if self.prefix is None else self.prefix[0].shape[2])
+        own = self.own_keys.shape[2] if self.packing is None else self.packing.longest
+        return own + (0 if self.prefix is None else self.prefix[0].shape[2])
 
 
 @dataclass
@@ -167,6 +212,51 @@ class SlotCache(Cache):  # type: ignore[misc]
         super().__init__(layers=self.slot_layers)
 
 
+class PackedLayer(CacheLayerMixin):  # type: ignore[misc]
+    """One layer's part in a pass over packed tokens, of which nothing is kept."""
+
+    def __init__(self, packing: Packing, prefix: LayerKeysValues | None):
+        super().__init__()
+        self._packing = packing
+        self._prefix = prefix
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate nothing."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        """Return everything that the tokens attend to."""
+        return SplitKeys(self._prefix, key_states, value_states, None, self._packing.to(key_states.device)), None
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the size of the mask that transformers creates; it is not used."""
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Return a length that only says that the cache is not empty, as that of `Slots`."""
+        return 1
+
+    def get_max_length(self) -> int:
+        """Return -1, which stands for no limit."""
+        return -1
+
+
+class PackedCache(Cache):  # type: ignore[misc]
+    """The cache of one pass over packed tokens, after a prefix that all of them share."""
+
+    def __init__(self, packing: Packing, num_layers: int, prefix: Sequence[LayerKeysValues]):
+        """Prepare one pass.
+
+        Args:
+            packing: How the tokens form rows.
+            num_layers: The number of attention layers in the network.
+            prefix: Keys and values of the shared prefix, by layer; empty if there is no prefix.
+        """
+        parts: list[LayerKeysValues | None] = list(prefix) or [None] * num_layers
+        super().__init__(layers=[PackedLayer(packing, part) for part in parts])
+
+
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -261,10 +351,13 @@ def _attend_in_two_parts(query: torch.Tensor, keys: SplitKeys, scale: float | No
     group = heads // kv_heads
     # Query heads that share a key head become further queries to it, so that no key is repeated.
     grouped = query.reshape(rows, kv_heads, group * queries, size)
-    mask = keys.mask
-    if mask is not None and group > 1:
-        mask = mask.repeat(1, 1, group, 1)  # [rows, 1, group * queries, columns]
-    own, own_lse = attend(grouped, keys.own_keys, keys.own_values, mask, scale)
+    if keys.packing is None:
+        mask = keys.mask
+        if mask is not None and group > 1:
+            mask = mask.repeat(1, 1, group, 1)  # [rows, 1, group * queries, columns]
+        own, own_lse = attend(grouped, keys.own_keys, keys.own_values, mask, scale)
+    else:
+        own, own_lse = _attend_packed(grouped.reshape(kv_heads, group, queries, size), keys, keys.packing, scale)
     if keys.prefix is not None:
         # The queries of all rows become one list of queries: [1, kv heads, rows * group * queries, size].
         flat = grouped.transpose(0, 1).reshape(1, kv_heads, rows * group * queries, size)
@@ -274,6 +367,51 @@ def _attend_in_two_parts(query: torch.Tensor, keys: SplitKeys, scale: float | No
         share = torch.sigmoid(shared_lse - own_lse)[..., None].to(own.dtype)
         own = torch.lerp(own, shared, share)
     return own.reshape(rows, heads, queries, -1)
+
+
+def _attend_packed(
+    query: torch.Tensor, keys: SplitKeys, packing: Packing, scale: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attend to own tokens, which are packed, as `attend` does for one row.
+
+    Args:
+        query: [key/value heads, group, columns, head size]
+        keys: The keys and values of the same columns.
+        packing: How the columns form rows.
+        scale: See `attend`.
+
+    Returns:
+        [1, key/value heads, group * columns, value size] and [1, key/value heads, group * columns]
+    """
+    kv_heads, group, columns, _ = query.shape
+    by_column = query.permute(2, 0, 1, 3).flatten(1)
+    key, value = (states[0].transpose(0, 1).flatten(1) for states in (keys.own_keys, keys.own_values))
+    outs: list[torch.Tensor] = []
+    denominators: list[torch.Tensor] = []
+    for part in packing.parts:
+        rows, queries = part.queries.shape
+        taken = _take(by_column, part.queries).reshape(rows, queries, kv_heads, group, -1)
+        grouped = taken.permute(0, 2, 3, 1, 4).reshape(rows, kv_heads, group * queries, -1)
+        own_keys, own_values = (
+            _take(states, part.keys).reshape(*part.keys.shape, kv_heads, -1).transpose(1, 2) for states in (key, value)
+        )
+        out, lse = attend(grouped, own_keys, own_values, part.repeat_mask(group), scale)
+        for states, found in ((out, outs), (lse, denominators)):
+            by_head = states.reshape(rows, kv_heads, group, queries, -1)
+            found.append(by_head.permute(0, 3, 1, 2, 4).reshape(rows * queries, -1))
+    own, own_lse = (
+        (found[0] if len(found) == 1 else torch.cat(found))
+        .index_select(0, packing.places)
+        .reshape(columns, kv_heads, group, -1)
+        .permute(1, 2, 0, 3)
+        for found in (outs, denominators)
+    )
+    return own.reshape(1, kv_heads, group * columns, -1), own_lse.reshape(1, kv_heads, group * columns)
+
+
+def _take(states: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Return the states of some columns, [rows * columns, size], from [columns, size]."""
+    return states.index_select(0, columns.flatten())
 
 
 def attention_switches(network: PreTrainedModel) -> list[Switch]:

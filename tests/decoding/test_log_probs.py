@@ -7,7 +7,8 @@ from reference_decoding import make_questions, plain_scores
 
 from icl_eval.decoding import LikelihoodScorer, branches
 from icl_eval.decoding.branches import ForkedBranches, TreeBranches
-from icl_eval.decoding.trees import ROOT, build_tree
+from icl_eval.decoding.split_attention import SplitKeys, split_attention_forward
+from icl_eval.decoding.trees import ROOT, build_tree, count_inner
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import Continuations
@@ -123,24 +124,52 @@ def test_law_3_what_is_computed_again_comes_out_the_same_to_the_last_bit(name):
     assert list(LikelihoodScorer(model).score(asked, wanted=())) == []
 
 
-def test_shared_tokens_are_run_once():
-    model = build("llama")
-    asked = make_questions(model, count=10)
-    fed = []
-    model.network.register_forward_pre_hook(
-        lambda network, arguments, options: fed.append(options["input_ids"].numel()), with_kwargs=True
-    )
-    list(LikelihoodScorer(model).score(asked[:7]))  # questions after 20 shared tokens
-    trees = [build_tree(each.texts) for each in asked[:7]]
-    own = [len(each.context.decoder_ids) - 20 for each in asked[:7]]
-    trial = fed[:-2]
-    assert fed[len(trial) :] == [20, 7 * (max(own) + max(len(tree.ids) for tree in trees))]
-
-
 def test_a_tree_holds_each_token_once_and_no_last_ones():
-    tree = build_tree([(5, 6, 7), (5, 6, 8), (9,), (5,), (9, 5, 6), (5, 6, 7)])
-    assert tree.ids == (5, 6, 9, 5)
-    assert tree.parents == (ROOT, 0, ROOT, 2)
-    assert tree.paths == ((ROOT, 0, 1), (ROOT, 0, 1), (ROOT,), (ROOT,), (ROOT, 2, 3), (ROOT, 0, 1))
-    assert tree.depths == [0, 1, 0, 1]
-    assert tree.seen().int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    texts = [(5, 6, 7), (5, 6, 8), (9,), (5,), (9, 5, 6), (5, 6, 7)]
+    tree = build_tree([((1, 2), texts), ((1, 3), [(9, 9)]), ((1, 2), [(7,), (9, 9)])])
+    assert tree.ids == (1, 2, 5, 6, 9, 5, 3, 9)
+    assert tree.parents == (ROOT, 0, 1, 2, 1, 4, 0, 6)
+    assert tree.depths == [0, 1, 2, 3, 2, 3, 1, 2]
+    first, second, third = tree.rows
+    assert first.paths == ((1, 2, 3), (1, 2, 3), (1,), (1,), (1, 4, 5), (1, 2, 3))
+    assert (first.begin, first.end, first.keys) == (0, 6, (0, 1, 2, 3, 4, 5))
+    assert (second.begin, second.end, second.keys, second.paths) == (6, 8, (0, 6, 7), ((6, 7),))
+    assert (third.begin, third.end, third.keys, third.paths) == (8, 8, (0, 1, 4), ((1,), (1, 4)))
+    assert tree.seen(first).astype(int).tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+        [1, 1, 0, 0, 1, 1],
+    ]
+    assert tree.seen(second).astype(int).tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert tree.seen(third).tolist() == []
+    assert count_inner(texts) == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_packed_rows_of_any_sizes_attend_as_a_row_of_their_own_does(seed):
+    draw = torch.Generator().manual_seed(seed)
+
+    def ids(most):
+        count = int(torch.randint(1, most, (), generator=draw))
+        return tuple(torch.randint(0, 4, (count,), generator=draw).tolist())  # four tokens: many rows begin alike
+
+    prompts = [(ids(most), [ids(6) for _ in range(3)]) for most in (40, 3, 20, 5, 2, 60)]
+    tree = build_tree(prompts)
+    packing = branches.pack(tree, torch.float64, torch.device("cpu"))
+    assert len(packing.parts) > 1
+    query = torch.rand(1, 4, len(tree.ids), 8, dtype=torch.float64, generator=draw)
+    key, value = torch.rand(2, 1, 2, len(tree.ids), 8, dtype=torch.float64, generator=draw)
+    module = torch.nn.Module()
+    found, _ = split_attention_forward(module, query, SplitKeys(None, key, value, None, packing), value, None)
+    for token in range(len(tree.ids)):
+        seen, before = [], token
+        while before != ROOT:
+            seen.append(before)
+            before = tree.parents[before]
+        for head in range(4):
+            scores = key[0, head // 2, seen] @ query[0, head, token] / 8**0.5
+            expected = scores.softmax(0) @ value[0, head // 2, seen]
+            assert torch.allclose(found[0, token, head], expected, atol=1e-12)

@@ -5,8 +5,8 @@ import torch
 from architectures import build
 from transformers import DynamicCache, MistralConfig
 
-from icl_eval.decoding.prefixes import Key, PrefixStore, count_bytes
-from icl_eval.decoding.sharing import MIN_PREFIX, count_reused, plan_groups
+from icl_eval.decoding.prefixes import Key, PrefixStack, PrefixStore, count_bytes
+from icl_eval.decoding.sharing import MIN_PREFIX, count_reused, plan_groups, plan_pieces
 from icl_eval.decoding.split_attention import attend, attend_plainly
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 
@@ -191,3 +191,49 @@ def test_later_prompts_begin_with_what_earlier_ones_left(monkeypatch):
         results.append({e.example_id: e for e in events if isinstance(e, Completion)})
     assert computed == [30, 30, 60]
     assert results[1] == results[3], "what is left over changes no completion"
+
+
+def test_prefixes_are_computed_in_pieces_that_others_can_continue_from():
+    prefixes = sorted(
+        [(*LONG[:100], 1), (*LONG[:100], 2), (*LONG[:300], 3), LONG[:300], (*LONG[:30], 4), (7,) * 20, ()]
+    )
+    pieces = dict(zip(prefixes, plan_pieces(prefixes), strict=True))
+    assert pieces == {
+        (): (0,),
+        (7,) * 20: (20,),
+        (*LONG[:30], 4): (30, 31),
+        (*LONG[:100], 1): (30, 100, 101),
+        (*LONG[:100], 2): (30, 100, 101),
+        LONG[:300]: (30, 100, 300),
+        (*LONG[:300], 3): (30, 100, 300, 301),
+    }
+    close = [LONG[:100], (*LONG[:31], 2000), (*LONG[: MIN_PREFIX - 1], 2000)]  # the last has too little in common
+    assert plan_pieces(close) == [(31, 100), (31, 32), (MIN_PREFIX,)]
+
+
+def test_a_stack_of_prefixes_computes_only_what_the_last_prefix_did_not_have():
+    network = build("llama").network
+    computed = []
+
+    def extend(start, ids):
+        cache = DynamicCache(config=network.config) if start is None else start
+        network(input_ids=torch.tensor([ids]), past_key_values=cache)
+        computed.append(ids)
+        return cache
+
+    stack, begun = PrefixStack(), tuple(range(10, 40))
+    first = stack.get(Key((), (*begun, 50)), (30, 31), extend)
+    second = stack.get(Key((), (*begun, 51, 52)), (30, 32), extend)
+    assert computed == [begun, (50,), (51, 52)]
+    assert (first.get_seq_length(), second.get_seq_length()) == (31, 32)
+    alone = PrefixStack().get(Key((), (*begun, 51, 52)), (30, 32), extend)
+    for layer, other in zip(second.layers, alone.layers, strict=True):
+        assert torch.equal(layer.keys, other.keys)
+    computed.clear()
+    stack.get(Key((9,), (*begun, 51, 52)), (30, 32), extend)  # another encoder input
+    assert computed == [begun, (51, 52)]
+    nested = tuple(range(1, 9))
+    computed.clear()
+    for end in (8, 1):  # more beginnings than are kept: the shortest ones are computed again, in the same pieces
+        stack.get(Key((), nested[:end]), tuple(range(1, end + 1)), extend)
+    assert computed == [*((each,) for each in nested), (1,)]

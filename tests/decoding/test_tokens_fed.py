@@ -1,0 +1,106 @@
+"""How many tokens likelihoods feed to a network, in numbers that are worked out by hand in each test."""
+
+from dataclasses import replace
+
+import pytest
+from architectures import build
+
+from icl_eval.decoding import LikelihoodScorer
+from icl_eval.decoding.networks import divide
+from icl_eval.prompts.building import EncodedPrompt, Prompt
+from icl_eval.prompts.tokenization import Continuations
+
+SHOWN = tuple(range(20, 40))
+LETTERS = ((3,), (4,), (5,), (6,))
+
+
+def ask(decoder_ids, texts=LETTERS, encoder_ids=()):
+    return Continuations(EncodedPrompt(Prompt("", None, None), tuple(encoder_ids), tuple(decoder_ids)), tuple(texts))
+
+
+def passes_of(model, asked, **options):
+    """Return the rows and columns of each forward pass of the encoder and of the decoder, without the trial runs."""
+    network, fed = model.network, []
+    bodies = [network.base_model]
+    if network.config.is_encoder_decoder:
+        bodies = [network.get_encoder(), network.get_decoder()]
+    for body in bodies:
+        body.register_forward_pre_hook(
+            lambda _, arguments, named: fed.append(tuple(named.get("input_ids", *arguments).shape)), with_kwargs=True
+        )
+    list(LikelihoodScorer(model).score([]))
+    num_trials = len(fed)
+    list(LikelihoodScorer(model, **options).score(asked))
+    return fed[2 * num_trials :]  # a network with hooks is tried anew by each call
+
+
+def test_letters_take_one_pass_over_the_shared_tokens_and_one_over_all_questions():
+    asked = [ask([*SHOWN, 50, 51]), ask([*SHOWN, 60, 61, 62]), ask([*SHOWN, 70, 71, 72, 73, 74])]
+    assert passes_of(build("llama"), asked) == [(1, 20), (1, 2 + 3 + 5)]
+
+
+def test_choices_share_their_beginnings_and_their_last_tokens_are_not_fed():
+    texts = [(5, 6, 7), (5, 6, 8), (9,), (5, 6, 7, 1), (5, 9, 9, 9)]  # run: 5, 6, 7, and 9, 9 after the first 5
+    assert passes_of(build("llama"), [ask([50, 51, 52], texts)]) == [(1, 3 + 5)]
+
+
+def test_what_questions_have_in_common_beyond_the_demonstrations_is_fed_once():
+    asked = [
+        ask([*SHOWN, 50, 51, 52]),
+        ask([*SHOWN, 50, 51, 53, 54]),  # 53, 54
+        ask([*SHOWN, 50, 51, 52]),  # nothing: asked before
+        ask([*SHOWN, 50, 51, 52], [(3,), (7, 8, 9)]),  # 7, 8
+        ask([*SHOWN, 60]),
+    ]
+    assert passes_of(build("llama"), asked) == [(1, 20), (1, 3 + 2 + 0 + 2 + 1)]
+
+
+def test_passages_of_several_questions_start_from_the_demonstrations_that_they_share():
+    model = build("llama")
+    passages = [tuple(range(first, first + 60)) * 5 for first in (50, 120)]  # 300 tokens, 4 times of which are saved
+    asked = [ask([*SHOWN, *passage, 190 + number]) for passage in passages for number in range(5)]
+    assert passes_of(model, asked) == [(1, 20), (1, 300), (1, 5), (1, 300), (1, 5)]
+
+
+def test_a_passage_is_not_cut_at_the_end_of_a_full_pass():
+    passage = tuple(range(50, 150)) * 2
+    before, after = ask([10, *[7] * 300]), ask([199] * 300)
+    asked = [ask([*passage, 160 + number, *range(20)]) for number in range(4)]
+    # 301 + 200 + 21 are more than 512, and so are the 200 + 4 * 21 of the passage with the 300 after it
+    assert passes_of(build("llama"), [before, *asked, after]) == [(1, 301), (1, 284), (1, 300)]
+    # with 276 before it, all but the first question exceed 512: a new pass would run the passage again
+    before = ask([10, *[7] * 275])
+    assert passes_of(build("llama"), [before, *asked]) == [(1, 276 + 284)]
+
+
+def test_encoder_inputs_and_start_tokens_are_fed_once_and_no_choice_has_a_pass():
+    first, second, third = (ask((), encoder_ids=[number, *range(20, 29)]) for number in (50, 51, 52))
+    # those that share an input run apart: ten tokens and a start token; the others together
+    assert passes_of(build("t5"), [first, second, third, first]) == [(2, 10), (2, 1), (1, 10), (1, 1)]
+
+
+def test_copied_prompts_run_once_for_all_choices_that_differ_in_their_last_token():
+    texts = [(5, 6, 7), (5, 6, 8), (5, 6, 9), (5,)]
+    asked = [ask([*SHOWN, 50, 51], texts), ask([*SHOWN, 60, 61], texts)]
+    assert passes_of(build("bloom"), asked) == [(1, 20), (2, 2), (2, 2)]
+
+
+def test_padding_that_costs_more_than_a_pass_is_left_out():
+    assert list(divide([100, 100, 20, 20])) == [slice(0, 2), slice(2, 4)]  # 240 tokens and two passes
+    assert list(divide([50, 50, 20, 20])) == [slice(0, 4)]  # 200 tokens and a pass: 140 and two would cost more
+    assert list(divide([300, 300, 300])) == [slice(0, 1), slice(1, 2), slice(2, 3)]  # no two have room
+    assert list(divide([600, 2], [600, 2])) == [slice(0, 1), slice(1, 2)]
+    assert list(divide([2, 2, 2], [200, 200, 200])) in ([slice(0, 2), slice(2, 3)], [slice(0, 1), slice(1, 3)])
+    assert list(divide([])) == []
+
+
+def test_a_question_scores_the_same_whatever_it_is_asked_with():
+    model = build("llama")
+    texts = [(5, 6, 7), (5, 6, 8), (9,)]
+    first = ask([*SHOWN, 50, 51, 52], texts)
+    company = [ask([*SHOWN, 50, 51, *range(60, 60 + number)], texts[:number]) for number in (1, 2, 3)]
+    ((_, alone),) = LikelihoodScorer(model).score([first])
+    together = dict(LikelihoodScorer(model).score([*company, first, replace(first, texts=first.texts[::-1])]))
+    for place, scored in enumerate(alone):
+        assert together[3][place].logprobs == pytest.approx(scored.logprobs, abs=1e-9)
+        assert together[4][2 - place].logprobs == together[3][place].logprobs
