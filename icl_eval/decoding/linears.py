@@ -61,7 +61,9 @@ def product_switches(network: PreTrainedModel, layouts: Layouts, contents: Mappi
     if network.dtype not in _DTYPES or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return []
     layers = dict(_linear_layers(network))
-    laid_out = {} if contents is None else layouts.get(layers, contents)
+    head = network.get_output_embeddings()
+    body = {name: layer for name, layer in layers.items() if layer is not head}
+    laid_out = {} if contents is None else layouts.get(body, contents)
     forwards = {name: partial(_multiply, laid_out[name], layer) for name, layer in layers.items() if name in laid_out}
     for name, layer in layers.items():
         if name not in laid_out and type(layer) is torch.nn.Linear:
