@@ -11,6 +11,7 @@ import kernel_stand_ins
 import pytest
 import torch
 from architectures import build
+from attention_parts import attend_to_all, make_parts
 from large_models import CONFIGS
 from reference_decoding import assert_as_generate, decode, make_prompts, make_questions
 from torch.overrides import TorchFunctionMode
@@ -84,33 +85,6 @@ def test_kernels_of_a_gpu_return_the_shapes_of_attend_on_meta_tensors(name, dtyp
 
 
 # What is computed
-
-
-def make_parts(dtype, queries, group, seed=0):
-    """Four rows of uneven lengths after a prefix of 50 tokens, two key heads; the last row has no padding."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def numbers(*shape):
-        return torch.randn(*shape, 16, generator=generator).to(dtype)
-
-    query, own = numbers(4, 2 * group, queries), [numbers(4, 2, 20) for _ in "kv"]
-    prefix = [numbers(1, 2, 50) for _ in "kv"]
-    firsts = torch.tensor([13, 5, 16, 0])[:, None]
-    written, read = torch.arange(20 - queries, 20), torch.arange(20)
-    seen = ((read <= written[:, None]) & (read >= firsts)[:, None]) | (read == written[:, None])
-    return query, own, prefix, seen
-
-
-def attend_to_all(query, own, prefix, seen, scale):
-    """The same by one softmax over all keys, in float64."""
-    group = query.shape[1] // 2
-    keys, values = (
-        torch.cat([shared.expand(4, -1, -1, -1), each], dim=2).double().repeat_interleave(group, dim=1)
-        for shared, each in zip(prefix, own, strict=True)
-    )
-    hidden = ~torch.cat([torch.ones(*seen.shape[:2], 50, dtype=torch.bool), seen], dim=-1)
-    scores = (query.double() @ keys.mT * scale).masked_fill(hidden[:, None], float("-inf"))
-    return scores.softmax(-1) @ values
 
 
 @pytest.mark.parametrize("ways", ["kernel of the processor", "formula", "kernels of a GPU, stood in for"])
