@@ -16,7 +16,14 @@ from large_models import CONFIGS
 from reference_decoding import assert_as_generate, decode, make_prompts, make_questions
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import DeepseekV3Config, DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    DeepseekV3Config,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+)
 
 from icl_eval.decoding import LikelihoodScorer, kernels, split_attention
 from icl_eval.decoding.choosing import pick_most_likely
@@ -32,7 +39,8 @@ from icl_eval.decoding.kernels import (
     merge,
 )
 from icl_eval.decoding.memory import head_sizes
-from icl_eval.decoding.sessions import NewRow, SplitSession
+from icl_eval.decoding.rules import apply_rules
+from icl_eval.decoding.sessions import NewRow, SplitSession, UniformSession
 from icl_eval.decoding.split_attention import PassMask, SplitKeys, split_attention_forward, stores_scores
 
 CPU = torch.device("cpu")
@@ -367,6 +375,19 @@ def test_a_step_waits_for_a_gpu_once_when_it_reads_the_tokens(dtype, monkeypatch
             assert mode.waits == ["tolist"]
         session.keep([0, 2])
         session.step([1, 1])
+    assert mode.waits == ["tolist"]
+
+
+def test_a_step_of_equal_rows_waits_for_a_gpu_once_too(monkeypatch):
+    split = open_on_meta(monkeypatch, BF16)
+    split._network.set_attn_implementation("sdpa")
+    with MetaAsCuda() as mode:
+        session = UniformSession(split._network, None, None)
+        logits = session.join([NewRow((), (1, 2, 3)), NewRow((), (4, 5, 6)), NewRow((), (4, 5, 7))])
+        session.keep([0, 2])
+        session.step(pick_most_likely([], logits[:2]))
+        assert mode.waits == ["tolist"]
+        apply_rules([LogitsProcessorList([TemperatureLogitsWarper(0.5)])], [(1, 2, 3)], logits[:1])
     assert mode.waits == ["tolist"]
 
 
