@@ -7,7 +7,7 @@ PYTEST = $(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist workste
 INSTALLED := $(VENV)/.installed
 VLLM ?= .vllm
 
-.PHONY: demo test test-slow test-servers test-cluster check format benchmark pictures train clean help
+.PHONY: demo test test-slow test-servers test-cluster gpu-check check format benchmark pictures train clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
@@ -16,7 +16,7 @@ demo: $(INSTALLED)  ## evaluate the default model on five tasks (make demo ARGS=
 	$(VENV)/bin/icl-eval $(ARGS)
 
 test: $(INSTALLED)  ## run the tests that take less than a few seconds each
-	$(PYTEST) -m "not slow and not servers and not cluster" $(ARGS)
+	$(PYTEST) -m "not slow and not servers and not cluster and not gpu" $(ARGS)
 
 test-slow: $(INSTALLED)  ## run the others: killed runs, whole sweeps, the tutorial, the benchmark
 	$(PYTEST) -m slow $(ARGS)
@@ -28,6 +28,12 @@ test-cluster: $(INSTALLED)  ## start Slurm with one node and run sweeps on it; a
 	command -v slurmctld >/dev/null || /usr/sbin/slurmctld -V >/dev/null 2>&1 || \
 		(apt-get update && apt-get install -y --no-install-recommends munge slurmctld slurmd slurm-client)
 	$(VENV)/bin/python -m pytest -q -m cluster $(ARGS)
+
+gpu-check: $(INSTALLED)  ## on a machine with a GPU: check attention there, and compare speed with lm-eval (and vLLM)
+	$(VENV)/bin/pip install -q -c constraints.txt -e '.[benchmark]'
+	$(VENV)/bin/python -m pytest -q -m gpu tests/decoding/test_gpu.py
+	$(VENV)/bin/python -m benchmarks --device cuda --dtype bfloat16 --workloads k8 choices8 \
+		--systems icl_eval generate lm-eval vLLM $(ARGS)
 
 check: $(INSTALLED)  ## format check, lint, types and all tests: what CI runs
 	$(VENV)/bin/ruff format --check .

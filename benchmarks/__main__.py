@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
 from benchmarks.choosers import build_choosers
@@ -54,8 +55,8 @@ def _compare_systems(options: argparse.Namespace) -> None:
     for family, package in PACKAGES.items():
         if family in options.systems and not find_spec(package):
             _tell(f"skipping {family}, which is not installed (benchmarks/README.md says how to install it)")
-    model = load_model(_model_spec(options.model), options.dtype, "cpu")
-    facts = {**machine_facts(), "dtype": options.dtype}
+    model = load_model(_model_spec(options.model), options.dtype, options.device)
+    facts = {**machine_facts(options.device), "dtype": options.dtype}
     print(render_machine(facts), flush=True)
     outcomes = {}
     for name, num_questions in product(options.workloads, options.questions):
@@ -82,6 +83,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="in addition to icl_eval: " + ", ".join(FAMILIES[1:]),
     )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--questions",
         nargs="+",
@@ -99,7 +101,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=_count, default=3)
     parser.add_argument("--model", help="a folder with another decoder-only model")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all timings and answers to this file")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU here")
+    return options
 
 
 def _count(text: str) -> int:
@@ -116,9 +121,9 @@ def _model_spec(folder: str | None) -> ModelSpec:
 def _measure(workload: Workload, options: argparse.Namespace) -> Outcome:
     build = build_choosers if workload.choices else build_systems
     systems = build(options.systems, workload)
-    before = measure_rates(options.dtype)
+    before = measure_rates(options.dtype, options.device)
     results = run_rounds(systems, workload, options.rounds, options.sample, _tell)
-    rates = before.best(measure_rates(options.dtype))
+    rates = before.best(measure_rates(options.dtype, options.device))
     num_generated = [answer.num_tokens or 0 for answer in results[0].answers]
     return Outcome(workload, results, rates, floor_seconds(workload, num_generated, rates))
 

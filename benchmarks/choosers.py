@@ -61,9 +61,10 @@ class ForwardChooser:
 
     @staticmethod
     def _score(workload: Workload, choices: Continuations, text: tuple[int, ...]) -> float:
-        ids = torch.tensor([[*choices.context.decoder_ids, *text[:-1]]])
-        logits = workload.model.network(input_ids=ids, logits_to_keep=len(text), use_cache=False).logits[0]
-        return float(logits.float().log_softmax(-1).gather(1, torch.tensor(text)[:, None]).sum())
+        network = workload.model.network
+        ids = torch.tensor([[*choices.context.decoder_ids, *text[:-1]]], device=network.device)
+        logits = network(input_ids=ids, logits_to_keep=len(text), use_cache=False).logits[0]
+        return float(logits.float().log_softmax(-1).gather(1, ids.new_tensor(text)[:, None]).sum())
 
 
 class LmEvalChooser:

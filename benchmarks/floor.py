@@ -19,7 +19,7 @@ from benchmarks.workloads import Workload, encode_choices
 from icl_eval.decoding.sharing import common_length
 
 _TRIES = 7
-_GEMM_SIZE = 2048
+_GEMM_SIZE = {"cpu": 2048, "cuda": 8192}
 _READ_BYTES = 512_000_000  # far more than fits into any cache
 
 Ids = tuple[int, ...]
@@ -41,23 +41,26 @@ class Rates:
         return Rates(max(self.flops, other.flops), max(self.bytes_read, other.bytes_read))
 
 
-def measure_rates(dtype: str) -> Rates:
+def measure_rates(dtype: str, device: str) -> Rates:
     """Measure a square matrix product, with both of torch's kernels, and a sum; each is the best of several tries."""
-    square = torch.rand(_GEMM_SIZE, _GEMM_SIZE, dtype=getattr(torch, dtype))
-    laid_out = torch.ops.mkldnn._reorder_linear_weight(square)
-    long = torch.ones(_READ_BYTES // 4)
-    seconds = min(
-        _best_seconds(lambda: square @ square),
-        _best_seconds(lambda: torch.ops.mkldnn._linear_pointwise(square, laid_out, None, "none", [], "")),
-    )
-    return Rates(2 * _GEMM_SIZE**3 / seconds, long.nbytes / _best_seconds(long.sum))
+    size = _GEMM_SIZE[device]
+    square = torch.rand(size, size, dtype=getattr(torch, dtype), device=device)
+    long = torch.ones(_READ_BYTES // 4, device=device)
+    seconds = _best_seconds(lambda: square @ square, device)
+    if device == "cpu":
+        laid_out = torch.ops.mkldnn._reorder_linear_weight(square)
+        multiply = torch.ops.mkldnn._linear_pointwise
+        seconds = min(seconds, _best_seconds(lambda: multiply(square, laid_out, None, "none", [], ""), device))
+    return Rates(2 * size**3 / seconds, long.nbytes / _best_seconds(long.sum, device))
 
 
-def _best_seconds(work: Callable[[], object]) -> float:
+def _best_seconds(work: Callable[[], object], device: str) -> float:
     times = []
     for _ in range(_TRIES):
         start = time.perf_counter()
         work()
+        if device == "cuda":  # which is only asked to work, and must be waited for
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return min(times)
 

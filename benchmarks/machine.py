@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("torch", "transformers", "lm-eval", "llama-cpp-python", "ctranslate2", "icl-eval")
+_PACKAGES = ("torch", "transformers", "lm-eval", "llama-cpp-python", "ctranslate2", "vllm", "icl-eval")
 _BUSY = (0, 1, 2, 5, 6, 7)
 """Columns of /proc/stat: user, nice, system, irq, softirq and steal (used by other virtual machines)."""
 
 
-def machine_facts() -> dict[str, str]:
-    """Return the facts about this machine and its software that affect timings, by name."""
+def machine_facts(device: str = "cpu") -> dict[str, str]:
+    """Return the facts about this machine and its software that affect timings on a device, by name."""
     import torch
 
     facts = {
@@ -25,6 +25,8 @@ def machine_facts() -> dict[str, str]:
         "torch threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
     }
+    if device == "cuda":
+        facts["GPU"] = torch.cuda.get_device_name()
     for package in _PACKAGES:
         try:
             facts[package] = version(package)

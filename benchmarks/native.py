@@ -1,4 +1,4 @@
-"""Run llama.cpp and CTranslate2, each with its own prefix sharing and a copy of the same weights.
+"""Run llama.cpp, CTranslate2 and vLLM, each with its own prefix sharing and a copy of the same weights.
 
 They are compared only if they are installed. Converting and loading the weights is not timed.
 """
@@ -25,6 +25,8 @@ Ids = Sequence[int]
 _KINDS = {"float32": GGMLQuantizationType.F32, "bfloat16": GGMLQuantizationType.BF16}
 _LAST_TOKENS = 4
 """Maximum number of tokens that a stop string spans."""
+_SHARE_OF_GPU = 0.4
+"""The share of a GPU's memory that vLLM may take; the same weights and their caches need the rest."""
 
 
 class LlamaCpp:
@@ -153,6 +155,39 @@ class CTranslate2:
             sampling_topk=1,
         )
         return [Answer(cut_text(workload, result.sequences_ids[0]), None) for result in results]
+
+
+class Vllm:
+    """vLLM with its automatic prefix cache, which is emptied before each run; it gets all prompts at once."""
+
+    name = "vLLM"
+    most_questions = None
+
+    def __init__(self, workload: Workload):
+        from vllm import LLM
+
+        longest = max(len(prompt.decoder_ids) for prompt in workload.prompts) + workload.max_new_tokens
+        with TemporaryDirectory() as folder:
+            workload.model.network.save_pretrained(folder)
+            workload.model.tokenizer.save_pretrained(folder)
+            self._engine = LLM(
+                model=folder,
+                dtype=workload.model.dtype,
+                enable_prefix_caching=True,
+                max_model_len=longest,
+                gpu_memory_utilization=_SHARE_OF_GPU,
+                seed=0,
+            )
+
+    def answer(self, workload: Workload) -> list[Answer]:
+        """Return the answers, in the order of the prompts."""
+        from vllm import SamplingParams
+
+        self._engine.reset_prefix_cache()
+        options = SamplingParams(temperature=0, max_tokens=workload.max_new_tokens, stop=list(workload.stop))
+        prompts = [{"prompt_token_ids": list(prompt.decoder_ids)} for prompt in workload.prompts]
+        completed = [each.outputs[0] for each in self._engine.generate(prompts, options, use_tqdm=False)]
+        return [Answer(each.text, len(each.token_ids)) for each in completed]
 
 
 def _shared_length(prompts: Sequence[Ids]) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from benchmarks.answers import Answer, cut_text
-from benchmarks.native import CTranslate2, LlamaCpp
+from benchmarks.native import CTranslate2, LlamaCpp, Vllm
 from benchmarks.workloads import Workload
 from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.decoding.preparing import forget
@@ -18,7 +18,7 @@ BATCH_SIZES = (16, 32)
 """Batch sizes for systems that need one; each size gets a row in the table."""
 NATIVE_BATCH_SIZES = (32, 64)
 """Batch sizes for systems that share a prefix, for which larger batches pay off."""
-PACKAGES = {"lm-eval": "lm_eval", "llama.cpp": "llama_cpp", "CTranslate2": "ctranslate2"}
+PACKAGES = {"lm-eval": "lm_eval", "llama.cpp": "llama_cpp", "CTranslate2": "ctranslate2", "vLLM": "vllm"}
 """The package that each family requires."""
 FAMILIES = ("icl_eval", "generate", *PACKAGES, "naive")
 
@@ -48,9 +48,12 @@ def build_systems(families: Sequence[str], workload: Workload) -> list[System]:
         present = [family for family in families if find_spec(PACKAGES.get(family, "icl_eval"))]
         if "lm-eval" in present:
             systems += [LmEval(workload, size) for size in BATCH_SIZES]
-        if "llama.cpp" in present and model.network.config.model_type == "llama":
+        on_cpu = model.device == "cpu"
+        if "vLLM" in present and not on_cpu:
+            systems.append(Vllm(workload))
+        if "llama.cpp" in present and on_cpu and model.network.config.model_type == "llama":
             systems += [LlamaCpp(workload, size) for size in NATIVE_BATCH_SIZES]
-        if "CTranslate2" in present and model.dtype == "float32":
+        if "CTranslate2" in present and on_cpu and model.dtype == "float32":
             systems += [CTranslate2(workload, size) for size in NATIVE_BATCH_SIZES]
     if "naive" in families:
         systems.append(Naive())
@@ -163,7 +166,7 @@ class Naive:
         while len(generated) < workload.max_new_tokens:
             logits = model.network(**inputs, use_cache=False).logits
             generated.append(int(logits[0, -1].argmax()))
-            inputs[side] = torch.cat([inputs[side], torch.tensor([generated[-1:]])], dim=1)
+            inputs[side] = torch.cat([inputs[side], inputs[side].new_tensor([generated[-1:]])], dim=1)
             text = model.tokenizer.decode(generated)
             if generated[-1] in ends or any(stop in text for stop in workload.stop):
                 break
@@ -173,21 +176,23 @@ class Naive:
 def _model_inputs(model: LanguageModel, prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
     """Return prompts as keyword arguments of a network, each [rows, tokens]."""
     pad_id = _pad_id(model)
+    device = model.network.device
     if model.architecture == "decoder-only":
-        ids, mask = _pad_left([prompt.decoder_ids for prompt in prompts], pad_id)
+        ids, mask = _pad_left([prompt.decoder_ids for prompt in prompts], pad_id, device)
         return {"input_ids": ids, "attention_mask": mask}
-    ids, mask = _pad_left([prompt.encoder_ids for prompt in prompts], pad_id)
+    ids, mask = _pad_left([prompt.encoder_ids for prompt in prompts], pad_id, device)
     start_id = model.network.config.decoder_start_token_id
-    decoder_ids, decoder_mask = _pad_left([(start_id, *prompt.decoder_ids) for prompt in prompts], pad_id)
+    starting = [(start_id, *prompt.decoder_ids) for prompt in prompts]
+    decoder_ids, decoder_mask = _pad_left(starting, pad_id, device)
     inputs = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": decoder_ids}
     return inputs | ({} if bool(decoder_mask.all()) else {"decoder_attention_mask": decoder_mask})
 
 
-def _pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(map(len, rows))
     ids = [[pad_id] * (width - len(row)) + list(row) for row in rows]
     mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-    return torch.tensor(ids), torch.tensor(mask)
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 def _pad_id(model: LanguageModel) -> int:

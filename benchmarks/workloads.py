@@ -173,7 +173,7 @@ def random_t5(model: LanguageModel) -> LanguageModel:
         # A separate head, as in flan-t5: with a tied embedding, it would repeat one token forever.
         network.lm_head = torch.nn.Linear(sizes["d_model"], _T5_VOCABULARY, bias=False)
     network.generation_config.eos_token_id = None  # every row runs to the last token
-    network = network.to(getattr(torch, model.dtype)).eval().requires_grad_(False)
+    network = network.to(model.device, getattr(torch, model.dtype)).eval().requires_grad_(False)
     return LanguageModel(
         network, model.tokenizer, "encoder-decoder", "random t5-small", None, "", model.dtype, model.device
     )

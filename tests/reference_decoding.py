@@ -39,9 +39,11 @@ def generate(model, prompt, **options):
     """The library's own greedy search, one prompt at a time, as if it were the first."""
     reset_attention(model.network)
     context = [*start_ids(model), *prompt.decoder_ids]
-    inputs = {"input_ids": torch.tensor([context])}
+    device = model.network.device
+    inputs = {"input_ids": torch.tensor([context], device=device)}
     if prompt.encoder_ids:
-        inputs = {"input_ids": torch.tensor([prompt.encoder_ids]), "decoder_input_ids": inputs["input_ids"]}
+        encoder_ids = torch.tensor([prompt.encoder_ids], device=device)
+        inputs = {"input_ids": encoder_ids, "decoder_input_ids": inputs["input_ids"]}
     ids = model.network.generate(
         **inputs,
         attention_mask=torch.ones_like(inputs["input_ids"]),

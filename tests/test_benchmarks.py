@@ -1,10 +1,14 @@
 import json
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import tiny_models
 import torch
+from architectures import build
 from parsed_pages import assert_self_contained
 
 from icl_eval.prompts.building import EncodedPrompt, Prompt
@@ -97,6 +101,57 @@ def test_tasks_of_the_harness_have_questions_with_one_right_choice(benchmark_com
     by_question = {row["question"]: row["choices"][row["answer"]] for row in read("mmlu/test")}
     assert by_question["Which color do you get by mixing blue and yellow paint?"] == "green"
     assert all(re.search(r"#### \d+$", row["answer"]) for row in read("gsm8k/test"))
+
+
+def test_a_gpu_that_is_not_there_is_told_in_one_line(benchmark_command, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        benchmark_command("--device", "cuda")
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "python -m benchmarks: error: --device cuda: torch finds no GPU here"
+    )
+
+
+def test_vllm_gets_the_same_weights_and_ids_and_an_empty_prefix_cache(benchmark_command, monkeypatch):
+    from benchmarks import systems
+    from benchmarks.native import Vllm
+    from benchmarks.workloads import Workload
+    from icl_eval.prompts.building import EncodedPrompt, Prompt
+
+    calls = []
+
+    class Engine:
+        def __init__(self, model, **options):
+            calls.append((sorted(path.name for path in Path(model).iterdir()), options))
+
+        def reset_prefix_cache(self):
+            calls.append("reset")
+
+        def generate(self, prompts, options, use_tqdm):
+            calls.append((prompts, vars(options)))
+            texts = [SimpleNamespace(text=f" {each['prompt_token_ids'][-1]}", token_ids=(1, 2)) for each in prompts]
+            return [SimpleNamespace(outputs=[each]) for each in texts]
+
+    stand_in = ModuleType("vllm")
+    stand_in.LLM, stand_in.SamplingParams = Engine, SimpleNamespace
+    monkeypatch.setitem(sys.modules, "vllm", stand_in)
+    prompts = tuple(EncodedPrompt(Prompt(f"p{n}", None, "x"), (), (5, 6, n)) for n in (7, 8))
+    model = replace(build("llama", dtype=torch.float32), device="cuda")
+    workload = Workload("own", model, prompts, 4, ("\n",))
+
+    answers = Vllm(workload).answer(workload)
+
+    assert [(answer.text, answer.num_tokens) for answer in answers] == [(" 7", 2), (" 8", 2)]
+    (files, options), *rest = calls
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert (options["dtype"], options["enable_prefix_caching"], options["max_model_len"]) == ("float32", True, 7)
+    asked = [{"prompt_token_ids": [5, 6, 7]}, {"prompt_token_ids": [5, 6, 8]}]
+    assert rest == ["reset", (asked, {"temperature": 0, "max_tokens": 4, "stop": ["\n"]})]
+
+    monkeypatch.setattr(systems, "find_spec", lambda package: package in ("vllm", "icl_eval", "llama_cpp"))
+    families = ["icl_eval", "vLLM", "llama.cpp"]
+    assert [each.name for each in systems.build_systems(families, workload)] == ["icl_eval", "vLLM"]
 
 
 def test_another_seed_makes_up_other_prompts_and_more_questions_begin_with_the_fewer(benchmark_command):

@@ -32,7 +32,7 @@ from icl_eval.decoding.networks import (
 )
 from icl_eval.decoding.sessions import layers_of
 from icl_eval.decoding.sharing import Ids, common_length
-from icl_eval.decoding.split_attention import PackedCache, PackedRows, Packing
+from icl_eval.decoding.split_attention import PackedCache, PackedRows, Packing, PassMask
 from icl_eval.decoding.trees import Tree, TreeRow, build_tree, count_inner
 
 _LOGITS_BYTES = 256_000_000
@@ -172,8 +172,7 @@ def pack(tree: Tree, dtype: torch.dtype, device: torch.device) -> Packing:
             seen[number, new:] = True  # a softmax over nothing would be NaN
             places[row.begin : row.end] = torch.arange(new) + before + number * num_queries
         before += len(rows) * num_queries
-        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))[:, None]
-        parts.append(PackedRows(queries, keys, mask))
+        parts.append(PackedRows(queries, keys, PassMask(seen, dtype)))
     return Packing(tuple(parts), places, max(len(row.keys) for row in tree.rows)).to(device)
 
 

@@ -105,6 +105,13 @@ def read_size(config: Any, item_bytes: int, stores_scores: bool, bytes_per_token
     )
 
 
+def head_sizes(config: Any) -> tuple[int, int]:
+    """Return the size of a key and of a value, for each head; a latent form of both (DeepSeek-V2) has two sizes."""
+    text = config.get_text_config(decoder=True)
+    size = read_size(config, item_bytes=1, stores_scores=False).head_size
+    return _read(text, "qk_head_dim") or size, _read(text, "v_head_dim") or size
+
+
 def _read(config: Any, *names: str) -> int:
     """Return the first of some sizes that a configuration has, or 0; the largest, if it differs between layers."""
     for name in names:

@@ -49,7 +49,7 @@ def inputs_of(
     encoder_mask: torch.Tensor | None = None,
 ) -> dict[str, Any]:
     """Return the arguments with which a network appends the same number of tokens to each row of a cache."""
-    input_ids = torch.tensor([list(row) for row in ids], device=network.device)
+    input_ids = copy_to(ids, network.device)
     if encoded is None:
         positions = {}
         if takes(network, "position_ids"):  # as `generate` passes them: by default, some networks start elsewhere
@@ -128,6 +128,15 @@ def rope_switches_at(config: PreTrainedConfig) -> int | None:
     return min(limits, default=None)
 
 
+def copy_to(numbers: Sequence[Sequence[int]] | Sequence[int], device: torch.device) -> torch.Tensor:
+    """Return integers as a tensor on a device, without waiting for the device.
+
+    A plain copy to a GPU waits until the GPU has done all it was asked; a copy from pinned memory does not.
+    """
+    tensor = torch.tensor(numbers, dtype=torch.long)  # also if there are none
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def last_logits(network: PreTrainedModel, **inputs: Any) -> torch.Tensor:
     """Run a network and return the logits of the last column, [rows, vocabulary]."""
     return logits_of_columns(network, 1, **inputs)[:, -1]
@@ -141,12 +150,14 @@ def logits_of_columns(network: PreTrainedModel, count: int, **inputs: Any) -> to
 @torch.inference_mode()
 def logits_at(network: PreTrainedModel, columns: Sequence[int], **inputs: Any) -> torch.Tensor:
     """Run a network and return the logits of some columns, [rows, columns, vocabulary]."""
-    # An index, since a slice of the last position is not contiguous, and a matrix product with it copies the weight
-    # for every row (torch 2.13).
-    index = torch.tensor(columns)
-    option = {"logits_to_keep": index} if takes(network, "logits_to_keep") else {}
+    count = len(columns)
+    # On the CPU an index, since a slice of the last position is not contiguous, and a matrix product with it copies the
+    # weight for every row (torch 2.13). A GPU would wait for the index.
+    sliced = network.device.type != "cpu" and columns == range(-count, 0)
+    kept = slice(-count, None) if sliced else torch.tensor(columns)
+    option = {"logits_to_keep": count if sliced else kept} if takes(network, "logits_to_keep") else {}
     logits: torch.Tensor = network(use_cache=True, **option, **inputs).logits
-    return logits if logits.shape[1] == len(columns) else logits[:, index]
+    return logits if logits.shape[1] == count else logits[:, kept]
 
 
 def all_finite(logits: torch.Tensor) -> torch.Tensor:
@@ -226,8 +237,8 @@ def _inputs(forward: Callable[..., Any]) -> frozenset[str]:
 
 def _lengths_mask(rows: Sequence[Ids], device: torch.device) -> torch.Tensor | None:
     """Return an attention mask for right-padded rows, [rows, tokens], or None if there is no padding."""
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    width = int(lengths.max())
-    if bool((lengths == width).all()):
+    lengths = [len(row) for row in rows]
+    width = max(lengths)
+    if min(lengths) == width:
         return None
-    return (torch.arange(width, device=device) < lengths[:, None]).long()
+    return (torch.arange(width, device=device) < copy_to(lengths, device)[:, None]).long()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
+from icl_eval.decoding.networks import copy_to
 from icl_eval.errors import ConfigError
 from icl_eval.models.loading import LanguageModel
 
@@ -119,6 +120,6 @@ def apply_rules(
     """
     processed = []
     for processors, history, row_logits in zip(rules, histories, logits, strict=True):
-        ids = torch.tensor([list(history)], device=logits.device)  # [1, tokens]
+        ids = copy_to([history], logits.device)  # [1, tokens]
         processed.append(processors(ids, row_logits[None]))  # [1, vocabulary]
     return torch.cat(processed)

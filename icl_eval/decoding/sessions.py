@@ -25,10 +25,10 @@ import torch
 from transformers import Cache, PreTrainedModel
 
 from icl_eval.decoding.growing import grow_in_place
-from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, chunks, encode, last_logits, new_cache, run
+from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, chunks, copy_to, encode, last_logits, new_cache, run
 from icl_eval.decoding.prefixes import is_whole
 from icl_eval.decoding.sharing import Ids
-from icl_eval.decoding.split_attention import LayerKeysValues, SlotCache
+from icl_eval.decoding.split_attention import LayerKeysValues, PassMask, SlotCache
 
 _ROOM = 32
 """Number of columns for new tokens that are allocated at a time."""
@@ -143,9 +143,9 @@ class SplitSession:
     def _forward(self, columns: Sequence[Sequence[int]], rows: slice, first: int, begin: int) -> torch.Tensor:
         """Run columns of tokens, [columns][rows], that attend to the columns from `first` on."""
         device = self._network.device
-        input_ids = torch.tensor(columns, device=device).T  # [rows, columns]
         row_firsts = self._firsts[rows]
-        firsts = torch.tensor(row_firsts, device=device)[:, None]  # [rows, 1]
+        numbers = copy_to([*columns, row_firsts], device)  # [columns + 1, rows], in one copy
+        firsts = numbers[-1, :, None]  # [rows, 1]
         written = torch.arange(begin, begin + len(columns), device=device)  # [columns]
         slots = self._cache.slots
         slots.rows, slots.first, slots.begin, slots.end = rows, first, begin, begin + len(columns)
@@ -153,20 +153,19 @@ class SplitSession:
         slots.mask = None if unpadded else self._mask(firsts, written, first)
         return last_logits(
             self._network,
-            input_ids=input_ids,
+            input_ids=numbers[:-1].T,
             position_ids=self._prefix_length + (written - firsts).clamp(min=0),
             past_key_values=self._cache,
         )
 
-    def _mask(self, firsts: torch.Tensor, written: torch.Tensor, first: int) -> torch.Tensor:
-        """Return the additive attention mask, [rows, 1, written, read]."""
+    def _mask(self, firsts: torch.Tensor, written: torch.Tensor, first: int) -> PassMask:
+        """Return the mask of the columns from `first` on."""
         read = torch.arange(first, self._cache.slots.end, device=written.device)
         causal = read <= written[:, None]  # [written, read]
         own = read >= firsts  # [rows, read]
         # A column of padding attends to itself, since a softmax over nothing is NaN.
         seen = (causal & own[:, None]) | (read == written[:, None])  # [rows, written, read]
-        mask = torch.zeros(seen.shape, dtype=self._network.dtype, device=written.device)
-        return mask.masked_fill_(~seen, float("-inf"))[:, None]
+        return PassMask(seen, self._network.dtype)
 
     def _make_room(self) -> None:
         """Move all columns to the left, over columns that no row reads anymore; if they are few, add columns instead.
@@ -242,7 +241,7 @@ class UniformSession:
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in the given order."""
-        index = torch.tensor(rows, device=self._network.device)
+        index = copy_to(rows, self._network.device)
         self._cache.reorder_cache(index)
         if self._encoded is not None:
             self._encoded = self._encoded[index]

@@ -1,9 +1,8 @@
 """Attend to a prefix that all rows share in place, without copying it for every row.
 
-Attention over the shared prefix and attention over a row's own tokens are computed separately and then combined
-exactly, weighted by each part's share of the softmax denominator (as in FlashAttention, Dao et al., 2022):
-
-    out = w · out_prefix + (1 - w) · out_own        w = sigmoid(lse_prefix - lse_own)
+Attention over the shared prefix and attention over a row's own tokens are computed separately, each by the best kernel
+that the device has (see `kernels`), and then combined exactly by their softmax denominators. Scores are
+stored only where a device has no kernel.
 
 For the prefix, the queries of all rows form one long list of queries to a single set of keys. A row's own keys are
 stored in slots:
@@ -14,6 +13,17 @@ stored in slots:
 
 Where a pass runs whole prompts at once, and keeps nothing of them, their tokens stand one after the other without any
 padding (`PackedCache`); only attention sees them as rows, which may have tokens in common (`Packing`).
+
+What else a network may ask of its attention, and what is done about it:
+
+    scale of the scores           given to the kernel
+    fewer key heads than queries  query heads with the same key head are further queries to it; no key is repeated
+    sliding window                nothing, as long as the window holds the whole row; longer rows are not split
+    soft cap of the scores        not split: no kernel here has one
+    attention sinks               not split
+    ALiBi, relative positions     not split: what is added to scores depends on the distance, so on the row
+
+Rows that are not split hold copies of the prefix, and their network's own attention reads those (`UniformSession`).
 
 The networks of transformers run unchanged: their cache returns keys in two parts (`SplitKeys`), and an attention
 function registered with transformers handles them.
@@ -29,6 +39,8 @@ from transformers.cache_utils import CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from icl_eval.decoding.kernels import FORMULA, AttentionCall, additive_mask, attend, choose_kernel, merge
+from icl_eval.decoding.memory import head_sizes
 from icl_eval.models.states import configs_of
 from icl_eval.models.switching import AS_FOUND, Switch, switched
 
@@ -38,10 +50,34 @@ NAME = "icl_eval_split"
 NO_LENGTH = 1 << 20
 """A length that no row has: a network that relies on the length reported by the cache gets wrong logits with it."""
 
-_CHANGES_SCORES = ("softcap", "s_aux", "position_bias")
+_NOT_SPLIT = {
+    "softcap": "soft caps of scores",
+    "s_aux": "attention sinks",
+    "position_bias": "biases of relative positions",
+}
+"""Arguments that change scores or their softmax, by the names that networks give them in transformers."""
 
 LayerKeysValues = tuple[torch.Tensor, torch.Tensor]
 """One layer's keys and values, each [1, key/value heads, tokens, head size]."""
+
+
+class PassMask:
+    """Which own keys each query of a forward pass sees, in the form that each layer's kernel reads."""
+
+    def __init__(self, seen: torch.Tensor, dtype: torch.dtype):
+        """Start from whether each query sees each key, [rows, queries, columns], and the dtype of the keys."""
+        self._seen = seen
+        self._dtype = dtype
+        self._laid_out: dict[tuple[int, torch.device], torch.Tensor] = {}
+
+    def lay_out(self, group: int, device: torch.device) -> torch.Tensor:
+        """Return the mask for queries that are repeated for each head of a group, [rows, 1, group · queries, columns].
+
+        It is made once for all layers on a device; layers may be on several.
+        """
+        if (group, device) not in self._laid_out:
+            self._laid_out[group, device] = additive_mask(self._seen.to(device), self._dtype, group)
+        return self._laid_out[group, device]
 
 
 @dataclass(frozen=True)
@@ -52,19 +88,12 @@ class PackedRows:
     """The tokens that attend, [rows, queries]; beyond a row's last one, any token."""
     keys: torch.Tensor
     """The tokens that they attend to, [rows, keys]; beyond a row's last one, any token."""
-    mask: torch.Tensor
-    """Added to the scores, [rows, 1, queries, keys]; no query is without a key."""
-    _repeated: dict[int, torch.Tensor] = field(default_factory=dict)
-
-    def repeat_mask(self, group: int) -> torch.Tensor:
-        """Return the mask for query heads that share a key head, [rows, 1, group * queries, keys]."""
-        if group not in self._repeated:
-            self._repeated[group] = self.mask.repeat(1, 1, group, 1) if group > 1 else self.mask
-        return self._repeated[group]
+    mask: PassMask
+    """Which keys each query sees; no query is without a key."""
 
     def to(self, device: torch.device) -> "PackedRows":
         """Return the rows on a device."""
-        return PackedRows(self.queries.to(device), self.keys.to(device), self.mask.to(device))
+        return PackedRows(self.queries.to(device), self.keys.to(device), self.mask)
 
 
 @dataclass(frozen=True)
@@ -90,7 +119,7 @@ class SplitKeys(NamedTuple):
     prefix: LayerKeysValues | None
     own_keys: torch.Tensor  # [rows, key/value heads, columns, head size]; one row, if tokens are packed
     own_values: torch.Tensor
-    mask: torch.Tensor | None  # added to the scores of own keys, [rows, 1, queries, columns]
+    mask: PassMask | None  # None if every query sees every own key
     packing: Packing | None = None
 
     @property
@@ -111,7 +140,7 @@ class Slots:
     """The first column to write."""
     end: int = 0
     """The column after the last one to read and write."""
-    mask: torch.Tensor | None = None
+    mask: PassMask | None = None
     reported_length: int = 1
     """The length that the cache reports: it only says that the cache is not empty, since rows have their own
     positions."""
@@ -157,10 +186,9 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no t
         slots = self._slots
         self.keys[slots.rows, :, slots.begin : slots.end] = key_states
         self.values[slots.rows, :, slots.begin : slots.end] = value_states
-        mask = None if slots.mask is None else slots.mask.to(key_states.device)  # layers may be on several devices
         own_keys = self.keys[slots.rows, :, slots.first : slots.end]
         own_values = self.values[slots.rows, :, slots.first : slots.end]
-        return SplitKeys(self._prefix, own_keys, own_values, mask), None
+        return SplitKeys(self._prefix, own_keys, own_values, slots.mask), None
 
     def move_rows(self, sources: Sequence[int]) -> None:
         """Move row `sources[i]` to slot i."""
@@ -257,50 +285,17 @@ class PackedCache(Cache):  # type: ignore[misc]
         super().__init__(layers=[PackedLayer(packing, part) for part in parts])
 
 
-def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the attention output and the logarithm of the softmax denominator.
-
-    Args:
-        query: [rows, heads, queries, head size]
-        key: [rows, heads, keys, head size]
-        value: [rows, heads, keys, value size]
-        mask: Added to the scores, [rows, 1, queries, keys]
-        scale: Factor of the scores; None for 1 / sqrt(head size).
-
-    Returns:
-        [rows, heads, queries, value size] and [rows, heads, queries]
-    """
-    if query.device.type == "cpu" and query.shape[-1] == value.shape[-1]:
-        # private: the kernel behind scaled_dot_product_attention, which does not return the denominator
-        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        out, log_denominator = kernel(query, key, value, attn_mask=mask, scale=scale)
-        return out, log_denominator
-    return attend_plainly(query, key, value, mask, scale)
-
-
 def stores_scores(network: PreTrainedModel, splits: bool) -> bool:
-    """Return whether attention to a prefix stores the scores of all queries and keys of a layer.
+    """Return whether attention stores the scores of all queries and keys of a layer.
 
     Args:
         network: The network.
-        splits: Whether rows attend to the prefix in place, with `attend`.
+        splits: Whether rows attend to the prefix in place, with the kernels chosen here.
     """
-    return bool(network.device.type != "cpu" if splits else network.config._attn_implementation == "eager")
-
-
-def attend_plainly(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute `attend` by its formula, on any device."""
-    wide = torch.promote_types(query.dtype, torch.float32)  # products overflow in float16 and lose digits in bfloat16
-    scores = query.to(wide) @ key.to(wide).transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if mask is not None:
-        scores = scores + mask
-    log_denominator = scores.logsumexp(-1)
-    weights = (scores - log_denominator[..., None]).exp()
-    return (weights @ value.to(wide)).to(value.dtype), log_denominator
+    if not splits:
+        return bool(network.config._attn_implementation == "eager")
+    calls = (AttentionCall(network.dtype, *head_sizes(network.config), masked) for masked in (False, True))
+    return any(choose_kernel(network.device, call) is FORMULA for call in calls)
 
 
 def split_attention_forward(
@@ -336,7 +331,7 @@ def split_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
         )
         return out
-    unsupported = [name for name in _CHANGES_SCORES if options.get(name) is not None]
+    unsupported = [what for name, what in _NOT_SPLIT.items() if options.get(name) is not None]
     if unsupported:
         raise NotImplementedError(f"split attention does not support {', '.join(unsupported)}")
     window = options.get("sliding_window")
@@ -352,20 +347,18 @@ def _attend_in_two_parts(query: torch.Tensor, keys: SplitKeys, scale: float | No
     # Query heads that share a key head become further queries to it, so that no key is repeated.
     grouped = query.reshape(rows, kv_heads, group * queries, size)
     if keys.packing is None:
-        mask = keys.mask
-        if mask is not None and group > 1:
-            mask = mask.repeat(1, 1, group, 1)  # [rows, 1, group * queries, columns]
-        own, own_lse = attend(grouped, keys.own_keys, keys.own_values, mask, scale)
+        mask = None if keys.mask is None else keys.mask.lay_out(group, query.device)
+        own, own_denominator = attend(grouped, keys.own_keys, keys.own_values, mask, scale)
     else:
-        own, own_lse = _attend_packed(grouped.reshape(kv_heads, group, queries, size), keys, keys.packing, scale)
+        packed = grouped.reshape(kv_heads, group, queries, size)
+        own, own_denominator = _attend_packed(packed, keys, keys.packing, scale)
     if keys.prefix is not None:
         # The queries of all rows become one list of queries: [1, kv heads, rows * group * queries, size].
         flat = grouped.transpose(0, 1).reshape(1, kv_heads, rows * group * queries, size)
-        shared, shared_lse = attend(flat, *keys.prefix, None, scale)
+        shared, shared_denominator = attend(flat, *keys.prefix, None, scale)
         shared = shared.reshape(kv_heads, rows, group * queries, -1).transpose(0, 1)
-        shared_lse = shared_lse.reshape(kv_heads, rows, group * queries).transpose(0, 1)
-        share = torch.sigmoid(shared_lse - own_lse)[..., None].to(own.dtype)
-        own = torch.lerp(own, shared, share)
+        shared_denominator = shared_denominator.reshape(kv_heads, rows, group * queries).transpose(0, 1)
+        own = merge(shared, shared_denominator, own, own_denominator)
     return own.reshape(rows, heads, queries, -1)
 
 
@@ -395,7 +388,7 @@ def _attend_packed(
         own_keys, own_values = (
             _take(states, part.keys).reshape(*part.keys.shape, kv_heads, -1).transpose(1, 2) for states in (key, value)
         )
-        out, lse = attend(grouped, own_keys, own_values, part.repeat_mask(group), scale)
+        out, lse = attend(grouped, own_keys, own_values, part.mask.lay_out(group, query.device), scale)
         for states, found in ((out, outs), (lse, denominators)):
             by_head = states.reshape(rows, kv_heads, group, queries, -1)
             found.append(by_head.permute(0, 3, 1, 2, 4).reshape(rows * queries, -1))

@@ -17,7 +17,7 @@ from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
 from icl_eval.decoding.memory import Lengths, choose_num_rows, count_worthwhile, free_bytes_of, read_size, require_room
-from icl_eval.decoding.networks import MAX_PREFILL_TOKENS
+from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, copy_to
 from icl_eval.decoding.opening import Beginning, OpenSession, begin_group, open_session
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
@@ -187,7 +187,7 @@ class StreamDecoder:
     def _advance(self, rows: Sequence[Hypothesis], logits: torch.Tensor) -> Iterator[Token | Completion]:
         """Append the next token to each row whose history is fully fed, from logits [rows, vocabulary]."""
         ready = [number for number, row in enumerate(rows) if not row.unfed and not row.finish_reason]
-        logits = logits if len(ready) == len(rows) else logits[ready]
+        logits = logits if len(ready) == len(rows) else logits[copy_to(ready, logits.device)]
         chosen = choose([rows[number] for number in ready], logits, self._pick)
         for number, token_id in zip(ready, chosen, strict=True):
             row = rows[number]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import kernel_stand_ins
 import pytest
 import torch
 from architectures import DECODER_ONLY, build
@@ -28,7 +29,7 @@ from icl_eval.decoding.networks import MAX_PREFILL_TOKENS
 from icl_eval.decoding.prefixes import Key, PrefixStore
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.sessions import max_columns
-from icl_eval.decoding.split_attention import SlotCache
+from icl_eval.decoding.split_attention import PassMask, SlotCache, stores_scores
 from icl_eval.decoding.stream import StreamDecoder
 from icl_eval.errors import IclEvalError, ModelUnavailableError
 from icl_eval.models import loading
@@ -68,15 +69,16 @@ KILOBYTES = {  # of keys and values of a token, in bfloat16
     "Llama-3.1-405B": 516,
 }
 
-# For bfloat16 and each card: None if the weights do not fit, else the rows in each setting, 0 if not even one fits.
+# For bfloat16 and each card, where attention stores no scores: None if the weights do not fit, else the rows in each
+# setting, 0 if not even one fits.
 ROWS = {
     "Llama-3.2-1B": ((128, 128, 128), (128, 128, 128), (128, 128, 128), (128, 128, 128)),
-    "Llama-2-7B": ((6, 0, 0), (77, 17, 0), (128, 128, 128), (128, 128, 128)),
-    "Mistral-7B": ((7, 0, 0), (128, 78, 1), (128, 128, 128), (128, 128, 128)),
-    "Llama-3-8B": (None, (128, 60, 1), (128, 128, 128), (128, 128, 128)),
-    "Gemma-2-9B": (None, (53, 11, 0), (128, 128, 128), (128, 128, 128)),
-    "Llama-2-13B": (None, None, (128, 85, 45), (128, 128, 128)),
-    "Qwen2.5-32B": (None, None, (128, 61, 1), (128, 128, 128)),
+    "Llama-2-7B": ((9, 0, 0), (82, 21, 0), (128, 128, 128), (128, 128, 128)),
+    "Mistral-7B": ((21, 3, 0), (128, 90, 88), (128, 128, 128), (128, 128, 128)),
+    "Llama-3-8B": (None, (128, 72, 57), (128, 128, 128), (128, 128, 128)),
+    "Gemma-2-9B": (None, (57, 14, 0), (128, 128, 128), (128, 128, 128)),
+    "Llama-2-13B": (None, None, (128, 87, 83), (128, 128, 128)),
+    "Qwen2.5-32B": (None, None, (128, 68, 50), (128, 128, 128)),
     "Mixtral-8x7B": (None, None, None, (128, 128, 128)),
     "Llama-3-70B": (None, None, None, None),
     "Llama-3.1-405B": (None, None, None, None),
@@ -112,7 +114,7 @@ def test_rows_fit_beside_weights_and_prefix(name: str, card: int, number: int, m
             loading._make_room(name, weights, "bfloat16", "cuda")
         return
     loading._make_room(name, weights, "bfloat16", "cuda")
-    size = read_size(config, 2, stores_scores=True)
+    size = read_size(config, 2, stores_scores=False)
     for setting, rows in zip(SETTINGS, expected, strict=True):
         lengths = lengths_of(*setting)
         left = card * GB - TAKEN - weights - setting[0] * size.bytes_per_token
@@ -168,6 +170,23 @@ def test_a_kernel_that_stores_no_scores_leaves_room_for_rows() -> None:
     left = 80 * GB - TAKEN - 2 * count_parameters(config) - 32000 * size.bytes_per_token
     assert choose_num_rows(256, size, lengths, left) == 1
     assert choose_num_rows(256, replace(size, stores_scores=False), lengths, left) == 50
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "stores"),
+    [
+        ("Llama-3.2-1B", torch.bfloat16, False),
+        ("Qwen2.5-32B", torch.float32, False),
+        ("Qwen2.5-32B", torch.float64, True),
+    ],
+)
+def test_whether_a_gpu_stores_scores_follows_from_dtype_and_heads(
+    name: str, dtype: torch.dtype, stores: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel_stand_ins.choose(monkeypatch, "cuda")
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(CONFIGS[name](), dtype=dtype)
+    assert stores_scores(network, splits=True) is stores
 
 
 def test_the_parts_of_a_pass_add_up() -> None:
@@ -283,8 +302,9 @@ def test_a_mask_follows_each_layer_to_its_device() -> None:
     cache = SlotCache(num_rows=2, num_columns=4, num_layers=2, prefix=[])
     slots = cache.slots
     slots.rows, slots.first, slots.begin, slots.end = slice(0, 2), 0, 0, 3
-    slots.mask = torch.zeros(2, 1, 3, 3)
+    slots.mask = PassMask(torch.ones(2, 3, 3, dtype=torch.bool), torch.float32)
     for layer, device in zip(cache.slot_layers, ("cpu", "meta"), strict=True):
         states = torch.zeros(2, 1, 3, 4, device=device)
         keys, _ = layer.update(states, states)
-        assert (keys.own_keys.device.type, keys.mask.device.type) == (device, device)
+        assert keys.own_keys.device.type == device
+        assert keys.mask.lay_out(1, keys.own_keys.device).device.type == device

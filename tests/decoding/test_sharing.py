@@ -5,9 +5,9 @@ import torch
 from architectures import build
 from transformers import DynamicCache, MistralConfig
 
+from icl_eval.decoding.kernels import attend, attend_plainly
 from icl_eval.decoding.prefixes import Key, PrefixStack, PrefixStore, count_bytes
 from icl_eval.decoding.sharing import MIN_PREFIX, count_reused, plan_groups, plan_pieces
-from icl_eval.decoding.split_attention import attend, attend_plainly
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 LONG = tuple(range(1000, 1400))
