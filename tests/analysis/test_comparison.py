@@ -123,6 +123,7 @@ def test_runs_are_scored_again_by_cluster_and_compared_by_cluster(judged, evalua
     assert list(icl_eval.load_records(judged[0])["cluster"]) == [each.cluster for each in runs[0].records("qa")]
 
 
+@pytest.mark.slow
 def test_what_reads_runs_does_not_load_torch(judged, tmp_path):
     code = """
 import contextlib, sys

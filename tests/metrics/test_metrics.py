@@ -61,6 +61,7 @@ def test_importing_the_package_does_not_import_evaluate():
     assert ast.literal_eval(run.stdout) == []
 
 
+@pytest.mark.slow
 def test_configured_metrics_score_without_evaluate_and_torch():
     options = {name: {"name": name, **MADE.get(name, {})} for name in METRICS.classes if name != "hub"}
     code = f"""
