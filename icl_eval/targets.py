@@ -6,7 +6,7 @@ modules before it are ignored, so that a configuration stays valid when code mov
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -27,6 +27,8 @@ class Family:
     """The module with the classes; it is imported only to build one, since importing metrics takes seconds."""
     classes: Mapping[str, str]
     """Class names, by the name that a user writes to choose the class."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """The modules inside `module` that define classes; a class that has none here is taken from `module` itself."""
 
     @property
     def description(self) -> str:
@@ -98,7 +100,8 @@ def _split(config: Any, key: str, family: Family) -> tuple[str, dict[str, Any]]:
 
 
 def _load(family: Family, class_name: str) -> Any:
-    return getattr(import_module(family.module), class_name)
+    place = family.places.get(class_name)
+    return getattr(import_module(f"{family.module}.{place}" if place else family.module), class_name)
 
 
 def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: Mapping[str, Any]) -> Any:

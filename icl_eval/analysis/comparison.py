@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icl_eval.analysis.conditions import Condition, SharedDraws, list_conditions_to_compare, pair_draws
-from icl_eval.analysis.matching import require_same_questions
-from icl_eval.analysis.measurements import gain, measure
+from icl_eval.analysis.matching import read_answers, require_same_questions
+from icl_eval.analysis.measurements import gain, measure_answers
 from icl_eval.analysis.significance import holm
 from icl_eval.analysis.tables import PlainTable
 from icl_eval.analysis.testing import OTHERS, RESAMPLED, Pair, compare_draws, compare_questions, find_clusters
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 """In version 1, p-values were of another method than intervals, and every run was a condition of its own."""
+
+_Measured = dict[Path, dict[tuple[str, str], Measurement]]
+"""The measurements of each run, by task and metric."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +147,9 @@ def compare_runs(runs: Sequence[Run], seed: int = 0, num_resamples: int = 10_000
     tasks = tuple(task for task in first.report.results if all(task in run.report.results for run in runs))
     if not tasks:
         raise DataError(f"{first.folder}: has no task in common with the other runs, so nothing can be compared")
-    for other in runs[1:]:
-        for task in tasks:
-            require_same_questions(first, other, task)
+    measured = _measure_all(runs, tasks)
     baseline, *others = list_conditions_to_compare(runs)
     paired = [(other, pair_draws(baseline, other)) for other in others]
-    measured = _Measured(tasks)
     differences = [
         difference
         for other, shared in paired
@@ -200,25 +200,25 @@ def _find_left_out(runs: Sequence[Run], tasks: Sequence[str]) -> tuple[str, ...]
     return tuple(missing)
 
 
-class _Measured:
-    """The measurements of runs, each taken once."""
-
-    def __init__(self, tasks: tuple[str, ...]) -> None:
-        self._tasks = tasks
-        self._known: dict[Path, dict[tuple[str, str], Measurement]] = {}
-
-    def measure(self, run: Run) -> dict[tuple[str, str], Measurement]:
-        """Return the measurements of a run by task and metric."""
-        if run.folder not in self._known:
-            self._known[run.folder] = {(each.task, each.metric): each for each in measure(run, self._tasks)}
-        return self._known[run.folder]
+def _measure_all(runs: Sequence[Run], tasks: Sequence[str]) -> _Measured:
+    """Return the measurements of runs. Records are read once, and only two runs' are held at a time."""
+    measured: _Measured = {run.folder: {} for run in runs}
+    for task in tasks:
+        asked = read_answers(runs[0], task)
+        for run in runs:
+            answers = asked
+            if run is not runs[0]:
+                answers = read_answers(run, task)
+                require_same_questions(runs[0], run, task, asked, answers)
+            measured[run.folder] |= {(task, each.metric): each for each in measure_answers(run, task, answers)}
+    return measured
 
 
 def _compare(
     name: str, shared: SharedDraws, measured: _Measured, seed: int, num_resamples: int
 ) -> Iterator[Difference]:
     """Yield the difference in each metric that all of the runs have."""
-    draws = [[(measured.measure(before), measured.measure(after)) for before, after in pairs] for pairs in shared.draws]
+    draws = [[(measured[before.folder], measured[after.folder]) for before, after in pairs] for pairs in shared.draws]
     sides = [side for pairs in draws for pair in pairs for side in pair]
     for key in draws[0][0][1]:
         if all(key in side for side in sides):

@@ -1,5 +1,8 @@
 """Matching: whether two runs answered the same questions and were scored alike."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from icl_eval.errors import DataError
 from icl_eval.runs.folders import Run
 from icl_eval.runs.records import Record
@@ -8,13 +11,28 @@ from icl_eval.runs.reports import MetricResult
 _MAX_SHOWN = 60
 
 
-def require_same_questions(baseline: Run, other: Run, task: str) -> None:
-    """Check that two runs can be compared on a task.
+def read_answers(run: Run, task: str) -> list[Record]:
+    """Return the records of a task sorted by question, without prompts, which take most of the memory.
+
+    Raises:
+        DataError: If the run has no such task, or some of its records are missing.
+    """
+    shortened = (
+        replace(record, encoder=None, decoder=None, demonstration_ids=(), demonstrations=())
+        for record in run.stream_records(task)
+    )
+    return sorted(shortened, key=lambda record: record.example_id)
+
+
+def require_same_questions(
+    baseline: Run, other: Run, task: str, answers: Sequence[Record], other_answers: Sequence[Record]
+) -> None:
+    """Check that two runs can be compared on a task, given their records.
 
     Raises:
         DataError: If their data, questions, references or the options of their metrics differ.
     """
-    before, after = ({record.example_id: record for record in run.records(task)} for run in (baseline, other))
+    before, after = ({record.example_id: record for record in records} for records in (answers, other_answers))
     if differing := sorted(before.keys() ^ after.keys()):
         raise DataError(
             f"{other.folder}: the questions of task '{task}' differ from those in {baseline.folder}: "

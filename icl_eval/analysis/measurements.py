@@ -6,17 +6,19 @@ this package is not run: if the records store its values, these are used, and ot
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from icl_eval.analysis.matching import read_answers
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.metrics import Metric
 from icl_eval.metrics.building import build_own_metrics
 from icl_eval.metrics.measurements import Measurement, measure_records, measure_result
 from icl_eval.metrics.ranges import RANGES
 from icl_eval.runs.folders import REPORT_FILE, Run
+from icl_eval.runs.records import Record
 
 
 def gain(before: float | None, after: float | None) -> float:
@@ -46,11 +48,11 @@ def measure(run: Run, tasks: tuple[str, ...] | None = None) -> list[Measurement]
             cannot be built.
     """
     chosen = tuple(run.report.results) if tasks is None else tasks
-    return [measurement for task in chosen for measurement in _measure_task(run, task)]
+    return [each for task in chosen for each in measure_answers(run, task, read_answers(run, task))]
 
 
-def _measure_task(run: Run, task: str) -> list[Measurement]:
-    records = sorted(run.records(task), key=lambda record: record.example_id)
+def measure_answers(run: Run, task: str, records: Sequence[Record]) -> list[Measurement]:
+    """Recompute the metrics of one task from its records, which `read_answers` returns; raises as `measure` does."""
     scores = run.report.results[task].metrics
     known = [metric for metric in _build_metrics(run, task) if metric.name in scores]  # empty without completions
     measurements = [each for each in measure_records(task, records, known) if each.metric in scores]

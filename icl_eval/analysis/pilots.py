@@ -11,7 +11,7 @@ from icl_eval.analysis.crossed import Components, crossed_mean
 from icl_eval.analysis.designs import SweepCell, choose_draw, is_drawn
 from icl_eval.analysis.draws import average_draws
 from icl_eval.analysis.generalised import draw_expectations, interval_of
-from icl_eval.analysis.matching import require_same_questions
+from icl_eval.analysis.matching import read_answers, require_same_questions
 from icl_eval.analysis.measurements import measure
 from icl_eval.analysis.planning import Costs
 from icl_eval.errors import DataError
@@ -63,8 +63,9 @@ def read_pilot(runs: Sequence[Run], score: str | None = None) -> Pilot:
     asked, _, asked_metric = (score or "").partition("/")
     task = _choose("task", asked, list(runs[0].report.results))
     metric = _choose("metric", asked_metric, list(runs[0].report.results[task].metrics))
+    answers = read_answers(runs[0], task)
     for run in runs[1:]:
-        require_same_questions(runs[0], run, task)
+        require_same_questions(runs[0], run, task, answers, read_answers(run, task))
     values = _gather(conditions, task, metric)
     if len(values) < 2 or values.shape[1] < 2:
         names = " and ".join(Path(each.name).name for each in conditions)

@@ -8,22 +8,23 @@ Where questions are in clusters, the rows are those of clusters, and whole clust
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from icl_eval.metrics.intervals import (
     NORMAL_QUANTILE,
+    ROUNDING,
     FloatArray,
+    block_sizes,
     mean_stderr,
     resample_sums,
     spread,
     student_quantile,
     sum_by_cluster,
 )
-
-_CELLS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -74,21 +75,16 @@ def bootstrap_t(differences: FloatArray, seed: int, num_resamples: int) -> Diffe
     the test is about the mean, also where losses are small and gains are large, which sign flips take for symmetric.
     Questions of a kind that the sample does not show cannot be resampled: a rare large gain needs many questions.
     """
-    values = np.sort(differences)  # so that the result does not depend on the order of the questions
-    count, mean = len(values), float(values.mean())
-    stderr = spread(values) / count**0.5
+    count, mean = len(differences), float(np.sort(differences).mean())  # sorted, so that their order does not matter
+    stderr = spread(differences) / count**0.5
     if stderr == 0.0:
         return DifferenceTest((mean, mean), 1.0 if mean == 0.0 else 1 / (num_resamples + 1))
-    generator = np.random.default_rng(seed)
-    sizes: list[FloatArray] = []
-    left = num_resamples
-    while left:
-        rows = min(left, max(1, _CELLS_AT_ONCE // count))
-        drawn = values[generator.integers(count, size=(rows, count))]
-        errors = np.maximum(drawn.std(axis=1, ddof=1) / count**0.5, 1e-9 * stderr)
-        sizes.append(np.abs(drawn.mean(axis=1) - mean) / errors)
-        left -= rows
-    return _test(mean, np.concatenate(sizes), stderr)
+    deviations = differences - mean
+    squares, sums = resample_sums(np.column_stack([deviations**2, deviations]), seed, num_resamples).T
+    around_own_mean = squares - sums**2 / count
+    around_own_mean[around_own_mean < 1e-12 * squares] = 0.0  # rounding errors are no variation
+    errors = np.maximum((around_own_mean / (count - 1) / count) ** 0.5, 1e-9 * stderr)
+    return _test(mean, np.abs(sums / count) / errors, stderr)
 
 
 def _test(observed: float, sizes: FloatArray, unit: float) -> DifferenceTest:
@@ -169,15 +165,20 @@ def approximate_randomisation(paired: Paired, seed: int, num_resamples: int) -> 
     gained = (paired.other - paired.baseline)[order]
     baseline, other = paired.baseline.sum(axis=0), paired.other.sum(axis=0)
     observed = abs(float(paired.difference(baseline, other)))
-    generator = np.random.default_rng(seed)
-    as_large, left = 0, num_resamples
-    while left:
-        count = min(left, max(1, _CELLS_AT_ONCE // len(gained)))
-        exchanged = generator.integers(2, size=(count, len(gained))) @ gained  # [count, num_statistics]
+    as_large = 0
+    for tossed in _toss(len(gained), seed, num_resamples):
+        exchanged = tossed @ gained  # [block, num_statistics]
         differences = paired.difference(baseline + exchanged, other - exchanged)
         as_large += int((np.abs(differences) >= observed - 1e-9).sum())
-        left -= count
     return (as_large + 1) / (num_resamples + 1)
+
+
+def _toss(num_coins: int, seed: int, num_resamples: int) -> Iterator[FloatArray]:
+    """Yield 0 or 1 for each coin of each resample, `[block, num_coins]`."""
+    generator = np.random.default_rng(seed)
+    for size in block_sizes(num_resamples, num_coins):
+        drawn = generator.integers(256, size=(size, -(-num_coins // 8)), dtype=np.uint8)
+        yield np.unpackbits(drawn, axis=1, count=num_coins).astype(np.float64)
 
 
 def sign_flip(differences: FloatArray, seed: int, num_resamples: int) -> float:
@@ -192,16 +193,15 @@ def sign_flip(differences: FloatArray, seed: int, num_resamples: int) -> float:
     changed = np.sort(differences[differences != 0])
     if changed.size < 2:
         return 1.0  # a single difference is as large with either sign
-    result = permutation_test(
-        (changed,),
-        lambda values, axis: values.sum(axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=num_resamples,
-        batch=max(1, _CELLS_AT_ONCE // changed.size),
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.pvalue)
+    if 2**changed.size <= num_resamples:
+        statistic = partial(np.sum, axis=-1)
+        exact = permutation_test((changed,), statistic, permutation_type="samples", n_resamples=num_resamples)
+        return float(exact.pvalue)
+    total = float(changed.sum())
+    least = abs(total) - ROUNDING * float(np.abs(changed).sum())
+    flipped = (total - 2 * (tossed @ changed) for tossed in _toss(changed.size, seed, num_resamples))
+    as_large = sum(int((np.abs(totals) >= least).sum()) for totals in flipped)
+    return (as_large + 1) / (num_resamples + 1)
 
 
 def mcnemar(num_gained: int, num_lost: int) -> float:

@@ -1,7 +1,7 @@
 """Metrics, and the scoring of predictions against references.
 
-The metric classes are subclasses of `evaluate.Metric`, and `import evaluate` takes three seconds. They are therefore
-imported on first use, either by a configuration or by their names here.
+The classes that have names here are subclasses of `evaluate.Metric`, and `import evaluate` takes seconds. They are
+therefore made on first use. Configurations build the classes in the modules below, which score without `evaluate`.
 
 Every metric:
 
@@ -33,6 +33,10 @@ Scores of a whole corpus, by sacrebleu:
     chrf            chrF and chrF++
     ter             TER
     spacing         scripts without spaces between words
+
+For users of `evaluate`:
+
+    evaluate_metrics  the metrics of this package as subclasses of `evaluate.Metric`
 """
 
 from importlib import import_module
@@ -94,11 +98,15 @@ METRICS = Family(
         "ter": "TER",
         "token_f1": "TokenF1",
     },
+    places=_MODULES,
 )
 
 
 def __getattr__(name: str) -> Any:
-    """Import a metric class on first access."""
+    """Return a metric class as a subclass of `evaluate.Metric`; one of the hub's metrics has such an object inside."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    from icl_eval.metrics.evaluate_metrics import as_evaluate_metric
+
+    found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return found if name == "HubMetric" else as_evaluate_metric(found)

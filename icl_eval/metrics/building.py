@@ -10,7 +10,7 @@ from icl_eval.targets import build, build_named
 
 
 def build_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
-    """Build the metrics of a task; this imports `evaluate`, which takes seconds.
+    """Build the metrics of a task.
 
     Args:
         options: The configuration of each metric, by user-chosen name.

@@ -5,6 +5,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from itertools import filterfalse
 from typing import get_args
 
@@ -134,6 +135,7 @@ def _fingerprint(patterns: Sequence[BoundedRegex]) -> str:
     return f"{len(patterns)}#{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
 
 
+@cache
 def _is_punctuation(character: str) -> bool:
     # string.punctuation contains characters such as $ and +, which Unicode classifies as symbols
     return character in string.punctuation or unicodedata.category(character).startswith("P")

@@ -1,48 +1,24 @@
-"""The subclass of `evaluate.Metric` on which the metrics of this package are based.
-
-This module imports `evaluate`, which is slow. Only the modules of the metric classes import it, and those are imported
-when a metric is built.
-"""
+"""The base of the metrics of this package, and the checks and warnings that they share."""
 
 import logging
 from collections.abc import Sequence
 from functools import cache
-from tempfile import TemporaryDirectory
-
-import datasets
-import evaluate
 
 from icl_eval.errors import ConfigError
-from icl_eval.metrics.scoring import Metric, check_corpus
 from icl_eval.metrics.spacing import find_unspaced
 
 logger = logging.getLogger(__name__)
 
 
-class LocalMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no type hints
-    """An `evaluate.Metric` that needs no download and leaves no files behind."""
+class LocalMetric:
+    """A metric whose code is in this package. `icl_eval.metrics.evaluate_metrics` makes an `evaluate.Metric` of it."""
 
     def __init__(self, name: str, higher_is_better: bool = True) -> None:
-        # evaluate 0.4.6 creates a folder in its cache even for a metric that is kept in memory
-        with TemporaryDirectory() as folder:
-            super().__init__(keep_in_memory=True, cache_dir=folder)
-        self.info.module_name = name  # read by `self.name`; evaluate would derive it from the class
+        self.name = name
         self.higher_is_better = higher_is_better
 
     def check_references(self, references: Sequence[Sequence[str]]) -> None:
         """Accept any references."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=self.__doc__,
-            citation="",
-            features=datasets.Features({"predictions": text, "references": datasets.List(text)}),
-        )
-
-    def _compute(self: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        check_corpus(self.name, predictions, references)
-        return {self.name: self.per_example(predictions, references).value}
 
 
 def require_choice(option: str, value: str, choices: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import icl_eval
 from icl_eval.analysis.comparison import compare_runs
 from icl_eval.config.setup import conf_dir
 from icl_eval.errors import DataError
-from icl_eval.runs.folders import find_runs, read_run
+from icl_eval.runs.folders import Run, find_runs, read_run
 from icl_eval.runs.reports import write_report
 
 QUICK = ("task=qa", "limit=6", "max_new_tokens=4", "num_fewshot=1")
@@ -121,6 +121,30 @@ def test_runs_are_scored_again_by_cluster_and_compared_by_cluster(judged, evalua
     with pytest.raises(DataError, match=r"question 'qa-test-\d+' of task 'qa' is in cluster '\d', but in .*fields"):
         compare_runs([runs[0], read_run(judged[1])])
     assert list(icl_eval.load_records(judged[0])["cluster"]) == [each.cluster for each in runs[0].records("qa")]
+
+
+@pytest.mark.slow
+def test_what_reads_runs_does_not_load_torch(judged, tmp_path):
+    code = """
+import contextlib, sys
+from icl_eval.cli.main import main
+for words in (["compare", "one", "other", "num_resamples=100"], ["list", "."]):
+    sys.argv[1:] = words
+    with contextlib.suppress(SystemExit):
+        main()
+print(*{"torch", "transformers", "evaluate", "datasets", "tokenizers"} & {*sys.modules})"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "page: compare.html" in run.stdout
+    assert "2 runs, 2 finished" in run.stdout
+    assert run.stdout.endswith("\n\n")
+
+
+def test_a_comparison_reads_the_records_of_each_run_once(judged, monkeypatch):
+    read = []
+    stream = Run.stream_records
+    monkeypatch.setattr(Run, "stream_records", lambda run, task: read.append(run.folder) or stream(run, task))
+    compare_runs([read_run(folder) for folder in judged], num_resamples=100)
+    assert read == judged
 
 
 @pytest.mark.parametrize(

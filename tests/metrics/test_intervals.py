@@ -65,6 +65,26 @@ def test_each_resample_draws_as_many_examples_as_there_are():
     assert sums.tolist() == [[30.0, 30.0]] * 4
 
 
+def test_numbers_of_equal_rows_are_drawn_with_the_distribution_of_rows_drawn_one_by_one(monkeypatch):
+    rows = np.repeat([[0.0, 1.0], [1.0, 1.0], [5.0, 1.0]], [1500, 400, 100], axis=0)
+    several = resample_sums(rows, seed=0, num_resamples=2000)
+    monkeypatch.setattr("icl_eval.metrics.intervals._DRAWN_ONE_BY_ONE", 2000)
+    single = resample_sums(rows, seed=0, num_resamples=2000)
+    assert not np.array_equal(several, single)
+    for sums in (several, single):
+        assert (sums[:, 1] == 2000).all()
+        assert sums[:, 0].mean() == pytest.approx(rows[:, 0].sum(), abs=4 * rows[:, 0].std())
+        assert sums[:, 0].std() == pytest.approx(rows[:, 0].std() * 2000**0.5, rel=0.07)
+    assert scipy.stats.ks_2samp(several[:, 0], single[:, 0]).pvalue > 0.001
+
+
+def test_resamples_do_not_depend_on_the_size_of_blocks(monkeypatch):
+    rows = np.arange(30.0).reshape(15, 2)
+    whole = resample_sums(rows, seed=3, num_resamples=50)
+    monkeypatch.setattr("icl_eval.metrics.intervals._CELLS_AT_ONCE", 31)
+    assert (resample_sums(rows, seed=3, num_resamples=50) == whole).all()
+
+
 def test_the_same_seed_gives_the_same_interval_in_any_order_of_examples():
     rows = column_of([0, 1, 0, 0, 1, 1, 1, 0, 1, 1])
     expected = bootstrap(rows, mean, seed=3)

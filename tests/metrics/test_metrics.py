@@ -1,4 +1,5 @@
 import ast
+import inspect
 import subprocess
 import sys
 import time
@@ -13,7 +14,20 @@ from omegaconf import OmegaConf
 
 import icl_eval.metrics
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.metrics import BLEU, CHRF, METRICS, TER, ExactMatch, HubMetric, NumericMatch, Rouge, TokenF1, local, score
+from icl_eval.metrics import (
+    BLEU,
+    CHRF,
+    METRICS,
+    TER,
+    ExactMatch,
+    HubMetric,
+    NumericMatch,
+    Rouge,
+    TokenF1,
+    exact_match,
+    local,
+    score,
+)
 from icl_eval.metrics.building import build_metrics
 from icl_eval.metrics.means import mean_statistics
 from icl_eval.metrics.ranges import RANGES
@@ -28,6 +42,12 @@ REFERENCES = [
     ["It was late."],
     ["It rains in the north.", "rain in the north", "There is rain up north."],
 ]
+MADE = {
+    "numeric_strict": {"extraction": "strict"},
+    "numeric_flexible": {"extraction": "flexible"},
+    **{f"rouge_{unit}": {"unit": unit} for unit in ("1", "2", "l")},
+}
+"""Options of metrics whose name says which."""
 PADDED = [
     ["The cat sat on the mat, I think.", "Nobody came.", "It was late.", "It rains in the north."],
     ["A cat was sitting on the mat.", None, None, "rain in the north"],
@@ -39,6 +59,29 @@ def test_importing_the_package_does_not_import_evaluate():
     code = "import sys, icl_eval.metrics; print([*{'evaluate', 'datasets', 'sacrebleu'} & {*sys.modules}])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ast.literal_eval(run.stdout) == []
+
+
+@pytest.mark.slow
+def test_configured_metrics_score_without_evaluate_and_torch():
+    options = {name: {"name": name, **MADE.get(name, {})} for name in METRICS.classes if name != "hub"}
+    code = f"""
+import sys
+from icl_eval.metrics.building import build_own_metrics
+from icl_eval.metrics.scoring import score
+metrics = build_own_metrics({options!r}, "metrics")
+print([score(each, ["12"], [["12"]], seed=0).metric for each in metrics])
+print([*{{"evaluate", "datasets", "torch", "transformers"}} & {{*sys.modules}}])"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [ast.literal_eval(line) for line in run.stdout.splitlines()] == [list(options), []]
+
+
+def test_public_metrics_are_those_of_evaluate():
+    import evaluate
+
+    assert all(isinstance(metric, evaluate.Metric) for metric in ALL)
+    assert ExactMatch is icl_eval.metrics.ExactMatch
+    assert (ExactMatch.__name__, ExactMatch.__doc__) == ("ExactMatch", exact_match.ExactMatch.__doc__)
+    assert inspect.signature(ExactMatch) == inspect.signature(exact_match.ExactMatch)
 
 
 def test_every_public_name_can_be_imported():
