@@ -1,6 +1,6 @@
 """Print the analysis of a sweep and the result of a comparison as tables."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,35 +137,39 @@ def _difference_table(comparison: Comparison) -> Table:
 
 
 def _draws_table(found: Sequence[ScoreOverDraws]) -> Table:
-    table = Table(
-        title="scores over draws: mean with standard error and 95 % interval over draws and questions, 95 % interval "
-        "for the score of a new draw on these questions, and the share of the squared error that more questions keep",
-        title_justify="left",
-    )
     conditions = _condition_columns(found)
-    for column in ("task", "metric", *conditions):
-        table.add_column(column)
-    for column in _DRAWS_COLUMNS:
-        table.add_column(column, justify="right")
+    table = _open_table(
+        "scores over draws: mean with standard error and 95 % interval over draws and questions, 95 % interval for the "
+        "score of a new draw on these questions, and the share of the squared error that more questions keep",
+        ("task", "metric", *conditions),
+        _DRAWS_COLUMNS,
+    )
     for each, row in zip(found, draws_table(found).records(), strict=True):
         table.add_row(*_label_cells(each, conditions), *(show(row) for show in _DRAWS_COLUMNS.values()))
     return table
 
 
-def _curve_table(curves: Sequence[ShotCurve]) -> Table:
-    table = Table(
-        title="shot curves: mean over draws of demonstrations, 95 % interval of this mean over all draws on these "
-        "questions, worst and best draw, and standard error over questions",
-        title_justify="left",
-    )
-    for column in ("task", "metric", *_condition_columns(curves)):
-        table.add_column(column)
-    for column in _CURVE_COLUMNS:
+def _open_table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
+    """Return a table without rows, with columns of text on the left and of numbers on the right."""
+    table = Table(title=title, title_justify="left")
+    for column in texts:
+        table.add_column(column, overflow="fold")
+    for column in numbers:
         table.add_column(column, justify="right")
+    return table
+
+
+def _curve_table(curves: Sequence[ShotCurve]) -> Table:
+    conditions = _condition_columns(curves)
+    table = _open_table(
+        "shot curves: mean over draws of demonstrations, 95 % interval of this mean over all draws on these questions, "
+        "worst and best draw, and standard error over questions",
+        ("task", "metric", *conditions),
+        _CURVE_COLUMNS,
+    )
     for curve in curves:
         points = curve_table([curve]).records()
         for row, point in enumerate(points):
-            conditions = _condition_columns(curves)
             first = _label_cells(curve, conditions) if row == 0 else [""] * (2 + len(conditions))
             numbers = [show(point) for show in _CURVE_COLUMNS.values()]
             table.add_row(*first, *numbers, end_section=row == len(points) - 1)
@@ -174,16 +178,13 @@ def _curve_table(curves: Sequence[ShotCurve]) -> Table:
 
 def _variance_table(analyses: Sequence[VarianceAnalysis]) -> Table:
     """Return one row per source: each factor, each interaction of factors, and the test set."""
-    table = Table(
-        title="variance of a score by source: standard deviations, and shares of the variance with 95 % intervals, of "
-        "which that of the test set has no upper end",
-        title_justify="left",
-    )
     conditions = _condition_columns(analyses)
-    for column in ("task", "metric", *conditions, "source"):
-        table.add_column(column, overflow="fold")
-    for column in _VARIANCE_COLUMNS:
-        table.add_column(column, justify="right")
+    table = _open_table(
+        "variance of a score by source: standard deviations, and shares of the variance with 95 % intervals, of which "
+        "that of the test set has no upper end",
+        ("task", "metric", *conditions, "source"),
+        _VARIANCE_COLUMNS,
+    )
     for analysis in analyses:
         rows = [row for row in variance_table([analysis]).records() if QUESTIONS not in row["component"].split(JOINED)]
         for number, row in enumerate(rows):
@@ -208,13 +209,9 @@ def _spread_table(analyses: Sequence[VarianceAnalysis]) -> Table:
     title = "spread of a score over cells: mean, standard deviation, and standard error of one score over questions"
     if has_wordings:
         title += "; best minus worst wording, as it is and with noise taken off"
-    table = Table(title=title, title_justify="left")
     conditions = _condition_columns(analyses)
-    for column in ("task", "metric", *conditions):
-        table.add_column(column)
     columns = {**_CELLS_COLUMNS, **(_WORDINGS_COLUMNS if has_wordings else {})}
-    for column in columns:
-        table.add_column(column, justify="right")
+    table = _open_table(title, ("task", "metric", *conditions), columns)
     for analysis, row in zip(analyses, spread_table(analyses).records(), strict=True):
         table.add_row(*_label_cells(analysis, conditions), *(show(row) for show in columns.values()))
     return table

@@ -1,11 +1,9 @@
-import os
-import shutil
 from dataclasses import replace
 
 import pytest
 import sample_pages
 import sample_sweeps
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from sample_runs import FIRST
 
 from icl_eval.analysis.comparison import Comparison
@@ -15,18 +13,6 @@ from icl_eval.reporting.pages.comparison_page import write_comparison_page
 pytestmark = pytest.mark.slow
 
 COUNT = 3000
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium that this machine has; without one, what needs it is skipped."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("needs chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,11 +1,8 @@
-import os
-import shutil
 from dataclasses import replace
 
 import pytest
 import sample_pages
 import sample_sweeps
-from playwright.sync_api import sync_playwright
 from sample_runs import FIRST
 
 from icl_eval.analysis import SweepAnalysis
@@ -38,18 +35,6 @@ MEASURE = """
   };
 }
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium that this machine has; without one, what needs it is skipped."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("needs chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
