@@ -241,15 +241,16 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         yield from enumerate(file, start=1)
 
 
-_FIELDS = {
-    kind: [each.name for each in fields(kind)]
-    for kind in (Record, ShownDemonstration, QuestionLikelihood, AnswerLikelihood, SampledCompletion)
-}
+_fields: dict[type, tuple[str, ...]] = {}
+"""Names of the fields of a record and of each of its parts, by their class."""
 
 
 def _list_fields(value: Any) -> dict[str, Any]:
     """Return the fields of a record or of one of its parts; `asdict` also copies their contents and is slower."""
-    return {name: getattr(value, name) for name in _FIELDS[type(value)]}
+    kind = type(value)
+    if kind not in _fields:
+        _fields[kind] = tuple(each.name for each in fields(kind))
+    return {name: getattr(value, name) for name in _fields[kind]}
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_list_fields)

@@ -17,7 +17,7 @@ OVERRIDES = (
     ["task=qa", "seed=2", "decoding=sample", "decoding.temperature=0.5"],
     ["task=[qa,math]", "seed=0", "task.qa.max_new_tokens=3"],
     ["task=qa", "seed=0"],
-    ["task=qa", "metrics=[chrf]", "+model.source=x", "placement=encoder"],
+    ["task=qa", "metrics=[chrf]", "++model.source=x", "placement=encoder"],
 )
 
 
