@@ -317,6 +317,7 @@ def test_a_hydra_application_can_call_it_and_is_left_as_it_was(capitals):
         assert JobRuntime.instance().get("name") == "app"
 
 
+@pytest.mark.slow
 def test_threads_can_call_it_at_the_same_time(capitals):
     def count(number):
         return [

@@ -376,6 +376,7 @@ def test_frames_leave_out_what_cannot_be_read_and_name_it(evaluate, tmp_path, ca
     assert records.startswith("WARNING: outputs/c/samples_qa.jsonl:1: not a record (")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("report.json", "report"), ("error.json", "failure report")])
 def test_a_cell_that_cannot_be_read_is_named_and_the_others_are_compared(
     name, kind, evaluate, icl_eval_command, tmp_path

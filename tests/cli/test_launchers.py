@@ -261,6 +261,7 @@ def sleep_and_be_killed(seconds):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_workers_are_told_apart_by_who_died_first():
     context = get_context("spawn")
     with watching_workers() as ended:
@@ -282,6 +283,7 @@ def test_workers_are_told_apart_by_who_died_first():
     assert find_culprits(BrokenProcessPool("gone"), []) is None
 
 
+@pytest.mark.slow
 def test_a_job_that_died_gets_an_empty_result_and_one_that_lives_does_not(tmp_path):
     import pickle
 

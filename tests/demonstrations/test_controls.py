@@ -342,6 +342,7 @@ def test_a_demonstration_without_target_ends_where_its_answer_would_begin(templa
     assert plan.template.render(plan.task, [demonstration.example], QUESTION).demonstrations == (text,)
 
 
+@pytest.mark.slow
 def test_a_run_under_a_control_says_so_and_shows_the_changed_targets(icl_eval_command, gpt2, tmp_path):
     options = [
         f"model.source={gpt2}",
@@ -410,6 +411,7 @@ def outcome_of(gpt2, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_report_says_how_many_of_the_targets_shown_are_right(outcome_of):
     def dose(*overrides):
         found = outcome_of(lambda number: "yes", *overrides).control

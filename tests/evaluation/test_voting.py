@@ -64,6 +64,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "samples_qa.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_of_samples_is_counted_continued_and_compared(evaluate_tiny, icl_eval_command):
     one, four = (evaluate_tiny(f"of{n}", *SAMPLING, f"decoding.num_samples={n}") for n in (1, 4))
     single, records = lines(one), lines(four)

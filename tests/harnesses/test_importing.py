@@ -233,6 +233,7 @@ def test_a_damaged_file_is_one_line_that_says_where_and_nothing_is_written(mista
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
+@pytest.mark.slow
 def test_what_is_no_run_or_several_is_refused_by_name(logged, icl_eval_command, tmp_path):
     folder = logged["first"].parent
     (tmp_path / "empty").mkdir()

@@ -207,6 +207,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 def test_a_mistake_in_an_export_is_one_line(run, icl_eval_command, monkeypatch):
     monkeypatch.setattr("icl_eval.harnesses.trackers.importlib.util.find_spec", lambda name: None)
     before = read_bytes(run)

@@ -326,6 +326,7 @@ def test_a_server_that_hangs_is_asked_again(folder, serve, spoil, expected, icl_
     assert "no answer in 2 s" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_ends_the_run_and_the_same_command_goes_on(
     folder, serve, spoil, expected, icl_eval_command, tmp_path
 ):
@@ -381,6 +382,7 @@ def test_a_password_in_the_address_is_refused_and_kept_nowhere(folder, icl_eval_
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     ["", "[]", '{"sessions": null}', '{"sessions": [1]}', '{"sessions": [{"counts": {"prompt_tokens": "x"}}]}'],
@@ -440,6 +442,7 @@ def test_a_preview_says_what_a_run_costs_at_most(folder, serve, icl_eval_command
     assert counts["completion_tokens"] <= new + 41
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_scored_again_without_the_server(folder, serve, icl_eval_command, tmp_path):
     with serving(CompletionServer(folder)) as url:
         arguments = at(folder, url, f"hydra.run.dir={tmp_path}/run")
