@@ -28,7 +28,7 @@ _SHARE_OF_PREFIXES = 0.5
 """The share of the memory beside the weights that kept prefixes may take."""
 _UNKNOWN_ROOM = 1_000_000_000
 """The bytes that kept prefixes may take if the free memory is unknown."""
-_SMALL = 500_000_000
+_SMALL = 250_000_000
 """The rows of a small network may take this many bytes, whatever the size of its weights."""
 _FLOAT32 = 4
 _SCORE_COPIES = 3
@@ -130,12 +130,10 @@ def prompt_bytes(config: Any, item_bytes: int, num_tokens: int) -> int:
         num_tokens: The number of tokens of the prompt and its completion.
     """
     text = config.get_text_config(decoder=True)
-    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
-    if not getattr(text, "layer_types", None) and getattr(text, "sliding_window", None):
-        return 0
+    kind = "sliding_attention" if getattr(text, "sliding_window", None) else "full_attention"
+    kinds = list(getattr(text, "layer_types", None) or [kind])  # without a list, all layers are of one kind
     size = read_size(config, item_bytes, stores_scores=False)
-    whole = list(kinds).count("full_attention")
-    return size.bytes_per_token * whole * num_tokens // max(1, len(kinds))
+    return size.bytes_per_token * kinds.count("full_attention") * num_tokens // len(kinds)
 
 
 def require_room(network: Any, num_tokens: int) -> None:
@@ -209,7 +207,7 @@ def count_worthwhile(weight_bytes: int, size: NetworkSize, lengths: Lengths) -> 
         size: The sizes of the network.
         lengths: The numbers of tokens.
     """
-    return max(1, max(weight_bytes, _SMALL) // 2 // max(1, lengths.own * size.bytes_per_token))
+    return max(1, max(weight_bytes // 2, _SMALL) // max(1, lengths.own * size.bytes_per_token))
 
 
 def room_for_prefixes(free: int, kept: int) -> int:

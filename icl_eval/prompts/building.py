@@ -237,18 +237,19 @@ class PromptBuilder:
         """Build a prompt that is nothing but a text: no instruction, no demonstrations, no question."""
         return self.encode([self._place(example, self.template.bare(text))])[0]
 
+    def write(
+        self, demonstrations: Sequence[Example], example: Example, listed: tuple[ShownDemonstration, ...] = ()
+    ) -> Prompt:
+        """Return the strings of the prompt for a question with given demonstrations, without encoding them."""
+        return self._place(example, self.template.render(self.task, demonstrations, example), listed)
+
     def _arrange(self, example: Example, selected: Sequence[Demonstration]) -> Prompt:
         arranged = self.order.arrange(selected)
         shown = [demonstration.example for demonstration in arranged]
-        return self._write(shown, example, _list_shown(tuple(map(_describe_shown, arranged))))
+        return self.write(shown, example, _list_shown(tuple(map(_describe_shown, arranged))))
 
     def _render(self, demonstrations: Sequence[Example], example: Example) -> EncodedPrompt:
-        return self.encode([self._write(demonstrations, example)])[0]
-
-    def _write(
-        self, demonstrations: Sequence[Example], example: Example, listed: tuple[ShownDemonstration, ...] = ()
-    ) -> Prompt:
-        return self._place(example, self.template.render(self.task, demonstrations, example), listed)
+        return self.encode([self.write(demonstrations, example)])[0]
 
     def _place(self, example: Example, blocks: Blocks, listed: tuple[ShownDemonstration, ...] = ()) -> Prompt:
         encoder, decoder = self.placement.place(blocks)

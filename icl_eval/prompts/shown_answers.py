@@ -52,13 +52,13 @@ def find_answers(
     """
     demonstrations = builder.find_shown(encoded, example)
     num_closing = len(find_added(tokenizer)[1])
-    plain = _render(builder, demonstrations, example)
+    plain = builder.write(demonstrations, example)
     for index, shown in enumerate(demonstrations):
         if not shown.references:
             continue
         marked = list(demonstrations)
         marked[index] = replace(shown, references=(_MARK, *shown.references[1:]))
-        other = _render(builder, marked, example)
+        other = builder.write(marked, example)
         side: Side = "decoder" if plain.encoder == other.encoder else "encoder"
         text, changed = (getattr(prompt, side) or "" for prompt in (plain, other))
         begin = _count_common(text, changed)
@@ -70,12 +70,6 @@ def find_answers(
             )
             first, last = (_count_common(whole, part) for part in parts)
             yield ShownAnswer(shown, side, range(first, max(first + 1, last)))
-
-
-def _render(builder: PromptBuilder, demonstrations: Sequence[Example], example: Example) -> Prompt:
-    blocks = builder.template.render(builder.task, demonstrations, example)
-    encoder, decoder = builder.placement.place(blocks)
-    return Prompt(example.id, encoder, decoder, is_chat=builder.template.is_chat)
 
 
 def _cut(prompt: Prompt, side: Side, end: int) -> Prompt:

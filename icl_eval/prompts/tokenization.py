@@ -117,10 +117,14 @@ def find_added(tokenizer: Any) -> tuple[Ids, Ids]:
     whole, plain = (
         tuple(tokenizer("a", add_special_tokens=added, verbose=False)["input_ids"]) for added in (True, False)
     )
-    for start in range(len(whole) - len(plain) + 1):
-        if whole[start : start + len(plain)] == plain:
-            return whole[:start], whole[start + len(plain) :]
-    return (), ()
+    start = _locate(whole, plain)
+    return ((), ()) if start is None else (whole[:start], whole[start + len(plain) :])
+
+
+def _locate(whole: Ids, plain: Ids) -> int | None:
+    """Return where ids begin inside others, for the first time; None if they are not there."""
+    starts = range(len(whole) - len(plain) + 1)
+    return next((start for start in starts if whole[start : start + len(plain)] == plain), None)
 
 
 def _encode_targets(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
@@ -182,9 +186,8 @@ def _open(tokenizer: Any, whole: Ids, plain: Ids) -> Ids:
 
 def _find_opening(tokenizer: Any, whole: Ids, plain: Ids) -> Ids:
     """Return the ids that a tokenizer puts before a string, given its ids with and without special tokens."""
-    for start in range(len(whole) - len(plain) + 1):
-        if plain and whole[start : start + len(plain)] == plain:
-            return whole[:start]
+    if plain and (start := _locate(whole, plain)) is not None:
+        return whole[:start]
     opens = set(tokenizer.all_special_ids) - {tokenizer.eos_token_id, tokenizer.sep_token_id}
     return tuple(takewhile(opens.__contains__, whole))
 
