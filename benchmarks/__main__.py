@@ -34,20 +34,19 @@ _DEFAULT_MODEL = Path(__file__).parent.parent / "conf/model/smollm2_135m.yaml"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the chosen benchmarks and print each table as soon as it is ready."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0].startswith("-"):
-        _compare_systems(_parse(words))
-    elif words[0] == "lm_eval":
+    command = words[0] if words else None
+    if command == "lm_eval":
         compare_models(words[1:], _model_spec(None))
-    elif words[0] == "scale":
+    elif command == "scale":
         measure_scale(words[1:])
-    elif words[0] == "tokens":
+    elif command == "tokens":
         measure_tokens(words[1:])
-    elif words[0] == "pages":
+    elif command == "pages":
         from benchmarks.pages import measure_pages  # needs Playwright
 
         measure_pages(words[1:])
     else:
-        _parse(words)
+        _compare_systems(_parse(words))
 
 
 def _compare_systems(options: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ which the page does not react.
 """
 
 import argparse
-import json
 import random
 import shutil
 import subprocess
@@ -14,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from icl_eval.reporting.pages.run_page import write_run_page
 from icl_eval.reporting.pages.sweep_page import write_sweep_page
 from icl_eval.runs.cells import Cell
 from icl_eval.runs.folders import read_run
-from icl_eval.runs.records import Record
+from icl_eval.runs.records import Record, RecordLog
 from icl_eval.runs.reports import (
     SCHEMA_VERSION,
     Counts,
@@ -124,12 +122,10 @@ def make_records(count: int, kind: str, seed: int = 0) -> Iterator[Record]:
         )
 
 
-def write_run(folder: Path, count: int, kind: str, seed: int = 0) -> None:
-    """Write the files of a finished run with made-up records."""
+def write_run(folder: Path, count: int, kind: str, seed: int = 0) -> Report:
+    """Write the files of a finished run with made-up records, and return its report."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "samples_qa.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        for record in make_records(count, kind, seed):
-            file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+    RecordLog(folder / "samples_qa.jsonl").finish(make_records(count, kind, seed))
     metrics = {name: MetricResult(0.4, 0.01, (0.38, 0.42), name, True) for name in ("exact_match", "token_f1")}
     counts = Counts(100, 80, 3, {"stop": count}, {}, {"4": count}, 0, {})
     run = RunInfo(
@@ -149,7 +145,9 @@ def write_run(folder: Path, count: int, kind: str, seed: int = 0) -> None:
     )
     provenance = Provenance({"icl_eval": "0"}, None, "none", {}, {}, {}, (f"seed={seed}", "num_fewshot=4"))
     results = {"qa": TaskResult(count, 4, metrics, counts, None)}
-    write_report(Report(SCHEMA_VERSION, run, results, Timing({}, None), provenance), folder / "report.json")
+    report = Report(SCHEMA_VERSION, run, results, Timing({}, None), provenance)
+    write_report(report, folder / "report.json")
+    return report
 
 
 def prepare(page: str, count: int, kind: str, folder: Path) -> Path:
@@ -164,8 +162,7 @@ def prepare(page: str, count: int, kind: str, folder: Path) -> Path:
     cells = []
     for number in range(count):
         name = f"num_fewshot={number % 5},seed={number // 5}"
-        write_run(folder / name, 64, kind, number)
-        report = read_run(folder / name).report
+        report = write_run(folder / name, 64, kind, number)
         overrides = (f"num_fewshot={number % 5}", f"seed={number // 5}")
         cells.append(Cell(name, overrides, report.run, report.results))
     write_sweep(Sweep(1, tuple(cells), SweepAnalysis((), (), ())), folder)

@@ -109,23 +109,23 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _measure_runs(place: Workplace, options: argparse.Namespace) -> list[Measured]:
-    measured = []
-    for size in sorted(options.questions):
-        _tell(f"a run of {size:,} questions")
-        config = write_task(place.folder / f"data-{size}", options.shape, size)
-        measured.append(place.evaluate(config, place.folder / f"run-{size}", size, *options.overrides))
-    print("\n" + render_stages("Runs: processor seconds by number of questions", measured), flush=True)
-    return measured
+    for size in options.questions:
+        write_task(place.folder / f"data-{size}", options.shape, size)
+    return _start_runs(place, options, "a run of {:,} questions", "Runs: processor seconds by number of questions")
 
 
 def _measure_again(place: Workplace, options: argparse.Namespace) -> list[Measured]:
     """Start finished runs a second time."""
+    return _start_runs(place, options, "the run of {:,} questions again", "A second start of a finished run")
+
+
+def _start_runs(place: Workplace, options: argparse.Namespace, doing: str, title: str) -> list[Measured]:
     measured = []
     for size in sorted(options.questions):
-        _tell(f"the run of {size:,} questions again")
+        _tell(doing.format(size))
         config = place.folder / f"data-{size}" / "conf"
         measured.append(place.evaluate(config, place.folder / f"run-{size}", size, *options.overrides))
-    print("\n" + render_stages("A second start of a finished run", measured), flush=True)
+    print("\n" + render_stages(title, measured), flush=True)
     return measured
 
 

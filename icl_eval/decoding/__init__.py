@@ -24,6 +24,7 @@ What makes it fast:
     sessions         rows in a network: join, step, keep
     networks         forward passes for any architecture
     split_attention  attention to a shared prefix without copying it
+    split_caches     the caches that it reads
     kernels          attention with its softmax denominator, by the best kernel of a device
     growing          prefix copies that grow in place, for networks without split attention
     linears          oneDNN matrix products on the CPU

@@ -32,7 +32,7 @@ from icl_eval.decoding.networks import (
 )
 from icl_eval.decoding.sessions import layers_of
 from icl_eval.decoding.sharing import Ids, common_length
-from icl_eval.decoding.split_attention import PackedCache, PackedRows, Packing, PassMask
+from icl_eval.decoding.split_caches import PackedCache, PackedRows, Packing, PassMask
 from icl_eval.decoding.trees import Tree, TreeRow, build_tree, count_inner
 
 _LOGITS_BYTES = 256_000_000
@@ -101,7 +101,7 @@ class TreeBranches:
     def __init__(self, network: PreTrainedModel, prefix: Cache | None):
         """Start from the complete cache of a prefix, or from None if there is no prefix."""
         self._network = network
-        self._prefix = layers_of(prefix)
+        self._prefix = layers_of(network, prefix)
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
@@ -129,7 +129,6 @@ class TreeBranches:
     def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
         """Return the log-probabilities of each row's continuations."""
         tree = build_tree([(row.own_ids, row.continuations) for row in rows])
-        num_layers = self._network.config.get_text_config(decoder=True).num_hidden_layers
         packing = pack(tree, self._network.dtype, self._network.device)
         used = sorted({token for row in tree.rows for path in row.paths for token in path})
         logits = logits_at(
@@ -137,7 +136,7 @@ class TreeBranches:
             used,
             input_ids=torch.tensor([tree.ids], device=self._network.device),
             position_ids=torch.tensor([tree.depths], device=self._network.device) + self._prefix_length,
-            past_key_values=PackedCache(packing, num_layers, self._prefix),
+            past_key_values=PackedCache(packing, self._prefix),
         )  # [1, used tokens, vocabulary]
         places = {token: place for place, token in enumerate(used)}
         picks = [

@@ -20,7 +20,7 @@ from icl_eval.decoding.networks import (
 from icl_eval.decoding.prefixes import count_bytes, longest_whole
 from icl_eval.decoding.sessions import NewRow, SplitSession, UniformSession
 from icl_eval.decoding.sharing import Ids
-from icl_eval.decoding.split_attention import NO_LENGTH
+from icl_eval.decoding.split_caches import NO_LENGTH
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory

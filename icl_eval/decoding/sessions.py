@@ -28,7 +28,7 @@ from icl_eval.decoding.growing import grow_in_place
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, chunks, copy_to, encode, last_logits, new_cache, run
 from icl_eval.decoding.prefixes import is_whole
 from icl_eval.decoding.sharing import Ids
-from icl_eval.decoding.split_attention import LayerKeysValues, PassMask, SlotCache
+from icl_eval.decoding.split_caches import LayerKeysValues, PassMask, SlotCache
 
 _ROOM = 32
 """Number of columns for new tokens that are allocated at a time."""
@@ -87,8 +87,7 @@ class SplitSession:
         self._room = min(_ROOM, max_new_tokens)
         self._num_rows = 0  # the number of rows and columns in the slots
         self._num_columns = longest_own + self._room
-        num_layers = network.config.get_text_config(decoder=True).num_hidden_layers
-        self._cache = SlotCache(self._num_rows, self._num_columns, num_layers, layers_of(prefix))
+        self._cache = SlotCache(self._num_rows, self._num_columns, layers_of(network, prefix))
         self._cache.slots.reported_length = reported_length
         self._longest_own = longest_own
         self._firsts: list[int] = []  # the column of each row's first own token
@@ -262,9 +261,9 @@ def _find_distinct(rows: Sequence[NewRow]) -> tuple[list[NewRow], list[int]]:
     return list(numbers), sources
 
 
-def layers_of(prefix: Cache | None) -> list[LayerKeysValues]:
-    """Return the keys and values of each layer, or an empty list if there is no prefix."""
+def layers_of(network: PreTrainedModel, prefix: Cache | None) -> list[LayerKeysValues | None]:
+    """Return the keys and values of each layer, or None for each layer if there is no prefix."""
     if prefix is None:
-        return []
+        return [None] * network.config.get_text_config(decoder=True).num_hidden_layers
     assert is_whole(prefix)
     return [(layer.keys, layer.values) for layer in prefix.layers]

@@ -14,7 +14,7 @@ from icl_eval.decoding import sessions as sessions_module
 from icl_eval.decoding import stream as stream_module
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.sessions import SplitSession
-from icl_eval.decoding.split_attention import SlotLayer
+from icl_eval.decoding.split_caches import SlotLayer
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt

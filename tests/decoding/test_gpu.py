@@ -14,7 +14,8 @@ from icl_eval.decoding.kernels import AttentionCall, attend, choose_kernel, kern
 from icl_eval.decoding.networks import new_cache, run
 from icl_eval.decoding.preparing import prepare
 from icl_eval.decoding.sessions import NewRow, SplitSession
-from icl_eval.decoding.split_attention import PassMask, SplitKeys, split_attention_forward
+from icl_eval.decoding.split_attention import split_attention_forward
+from icl_eval.decoding.split_caches import PassMask, SplitKeys
 
 DEVICE = torch.device("cuda", 0)
 

@@ -41,7 +41,8 @@ from icl_eval.decoding.kernels import (
 from icl_eval.decoding.memory import head_sizes
 from icl_eval.decoding.rules import apply_rules
 from icl_eval.decoding.sessions import NewRow, SplitSession, UniformSession
-from icl_eval.decoding.split_attention import PassMask, SplitKeys, split_attention_forward, stores_scores
+from icl_eval.decoding.split_attention import split_attention_forward, stores_scores
+from icl_eval.decoding.split_caches import PassMask, SplitKeys
 
 CPU = torch.device("cpu")
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64

@@ -7,7 +7,8 @@ from reference_decoding import make_questions, plain_scores
 
 from icl_eval.decoding import LikelihoodScorer, branches
 from icl_eval.decoding.branches import ForkedBranches, TreeBranches
-from icl_eval.decoding.split_attention import SplitKeys, split_attention_forward
+from icl_eval.decoding.split_attention import split_attention_forward
+from icl_eval.decoding.split_caches import SplitKeys
 from icl_eval.decoding.trees import ROOT, build_tree, count_inner
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.prompts.building import EncodedPrompt, Prompt

@@ -29,7 +29,8 @@ from icl_eval.decoding.networks import MAX_PREFILL_TOKENS
 from icl_eval.decoding.prefixes import Key, PrefixStore
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.sessions import max_columns
-from icl_eval.decoding.split_attention import PassMask, SlotCache, stores_scores
+from icl_eval.decoding.split_attention import stores_scores
+from icl_eval.decoding.split_caches import PassMask, SlotCache
 from icl_eval.decoding.stream import StreamDecoder
 from icl_eval.errors import IclEvalError, ModelUnavailableError
 from icl_eval.models import loading
@@ -299,7 +300,7 @@ def test_when_memory_runs_out_only_the_prefix_in_use_stays() -> None:
 
 
 def test_a_mask_follows_each_layer_to_its_device() -> None:
-    cache = SlotCache(num_rows=2, num_columns=4, num_layers=2, prefix=[])
+    cache = SlotCache(num_rows=2, num_columns=4, prefix=[None, None])
     slots = cache.slots
     slots.rows, slots.first, slots.begin, slots.end = slice(0, 2), 0, 0, 3
     slots.mask = PassMask(torch.ones(2, 3, 3, dtype=torch.bool), torch.float32)

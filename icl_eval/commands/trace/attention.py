@@ -115,7 +115,7 @@ def _check(
     A sliding window shows the newest tokens alone; the older ones have no weight.
     """
     part = getattr(cache, "self_attention_cache", cache)
-    if not shown or None in [type(each) for each in shown] or (part is not None and len(part.layers) != len(shown)):
+    if not shown or (part is not None and len(part.layers) != len(shown)):
         raise _no_weights(model)
     weights = []
     for each in shown:

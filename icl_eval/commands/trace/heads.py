@@ -8,7 +8,6 @@ them. They weight attention with its gradient; here it is the attention itself.
 from collections.abc import Sequence
 
 from icl_eval.commands.trace.attention import read_last
-from icl_eval.commands.trace.leaving_out import forces_first
 from icl_eval.commands.trace.repetition import NUM_SEQUENCES, SEED, draw_sequences, score_repetition
 from icl_eval.commands.trace.subjects import Question, TraceSubject
 from icl_eval.commands.trace.traces import AnswerTokens, HeadMap, Heads
@@ -49,9 +48,7 @@ def _describe(subject: TraceSubject, question: Question, found: ShownAnswer) -> 
 def _score_answers(subject: TraceSubject, answers: Sequence[AnswerTokens], side: str) -> list[HeadMap]:
     """Return the attention of the answering position to all answers, and to the right ones if there are any."""
     model, prompt = subject.model, subject.prompt
-    ids = (*start_ids(model), *prompt.decoder_ids)
-    if forces_first(model, prompt, subject.settings):
-        ids += forced_ids(model, subject.settings)
+    ids = start_ids(model) + (prompt.decoder_ids or forced_ids(model, subject.settings))
     attention = "cross" if side == "encoder" else "self"
     weights = read_last(model, prompt.encoder_ids, ids, attention)  # [heads, 1, tokens] of each layer
     kinds = {"answers": list(answers), "right_answers": [each for each in answers if each.right]}

@@ -10,6 +10,7 @@ from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.errors import ConfigError
 from icl_eval.models.cards import ModelCard
 from icl_eval.models.loading import LanguageModel, ModelSource, load_model
+from icl_eval.models.networks import ITEM_BYTES
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.prompts.conventions import Conventions
 from icl_eval.prompts.tokenization import Continuations
@@ -17,9 +18,6 @@ from icl_eval.prompts.tokenization import Continuations
 if TYPE_CHECKING:
     from icl_eval.decoding.branches import ScoredPrompt
     from icl_eval.decoding.completions import Completion
-
-
-_ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class TransformersEngine:
 
     def describe_room(self, card: ModelCard, num_tokens: int) -> str:
         """Return a phrase about the memory that the keys and values of a prompt of some tokens need."""
-        needed = prompt_bytes(card.config, _ITEM_BYTES[self.dtype], num_tokens)
+        needed = prompt_bytes(card.config, ITEM_BYTES[self.dtype], num_tokens)
         return f"{needed / 1e6:,.1f} MB for keys and values of the longest in {self.dtype}, beside the weights"
 
     def load(self, model: ModelSource) -> LanguageModel:
