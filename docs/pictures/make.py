@@ -15,6 +15,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
+from icl_eval.runs.folders import read_overrides
+
 HERE = Path(__file__).resolve().parent
 SWEEP = (
     "icl-eval experiment=shot_curve model=icl_t5 task=induction_lexicon control=none,random_targets "
@@ -58,8 +60,7 @@ def run(command: str, folder: Path) -> None:
 
 def is_first_draw_of_eight(cell: Path) -> bool:
     """Return whether a folder is the cell of the first draw of eight demonstrations."""
-    path = cell / ".hydra" / "overrides.yaml"
-    return path.exists() and {"- demonstrations.seed=0", "- num_fewshot=8"} <= set(path.read_text().splitlines())
+    return {"demonstrations.seed=0", "num_fewshot=8"} <= set(read_overrides(cell))
 
 
 def take(browser: Browser, path: Path, name: str, unfold: bool = False) -> None:

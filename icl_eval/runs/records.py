@@ -218,15 +218,6 @@ def clusters_of(records: Sequence[Record]) -> tuple[str, ...] | None:
     return clusters if len(clusters) == len(records) else None
 
 
-def read_records(path: Path) -> list[Record]:
-    """Read the records of a finished task.
-
-    Raises:
-        DataError: If a line is not a record.
-    """
-    return list(stream_records(path))
-
-
 def stream_records(path: Path) -> Iterator[Record]:
     """Yield the records of a finished task, one line at a time.
 
@@ -245,7 +236,7 @@ _fields: dict[type, tuple[str, ...]] = {}
 """Names of the fields of a record and of each of its parts, by their class."""
 
 
-def _list_fields(value: Any) -> dict[str, Any]:
+def list_fields(value: Any) -> dict[str, Any]:
     """Return the fields of a record or of one of its parts; `asdict` also copies their contents and is slower."""
     kind = type(value)
     if kind not in _fields:
@@ -253,12 +244,12 @@ def _list_fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in _fields[kind]}
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_list_fields)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=list_fields)
 
 
 def _format_line(record: Record) -> str:
     try:
-        return _ENCODER.encode(_list_fields(record)) + "\n"
+        return _ENCODER.encode(list_fields(record)) + "\n"
     except ValueError:
         place = find_not_finite(asdict(record))
         raise DataError(

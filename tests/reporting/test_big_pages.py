@@ -15,24 +15,10 @@ pytestmark = pytest.mark.slow
 COUNT = 3000
 
 
-@pytest.fixture
-def open_page(browser, monkeypatch):
-    """Open a page that is large enough to be compressed, and fail if it reports an error."""
+@pytest.fixture(autouse=True)
+def compressed(monkeypatch):
+    """Make every page large enough to be compressed."""
     monkeypatch.setattr(packing, "MAX_PLAIN_BYTES", 0)
-    errors, pages = [], []
-
-    def open_page(path):
-        page = browser.new_page(viewport={"width": 1000, "height": 900})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.goto(path.as_uri())
-        pages.append(page)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert errors == []
 
 
 def settle(page, place, text):
@@ -139,8 +125,7 @@ def test_two_big_runs_stand_side_by_side_with_the_questions_that_both_have(open_
     assert column(page, "#answers", 4)[:2] == ["x102", "x105"]
 
 
-def test_a_browser_that_cannot_decompress_says_so(browser, monkeypatch, tmp_path):
-    monkeypatch.setattr(packing, "MAX_PLAIN_BYTES", 0)
+def test_a_browser_that_cannot_decompress_says_so(browser, tmp_path):
     sample_pages.write_run(tmp_path, FIRST)
     page = browser.new_page()
     page.add_init_script("delete window.DecompressionStream")

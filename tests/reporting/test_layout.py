@@ -119,25 +119,6 @@ def test_a_score_reads_the_same_from_a_template_and_from_a_script(number, browse
     page.close()
 
 
-@pytest.fixture
-def open_page(browser):
-    """Open a page and fail if it reports an error."""
-    pages, errors = [], []
-
-    def open_page(path, width=1000):
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        pages.append(page)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert errors == []
-
-
 def test_the_table_of_a_sweep_fits_at_every_width_and_its_cells_can_be_filtered(open_page, tmp_path):
     cells = [
         ([f"control={control}", f"num_fewshot={shots}", f"seed={seed}"], [sample_sweeps.record(1, "1", 1.0)])

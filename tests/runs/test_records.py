@@ -12,7 +12,7 @@ from icl_eval.runs.records import (
     RecordLog,
     SampledCompletion,
     clusters_of,
-    read_records,
+    stream_records,
 )
 from icl_eval.runs.writing import write_whole
 
@@ -25,6 +25,10 @@ LINE = (
     '"demonstrations": [{"id": "qa-pool-007", "target": "Rom", "similarity": 0.25}], "likelihood": null, '
     '"stop_string": null, "samples": [], "cluster": null}\n'
 )
+
+
+def read_records(path):
+    return list(stream_records(path))
 
 
 def write(path, *records):

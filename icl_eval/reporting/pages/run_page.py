@@ -94,9 +94,11 @@ class RecordBlocks:
         for number, (task, result) in enumerate(self._run.report.results.items()):
             blocks = BlockList(f"records-{number}", self._compress, pack_record)
             clusters, reasons = ClusterMeans(list(result.metrics)), set()
+            is_clustered = has_clusters(result)
             for record in self._run.stream_records(task):
                 yield from blocks.add(record)
-                clusters.add(record)
+                if is_clustered:
+                    clusters.add(record)
                 reasons.add(record.finish_reason)
             yield from blocks.finish()
             self.tasks.append(
@@ -105,7 +107,7 @@ class RecordBlocks:
                     "metrics": list(result.metrics),
                     "blocks": blocks.blocks,
                     "reasons": sorted(reasons),
-                    "clusters": clusters.rows if has_clusters(result) else [],
+                    "clusters": clusters.rows,
                 }
             )
 

@@ -39,7 +39,7 @@
     async function slice(from, to) {
       const wanted = positions.slice(from, to);
       if (!wanted.length) return [];
-      const ends = [Math.min(...wanted), Math.max(...wanted) + 1];
+      const ends = [wanted[0], wanted.at(-1) + 1]; // positions ascend
       const [asked, ofA, ofB] = await Promise.all([questions, a, b].map((list) => list.slice(...ends)));
       return wanted.map((position) => {
         const index = position - ends[0];
@@ -64,13 +64,15 @@
   async function readPair() {
     const { task, left, right } = chosen;
     const values = await Promise.all([left, right].map((run) => readBlock(task.values[run])));
-    const size = new BlockRows(task.questions).size;
+    // a run that was read early does not know the questions that only later ones have
+    const size = Math.min(...[left, right].map((run) => countRows(task.answers[run])));
     const missing = new Set(values.flatMap((each) => each.missing));
-    for (const { scores } of values) {
-      // a run that was read early does not know the questions that only later ones have
-      for (let position = scores[0]?.length ?? size; position < size; position += 1) missing.add(position);
-    }
-    return { positions: Array.from({ length: size }, (_, position) => position).filter((each) => !missing.has(each)), values };
+    return { positions: [...Array(size).keys()].filter((each) => !missing.has(each)), values };
+  }
+
+  /** Return the number of rows in some elements. */
+  function countRows(blocks) {
+    return blocks.reduce((sum, [, count]) => sum + count, 0);
   }
 
   async function show() {
@@ -130,7 +132,7 @@
   }
 
   function makeInterval(score) {
-    return score && score[1] !== null ? `${formatScore(score[1])} to ${formatScore(score[2])}` : "–";
+    return score && score[1] !== null ? formatInterval(score) : "–";
   }
 
   function makeNotes(positions, values) {
@@ -141,7 +143,7 @@
       counts.set(gain, (counts.get(gain) ?? 0) + 1);
     }
     const count = (gain) => counts.get(gain) ?? 0;
-    const all = new BlockRows(task.questions).size;
+    const all = countRows(task.questions);
     const only = all - positions.length;
     const notes = [
       `By ${task.metrics[metric].name}, B is better on ${formatCount(count(1), "question")} and A on ${formatCount(count(-1), "question")}; the score is the same on ${formatCount(count(0), "question")}.`,

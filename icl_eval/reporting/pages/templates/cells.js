@@ -29,7 +29,7 @@
     if (!score) return "–";
     if (score[1] === null) return formatScore(score[0]);
     return make("span", {}, formatScore(score[0]),
-      make("span", { className: "ends" }, `${formatScore(score[1])} to ${formatScore(score[2])}`));
+      make("span", { className: "ends" }, formatInterval(score)));
   }
 
   function detailsOf(cell) {

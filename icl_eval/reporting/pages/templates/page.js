@@ -97,6 +97,11 @@ function formatScore(number) {
   return text.replace("-", "−");
 }
 
+/** Return the ends of the interval of a score `[score, low, high]`. */
+function formatInterval([, low, high]) {
+  return `${formatScore(low)} to ${formatScore(high)}`;
+}
+
 /** Return a count with its noun in the singular or plural. */
 function formatCount(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;

@@ -69,7 +69,7 @@
   }
 
   function detailsOf(record) {
-    const promptSide = (side) => record[side] && record[side].map((line) => record.texts[line]).join("");
+    const promptSide = (side) => joinLines(record[side], record.texts);
     const encoder = promptSide("encoder");
     const other = Object.entries(record).filter(([name, value]) => !known.has(name) && value !== null);
     const answer = make("div", {},
@@ -96,6 +96,11 @@
     return make("div", { className: "columns" }, prompt, answer);
   }
 
+  /** Return one side of a prompt from the numbers of its lines; null if there is no such side. */
+  function joinLines(side, texts) {
+    return side && side.map((line) => texts[line]).join("");
+  }
+
   /** Return a table of all completions of the prompt, whose most frequent prediction is scored. */
   function makeSamples({ samples, texts }) {
     const head = ["sample", "prediction", "tokens", "ended by"].map((title, index) =>
@@ -116,11 +121,10 @@
   /** Return what is scored if it is the question: the prompt of the first reference, and the question that continues it. */
   function channelOf({ likelihood, texts }) {
     const { encoder, decoder, question } = (likelihood && likelihood.channel) || {};
-    const join = (side) => side && side.map((line) => texts[line]).join("");
     if (question === undefined) return [];
     return [
-      encoder && makeText("Prompt of the first reference, encoder side", join(encoder)),
-      decoder && makeText("Prompt of the first reference", join(decoder)),
+      encoder && makeText("Prompt of the first reference, encoder side", joinLines(encoder, texts)),
+      decoder && makeText("Prompt of the first reference", joinLines(decoder, texts)),
       makeText("Question (scored)", question),
     ];
   }
