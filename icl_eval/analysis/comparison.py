@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icl_eval.analysis.conditions import Condition, SharedDraws, list_conditions_to_compare, pair_draws
-from icl_eval.analysis.matching import read_answers, require_same_questions
-from icl_eval.analysis.measurements import gain, measure_answers
+from icl_eval.analysis.measurements import Measured, gain, measure_alike
 from icl_eval.analysis.significance import holm
 from icl_eval.analysis.tables import PlainTable
 from icl_eval.analysis.testing import OTHERS, RESAMPLED, Pair, compare_draws, compare_questions, find_clusters
 from icl_eval.errors import DataError
 from icl_eval.formatting import count_noun, format_difference, format_p_value, list_names
 from icl_eval.metrics.intervals import ROUNDING
-from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.folders import Run
 
 if TYPE_CHECKING:
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 """In version 1, p-values were of another method than intervals, and every run was a condition of its own."""
-
-_Measured = dict[Path, dict[tuple[str, str], Measurement]]
-"""The measurements of each run, by task and metric."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +142,7 @@ def compare_runs(runs: Sequence[Run], seed: int = 0, num_resamples: int = 10_000
     tasks = tuple(task for task in first.report.results if all(task in run.report.results for run in runs))
     if not tasks:
         raise DataError(f"{first.folder}: has no task in common with the other runs, so nothing can be compared")
-    measured = _measure_all(runs, tasks)
+    measured = measure_alike(runs, tasks)
     baseline, *others = list_conditions_to_compare(runs)
     paired = [(other, pair_draws(baseline, other)) for other in others]
     differences = [
@@ -200,23 +195,7 @@ def _find_left_out(runs: Sequence[Run], tasks: Sequence[str]) -> tuple[str, ...]
     return tuple(missing)
 
 
-def _measure_all(runs: Sequence[Run], tasks: Sequence[str]) -> _Measured:
-    """Return the measurements of runs. Records are read once, and only two runs' are held at a time."""
-    measured: _Measured = {run.folder: {} for run in runs}
-    for task in tasks:
-        asked = read_answers(runs[0], task)
-        for run in runs:
-            answers = asked
-            if run is not runs[0]:
-                answers = read_answers(run, task)
-                require_same_questions(runs[0], run, task, asked, answers)
-            measured[run.folder] |= {(task, each.metric): each for each in measure_answers(run, task, answers)}
-    return measured
-
-
-def _compare(
-    name: str, shared: SharedDraws, measured: _Measured, seed: int, num_resamples: int
-) -> Iterator[Difference]:
+def _compare(name: str, shared: SharedDraws, measured: Measured, seed: int, num_resamples: int) -> Iterator[Difference]:
     """Yield the difference in each metric that all of the runs have."""
     draws = [[(measured[before.folder], measured[after.folder]) for before, after in pairs] for pairs in shared.draws]
     sides = [side for pairs in draws for pair in pairs for side in pair]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.metrics.intervals import ROUNDING, FloatArray
+from icl_eval.metrics.intervals import ROUNDING, FloatArray, block_sizes, sum_by_cluster
 
 _NUM_SIMULATED = 2000
 
@@ -37,8 +37,10 @@ def noise_gap(values: FloatArray, clusters: Sequence[str] | None = None) -> Nois
     deviations = sum_deviations(values, clusters)  # [num_scores, num_units]
     num_units = deviations.shape[1]
     generator = np.random.default_rng(0)
-    multipliers = generator.standard_normal((_NUM_SIMULATED, num_units))
-    errors = multipliers @ deviations.T / (num_units * (num_units - 1)) ** 0.5  # [simulated, num_scores]
+    sums = (
+        generator.standard_normal((size, num_units)) @ deviations.T for size in block_sizes(_NUM_SIMULATED, num_units)
+    )
+    errors = np.concatenate(list(sums)) / (num_units * (num_units - 1)) ** 0.5  # [simulated, num_scores]
     gaps = np.ptp(errors, axis=1)
     return NoiseGap(float(gaps.mean()), float(np.percentile(gaps, 95)))
 
@@ -56,9 +58,6 @@ def sum_deviations(values: FloatArray, clusters: Sequence[str] | None) -> FloatA
     """
     deviations: FloatArray = values - values.mean(axis=-1, keepdims=True)
     deviations[np.abs(deviations) < ROUNDING * np.abs(values).max()] = 0.0
-    if clusters is None:
-        return deviations
-    names, places = np.unique(np.array(clusters), return_inverse=True)
-    belongs = places[:, None] == np.arange(len(names))  # [num_questions, num_clusters]
-    summed: FloatArray = deviations @ belongs * (len(names) / len(clusters))
+    summed: FloatArray = np.moveaxis(sum_by_cluster(np.moveaxis(deviations, -1, 0), clusters), 0, -1)
+    summed *= summed.shape[-1] / values.shape[-1]
     return summed

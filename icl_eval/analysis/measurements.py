@@ -7,11 +7,12 @@ this package is not run: if the records store its values, these are used, and ot
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from icl_eval.analysis.matching import read_answers
+from icl_eval.analysis.matching import read_answers, require_same_questions
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.metrics import Metric
 from icl_eval.metrics.building import build_own_metrics
@@ -19,6 +20,9 @@ from icl_eval.metrics.measurements import Measurement, measure_records, measure_
 from icl_eval.metrics.ranges import RANGES
 from icl_eval.runs.folders import REPORT_FILE, Run
 from icl_eval.runs.records import Record
+
+Measured = dict[Path, dict[tuple[str, str], Measurement]]
+"""The measurements of each run, by its folder, then by task and metric."""
 
 
 def gain(before: float | None, after: float | None) -> float:
@@ -49,6 +53,26 @@ def measure(run: Run, tasks: tuple[str, ...] | None = None) -> list[Measurement]
     """
     chosen = tuple(run.report.results) if tasks is None else tasks
     return [each for task in chosen for each in measure_answers(run, task, read_answers(run, task))]
+
+
+def measure_alike(runs: Sequence[Run], tasks: Sequence[str]) -> Measured:
+    """Return the measurements of runs that answered the same questions.
+
+    Records are read once, and only two runs' are held at a time.
+
+    Raises:
+        DataError: If the runs cannot be compared on a task; otherwise as `measure` does.
+    """
+    measured: Measured = {run.folder: {} for run in runs}
+    for task in tasks:
+        asked = read_answers(runs[0], task)
+        for run in runs:
+            answers = asked
+            if run is not runs[0]:
+                answers = read_answers(run, task)
+                require_same_questions(runs[0], run, task, asked, answers)
+            measured[run.folder] |= {(task, each.metric): each for each in measure_answers(run, task, answers)}
+    return measured
 
 
 def measure_answers(run: Run, task: str, records: Sequence[Record]) -> list[Measurement]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from icl_eval.analysis.designs import group_runs
-from icl_eval.analysis.measurements import measure
+from icl_eval.analysis.measurements import measure_answers
 from icl_eval.analysis.tables import PlainTable, TableValue, condition_keys
 from icl_eval.formatting import format_options
 from icl_eval.metrics.intervals import FloatArray
@@ -177,7 +177,7 @@ def _probe_all(task: str, cells: Sequence[tuple[Mapping[str, str], Run, Sequence
         shown = records[0].demonstration_ids
         if shown not in probed:
             likelihoods = [record.likelihood for record in records if record.likelihood is not None]
-            score = next(each.score for each in measure(run, (task,)) if each.metric == SCORE)
+            score = next(each.score for each in measure_answers(run, task, records) if each.metric == SCORE)
             entropies = global_entropy(likelihoods), local_entropy(likelihoods)
             probed[shown] = ProbedOrder(options, shown, *entropies, score)
     return list(probed.values())

@@ -11,8 +11,7 @@ from icl_eval.analysis.crossed import Components, crossed_mean
 from icl_eval.analysis.designs import SweepCell, choose_draw, is_drawn
 from icl_eval.analysis.draws import average_draws
 from icl_eval.analysis.generalised import draw_expectations, interval_of
-from icl_eval.analysis.matching import read_answers, require_same_questions
-from icl_eval.analysis.measurements import measure
+from icl_eval.analysis.measurements import Measured, measure_alike
 from icl_eval.analysis.planning import Costs
 from icl_eval.errors import DataError
 from icl_eval.metrics.intervals import FloatArray
@@ -63,14 +62,12 @@ def read_pilot(runs: Sequence[Run], score: str | None = None) -> Pilot:
     asked, _, asked_metric = (score or "").partition("/")
     task = _choose("task", asked, list(runs[0].report.results))
     metric = _choose("metric", asked_metric, list(runs[0].report.results[task].metrics))
-    answers = read_answers(runs[0], task)
-    for run in runs[1:]:
-        require_same_questions(runs[0], run, task, answers, read_answers(run, task))
-    values = _gather(conditions, task, metric)
+    measured = measure_alike(runs, (task,))
+    values = _gather(conditions, measured, task, metric)
     if len(values) < 2 or values.shape[1] < 2:
         names = " and ".join(Path(each.name).name for each in conditions)
         raise DataError(f"plan: {names}: one draw does not show how draws differ; make a pilot of several (seed=0,1,2)")
-    clusters = _measure(runs[0], task, metric).clusters
+    clusters = _find(measured, runs[0], task, metric).clusters
     if clusters is not None and len(set(clusters)) < 2:
         raise DataError(f"plan: {task}: all questions are of one cluster, so no error can be estimated")
     found = crossed_mean(values, clusters)
@@ -98,10 +95,10 @@ def _choose(kind: str, asked: str, known: Sequence[str]) -> str:
     return asked or known[0]
 
 
-def _gather(conditions: Sequence[Condition], task: str, metric: str) -> FloatArray:
+def _gather(conditions: Sequence[Condition], measured: Measured, task: str, metric: str) -> FloatArray:
     """Return the values of the score, or of the difference, `[num_draws, num_questions]`."""
     if len(conditions) == 1:
-        cells = [SweepCell(_list_seeds(run), _measure(run, task, metric)) for run in conditions[0].runs]
+        cells = [SweepCell(_list_seeds(run), _find(measured, run, task, metric)) for run in conditions[0].runs]
         draw = choose_draw(cells)
         levels = dict.fromkeys(cell.options.get(draw or "") for cell in cells)
         averaged = average_draws([[cell for cell in cells if cell.options.get(draw or "") == each] for each in levels])
@@ -110,7 +107,7 @@ def _gather(conditions: Sequence[Condition], task: str, metric: str) -> FloatArr
         return averaged
     differences = []
     for pairs in pair_draws(*conditions).draws:
-        values = [[_measure(run, task, metric).values for run in pair] for pair in pairs]
+        values = [[_find(measured, run, task, metric).values for run in pair] for pair in pairs]
         known = [after - before for before, after in values if before is not None and after is not None]
         if len(known) < len(values):
             raise DataError(f"plan: {task}, {metric}: the metric has no values of questions")
@@ -122,11 +119,11 @@ def _list_seeds(run: Run) -> dict[str, str]:
     return {key: str(value) for key, value in run.options.items() if is_drawn(key)}
 
 
-def _measure(run: Run, task: str, metric: str) -> Measurement:
-    found = [each for each in measure(run, (task,)) if each.metric == metric]
-    if not found:
+def _find(measured: Measured, run: Run, task: str, metric: str) -> Measurement:
+    found = measured[run.folder].get((task, metric))
+    if found is None:
         raise DataError(f"{run.folder}: has no {metric} of task '{task}'")
-    return found[0]
+    return found
 
 
 def find_draws_interval(components: Components, num_draws: int, num_questions: int) -> tuple[float, float]:

@@ -122,12 +122,8 @@ def _difference_table(comparison: Comparison) -> Table:
     populations = set(map(_name_population, differences))
     about = f", about {populations.pop()}" if len(populations) == 1 else ""
     title = f"differences from the baseline{about}; p adjusted for {num_tests} tests (Holm)"
-    table = Table(title=title, title_justify="left")
-    for column in ("run", "task", "metric"):
-        table.add_column(column, overflow="fold")
     columns = {name: show for name, show in _DIFFERENCE_COLUMNS.items() if not about or name != "about"}
-    for column in columns:
-        table.add_column(column, justify="right")
+    table = _open_table(title, ("run", "task", "metric"), columns)
     previous = None
     for difference, row in zip(comparison.differences, differences, strict=True):
         name = "" if difference.run == previous else row["run"]

@@ -87,10 +87,10 @@ def cells_of(monkeypatch):
         options = [{"num_fewshot": "2", "order.seed": str(seed)} for seed in range(len(runs))]
         return runs, options
 
-    def measure(run, tasks):
+    def measure_answers(run, task, records):
         return [SimpleNamespace(metric="choice_accuracy", score=run.score)]
 
-    monkeypatch.setattr("icl_eval.analysis.order_probing.measure", measure)
+    monkeypatch.setattr("icl_eval.analysis.order_probing.measure_answers", measure_answers)
     return cells_of
 
 
