@@ -38,8 +38,9 @@ from icl_eval.prompts.building import (
 from icl_eval.prompts.chat_templates import name_chat_template
 from icl_eval.prompts.chats import Chat, build_chat
 from icl_eval.prompts.conventions import Conventions, RequestedConventions, find_conventions
-from icl_eval.prompts.templates import ChatTemplate, Template, TextTemplate
+from icl_eval.prompts.templates import Template, TextTemplate
 from icl_eval.prompts.tokenization import encode_continuations
+from icl_eval.prompts.turns import ChatTemplate
 from icl_eval.runs.reports import GroupResult, TaskResult
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task

@@ -2,7 +2,8 @@
 
 In the order in which a prompt is made:
 
-    templates       instruction, demonstrations and question as separate blocks, or as the turns of a chat
+    templates       instruction, demonstrations and question as separate blocks
+    turns           the same as the turns of a chat
     channel         the channel form of a template: answers before their questions
     styles          random formats of one template (`template=varied`)
     chats           turns rendered with the model's own chat template, without losing any

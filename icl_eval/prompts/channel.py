@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from icl_eval.errors import ConfigError
-from icl_eval.prompts.templates import ChatTemplate, Template, TextBlocks, TextTemplate
+from icl_eval.prompts.templates import Template, TextBlocks, TextTemplate
+from icl_eval.prompts.turns import ChatTemplate
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 

@@ -28,8 +28,9 @@ from icl_eval.prompts.building import (
     PromptBuilder,
     SplitPlacement,
 )
-from icl_eval.prompts.templates import ChatTemplate, TextTemplate
+from icl_eval.prompts.templates import TextTemplate
 from icl_eval.prompts.tokenization import Continuations, encode_continuations, encode_prompt, encode_prompts
+from icl_eval.prompts.turns import ChatTemplate
 from icl_eval.runs.records import Record
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task

@@ -10,8 +10,9 @@ from icl_eval.evaluation.linting import lint_clusters, lint_task
 from icl_eval.evaluation.preparation import PreparedTask, TaskPlan
 from icl_eval.metrics.postprocessing import Strip
 from icl_eval.prompts.building import Prompt
-from icl_eval.prompts.templates import ChatTemplate, Template, TextTemplate
+from icl_eval.prompts.templates import Template, TextTemplate
 from icl_eval.prompts.tokenization import encode_prompt
+from icl_eval.prompts.turns import ChatTemplate
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 

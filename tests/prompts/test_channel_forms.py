@@ -7,7 +7,8 @@ import pytest
 from icl_eval.config.plans import build_template
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.channel import channel_form
-from icl_eval.prompts.templates import ChannelForm, ChatTemplate, TextTemplate
+from icl_eval.prompts.templates import ChannelForm, TextTemplate
+from icl_eval.prompts.turns import ChatTemplate
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 

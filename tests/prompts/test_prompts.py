@@ -27,8 +27,9 @@ from icl_eval.prompts.building import (
     SplitPlacement,
 )
 from icl_eval.prompts.chats import build_chat
-from icl_eval.prompts.templates import ChatTemplate, TextTemplate
+from icl_eval.prompts.templates import TextTemplate
 from icl_eval.prompts.tokenization import encode_prompt
+from icl_eval.prompts.turns import ChatTemplate
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 

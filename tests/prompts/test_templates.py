@@ -4,7 +4,8 @@ import pytest
 
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.building import DecoderPlacement, EncoderPlacement, SplitPlacement
-from icl_eval.prompts.templates import ChatTemplate, TextTemplate
+from icl_eval.prompts.templates import TextTemplate
+from icl_eval.prompts.turns import ChatTemplate
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 
