@@ -20,7 +20,7 @@ from typing import Any
 STAGES = {
     "data": ("icl_eval.config.plans:load_task", "icl_eval.config.plans:build_shown"),
     "prompts": ("icl_eval.evaluation.pipeline:prepare",),
-    "warnings": ("icl_eval.evaluation.pipeline:_warn_of_mistakes",),
+    "warnings": ("icl_eval.evaluation.pipeline:_find_mistakes",),
     "card": ("icl_eval.evaluation.preparation:find_card",),
     "metrics": ("icl_eval.evaluation.pipeline:_build_metrics",),
     "model": ("icl_eval.evaluation.running:LazyRunner.open",),

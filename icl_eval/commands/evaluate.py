@@ -30,4 +30,4 @@ def evaluate_into(evaluation: Evaluation, folder: Path, progress: bool = True, c
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be created as the folder of a run ({error.strerror})") from None
     with ProgressBars(hidden=not progress) as bars:
-        return Run(folder, run_evaluation(evaluation, folder, bars, write_run_page, cells))
+        return run_evaluation(evaluation, folder, bars, write_run_page, cells)

@@ -12,11 +12,12 @@ from icl_eval.formatting import count_noun, format_score, join_lines
 from icl_eval.reporting.terminal import from_here, open_console
 from icl_eval.runs.choices import flatten
 from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, Run, read_run
+from icl_eval.runs.provenance import FINGERPRINT_FILE
 from icl_eval.runs.reports import read_failure
 
 logger = logging.getLogger(__name__)
 
-_MARKS = (REPORT_FILE, FAILURE_FILE, "fingerprint.json")
+_MARKS = (REPORT_FILE, FAILURE_FILE, FINGERPRINT_FILE)
 """Files that a run writes when it finishes, when it fails, and when it starts."""
 
 

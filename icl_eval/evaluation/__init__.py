@@ -14,5 +14,6 @@ In the order of a run:
     voting       the prediction of a question with several samples
     doses        what the demonstrations of a control still teach, and whether outputs follow them
     results      from records to the parts of a report
+    finished     whether a folder holds all of this already
     stopwatch    seconds and tokens per second
 """

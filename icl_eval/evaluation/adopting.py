@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval.evaluation.preparation import Evaluation
-from icl_eval.runs.folders import REPORT_FILE
+from icl_eval.runs.folders import REPORT_FILE, name_records
+from icl_eval.runs.provenance import FINGERPRINT_FILE
 from icl_eval.runs.writing import write_whole
 
 _SEEDS_OF_DEMONSTRATIONS = ("seed", "demonstrations.seed", "order.seed", "control.seed")
@@ -25,7 +26,7 @@ def adopt_records(evaluation: Evaluation, identity: Mapping[str, Any], folder: P
         folder: The folder.
         cells: The folders of other cells.
     """
-    names = [f"samples_{plan.task.name}.jsonl" for plan in evaluation.plans]
+    names = [name_records(plan.task.name) for plan in evaluation.plans]
     if any(plan.few_shot.num_shown for plan in evaluation.plans) or any((folder / name).exists() for name in names):
         return
     for cell in sorted(cells):
@@ -37,7 +38,7 @@ def adopt_records(evaluation: Evaluation, identity: Mapping[str, Any], folder: P
 
 def _read_identity(cell: Path) -> Any:
     try:
-        return json.loads((cell / "fingerprint.json").read_bytes())
+        return json.loads((cell / FINGERPRINT_FILE).read_bytes())
     except (OSError, ValueError):
         return None
 

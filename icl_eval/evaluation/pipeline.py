@@ -21,6 +21,7 @@ from icl_eval.decoding.model_rules import describe_rules
 from icl_eval.errors import FingerprintMismatchError
 from icl_eval.evaluation.adopting import adopt_records
 from icl_eval.evaluation.answers import ScoredAnswers, score_answers
+from icl_eval.evaluation.finished import Finish
 from icl_eval.evaluation.linting import lint_clusters, lint_leaks, lint_pool, lint_template
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan, prepare
 from icl_eval.evaluation.results import describe_origin, describe_run, score_task
@@ -31,7 +32,7 @@ from icl_eval.metrics import Metric
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.runs import provenance
 from icl_eval.runs.counts import sum_known
-from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, locking
+from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, Run, locking, name_records, read_run
 from icl_eval.runs.records import Record, RecordLog, SampledCompletion, ShownDemonstration
 from icl_eval.runs.reports import SCHEMA_VERSION, Report, Timing, write_report
 from icl_eval.tasks.examples import Example
@@ -55,10 +56,10 @@ def run_evaluation(
     progress: Progress,
     write_page: Callable[[Path], None] = lambda folder: None,
     cells: Iterable[Path] = (),
-) -> Report:
-    """Evaluate all tasks, write records and `report.json` into a folder, and return the report.
+) -> Run:
+    """Evaluate all tasks, write records and `report.json` into a folder, and return the run.
 
-    Results of the same run that are already in the folder are reused.
+    Results of the same run that are already in the folder are reused; if all of them are, nothing is written.
 
     Args:
         evaluation: The evaluation to run.
@@ -75,25 +76,39 @@ def run_evaluation(
     """
     stopwatch = Stopwatch()
     with locking(folder) as lock:
-        report = _make_report(evaluation, folder, progress, cells, stopwatch)
+        finish = Finish(evaluation, folder)
+        if finish.is_reached():
+            _warn_of(finish.mistakes)
+            for plan in evaluation.plans:
+                _build_metrics(plan)  # for its warnings
+            return replace(read_run(folder), was_finished=True)
+        report = _make_report(evaluation, folder, progress, cells, stopwatch, finish)
         lock.require_in_place()
         (folder / FAILURE_FILE).unlink(missing_ok=True)  # removed first, so that a kill cannot leave it with a report
         write_report(report, folder / REPORT_FILE)
         write_page(folder)
         lock.require_in_place()
-    return report
+        finish.write()
+    return Run(folder, report)
 
 
 def _make_report(
-    evaluation: Evaluation, folder: Path, progress: Progress, cells: Iterable[Path], stopwatch: Stopwatch
+    evaluation: Evaluation,
+    folder: Path,
+    progress: Progress,
+    cells: Iterable[Path],
+    stopwatch: Stopwatch,
+    finish: Finish,
 ) -> Report:
     """Write the records and return the report; prompts and records are released before the page is written."""
     with ExitStack() as stack:
         with stopwatch.stage("prompts"):
             prepared = prepare(evaluation)
-            _warn_of_mistakes(evaluation, prepared)
+            finish.mistakes = _find_mistakes(evaluation, prepared)
+            finish.day = prepared.conventions.day
+            _warn_of(finish.mistakes)
         identity = {**evaluation.identity, **_identify_content(evaluation, prepared)}
-        provenance.require_same_identity(folder / "fingerprint.json", identity)
+        provenance.require_same_identity(folder / provenance.FINGERPRINT_FILE, identity)
         adopt_records(evaluation, identity, folder, cells)
         logs = [_open_log(stack, folder, task) for task in prepared.tasks]
         with stopwatch.stage("metrics"):
@@ -118,12 +133,19 @@ def _make_report(
         )
 
 
-def _warn_of_mistakes(evaluation: Evaluation, prepared: PreparedEvaluation) -> None:
-    if rules := describe_rules(prepared.conventions, evaluation.search):
-        _warn_once(rules)
+def _find_mistakes(evaluation: Evaluation, prepared: PreparedEvaluation) -> tuple[str, ...]:
+    """Return a sentence about each option or piece of data that may be a mistake."""
+    rules = describe_rules(prepared.conventions, evaluation.search)
+    mistakes = [rules] if rules else []
     for task in prepared.tasks:
         for sentence in (*lint_template(task), *lint_leaks(task), *lint_pool(task), *lint_clusters(task)):
-            _warn_once(f"{task.plan.task.name}: {sentence}")
+            mistakes.append(f"{task.plan.task.name}: {sentence}")
+    return tuple(mistakes)
+
+
+def _warn_of(mistakes: Iterable[str]) -> None:
+    for sentence in mistakes:
+        _warn_once(sentence)
 
 
 @cache
@@ -143,7 +165,7 @@ def _identify_content(evaluation: Evaluation, prepared: PreparedEvaluation) -> d
 
 
 def _open_log(stack: ExitStack, folder: Path, task: PreparedTask) -> RecordLog:
-    log = stack.enter_context(closing(RecordLog(folder / f"samples_{task.plan.task.name}.jsonl")))
+    log = stack.enter_context(closing(RecordLog(folder / name_records(task.plan.task.name))))
     for example, prompt in zip(task.plan.examples, task.prompts, strict=True):
         record = log.records.get(example.id)
         if record is not None:

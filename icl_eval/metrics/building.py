@@ -47,5 +47,14 @@ def build_own_metrics(options: Mapping[str, Any], key: str) -> list[Metric]:
     return [build_named(option, f"{key}.{name}", METRICS) for name, option in own.items()]
 
 
+def runs_external_code(options: Mapping[str, Any]) -> bool:
+    """Return whether one of the metrics of a task runs code that is not part of this package.
+
+    Args:
+        options: The configuration of each metric as a report names it, by user-chosen name.
+    """
+    return any(map(_is_external, options.values()))
+
+
 def _is_external(option: Any) -> bool:
     return isinstance(option, Mapping) and str(option.get("name")).partition(":")[0] == "hub"

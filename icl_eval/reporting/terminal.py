@@ -12,7 +12,7 @@ from rich.text import Text
 from icl_eval.formatting import count_noun, escape_controls, format_interval, format_score
 from icl_eval.reporting.remarks import describe_draw, remarks
 from icl_eval.runs.cells import Cell, group_scores, label_cells
-from icl_eval.runs.folders import Run
+from icl_eval.runs.folders import PAGE_FILE, REPORT_FILE, Run
 from icl_eval.runs.reports import MetricResult, RunInfo
 
 
@@ -38,10 +38,10 @@ def print_report(run: Run) -> None:
     for line in remarks(report):
         console.print(line, style="yellow")
     decoding = any(result.counts.completion_tokens for result in report.results.values())
-    if decoding and report.timing.completion_tokens_per_second is None:
+    if decoding and (run.was_finished or report.timing.completion_tokens_per_second is None):
         console.print("all completions are from an earlier run: nothing was decoded", style="yellow")
-    print_path(console, "report", run.folder / "report.json")
-    print_path(console, "page", run.folder / "report.html")
+    print_path(console, "report", run.folder / REPORT_FILE)
+    print_path(console, "page", run.folder / PAGE_FILE)
 
 
 def _title(run: RunInfo) -> Iterable[str]:

@@ -19,6 +19,7 @@ from icl_eval.runs.reports import Report, read_report
 from icl_eval.runs.writing import HeldFile, write_whole
 
 REPORT_FILE = "report.json"
+PAGE_FILE = "report.html"
 FAILURE_FILE = "error.json"
 """The file that a failed cell of a sweep writes instead of a report."""
 _LOCK_FILE = ".lock"
@@ -37,6 +38,8 @@ class Run:
 
     folder: Path
     report: Report
+    was_finished: bool = False
+    """Whether an earlier start had finished it, so that nothing was computed."""
 
     def records(self, task: str) -> list[Record]:
         """Read the records of one of its tasks, in the order of the data set.
@@ -70,7 +73,7 @@ class Run:
         if task not in self.report.results:
             known = ", ".join(self.report.results)
             raise DataError(f"{self.folder}: this run has no task {task!r} (it has: {known})")
-        path = self.folder / f"samples_{task}.jsonl"
+        path = self.folder / name_records(task)
         if not path.exists():
             raise DataError(f"{path}: no such file, but {self.folder / REPORT_FILE} has scores for it")
         return path
@@ -121,6 +124,11 @@ class Run:
     def _repr_html_(self) -> str:
         """Return the scores without their signatures, as a notebook shows them."""
         return str(self.scores.drop(columns="signature").to_html(index=False, float_format=format_score, na_rep=""))
+
+
+def name_records(task: str) -> str:
+    """Return the name of the file with the records of a task."""
+    return f"samples_{task}.jsonl"
 
 
 def read_overrides(folder: Path) -> tuple[str, ...]:

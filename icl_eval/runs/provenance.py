@@ -7,6 +7,7 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from icl_eval.formatting import list_names
 from icl_eval.runs.migration import upgrade_identity
 from icl_eval.runs.reports import write_json
 
+FINGERPRINT_FILE = "fingerprint.json"
+"""The file with the identity of a run, in its folder."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "hydra-core", "sacrebleu")
 
 
@@ -30,6 +33,18 @@ def read_versions(also: Iterable[str] = ()) -> dict[str, str]:
     versions |= {package: metadata.version(package) for package in _PACKAGES}
     installed = (package for package in also if any(metadata.distributions(name=package)))
     return versions | {package: metadata.version(package) for package in installed}
+
+
+@cache
+def digest_code() -> str:
+    """Return a digest of the files of this package, which change without its version in a checkout."""
+    root = Path(icl_eval.__file__).parent
+    whole = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            whole.update(f"{path.relative_to(root)}\n{path.stat().st_size}\n".encode())
+            whole.update(path.read_bytes())
+    return whole.hexdigest()
 
 
 def read_git_commit() -> str | None:

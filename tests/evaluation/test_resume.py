@@ -329,8 +329,8 @@ def test_of_two_runs_in_one_folder_at_once_the_second_is_refused(compose, gpt2, 
         def begin(self, task, total, done):
             run_again()
 
-    report = run_evaluation(evaluation, tmp_path, SecondRun(), write_page=run_again)
-    assert report.results["qa"].n == 3
+    run = run_evaluation(evaluation, tmp_path, SecondRun(), write_page=run_again)
+    assert run.report.results["qa"].n == 3
     assert refusals == [f"{tmp_path} is being written by another run"] * 2  # at its beginning and at its end
 
 

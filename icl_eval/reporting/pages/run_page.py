@@ -12,7 +12,7 @@ from icl_eval.reporting.pages.packing import BlockList, is_large, pack_record
 from icl_eval.reporting.pages.rendering import render_page, write_page
 from icl_eval.reporting.pages.scales import Scale, metric_scale
 from icl_eval.reporting.remarks import describe_draw, has_clusters, name_units, remarks
-from icl_eval.runs.folders import Run, is_cell, read_run
+from icl_eval.runs.folders import PAGE_FILE, Run, is_cell, read_run
 from icl_eval.runs.records import Record
 from icl_eval.runs.reports import MetricResult, Report
 
@@ -44,7 +44,7 @@ def write_run_page(folder: Path) -> None:
         DataError: When records are missing, or a line is not a record.
     """
     run = read_run(folder)
-    write_page(render_run_page(run, RecordBlocks(run), is_cell(folder)), folder / "report.html")
+    write_page(render_run_page(run, RecordBlocks(run), is_cell(folder)), folder / PAGE_FILE)
 
 
 def render_run_page(run: Run, records: "RecordBlocks", is_cell: bool) -> Iterator[str]:
