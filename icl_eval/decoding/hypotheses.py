@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from transformers import LogitsProcessorList
 
@@ -12,6 +13,28 @@ from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class Unbegun:
+    """A completion that waits to be begun. Many wait at once, so it holds nothing but what it is about."""
+
+    prompt: EncodedPrompt
+    """The prompt to complete."""
+    sample: int
+    """The number of the completion, from 0, if the prompt has several."""
+    num_start_ids: int
+    """The number of the decoder's start tokens."""
+
+    @property
+    def encoder_ids(self) -> Ids:
+        """The encoder's tokens."""
+        return self.prompt.encoder_ids
+
+    @property
+    def length(self) -> int:
+        """The number of decoder tokens."""
+        return self.num_start_ids + len(self.prompt.decoder_ids)
 
 
 class Hypothesis:
@@ -54,6 +77,11 @@ class Hypothesis:
     def history(self) -> Ids:
         """All decoder tokens so far: start tokens, prompt and generated tokens."""
         return self._context_ids + tuple(self.token_ids)
+
+    @property
+    def length(self) -> int:
+        """The number of decoder tokens in `history`."""
+        return len(self._context_ids) + len(self.token_ids)
 
     @property
     def stop_string(self) -> str | None:

@@ -1,12 +1,10 @@
 """Open the right kind of session for a group of prompts, with their shared prefix in its cache."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import Cache, PreTrainedModel
 
-from icl_eval.decoding.hypotheses import Hypothesis
 from icl_eval.decoding.memory import free_bytes_of
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, encode, new_cache, run
 from icl_eval.decoding.prefixes import Key
@@ -36,21 +34,21 @@ class OpenSession:
 
 
 def begin_group(
-    prepared: PreparedModel, group: PromptGroup, rows: Sequence[Hypothesis], prefix_bytes: int | None
+    prepared: PreparedModel, group: PromptGroup, start_ids: Ids, prefix_bytes: int | None
 ) -> Beginning:
     """Return the shared beginning of a group's rows, computed or taken from the prefix store.
 
     Args:
         prepared: The model to compute it with, and the prefixes of earlier groups.
         group: The group.
-        rows: All its rows that are not decoded yet.
+        start_ids: The decoder's start tokens, which precede the prompts.
         prefix_bytes: Maximum size of the prefixes that are kept for later groups; None for as much as there is room
             for, and at least this group's.
     """
     network = prepared.model.network
-    encoder_ids = rows[0].encoder_ids if group.shares_encoder else ()
-    prefix_ids = rows[0].history[: len(rows[0].start_ids) + len(group.prefix)]
-    if not (group.prefix or encoder_ids) or any(len(row.history) <= len(prefix_ids) for row in rows):
+    encoder_ids = group.prompts[0].encoder_ids if group.shares_encoder else ()
+    prefix_ids = start_ids + group.prefix
+    if not (group.prefix or encoder_ids) or any(len(each.decoder_ids) <= len(group.prefix) for each in group.prompts):
         prefix_ids = ()
     prefix = None
     with prepared.accelerated():
@@ -63,11 +61,17 @@ def begin_group(
 
 
 def open_session(
-    prepared: PreparedModel, beginning: Beginning, rows: Sequence[Hypothesis], max_new_tokens: int
+    prepared: PreparedModel, beginning: Beginning, longest: int, max_new_tokens: int
 ) -> OpenSession:
-    """Return a session for rows of a group, starting after their shared beginning."""
+    """Return a session for rows of a group, starting after their shared beginning.
+
+    Args:
+        prepared: The model.
+        beginning: The beginning.
+        longest: The number of decoder tokens of the longest row, with the beginning.
+        max_new_tokens: The largest number of tokens that a row will get.
+    """
     network = prepared.model.network
-    longest = max(len(row.history) for row in rows)
     if prepared.capabilities.splits(longest + max_new_tokens):
         longest_own = longest - beginning.length
         split = SplitSession(network, beginning.prefix, longest_own, max_new_tokens)

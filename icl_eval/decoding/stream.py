@@ -15,7 +15,7 @@ import torch
 from icl_eval.decoding.capabilities import Capabilities, check_history
 from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
-from icl_eval.decoding.hypotheses import Hypothesis, begin_hypothesis
+from icl_eval.decoding.hypotheses import Hypothesis, Unbegun, begin_hypothesis
 from icl_eval.decoding.memory import Lengths, choose_num_rows, count_worthwhile, free_bytes_of, read_size, require_room
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, copy_to
 from icl_eval.decoding.opening import Beginning, OpenSession, begin_group, open_session
@@ -35,6 +35,9 @@ _FREE_SHARE = 8
 """Waiting rows join when one slot in this many is free: a forward pass for one row costs almost as much as for two."""
 _LENGTH_SPREAD = 16
 """Rows that cannot be padded are decoded together if their lengths differ by at most this number of tokens."""
+
+_Waiting = Unbegun | Hypothesis
+"""A completion that waits for a place among the rows: not begun, or interrupted when memory ran out."""
 
 
 class StreamDecoder:
@@ -102,25 +105,25 @@ class StreamDecoder:
         for number, group in enumerate(plan_groups(among or prompts)):
             if number and group.prefix:  # its cache is kept, and the caller may have changed the network
                 prepared = prepared.renew()
-            hypotheses = [
-                begin_hypothesis(self._model, prompt, self._stop, self._rules, sample)
+            asked = [
+                Unbegun(prompt, sample, len(self._start_ids))
                 for prompt in group.prompts
                 if prompt.prompt.example_id in wanted
                 for sample in range(self._num_samples)
             ]
-            yield from self._decode(prepared, group, hypotheses)
+            yield from self._decode(prepared, group, asked)
 
     def _decode(
-        self, prepared: PreparedModel, group: PromptGroup, hypotheses: Sequence[Hypothesis]
+        self, prepared: PreparedModel, group: PromptGroup, asked: Sequence[Unbegun]
     ) -> Iterator[Token | Completion]:
         """Decode a group; if memory runs out, continue every row where it is, with half as many rows at a time."""
-        waiting = deque(sorted(hypotheses, key=_size, reverse=True))
+        waiting: deque[_Waiting] = deque(sorted(asked, key=_size, reverse=True))
         num_rows = self._batch_size
         beginning: Beginning | None = None
         while waiting:
             rows: list[Hypothesis] = []
             try:
-                beginning = beginning or begin_group(prepared, group, waiting, self._prefix_bytes)
+                beginning = beginning or begin_group(prepared, group, self._start_ids, self._prefix_bytes)
                 num_rows = num_rows or self._automatic_batch_size(prepared.capabilities, beginning, waiting)
                 yield from self._decode_session(prepared, beginning, waiting, rows, num_rows)
             except Exception as error:
@@ -134,7 +137,7 @@ class StreamDecoder:
                 num_rows = max(1, min(num_rows, len(rows) or num_rows) // 2)
 
     def _automatic_batch_size(
-        self, capabilities: Capabilities, beginning: Beginning, waiting: Sequence[Hypothesis]
+        self, capabilities: Capabilities, beginning: Beginning, waiting: Sequence[_Waiting]
     ) -> int:
         network = self._model.network
         longest = max(map(_size, waiting))
@@ -160,19 +163,19 @@ class StreamDecoder:
         self,
         prepared: PreparedModel,
         beginning: Beginning,
-        waiting: deque[Hypothesis],
+        waiting: deque[_Waiting],
         rows: list[Hypothesis],
         num_rows: int,
     ) -> Iterator[Token | Completion]:
         """Decode in one session, until no row waits or, if rows cannot join later, until the session is empty."""
         num_rows = min(num_rows, len(waiting))
-        opened = open_session(prepared, beginning, waiting, self._max_new_tokens)
+        longest = max(each.length for each in waiting)
+        opened = open_session(prepared, beginning, longest, self._max_new_tokens)
         session = opened.session
         while True:
             free = num_rows - len(rows)
             if waiting and (not rows or (session.pads and free >= max(1, num_rows // _FREE_SHARE))):
-                joining = _take(waiting, free, session.pads)
-                rows += joining
+                joining = self._take(waiting, free, session.pads, rows)
                 with prepared.accelerated():
                     logits = _join(opened, joining)
                 yield from self._advance(joining, logits)
@@ -183,6 +186,24 @@ class StreamDecoder:
             self._remove_finished(opened, rows)
             if not rows and (not waiting or not session.pads):
                 return
+
+    def _take(
+        self, waiting: deque[_Waiting], count: int, any_length: bool, rows: list[Hypothesis]
+    ) -> list[Hypothesis]:
+        """Move the next completions to the rows, the longest first; only those of similar length, unless `any_length`."""
+        longest = waiting[0].length
+        taken: list[Hypothesis] = []
+        while waiting and len(taken) < count and (any_length or longest - waiting[0].length <= _LENGTH_SPREAD):
+            taken.append(self._begin(waiting[0]))  # it waits until it has begun: memory may run out here, too
+            rows.append(taken[-1])
+            waiting.popleft()
+        return taken
+
+    def _begin(self, waiting: _Waiting) -> Hypothesis:
+        """Return the row of a completion, begun if it is not."""
+        if isinstance(waiting, Hypothesis):
+            return waiting
+        return begin_hypothesis(self._model, waiting.prompt, self._stop, self._rules, waiting.sample)
 
     def _advance(self, rows: Sequence[Hypothesis], logits: torch.Tensor) -> Iterator[Token | Completion]:
         """Append the next token to each row whose history is fully fed, from logits [rows, vocabulary]."""
@@ -209,18 +230,8 @@ class StreamDecoder:
         rows[:] = [rows[number] for number in order]
 
 
-def _size(row: Hypothesis) -> int:
-    return len(row.history) + len(row.encoder_ids)
-
-
-def _take(waiting: deque[Hypothesis], count: int, any_length: bool) -> list[Hypothesis]:
-    """Take the next rows, the longest first; only rows of similar length, unless `any_length` is set."""
-    taken = [waiting.popleft()]
-    while waiting and len(taken) < count:
-        if not any_length and len(taken[0].history) - len(waiting[0].history) > _LENGTH_SPREAD:
-            break
-        taken.append(waiting.popleft())
-    return taken
+def _size(waiting: _Waiting) -> int:
+    return waiting.length + len(waiting.encoder_ids)
 
 
 def _join(opened: OpenSession, rows: Sequence[Hypothesis]) -> torch.Tensor:

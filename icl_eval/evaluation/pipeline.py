@@ -40,6 +40,10 @@ from icl_eval.tasks.examples import Example
 logger = logging.getLogger(__name__)
 
 
+_UNSCORED: dict[str, float | None] = {}
+"""The scores of a record before it is scored; one object for all of them, which nobody changes."""
+
+
 class Progress(Protocol):
     """Receives the progress of a run."""
 
@@ -323,7 +327,7 @@ def _make_record(
         shots_effective=len(prompt.demonstration_ids),
         completion=samples[0].completion,
         prediction="",
-        metrics={},
+        metrics=_UNSCORED,
         prompt_tokens=encoded.num_tokens,
         completion_tokens=sum_known(each.num_tokens for each in completions),
         finish_reason=samples[0].finish_reason,

@@ -31,7 +31,7 @@ def score_task(
 ) -> TaskResult:
     """Score a task's records, write them in the order of the data set, and return the result."""
     examples = task.plan.examples
-    stored = ((log.records[example.id], example.cluster) for example in examples)
+    stored = zip(log.take(example.id for example in examples), (example.cluster for example in examples), strict=True)
     current = (record if record.cluster == name else replace(record, cluster=name) for record, name in stored)
     records = [settle(record, task.plan.postprocess) for record in current]
     measurements = measure_records(task.plan.task.name, records, metrics, task.plan.record_metrics)

@@ -195,6 +195,10 @@ class RecordLog:
             self._file.write(line)
             self._file.flush()
 
+    def take(self, example_ids: Iterable[str]) -> Iterator[Record]:
+        """Yield the records of examples in this order, and let go of each."""
+        return map(self.records.pop, example_ids)
+
     def finish(self, records: Iterable[Record]) -> None:
         """Replace the file's content by these records atomically.
 

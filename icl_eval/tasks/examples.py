@@ -33,7 +33,11 @@ _NAMES_OF_TEMPLATES = ("answer", "instruction", "labels", "style")
 """Names with a meaning of their own in templates."""
 
 
-@dataclass(frozen=True)
+_NO_FIELDS: Mapping[str, str] = MappingProxyType({})
+"""One object for all questions, of which there may be many."""
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One question with its correct answers; in a pool, a candidate demonstration."""
 
@@ -44,7 +48,7 @@ class Example:
     """All correct answers; a demonstration shows the first. Empty for a demonstration without an answer."""
     choices: tuple[str, ...] = ()
     """Answers to choose from, at least one of them correct; empty if the task has no choices."""
-    demonstration_fields: Mapping[str, str] = field(default_factory=dict)
+    demonstration_fields: Mapping[str, str] = field(default_factory=lambda: _NO_FIELDS)
     """Strings that only a demonstration shows, such as a rationale, by field name; empty for a question. They belong to
     the target: leaks, duplicates and retrieval only look at `inputs`."""
     cluster: str | None = None

@@ -160,7 +160,7 @@ def _hash(*splits: Sequence[Example]) -> str:
     for examples in splits:
         digest.update(f"{len(examples)}\n".encode())
         for example in examples:
-            content = dict(vars(example))
+            content = {name: getattr(example, name) for name in Example.__slots__}
             del content["cluster"]  # decides no record, only how far scores can be off
             if not example.demonstration_fields:
                 del content["demonstration_fields"]  # so that older folders of runs still fit their data
