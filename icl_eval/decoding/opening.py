@@ -33,9 +33,7 @@ class OpenSession:
     """Number of decoder tokens in the prefix."""
 
 
-def begin_group(
-    prepared: PreparedModel, group: PromptGroup, start_ids: Ids, prefix_bytes: int | None
-) -> Beginning:
+def begin_group(prepared: PreparedModel, group: PromptGroup, start_ids: Ids, prefix_bytes: int | None) -> Beginning:
     """Return the shared beginning of a group's rows, computed or taken from the prefix store.
 
     Args:
@@ -60,9 +58,7 @@ def begin_group(
     return Beginning(len(prefix_ids), prefix, encoded)
 
 
-def open_session(
-    prepared: PreparedModel, beginning: Beginning, longest: int, max_new_tokens: int
-) -> OpenSession:
+def open_session(prepared: PreparedModel, beginning: Beginning, longest: int, max_new_tokens: int) -> OpenSession:
     """Return a session for rows of a group, starting after their shared beginning.
 
     Args:

@@ -187,10 +187,8 @@ class StreamDecoder:
             if not rows and (not waiting or not session.pads):
                 return
 
-    def _take(
-        self, waiting: deque[_Waiting], count: int, any_length: bool, rows: list[Hypothesis]
-    ) -> list[Hypothesis]:
-        """Move the next completions to the rows, the longest first; only those of similar length, unless `any_length`."""
+    def _take(self, waiting: deque[_Waiting], count: int, any_length: bool, rows: list[Hypothesis]) -> list[Hypothesis]:
+        """Move the next completions to the rows, longest first; only ones of similar length, unless `any_length`."""
         longest = waiting[0].length
         taken: list[Hypothesis] = []
         while waiting and len(taken) < count and (any_length or longest - waiting[0].length <= _LENGTH_SPREAD):
