@@ -73,12 +73,12 @@ class ChannelTemplate:
         return self.wording.name
 
     @property
-    def question_names(self) -> set[str]:
+    def question_names(self) -> frozenset[str]:
         """The names that the string uses that shows an answer."""
         return self.wording.names("channel.answer")
 
     @property
-    def demonstration_names(self) -> set[str]:
+    def demonstration_names(self) -> frozenset[str]:
         """The names that both strings use."""
         return self.question_names | self.wording.names("channel.question")
 

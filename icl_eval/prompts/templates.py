@@ -14,6 +14,7 @@ demonstration, and to give an encoder-decoder model some blocks on one side and 
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 import jinja2
@@ -125,6 +126,13 @@ class ChannelForm:
     """The question, with the whitespace before it."""
 
 
+@lru_cache(maxsize=256)  # the cells of a sweep have most of their strings in common
+def _compile(text: str) -> tuple[jinja2.Template, frozenset[str]]:
+    """Compile a template string, and return it with the names that it uses; can raise any exception."""
+    require_valid_unicode(text)
+    return _ENVIRONMENT.from_string(text), frozenset(find_undeclared_variables(_ENVIRONMENT.parse(text)))
+
+
 @dataclass(frozen=True)
 class TextTemplate:
     """Wording as Jinja template strings.
@@ -156,7 +164,7 @@ class TextTemplate:
     channel: ChannelForm | None = None
     """Answer and question the other way round, for `likelihood=channel`; None if the template does not say how."""
     _compiled: dict[str, jinja2.Template] = field(init=False, repr=False, default_factory=dict)
-    _names: dict[str, set[str]] = field(init=False, repr=False, default_factory=dict)
+    _names: dict[str, frozenset[str]] = field(init=False, repr=False, default_factory=dict)
     _style: dict[str, Style] = field(init=False, repr=False, default_factory=dict)
     _rendered: dict[tuple[Any, ...], str] = field(init=False, repr=False, default_factory=dict)
     """The strings that were rendered last, by their part and the values of the names that it uses: most prompts of a
@@ -172,9 +180,7 @@ class TextTemplate:
             )
         for part, text in self._list_strings():
             try:
-                require_valid_unicode(text)
-                self._names[part] = find_undeclared_variables(_ENVIRONMENT.parse(text))
-                self._compiled[part] = _ENVIRONMENT.from_string(text)
+                self._compiled[part], self._names[part] = _compile(text)
             except Exception as error:  # not only errors of Jinja: deep nesting raises RecursionError
                 raise ConfigError(f"template.{part}: {error} (in {_shorten(text)!r})") from None
         if self.variant is not None:
@@ -224,17 +230,17 @@ class TextTemplate:
         question = self.fill("question", task, example)
         return question[len(question.rstrip(" ")) :] + self.fill("answer", task, example, answer=answer)
 
-    def names(self, part: str) -> set[str]:
+    def names(self, part: str) -> frozenset[str]:
         """Return the names that one of the strings uses."""
         return self._names[part]
 
     @property
-    def question_names(self) -> set[str]:
+    def question_names(self) -> frozenset[str]:
         """The names that the question string uses."""
         return self._names["question"]
 
     @property
-    def demonstration_names(self) -> set[str]:
+    def demonstration_names(self) -> frozenset[str]:
         """The names that the demonstration strings use."""
         if self.demonstration is not None:
             return self._names["demonstration"]

@@ -52,11 +52,11 @@ class Wording(Protocol):
         """Whether the question precedes the demonstrations in an encoder."""
 
     @property
-    def question_names(self) -> set[str]:
+    def question_names(self) -> frozenset[str]:
         """The names that the question string uses."""
 
     @property
-    def demonstration_names(self) -> set[str]:
+    def demonstration_names(self) -> frozenset[str]:
         """The names that the demonstration strings use."""
 
     def render(self, task: Task, demonstrations: Sequence[Example], example: Example) -> TextBlocks:
@@ -119,11 +119,11 @@ class ChatTemplate:
         return self.wording.name
 
     @property
-    def question_names(self) -> set[str]:
+    def question_names(self) -> frozenset[str]:
         """The names that the question string uses."""
         return self.wording.question_names
 
     @property
-    def demonstration_names(self) -> set[str]:
+    def demonstration_names(self) -> frozenset[str]:
         """The names that the demonstration strings use."""
         return self.wording.demonstration_names

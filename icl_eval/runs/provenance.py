@@ -30,9 +30,14 @@ def read_versions(also: Iterable[str] = ()) -> dict[str, str]:
         also: More libraries; those that are not installed are left out.
     """
     versions = {"python": platform.python_version(), "icl_eval": icl_eval.__version__}
-    versions |= {package: metadata.version(package) for package in _PACKAGES}
+    versions |= {package: _read_version(package) for package in _PACKAGES}
     installed = (package for package in also if any(metadata.distributions(name=package)))
-    return versions | {package: metadata.version(package) for package in installed}
+    return versions | {package: _read_version(package) for package in installed}
+
+
+@cache
+def _read_version(package: str) -> str:
+    return metadata.version(package)
 
 
 @cache
