@@ -8,8 +8,9 @@ finds it in most prompts. Copying is what exceeds the agreement with another dra
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from icl_eval.runs.records import Record
@@ -68,6 +69,32 @@ class Behaviour:
     """Agreement with the target of the last demonstration; null if no prompt shows a target."""
 
 
+class _Tally:
+    """Agreement of the records that were added so far."""
+
+    def __init__(self, count: CountCandidates | None) -> None:
+        self._count = count
+        self._n = self._outputs = self._truths = 0
+        self._another = 0.0
+
+    def add(self, record: Record, targets: Sequence[str], output: str, answers: Set[str]) -> None:
+        """Add a record; without targets, it says nothing."""
+        if targets:
+            self._n += 1
+            self._outputs += output in targets
+            self._truths += not answers.isdisjoint(targets)
+            if self._count is not None:
+                self._another += _share_of_draws(record, len(targets), self._count)
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """The agreement; None if no record says anything."""
+        if not self._n:
+            return None
+        another = None if self._count is None else self._another / self._n
+        return Agreement(self._n, self._outputs / self._n, self._truths / self._n, another)
+
+
 def measure_behaviour(records: Iterable[Record], count: CountCandidates | None = None) -> Behaviour | None:
     """Return how often a task's outputs agree with their demonstrations; None if no prompt shows a target.
 
@@ -75,28 +102,18 @@ def measure_behaviour(records: Iterable[Record], count: CountCandidates | None =
         records: The records of the task.
         count: Counts the candidates that another draw could show; None if they are not known.
     """
-    known = list(records)
-    shown = [[normalize(one.target) for one in record.demonstrations if one.target is not None] for record in known]
-    if not any(shown):
-        return None
+    copied, majority, last = _Tally(count), _Tally(None), _Tally(count)
+    for record in records:
+        shown = _normalize_all(tuple(one.target for one in record.demonstrations if one.target is not None))
+        output, answers = normalize(record.prediction), set(map(normalize, record.targets))
+        for tally, targets in ((copied, shown), (majority, _find_majority(shown)), (last, shown[-1:])):
+            tally.add(record, targets, output, answers)
+    return Behaviour(copied.agreement, majority.agreement, last.agreement) if copied.agreement else None
 
-    def measure(choose: Callable[[Sequence[str]], Sequence[str]], is_drawn: bool = True) -> Agreement | None:
-        chosen = [(record, choose(targets)) for record, targets in zip(known, shown, strict=True)]
-        relevant = [(record, targets) for record, targets in chosen if targets]
-        if not relevant:
-            return None
-        outputs = sum(normalize(record.prediction) in targets for record, targets in relevant)
-        truths = sum(not set(map(normalize, record.targets)).isdisjoint(targets) for record, targets in relevant)
-        another = None
-        if count is not None and is_drawn:
-            another = sum(_share_of_draws(record, len(targets), count) for record, targets in relevant) / len(relevant)
-        return Agreement(len(relevant), outputs / len(relevant), truths / len(relevant), another)
 
-    return Behaviour(
-        copied=measure(lambda targets: targets),
-        majority=measure(_find_majority, is_drawn=False),
-        last=measure(lambda targets: targets[-1:]),
-    )
+@lru_cache(maxsize=1024)  # many prompts show the same demonstrations
+def _normalize_all(targets: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(normalize, targets))
 
 
 def _share_of_draws(record: Record, num_shown: int, count: CountCandidates) -> float:
