@@ -31,7 +31,7 @@ _PART = 512
 """The number of prompts that are encoded together."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """The model's input for one question, as strings."""
 
@@ -65,7 +65,7 @@ class Prompt:
         return hashlib.sha256(json.dumps([self.encoder, self.decoder]).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EncodedPrompt:
     """A prompt as token ids, without the decoder's start token, which the model adds."""
 
