@@ -381,6 +381,8 @@ def test_a_finished_cell_that_is_started_again_in_vain_keeps_its_scores(sweep, t
 
     assert sweep("num_fewshot=0,1").exit_code == 0
     before = read_cells(tmp_path)
+    for page in tmp_path.glob("sweep/*/report.html"):
+        page.unlink()  # or nothing would be left to do
     with monkeypatch.context() as patched:
         patched.setattr("icl_eval.evaluation.pipeline.prepare", fail)
         outcome = sweep("num_fewshot=0,1")
