@@ -4,7 +4,6 @@ Only the counts of n-grams are not sacrebleu's own. They are the same numbers, b
 has anything in common with the other, and no n-grams are kept: short answers take a sixth of the time.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import add
@@ -13,7 +12,7 @@ import sacrebleu.metrics
 
 from icl_eval.metrics.local import LocalMetric, require_whole, warn_of_unspaced
 from icl_eval.metrics.scoring import Statistics
-from icl_eval.metrics.strings import compose
+from icl_eval.metrics.strings import compose, count_shared
 from icl_eval.metrics.translation import count_references, summable_statistics
 
 
@@ -97,19 +96,14 @@ class _NGrams:
         for shorter in range(order):
             if num_shared:
                 ngrams = list(map(add, ngrams, units[shorter:])) if shorter else units
-                num_shared = self._count_shared(shorter, ngrams)
+                num_shared = count_shared(*self._make(shorter), ngrams)
             num_predicted, num_expected = max(0, len(self._units) - shorter), max(0, len(units) - shorter)
             counts += (num_predicted if num_expected else 0, num_expected, num_shared)
         return counts
 
-    def _count_shared(self, shorter: int, others: Sequence[str]) -> int:
-        """Return the size of the intersection with other n-grams, in which each counts as often as in both."""
+    def _make(self, shorter: int) -> tuple[Sequence[str], set[str]]:
+        """Return the n-grams that are longer than a number of units by one, all of them and the distinct ones."""
         if len(self._made) == shorter:
-            longer = list(map(add, self._made[-1][0], self._units[shorter:]))
-            self._made.append((longer, set(longer)))
-        ngrams, distinct = self._made[shorter]
-        shared = distinct.intersection(others)
-        if not shared or len(distinct) == len(ngrams):
-            return len(shared)
-        counts, other_counts = Counter(ngrams), Counter(others)
-        return sum([min(counts[ngram], other_counts[ngram]) for ngram in shared])
+            ngrams = list(map(add, self._made[-1][0], self._units[shorter:]))
+            self._made.append((ngrams, set(ngrams)))
+        return self._made[shorter]
