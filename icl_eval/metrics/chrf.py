@@ -12,7 +12,7 @@ import sacrebleu.metrics
 
 from icl_eval.metrics.local import LocalMetric, require_whole, warn_of_unspaced
 from icl_eval.metrics.scoring import Statistics
-from icl_eval.metrics.strings import compose, count_shared
+from icl_eval.metrics.strings import Parts, compose
 from icl_eval.metrics.translation import count_references, summable_statistics
 
 
@@ -82,7 +82,7 @@ class _NGrams:
     def __init__(self, units: Sequence[str]):
         """Begin with the n-grams of length 1: the characters of the text, or its words with a space before each."""
         self._units = units
-        self._made: list[tuple[Sequence[str], set[str]]] = [(units, set(units))]
+        self._made = [Parts(units)]
 
     def count_matches(self, units: Sequence[str], order: int) -> list[int]:
         """Compare with the characters or words of a reference, like `CHRF._get_match_statistics` of sacrebleu.
@@ -93,17 +93,17 @@ class _NGrams:
         """
         counts: list[int] = []
         ngrams, num_shared = units, 1
+        num_predicted, num_expected = len(self._units), len(units)
         for shorter in range(order):
             if num_shared:
                 ngrams = list(map(add, ngrams, units[shorter:])) if shorter else units
-                num_shared = count_shared(*self._make(shorter), ngrams)
-            num_predicted, num_expected = max(0, len(self._units) - shorter), max(0, len(units) - shorter)
+                num_shared = self._make(shorter).count_shared(ngrams)
             counts += (num_predicted if num_expected else 0, num_expected, num_shared)
+            num_predicted, num_expected = max(0, num_predicted - 1), max(0, num_expected - 1)
         return counts
 
-    def _make(self, shorter: int) -> tuple[Sequence[str], set[str]]:
-        """Return the n-grams that are longer than a number of units by one, all of them and the distinct ones."""
+    def _make(self, shorter: int) -> Parts:
+        """Return the n-grams that are longer than a number of units by one."""
         if len(self._made) == shorter:
-            ngrams = list(map(add, self._made[-1][0], self._units[shorter:]))
-            self._made.append((ngrams, set(ngrams)))
+            self._made.append(Parts(list(map(add, self._made[-1].all, self._units[shorter:]))))
         return self._made[shorter]

@@ -2,7 +2,8 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
+from functools import cached_property
 
 # Soft hyphen, directional marks, zero-width space, word joiner, byte order mark and variation selectors. The zero-width
 # joiner and non-joiner of Persian, Indic scripts and emoji are not included: they change what is displayed.
@@ -24,16 +25,24 @@ def drop_invisible(text: str) -> str:
     return text if text.isascii() else compose(text.translate(_INVISIBLE))
 
 
-def count_shared(parts: Sequence[str], distinct: Set[str], others: Sequence[str]) -> int:
-    """Return how many parts two texts share, where each counts as often as it is in both.
+class Parts:
+    """The parts of a text, such as its words or n-grams, prepared for several comparisons."""
 
-    Args:
-        parts: The parts of one text, such as its words.
-        distinct: The set of these parts, which several comparisons of the text need.
-        others: The parts of the other text.
-    """
-    shared = distinct.intersection(others)
-    if not shared or len(distinct) == len(parts):
-        return len(shared)
-    counts, other_counts = Counter(parts), Counter(others)
-    return sum([min(counts[part], other_counts[part]) for part in shared])
+    def __init__(self, parts: Sequence[str]):
+        self.all = parts
+        self._distinct = frozenset(parts)
+
+    @cached_property
+    def _repeated(self) -> dict[str, int]:
+        if len(self._distinct) == len(self.all):
+            return {}
+        return {part: count for part, count in Counter(self.all).items() if count > 1}
+
+    def count_shared(self, others: Sequence[str]) -> int:
+        """Return how many parts two texts share, where each counts as often as it is in both."""
+        shared = self._distinct.intersection(others)
+        if not shared or shared.isdisjoint(self._repeated):
+            return len(shared)
+        counts = Counter(others)
+        more = [min(count, counts[part]) - 1 for part, count in self._repeated.items() if part in shared]
+        return len(shared) + sum(more)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from icl_eval.metrics.local import LocalMetric, warn_of_unspaced
 from icl_eval.metrics.means import format_signature, mean_statistics
 from icl_eval.metrics.scoring import Statistics
-from icl_eval.metrics.strings import compose, count_shared, drop_invisible
+from icl_eval.metrics.strings import Parts, compose, drop_invisible
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -50,11 +50,11 @@ def _expected(answers: Sequence[str]) -> list[list[str]]:
 
 
 def _best_f1(predicted: list[str], references: Sequence[list[str]]) -> float:
-    distinct = set(predicted)
-    return max(_f1(predicted, distinct, expected) for expected in references)
+    words = Parts(predicted)
+    return max(_f1(words, expected) for expected in references)
 
 
-def _f1(predicted: list[str], distinct: set[str], expected: list[str]) -> float:
-    if not predicted or not expected:  # F1 would divide by 0: correct only if both are empty
-        return float(predicted == expected)
-    return 2 * count_shared(predicted, distinct, expected) / (len(predicted) + len(expected))
+def _f1(predicted: Parts, expected: list[str]) -> float:
+    if not predicted.all or not expected:  # F1 would divide by 0: correct only if both are empty
+        return float(predicted.all == expected)
+    return 2 * predicted.count_shared(expected) / (len(predicted.all) + len(expected))

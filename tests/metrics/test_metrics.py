@@ -118,26 +118,7 @@ def test_law_8_translation_scores_are_those_of_sacrebleu(metric, options):
 def draw_texts(count):
     """Return texts of few characters, so that n-grams repeat and agree, with odd characters and white space."""
     generator = random.Random(0)
-    alphabet = [
-        "a",
-        "b",
-        "ab",
-        "!",
-        "(",
-        " ",
-        " ",
-        "\t",
-        "\n",
-        "\xa0",
-        "\u3000",
-        "\u200b",
-        "七",
-        "百",
-        "🦉",
-        "é",
-        "e\u0301",
-        "İ",
-    ]
+    alphabet = [*"ab!(七百🦉éİ", "ab", "e\u0301", " ", " ", "\t", "\n", "\xa0", "\u3000", "\u200b"]
     return ["".join(generator.choices(alphabet, k=generator.randrange(12))) for _ in range(count)]
 
 

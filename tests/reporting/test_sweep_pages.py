@@ -186,9 +186,9 @@ def test_the_answers_of_a_run_are_given_away_before_the_next_run_is_read(tmp_pat
     read = Run.stream_records
     events = []
 
-    def watch(run, *options, **more):
+    def watch(run, task, **options):
         events.append(run.folder.name)
-        return read(run, *options, **more)
+        return read(run, task, **options)
 
     monkeypatch.setattr(Run, "stream_records", watch)
     for element in AnswerBlocks(runs):

@@ -54,7 +54,8 @@ def test_records_without_prompts_are_the_others_but_for_these(path):
     write(path, FIRST, SECOND)
     left_out = {"encoder": None, "decoder": None, "demonstration_ids": (), "demonstrations": ()}
     expected = [dataclasses.asdict(dataclasses.replace(record, **left_out)) for record in (FIRST, SECOND)]
-    assert FIRST.decoder and FIRST.demonstrations
+    assert FIRST.decoder
+    assert FIRST.demonstrations
     assert [dataclasses.asdict(record) for record in stream_records(path, prompts=False)] == expected
     path.write_text(LINE.replace('"completion"', '"x"'), encoding="utf-8")
     with pytest.raises(DataError, match=r":1: not a record \(completion: Field required\)"):
