@@ -1,7 +1,7 @@
 """Corpus chrF and chrF++ (Popović, 2015, 2017, https://aclanthology.org/W17-4770), computed by sacrebleu.
 
 Only the counts of n-grams are not sacrebleu's own. They are the same numbers, but a text is not counted further than it
-has anything in common with the other, and no n-grams are kept: short answers take a sixth of the time.
+has anything in common with the other, and no n-grams are kept: short answers take a quarter of the time.
 """
 
 from collections.abc import Sequence
