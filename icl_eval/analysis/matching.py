@@ -1,7 +1,6 @@
 """Matching: whether two runs answered the same questions and were scored alike."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from icl_eval.errors import DataError
 from icl_eval.runs.folders import Run
@@ -12,16 +11,12 @@ _MAX_SHOWN = 60
 
 
 def read_answers(run: Run, task: str) -> list[Record]:
-    """Return the records of a task sorted by question, without prompts, which take most of the memory.
+    """Return the records of a task sorted by question, without prompts.
 
     Raises:
         DataError: If the run has no such task, or some of its records are missing.
     """
-    shortened = (
-        replace(record, encoder=None, decoder=None, demonstration_ids=(), demonstrations=())
-        for record in run.stream_records(task)
-    )
-    return sorted(shortened, key=lambda record: record.example_id)
+    return sorted(run.stream_records(task, prompts=False), key=lambda record: record.example_id)
 
 
 def require_same_questions(

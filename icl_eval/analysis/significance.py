@@ -11,13 +11,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from icl_eval.metrics.intervals import (
     NORMAL_QUANTILE,
     ROUNDING,
     FloatArray,
+    as_exact,
     block_sizes,
     mean_stderr,
     resample_sums,
@@ -163,22 +166,25 @@ def approximate_randomisation(paired: Paired, seed: int, num_resamples: int) -> 
     """
     order = np.lexsort(np.hstack([paired.baseline, paired.other]).T)  # make the result independent of question order
     gained = (paired.other - paired.baseline)[order]
+    gained = as_exact(gained, np.abs(gained).sum(axis=0).max())
     baseline, other = paired.baseline.sum(axis=0), paired.other.sum(axis=0)
     observed = abs(float(paired.difference(baseline, other)))
     as_large = 0
-    for tossed in _toss(len(gained), seed, num_resamples):
+    for tossed in _toss(len(gained), seed, num_resamples, gained.dtype):
         exchanged = tossed @ gained  # [block, num_statistics]
         differences = paired.difference(baseline + exchanged, other - exchanged)
         as_large += int((np.abs(differences) >= observed - 1e-9).sum())
     return (as_large + 1) / (num_resamples + 1)
 
 
-def _toss(num_coins: int, seed: int, num_resamples: int) -> Iterator[FloatArray]:
+def _toss(
+    num_coins: int, seed: int, num_resamples: int, dtype: npt.DTypeLike = np.float64
+) -> Iterator[npt.NDArray[Any]]:
     """Yield 0 or 1 for each coin of each resample, `[block, num_coins]`."""
     generator = np.random.default_rng(seed)
     for size in block_sizes(num_resamples, num_coins):
         drawn = generator.integers(256, size=(size, -(-num_coins // 8)), dtype=np.uint8)
-        yield np.unpackbits(drawn, axis=1, count=num_coins).astype(np.float64)
+        yield np.unpackbits(drawn, axis=1, count=num_coins).astype(dtype)
 
 
 def sign_flip(differences: FloatArray, seed: int, num_resamples: int) -> float:

@@ -24,7 +24,7 @@ Means of one value per question:
     numeric_match   a number that equals that of a reference
     quantities      what counts as a number
     likelihood      scores of log-likelihoods
-    strings         normalization before comparison
+    strings         normalization before comparison, and parts that texts share
 
 Scores of a whole corpus, by sacrebleu:
 

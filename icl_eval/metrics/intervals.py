@@ -13,6 +13,7 @@ out or exchanged.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import fsum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -210,15 +211,33 @@ def resample_sums(rows: FloatArray, seed: int, num_resamples: int) -> FloatArray
             for size in block_sizes(num_resamples, len(starts))
         )
         return np.concatenate([block @ rows[starts] for block in counts])
-    return np.concatenate(
-        [_draw_one_by_one(generator, size, len(rows)) @ rows for size in block_sizes(num_resamples, len(rows))]
-    )
+    exact = as_exact(rows, len(rows) * np.abs(rows).max(initial=0.0))
+    sums = [
+        _draw_one_by_one(generator, size, len(rows), exact.dtype) @ exact
+        for size in block_sizes(num_resamples, len(rows))
+    ]
+    return np.concatenate(sums, dtype=np.float64)
 
 
-def _draw_one_by_one(generator: np.random.Generator, num_resamples: int, num_rows: int) -> FloatArray:
+def _draw_one_by_one(
+    generator: np.random.Generator, num_resamples: int, num_rows: int, dtype: npt.DTypeLike
+) -> npt.NDArray[Any]:
     """Return how often each row is drawn, `[num_resamples, num_rows]`."""
-    drawn = (generator.integers(num_rows, size=num_rows) for _ in range(num_resamples))
-    return np.stack([np.bincount(each, minlength=num_rows) for each in drawn]).astype(np.float64)
+    counts = np.empty((num_resamples, num_rows), dtype)
+    for own in counts:
+        own[:] = np.bincount(generator.integers(num_rows, size=num_rows), minlength=num_rows)
+    return counts
+
+
+def as_exact(rows: FloatArray, highest_sum: float) -> npt.NDArray[Any]:
+    """Return rows in single precision, which takes half the time, if it holds all of their sums exactly.
+
+    Args:
+        rows: Statistics that are multiplied by whole numbers and summed.
+        highest_sum: What no sum of them, nor any part of one, exceeds in size.
+    """
+    is_exact = highest_sum <= 2**24 and bool((rows == np.rint(rows)).all())
+    return rows.astype(np.float32) if is_exact else rows
 
 
 def block_sizes(num_resamples: int, width: int) -> Iterator[int]:

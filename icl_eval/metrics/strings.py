@@ -1,6 +1,9 @@
-"""Normalizing strings for comparison: strings that look the same become equal."""
+"""Comparing strings: those that look the same become equal, and parts that two texts share are counted."""
 
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
 
 # Soft hyphen, directional marks, zero-width space, word joiner, byte order mark and variation selectors. The zero-width
 # joiner and non-joiner of Persian, Indic scripts and emoji are not included: they change what is displayed.
@@ -19,4 +22,27 @@ def compose(text: str) -> str:
 
 def drop_invisible(text: str) -> str:
     """Return a string without invisible characters, in the composed Unicode form."""
-    return compose(text.translate(_INVISIBLE))
+    return text if text.isascii() else compose(text.translate(_INVISIBLE))
+
+
+class Parts:
+    """The parts of a text, such as its words or n-grams, prepared for several comparisons."""
+
+    def __init__(self, parts: Sequence[str]):
+        self.all = parts
+        self._distinct = frozenset(parts)
+
+    @cached_property
+    def _repeated(self) -> dict[str, int]:
+        if len(self._distinct) == len(self.all):
+            return {}
+        return {part: count for part, count in Counter(self.all).items() if count > 1}
+
+    def count_shared(self, others: Sequence[str]) -> int:
+        """Return how many parts two texts share, where each counts as often as it is in both."""
+        shared = self._distinct.intersection(others)
+        if not shared or shared.isdisjoint(self._repeated):
+            return len(shared)
+        counts = Counter(others)
+        more = [min(count, counts[part]) - 1 for part, count in self._repeated.items() if part in shared]
+        return len(shared) + sum(more)

@@ -8,13 +8,12 @@ the script, an empty reference counts only if all references are empty.
 
 import re
 import string
-from collections import Counter
 from collections.abc import Sequence
 
 from icl_eval.metrics.local import LocalMetric, warn_of_unspaced
 from icl_eval.metrics.means import format_signature, mean_statistics
 from icl_eval.metrics.scoring import Statistics
-from icl_eval.metrics.strings import compose, drop_invisible
+from icl_eval.metrics.strings import Parts, compose, drop_invisible
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -33,7 +32,7 @@ class TokenF1(LocalMetric):
     def per_example(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
         """Return the F1 score of each prediction with its best-matching reference."""
         values = [
-            max(_f1(_words(prediction), expected) for expected in _expected(answers))
+            _best_f1(_words(prediction), _expected(answers))
             for prediction, answers in zip(predictions, references, strict=True)
         ]
         return mean_statistics(values, format_signature(self.name, norm="squad"), is_bounded=True)
@@ -50,8 +49,12 @@ def _expected(answers: Sequence[str]) -> list[list[str]]:
     return [words for answer in answers if (words := _words(answer))] or [[]]
 
 
-def _f1(predicted: list[str], expected: list[str]) -> float:
-    if not predicted or not expected:  # F1 would divide by 0: correct only if both are empty
-        return float(predicted == expected)
-    num_shared = (Counter(predicted) & Counter(expected)).total()
-    return 2 * num_shared / (len(predicted) + len(expected))
+def _best_f1(predicted: list[str], references: Sequence[list[str]]) -> float:
+    words = Parts(predicted)
+    return max(_f1(words, expected) for expected in references)
+
+
+def _f1(predicted: Parts, expected: list[str]) -> float:
+    if not predicted.all or not expected:  # F1 would divide by 0: correct only if both are empty
+        return float(predicted.all == expected)
+    return 2 * predicted.count_shared(expected) / (len(predicted.all) + len(expected))

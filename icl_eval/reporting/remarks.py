@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from icl_eval.analysis.comparison import Difference
 from icl_eval.formatting import count_noun
 from icl_eval.runs.behaviour import ControlOutcome
 from icl_eval.runs.reports import Counts, Report, RunInfo, TaskResult
@@ -43,13 +44,13 @@ def _describe_control(where: str, outcome: ControlOutcome) -> Iterator[str]:
         yield f"{where}: {followed} of {outcome.follows.n} outputs follow the mapping shown"
 
 
-def has_clusters(result: TaskResult) -> bool:
+def has_clusters(result: TaskResult | Difference) -> bool:
     """Return whether errors are over clusters of questions; not if each question is a cluster of its own."""
     return result.num_clusters is not None and result.num_clusters < result.n
 
 
 def name_units(num_clusters: int | None) -> str:
-    """Return what the interval of a run's score is over: its questions, or their clusters."""
+    """Return what an interval is over: its questions, or their clusters."""
     return "questions" if num_clusters is None else count_noun(num_clusters, "cluster")
 
 

@@ -49,15 +49,19 @@ class Run:
         """
         return list(self.stream_records(task))
 
-    def stream_records(self, task: str) -> Iterator[Record]:
+    def stream_records(self, task: str, prompts: bool = True) -> Iterator[Record]:
         """Yield the records of one of its tasks one at a time, in the order of the data set.
+
+        Args:
+            task: The name of the task.
+            prompts: Whether records have their prompts and demonstrations, most of the time and memory of reading.
 
         Raises:
             DataError: If the run has no such task, or some of its records are missing, which shows at the end.
         """
         path = self.records_path(task)
         count = 0
-        for record in stream_records(path):
+        for record in stream_records(path, prompts):
             yield record
             count += 1
         expected = self.report.results[task].n

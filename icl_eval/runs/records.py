@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PlainValidator, TypeAdapter, ValidationError
 
 from icl_eval.errors import DataError
 from icl_eval.formatting import find_not_finite
@@ -151,6 +151,22 @@ class Record:
 
 _RECORD = TypeAdapter(Record)
 
+_NO_TEXT = PlainValidator(lambda _: None)
+_NOTHING = PlainValidator(lambda _: ())
+
+
+@dataclass(frozen=True, slots=True)
+class _WithoutPrompt(Record):
+    """A record whose prompt and demonstrations are neither checked nor kept."""
+
+    encoder: Annotated[str | None, _NO_TEXT]
+    decoder: Annotated[str | None, _NO_TEXT]
+    demonstration_ids: Annotated[tuple[str, ...], _NOTHING]
+    demonstrations: Annotated[tuple[ShownDemonstration, ...], _NOTHING] = ()
+
+
+_ANSWER = TypeAdapter(_WithoutPrompt)
+
 
 class RecordLog:
     """The records of one task in a run's folder: `samples_<task>.jsonl`.
@@ -222,13 +238,18 @@ def clusters_of(records: Sequence[Record]) -> tuple[str, ...] | None:
     return clusters if len(clusters) == len(records) else None
 
 
-def stream_records(path: Path) -> Iterator[Record]:
+def stream_records(path: Path, prompts: bool = True) -> Iterator[Record]:
     """Yield the records of a finished task, one line at a time.
+
+    Args:
+        path: The file.
+        prompts: Whether records have their prompts and demonstrations, most of the time and memory of reading.
 
     Raises:
         DataError: If a line is not a record.
     """
-    return (_parse(path, number, line) for number, line in _read_lines(path))
+    reader = _RECORD if prompts else _ANSWER
+    return (_parse(path, number, line, reader) for number, line in _read_lines(path))
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -261,9 +282,10 @@ def _format_line(record: Record) -> str:
         ) from None
 
 
-def _parse(path: Path, number: int, line: bytes) -> Record:
+def _parse(path: Path, number: int, line: bytes, reader: TypeAdapter[Any] = _RECORD) -> Record:
     try:
-        return _RECORD.validate_json(line.rstrip(b"\r\n"))
+        record: Record = reader.validate_json(line.rstrip(b"\r\n"))
+        return record
     except ValidationError as error:
         raise DataError(f"{path}:{number}: not a record ({describe_mistake(error, 'the line')})") from None
 

@@ -142,7 +142,12 @@ print(*{"torch", "transformers", "evaluate", "datasets", "tokenizers"} & {*sys.m
 def test_a_comparison_reads_the_records_of_each_run_once(judged, monkeypatch):
     read = []
     stream = Run.stream_records
-    monkeypatch.setattr(Run, "stream_records", lambda run, task: read.append(run.folder) or stream(run, task))
+
+    def watch(run, task, **options):
+        read.append(run.folder)
+        return stream(run, task, **options)
+
+    monkeypatch.setattr(Run, "stream_records", watch)
     compare_runs([read_run(folder) for folder in judged], num_resamples=100)
     assert read == judged
 

@@ -8,6 +8,7 @@ from icl_eval.metrics import BLEU, CHRF, ExactMatch, TokenF1, score
 from icl_eval.metrics.intervals import (
     NORMAL_QUANTILE,
     Interval,
+    as_exact,
     bootstrap,
     effective_number,
     log_jackknife,
@@ -83,6 +84,22 @@ def test_resamples_do_not_depend_on_the_size_of_blocks(monkeypatch):
     whole = resample_sums(rows, seed=3, num_resamples=50)
     monkeypatch.setattr("icl_eval.metrics.intervals._CELLS_AT_ONCE", 31)
     assert (resample_sums(rows, seed=3, num_resamples=50) == whole).all()
+
+
+def test_resamples_of_whole_numbers_are_exact():
+    counts = np.random.default_rng(0).integers(2**24 // 300, size=(300, 3)).astype(float)
+    for rows in (counts, 10 * counts, counts + 2.0**-20):
+        drawn = np.random.default_rng(5)
+        sums = [rows[np.lexsort(rows.T)][drawn.integers(300, size=300)].sum(axis=0) for _ in range(20)]
+        assert resample_sums(rows, seed=5, num_resamples=20).tolist() == np.array(sums).tolist()
+
+
+def test_single_precision_is_for_sums_that_it_holds():
+    rows = np.array([[1.0, 300.0], [-3.0, 7.0]])
+    assert as_exact(rows, 2**24).dtype == np.float32
+    assert as_exact(rows, 2**24).tolist() == rows.tolist()
+    for others, highest in ((rows, 2**24 + 1), (rows + 0.5, 10), (rows, np.nan)):
+        assert as_exact(others, highest) is others
 
 
 def test_the_same_seed_gives_the_same_interval_in_any_order_of_examples():

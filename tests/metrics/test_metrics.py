@@ -1,10 +1,12 @@
 import ast
 import inspect
+import random
 import subprocess
 import sys
 import time
+import unicodedata
 from dataclasses import replace
-from itertools import permutations
+from itertools import permutations, zip_longest
 from pathlib import Path
 
 import hydra
@@ -111,6 +113,38 @@ def test_law_8_translation_scores_are_those_of_sacrebleu(metric, options):
     assert found.value == by_hand.score
     assert found.signature.startswith(str(scorer.get_signature()))
     assert found.signature.startswith("nrefs:var|case:")
+
+
+def draw_texts(count):
+    """Return texts of few characters, so that n-grams repeat and agree, with odd characters and white space."""
+    generator = random.Random(0)
+    alphabet = [*"ab!(七百🦉éİ", "ab", "e\u0301", " ", " ", "\t", "\n", "\xa0", "\u3000", "\u200b"]
+    return ["".join(generator.choices(alphabet, k=generator.randrange(12))) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"word_order": 2},
+        {"word_order": 3, "char_order": 1, "beta": 1},
+        {"word_order": 1, "char_order": 20, "beta": 0},
+    ],
+)
+def test_law_8_the_counts_of_chrf_are_those_of_sacrebleu(options):
+    texts = ["", " ", "a", "a" * 30, "b" * 9, "(a) b! a", "aa", *draw_texts(200)]
+    references = [tuple(texts[place + step] for step in range(place % 4 + 1)) for place in range(len(texts) - 4)]
+    for predictions in ([answers[-1] for answers in references], texts[:3:-1], ["a" * 30] * len(references)):
+        found = CHRF(**options).per_example(predictions, references)
+        scorer = sacrebleu.metrics.CHRF(**options)
+        composed = [[unicodedata.normalize("NFC", answer) for answer in answers] for answers in references]
+        rows = scorer._extract_corpus_statistics(
+            [unicodedata.normalize("NFC", each) for each in predictions], [*zip_longest(*composed)]
+        )
+        assert found.rows.tolist() == rows
+        assert found.per_example == tuple(scorer._compute_score_from_stats(row).score for row in rows)
+        assert found.value == scorer._aggregate_and_compute(rows).score
+        assert found.signature.startswith(f"{scorer.get_signature()}|")
 
 
 @pytest.mark.parametrize(("metric", "options"), SACREBLEU_OPTIONS)

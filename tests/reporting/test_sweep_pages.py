@@ -186,9 +186,9 @@ def test_the_answers_of_a_run_are_given_away_before_the_next_run_is_read(tmp_pat
     read = Run.stream_records
     events = []
 
-    def watch(run, task):
+    def watch(run, task, **options):
         events.append(run.folder.name)
-        return read(run, task)
+        return read(run, task, **options)
 
     monkeypatch.setattr(Run, "stream_records", watch)
     for element in AnswerBlocks(runs):
@@ -352,6 +352,25 @@ def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_si
     ]
     assert page.data("answers-data")["runs"] == [names[0], "b", names[2]]
     assert "math: not compared, because not all of the runs have it" in page.texts
+
+
+@pytest.mark.parametrize(
+    ("draws", "num_clusters", "sample"),
+    [
+        (1, None, "questions"),
+        (1, 9, "questions"),
+        (1, 3, "3 clusters"),
+        (4, None, "draws and questions"),
+        (4, 3, "draws and 3 clusters"),
+    ],
+)
+def test_a_comparison_page_says_what_its_intervals_are_over(tmp_path, draws, num_clusters, sample):
+    runs = [write_run(tmp_path / name, record(1, "1", 1.0)) for name in "ab"]
+    names = tuple(str(run.folder) for run in runs)
+    found = difference(names[1], n=9, draws=draws, num_clusters=num_clusters)
+    write_comparison_page(Comparison(1, names[0], names[1:], 0, 1000, (), (found,)), runs, tmp_path / "compare.html")
+    page = assert_self_contained((tmp_path / "compare.html").read_bytes().decode())
+    assert page.rows("differences")[2][6] == f"−0.750 to +0.250 over {sample}"
 
 
 def test_the_terminal_shows_which_order_to_use_and_how_far_to_trust_it(capsys):

@@ -50,6 +50,18 @@ def test_a_record_from_before_there_was_a_field_reads(path, field):
     assert read_records(path) == [FIRST]
 
 
+def test_records_without_prompts_are_the_others_but_for_these(path):
+    write(path, FIRST, SECOND)
+    left_out = {"encoder": None, "decoder": None, "demonstration_ids": (), "demonstrations": ()}
+    expected = [dataclasses.asdict(dataclasses.replace(record, **left_out)) for record in (FIRST, SECOND)]
+    assert FIRST.decoder
+    assert FIRST.demonstrations
+    assert [dataclasses.asdict(record) for record in stream_records(path, prompts=False)] == expected
+    path.write_text(LINE.replace('"completion"', '"x"'), encoding="utf-8")
+    with pytest.raises(DataError, match=r":1: not a record \(completion: Field required\)"):
+        list(stream_records(path, prompts=False))
+
+
 def test_a_record_of_several_samples_reads_back_and_lists_them_all(path):
     samples = tuple(SampledCompletion(f" {n}", f"{n}", 2, "stop", "\n") for n in range(3))
     record = dataclasses.replace(FIRST, samples=samples)

@@ -20,6 +20,7 @@ from icl_eval.runs.reports import MetricResult
 
 MAX_ANSWERS = 1_000_000
 """Maximum number of answers on a page, over all runs and tasks: about 40 MB if they are short."""
+_SORTED = json.JSONEncoder(sort_keys=True)
 
 
 class AnswerBlocks:
@@ -69,7 +70,7 @@ class AnswerBlocks:
         lists = []
         for place, (run, result) in enumerate(zip(self._runs.values(), results, strict=True)):
             own: dict[int, _Answer] = {}
-            for record in run.stream_records(task) if result else ():
+            for record in run.stream_records(task, prompts=False) if result else ():
                 number = numbers.setdefault(_digest(record), len(numbers))
                 if number < self._max_questions:
                     if number == questions.size:
@@ -115,7 +116,7 @@ class _Answer:
 
 def _digest(record: Record) -> bytes:
     """Return what identifies the question that a record answers."""
-    return hashlib.sha256(json.dumps(record.asked, sort_keys=True).encode()).digest()[:16]
+    return hashlib.sha256(_SORTED.encode(record.asked).encode()).digest()[:16]
 
 
 def _pack_question(record: Record, table: TextTable) -> Mapping[str, Any]:

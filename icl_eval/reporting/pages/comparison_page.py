@@ -8,6 +8,7 @@ from icl_eval.analysis.comparison import Comparison, Difference
 from icl_eval.reporting.pages.answers import AnswerBlocks
 from icl_eval.reporting.pages.rendering import render_page, write_page
 from icl_eval.reporting.pages.scales import Scale, nice_scale
+from icl_eval.reporting.remarks import has_clusters, name_units
 from icl_eval.runs.folders import Run
 
 
@@ -19,6 +20,12 @@ class DifferenceRow:
     difference: Difference
     scale: Scale
     """Scale that covers zero and all differences in the same metric."""
+
+    @property
+    def sample(self) -> str:
+        """What the interval is over, such as `draws and questions`."""
+        units = name_units(self.difference.num_clusters if has_clusters(self.difference) else None)
+        return units if self.difference.draws == 1 else f"draws and {units}"
 
 
 def write_comparison_page(comparison: Comparison, runs: Sequence[Run], path: Path) -> None:

@@ -30,6 +30,8 @@ from icl_eval.runs.writing import write_whole
 # Escaping these does not change the meaning of JSON, but keeps HTML and old JavaScript parsers from interpreting them.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 def render_page(template: str, **values: Any) -> Iterator[str]:
     """Yield the pieces of a page.
@@ -49,9 +51,9 @@ def write_page(pieces: Iterable[str], path: Path) -> None:
 def to_json(value: Any) -> str:
     """Return a value as compact JSON, with null in place of each number that JSON does not have."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _COMPACT.encode(value)
     except ValueError:  # a metric may be NaN or infinite
-        return json.dumps(_replace_not_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _COMPACT.encode(_replace_not_finite(value))
 
 
 def embed_json(identifier: str, text: str, compress: bool = False) -> Markup:
