@@ -57,7 +57,7 @@ class Prompt:
     @property
     def demonstration_ids(self) -> tuple[str, ...]:
         """The ids of the demonstrations, in prompt order."""
-        return tuple(shown.id for shown in self.demonstrations)
+        return _list_ids(self.demonstrations)
 
     @property
     def hash(self) -> str:
@@ -260,6 +260,12 @@ class PromptBuilder:
 def _list_shown(shown: tuple[tuple[str, str | None, float | None], ...]) -> tuple[ShownDemonstration, ...]:
     """Return demonstrations as prompts list them; prompts with the same demonstrations share one list."""
     return tuple(ShownDemonstration(*each) for each in shown)
+
+
+@lru_cache(maxsize=1024)
+def _list_ids(shown: tuple[ShownDemonstration, ...]) -> tuple[str, ...]:
+    """Return the ids of demonstrations; prompts with the same demonstrations share one list of them, too."""
+    return tuple(each.id for each in shown)
 
 
 def _describe_shown(demonstration: Demonstration) -> tuple[str, str | None, float | None]:
