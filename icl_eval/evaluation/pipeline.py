@@ -117,14 +117,19 @@ def _make_report(
         logs = [_open_log(stack, folder, task) for task in prepared.tasks]
         with stopwatch.stage("metrics"):
             metrics = [_build_metrics(task.plan) for task in prepared.tasks]
-        runner = LazyRunner(evaluation, prepared, folder, stopwatch)
+        runner = LazyRunner(evaluation, prepared.conventions, folder, stopwatch)
         stack.callback(runner.close)
         _decode_missing(evaluation, prepared, logs, runner, stopwatch, progress)
         _add_likelihoods(prepared, logs, runner, stopwatch, progress)
         with stopwatch.stage("scoring"):
+            reused = [
+                evaluation.engine.count_reused(prepared.conventions, task.prompts, evaluation.search)
+                for task in prepared.tasks
+            ]
+            prepared = prepared.without_prompts()  # the records have what scores are computed from
             results = {
-                task.plan.task.name: score_task(evaluation, prepared, task, log, task_metrics)
-                for task, log, task_metrics in zip(prepared.tasks, logs, metrics, strict=True)
+                task.plan.task.name: score_task(task.plan, log, task_metrics, evaluation.seed, num_reused)
+                for task, log, task_metrics, num_reused in zip(prepared.tasks, logs, metrics, reused, strict=True)
             }
         groups = {group.name: group.aggregate(results) for group in evaluation.groups}
         return Report(

@@ -6,7 +6,7 @@ Evaluation ── tokenizer, model config ──▶ PreparedEvaluation: placemen
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from icl_eval.decoding.engines import Engine
 from icl_eval.decoding.engines.interface import require_able
@@ -140,6 +140,10 @@ class PreparedEvaluation:
     conventions: Conventions
     placement: Placement
     tasks: tuple[PreparedTask, ...]
+
+    def without_prompts(self) -> Self:
+        """Return the same without what takes most of the memory, prompts and answers."""
+        return replace(self, tasks=tuple(replace(task, prompts=(), answers=()) for task in self.tasks))
 
 
 def prepare(evaluation: Evaluation) -> PreparedEvaluation:

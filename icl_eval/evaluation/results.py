@@ -8,7 +8,7 @@ from icl_eval.decoding.engines import TransformersEngine
 from icl_eval.decoding.model_rules import list_rules
 from icl_eval.demonstrations import count_candidates
 from icl_eval.evaluation.doses import measure_control
-from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan
+from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, TaskPlan
 from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
 from icl_eval.metrics.measurements import measure_records, score_measurements
@@ -23,32 +23,32 @@ from icl_eval.runs.reports import Provenance, RunInfo, TaskResult
 
 
 def score_task(
-    evaluation: Evaluation,
-    prepared: PreparedEvaluation,
-    task: PreparedTask,
-    log: RecordLog,
-    metrics: Sequence[Metric],
+    plan: TaskPlan, log: RecordLog, metrics: Sequence[Metric], seed: int, num_reused: int | None
 ) -> TaskResult:
-    """Score a task's records, write them in the order of the data set, and return the result."""
-    examples = task.plan.examples
+    """Score a task's records, write them in the order of the data set, and return the result.
+
+    Args:
+        plan: The task.
+        log: Its records, which the log lets go of.
+        metrics: Its metrics.
+        seed: The seed of the bootstrap.
+        num_reused: The number of prompt tokens that were read from a cache; None if it is not known.
+    """
+    examples = plan.examples
     stored = zip(log.take(example.id for example in examples), (example.cluster for example in examples), strict=True)
     current = (record if record.cluster == name else replace(record, cluster=name) for record, name in stored)
-    records = [settle(record, task.plan.postprocess) for record in current]
-    measurements = measure_records(task.plan.task.name, records, metrics, task.plan.record_metrics)
+    records = [settle(record, plan.postprocess) for record in current]
+    measurements = measure_records(plan.task.name, records, metrics, plan.record_metrics)
     clusters = clusters_of(records)
-    scored = score_measurements(records, measurements, evaluation.seed)
+    scored = score_measurements(records, measurements, seed)
     log.finish(scored.records)
     return TaskResult(
         n=len(records),
-        num_fewshot=task.plan.few_shot.num_shown,
+        num_fewshot=plan.few_shot.num_shown,
         metrics=scored.results,
-        counts=count_records(
-            scored.records,
-            prefix_tokens_reused=evaluation.engine.count_reused(prepared.conventions, task.prompts, evaluation.search),
-            unparsed=scored.unparsed,
-        ),
-        behaviour=_measure_behaviour(task.plan, scored.records) if task.plan.max_new_tokens else None,
-        control=measure_control(task.plan, scored.records),
+        counts=count_records(scored.records, prefix_tokens_reused=num_reused, unparsed=scored.unparsed),
+        behaviour=_measure_behaviour(plan, scored.records) if plan.max_new_tokens else None,
+        control=measure_control(plan, scored.records),
         num_clusters=None if clusters is None else len(set(clusters)),
     )
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval.decoding.engines import Runner
-from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation
+from icl_eval.evaluation.preparation import Evaluation
 from icl_eval.evaluation.stopwatch import Stopwatch
+from icl_eval.prompts.conventions import Conventions
 from icl_eval.runs.reports import write_json
 
 logger = logging.getLogger(__name__)
@@ -26,17 +27,17 @@ _SAME = ("model", "root", "version", "system_fingerprint", "max_model_len")
 class LazyRunner:
     """The runner of an evaluation."""
 
-    def __init__(self, evaluation: Evaluation, prepared: PreparedEvaluation, folder: Path, stopwatch: Stopwatch):
+    def __init__(self, evaluation: Evaluation, conventions: Conventions, folder: Path, stopwatch: Stopwatch):
         """Open nothing yet.
 
         Args:
             evaluation: The evaluation.
-            prepared: Its prompts, and what the model requires.
+            conventions: What the model requires.
             folder: The folder of the run.
             stopwatch: Counts the seconds that opening takes.
         """
         self._evaluation = evaluation
-        self._prepared = prepared
+        self._conventions = conventions
         self._path = folder / ENGINE_FILE
         self._stopwatch = stopwatch
         self._opened: Runner | None = None
@@ -48,7 +49,7 @@ class LazyRunner:
             evaluation = self._evaluation
             with self._stopwatch.stage("model"):
                 self._opened = evaluation.engine.open(
-                    evaluation.model, self._prepared.conventions, evaluation.asks_likelihoods
+                    evaluation.model, self._conventions, evaluation.asks_likelihoods
                 )
             self._warn_of_change(self._opened.describe())
             self._keep()
