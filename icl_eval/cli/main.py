@@ -48,6 +48,7 @@ def main() -> None:
     """Run the command line."""
     open_standard_files()
     gc.set_threshold(_ALLOCATIONS)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, and by the workers of a sweep
     logging.raiseExceptions = False  # no traceback if a warning cannot be written
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows other characters as escapes

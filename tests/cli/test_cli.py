@@ -778,6 +778,15 @@ def test_a_task_and_a_template_are_added_with_one_file_each_from_outside(icl_eva
     )
 
 
+@pytest.mark.parametrize(("given", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_leave_their_core_to_others_unless_told_otherwise(given, used, icl_eval_command, monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")  # also so that it is set back
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    icl_eval_command("list", ".")
+    assert os.environ["OMP_WAIT_POLICY"] == used
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["list", "."], ["nosuch=1"]])
 def test_help_lists_and_refusals_import_nothing_that_runs_networks(words, tmp_path):
