@@ -36,7 +36,7 @@ from icl_eval.cli.loader import install_loader
 from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, require_direct, say
 from icl_eval.config.arguments import read_arguments
 from icl_eval.config.explaining import explaining_errors
-from icl_eval.config.schema import register_schemas
+from icl_eval.config.schema import register_schema
 from icl_eval.config.setup import conf_dir, register_resolvers, set_command_name
 from icl_eval.errors import ConfigError, IclEvalError
 
@@ -89,7 +89,7 @@ def _report_errors(run: Callable[[], None]) -> int:
 
 def _run(command: Command, arguments: list[str]) -> None:
     """Compose the configuration with Hydra and run the command."""
-    register_schemas()
+    register_schema(command.schema)
     register_resolvers()
     install_loader()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors, which are reported below in one line
