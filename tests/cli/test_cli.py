@@ -778,13 +778,17 @@ def test_a_task_and_a_template_are_added_with_one_file_each_from_outside(icl_eva
     )
 
 
-@pytest.mark.parametrize(("given", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_that_wait_leave_their_core_to_others_unless_told_otherwise(given, used, icl_eval_command, monkeypatch):
-    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")  # also so that it is set back
-    if given is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_that_wait_leave_their_core_soon_unless_told_otherwise(given, spins, icl_eval_command, monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, given.get(name, ""))  # also so that it is set back
+        if name not in given:
+            monkeypatch.delenv(name)
     icl_eval_command("list", ".")
-    assert os.environ["OMP_WAIT_POLICY"] == used
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
 NETWORKS = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"}
