@@ -139,7 +139,8 @@ def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
         ConfigError: If an option is unknown or invalid.
         ModelUnavailableError: If the weights cannot be downloaded, read or trusted.
     """
-    from icl_eval.config.options import build_model_spec, check_model_options
+    from icl_eval.config.options import build_model_spec
+    from icl_eval.config.ranges import check_model_options
     from icl_eval.models.devices import choose_device
     from icl_eval.models.loading import load_own
 

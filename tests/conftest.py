@@ -20,7 +20,7 @@ from hydra import initialize_config_dir
 
 from icl_eval.cli import main as cli
 from icl_eval.config import setup as hydra_setup
-from icl_eval.config.schema import register_schemas
+from icl_eval.config.schema import RunConfig, register_schema
 
 # When Hydra sets up logging, absl (of rouge-score) closes what was stderr when it was imported, unless it is this one.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
@@ -29,7 +29,7 @@ absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 @pytest.fixture
 def compose():
     """Compose the packaged configuration with overrides."""
-    register_schemas()
+    register_schema(RunConfig)
     hydra_setup.register_resolvers()
 
     def with_overrides(*overrides, config_name="evaluate"):

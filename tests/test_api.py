@@ -119,7 +119,7 @@ def test_rows_in_memory_are_a_task_of_their_own(gpt2, capitals):
 
 
 def test_prompts_can_be_seen_without_weights(t5, gpt2, capitals, monkeypatch):
-    monkeypatch.setattr("icl_eval.models.loading.load_own", None)
+    monkeypatch.setattr("icl_eval.models.loading.load_network", None)
     [first, _] = icl_eval.preview(model=str(gpt2), task=capitals, num_fewshot=1, template="plain")
     assert str(first) == first.decoder
     assert str(first).endswith("Peru\n")

@@ -1,6 +1,7 @@
 """Define the subcommands of `icl-eval`.
 
-Each function imports what it needs when it is called, so that `icl-eval --help` stays fast.
+Each function imports what it needs when it needs it, so that `icl-eval --help` stays fast and a mistake is
+named at once.
 """
 
 import re
@@ -49,33 +50,37 @@ class Command:
 
 def evaluate(cfg: DictConfig) -> None:
     """Evaluate a model and print a table."""
+    evaluation = _build_evaluation(cfg)
+
     from icl_eval.commands.evaluate import evaluate_into
-    from icl_eval.config.composing import describe_job
-    from icl_eval.config.evaluations import build_evaluation
     from icl_eval.reporting.output import ignore_closed_output
     from icl_eval.reporting.terminal import print_report
 
-    composed = describe_job(cfg)
+    folder = Path(HydraConfig.get().runtime.output_dir)
     is_cell = HydraConfig.get().mode == RunMode.MULTIRUN
-    cells = composed.folder.parent.glob("*/") if is_cell else ()
-    run = evaluate_into(build_evaluation(composed), composed.folder, cells=cells)
+    cells = folder.parent.glob("*/") if is_cell else ()
+    run = evaluate_into(evaluation, folder, cells=cells)
     with ignore_closed_output():
         print_report(run)
 
 
 def preview(cfg: DictConfig) -> None:
     """Print prompts without loading weights."""
+    evaluation = _build_evaluation(cfg, PreviewConfig)
+
     from icl_eval.commands.preview import print_preview
 
     logged = typed_config(cfg, PreviewConfig).logged
-    print_preview(_build_evaluation(cfg, PreviewConfig), None if logged is None else Path(logged))
+    print_preview(evaluation, None if logged is None else Path(logged))
 
 
 def doctor(cfg: DictConfig) -> None:
     """Check whether batching and caching change the tokens that the model generates."""
+    evaluation = _build_evaluation(cfg)
+
     from icl_eval.commands.doctor import print_diagnosis
 
-    print_diagnosis(_build_evaluation(cfg))
+    print_diagnosis(evaluation)
 
 
 def stream(cfg: DictConfig) -> None:
@@ -89,7 +94,7 @@ def trace(cfg: DictConfig) -> None:
     """Show every step from one prompt to its completion."""
     from icl_eval.commands.trace.command import run_trace
     from icl_eval.commands.trace.subjects import free_subject, question_subject
-    from icl_eval.config.options import require_at_least, require_at_most
+    from icl_eval.config.ranges import require_at_least, require_at_most
 
     config = typed_config(cfg, TraceConfig)
     require_at_least("runners_up", config.runners_up, 0)
@@ -185,9 +190,14 @@ OTHERS = {"lm-eval": lm_eval}
 
 def _build_evaluation(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> "Evaluation":
     from icl_eval.config.composing import describe_job
+    from icl_eval.config.ranges import read_options
+
+    composed = describe_job(cfg)
+    config = read_options(cfg, schema)  # before imports that take as long as everything up to here
+
     from icl_eval.config.evaluations import build_evaluation
 
-    return build_evaluation(describe_job(cfg), schema)
+    return build_evaluation(composed, config)
 
 
 def _list_overridden_keys() -> list[str]:

@@ -87,9 +87,9 @@ class KeepingLoader(ConfigLoaderImpl):
         key = f"{[source.path for source in repo.get_sources()]} {defaults}"
         if key not in self._merged:
             assert isinstance(repo, CachingConfigRepository)
-            unread = copy.copy(repo)
-            unread.cache = {}  # merging may move nodes of what was read into the result
-            self._merged[key] = super()._compose_config_from_defaults_list(defaults, unread)
+            own = copy.copy(repo)
+            own.cache = copy.deepcopy(repo.cache)  # merging may move nodes of what was read into the result
+            self._merged[key] = super()._compose_config_from_defaults_list(defaults, own)
         return copy.deepcopy(self._merged[key])
 
 

@@ -36,18 +36,24 @@ from icl_eval.cli.loader import install_loader
 from icl_eval.cli.words import gather_folders, put_flags_first, reject_stray_words, require_direct, say
 from icl_eval.config.arguments import read_arguments
 from icl_eval.config.explaining import explaining_errors
-from icl_eval.config.schema import register_schemas
+from icl_eval.config.schema import register_schema
 from icl_eval.config.setup import conf_dir, register_resolvers, set_command_name
 from icl_eval.errors import ConfigError, IclEvalError
 
 _ALLOCATIONS = 50_000
 """New objects after which Python looks for unreachable cycles; its default of 700 is a tenth of a start's time."""
 
+_SPINS = "1000"
+"""How often a thread of torch looks for work before it sleeps: as often as GNU's OpenMP has it where threads outnumber
+cores, and not 300,000 times, for which a thread that waits keeps its core from the one it waits for."""
+
 
 def main() -> None:
     """Run the command line."""
     open_standard_files()
     gc.set_threshold(_ALLOCATIONS)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when torch is imported, and by the workers of a sweep
     logging.raiseExceptions = False  # no traceback if a warning cannot be written
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows other characters as escapes
@@ -88,7 +94,7 @@ def _report_errors(run: Callable[[], None]) -> int:
 
 def _run(command: Command, arguments: list[str]) -> None:
     """Compose the configuration with Hydra and run the command."""
-    register_schemas()
+    register_schema(command.schema)
     register_resolvers()
     install_loader()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors, which are reported below in one line

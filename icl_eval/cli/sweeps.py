@@ -21,12 +21,10 @@ from icl_eval.config.explaining import explaining_errors
 from icl_eval.config.overrides import require_distinct_cells
 from icl_eval.errors import ConfigError, FolderInUseError, IclEvalError, OutputError, UserError
 from icl_eval.formatting import count_noun, escape_controls, join_lines
-from icl_eval.runs.cells import Cell, gather_cells
-from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, is_in_use, locking, read_run
-from icl_eval.runs.reports import Failure, read_failure, write_json
 
 if TYPE_CHECKING:
     from icl_eval.analysis import SweepAnalysis
+    from icl_eval.runs.cells import Cell
 
 
 def _read_unresolved(node: Any) -> Any:
@@ -44,6 +42,9 @@ def report_failure(folder: Path, error: Exception) -> None:
         FolderInUseError: If another run has started to write the cell.
         OSError: If the reason cannot be written.
     """
+    from icl_eval.runs.folders import FAILURE_FILE, locking
+    from icl_eval.runs.reports import Failure, write_json
+
     known = summarize_error(error)
     if isinstance(known, OutputError):
         raise known
@@ -65,6 +66,8 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the sweep, and remove the failure files of earlier sweeps from its folder."""
+        from icl_eval.runs.folders import FAILURE_FILE
+
         overrides = _read_unresolved(config.hydra.overrides.hydra)
         if any(override.startswith("hydra.run.dir=") for override in overrides):
             _refuse("hydra.run.dir: has no effect in a sweep; set hydra.sweep.dir instead")
@@ -116,6 +119,8 @@ def finish_sweep(folder: Path) -> int:
     from icl_eval.reporting.pages.sweep_page import write_sweep_page
     from icl_eval.reporting.tables import print_analysis
     from icl_eval.reporting.terminal import print_sweep
+    from icl_eval.runs.cells import gather_cells
+    from icl_eval.runs.folders import locking
 
     with locking(folder, timeout=-1):
         cells = gather_cells(folder)
@@ -132,8 +137,11 @@ def finish_sweep(folder: Path) -> int:
     return min(exit_codes, default=0)  # 1, a failure, takes precedence over 2, a user's mistake
 
 
-def _report_missing(folder: Path, cells: Sequence[Cell]) -> Iterator[int]:
+def _report_missing(folder: Path, cells: "Sequence[Cell]") -> Iterator[int]:
     """Print how many cells failed or are in use by another run, and yield the exit code of each."""
+    from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, is_in_use
+    from icl_eval.runs.reports import read_failure
+
     failures = {path.parent: read_failure(path) for path in folder.glob(f"*/{FAILURE_FILE}")}
     if failures:
         earlier = sum(bool(cell.results) and folder / cell.cell in failures for cell in cells)
@@ -149,9 +157,10 @@ def _report_missing(folder: Path, cells: Sequence[Cell]) -> Iterator[int]:
         yield UserError.exit_code
 
 
-def _analyse(folder: Path, cells: Sequence[Cell]) -> "tuple[SweepAnalysis, bool]":
+def _analyse(folder: Path, cells: "Sequence[Cell]") -> "tuple[SweepAnalysis, bool]":
     """Return the analysis of a sweep's finished cells, or why there is none, and whether the analysis crashed."""
     from icl_eval.analysis import SweepAnalysis, analyse_runs
+    from icl_eval.runs.folders import read_run
 
     try:
         return analyse_runs([read_run(folder / cell.cell) for cell in cells if cell.results]), False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from icl_eval.analysis.comparison import compare_runs
 from icl_eval.commands.result_files import require_json_file, require_own
-from icl_eval.config.options import MAX_SEED, require_at_least, require_at_most
+from icl_eval.config.ranges import MAX_SEED, require_at_least, require_at_most
 from icl_eval.config.schema import CompareConfig
 from icl_eval.errors import ConfigError
 from icl_eval.reporting.output import ignore_closed_output

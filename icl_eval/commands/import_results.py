@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from icl_eval.config.options import MAX_SEED, require_at_least, require_at_most
+from icl_eval.config.ranges import MAX_SEED, require_at_least, require_at_most
 from icl_eval.config.schema import ImportConfig
 from icl_eval.errors import ConfigError
 from icl_eval.harnesses.lm_eval.importing import ImportOptions, convert_run

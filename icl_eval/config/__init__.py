@@ -17,7 +17,8 @@ From arguments to a configuration:
 
 From a configuration to objects:
 
-    options       model, search and ranges, which several commands share
+    ranges        options that are read and within their ranges
+    options       model and search, which several commands share
     plans         the data, prompts and metrics of one task
     harness_tasks  the tasks of lm-evaluation-harness that one name stands for
     evaluations   the whole evaluation

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
 from threading import RLock
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -22,11 +22,13 @@ from icl_eval.config.arguments import read_arguments
 from icl_eval.config.collisions import require_distinct_choices
 from icl_eval.config.explaining import explaining_errors
 from icl_eval.config.overrides import escape_interpolation, is_override, is_sweep
-from icl_eval.config.schema import CatalogueConfig, DataConfig, TaskConfig, register_schemas, typed_config
+from icl_eval.config.schema import CatalogueConfig, DataConfig, TaskConfig, register_schema, typed_config
 from icl_eval.config.setup import conf_dir, naming_command, register_resolvers
 from icl_eval.errors import ConfigError
-from icl_eval.models.loading import LanguageModel
-from icl_eval.tasks.loading import Task
+
+if TYPE_CHECKING:
+    from icl_eval.models.loading import LanguageModel
+    from icl_eval.tasks.loading import Task
 
 IN_MEMORY_CONFIG = TaskConfig(pool=DataConfig("(in memory)"), test=DataConfig("(in memory)"))
 """The configuration of a task whose rows are in memory."""
@@ -39,8 +41,8 @@ _LOCK = RLock()
 class InMemory:
     """Objects that the caller passes instead of having them built from the configuration."""
 
-    model: LanguageModel | None = None
-    tasks: Mapping[str, Task] = field(default_factory=dict)
+    model: "LanguageModel | None" = None
+    tasks: Mapping[str, "Task"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def compose_words(
     Raises:
         ConfigError: If an argument is invalid. The message says what is allowed.
     """
-    register_schemas()
+    register_schema(schema)
     register_resolvers()
     for word in words:
         if not is_override(word):
@@ -128,7 +130,7 @@ def compose_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> dict[st
     Raises:
         ConfigError: If a task is invalid.
     """
-    register_schemas()
+    register_schema(CatalogueConfig)
     register_resolvers()
     words = [f"+task=[{','.join(names)}]"]
     if folders:
@@ -155,7 +157,7 @@ def _borrowing_hydra() -> Iterator[None]:
 
 
 @contextmanager
-def _registering(tasks: Mapping[str, Task]) -> Iterator[None]:
+def _registering(tasks: Mapping[str, "Task"]) -> Iterator[None]:
     """Make in-memory tasks available to Hydra next to the files of `conf/task`."""
     store = ConfigStore.instance()
     for task in tasks.values():

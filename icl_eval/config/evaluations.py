@@ -10,9 +10,10 @@ from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.given import is_given
 from icl_eval.config.harness_tasks import HarnessPlans, build_harness_plans
 from icl_eval.config.identities import identity_of, name_choices
-from icl_eval.config.options import build_requested_conventions, build_search, check_ranges, choose_source
+from icl_eval.config.options import build_requested_conventions, build_search, choose_source
 from icl_eval.config.plans import NUM_FEWSHOT, SharedOptions, build_plan, build_template, find_task
-from icl_eval.config.schema import RunConfig, TaskConfig, typed_config
+from icl_eval.config.ranges import read_options
+from icl_eval.config.schema import RunConfig, TaskConfig
 from icl_eval.decoding.engines import ENGINES, Engine, TransformersEngine
 from icl_eval.decoding.searches import Search
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, FewShot, InstructionOnly
@@ -23,20 +24,19 @@ from icl_eval.prompts.building import PLACEMENTS
 from icl_eval.targets import build
 
 
-def build_evaluation(composed: ComposedConfig, schema: type[RunConfig] = RunConfig) -> Evaluation:
+def build_evaluation(composed: ComposedConfig, config: RunConfig | None = None) -> Evaluation:
     """Build an evaluation from a composed configuration, and read the data of its tasks.
 
     Args:
         composed: The configuration that Hydra composed from the schema.
-        schema: `RunConfig`, or the schema of a command that takes more keys.
+        config: Its options, if `read_options` has read and checked them; None to do so here.
 
     Raises:
         ConfigError: If an option is unknown, has the wrong type, is out of range, or conflicts with another option.
         DataError: If a task's data do not have the expected format.
     """
-    config = typed_config(composed.cfg, schema)
+    config = config or read_options(composed.cfg)
     model = composed.in_memory.model
-    check_ranges(config)
     named = name_choices(
         typing.cast("dict[str, Any]", OmegaConf.to_container(composed.cfg, resolve=True)), composed.choices
     )

@@ -13,7 +13,6 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote,
 from hydra.errors import HydraException
 
 from icl_eval.config.schema import Strings, find_type, is_string, takes_string, walk_leaves
-from icl_eval.decoding.engines.server.access import require_no_secret
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import format_value
 
@@ -92,6 +91,8 @@ def read_overrides(words: Sequence[str], schema: type, folders: Sequence[Path]) 
 
 def _require_no_secret(address: str) -> None:
     """Refuse an address with a password before Hydra writes it into files."""
+    from icl_eval.decoding.engines.server.access import require_no_secret
+
     try:
         require_no_secret(address)
     except ConfigError as error:

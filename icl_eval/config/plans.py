@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icl_eval.config.composing import IN_MEMORY_CONFIG, ComposedConfig
-from icl_eval.config.options import MAX_NEW_TOKENS, min_new_tokens_of, require_at_least, require_at_most
+from icl_eval.config.ranges import MAX_NEW_TOKENS, min_new_tokens_of, require_at_least, require_at_most
 from icl_eval.config.schema import ChannelConfig, DataConfig, RunConfig, TaskConfig, TemplateConfig
 from icl_eval.decoding.searches import check_stop
 from icl_eval.demonstrations import AbstractLabels, Demonstration, FewShot, Selection, build_shown

@@ -247,28 +247,29 @@ class ExportConfig:
     project: str | None = None
 
 
-def register_schemas() -> None:
-    """Register the schemas with Hydra."""
-    store = ConfigStore.instance()
-    store.store(name="run_schema", node=_open_schema(RunConfig))
-    store.store(name="stream_schema", node=_open_schema(StreamConfig))
-    store.store(name="trace_schema", node=_open_schema(TraceConfig))
-    store.store(name="preview_schema", node=_open_schema(PreviewConfig))
-    store.store(name="tour_schema", node=_open_schema(TourConfig))
-    store.store(name="compare_schema", node=CompareConfig)
-    store.store(name="plan_schema", node=PlanConfig)
-    store.store(name="list_schema", node=ListConfig)
-    store.store(name="list_tasks_schema", node=ListTasksConfig)
-    store.store(name="catalogue", node=CatalogueConfig)
-    store.store(name="import_schema", node=ImportConfig)
-    store.store(name="export_schema", node=ExportConfig)
+_NAMES = {
+    RunConfig: "run_schema",
+    StreamConfig: "stream_schema",
+    TraceConfig: "trace_schema",
+    PreviewConfig: "preview_schema",
+    TourConfig: "tour_schema",
+    CompareConfig: "compare_schema",
+    PlanConfig: "plan_schema",
+    ListConfig: "list_schema",
+    ListTasksConfig: "list_tasks_schema",
+    CatalogueConfig: "catalogue",
+    ImportConfig: "import_schema",
+    ExportConfig: "export_schema",
+}
+"""What the configuration of a command calls its schema."""
 
 
-def _open_schema(schema: type[ModelOptions]) -> DictConfig:
-    """Return a schema whose `model.quantization` takes any key; transformers knows which exist for a method."""
+def register_schema(schema: type) -> None:
+    """Register the schema of a command with Hydra."""
     config: DictConfig = OmegaConf.structured(schema)
-    OmegaConf.set_struct(config.model.quantization, False)
-    return config
+    if issubclass(schema, ModelOptions):
+        OmegaConf.set_struct(config.model.quantization, False)  # any key: transformers knows which exist for a method
+    ConfigStore.instance().store(name=_NAMES[schema], node=config)
 
 
 def typed_config(cfg: DictConfig, schema: type[Schema]) -> Schema:

@@ -131,7 +131,7 @@ def load_model(source: ModelSource, dtype: str = "float32", device: str = "auto"
         raise ConfigError(f"dtype={dtype!r}: must be one of {', '.join(ITEM_BYTES)}")
     key = (source, identify(source), dtype, device)
     if key not in _loaded:
-        _loaded[key] = load_own(source, dtype, device)
+        _loaded[key] = _load(source, find_card(source), dtype, device)
     _loaded.move_to_end(key)
     return _loaded[key]
 
@@ -178,7 +178,10 @@ def find_card(source: ModelSource) -> ModelCard:
 
 def load_own(spec: ModelSpec, dtype: str, device: str) -> LanguageModel:
     """Load a model as a private copy, which the caller may change; see `load_model`."""
-    card = read_card(spec)  # first, so that no weights are fetched for a refused model
+    return _load(spec, read_card(spec), dtype, device)  # the card first: no weights are fetched for a refused model
+
+
+def _load(spec: ModelSpec, card: ModelCard, dtype: str, device: str) -> LanguageModel:
     plan = plan_network(spec, card, dtype, device)
     if spec.device_map is None:
         _make_room(card.name, plan.num_bytes, dtype, device)

@@ -778,16 +778,47 @@ def test_a_task_and_a_template_are_added_with_one_file_each_from_outside(icl_eva
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_that_wait_leave_their_core_soon_unless_told_otherwise(given, spins, icl_eval_command, monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, given.get(name, ""))  # also so that it is set back
+        if name not in given:
+            monkeypatch.delenv(name)
+    icl_eval_command("list", ".")
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+NETWORKS = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"}
+TABLES = {"datasets", "evaluate", "sacrebleu", "scipy", "pandas", "matplotlib"}
+OBJECTS = {"numpy", "pydantic", "jinja2", "rich"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["--help"], ["list", "."], ["nosuch=1"]])
-def test_help_lists_and_refusals_import_nothing_that_runs_networks(words, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "exit_code", "unwanted"),
+    [
+        (["--help"], 0, NETWORKS | TABLES | OBJECTS),
+        (["--nosuch"], 2, NETWORKS | TABLES | OBJECTS),
+        (["nosuch=1"], 2, NETWORKS | TABLES | OBJECTS),
+        (["task=nosuch"], 2, NETWORKS | TABLES | OBJECTS),
+        (["num_fewshot=x"], 2, NETWORKS | TABLES | OBJECTS),
+        (["num_fewshot=-1"], 2, NETWORKS | TABLES | OBJECTS),
+        (["doctor", "num_fewshot=-1"], 2, NETWORKS | TABLES | OBJECTS),
+        (["decoding=sample", "decoding.temperature=-1"], 2, NETWORKS | TABLES),
+        (["list", "."], 0, NETWORKS | TABLES | {"numpy"}),
+    ],
+)
+def test_help_lists_and_refusals_import_nothing_that_they_do_not_need(words, exit_code, unwanted, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "fingerprint.json").touch()  # an unfinished run
     code = (
         "import atexit, sys; sys.argv[0] = 'icl-eval'; from icl_eval.cli.main import main\n"
-        "unwanted = {'torch', 'transformers', 'datasets', 'evaluate', 'scipy', 'pandas', 'matplotlib'}\n"
+        f"unwanted = {unwanted}\n"
         "atexit.register(lambda: print('imported', *unwanted & {*sys.modules})); main()"
     )
     run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
     assert run.stdout.splitlines()[-1] == "imported"
-    assert run.returncode == (2 if "nosuch=1" in words else 0)
+    assert run.returncode == exit_code

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from icl_eval.cli.loader import KeepingLoader
 from icl_eval.config import setup as hydra_setup
-from icl_eval.config.schema import register_schemas
+from icl_eval.config.schema import RunConfig, register_schema
 
 OVERRIDES = (
     ["task=qa", "seed=0"],
@@ -23,7 +23,7 @@ OVERRIDES = (
 
 @pytest.fixture(scope="module")
 def search_path():
-    register_schemas()
+    register_schema(RunConfig)
     hydra_setup.register_resolvers()
     return create_config_search_path(str(hydra_setup.conf_dir()))
 
@@ -84,7 +84,7 @@ def test_a_file_is_read_once(search_path, monkeypatch):
     compose(keeping, ["task=qa", "seed=0"])
     first = len(read)
     compose(keeping, ["task=qa", "seed=1"])
-    assert first > 20
+    assert first == len(set(read)) > 10  # neither for the list of files nor for what they hold is one read again
     assert len(read) == first
 
 

@@ -455,8 +455,15 @@ def test_a_card_needs_no_weights(llama: Path) -> None:
 def test_a_card_is_read_once_and_again_when_a_file_has_changed(llama: Path) -> None:
     card = find_card(ModelSpec(str(llama)))
     assert find_card(ModelSpec(str(llama))) is card
+    assert load_model(ModelSpec(str(llama)), device="cpu").tokenizer is card.tokenizer
     edit_config(llama, max_position_embeddings=77)
     assert find_card(ModelSpec(str(llama))).max_length == 77
+
+
+def test_a_private_copy_shares_no_tokenizer(llama: Path) -> None:
+    assert models.load_own(ModelSpec(str(llama)), "float32", "cpu").tokenizer is not (
+        find_card(ModelSpec(str(llama))).tokenizer
+    )
 
 
 def test_a_card_whose_tokenizer_is_set_to_a_language_is_read_for_each_run(tmp_path: Path) -> None:
