@@ -48,9 +48,7 @@ class LazyRunner:
         if self._opened is None:
             evaluation = self._evaluation
             with self._stopwatch.stage("model"):
-                self._opened = evaluation.engine.open(
-                    evaluation.model, self._conventions, evaluation.asks_likelihoods
-                )
+                self._opened = evaluation.engine.open(evaluation.model, self._conventions, evaluation.asks_likelihoods)
             self._warn_of_change(self._opened.describe())
             self._keep()
         return self._opened
