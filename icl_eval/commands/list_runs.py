@@ -4,14 +4,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from rich.table import Table
 
 from icl_eval.errors import DataError
 from icl_eval.formatting import count_noun, format_score, join_lines
 from icl_eval.reporting.terminal import from_here, open_console
 from icl_eval.runs.choices import flatten
-from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, Run, read_run
+from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, Run, read_run, read_yaml
 from icl_eval.runs.provenance import FINGERPRINT_FILE
 from icl_eval.runs.reports import read_failure
 
@@ -86,7 +85,7 @@ def _finished_rows(run: Run) -> list[list[str]]:
 def _unfinished_row(folder: Path) -> list[str]:
     """Return the row of a run without a report. Options whose defaults depend on the model are left empty."""
     path = folder / ".hydra" / "config.yaml"
-    config = yaml.safe_load(path.read_bytes()) if path.exists() else {}
+    config = read_yaml(path) if path.exists() else {}
     known = flatten(config)
     model, shots, seed = (
         "" if known.get(key) is None else str(known[key]) for key in ("model.source", "num_fewshot", "seed")

@@ -10,7 +10,7 @@ from typing import Any
 from icl_eval.decoding.engines import ENGINES, Engine
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS
-from icl_eval.evaluation.answers import LIKELIHOODS, ChannelLikelihood
+from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics import METRICS
 from icl_eval.metrics.postprocessing import POSTPROCESSORS
@@ -93,7 +93,7 @@ def identity_of(
         if is_template_given:
             task["template"] = None
         task["data"] = plan.task.content_hash
-    reverses = any(isinstance(plan.likelihood, ChannelLikelihood) for plan in plans)
+    reverses = any(plan.likelihood is not None and plan.likelihood.reverses for plan in plans)
     for each in (options, *options["task"].values()):
         _drop_unused(each, reverses)
     return flatten_options(options)

@@ -63,6 +63,10 @@ class LikelihoodMode(Protocol):
         """Whether the task's choices are scored too."""
 
     @property
+    def reverses(self) -> bool:
+        """Whether questions are scored after answers, by the channel forms of templates."""
+
+    @property
     def calibrations(self) -> tuple[Calibration, ...]:
         """How the choices are calibrated."""
 
@@ -73,6 +77,7 @@ class ReferenceLikelihood:
 
     name = "references"
     ranks_choices = False
+    reverses = False
     calibrations: tuple[Calibration, ...] = ()
 
 
@@ -90,6 +95,7 @@ class ChoiceLikelihood:
     """The premise after which choices are scored too; None for no pointwise mutual information."""
     name = "choices"
     ranks_choices = True
+    reverses = False
 
     def __post_init__(self) -> None:
         if self.content_free == []:
@@ -119,6 +125,7 @@ class ChannelLikelihood:
 
     name = "channel"
     ranks_choices = True
+    reverses = True
     calibrations: tuple[Calibration, ...] = ()
 
 

@@ -16,7 +16,6 @@ from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.answers import (
     AnswerBuilder,
-    ChannelLikelihood,
     EncodeAnswers,
     LikelihoodMode,
     ScoredAnswers,
@@ -184,7 +183,7 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
         prompts = tuple(builder.build_all(plan.examples))
         if plan.likelihood is None:
             return PreparedTask(plan, prompts, builder)
-        kind = ChannelBuilder if isinstance(plan.likelihood, ChannelLikelihood) else AnswerBuilder
+        kind = ChannelBuilder if plan.likelihood.reverses else AnswerBuilder
         answers = kind(plan.likelihood, builder, card.tokenizer, plan.encode_answers)
         return PreparedTask(plan, prompts, builder, answers.build_all(plan.examples, prompts))
 

@@ -25,6 +25,8 @@ FAILURE_FILE = "error.json"
 _LOCK_FILE = ".lock"
 _TIMEOUT = 0.2
 """Seconds to wait for a lock. The checks of `is_in_use` hold it for less than that."""
+_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The fastest loader of plain YAML; the one in C is missing where PyYAML was installed without its library."""
 
 if TYPE_CHECKING:
     import pandas
@@ -135,6 +137,11 @@ def name_records(task: str) -> str:
     return f"samples_{task}.jsonl"
 
 
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file; raises OSError and yaml.YAMLError."""
+    return yaml.load(path.read_bytes(), Loader=_SAFE_LOADER)
+
+
 def read_overrides(folder: Path) -> tuple[str, ...]:
     """Read the overrides that Hydra saved in a run's folder; return an empty tuple if there is no such file.
 
@@ -145,7 +152,7 @@ def read_overrides(folder: Path) -> tuple[str, ...]:
     if not path.exists():
         return ()
     try:
-        return tuple(map(str, yaml.safe_load(path.read_bytes()) or ()))
+        return tuple(map(str, read_yaml(path) or ()))
     except (OSError, TypeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: not a list of overrides ({describe_error(error)})") from None
 
@@ -154,7 +161,7 @@ def is_cell(folder: Path) -> bool:
     """Return whether Hydra ran in a folder as one cell of a sweep, whose `sweep.html` lies beside the folder."""
     path = folder / ".hydra" / "hydra.yaml"
     try:
-        return bool(yaml.safe_load(path.read_bytes())["hydra"]["mode"] == "MULTIRUN")
+        return bool(read_yaml(path)["hydra"]["mode"] == "MULTIRUN")
     except (OSError, LookupError, TypeError, yaml.YAMLError):
         return False
 
