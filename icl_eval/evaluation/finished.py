@@ -90,9 +90,10 @@ class Finish:
 
 
 def _runs_external_code(evaluation: Evaluation) -> bool:
-    options = (evaluation.config, *evaluation.config["task"].values())
-    has_scores_of_another_harness = any(plan.record_metrics is not None for plan in evaluation.plans)
-    return has_scores_of_another_harness or any(runs_external_code(each["metrics"] or {}) for each in options)
+    """Return whether scores depend on code or files that `_digest_origin` does not know."""
+    tasks = list(evaluation.config["task"].values())
+    is_another_harness = any(options.get("name") is not None for options in tasks)
+    return is_another_harness or any(runs_external_code(each["metrics"] or {}) for each in (evaluation.config, *tasks))
 
 
 def _digest_origin(evaluation: Evaluation) -> str:

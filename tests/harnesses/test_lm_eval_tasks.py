@@ -155,11 +155,12 @@ def test_another_template_and_metric_replace_the_harness_own(run):
 
 
 @pytest.mark.slow
-def test_a_run_is_resumed_and_its_stored_scores_are_compared(run, icl_eval_command, decoded):
+def test_a_run_is_resumed_and_its_stored_scores_are_compared(run, icl_eval_command, decoded, tmp_path):
     run(["sums", "sky"], "limit=2")
     assert decoded == ["0", "1"]
     run(["sums", "sky"], "limit=2")
     assert decoded == ["0", "1"]
+    assert not (tmp_path / "run" / "finished.json").exists()  # the harness may score otherwise next time
     run(["sums", "sky"], "limit=2", "num_fewshot=1", "hydra.run.dir=fewer")
     outcome = icl_eval_command("compare", "run", "fewer")
     assert outcome.exit_code == 0, outcome.err
