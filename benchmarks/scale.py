@@ -21,8 +21,8 @@ from benchmarks.scale_stages import REST, STAGES
 from benchmarks.tables import render_machine
 
 _PARTS = ("run", "again", "compare", "list", "sweep")
-_NETWORK = ("decoding", "model")
-"""The stages that run or load the network."""
+_NETWORK = ("card", "model", "decoding")
+"""The stages that run the network, or load it or its tokenizer with the libraries for them."""
 _NOTICEABLE = 0.2
 """Seconds below which the growth of a stage cannot be told from noise."""
 

@@ -42,6 +42,7 @@ STAGES = {
     "page": ("icl_eval.commands.evaluate:write_run_page",),
 }
 """The functions of each stage, where their callers find them."""
+_WITH_TORCH = "icl_eval.decoding.stream:"
 REST = "start"
 """The stage of everything else: imports, the configuration, the report and the printed table."""
 
@@ -102,12 +103,7 @@ def main() -> None:
         Path(report).write_text(json.dumps(meter.read()))
         return
     if arguments[:1] not in (["compare"], ["list"]):
-        import icl_eval.commands.evaluate
-        import icl_eval.decoding.stream
-
-        for stage, places in STAGES.items():
-            for place in places:
-                _wrap(meter, stage, place)
+        _wrap_all(meter)
     from icl_eval.cli.main import main as run_command
 
     sys.argv = ["icl-eval", *arguments]
@@ -115,6 +111,26 @@ def main() -> None:
         run_command()
     finally:
         Path(report).write_text(json.dumps(meter.read()))
+
+
+def _wrap_all(meter: Meter) -> None:
+    """Wrap the functions of all stages, those of a module that imports torch only when a model has been loaded."""
+    from icl_eval.evaluation.running import LazyRunner
+
+    places = [(stage, place) for stage, functions in STAGES.items() for place in functions]
+    late = [(stage, place) for stage, place in places if place.startswith(_WITH_TORCH)]
+    for stage, place in places:
+        if (stage, place) not in late:
+            _wrap(meter, stage, place)
+    open_runner = LazyRunner.open
+
+    def open_and_wrap(runner: LazyRunner) -> Any:
+        opened = open_runner(runner)
+        while late:
+            _wrap(meter, *late.pop())
+        return opened
+
+    LazyRunner.open = open_and_wrap  # type: ignore[method-assign]
 
 
 def _wrap(meter: Meter, stage: str, place: str) -> None:
