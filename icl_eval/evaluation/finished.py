@@ -10,19 +10,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from icl_eval.evaluation.preparation import Evaluation
 from icl_eval.metrics.building import runs_external_code
-from icl_eval.models.loading import LanguageModel
-from icl_eval.models.weights import identify
+from icl_eval.models.loading import LanguageModel, ModelSource
+from icl_eval.models.weights import resolve_adapter, resolve_tokenizer, resolve_weights
 from icl_eval.prompts import chats
 from icl_eval.runs import provenance
-from icl_eval.runs.folders import FAILURE_FILE, PAGE_FILE, REPORT_FILE, name_records
+from icl_eval.runs.folders import FAILURE_FILE, PAGE_FILE, REPORT_FILE, is_cell, name_records
 from icl_eval.runs.reports import write_json
 
 FINISHED_FILE = "finished.json"
+_SCORING_LIBRARIES = ("numpy", "scipy", "rouge-score")
+"""Libraries that scores depend on, beside those that every report lists."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Finish:
         """
         self._evaluation = evaluation
         self._path = folder / FINISHED_FILE
-        self._origin = None if _runs_external_code(evaluation) else _digest_origin(evaluation)
+        self._origin = None if _runs_external_code(evaluation) else _digest_origin(evaluation, folder)
         self.day: str | None = None
         """The date that the prompts show; None if they show none."""
         self.mistakes: tuple[str, ...] = ()
@@ -96,20 +99,32 @@ def _runs_external_code(evaluation: Evaluation) -> bool:
     return is_another_harness or any(runs_external_code(each["metrics"] or {}) for each in (evaluation.config, *tasks))
 
 
-def _digest_origin(evaluation: Evaluation) -> str:
-    """Return a digest of all that decides the results: options, data, weights, and the code of this package."""
-    model, encoder = evaluation.model, evaluation.encoder
+def _digest_origin(evaluation: Evaluation, folder: Path) -> str:
+    """Return a digest of all that decides the results: options, data, weights, and the code that scores and writes."""
+    encoder = evaluation.encoder
     origin = {
         "identity": dict(evaluation.identity),
         "config": evaluation.config,
         "overrides": evaluation.overrides,
+        "inputs": [list(plan.examples[0].inputs) for plan in evaluation.plans],
         "clusters": [[example.cluster for example in plan.examples] for plan in evaluation.plans],
-        "model": model.identify() if isinstance(model, LanguageModel) else identify(model),
+        "model": _describe_model(evaluation.model),
         "encoder": None if encoder is None else encoder.identify(),
+        "is_cell": is_cell(folder),
         "code": provenance.digest_code(),
-        "versions": provenance.read_versions(),
+        "versions": provenance.read_versions(_SCORING_LIBRARIES),
     }
-    return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(origin, default=str).encode()
+    ).hexdigest()  # not sorted: reports keep the order of options
+
+
+def _describe_model(model: ModelSource) -> list[Any]:
+    """Return the names and the identities of a model's parts."""
+    if isinstance(model, LanguageModel):
+        return [model.name, model.identify(), model.tokenizer.special_tokens_map]
+    parts = (resolve_weights(model, descriptions_only=True), resolve_adapter(model), resolve_tokenizer(model))
+    return [None if part is None else [part.name, part.identify()] for part in parts]
 
 
 def _digest(path: Path) -> str:

@@ -46,7 +46,7 @@ def digest_code() -> str:
     root = Path(icl_eval.__file__).parent
     whole = hashlib.sha256()
     for path in sorted(root.rglob("*")):
-        if path.is_file() and path.suffix != ".pyc":
+        if path.is_file() and path.parent.name != "__pycache__":
             whole.update(f"{path.relative_to(root)}\n{path.stat().st_size}\n".encode())
             whole.update(path.read_bytes())
     return whole.hexdigest()

@@ -1,5 +1,6 @@
 """A finished run is recognised, and anything that could have changed its results is noticed."""
 
+import copy
 import json
 import shutil
 from datetime import date
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 
+import icl_eval
 from icl_eval.config.setup import conf_dir
 from icl_eval.evaluation import pipeline
 from icl_eval.metrics import local
@@ -121,6 +123,40 @@ def test_a_run_of_another_version_is_scored_again(name, run, prepared, monkeypat
     monkeypatch.setattr(provenance, name, lambda *also: after)
     run()
     assert len(prepared) == 2
+
+
+def test_another_order_of_metrics_or_another_name_of_the_model_is_another_report(run, prepared, gpt2, tmp_path):
+    for name in ("one", "other"):
+        shutil.copytree(gpt2, tmp_path / name)
+    (tmp_path / "experiments" / "experiment").mkdir(parents=True)
+    search = ("hydra.searchpath=[file://experiments]", "experiment=two", "model.source=./link")
+    seen = []
+    for model, metrics in (("one", "chrf, token_f1"), ("other", "chrf, token_f1"), ("other", "token_f1, chrf")):
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(model)
+        (tmp_path / "experiments" / "experiment" / "two.yaml").write_text(
+            f"# @package _global_\ndefaults: [{{override /metrics: [{metrics}]}}]\n"
+        )
+        report = json.loads((run(*search) / "report.json").read_text())
+        seen.append((report["run"]["model"], list(report["results"]["qa"]["metrics"])))
+    assert seen == [("one", ["chrf", "token_f1"]), ("other", ["chrf", "token_f1"]), ("other", ["token_f1", "chrf"])]
+
+
+def test_another_end_token_of_a_tokenizer_in_memory_is_noticed(gpt2, prepared, tmp_path):
+    loaded = icl_eval.load_model(str(gpt2))
+    model = icl_eval.LanguageModel.of(copy.deepcopy(loaded.network), copy.deepcopy(loaded.tokenizer))
+    asked = {"model": model, "task": "qa", "limit": 2, "num_fewshot": 1, "max_new_tokens": 2, "progress": False}
+    assert [icl_eval.evaluate(**asked, folder=tmp_path / "run").was_finished for _ in range(2)] == [False, True]
+    model.tokenizer.eos_token = "a"
+    assert not icl_eval.evaluate(**asked, folder=tmp_path / "run").was_finished
+    assert len(prepared) == 2
+
+
+def test_a_finished_run_that_becomes_a_cell_gets_a_page_that_leads_to_its_sweep(run, icl_eval_command, gpt2, tmp_path):
+    assert "../sweep.html" not in (run() / "report.html").read_text()
+    sweep = ("-m", f"model.source={gpt2}", *QUICK, "seed=0", "hydra.sweep.dir=.", "hydra.sweep.subdir=run")
+    assert icl_eval_command(*sweep).exit_code == 0
+    assert "../sweep.html" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_the_digest_of_the_code_is_that_of_the_contents_of_the_files(monkeypatch, tmp_path):

@@ -146,7 +146,7 @@ def list_files(spec: ModelSpec) -> list[tuple[Path, int, int]]:
     Raises ConfigError or ModelUnavailableError.
     """
     parts = (resolve_weights(spec, descriptions_only=True), resolve_adapter(spec), resolve_tokenizer(spec))
-    files = [(path, path.stat()) for part in parts if part for path in sorted(part.folder.rglob("*"))]
+    files = [(path, path.stat()) for part in parts if part for path in sorted(part.folder.resolve().rglob("*"))]
     return [(path, status.st_size, status.st_mtime_ns) for path, status in files]
 
 
