@@ -57,6 +57,21 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {KNOWN_COMMANDS};
 
 
 @pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_soon_sleep_while_they_wait_unless_the_environment_says_how(
+    icl_eval_command, monkeypatch, settings, expected
+):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in settings.items():
+        monkeypatch.setenv(name, text)
+    icl_eval_command("lists")  # whatever the command, here none
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         # keys
