@@ -206,10 +206,10 @@ class VllmApart:
     def __init__(self, workload: Workload):
         longest = max(len(prompt.decoder_ids) for prompt in workload.prompts) + workload.max_new_tokens
         python = os.environ[VLLM_PYTHON]
+        cores = sorted(os.sched_getaffinity(0))[: torch.get_num_threads()]
         settings = {
             "VLLM_CPU_KVCACHE_SPACE": "1",  # gigabytes
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # as all other systems, which share the cores
-            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),  # else it leaves one core without work
             "HF_HUB_OFFLINE": "1",
             "PYTHONSAFEPATH": "1",  # nothing beside the worker is imported
         }
