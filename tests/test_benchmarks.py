@@ -165,7 +165,8 @@ def note(what):
 class LLM:
     def __init__(self, model, **options):
         print("a library that prints")
-        note([sorted(path.name for path in pathlib.Path(model).iterdir()), options, os.environ["VLLM_CPU_OMP_THREADS_BIND"]])
+        files = sorted(path.name for path in pathlib.Path(model).iterdir())
+        note([files, options, os.environ["VLLM_CPU_OMP_THREADS_BIND"]])
 
     def reset_prefix_cache(self):
         note("reset")
