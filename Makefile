@@ -48,7 +48,7 @@ format: $(INSTALLED)  ## format the code
 
 benchmark: $(INSTALLED)  ## compare speed with other ways to decode (make benchmark ARGS="--workloads k1 --sample 16")
 	$(VENV)/bin/pip install -q -c constraints.txt -e '.[benchmark]'
-	$(VENV)/bin/python -m benchmarks $(ARGS)
+	$(if $(wildcard $(VLLM)/.installed),ICL_EVAL_VLLM=$(CURDIR)/$(VLLM)/bin/python) $(VENV)/bin/python -m benchmarks $(ARGS)
 
 pictures: $(INSTALLED)  ## take the pictures of pages in docs/pictures (needs Chromium)
 	$(VENV)/bin/python docs/pictures/make.py

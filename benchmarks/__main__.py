@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from benchmarks.choosers import build_choosers
 from benchmarks.floor import floor_seconds, measure_rates
 from benchmarks.lm_eval_comparison import compare_models
 from benchmarks.machine import machine_facts
+from benchmarks.native import VLLM_PYTHON
 from benchmarks.rounds import run_rounds
 from benchmarks.scale import measure_scale
 from benchmarks.systems import FAMILIES, PACKAGES, build_systems
@@ -52,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _compare_systems(options: argparse.Namespace) -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     for family, package in PACKAGES.items():
-        if family in options.systems and not find_spec(package):
+        apart = family == "vLLM" and os.environ.get(VLLM_PYTHON)
+        if family in options.systems and not find_spec(package) and not apart:
             _tell(f"skipping {family}, which is not installed (benchmarks/README.md says how to install it)")
     model = load_model(_model_spec(options.model), options.dtype, options.device)
     facts = {**machine_facts(options.device), "dtype": options.dtype}

@@ -6,9 +6,12 @@ comes with the share of CPU time that other processes used.
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import psutil
 
 _PACKAGES = ("torch", "transformers", "lm-eval", "llama-cpp-python", "ctranslate2", "vllm", "icl-eval")
 _BUSY = (0, 1, 2, 5, 6, 7)
@@ -46,10 +49,10 @@ def _processor() -> str:
 
 @dataclass(frozen=True)
 class CpuClock:
-    """CPU seconds so far, summed over all cores: of all processes, and of this one."""
+    """CPU seconds so far, summed over all cores: of all processes, and of this one and those that it started."""
 
     total: float = field(default_factory=lambda: _all_processes())
-    own: float = field(default_factory=lambda: sum(os.times()[:4]))
+    own: float = field(default_factory=lambda: _own_processes())
 
 
 def foreign_share(start: CpuClock, end: CpuClock, seconds: float) -> float | None:
@@ -58,6 +61,14 @@ def foreign_share(start: CpuClock, end: CpuClock, seconds: float) -> float | Non
         return None
     foreign = (end.total - start.total) - (end.own - start.own)
     return max(0.0, foreign / (seconds * (os.cpu_count() or 1)))
+
+
+def _own_processes() -> float:
+    running = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            running += sum(process.cpu_times()[:2])
+    return running + sum(os.times()[:4])
 
 
 def _all_processes() -> float:

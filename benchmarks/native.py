@@ -4,6 +4,10 @@ They are compared only if they are installed. Converting and loading the weights
 """
 
 import ctypes
+import json
+import os
+import subprocess
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +31,9 @@ _LAST_TOKENS = 4
 """Maximum number of tokens that a stop string spans."""
 _SHARE_OF_GPU = 0.4
 """The share of a GPU's memory that vLLM may take; the same weights and their caches need the rest."""
+VLLM_PYTHON = "ICL_EVAL_VLLM"
+"""The environment variable that names the Python of an environment with vLLM for the processor."""
+_WORKER = Path(__file__).parent / "vllm_worker.py"
 
 
 class LlamaCpp:
@@ -188,6 +195,52 @@ class Vllm:
         prompts = [{"prompt_token_ids": list(prompt.decoder_ids)} for prompt in workload.prompts]
         completed = [each.outputs[0] for each in self._engine.generate(prompts, options, use_tqdm=False)]
         return [Answer(each.text, len(each.token_ids)) for each in completed]
+
+
+class VllmApart:
+    """vLLM for the processor, in a process with the packages that it needs; else as `Vllm`."""
+
+    name = "vLLM"
+    most_questions = None
+
+    def __init__(self, workload: Workload):
+        longest = max(len(prompt.decoder_ids) for prompt in workload.prompts) + workload.max_new_tokens
+        python = os.environ[VLLM_PYTHON]
+        cores = sorted(os.sched_getaffinity(0))[: torch.get_num_threads()]
+        settings = {
+            "VLLM_CPU_KVCACHE_SPACE": "1",  # gigabytes
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),  # else it leaves one core without work
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONSAFEPATH": "1",  # nothing beside the worker is imported
+        }
+        with TemporaryDirectory() as folder:
+            workload.model.network.save_pretrained(folder)
+            workload.model.tokenizer.save_pretrained(folder)
+            self._process = subprocess.Popen(
+                [python, str(_WORKER), folder, workload.model.dtype, str(longest)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=os.environ | settings,
+            )
+            weakref.finalize(self, self._process.communicate)  # closes its input, upon which it ends
+            self._read()  # that it is ready
+
+    def answer(self, workload: Workload) -> list[Answer]:
+        """Return the answers, in the order of the prompts."""
+        prompts = [prompt.decoder_ids for prompt in workload.prompts]
+        asked = {"prompts": prompts, "max_tokens": workload.max_new_tokens, "stop": workload.stop}
+        assert self._process.stdin
+        print(json.dumps(asked), file=self._process.stdin, flush=True)
+        return [Answer(text, num_tokens) for text, num_tokens in self._read()]
+
+    def _read(self) -> Any:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"vLLM in {os.environ[VLLM_PYTHON]} ended with exit code {self._process.wait()}")
+        return json.loads(line)
 
 
 def _shared_length(prompts: Sequence[Ids]) -> int:

@@ -1,5 +1,6 @@
 """The systems that answer a workload's prompts; all of them run the same network object in the same process."""
 
+import os
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -7,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from benchmarks.answers import Answer, cut_text
-from benchmarks.native import CTranslate2, LlamaCpp, Vllm
+from benchmarks.native import VLLM_PYTHON, CTranslate2, LlamaCpp, Vllm, VllmApart
 from benchmarks.workloads import Workload
 from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.decoding.preparing import forget
@@ -43,20 +44,27 @@ def build_systems(families: Sequence[str], workload: Workload) -> list[System]:
     systems: list[System] = [IclEval()]  # always present, since the others are compared with it
     if "generate" in families:
         systems += [Generate(1), *map(Generate, BATCH_SIZES)]
-    model = workload.model
-    if model.architecture == "decoder-only":
-        present = [family for family in families if find_spec(PACKAGES.get(family, "icl_eval"))]
-        if "lm-eval" in present:
-            systems += [LmEval(workload, size) for size in BATCH_SIZES]
-        on_cpu = model.device == "cpu"
-        if "vLLM" in present and not on_cpu:
-            systems.append(Vllm(workload))
-        if "llama.cpp" in present and on_cpu and model.network.config.model_type == "llama":
-            systems += [LlamaCpp(workload, size) for size in NATIVE_BATCH_SIZES]
-        if "CTranslate2" in present and on_cpu and model.dtype == "float32":
-            systems += [CTranslate2(workload, size) for size in NATIVE_BATCH_SIZES]
+    if workload.model.architecture == "decoder-only":
+        systems += _build_others(families, workload)
     if "naive" in families:
         systems.append(Naive())
+    return systems
+
+
+def _build_others(families: Sequence[str], workload: Workload) -> list[System]:
+    """Return the systems of other software."""
+    model, systems = workload.model, list[System]()
+    present = [family for family in families if find_spec(PACKAGES.get(family, "icl_eval"))]
+    if "lm-eval" in present:
+        systems += [LmEval(workload, size) for size in BATCH_SIZES]
+    if model.device != "cpu":
+        return [*systems, Vllm(workload)] if "vLLM" in present else systems
+    if "vLLM" in families and os.environ.get(VLLM_PYTHON):
+        systems.append(VllmApart(workload))
+    if "llama.cpp" in present and model.network.config.model_type == "llama":
+        systems += [LlamaCpp(workload, size) for size in NATIVE_BATCH_SIZES]
+    if "CTranslate2" in present and model.dtype == "float32":
+        systems += [CTranslate2(workload, size) for size in NATIVE_BATCH_SIZES]
     return systems
 
 

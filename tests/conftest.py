@@ -52,7 +52,7 @@ class Outcome:
 def icl_eval_command(monkeypatch, capsys, tmp_path):
     """Run commands in this process, from a temporary folder."""
     monkeypatch.chdir(tmp_path)
-    for name in ("HYDRA_FULL_ERROR", "ICL_EVAL_COMMAND_NAME"):
+    for name in ("HYDRA_FULL_ERROR", "ICL_EVAL_COMMAND_NAME", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, "")  # the command line sets them; so they are set back
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

@@ -154,6 +154,56 @@ def test_vllm_gets_the_same_weights_and_ids_and_an_empty_prefix_cache(benchmark_
     assert [each.name for each in systems.build_systems(families, workload)] == ["icl_eval", "vLLM"]
 
 
+STAND_IN = """
+import json, os, pathlib, types
+SamplingParams = types.SimpleNamespace
+
+def note(what):
+    with open(os.environ["NOTES"], "a") as file:
+        print(json.dumps(what), file=file)
+
+class LLM:
+    def __init__(self, model, **options):
+        print("a library that prints")
+        files = sorted(path.name for path in pathlib.Path(model).iterdir())
+        note([files, options, os.environ["VLLM_CPU_OMP_THREADS_BIND"]])
+
+    def reset_prefix_cache(self):
+        note("reset")
+
+    def generate(self, prompts, options, use_tqdm):
+        note([prompts, vars(options)])
+        texts = [types.SimpleNamespace(text=f" {each['prompt_token_ids'][-1]}", token_ids=(1, 2)) for each in prompts]
+        return [types.SimpleNamespace(outputs=[each]) for each in texts]
+"""
+
+
+def test_vllm_of_another_environment_gets_the_same_in_a_process_of_its_own(benchmark_command, monkeypatch, tmp_path):
+    from benchmarks.systems import build_systems
+    from benchmarks.workloads import Workload
+
+    (tmp_path / "vllm.py").write_text(STAND_IN)
+    notes = tmp_path / "notes"
+    for name, text in {"PYTHONPATH": tmp_path, "NOTES": notes, "ICL_EVAL_VLLM": sys.executable}.items():
+        monkeypatch.setenv(name, str(text))
+    prompts = tuple(EncodedPrompt(Prompt(f"p{n}", None, "x"), (), (5, 6, n)) for n in (7, 8))
+    workload = Workload("own", build("llama", dtype=torch.float32), prompts, 4, ("\n",))
+
+    ours, vllm = build_systems(["icl_eval", "vLLM"], workload)
+    answers = [(answer.text, answer.num_tokens) for _ in range(2) for answer in vllm.answer(workload)]
+    process = vllm._process
+    del vllm
+
+    assert process.returncode == 0
+    assert (ours.name, answers) == ("icl_eval", [(" 7", 2), (" 8", 2)] * 2)
+    (files, options, cores), *rest = map(json.loads, notes.read_text().splitlines())
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert (options["dtype"], options["enable_prefix_caching"], options["max_model_len"]) == ("float32", True, 7)
+    assert len(set(cores.split(","))) == torch.get_num_threads()
+    asked = [{"prompt_token_ids": [5, 6, 7]}, {"prompt_token_ids": [5, 6, 8]}]
+    assert rest == ["reset", [asked, {"temperature": 0, "max_tokens": 4, "stop": ["\n"]}]] * 2
+
+
 def test_another_seed_makes_up_other_prompts_and_more_questions_begin_with_the_fewer(benchmark_command):
     from benchmarks.workloads import make_problems
 

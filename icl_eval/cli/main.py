@@ -42,10 +42,9 @@ from icl_eval.errors import ConfigError, IclEvalError
 
 _ALLOCATIONS = 50_000
 """New objects after which Python looks for unreachable cycles; its default of 700 is a tenth of a start's time."""
-
-_SPINS = "1000"
-"""How often a thread of torch looks for work before it sleeps: as often as GNU's OpenMP has it where threads outnumber
-cores, and not 300,000 times, for which a thread that waits keeps its core from the one it waits for."""
+_SPINS = 10_000
+"""How often a thread of torch looks whether the others are ready before it sleeps (`GOMP_SPINCOUNT`): 0.1 ms. By GNU's
+default, 300,000, it keeps its core for milliseconds, from the very thread that it waits for if other programs run."""
 
 
 def main() -> None:
@@ -53,7 +52,9 @@ def main() -> None:
     open_standard_files()
     gc.set_threshold(_ALLOCATIONS)
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when torch is imported, and by the workers of a sweep
+        os.environ.setdefault(
+            "GOMP_SPINCOUNT", str(_SPINS)
+        )  # read when torch is imported, and by the workers of a sweep
     logging.raiseExceptions = False  # no traceback if a warning cannot be written
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows other characters as escapes

@@ -11,6 +11,8 @@ from icl_eval.decoding.networks import (
     all_finite,
     decoder_of,
     encode,
+    inputs_of,
+    logits_at,
     new_cache,
     not_finite_error,
     rope_switches_at,
@@ -27,6 +29,9 @@ from icl_eval.models.memory import is_out_of_memory
 from icl_eval.models.switching import Switch, switched
 
 _TRIAL = 6
+"""Number of tokens in a trial: half of them are the prefix of the rest."""
+_SHORTER = 4
+"""Number of tokens in the shorter of the two rows with which split attention is tried."""
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Largest difference of logits that rounding explains, relative to the largest logit. Some networks always compute
 parts in float32, so the tolerance for float64 allows for that."""
@@ -113,15 +118,17 @@ def _run_trial(model: LanguageModel, split_switches: Sequence[Switch]) -> Capabi
     ids, encoded = _ids(decoder_of(network)), None
     if model.architecture == "encoder-decoder":
         encoded, _ = encode(network, [_ids(network.get_encoder())])
-    whole = run(network, [ids], new_cache(network.config), encoded)
+    # Each pass reads all weights, whatever its tokens: one gives the logits of both rows, the longer one last.
+    inputs = inputs_of(network, [ids], new_cache(network.config), encoded)
+    whole = logits_at(network, (_SHORTER - 1, _TRIAL - 1), **inputs)[0]
     if not all_finite(whole).all():
         raise not_finite_error(f"{model.name}: the largest logit", whole.dtype)
     pieces, prefix = _run_in_pieces(network, ids, encoded)
-    if not _agree(whole, pieces, network):
+    if not _agree(whole[-1:], pieces, network):
         raise _undecodable(model, "its logits with a key/value cache differ from those without")
     bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
     limit = longest_whole(prefix)
-    split = (limit is None or limit >= _TRIAL) and _can_split(network, split_switches, ids, whole)
+    split = (limit is None or limit >= _TRIAL) and _can_split(network, split_switches, prefix, ids, whole)
     unnumbered_id = None if split else _find_unnumbered(network, ids, encoded)
     switches_at = rope_switches_at(network.config)
     return Capabilities(split, limit, bytes_per_token, switches_at, unnumbered_id)
@@ -145,20 +152,21 @@ def _find_unnumbered(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor |
     return None if _agree(whole, pieces, network) else pad_id
 
 
-def _can_split(network: PreTrainedModel, switches: Sequence[Switch], ids: Ids, whole: torch.Tensor) -> bool:
+def _can_split(
+    network: PreTrainedModel, switches: Sequence[Switch], prefix: Cache, ids: Ids, whole: torch.Tensor
+) -> bool:
     """Return whether two rows of different lengths after a shared prefix get the right logits from split attention."""
     if not switches or not takes(network, "position_ids"):
         return False
-    prefix = new_cache(network.config)
-    run(network, [ids[:2]], prefix, None)
-    shorter = run(network, [ids[:3]], new_cache(network.config), None)
+    begin = prefix.get_seq_length()
+    rows = [NewRow((), ids[begin:end]) for end in (_SHORTER, _TRIAL)]
     try:
         with switched(network, switches):
-            session = SplitSession(network, prefix, _TRIAL - 2, max_new_tokens=1, reported_length=NO_LENGTH)
-            logits = session.join([NewRow((), ids[2:]), NewRow((), ids[2:3])])
+            session = SplitSession(network, prefix, _TRIAL - begin, max_new_tokens=1, reported_length=NO_LENGTH)
+            logits = session.join(rows)
     except (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError):
         return False  # the network needs more from its keys than split keys offer
-    return _agree(logits, torch.cat([whole, shorter]), network)
+    return _agree(logits, whole, network)
 
 
 def _agree(first: torch.Tensor, second: torch.Tensor, network: PreTrainedModel) -> bool:

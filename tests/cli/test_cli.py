@@ -57,6 +57,21 @@ UNKNOWN_COMMAND = f"unknown command (known, as the first word: {KNOWN_COMMANDS};
 
 
 @pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_soon_sleep_while_they_wait_unless_the_environment_says_how(
+    icl_eval_command, monkeypatch, settings, expected
+):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in settings.items():
+        monkeypatch.setenv(name, text)
+    icl_eval_command("lists")  # whatever the command, here none
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         # keys
@@ -776,19 +791,6 @@ def test_a_task_and_a_template_are_added_with_one_file_each_from_outside(icl_eva
     assert f"(known: {known('task').replace('commonsense,', 'capitals, commonsense,')})" in (
         icl_eval_command(*own, "task=nope").err
     )
-
-
-@pytest.mark.parametrize(
-    ("given", "spins"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
-)
-def test_threads_that_wait_leave_their_core_soon_unless_told_otherwise(given, spins, icl_eval_command, monkeypatch):
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.setenv(name, given.get(name, ""))  # also so that it is set back
-        if name not in given:
-            monkeypatch.delenv(name)
-    icl_eval_command("list", ".")
-    assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
 NETWORKS = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"}

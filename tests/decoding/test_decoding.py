@@ -99,6 +99,15 @@ def test_a_window_of_any_length_gives_the_tokens_of_generate(monkeypatch):
     assert copying == set(range(30, longest + 1))
 
 
+def test_a_trial_reads_the_weights_four_times():
+    model, widths = build("llama"), []
+    model.network.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    capabilities_of(model)
+    assert widths == [6, 3, 3, 3]
+
+
 def test_a_network_that_cannot_go_on_from_its_cache_is_refused_in_one_line():
     message = (
         "mamba cannot be decoded token by token, because its logits with a key/value cache differ from those without: "
