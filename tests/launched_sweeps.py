@@ -80,10 +80,9 @@ class LaunchedSweep:
             cell["error"]["error"] if "error" in cell else cell["results"]["qa"]["n"] for cell in self.read()["cells"]
         ]
 
-    def decoded(self) -> list[str]:
-        """Return the cells that decoded anything when they were last run."""
-        reports = {path.parent.name: json.loads(path.read_bytes()) for path in self.folder.glob("*/report.json")}
-        return [name for name, report in reports.items() if report["timing"]["completion_tokens_per_second"]]
+    def reports(self) -> set[tuple[str, int]]:
+        """Return the cells with a report, and when it was written, in nanoseconds."""
+        return {(path.parent.name, path.stat().st_mtime_ns) for path in self.folder.glob("*/report.json")}
 
     def remnants(self) -> list[str]:
         return [path.name for path in self.folder.rglob(".attempt*")]

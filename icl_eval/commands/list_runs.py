@@ -10,8 +10,7 @@ from icl_eval.errors import DataError
 from icl_eval.formatting import count_noun, format_score, join_lines
 from icl_eval.reporting.terminal import from_here, open_console
 from icl_eval.runs.choices import flatten
-from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, Run, read_run, read_yaml
-from icl_eval.runs.provenance import FINGERPRINT_FILE
+from icl_eval.runs.folders import FAILURE_FILE, FINGERPRINT_FILE, REPORT_FILE, Run, read_run, read_yaml
 from icl_eval.runs.reports import read_failure
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_eval.evaluation.preparation import Evaluation
-from icl_eval.runs.folders import REPORT_FILE, name_records
-from icl_eval.runs.provenance import FINGERPRINT_FILE
+from icl_eval.runs.folders import FINGERPRINT_FILE, REPORT_FILE, name_records
 from icl_eval.runs.writing import write_whole
 
 _SEEDS_OF_DEMONSTRATIONS = ("seed", "demonstrations.seed", "order.seed", "control.seed")

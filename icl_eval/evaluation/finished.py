@@ -20,7 +20,7 @@ from icl_eval.models.loading import LanguageModel, ModelSource
 from icl_eval.models.weights import resolve_adapter, resolve_tokenizer, resolve_weights
 from icl_eval.prompts import chats
 from icl_eval.runs import provenance
-from icl_eval.runs.folders import FAILURE_FILE, PAGE_FILE, REPORT_FILE, is_cell, name_records
+from icl_eval.runs.folders import FAILURE_FILE, FINGERPRINT_FILE, PAGE_FILE, REPORT_FILE, is_cell, name_records
 from icl_eval.runs.reports import write_json
 
 FINISHED_FILE = "finished.json"
@@ -88,7 +88,7 @@ class Finish:
     def _digest_results(self) -> dict[str, str | None]:
         """Return the sha256 of each file of results; None for one that is missing."""
         records = [name_records(plan.task.name) for plan in self._evaluation.plans]
-        paths = [self._path.with_name(name) for name in (provenance.FINGERPRINT_FILE, *records, REPORT_FILE, PAGE_FILE)]
+        paths = [self._path.with_name(name) for name in (FINGERPRINT_FILE, *records, REPORT_FILE, PAGE_FILE)]
         return {path.name: _digest(path) if path.is_file() else None for path in paths}
 
 

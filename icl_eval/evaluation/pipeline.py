@@ -32,7 +32,7 @@ from icl_eval.metrics import Metric
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.runs import provenance
 from icl_eval.runs.counts import sum_known
-from icl_eval.runs.folders import FAILURE_FILE, REPORT_FILE, Run, locking, name_records, read_run
+from icl_eval.runs.folders import FAILURE_FILE, FINGERPRINT_FILE, REPORT_FILE, Run, locking, name_records, read_run
 from icl_eval.runs.records import Record, RecordLog, SampledCompletion, ShownDemonstration
 from icl_eval.runs.reports import SCHEMA_VERSION, Report, Timing, write_report
 from icl_eval.tasks.examples import Example
@@ -112,7 +112,7 @@ def _make_report(
             finish.day = prepared.conventions.day
             _warn_of(finish.mistakes)
         identity = {**evaluation.identity, **_identify_content(evaluation, prepared)}
-        provenance.require_same_identity(folder / provenance.FINGERPRINT_FILE, identity)
+        provenance.require_same_identity(folder / FINGERPRINT_FILE, identity)
         adopt_records(evaluation, identity, folder, cells)
         logs = [_open_log(stack, folder, task) for task in prepared.tasks]
         with stopwatch.stage("metrics"):

@@ -18,6 +18,8 @@ from icl_eval.runs.records import Record, stream_records
 from icl_eval.runs.reports import Report, read_report
 from icl_eval.runs.writing import HeldFile, write_whole
 
+FINGERPRINT_FILE = "fingerprint.json"
+"""The file with the identity of a run."""
 REPORT_FILE = "report.json"
 PAGE_FILE = "report.html"
 FAILURE_FILE = "error.json"

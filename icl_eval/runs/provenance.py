@@ -18,8 +18,6 @@ from icl_eval.formatting import list_names
 from icl_eval.runs.migration import upgrade_identity
 from icl_eval.runs.reports import write_json
 
-FINGERPRINT_FILE = "fingerprint.json"
-"""The file with the identity of a run, in its folder."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "hydra-core", "sacrebleu")
 
 

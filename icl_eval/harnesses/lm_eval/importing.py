@@ -18,7 +18,7 @@ from icl_eval.metrics.building import build_own_metrics
 from icl_eval.metrics.measurements import measure_records, score_measurements
 from icl_eval.runs import provenance
 from icl_eval.runs.counts import count_records
-from icl_eval.runs.folders import REPORT_FILE, locking, name_records
+from icl_eval.runs.folders import FINGERPRINT_FILE, REPORT_FILE, locking, name_records
 from icl_eval.runs.records import Record, RecordLog
 from icl_eval.runs.reports import SCHEMA_VERSION, Provenance, Report, RunInfo, TaskResult, Timing, write_report
 
@@ -54,7 +54,7 @@ class ImportedRun:
             FingerprintMismatchError: If the folder contains another run.
         """
         with locking(folder):
-            provenance.require_same_identity(folder / provenance.FINGERPRINT_FILE, self.identity, "output")
+            provenance.require_same_identity(folder / FINGERPRINT_FILE, self.identity, "output")
             for task, records in self.records.items():
                 with closing(RecordLog(folder / name_records(task))) as log:
                     log.finish(records)
