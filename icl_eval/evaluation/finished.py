@@ -114,9 +114,8 @@ def _digest_origin(evaluation: Evaluation, folder: Path) -> str:
         "code": provenance.digest_code(),
         "versions": provenance.read_versions(_SCORING_LIBRARIES),
     }
-    return hashlib.sha256(
-        json.dumps(origin, default=str).encode()
-    ).hexdigest()  # not sorted: reports keep the order of options
+    written = json.dumps(origin, default=str)  # in the order of the options, which reports have
+    return hashlib.sha256(written.encode()).hexdigest()
 
 
 def _describe_model(model: ModelSource) -> list[Any]:
