@@ -1,11 +1,14 @@
 """Remarks on a report: warnings that a reader of its scores should know."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from icl_eval.analysis.comparison import Difference
 from icl_eval.formatting import count_noun
 from icl_eval.runs.behaviour import ControlOutcome
 from icl_eval.runs.reports import Counts, Report, RunInfo, TaskResult
+
+if TYPE_CHECKING:
+    from icl_eval.analysis.comparison import Difference
 
 
 def remarks(report: Report) -> Iterator[str]:
@@ -44,7 +47,7 @@ def _describe_control(where: str, outcome: ControlOutcome) -> Iterator[str]:
         yield f"{where}: {followed} of {outcome.follows.n} outputs follow the mapping shown"
 
 
-def has_clusters(result: TaskResult | Difference) -> bool:
+def has_clusters(result: "TaskResult | Difference") -> bool:
     """Return whether errors are over clusters of questions; not if each question is a cluster of its own."""
     return result.num_clusters is not None and result.num_clusters < result.n
 
