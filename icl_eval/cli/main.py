@@ -52,9 +52,8 @@ def main() -> None:
     open_standard_files()
     gc.set_threshold(_ALLOCATIONS)
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault(
-            "GOMP_SPINCOUNT", str(_SPINS)
-        )  # read when torch is imported, and by the workers of a sweep
+        # read when torch is imported, and by the workers of a sweep
+        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
     logging.raiseExceptions = False  # no traceback if a warning cannot be written
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows other characters as escapes

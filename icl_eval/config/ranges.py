@@ -10,8 +10,8 @@ from icl_eval.config.schema import ModelOptions, RunConfig, TaskConfig, typed_co
 from icl_eval.errors import ConfigError
 from icl_eval.models.devices import check_device_map
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
-OVERFLOWS = ("stop", "drop")
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+_OVERFLOWS = ("stop", "drop")
 MAX_NEW_TOKENS = 1_000_000
 MAX_SEED = 2**63 - 1
 _MAXIMA = {
@@ -37,11 +37,11 @@ def read_options(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> RunCon
         ConfigError: If an option is unknown, missing, of the wrong type or out of range.
     """
     config = typed_config(cfg, schema)
-    check_ranges(config)
+    _check_ranges(config)
     return config
 
 
-def check_ranges(config: RunConfig) -> None:
+def _check_ranges(config: RunConfig) -> None:
     """Check the ranges of an evaluation's options; raises ConfigError."""
     check_model_options(config, min_new_tokens=min_new_tokens_of(config, config.task.values()))
     for key, maximum in _MAXIMA.items():
@@ -56,8 +56,8 @@ def check_ranges(config: RunConfig) -> None:
         isinstance(config.prefix_cache_mb, int) and config.prefix_cache_mb >= 0
     ):
         raise ConfigError(f"prefix_cache_mb={config.prefix_cache_mb}: must be auto, or 0 or more")
-    if config.overflow not in OVERFLOWS:
-        raise ConfigError(f"overflow={config.overflow}: must be one of {', '.join(OVERFLOWS)}")
+    if config.overflow not in _OVERFLOWS:
+        raise ConfigError(f"overflow={config.overflow}: must be one of {', '.join(_OVERFLOWS)}")
     _check_limit(config.limit)
     require_at_least("limit_seed", config.limit_seed, 0)
     if config.limit_seed is not None and config.limit is None:
@@ -93,8 +93,8 @@ def check_model_options(config: ModelOptions, min_new_tokens: int = 1) -> None:
     Raises:
         ConfigError: If an option is out of range.
     """
-    if config.dtype not in DTYPES:
-        raise ConfigError(f"dtype={config.dtype}: must be one of {', '.join(DTYPES)}")
+    if config.dtype not in _DTYPES:
+        raise ConfigError(f"dtype={config.dtype}: must be one of {', '.join(_DTYPES)}")
     check_device_map(config.model.device_map, config.device)
     require_at_least("max_new_tokens", config.max_new_tokens, min_new_tokens)
     require_at_most("max_new_tokens", config.max_new_tokens, MAX_NEW_TOKENS)

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from icl_eval.evaluation.preparation import Evaluation
 from icl_eval.metrics.building import runs_external_code
 from icl_eval.models.loading import LanguageModel, ModelSource
-from icl_eval.models.weights import resolve_adapter, resolve_tokenizer, resolve_weights
+from icl_eval.models.weights import resolve_parts
 from icl_eval.prompts import chats
 from icl_eval.runs import provenance
 from icl_eval.runs.folders import FAILURE_FILE, FINGERPRINT_FILE, PAGE_FILE, REPORT_FILE, is_cell, name_records
@@ -122,8 +122,7 @@ def _describe_model(model: ModelSource) -> list[Any]:
     """Return the names and the identities of a model's parts."""
     if isinstance(model, LanguageModel):
         return [model.name, model.identify(), model.tokenizer.special_tokens_map]
-    parts = (resolve_weights(model, descriptions_only=True), resolve_adapter(model), resolve_tokenizer(model))
-    return [None if part is None else [part.name, part.identify()] for part in parts]
+    return [[kind, part.name, part.identify()] for kind, part in resolve_parts(model).items()]
 
 
 def _digest(path: Path) -> str:

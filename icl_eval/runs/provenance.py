@@ -15,6 +15,7 @@ from typing import Any
 import icl_eval
 from icl_eval.errors import FingerprintMismatchError
 from icl_eval.formatting import list_names
+from icl_eval.runs.folders import PAGE_FILE, REPORT_FILE, name_records
 from icl_eval.runs.migration import upgrade_identity
 from icl_eval.runs.reports import write_json
 
@@ -155,7 +156,7 @@ def _read_identity(path: Path, choose: str) -> dict[str, Any]:
 def _require_no_results(folder: Path, choose: str) -> None:
     """Reject a folder with files that a run would overwrite, if no fingerprint identifies them."""
     present = sorted(
-        path.name for pattern in ("report.json", "report.html", "samples_*.jsonl") for path in folder.glob(pattern)
+        path.name for pattern in (REPORT_FILE, PAGE_FILE, name_records("*")) for path in folder.glob(pattern)
     )
     if present:
         raise FingerprintMismatchError(

@@ -47,6 +47,7 @@ __all__ = [
     "identify",
     "list_files",
     "resolve_adapter",
+    "resolve_parts",
     "resolve_tokenizer",
     "resolve_weights",
 ]
@@ -127,14 +128,28 @@ def resolve_adapter(spec: ModelSpec) -> Weights | None:
     return Weights(own.path, own.path.resolve().name, identity, "check the files in that folder")
 
 
+def resolve_parts(spec: ModelSpec) -> dict[str, Weights]:
+    """Return what a model consists of: its `weights` first, then its `adapter` and another `tokenizer` if it has them.
+
+    The weights of a hub model are not fetched.
+
+    Raises ConfigError or ModelUnavailableError.
+    """
+    parts = {
+        "weights": resolve_weights(spec, descriptions_only=True),
+        "adapter": resolve_adapter(spec),
+        "tokenizer": resolve_tokenizer(spec),
+    }
+    return {name: part for name, part in parts.items() if part is not None}
+
+
 def identify(spec: ModelSpec) -> str:
     """Return the identity of everything that determines a model's output: weights, adapter, tokenizer, quantization.
 
     Raises ConfigError or ModelUnavailableError.
     """
-    parts = {"adapter": resolve_adapter(spec), "tokenizer": resolve_tokenizer(spec)}
-    named = [resolve_weights(spec, descriptions_only=True).identify()]
-    named += [f"{name} {part.identify()}" for name, part in parts.items() if part]
+    identities = {name: part.identify() for name, part in resolve_parts(spec).items()}
+    named = [identities.pop("weights"), *(f"{name} {identity}" for name, identity in identities.items())]
     if spec.quantization:
         named.append(f"quantization {json.dumps(dict(spec.quantization), sort_keys=True)}")
     return ", ".join(named)
@@ -145,8 +160,8 @@ def list_files(spec: ModelSpec) -> list[tuple[Path, int, int]]:
 
     Raises ConfigError or ModelUnavailableError.
     """
-    parts = (resolve_weights(spec, descriptions_only=True), resolve_adapter(spec), resolve_tokenizer(spec))
-    files = [(path, path.stat()) for part in parts if part for path in sorted(part.folder.resolve().rglob("*"))]
+    folders = [part.folder.resolve() for part in resolve_parts(spec).values()]
+    files = [(path, path.stat()) for folder in folders for path in sorted(folder.rglob("*"))]
     return [(path, status.st_size, status.st_mtime_ns) for path, status in files]
 
 
