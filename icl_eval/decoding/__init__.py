@@ -26,6 +26,7 @@ What makes it fast:
     split_attention  attention to a shared prefix without copying it
     split_caches     the caches that it reads
     kernels          attention with its softmax denominator, by the best kernel of a device
+    cuda_graphs      decoding steps on a GPU, recorded once and repeated
     growing          prefix copies that grow in place, for networks without split attention
     linears          oneDNN matrix products on the CPU
     opening          the right session for a group of prompts

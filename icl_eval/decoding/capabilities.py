@@ -8,6 +8,7 @@ import torch
 from transformers import Cache, PreTrainedModel
 
 from icl_eval.decoding.networks import (
+    agree,
     all_finite,
     decoder_of,
     encode,
@@ -32,11 +33,6 @@ _TRIAL = 6
 """Number of tokens in a trial: half of them are the prefix of the rest."""
 _SHORTER = 4
 """Number of tokens in the shorter of the two rows with which split attention is tried."""
-_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Largest difference of logits that rounding explains, relative to the largest logit. Some networks always compute
-parts in float32, so the tolerance for float64 allows for that."""
-_TOLERANCE_QUANTIZED = 0.1
-"""The same for quantized networks. Some quantize each token's states too, where a last digit decides between levels."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ def _run_trial(model: LanguageModel, split_switches: Sequence[Switch]) -> Capabi
     if not all_finite(whole).all():
         raise not_finite_error(f"{model.name}: the largest logit", whole.dtype)
     pieces, prefix = _run_in_pieces(network, ids, encoded)
-    if not _agree(whole[-1:], pieces, network):
+    if not agree(whole[-1:], pieces, network):
         raise _undecodable(model, "its logits with a key/value cache differ from those without")
     bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
     limit = longest_whole(prefix)
@@ -149,7 +145,7 @@ def _find_unnumbered(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor |
     padded = (ids[0], pad_id, *ids[2:])
     whole = run(network, [padded], new_cache(network.config), encoded)
     pieces, _ = _run_in_pieces(network, padded, encoded)
-    return None if _agree(whole, pieces, network) else pad_id
+    return None if agree(whole, pieces, network) else pad_id
 
 
 def _can_split(
@@ -166,15 +162,7 @@ def _can_split(
             logits = session.join(rows)
     except (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError):
         return False  # the network needs more from its keys than split keys offer
-    return _agree(logits, whole, network)
-
-
-def _agree(first: torch.Tensor, second: torch.Tensor, network: PreTrainedModel) -> bool:
-    difference = (first - second).abs().max()
-    tolerance = _TOLERANCE[first.dtype]
-    if getattr(network, "is_quantized", False):
-        tolerance = max(tolerance, _TOLERANCE_QUANTIZED)
-    return bool(difference <= tolerance * second.abs().max())
+    return agree(logits, whole, network)
 
 
 def _ids(side: Any) -> Ids:

@@ -16,6 +16,11 @@ from icl_eval.errors import IclEvalError
 MAX_PREFILL_TOKENS = 512
 """Maximum number of prompt tokens in one forward pass. More gain no speed (measured on the CPU; a GPU's products are
 bound by arithmetic from a few hundred rows on) and cost padding and memory."""
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Largest difference of logits that rounding explains, relative to the largest logit. Some networks always compute
+parts in float32, so the tolerance for float64 allows for that."""
+_TOLERANCE_QUANTIZED = 0.1
+"""The same for quantized networks. Some quantize each token's states too, where a last digit decides between levels."""
 
 
 def run(
@@ -163,6 +168,15 @@ def logits_at(network: PreTrainedModel, columns: Sequence[int], **inputs: Any) -
 def all_finite(logits: torch.Tensor) -> torch.Tensor:
     """Return whether the largest logit of each row is finite, [rows]; minus infinity (a banned token) is allowed."""
     return logits.max(dim=-1).values < float("inf")  # false for NaN, too
+
+
+def agree(first: torch.Tensor, second: torch.Tensor, network: PreTrainedModel) -> bool:
+    """Return whether logits of a network, both of one shape, differ by no more than rounding explains."""
+    difference = (first - second).abs().max()
+    tolerance = _TOLERANCE[first.dtype]
+    if getattr(network, "is_quantized", False):
+        tolerance = max(tolerance, _TOLERANCE_QUANTIZED)
+    return bool(difference <= tolerance * second.abs().max())
 
 
 def not_finite_error(what: str, dtype: torch.dtype) -> IclEvalError:

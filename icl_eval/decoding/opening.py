@@ -70,7 +70,7 @@ def open_session(prepared: PreparedModel, beginning: Beginning, longest: int, ma
     network = prepared.model.network
     if prepared.capabilities.splits(longest + max_new_tokens):
         longest_own = longest - beginning.length
-        split = SplitSession(network, beginning.prefix, longest_own, max_new_tokens)
+        split = SplitSession(network, beginning.prefix, longest_own, max_new_tokens, recorder=prepared.recorder)
         return OpenSession(split, beginning.length)
     return OpenSession(UniformSession(network, beginning.prefix, beginning.encoded), beginning.length)
 

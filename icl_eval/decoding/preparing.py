@@ -12,12 +12,13 @@ from weakref import WeakKeyDictionary
 from transformers import PreTrainedModel
 
 from icl_eval.decoding.capabilities import Capabilities, try_out
+from icl_eval.decoding.cuda_graphs import StepRecorder
 from icl_eval.decoding.linears import Layouts, product_switches
 from icl_eval.decoding.prefixes import PrefixStore
 from icl_eval.decoding.split_attention import attention_switches
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.quiet import quiet_transformers
-from icl_eval.models.states import State, read_state
+from icl_eval.models.states import State, is_observed, read_state
 from icl_eval.models.switching import Switch, evaluation_switches, switched
 
 
@@ -30,6 +31,7 @@ class _NetworkCache:
     capabilities: Capabilities | None = None
     prefixes: PrefixStore = field(default_factory=PrefixStore)
     layouts: Layouts = field(default_factory=Layouts)
+    recorder: StepRecorder = field(default_factory=StepRecorder)
 
 
 _CACHES: "WeakKeyDictionary[PreTrainedModel, _NetworkCache]" = WeakKeyDictionary()
@@ -43,6 +45,8 @@ class PreparedModel:
     capabilities: Capabilities
     prefixes: PrefixStore
     """Caches that are valid for the network's current state."""
+    recorder: StepRecorder | None
+    """Records steps as CUDA graphs; None if no step of the network can be recorded."""
     _switches: tuple[Switch, ...]
     _is_plain: bool
 
@@ -74,7 +78,8 @@ def prepare(model: LanguageModel) -> PreparedModel:
                 cache.capabilities = try_out(model, split)
     if cache.capabilities.split:
         switches += split
-    return PreparedModel(model, cache.capabilities, cache.prefixes, tuple(switches), state is not None)
+    recorder = cache.recorder if state is not None and _can_record(network) else None
+    return PreparedModel(model, cache.capabilities, cache.prefixes, recorder, tuple(switches), state is not None)
 
 
 def forget(model: LanguageModel) -> None:
@@ -92,9 +97,16 @@ def capabilities_of(model: LanguageModel) -> Capabilities:
     return prepare(model).capabilities
 
 
+def _can_record(network: PreTrainedModel) -> bool:
+    """Return whether all of a network is on one GPU of CUDA, and no observer would miss passes that are repeated."""
+    devices = {tensor.device for tensor in (*network.parameters(), *network.buffers())}
+    return {device.type for device in devices} == {"cuda"} and len(devices) == 1 and not is_observed(network)
+
+
 def _invalidate(cache: _NetworkCache, state: State | None) -> None:
     if state is None or state != cache.state:
         cache.prefixes = PrefixStore()
     if state is None or cache.state is None or state.structure != cache.state.structure:
         cache.capabilities = None
+        cache.recorder = StepRecorder()
     cache.state = state

@@ -19,12 +19,15 @@ handle rows of different lengths:
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from transformers import Cache, PreTrainedModel
 
+from icl_eval.decoding.cuda_graphs import StepGraphs, StepRecorder
 from icl_eval.decoding.growing import grow_in_place
+from icl_eval.decoding.memory import round_up
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, chunks, copy_to, encode, last_logits, new_cache, run
 from icl_eval.decoding.prefixes import is_whole
 from icl_eval.decoding.sharing import Ids
@@ -72,6 +75,7 @@ class SplitSession:
         longest_own: int,
         max_new_tokens: int,
         reported_length: int = 1,
+        recorder: StepRecorder | None = None,
     ):
         """Start without rows.
 
@@ -81,6 +85,7 @@ class SplitSession:
             longest_own: The maximum number of own tokens of a new row.
             max_new_tokens: The maximum number of tokens appended to a row.
             reported_length: The cache length reported to the network; the default only says that it is not empty.
+            recorder: Records steps as CUDA graphs; None to run each step as it is.
         """
         self._network = network
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
@@ -89,9 +94,11 @@ class SplitSession:
         self._num_columns = longest_own + self._room
         self._cache = SlotCache(self._num_rows, self._num_columns, layers_of(network, prefix))
         self._cache.slots.reported_length = reported_length
+        self._cache.slots.longest = longest_own + max_new_tokens
         self._longest_own = longest_own
         self._firsts: list[int] = []  # the column of each row's first own token
         self._end = longest_own  # the next free column
+        self._graphs = None if recorder is None else StepGraphs(recorder, network, self._run_in_place)
 
     @torch.inference_mode()
     def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
@@ -119,7 +126,13 @@ class SplitSession:
         if self._end == self._num_columns:
             self._make_room()
         self._end += 1
-        return self._forward([list(token_ids)], slice(0, len(token_ids)), min(self._firsts), self._end - 1)
+        rows, column = slice(0, len(token_ids)), self._end - 1
+        run = partial(self._forward, [list(token_ids)], rows, min(self._firsts), column)
+        if self._graphs is None:
+            return run()
+        idle = round_up(len(token_ids)) - len(token_ids)  # rows that run one token and are not read
+        numbers = [[*token_ids, *[0] * idle], [*self._firsts, *[column] * idle], [column] * (len(token_ids) + idle)]
+        return self._graphs.step(copy_to(numbers, self._network.device), run)[rows]
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
@@ -148,12 +161,33 @@ class SplitSession:
         written = torch.arange(begin, begin + len(columns), device=device)  # [columns]
         slots = self._cache.slots
         slots.rows, slots.first, slots.begin, slots.end = rows, first, begin, begin + len(columns)
+        slots.written = None
         unpadded = len(columns) == 1 and max(row_firsts) <= first
         slots.mask = None if unpadded else self._mask(firsts, written, first)
         return last_logits(
             self._network,
             input_ids=numbers[:-1].T,
             position_ids=self._prefix_length + (written - firsts).clamp(min=0),
+            past_key_values=self._cache,
+        )
+
+    def _run_in_place(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Run a step that does the same to the same tensors each time, so that it can be recorded.
+
+        Args:
+            numbers: The token to append to each row, the row's first column, and the column to write, [3, rows].
+
+        Returns:
+            The logits after each row, [rows, vocabulary].
+        """
+        ids, firsts, written = numbers[..., None]  # each [rows, 1]
+        slots = self._cache.slots
+        slots.rows, slots.first, slots.end, slots.written = slice(0, len(ids)), 0, self._num_columns, written[0]
+        slots.mask = self._mask(firsts, written[0], 0)
+        return last_logits(
+            self._network,
+            input_ids=ids,
+            position_ids=self._prefix_length + written - firsts,
             past_key_values=self._cache,
         )
 
@@ -184,6 +218,9 @@ class SplitSession:
         self._end = end
 
     def _resize(self, num_rows: int, num_columns: int) -> None:
+        if self._graphs is not None:
+            num_rows = round_up(num_rows)
+            self._graphs.forget()
         self._num_rows, self._num_columns = num_rows, num_columns
         for layer in self._cache.slot_layers:
             layer.resize(num_rows, num_columns)

@@ -80,13 +80,14 @@ class SplitKeys(NamedTuple):
     own_keys: torch.Tensor  # [rows, key/value heads, columns, head size]; one row, if tokens are packed
     own_values: torch.Tensor
     mask: PassMask | None  # None if every query sees every own key
+    longest_own: int
+    """The largest number of own tokens that a row can have."""
     packing: Packing | None = None
 
     @property
     def num_tokens(self) -> int:
-        """The length of the longest row."""
-        own = self.own_keys.shape[2] if self.packing is None else self.packing.longest
-        return own + (0 if self.prefix is None else self.prefix[0].shape[2])
+        """The largest number of tokens that a row can have."""
+        return self.longest_own + (0 if self.prefix is None else self.prefix[0].shape[2])
 
 
 @dataclass
@@ -100,7 +101,11 @@ class Slots:
     """The first column to write."""
     end: int = 0
     """The column after the last one to read and write."""
+    written: torch.Tensor | None = None
+    """The column to write, [1] on the device, instead of those from `begin` to `end`."""
     mask: PassMask | None = None
+    longest: int = 0
+    """The largest number of own tokens that a row can have."""
     reported_length: int = 1
     """The length that the cache reports: it only says that the cache is not empty, since rows have their own
     positions."""
@@ -159,11 +164,14 @@ class SlotLayer(_SplitLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         slots = self._slots
-        self.keys[slots.rows, :, slots.begin : slots.end] = key_states
-        self.values[slots.rows, :, slots.begin : slots.end] = value_states
+        for kept, new in ((self.keys[slots.rows], key_states), (self.values[slots.rows], value_states)):
+            if slots.written is None:
+                kept[:, :, slots.begin : slots.end] = new
+            else:
+                kept.index_copy_(2, slots.written, new)
         own_keys = self.keys[slots.rows, :, slots.first : slots.end]
         own_values = self.values[slots.rows, :, slots.first : slots.end]
-        return SplitKeys(self._prefix, own_keys, own_values, slots.mask), None
+        return SplitKeys(self._prefix, own_keys, own_values, slots.mask, slots.longest), None
 
     def move_rows(self, sources: Sequence[int]) -> None:
         """Move row `sources[i]` to slot i."""
@@ -219,7 +227,8 @@ class PackedLayer(_SplitLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
         """Return everything that the tokens attend to."""
-        return SplitKeys(self._prefix, key_states, value_states, None, self._packing.to(key_states.device)), None
+        packing = self._packing.to(key_states.device)
+        return SplitKeys(self._prefix, key_states, value_states, None, packing.longest, packing), None
 
     def get_seq_length(self) -> int:
         """Return a length that only says that the cache is not empty, as that of `Slots`."""

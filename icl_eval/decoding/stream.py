@@ -153,7 +153,7 @@ class StreamDecoder:
         size = read_size(
             network.config, network.dtype.itemsize, stores_scores(network, splits), capabilities.bytes_per_token
         )
-        num_rows = choose_num_rows(len(waiting), size, lengths, free_bytes_of(network))
+        num_rows = choose_num_rows(len(waiting), size, lengths, free_bytes_of(network), network.device.type)
         if network.device.type != "cpu":
             return num_rows
         weight_bytes = sum(parameter.nbytes for parameter in network.parameters())

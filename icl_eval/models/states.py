@@ -76,6 +76,15 @@ def has_hooks(module: torch.nn.Module) -> bool:
     return not all(isinstance(hook, Observer) or _is_capturing(hook) for hook in hooks)
 
 
+def is_observed(network: PreTrainedModel) -> bool:
+    """Return whether a module of a network has an observer."""
+    return any(
+        isinstance(hook, Observer)
+        for module in network.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    )
+
+
 def _is_capturing(hook: Any) -> bool:
     """Return whether a hook collects outputs; transformers leaves such hooks behind after `output_hidden_states`."""
     return getattr(hook, "__module__", None) == "transformers.utils.output_capturing"

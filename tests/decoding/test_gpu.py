@@ -6,7 +6,7 @@ import pytest
 import torch
 from architectures import build
 from attention_parts import attend_to_all, make_parts
-from reference_decoding import assert_as_generate, make_prompts, make_questions
+from reference_decoding import NEW_TOKENS, assert_as_generate, make_prompts, make_questions
 
 from icl_eval.decoding import LikelihoodScorer
 from icl_eval.decoding.choosing import pick_most_likely
@@ -47,7 +47,7 @@ def test_a_gpu_of_ampere_or_later_has_every_kernel_and_they_agree_with_the_formu
 @pytest.mark.parametrize(("queries", "group"), [(1, 1), (1, 4), (5, 1), (5, 4)])
 def test_two_parts_are_one_softmax_over_all_keys_on_a_gpu(dtype, tolerance, queries, group):
     query, own, prefix, seen = make_parts(dtype, queries, group, DEVICE)
-    keys = SplitKeys(tuple(prefix), *own, PassMask(seen, dtype))
+    keys = SplitKeys(tuple(prefix), *own, PassMask(seen, dtype), own[0].shape[2])
     found, _ = split_attention_forward(None, query, keys, None, None, scaling=0.4)
     expected = attend_to_all(query, own, prefix, seen, 0.4).transpose(1, 2)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
@@ -89,6 +89,53 @@ def test_a_step_on_a_gpu_waits_only_for_the_tokens(dtype):
             finally:
                 torch.cuda.set_sync_debug_mode("default")
             chosen = pick_most_likely([], logits)
+
+
+def count_repeats(monkeypatch):
+    repeats, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: repeats.append(1) or replay(graph))
+    return repeats
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3"])
+def test_law_1_holds_on_a_gpu_for_recorded_steps(name, monkeypatch, caplog):
+    repeats = count_repeats(monkeypatch)
+    model = build_on_gpu(name, torch.float32)
+    for batch_size in (None, 3):
+        repeats.clear()
+        assert_as_generate(model, make_prompts(model), batch_size=batch_size)
+        assert len(repeats) >= NEW_TOKENS - 3
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 5e-3), (torch.bfloat16, 0.05)])
+def test_a_recorded_step_on_a_gpu_gives_the_logits_of_the_step_and_waits_only_for_the_tokens(
+    dtype, tolerance, monkeypatch
+):
+    repeats = count_repeats(monkeypatch)
+    model = build_on_gpu("llama", dtype)
+    prefix = new_cache(model.network.config)
+    run(model.network, [tuple(range(10, 40))], prefix, None)
+    prepared = prepare(model)
+    with prepared.accelerated():
+        plain, recorded = (
+            SplitSession(model.network, prefix, longest_own=3, max_new_tokens=8, recorder=recorder)
+            for recorder in (None, prepared.recorder)
+        )
+        rows = [NewRow((), (50, 51, 52)), NewRow((), (60,))]
+        chosen = pick_most_likely([], plain.join(rows))
+        recorded.join(rows)
+        for step in range(8):
+            expected = plain.step(chosen)
+            if step > 2:
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                found = recorded.step(chosen)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
+            chosen = pick_most_likely([], expected)
+    assert len(repeats) == 6  # once when it was recorded
 
 
 def test_attention_on_a_gpu_takes_no_memory_for_scores_or_copies_of_keys():

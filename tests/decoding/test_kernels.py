@@ -104,7 +104,7 @@ def test_two_parts_are_one_softmax_over_all_keys(ways, dtype, tolerance, queries
     if ways == "formula":
         kernel_stand_ins.choose(monkeypatch, "mps")
     query, own, prefix, seen = make_parts(dtype, queries, group)
-    keys = SplitKeys(tuple(prefix), *own, PassMask(seen, dtype))
+    keys = SplitKeys(tuple(prefix), *own, PassMask(seen, dtype), own[0].shape[2])
     found, _ = split_attention_forward(None, query, keys, None, None, scaling=0.4)
     expected = attend_to_all(query, own, prefix, seen, 0.4).transpose(1, 2)
     assert found.dtype == dtype
@@ -254,7 +254,7 @@ def test_numbers_drawn_to_try_a_kernel_change_no_other_draw():
 )
 def test_what_no_kernel_computes_is_refused_so_that_the_network_attends_itself(option, value):
     query, own, prefix, seen = make_parts(F32, 1, 2)
-    keys = SplitKeys(tuple(prefix), *own, PassMask(seen, F32))
+    keys = SplitKeys(tuple(prefix), *own, PassMask(seen, F32), own[0].shape[2])
     with pytest.raises(NotImplementedError, match="split attention does not support"):
         split_attention_forward(None, query, keys, None, None, **{option: value})
     assert set(split_attention._NOT_SPLIT) == {"softcap", "s_aux", "position_bias"}
@@ -304,7 +304,7 @@ def test_attention_on_a_gpu_neither_stores_scores_nor_copies_keys(monkeypatch):
 
     mask = PassMask(torch.empty(rows, 1, own, dtype=torch.bool, device="meta"), BF16)
     shared = (numbers(1, 8, prefix), numbers(1, 8, prefix))
-    keys = SplitKeys(shared, numbers(rows, 8, own), numbers(rows, 8, own), mask)
+    keys = SplitKeys(shared, numbers(rows, 8, own), numbers(rows, 8, own), mask, own)
     query = numbers(rows, 32, 1)
     made = {}
     for device_type in ("mps", "cuda"):

@@ -164,7 +164,8 @@ def test_packed_rows_of_any_sizes_attend_as_a_row_of_their_own_does(seed):
     query = torch.rand(1, 4, len(tree.ids), 8, dtype=torch.float64, generator=draw)
     key, value = torch.rand(2, 1, 2, len(tree.ids), 8, dtype=torch.float64, generator=draw)
     module = torch.nn.Module()
-    found, _ = split_attention_forward(module, query, SplitKeys(None, key, value, None, packing), value, None)
+    keys = SplitKeys(None, key, value, None, packing.longest, packing)
+    found, _ = split_attention_forward(module, query, keys, value, None)
     for token in range(len(tree.ids)):
         seen, before = [], token
         while before != ROOT:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from icl_eval.decoding import memory
 from icl_eval.decoding.memory import (
     MAX_ROWS,
+    MAX_ROWS_ON_GPU,
     Lengths,
     NetworkSize,
     choose_num_rows,
@@ -23,6 +24,7 @@ from icl_eval.decoding.memory import (
     prompt_bytes,
     read_size,
     room_for_prefixes,
+    round_up,
     rows_bytes,
 )
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS
@@ -73,14 +75,14 @@ KILOBYTES = {  # of keys and values of a token, in bfloat16
 # For bfloat16 and each card, where attention stores no scores: None if the weights do not fit, else the rows in each
 # setting, 0 if not even one fits.
 ROWS = {
-    "Llama-3.2-1B": ((128, 128, 128), (128, 128, 128), (128, 128, 128), (128, 128, 128)),
-    "Llama-2-7B": ((9, 0, 0), (82, 21, 0), (128, 128, 128), (128, 128, 128)),
-    "Mistral-7B": ((21, 3, 0), (128, 90, 88), (128, 128, 128), (128, 128, 128)),
-    "Llama-3-8B": (None, (128, 72, 57), (128, 128, 128), (128, 128, 128)),
-    "Gemma-2-9B": (None, (57, 14, 0), (128, 128, 128), (128, 128, 128)),
-    "Llama-2-13B": (None, None, (128, 87, 83), (128, 128, 128)),
-    "Qwen2.5-32B": (None, None, (128, 68, 50), (128, 128, 128)),
-    "Mixtral-8x7B": (None, None, None, (128, 128, 128)),
+    "Llama-3.2-1B": ((256, 256, 256), (256, 256, 256), (256, 256, 256), (256, 256, 256)),
+    "Llama-2-7B": ((8, 0, 0), (80, 20, 0), (256, 160, 224), (256, 256, 256)),
+    "Mistral-7B": ((20, 3, 0), (256, 80, 80), (256, 256, 256), (256, 256, 256)),
+    "Llama-3-8B": (None, (224, 64, 56), (256, 256, 256), (256, 256, 256)),
+    "Gemma-2-9B": (None, (56, 14, 0), (256, 224, 256), (256, 256, 256)),
+    "Llama-2-13B": (None, None, (256, 80, 80), (256, 192, 256)),
+    "Qwen2.5-32B": (None, None, (224, 64, 48), (256, 256, 256)),
+    "Mixtral-8x7B": (None, None, None, (256, 256, 256)),
     "Llama-3-70B": (None, None, None, None),
     "Llama-3.1-405B": (None, None, None, None),
 }
@@ -122,9 +124,10 @@ def test_rows_fit_beside_weights_and_prefix(name: str, card: int, number: int, m
         if not rows:
             assert rows_bytes(size, lengths, 1) > left
             continue
-        assert choose_num_rows(256, size, lengths, left) == rows
+        assert choose_num_rows(1000, size, lengths, left, "cuda") == rows
         assert rows_bytes(size, lengths, rows) <= (0.75 * left if rows > 1 else left)  # one is always tried
-        assert rows == 128 or rows_bytes(size, lengths, rows + 1) > 0.75 * left
+        assert rows == round_up(rows)
+        assert rows == MAX_ROWS_ON_GPU or rows_bytes(size, lengths, round_up(rows + 1)) > 0.75 * left
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -169,8 +172,8 @@ def test_a_kernel_that_stores_no_scores_leaves_room_for_rows() -> None:
     config = CONFIGS["Qwen2.5-32B"]()
     size, lengths = read_size(config, 2, stores_scores=True), lengths_of(32000, 200, 32)
     left = 80 * GB - TAKEN - 2 * count_parameters(config) - 32000 * size.bytes_per_token
-    assert choose_num_rows(256, size, lengths, left) == 1
-    assert choose_num_rows(256, replace(size, stores_scores=False), lengths, left) == 50
+    assert choose_num_rows(256, size, lengths, left, "cuda") == 1
+    assert choose_num_rows(256, replace(size, stores_scores=False), lengths, left, "cuda") == 48
 
 
 @pytest.mark.parametrize(
@@ -214,10 +217,11 @@ def test_the_parts_of_a_pass_add_up() -> None:
 
 def test_where_free_memory_cannot_be_told_as_many_rows_as_pay_are_decoded_together() -> None:
     size, lengths = read_size(CONFIGS["Llama-3.2-1B"](), 2, True), lengths_of(0, 10, 10)
-    assert choose_num_rows(5, size, lengths, 0) == 5
-    assert choose_num_rows(100, size, lengths, 0) == MAX_ROWS
-    assert choose_num_rows(1000, size, lengths, 0) == 2 * MAX_ROWS
-    assert choose_num_rows(100, size, lengths, 1) == 1
+    assert choose_num_rows(5, size, lengths, 0, "cpu") == 5
+    assert choose_num_rows(100, size, lengths, 0, "cpu") == MAX_ROWS
+    assert choose_num_rows(1000, size, lengths, 0, "mps") == 2 * MAX_ROWS
+    assert choose_num_rows(1000, size, lengths, 0, "cuda") == MAX_ROWS_ON_GPU == 256
+    assert choose_num_rows(100, size, lengths, 1, "cpu") == 1
     assert room_for_prefixes(0, 10) == GB
 
 
