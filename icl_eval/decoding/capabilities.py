@@ -119,22 +119,28 @@ def _run_trial(model: LanguageModel, split_switches: Sequence[Switch]) -> Capabi
     whole = logits_at(network, (_SHORTER - 1, _TRIAL - 1), **inputs)[0]
     if not all_finite(whole).all():
         raise not_finite_error(f"{model.name}: the largest logit", whole.dtype)
-    pieces, prefix = _run_in_pieces(network, ids, encoded)
-    if not agree(whole[-1:], pieces, network):
-        raise _undecodable(model, "its logits with a key/value cache differ from those without")
+    prefix = _run_prefix(network, ids, encoded)
     bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
     limit = longest_whole(prefix)
     split = (limit is None or limit >= _TRIAL) and _can_split(network, split_switches, prefix, ids, whole)
+    # Rows hold copies of the prefix where they are not split, or are too long to be.
+    if not (split and limit is None) and not agree(_run_rest(network, prefix, ids, encoded), whole[-1:], network):
+        raise _undecodable(model, "its logits with a key/value cache differ from those without")
     unnumbered_id = None if split else _find_unnumbered(network, ids, encoded)
     switches_at = rope_switches_at(network.config)
     return Capabilities(split, limit, bytes_per_token, switches_at, unnumbered_id)
 
 
-def _run_in_pieces(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor | None) -> tuple[torch.Tensor, Cache]:
-    """Run the first half of some ids into a cache and the rest after it; return the last logits and the cache."""
+def _run_prefix(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor | None) -> Cache:
+    """Run the first half of some ids and return their cache."""
     prefix = new_cache(network.config)
     run(network, [ids[: _TRIAL // 2]], prefix, encoded)
-    return UniformSession(network, prefix, encoded).join([NewRow((), ids[_TRIAL // 2 :])]), prefix
+    return prefix
+
+
+def _run_rest(network: PreTrainedModel, prefix: Cache, ids: Ids, encoded: torch.Tensor | None) -> torch.Tensor:
+    """Run the second half after a copy of the first one's cache and return the last logits, [1, vocabulary]."""
+    return UniformSession(network, prefix, encoded).join([NewRow((), ids[_TRIAL // 2 :])])
 
 
 def _find_unnumbered(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor | None) -> int | None:
@@ -144,7 +150,7 @@ def _find_unnumbered(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor |
         return None
     padded = (ids[0], pad_id, *ids[2:])
     whole = run(network, [padded], new_cache(network.config), encoded)
-    pieces, _ = _run_in_pieces(network, padded, encoded)
+    pieces = _run_rest(network, _run_prefix(network, padded, encoded), padded, encoded)
     return None if agree(whole, pieces, network) else pad_id
 
 
