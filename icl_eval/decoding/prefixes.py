@@ -16,6 +16,8 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidi
 from icl_eval.decoding.memory import room_for_prefixes
 from icl_eval.decoding.sharing import Ids, common_length
 
+_MOST_KEPT = 64
+"""Prefixes that a store keeps, however small they are: each new one is compared with all of them."""
 _MOST_BEGINNINGS = 4
 """Caches that a stack of prefixes keeps; each is a copy of its whole prefix."""
 
@@ -34,6 +36,7 @@ class PrefixStore:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Key, Cache] = OrderedDict()
+        self._sizes: dict[Key, int] = {}
 
     def get(self, key: Key, extend: Callable[[Cache | None, Ids], Cache]) -> Cache:
         """Return the cache of a prefix, computing only tokens that no kept cache holds; callers must not change it.
@@ -48,6 +51,7 @@ class PrefixStore:
         start, length = self._best_start(key)
         cache = extend(start, key.decoder_ids[length:])
         self._kept[key] = cache
+        self._sizes[key] = count_bytes(cache)
         return cache
 
     def evict(self, in_use: Cache, max_bytes: int | None, count_free: Callable[[], int]) -> None:
@@ -59,20 +63,24 @@ class PrefixStore:
                 which case the one in use is kept whatever its size.
             count_free: Returns the number of free bytes, or 0 if it is unknown.
         """
-        sizes = {key: count_bytes(cache) for key, cache in self._kept.items()}
-        kept = sum(sizes.values())
+        kept = sum(self._sizes.values())
         limit = room_for_prefixes(count_free(), kept) if max_bytes is None else max_bytes
         for key, cache in list(self._kept.items()):
-            if kept > limit and not (cache is in_use and max_bytes is None):
-                del self._kept[key]
-                kept -= sizes[key]
+            is_too_much = kept > limit or len(self._kept) > _MOST_KEPT
+            if is_too_much and not (cache is in_use and max_bytes is None):
+                kept -= self._drop(key)
 
     def drop_others(self, in_use: Cache | None) -> bool:
         """Drop all caches but the one in use, because memory ran out; return whether there were any."""
         others = [key for key, cache in self._kept.items() if cache is not in_use]
         for key in others:
-            del self._kept[key]
+            self._drop(key)
         return bool(others)
+
+    def _drop(self, key: Key) -> int:
+        """Drop a cache and return its size."""
+        del self._kept[key]
+        return self._sizes.pop(key)
 
     def _best_start(self, key: Key) -> tuple[Cache | None, int]:
         """Return a copy of the longest kept cache that the key can start from, and its length."""

@@ -282,6 +282,13 @@ def test_prefixes_are_kept_as_long_as_there_is_room() -> None:
     assert keep(store, (6,) * 20, 100, 1_000_000) == []
 
 
+def test_no_more_prefixes_are_kept_than_a_new_one_can_be_compared_with() -> None:
+    store = PrefixStore()
+    for number in range(1, 200):
+        kept = keep(store, (number,), None, GB)
+        assert kept == list(range(max(1, number - 63), number + 1))
+
+
 @pytest.mark.parametrize(
     ("name", "tokens", "card"), [("Llama-2-13B", 1600, 80), ("Llama-2-7B", 4096, 24), ("Llama-2-7B", 4096, 80)]
 )
