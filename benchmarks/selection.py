@@ -1,7 +1,7 @@
 """The command `python -m benchmarks selection`: what it costs to select demonstrations from a large pool.
 
-Texts and vectors are made up. Vectors lie in 200 clusters, as those of a pool with topics do, or in any direction, where
-all candidates are about as far from a question. Embedding them is not measured.
+Texts and vectors are made up. Vectors lie in 200 clusters, as those of a pool with topics do, or in any direction, so
+that all candidates are about as far from a question. Embedding them is not measured.
 """
 
 import argparse
