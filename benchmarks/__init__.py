@@ -25,6 +25,10 @@ Run `python -m benchmarks --help` from the repository's root. To check the numbe
     scale_data          a tiny model, and tasks of any size
     scale_stages        one command of `icl-eval` and its stages, in a process of its own
 
+`python -m benchmarks selection` measures what selecting demonstrations from a large pool costs:
+
+    selection           the command, made-up texts and vectors
+
 `python -m benchmarks tokens` counts what likelihoods feed to a network:
 
     tokens              the command, and the least number of tokens possible

@@ -1,4 +1,4 @@
-"""The commands: `python -m benchmarks`, alone or followed by `lm_eval`, `scale`, `pages` or `tokens`."""
+"""The commands: `python -m benchmarks`, alone or followed by `lm_eval`, `scale`, `pages`, `selection` or `tokens`."""
 
 import argparse
 import json
@@ -22,6 +22,7 @@ from benchmarks.machine import machine_facts
 from benchmarks.native import VLLM_PYTHON
 from benchmarks.rounds import run_rounds
 from benchmarks.scale import measure_scale
+from benchmarks.selection import measure_selection
 from benchmarks.systems import FAMILIES, PACKAGES, build_systems
 from benchmarks.tables import Outcome, render_machine, render_outcome
 from benchmarks.tokens import measure_tokens
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure_scale(words[1:])
     elif command == "tokens":
         measure_tokens(words[1:])
+    elif command == "selection":
+        measure_selection(words[1:])
     elif command == "pages":
         from benchmarks.pages import measure_pages  # needs Playwright
 

@@ -225,6 +225,28 @@ def test_an_exported_network_is_read_back_with_the_same_weights(benchmark_comman
         assert torch.equal(read[name], weight), name
 
 
+def test_every_strategy_selects_from_made_up_pools(benchmark_command):
+    out = benchmark_command("selection", "--pools", "40", "50", "--shots", "2", "40", "--size", "8")
+
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")][2:]
+    strategies = ["random", "per_question", "bm25", "nearest", "diverse", "dpp"]
+    assert [row[:3] for row in rows] == [
+        [pool, kind, f"`{name}`"] for pool in ("40", "50") for kind in ("clusters", "any") for name in strategies
+    ]
+    assert all(float(cell) < 1000 for row in rows for cell in row[3:])
+
+
+def test_made_up_vectors_lie_in_clusters_or_in_any_direction(benchmark_command):
+    from benchmarks.selection import make_task
+
+    for kind, nearest in {"clusters": 0.5, "any": 0.3}.items():
+        task, encoder = make_task(2000, kind, 384, 1)
+        cosines = encoder.embed(task.examples) @ encoder.embed(task.pool).T
+        assert (cosines.max(axis=1) > nearest).all() == (kind == "clusters"), kind
+        assert len(task.pool) == 2000
+        assert abs(cosines.mean()) < 0.01
+
+
 def test_tokens_fed_are_counted_beside_the_least_possible(benchmark_command):
     out = benchmark_command("tokens", "--kinds", "letters", "4 questions a passage", "--questions", "5")
 

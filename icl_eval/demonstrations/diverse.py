@@ -6,18 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from icl_eval.demonstrations.encoder import Encoder
-from icl_eval.demonstrations.ranking import Allowed, Ranking, round_similarities
-from icl_eval.demonstrations.searching import (
-    SLACK,
-    Exactly,
-    Floats,
-    PoolSimilarities,
-    Rows,
-    best_choices,
-    best_first,
-    rank_by_choice,
-)
-from icl_eval.demonstrations.vectors import FloatArray
+from icl_eval.demonstrations.ranking import Ranking, round_similarities
+from icl_eval.demonstrations.searching import Floats, rerank
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
 from icl_eval.tasks.loading import Task
@@ -27,8 +17,8 @@ from icl_eval.tasks.loading import Task
 class DiverseDemonstrations:
     """Candidates that are similar to the question and dissimilar to each other.
 
-    The ranking is maximal marginal relevance (Carbonell and Goldstein, 1998, https://doi.org/10.1145/290941.291025).
-    The next candidate is the argmax over c of
+    The nearest candidates are reordered by maximal marginal relevance (Carbonell and Goldstein, 1998,
+    https://doi.org/10.1145/290941.291025). The next one is the argmax over c of
     relevance · cos(c, question) − (1 − relevance) · max over chosen s of cos(c, s).
     The choice is greedy, so demonstration sets are nested.
     """
@@ -38,6 +28,8 @@ class DiverseDemonstrations:
     encoder: Encoder
     relevance: float = 0.5
     """Lambda in the formula, 0 to 1: 1 ranks like `nearest`, 0 considers only diversity."""
+    candidates: int = 1000
+    """The number of nearest candidates that are chosen from; the paper's theta. The others follow by similarity."""
 
     name = "diverse"
     measures_similarity = True
@@ -47,32 +39,21 @@ class DiverseDemonstrations:
     def __post_init__(self) -> None:
         if not 0 <= self.relevance <= 1:
             raise ConfigError(f"relevance={self.relevance}: must be between 0 and 1")
+        if self.candidates < 1:
+            raise ConfigError(f"candidates={self.candidates}: must be 1 or more")
 
     def ranking(self, task: Task) -> Ranking:
         """Return the greedy ranking."""
-        return rank_by_choice(task, self.encoder, self.seed, self._choose)
+        return rerank(task, self.encoder, self.seed, self.candidates, self._choose)
 
-    def _choose(
-        self, similarities: PoolSimilarities, approximate: FloatArray, exactly: Exactly, allowed: Allowed, ties: Rows
-    ) -> Iterator[int]:
-        """Yield the rows of the candidates in the order of choice."""
-        start = next(best_first(self.relevance * approximate, self._weigh(exactly), allowed, ties), None)
-        if start is None:
-            return
-        chosen = [start[0]]
-        yield chosen[0]
-
-        def gain(rows: Rows) -> Floats:
-            redundancy = round_similarities(similarities.between(rows, chosen)).max(1)
-            return round_similarities(self.relevance * exactly(rows) - (1 - self.relevance) * redundancy)
-
-        least = similarities.vectors @ similarities.vectors[chosen[0]]  # further choices only add to the redundancy
-        bounds = self.relevance * approximate - (1 - self.relevance) * least + SLACK
-        others = allowed.copy()
-        others[chosen] = False
-        for row in best_choices(np.where(others, bounds, -np.inf), gain, ties):
-            yield row
-            chosen.append(row)
-
-    def _weigh(self, exactly: Exactly) -> Exactly:
-        return lambda rows: round_similarities(self.relevance * exactly(rows))
+    def _choose(self, cosines: Floats, vectors: Floats) -> Iterator[int]:
+        """Yield the places of the candidates in the order of choice."""
+        redundancy = np.zeros(len(cosines))
+        left = np.ones(len(cosines), bool)
+        for chosen in range(len(cosines)):
+            gains = round_similarities(self.relevance * cosines - (1 - self.relevance) * redundancy)
+            best = int(np.argmax(np.where(left, gains, -np.inf)))
+            yield best
+            left[best] = False
+            similar = round_similarities(vectors @ vectors[best])
+            redundancy = np.maximum(redundancy, similar) if chosen else similar

@@ -1,8 +1,8 @@
 """Searching: the best candidates of a large pool, without comparing or sorting all of them exactly."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Protocol
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,14 @@ Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Exactly = Callable[[Rows], Floats]
 """Maps some rows of a pool to their scores, rounded to six decimals."""
+Choose = Callable[[Floats, Floats], Iterator[int]]
+"""Maps the cosines of candidates to the question, [candidates], and their unit vectors, [candidates, size], to their
+places in the order of choice. The first of equally good ones is the one to choose."""
 
 SLACK = 1e-5
 """The most by which an approximate similarity is wrong: float32, and rounding to six decimals."""
 
 _FIRST_LOOK = 64
-_ACTIVE = 1024
-_EVALUATED_TOGETHER = 128
 _EMBEDDED_TOGETHER = 1024
 _COMPARED_TOGETHER = 32
 
@@ -50,63 +51,7 @@ def best_first(
         certain = int((values > cut + SLACK).sum())
         for place in order[done:certain]:
             yield int(near[place]), float(values[place])
-        done, size = max(done, certain), 8 * size
-
-
-def best_choices(bounds: Floats, gain: Exactly, ties: Rows) -> Iterator[int]:
-    """Yield rows in the order of a greedy choice: each time the one with the largest gain, of equal ones by tie-break.
-
-    A gain must not grow as more rows are chosen, so that an old gain bounds a new one, and only the rows with the
-    largest bounds are evaluated (the accelerated greedy algorithm: Minoux, 1978, https://doi.org/10.1007/BFb0006528).
-
-    Args:
-        bounds: Upper bounds of the first gains, minus infinity for rows that are not chosen from, [pool].
-        gain: Returns the gains of some rows, given all that were yielded before.
-        ties: Positions in the order that breaks ties, [pool].
-    """
-    bounds, size = bounds.copy(), _ACTIVE
-    active, outside = _split(bounds, size)
-    while len(active):
-        evaluated, best = np.empty(0, np.int64), -np.inf
-        for part in _descend(active, bounds):
-            if bounds[part[0]] < best:
-                break
-            bounds[part] = gain(part)
-            evaluated = np.concatenate([evaluated, part])
-            best = bounds[evaluated].max()
-        if best <= outside:  # a row that is not active may have a larger gain, or the same one
-            size *= 4
-            active, outside = _split(bounds, size)
-            continue
-        equal = evaluated[bounds[evaluated] == best]
-        row = int(equal[np.argmin(ties[equal])])
-        yield row
-        bounds[row] = -np.inf
-        active = active[active != row]
-        if not len(active):
-            active, outside = _split(bounds, size)
-
-
-def _descend(rows: Rows, bounds: Floats) -> Iterator[Rows]:
-    """Yield rows by descending bound, a few at a time; the bounds of those that were yielded may change."""
-    old, done, size = bounds[rows], 0, 2 * _EVALUATED_TOGETHER
-    while done < len(rows):
-        cut = np.partition(old, -size)[-size] if size < len(rows) else -np.inf
-        largest = np.flatnonzero(old >= cut)
-        order = largest[np.argsort(-old[largest], kind="stable")]  # the next one begins with it
-        while done < len(order):
-            yield rows[order[done : done + _EVALUATED_TOGETHER]]
-            done += _EVALUATED_TOGETHER
-        size *= 8
-
-
-def _split(bounds: Floats, size: int) -> tuple[Rows, float]:
-    """Return the rows with the largest bounds, and the largest bound of the others."""
-    rows = np.flatnonzero(bounds > -np.inf)
-    if len(rows) <= size:
-        return rows, -np.inf
-    order = np.argpartition(-bounds[rows], size)
-    return rows[order[:size]], float(bounds[rows[order[size]]])
+        done, size = max(done, certain), 4 * size
 
 
 class PoolSimilarities:
@@ -144,10 +89,6 @@ class PoolSimilarities:
         """Return the rounded cosines of some candidates to a unit vector, [rows]."""
         return round_similarities(self.vectors[rows].astype(np.float64) @ vector.astype(np.float64))
 
-    def between(self, rows: Rows, others: Sequence[int]) -> Floats:
-        """Return the cosines of some candidates to others, [rows, others]."""
-        return self.vectors[rows].astype(np.float64) @ self.vectors[others].astype(np.float64).T
-
     def _embed_around(self, place: int) -> tuple[range, FloatArray]:
         if place not in self._embedded[0]:
             span = _span(place, _EMBEDDED_TOGETHER, len(self._task.examples))
@@ -167,31 +108,26 @@ def _span(place: int, size: int, end: int) -> range:
     return range(start, min(start + size, end))
 
 
-class Choose(Protocol):
-    """Chooses candidates by their vectors, one after the other."""
+def rerank(task: Task, encoder: Encoder, seed: int, candidates: int, choose: Choose) -> Ranking:
+    """Return the ranking of a strategy that chooses from the nearest candidates, one after the other.
 
-    def __call__(
-        self, similarities: PoolSimilarities, approximate: FloatArray, exactly: Exactly, allowed: Allowed, ties: Rows, /
-    ) -> Iterator[int]:
-        """Yield the rows of the candidates in the order of choice.
-
-        Args:
-            similarities: The vectors of the pool.
-            approximate: Its cosines to the question to within `SLACK`, [pool].
-            exactly: The cosines of some rows.
-            allowed: The rows to choose from, [pool].
-            ties: Positions in the order that breaks ties, [pool].
-        """
-
-
-def rank_by_choice(task: Task, encoder: Encoder, seed: int, choose: Choose) -> Ranking:
-    """Return the ranking of a strategy that chooses candidates by their vectors, one after the other."""
+    Args:
+        task: The task.
+        encoder: The encoder of its questions and its pool.
+        seed: Seed of the draw that breaks ties.
+        candidates: The number of nearest candidates that are chosen from. The others follow by similarity.
+        choose: Yields the order of choice.
+    """
     similarities = PoolSimilarities(task, encoder)
     ties = draw_tie_breaks(task.pool, seed)
 
     def rank(question: Example, allowed: Allowed) -> Iterator[Demonstration]:
-        approximate, exactly = similarities.compare(question)
-        for row in choose(similarities, approximate, exactly, allowed, ties):
-            yield Demonstration(task.pool[row], float(exactly(np.array([row]))[0]))
+        by_similarity = best_first(*similarities.compare(question), allowed, ties)
+        listed = sorted(islice(by_similarity, candidates), key=lambda each: ties[each[0]])
+        rows, cosines = np.array([row for row, _ in listed], np.int64), np.array([cosine for _, cosine in listed])
+        for place in choose(cosines, similarities.vectors[rows].astype(np.float64)):
+            yield Demonstration(task.pool[rows[place]], float(cosines[place]))
+        for row, cosine in by_similarity:
+            yield Demonstration(task.pool[row], cosine)
 
     return rank

@@ -220,6 +220,7 @@ CHANGES = {
     "demonstrations": (prompts, [], ["demonstrations=first"]),
     "demonstrations.seed": (prompts, [], ["demonstrations.seed=1"]),
     "demonstrations.relevance": (prompts, ["demonstrations=diverse", *TWO], ["demonstrations.relevance=0"]),
+    "demonstrations.candidates": (prompts, ["demonstrations=diverse", *TWO], ["demonstrations.candidates=1"]),
     "demonstrations.scale": (prompts, ["demonstrations=dpp", *TWO], ["demonstrations.scale=1000"]),
     "demonstrations.neighbors": (prompts, ["demonstrations=votek", *TWO], ["demonstrations.neighbors=1"]),
     "demonstrations.encoder.source": (prompts, ["demonstrations=nearest"], ["demonstrations.encoder.source={bert}"]),

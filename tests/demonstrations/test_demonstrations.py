@@ -53,7 +53,7 @@ SELECTORS = {
     "bm25": Bm25Demonstrations(seed=3),
     "nearest": NearestDemonstrations(seed=3, encoder=LetterCounts()),
     "diverse": DiverseDemonstrations(seed=3, encoder=LetterCounts()),
-    "dpp": DppDemonstrations(seed=3, encoder=LetterCounts()),
+    "dpp": DppDemonstrations(seed=3, encoder=LetterCounts(), candidates=4),
     "votek": VotekDemonstrations(seed=3, encoder=LetterCounts(), neighbors=3),
 }
 every_strategy = pytest.mark.parametrize("selector", SELECTORS.values(), ids=SELECTORS)
@@ -394,29 +394,53 @@ def gain_of_diverse(cosines, vectors, chosen):
 
 
 def gain_of_dpp(cosines, vectors, chosen):
-    """The gain in log det, by the matrix determinant lemma: what is left of a candidate is 1 - b' K^-1 b."""
+    """The gain in log det, by the matrix determinant lemma: what is left of a candidate is 1 - b' K^+ b."""
     similar = (1 + vectors @ vectors[chosen].T) / 2  # [pool, chosen]
-    left_over = 1 - (similar * np.linalg.solve(similar[chosen], similar.T).T).sum(1) if chosen else 1.0
+    left_over = 1 - (similar @ np.linalg.pinv(similar[chosen], 1e-9) * similar).sum(1) if chosen else 1.0
     return (1 + cosines) / 2 / 0.1 + np.log(np.maximum(left_over, 1e-6))
 
 
+@pytest.mark.parametrize("candidates", [8, 1000, 3000])
+@pytest.mark.parametrize("question", ["4000", "7..."])  # the second has the vector of two candidates
 @pytest.mark.parametrize(
     ("name", "gain"), {"nearest": gain_of_nearest, "diverse": gain_of_diverse, "dpp": gain_of_dpp}.items()
 )
-def test_a_large_pool_is_searched_as_if_all_candidates_were_compared(name, gain):
+def test_a_large_pool_is_searched_as_if_all_candidates_were_compared(name, gain, question, candidates):
     pool = examples([f"{n % 1500}{'.' * (n // 1500)}" for n in range(3000)])
-    asked = [Example("test-9", {"question": "4000"}, ("x",))]
-    [shown] = selected(replace(SELECTORS[name], encoder=Directions()), 12, asked, pool).values()
+    asked = [Example("test-9", {"question": question}, ("x",))]
+    options = {} if name == "nearest" else {"candidates": candidates}
+    [shown] = selected(replace(SELECTORS[name], encoder=Directions(), **options), 12, asked, pool).values()
     [drawn] = selected(RandomDemonstrations(3), 3000, asked, pool).values()
     ties = {int(each.removeprefix("pool-")): place for place, each in enumerate(drawn)}
     vectors = Directions().embed(pool).astype(float)
     cosines = np.round(vectors @ Directions().embed(asked)[0].astype(float), 6)
+    by_similarity = sorted(range(3000), key=lambda n: (-cosines[n], ties[n]))
     chosen = []
     for each in shown:
         gains = np.round(gain(cosines, vectors, chosen), 6)
-        others = [n for n in range(3000) if n not in chosen]
+        others = [n for n in by_similarity[:candidates] if n not in chosen] or [by_similarity[len(chosen)]]
         chosen.append(max(others, key=lambda n: (gains[n], -ties[n])))
         assert each == f"pool-{chosen[-1]}"
+
+
+@pytest.mark.parametrize("strategy", [DiverseDemonstrations, DppDemonstrations])
+def test_no_candidates_to_choose_from_are_refused(strategy):
+    with pytest.raises(ConfigError) as error:
+        strategy(0, Angles(), candidates=0)
+    assert str(error.value) == "candidates=0: must be 1 or more"
+
+
+def test_a_second_copy_of_a_demonstration_changes_nothing_for_dpp():
+    strategy = DppDemonstrations(0, Directions(), 0.01)  # similarity counts so much that copies are shown, too
+    once = examples([str(n) for n in range(60)])
+    twice = [
+        *once,
+        *(replace(each, id=f"copy of {each.id}", inputs={"question": f"{n}."}) for n, each in enumerate(once)),
+    ]
+    shown, _ = ranked(strategy, "100", twice, 40)
+    firsts = list(dict.fromkeys(name.removeprefix("copy of ") for name in shown))
+    assert len(firsts) < 40
+    assert firsts == ranked(strategy, "100", once, len(firsts))[0]
 
 
 def test_dpp_shows_no_region_twice_unless_similarity_is_all_that_counts():
