@@ -207,7 +207,7 @@ def _tokenise_again(subject: TourSubject, written: str, begun: bool) -> EncodedP
         return conventions.encode_text("prompt", subject.text + written)
     [encoded] = conventions.encode([Prompt("prompt", subject.text, written or None)])
     if begun and not encoded.decoder_ids and conventions.first_id is not None:
-        return replace(encoded, decoder_ids=(conventions.first_id,), num_added=1)
+        return replace(encoded, decoder=(conventions.first_id,), num_added=1)
     return encoded
 
 

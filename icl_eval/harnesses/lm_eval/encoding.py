@@ -35,4 +35,4 @@ def encode_answers(tokenizer: "PreTrainedTokenizerBase", encoded: EncodedPrompt,
     context, *whole = (
         each.decoder_ids for each in encode_prompts(tokenizer, [replace(prompt, decoder=string) for string in strings])
     )
-    return Continuations(replace(encoded, decoder_ids=context), tuple(ids[len(context) :] for ids in whole))
+    return Continuations(replace(encoded, decoder=context), tuple(ids[len(context) :] for ids in whole))
