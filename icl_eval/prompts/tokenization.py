@@ -165,7 +165,7 @@ def _tokenize_twice(tokenizer: Any, texts: Sequence[str]) -> Iterator[tuple[Ids,
         return
     for part in _divide(texts):
         # The mask marks the tokens that were added, and not those that a string spells out.
-        encoded = tokenizer(part, verbose=False, return_special_tokens_mask=True)
+        encoded = tokenizer(part, verbose=False, return_special_tokens_mask=True, return_attention_mask=False)
         for ids, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
             whole = tuple(ids)
             yield whole, whole[mask.index(0) : len(mask) - mask[::-1].index(0)] if 0 in mask else ()
@@ -179,10 +179,15 @@ def _divide(texts: Sequence[str]) -> Iterator[list[str]]:
         if part and len(text) > room:
             yield part
             part, room = [], _PART_CHARACTERS
-        part.append(text)
+        part.append(text if text.isascii() else _copy(text))
         room -= len(text)
     if part:
         yield part
+
+
+def _copy(text: str) -> str:
+    """Return another object of the same string: one that a tokenizer was given keeps an encoded form beside its own."""
+    return text[:-1] + text[-1:]
 
 
 def _open(tokenizer: Any, whole: Ids, plain: Ids) -> Ids:
