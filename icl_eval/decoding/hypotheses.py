@@ -155,7 +155,7 @@ def begin_hypothesis(
     return Hypothesis(
         prompt,
         start,
-        LogitsProcessorList() if rules is None else rules.for_row((*start, *ids), prompt.encoder_ids),
+        LogitsProcessorList() if rules is None else rules.for_row(start + ids, prompt.encoder_ids),
         Detokenizer(model.tokenizer, ids),
         StopFilter(stop, special_stops(model.tokenizer, stop)),
         sample,
