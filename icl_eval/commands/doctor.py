@@ -87,7 +87,7 @@ def print_diagnosis(evaluation: Evaluation) -> None:
     name = f"{_REFERENCE} batched, {other} batched"
     comparisons.append(compare(name, batched[_REFERENCE], batched[other]))
     title = f"{model.name} on {count_noun(len(task.prompts), 'prompt')} of {task.plan.task.name}"
-    longest = max(len(prompt.decoder_ids) for prompt in task.prompts) + task.plan.max_new_tokens
+    longest = max(len(prompt.decoder) for prompt in task.prompts) + task.plan.max_new_tokens
     _print(comparisons, title, capabilities_of(model).splits(longest))
 
 

@@ -75,7 +75,7 @@ def check_history(model: LanguageModel, capabilities: Capabilities, history: Ids
             f"its completion may have {num_run}: use fewer demonstrations, or decoding=generate, which decodes one "
             "prompt at a time without a shared cache"
         )
-    if unnumbered_id in history[:-1]:
+    if unnumbered_id is not None and unnumbered_id in history[:-1]:
         raise ConfigError(
             f"{model.name} skips {model.tokenizer.convert_ids_to_tokens(unnumbered_id)!r} in its position ids, and a "
             "prompt contains that token: use decoding=generate, which decodes one prompt at a time without a shared "

@@ -77,7 +77,7 @@ class GenerateDecoder:
             IclEvalError: If logits are not finite.
         """
         inputs = build_inputs(self._model, prompt)
-        context = len(self._start_ids) + len(prompt.decoder_ids)
+        context = len(self._start_ids) + len(prompt.decoder)
         network = self._model.network
         with quiet_transformers(reports=False), torch.random.fork_rng(_accelerators(self._model)), evaluating(network):
             reset_attention(network)

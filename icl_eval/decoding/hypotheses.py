@@ -27,14 +27,14 @@ class Unbegun:
     """The number of the decoder's start tokens."""
 
     @property
-    def encoder_ids(self) -> Ids:
-        """The encoder's tokens."""
-        return self.prompt.encoder_ids
-
-    @property
     def length(self) -> int:
         """The number of decoder tokens."""
-        return self.num_start_ids + len(self.prompt.decoder_ids)
+        return self.num_start_ids + len(self.prompt.decoder)
+
+    @property
+    def size(self) -> int:
+        """The number of tokens on both sides."""
+        return self.num_start_ids + self.prompt.num_tokens
 
 
 class Hypothesis:
@@ -82,6 +82,11 @@ class Hypothesis:
     def length(self) -> int:
         """The number of decoder tokens in `history`."""
         return len(self._context_ids) + len(self.token_ids)
+
+    @property
+    def size(self) -> int:
+        """The number of tokens on both sides so far."""
+        return self.length + len(self.encoder_ids)
 
     @property
     def stop_string(self) -> str | None:
@@ -146,12 +151,12 @@ def begin_hypothesis(
         rules: Rules for the choice of its tokens; None if the tokens are chosen elsewhere.
         sample: The number of the completion, from 0, if the prompt has several.
     """
-    start = start_ids(model)
+    start, ids = start_ids(model), prompt.decoder_ids
     return Hypothesis(
         prompt,
         start,
-        LogitsProcessorList() if rules is None else rules.for_row((*start, *prompt.decoder_ids), prompt.encoder_ids),
-        Detokenizer(model.tokenizer, prompt.decoder_ids),
+        LogitsProcessorList() if rules is None else rules.for_row(start + ids, prompt.encoder_ids),
+        Detokenizer(model.tokenizer, ids),
         StopFilter(stop, special_stops(model.tokenizer, stop)),
         sample,
     )

@@ -100,7 +100,7 @@ class LikelihoodScorer:
         require_room(self._model.network, max((each.context.num_tokens for each in asked), default=0))
         needed = set(range(len(asked)) if wanted is None else wanted)
         contexts = [
-            EncodedPrompt(Prompt(str(number), None, None), each.context.encoder_ids, each.context.decoder_ids)
+            EncodedPrompt(Prompt(str(number), None, None), each.context.encoder, each.context.decoder)
             for number, each in enumerate(asked)
         ]
         least = MIN_SAVING if prepared.capabilities.split else _MIN_SAVING

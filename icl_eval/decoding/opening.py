@@ -46,7 +46,7 @@ def begin_group(prepared: PreparedModel, group: PromptGroup, start_ids: Ids, pre
     network = prepared.model.network
     encoder_ids = group.prompts[0].encoder_ids if group.shares_encoder else ()
     prefix_ids = start_ids + group.prefix
-    if not (group.prefix or encoder_ids) or any(len(each.decoder_ids) <= len(group.prefix) for each in group.prompts):
+    if not (group.prefix or encoder_ids) or any(len(each.decoder) <= len(group.prefix) for each in group.prompts):
         prefix_ids = ()
     prefix = None
     with prepared.accelerated():

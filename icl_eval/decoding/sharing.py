@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise, takewhile
 
+from icl_eval.prompts import token_ids
 from icl_eval.prompts.building import EncodedPrompt
+from icl_eval.prompts.token_ids import TokenIds, order_ids
 
 Ids = tuple[int, ...]
 
@@ -40,16 +42,16 @@ def plan_groups(prompts: Sequence[EncodedPrompt], min_saving: int = MIN_SAVING) 
         prompts: The prompts.
         min_saving: Minimum number of tokens that splitting a group must save.
     """
-    by_encoder: defaultdict[Ids, list[EncodedPrompt]] = defaultdict(list)
-    for prompt in sorted(prompts, key=_order):
-        by_encoder[prompt.encoder_ids].append(prompt)
+    by_encoder: defaultdict[TokenIds, list[EncodedPrompt]] = defaultdict(list)
+    for prompt in _sort(prompts):
+        by_encoder[prompt.encoder].append(prompt)
     groups = []
     alone = []
-    for encoder_ids, members in by_encoder.items():
-        if encoder_ids and len(members) == 1:
+    for encoder, members in by_encoder.items():
+        if encoder and len(members) == 1:
             alone += members  # an encoder's states depend on its whole input: nothing to share
         else:
-            groups += _split(members, bool(encoder_ids), min_saving)
+            groups += _split(members, len(encoder) > 0, min_saving)
     if alone:
         groups.append(PromptGroup(tuple(alone), (), shares_encoder=False))
     return groups
@@ -68,11 +70,11 @@ def count_reused(groups: Sequence[PromptGroup], longest_whole: int | None, keeps
         keeps: Whether the prefix of a group is kept for later groups.
     """
     reused = {}
-    paid: set[tuple[Ids, Ids]] = set()
+    paid: set[tuple[TokenIds, Ids]] = set()
     for group in groups:
         for prompt in group.prompts:
-            key = (prompt.encoder_ids, group.prefix)
-            shared = len(group.prefix) + (len(prompt.encoder_ids) if group.shares_encoder else 0)
+            key = (prompt.encoder, group.prefix)
+            shared = len(group.prefix) + (len(prompt.encoder) if group.shares_encoder else 0)
             if key in paid:
                 reused[prompt.prompt.example_id] = shared
             else:
@@ -111,8 +113,10 @@ def _worthwhile(pauses: Sequence[int], length: int) -> tuple[int, ...]:
     return (*kept[1:], length)
 
 
-def _order(prompt: EncodedPrompt) -> tuple[Ids, str]:
-    return prompt.decoder_ids, prompt.prompt.example_id
+def _sort(prompts: Sequence[EncodedPrompt]) -> list[EncodedPrompt]:
+    """Return prompts in the order of their decoder ids, then of their names."""
+    order = order_ids([prompt.decoder for prompt in prompts])
+    return sorted(prompts, key=lambda prompt: (order(prompt.decoder), prompt.prompt.example_id))
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
@@ -120,14 +124,14 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
-def _longest_paid(paid: set[tuple[Ids, Ids]], key: tuple[Ids, Ids], longest_whole: int | None) -> int:
+def _longest_paid(paid: set[tuple[TokenIds, Ids]], key: tuple[TokenIds, Ids], longest_whole: int | None) -> int:
     """Return how many tokens of a prefix an earlier group has computed, for the same encoder input."""
-    encoder_ids, prefix = key
+    encoder, prefix = key
     longest = 0
-    for other_encoder_ids, other in paid:
+    for other_encoder, other in paid:
         length = common_length(prefix, other)
         usable = length == len(other) or longest_whole is None or len(other) <= longest_whole
-        if other_encoder_ids == encoder_ids and usable:
+        if other_encoder == encoder and usable:
             longest = max(longest, length)
     return longest
 
@@ -140,9 +144,9 @@ def _split(members: Sequence[EncodedPrompt], shares_encoder: bool, min_saving: i
         members = unsplit.pop()
         depth = _shared_length(members)
         # A prompt that ends here would keep prompts that continue with the same token from sharing more.
-        rest = [prompt for prompt in members if len(prompt.decoder_ids) <= depth + 1]
-        deeper = [prompt for prompt in members if len(prompt.decoder_ids) > depth + 1]
-        for _, branch in groupby(deeper, key=lambda prompt: prompt.decoder_ids[depth]):
+        rest = [prompt for prompt in members if len(prompt.decoder) <= depth + 1]
+        deeper = [prompt for prompt in members if len(prompt.decoder) > depth + 1]
+        for _, branch in groupby(deeper, key=lambda prompt: prompt.decoder[depth]):
             prompts = list(branch)
             saving = (len(prompts) - 1) * (_shared_length(prompts) - depth)
             if saving >= min_saving:  # some members are not in this branch, or `depth` would be greater
@@ -150,15 +154,15 @@ def _split(members: Sequence[EncodedPrompt], shares_encoder: bool, min_saving: i
             else:
                 rest += prompts
         if rest:
-            rest.sort(key=_order)
+            rest = _sort(rest)
             depth = _shared_length(rest)
             worthwhile = len(rest) > 1 and (depth >= MIN_PREFIX or shares_encoder)
-            groups.append(PromptGroup(tuple(rest), rest[0].decoder_ids[: depth if worthwhile else 0], shares_encoder))
+            prefix = rest[0].decoder.cut(depth if worthwhile else 0).unpack()
+            groups.append(PromptGroup(tuple(rest), prefix, shares_encoder))
     return groups[::-1]
 
 
 def _shared_length(members: Sequence[EncodedPrompt]) -> int:
     """Return the length of the longest common prefix that leaves every prompt one token; members are sorted."""
-    first, last = members[0].decoder_ids, members[-1].decoder_ids
-    shortest = min(len(prompt.decoder_ids) for prompt in members)
-    return max(0, min(common_length(first, last), shortest - 1))
+    shortest = min(len(prompt.decoder) for prompt in members)
+    return max(0, min(token_ids.common_length(members[0].decoder, members[-1].decoder), shortest - 1))

@@ -7,6 +7,7 @@ prompts ─▶ groups that share a prefix ─▶ session.join ─▶ choose ─�
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -117,7 +118,7 @@ class StreamDecoder:
         self, prepared: PreparedModel, group: PromptGroup, asked: Sequence[Unbegun]
     ) -> Iterator[Token | Completion]:
         """Decode a group; if memory runs out, continue every row where it is, with half as many rows at a time."""
-        waiting: deque[_Waiting] = deque(sorted(asked, key=_size, reverse=True))
+        waiting: deque[_Waiting] = deque(sorted(asked, key=attrgetter("size"), reverse=True))
         num_rows = self._batch_size
         beginning: Beginning | None = None
         while waiting:
@@ -140,7 +141,7 @@ class StreamDecoder:
         self, capabilities: Capabilities, beginning: Beginning, waiting: Sequence[_Waiting]
     ) -> int:
         network = self._model.network
-        longest = max(map(_size, waiting))
+        longest = max(each.size for each in waiting)
         splits = capabilities.splits(longest + self._max_new_tokens)
         shared = beginning.length if splits else 0
         own = longest - shared
@@ -226,10 +227,6 @@ class StreamDecoder:
         if order or opened.session.pads:
             opened.session.keep(order)
         rows[:] = [rows[number] for number in order]
-
-
-def _size(waiting: _Waiting) -> int:
-    return waiting.length + len(waiting.encoder_ids)
 
 
 def _join(opened: OpenSession, rows: Sequence[Hypothesis]) -> torch.Tensor:

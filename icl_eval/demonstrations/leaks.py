@@ -7,7 +7,7 @@ candidate.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,9 +25,13 @@ NEAR_DUPLICATE = 0.7
 _SHINGLE = 5
 
 
-def normalized_text(example: Example, without: str | None = None) -> str:
-    """Return the normalized input fields, one per line, optionally without one of them."""
-    return "\n".join(normalize(text) for field, text in example.inputs.items() if field != without)
+def normalized_text(example: Example) -> str:
+    """Return the normalized input fields, one per line."""
+    return _join_normalized(tuple(example.inputs.values()))
+
+
+def _join_normalized(texts: Sequence[str]) -> str:
+    return "\n".join(map(normalize, texts))
 
 
 def build_guard(task: Task, match_field: str | None) -> Callable[[Example], Allowed]:
@@ -109,17 +113,32 @@ def find_near_duplicates(
     return [
         NearDuplicate(question.id, demonstration.id, round(similarity, 3))
         for question, demonstrations in shown
-        for demonstration in demonstrations
-        if (similarity := _measure_similarity(question, demonstration, match_field)) >= NEAR_DUPLICATE
+        for demonstration, similarity in _measure_similarities(question, demonstrations, match_field)
+        if similarity >= NEAR_DUPLICATE
     ]
 
 
-def _measure_similarity(first: Example, second: Example, match_field: str | None) -> float:
-    left, right = (_shingles(normalized_text(example, match_field)) for example in (first, second))
-    return len(left & right) / len(left | right)
+def _measure_similarities(
+    question: Example, demonstrations: Sequence[Example], match_field: str | None
+) -> Iterator[tuple[Example, float]]:
+    """Yield each demonstration with its similarity to the question."""
+    if not demonstrations:
+        return
+    asked = _shingles(_list_texts(question, match_field))
+    for demonstration in demonstrations:
+        shown = _keep_shingles(_list_texts(demonstration, match_field))
+        num_shared = len(asked & shown)
+        yield demonstration, num_shared / (len(asked) + len(shown) - num_shared)
 
 
-@lru_cache(maxsize=256)  # many questions share their demonstrations
-def _shingles(text: str) -> frozenset[str]:
-    """Return the character 5-grams of a string; a shorter string is returned as its only n-gram."""
+def _list_texts(example: Example, without: str | None) -> tuple[str, ...]:
+    return tuple(text for field, text in example.inputs.items() if field != without)
+
+
+def _shingles(texts: tuple[str, ...]) -> frozenset[str]:
+    """Return the character 5-grams of the normalized texts; of fewer characters, one n-gram of them all."""
+    text = _join_normalized(texts)
     return frozenset(text[start : start + _SHINGLE] for start in range(max(1, len(text) - _SHINGLE + 1)))
+
+
+_keep_shingles = lru_cache(maxsize=256)(_shingles)  # many questions share their demonstrations

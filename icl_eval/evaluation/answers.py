@@ -349,7 +349,7 @@ def deduplicate(answers: Sequence[ScoredAnswers]) -> tuple[list[Continuations], 
     places: defaultdict[str, list[int]] = defaultdict(list)
     for each in answers:
         for part in each.parts:
-            key = (part.context.encoder_ids, part.context.decoder_ids, part.texts)
+            key = (part.context.encoder, part.context.decoder, part.texts)
             requests.setdefault(key, part)
             places[each.example_id].append(numbers.setdefault(key, len(numbers)))
     return list(requests.values()), places

@@ -154,7 +154,7 @@ class IclEvalAPI(ModelAPI):  # type: ignore[misc]
         limit, room = config.max_tokens or _MAX_TOKENS, None
         has_encoder = self._model.architecture == "encoder-decoder"
         if self._model.max_length is not None:
-            room = self._model.max_length - (1 if has_encoder else len(prompt.decoder_ids))
+            room = self._model.max_length - (1 if has_encoder else len(prompt.decoder))
             limit = min(limit, room)
         return CompletionRequest(prompt, limit, tuple(config.stop_seqs or ())), room
 

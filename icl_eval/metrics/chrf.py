@@ -55,13 +55,17 @@ class CHRF(LocalMetric):
 
     def _count_best(self, prediction: str, answers: Sequence[str]) -> tuple[list[int], float]:
         """Return the counts against the first of the references with the highest sentence chrF, and that score."""
-        predicted = [(_NGrams(units), order) for units, order in self._split(prediction)]
+        predicted = [_NGrams(*units) for units in self._split(prediction)]
         best: list[int] = []
         highest = -1.0
+        seen: set[tuple[tuple[int, ...], ...]] = set()
         for answer in answers:
-            counts: list[int] = []
-            for (ngrams, order), (units, _) in zip(predicted, self._split(answer), strict=True):
-                counts += ngrams.count_matches(units, order)
+            pairs = zip(predicted, self._split(answer), strict=True)
+            matches = tuple([ngrams.match(units) for ngrams, (units, _) in pairs])
+            if matches in seen:  # many references of a question are alike, and have the same score
+                continue
+            seen.add(matches)
+            counts = [count for pair in zip(predicted, matches, strict=True) for count in _NGrams.list_counts(*pair)]
             value = float(self._scorer._compute_f_score(counts))
             if value > highest:
                 best, highest = counts, value
@@ -79,27 +83,46 @@ class CHRF(LocalMetric):
 class _NGrams:
     """The n-grams of a prediction, each length made once, and only if a reference is compared that far."""
 
-    def __init__(self, units: Sequence[str]):
+    def __init__(self, units: Sequence[str], order: int):
         """Begin with the n-grams of length 1: the characters of the text, or its words with a space before each."""
         self._units = units
+        self._order = order
         self._made = [Parts(units)]
 
-    def count_matches(self, units: Sequence[str], order: int) -> list[int]:
-        """Compare with the characters or words of a reference, like `CHRF._get_match_statistics` of sacrebleu.
+    def match(self, units: Sequence[str]) -> tuple[int, ...]:
+        """Compare with the characters or words of a reference.
+
+        Returns:
+            The number of these, and for each length of n-grams how many are in both texts. It ends after the first
+            length of which none is: no longer one is, either.
+        """
+        found = [len(units)]
+        ngrams = units
+        for shorter in range(self._order):
+            if shorter:
+                ngrams = list(map(add, ngrams, units[shorter:]))
+            num_shared = self._make(shorter).count_shared(ngrams)
+            found.append(num_shared)
+            if not num_shared:
+                break
+        return tuple(found)
+
+    def list_counts(self, match: tuple[int, ...]) -> list[int]:
+        """Return what `CHRF._get_match_statistics` of sacrebleu does.
+
+        Args:
+            match: What `match` returned for a reference.
 
         Returns:
             For each length of n-grams, how many are in the prediction (0 if none is in the reference), in the
-            reference, and in both. If none of a length is in both, no longer one is.
+            reference, and in both.
         """
+        num_units, *shared = match
         counts: list[int] = []
-        ngrams, num_shared = units, 1
-        num_predicted, num_expected = len(self._units), len(units)
-        for shorter in range(order):
-            if num_shared:
-                ngrams = list(map(add, ngrams, units[shorter:])) if shorter else units
-                num_shared = self._make(shorter).count_shared(ngrams)
-            counts += (num_predicted if num_expected else 0, num_expected, num_shared)
-            num_predicted, num_expected = max(0, num_predicted - 1), max(0, num_expected - 1)
+        for shorter in range(self._order):
+            num_expected = max(0, num_units - shorter)
+            num_predicted = max(0, len(self._units) - shorter) if num_expected else 0
+            counts += (num_predicted, num_expected, shared[shorter] if shorter < len(shared) else 0)
         return counts
 
     def _make(self, shorter: int) -> Parts:

@@ -27,6 +27,8 @@ def is_han(texts: Sequence[str]) -> bool:
 
 
 def _is_unspaced(text: str) -> bool:
+    if text.isascii():
+        return False
     num_letters = sum(_script(letter) != "" for letter in text)
     words = "".join(" " if _script(letter) else letter for letter in text).split()
     return num_letters > 0 and num_letters >= sum(any(map(str.isalpha, word)) for word in words)

@@ -25,6 +25,10 @@ def drop_invisible(text: str) -> str:
     return text if text.isascii() else compose(text.translate(_INVISIBLE))
 
 
+_FEW = 4
+"""Up to this many parts, searching a text for each is faster than counting all of its parts."""
+
+
 class Parts:
     """The parts of a text, such as its words or n-grams, prepared for several comparisons."""
 
@@ -43,6 +47,6 @@ class Parts:
         shared = self._distinct.intersection(others)
         if not shared or shared.isdisjoint(self._repeated):
             return len(shared)
-        counts = Counter(others)
-        more = [min(count, counts[part]) - 1 for part, count in self._repeated.items() if part in shared]
-        return len(shared) + sum(more)
+        repeated = [part for part in self._repeated if part in shared]
+        count = others.count if len(repeated) <= _FEW else Counter(others).__getitem__
+        return len(shared) + sum(min(self._repeated[part], count(part)) - 1 for part in repeated)

@@ -10,6 +10,7 @@ In the order in which a prompt is made:
     chat_templates  a chat template given by name, as a file or as text
     building        which side of the model gets which block, and what to do if a prompt is too long
     conventions     what a model requires besides the wording: prefixes, language codes, tokens
+    token_ids       token ids that wait to be decoded, kept small
     tokenization    token ids of prompts and continuations
     shown_answers   the tokens of the demonstrations' answers in a prompt
 """

@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 from icl_eval.demonstrations import Demonstration, Order, Selection
 from icl_eval.errors import PromptTooLongError
 from icl_eval.prompts.templates import Blocks, Template
+from icl_eval.prompts.token_ids import Ids, TokenIds, pack_ids
 from icl_eval.runs.records import ShownDemonstration
 from icl_eval.targets import Family
 from icl_eval.tasks.examples import Example
@@ -65,20 +66,37 @@ class Prompt:
         return hashlib.sha256(json.dumps([self.encoder, self.decoder]).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class EncodedPrompt:
     """A prompt as token ids, without the decoder's start token, which the model adds."""
 
     prompt: Prompt
-    encoder_ids: tuple[int, ...]
-    decoder_ids: tuple[int, ...]
-    num_added: int = 0
+    encoder: TokenIds
+    decoder: TokenIds
+    num_added: int
     """Number of leading decoder ids that do not come from the decoder string, such as a forced first token."""
+
+    def __init__(self, prompt: Prompt, encoder: Ids | TokenIds, decoder: Ids | TokenIds, num_added: int = 0):
+        """Keep the ids of both sides, in whichever form they are given."""
+        object.__setattr__(self, "prompt", prompt)
+        object.__setattr__(self, "encoder", encoder if isinstance(encoder, TokenIds) else pack_ids(encoder))
+        object.__setattr__(self, "decoder", decoder if isinstance(decoder, TokenIds) else pack_ids(decoder))
+        object.__setattr__(self, "num_added", num_added)
+
+    @property
+    def encoder_ids(self) -> Ids:
+        """The encoder's ids as numbers, made at each call."""
+        return self.encoder.unpack()
+
+    @property
+    def decoder_ids(self) -> Ids:
+        """The decoder's ids as numbers, made at each call."""
+        return self.decoder.unpack()
 
     @property
     def num_tokens(self) -> int:
         """The total number of tokens on both sides."""
-        return len(self.encoder_ids) + len(self.decoder_ids)
+        return len(self.encoder) + len(self.decoder)
 
 
 class Placement(Protocol):
@@ -155,8 +173,8 @@ class Context:
         if self.max_length is None:
             return 0
         start_token = 1 if encoded.prompt.encoder is not None else 0
-        decoder_length = len(encoded.decoder_ids) + start_token + self.max_new_tokens
-        encoder_excess = len(encoded.encoder_ids) - (self.max_encoder_length or self.max_length)
+        decoder_length = len(encoded.decoder) + start_token + self.max_new_tokens
+        encoder_excess = len(encoded.encoder) - (self.max_encoder_length or self.max_length)
         return max(0, decoder_length - self.max_length, encoder_excess)
 
     def require_fit(self, encoded: EncodedPrompt, where: str = "") -> None:

@@ -21,12 +21,14 @@ without one the run is refused.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import list_names
 from icl_eval.prompts.building import Context, EncodedPrompt, Prompt
 from icl_eval.prompts.chat_templates import name_chat_template
+from icl_eval.prompts.token_ids import find_distinct, pack_together
 from icl_eval.prompts.tokenization import encode_prompts, pieces_of
 
 if TYPE_CHECKING:
@@ -91,14 +93,14 @@ class Conventions:
             ModelUnavailableError: If the network has no embedding for one of the ids.
         """
         encoded = encode_prompts(self.card.tokenizer, list(map(self._open, prompts)))
-        self.card.require_vectors(set().union(*(each.encoder_ids + each.decoder_ids for each in encoded)))
+        self.card.require_vectors(find_distinct(side for each in encoded for side in (each.encoder, each.decoder)))
         if self.first_id is None:
             return encoded
+        continues = [each.prompt.encoder is not None and len(each.decoder) > 0 for each in encoded]
+        forced = iter(pack_together((self.first_id, *each.decoder_ids) for each in compress(encoded, continues)))
         return [
-            each
-            if each.prompt.encoder is None or not each.decoder_ids
-            else replace(each, decoder_ids=(self.first_id, *each.decoder_ids), num_added=1)
-            for each in encoded
+            replace(each, decoder=next(forced), num_added=1) if continued else each
+            for each, continued in zip(encoded, continues, strict=True)
         ]
 
     def _open(self, prompt: Prompt) -> Prompt:

@@ -11,19 +11,21 @@ token, for every continuation of the prompt. All of them are therefore scored af
 split.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress, takewhile
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
+from icl_eval.prompts.token_ids import Ids, pack_ids, pack_together
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-Ids = tuple[int, ...]
+_PART_CHARACTERS = 400_000
+"""The number of characters that are encoded together."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,14 @@ def encode_prompts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Promp
     decoders = [prompt.decoder or "" for prompt in prompts]
     encoders = [prompt.encoder for prompt in prompts if prompt.encoder is not None]
     if not encoders:
-        all_ids = _encode_open_ended(tokenizer, decoders, any(prompt.is_chat for prompt in prompts))
-        return [EncodedPrompt(prompt, (), ids) for prompt, ids in zip(prompts, all_ids, strict=True)]
-    encoder_ids = _share_ids(_tokenize(tokenizer, encoders))
+        is_chat = any(prompt.is_chat for prompt in prompts)
+        packed = pack_together(_encode_open_ended(tokenizer, decoders, is_chat))
+        return [EncodedPrompt(prompt, (), ids) for prompt, ids in zip(prompts, packed, strict=True)]
+    encoder_ids = pack_together(_tokenize(tokenizer, encoders))
     if not all(encoder_ids):
         raise ConfigError("the encoder input is empty, and the tokenizer adds no special token to it")
-    sides = zip(prompts, encoder_ids, _encode_targets(tokenizer, decoders), strict=True)
-    return [EncodedPrompt(*each) for each in sides]
+    decoder_ids = pack_together(_encode_targets(tokenizer, decoders))
+    return [EncodedPrompt(*each) for each in zip(prompts, encoder_ids, decoder_ids, strict=True)]
 
 
 def encode_continuations(
@@ -82,7 +85,8 @@ def encode_continuations(
     """
     prompt = encoded.prompt
     if prompt.encoder is None:
-        whole = _encode_open_ended(tokenizer, [(prompt.decoder or "") + text for text in texts], prompt.is_chat)
+        strings = [(prompt.decoder or "") + text for text in texts]
+        whole = list(_encode_open_ended(tokenizer, strings, prompt.is_chat))
     else:
         # a decoder that begins with its start token gets no space before its first word
         targets = [text.strip() if prompt.decoder is None else prompt.decoder + text for text in texts]
@@ -90,10 +94,10 @@ def encode_continuations(
         whole = [added + ids for ids in _encode_targets(tokenizer, targets)]
     together = zip(encoded.decoder_ids, *whole, strict=False)
     length = sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, together))
-    shared = encoded.decoder_ids[:length]
+    shared = encoded.decoder.cut(length)
     if prompt.encoder is None and not shared:
-        shared = (_find_first_id(tokenizer),)
-    return Continuations(replace(encoded, decoder_ids=shared), tuple(ids[length:] for ids in whole))
+        shared = pack_ids((_find_first_id(tokenizer),))
+    return Continuations(replace(encoded, decoder=shared), tuple(ids[length:] for ids in whole))
 
 
 def pieces_of(tokenizer: Any, ids: Sequence[int], from_encoder: bool = False) -> list[str]:
@@ -127,51 +131,63 @@ def _locate(whole: Ids, plain: Ids) -> int | None:
     return next((start for start in starts if whole[start : start + len(plain)] == plain), None)
 
 
-def _encode_targets(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
+def _encode_targets(tokenizer: Any, texts: Sequence[str]) -> Iterator[Ids]:
     # text_target, because some families (Marian) have one vocabulary for each side
     filled = [text for text in texts if text]
     encoded = tokenizer(text_target=filled, add_special_tokens=False, verbose=False)["input_ids"] if filled else ()
-    left = iter(_share_ids(encoded))
-    return [next(left) if text else () for text in texts]
+    left = iter(encoded)
+    return (tuple(next(left)) if text else () for text in texts)
 
 
-def _encode_open_ended(tokenizer: Any, texts: Sequence[str], is_chat: bool) -> list[Ids]:
+def _encode_open_ended(tokenizer: Any, texts: Sequence[str], is_chat: bool) -> Iterator[Ids]:
     """Return the ids of strings that the model continues."""
     if is_chat:
-        encoded = _share_ids(_tokenize(tokenizer, texts, add_special_tokens=False))
-        return [plain or (_find_first_id(tokenizer),) for plain in encoded]
-    return [_open(tokenizer, *both) for both in _tokenize_twice(tokenizer, texts)]
+        encoded = _tokenize(tokenizer, texts, add_special_tokens=False)
+        return (tuple(plain) or (_find_first_id(tokenizer),) for plain in encoded)
+    return (_open(tokenizer, *both) for both in _tokenize_twice(tokenizer, texts))
 
 
 def _tokenize(tokenizer: Any, texts: Sequence[str], **options: bool) -> Sequence[Sequence[int]]:
     """Return the ids of strings, each distinct string encoded once."""
     distinct = list(dict.fromkeys(texts))
-    if not distinct:
-        return []
-    by_text = dict(zip(distinct, tokenizer(distinct, verbose=False, **options)["input_ids"], strict=True))
+    by_text: dict[str, Sequence[int]] = {}
+    for part in _divide(distinct):
+        by_text |= zip(part, tokenizer(part, verbose=False, **options)["input_ids"], strict=True)
     return [by_text[text] for text in texts]
 
 
 def _tokenize_twice(tokenizer: Any, texts: Sequence[str]) -> Iterator[tuple[Ids, Ids]]:
     """Yield the ids of each string with the special tokens that the tokenizer adds, and without them."""
     if not tokenizer.is_fast:
-        wholes = _share_ids(_tokenize(tokenizer, texts))
-        return zip(wholes, _share_ids(_tokenize(tokenizer, texts, add_special_tokens=False)), strict=True)
-    if not texts:
-        return iter(())
-    # The mask marks the tokens that were added, and not those that a string spells out.
-    encoded = tokenizer(list(texts), verbose=False, return_special_tokens_mask=True)
-    masks = encoded["special_tokens_mask"]
-    return (
-        (whole, tuple(compress(whole, map((1).__ne__, mask))))
-        for whole, mask in zip(_share_ids(encoded["input_ids"]), masks, strict=True)
-    )
+        wholes = _tokenize(tokenizer, texts)
+        plains = _tokenize(tokenizer, texts, add_special_tokens=False)
+        yield from zip(map(tuple, wholes), map(tuple, plains), strict=True)
+        return
+    for part in _divide(texts):
+        # The mask marks the tokens that were added, and not those that a string spells out.
+        encoded = tokenizer(part, verbose=False, return_special_tokens_mask=True, return_attention_mask=False)
+        for ids, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
+            whole = tuple(ids)
+            yield whole, whole[mask.index(0) : len(mask) - mask[::-1].index(0)] if 0 in mask else ()
 
 
-def _share_ids(encoded: Iterable[Iterable[int]]) -> list[Ids]:
-    """Return ids as tuples in which the same id is the same object; an object of its own takes four times the room."""
-    objects: dict[int, int] = {}
-    return [tuple(objects.setdefault(token_id, token_id) for token_id in ids) for ids in encoded]
+def _divide(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield strings in parts that are encoded together; while they are, a token takes more than a hundred bytes."""
+    part: list[str] = []
+    room = _PART_CHARACTERS
+    for text in texts:
+        if part and len(text) > room:
+            yield part
+            part, room = [], _PART_CHARACTERS
+        part.append(text if text.isascii() else _copy(text))
+        room -= len(text)
+    if part:
+        yield part
+
+
+def _copy(text: str) -> str:
+    """Return another object of the same string: one that a tokenizer was given keeps an encoded form beside its own."""
+    return text[:-1] + text[-1:]
 
 
 def _open(tokenizer: Any, whole: Ids, plain: Ids) -> Ids:

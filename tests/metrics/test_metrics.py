@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import unicodedata
+from collections import Counter
 from dataclasses import replace
 from itertools import permutations, zip_longest
 from pathlib import Path
@@ -33,6 +34,7 @@ from icl_eval.metrics import (
 from icl_eval.metrics.building import build_metrics
 from icl_eval.metrics.means import mean_statistics
 from icl_eval.metrics.ranges import RANGES
+from icl_eval.metrics.strings import Parts
 
 CONF = Path(__file__).parents[2] / "conf" / "metrics"
 
@@ -916,3 +918,19 @@ def test_short_answers_are_compared_without_case_and_punctuation_by_default():
 
 def test_the_range_of_every_metric_is_known():
     assert set(METRICS.classes) - {"hub"} <= set(RANGES)
+
+
+def test_references_that_have_the_same_in_common_with_a_prediction_are_scored_once(monkeypatch):
+    metric, counts = CHRF(), []
+    scored = metric._scorer._compute_f_score
+    monkeypatch.setattr(metric._scorer, "_compute_f_score", lambda each: counts.append(each) or scored(each))
+    metric._count_best("abc", ["abd", "xyz", "abe", "uvw", "abcd"])
+    assert [each[2] for each in counts] == [2, 0, 3]
+
+
+@pytest.mark.parametrize("num_repeated", [0, 1, 4, 5, 9])
+def test_shared_parts_count_as_often_as_both_texts_have_them(num_repeated):
+    first = [str(number) for number in range(12)] + [str(number) for number in range(num_repeated)] * 2
+    other = [str(number) for number in range(2, 14)] * 2
+    expected = sum((Counter(first) & Counter(other)).values())
+    assert Parts(first).count_shared(other) == expected

@@ -3,6 +3,7 @@ from tiny_models import train_bpe, train_unigram
 from tokenizers import processors
 
 from icl_eval.errors import ConfigError
+from icl_eval.prompts import tokenization
 from icl_eval.prompts.building import Prompt
 from icl_eval.prompts.chats import build_chat
 from icl_eval.prompts.tokenization import encode_prompt, encode_prompts
@@ -135,9 +136,28 @@ def test_both_sides_encoded_together_are_those_encoded_one_by_one():
     assert [bool(each.decoder_ids) for each in together] == [False, True, False]
 
 
-def test_one_id_is_one_object_in_all_prompts_that_are_encoded_together():
+def test_prompts_that_are_encoded_together_keep_once_what_they_begin_with():
     tokenizer = train_bpe()
-    first, second = encode_prompts(tokenizer, [Prompt("a", None, "The answer is yes"), Prompt("b", None, " answer")])
-    (shared,) = [token_id for token_id in first.decoder_ids if token_id == second.decoder_ids[-1]]
-    assert shared > 256  # smaller numbers are one object anyway
-    assert shared is second.decoder_ids[-1]
+    strings = [f"The answer is {number} é" for number in range(3)]
+    together = encode_prompts(tokenizer, [Prompt(string, None, string) for string in strings])
+    assert [each.decoder_ids for each in together] == [tuple(tokenizer(string)["input_ids"]) for string in strings]
+    first = together[0].decoder
+    assert first.beginning
+    assert all(each.decoder.beginning is first.beginning for each in together)
+
+
+def test_ids_do_not_depend_on_how_many_characters_are_encoded_together(monkeypatch):
+    tokenizer = train_bpe()
+    prompts = [Prompt("q", None, string) for string in ("The answer is", "", "é", "The answer is", "yes")]
+    sizes = []
+    encode = type(tokenizer).__call__
+
+    def count_and_encode(self, texts, **options):
+        sizes.append(len(texts))
+        return encode(self, texts, **options)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", count_and_encode)
+    whole = encode_prompts(tokenizer, prompts)
+    monkeypatch.setattr(tokenization, "_PART_CHARACTERS", 14)
+    assert encode_prompts(tokenizer, prompts) == whole
+    assert sizes == [5, 3, 1, 1]

@@ -32,6 +32,7 @@ from icl_eval.models.loading import LanguageModel
 from icl_eval.models.switching import evaluating
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.conventions import Conventions
+from icl_eval.prompts.token_ids import pack_ids
 from icl_eval.prompts.tokenization import pieces_of
 
 
@@ -207,7 +208,7 @@ def _tokenise_again(subject: TourSubject, written: str, begun: bool) -> EncodedP
         return conventions.encode_text("prompt", subject.text + written)
     [encoded] = conventions.encode([Prompt("prompt", subject.text, written or None)])
     if begun and not encoded.decoder_ids and conventions.first_id is not None:
-        return replace(encoded, decoder_ids=(conventions.first_id,), num_added=1)
+        return replace(encoded, decoder=pack_ids((conventions.first_id,)), num_added=1)
     return encoded
 
 

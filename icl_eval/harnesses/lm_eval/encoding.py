@@ -33,6 +33,6 @@ def encode_answers(tokenizer: "PreTrainedTokenizerBase", encoded: EncodedPrompt,
         return encode_continuations(tokenizer, encoded, texts)
     strings = [kept, *(text + answer for answer in texts)]
     context, *whole = (
-        each.decoder_ids for each in encode_prompts(tokenizer, [replace(prompt, decoder=string) for string in strings])
+        each.decoder for each in encode_prompts(tokenizer, [replace(prompt, decoder=string) for string in strings])
     )
-    return Continuations(replace(encoded, decoder_ids=context), tuple(ids[len(context) :] for ids in whole))
+    return Continuations(replace(encoded, decoder=context), tuple(ids.unpack()[len(context) :] for ids in whole))

@@ -113,7 +113,7 @@ class ServerRunner:
     def score(self, asked: Sequence[Continuations], wanted: Collection[int]) -> Iterator[tuple[int, ScoredPrompt]]:
         """Yield the index of each wanted prompt with the log-probabilities of its continuations."""
         numbers = sorted(wanted)
-        self._require_room((len(asked[each].context.decoder_ids) + asked[each].longest for each in numbers), 1)
+        self._require_room((len(asked[each].context.decoder) + asked[each].longest for each in numbers), 1)
 
         def ask(scoring: _Scoring) -> tuple[_Scoring, ScoredContinuation]:
             whole = (*scoring.context, *scoring.ids)
@@ -158,7 +158,7 @@ class ServerRunner:
     def _read(self, answer: Answer, question: _Question, ending: Ending) -> Completion:
         told = answer.usage.prompt_tokens if answer.usage else 0
         if self._engine.api == "completions" and self._findings.same_tokenizer and told > 0:
-            own = len(question.prompt.decoder_ids)
+            own = len(question.prompt.decoder)
             if told != own:
                 raise PassingError(f"the server counts {told} tokens for a prompt of {own}")
         return ending.read(answer, question.prompt, question.sample)
