@@ -94,6 +94,11 @@ def _unicode(number: int) -> dict[str, Any]:
     return _row(number, f"Сколько будет {number} плюс 七百 — 🦉🧮{number * 7 % 1000}?", [f"ответ {number} 🦉"])
 
 
+def _passages(number: int) -> dict[str, Any]:
+    sentences = (f"Town {number // 8 * 13 + step} has {step * 379 % 1000} houses." for step in range(25))
+    return _row(number, " ".join(sentences) + f" How many has town {number}?", [str(number % 1000)])
+
+
 def _row(number: int, question: str, references: list[str]) -> dict[str, Any]:
     return {"id": f"q{number:06}", "question": question, "references": references}
 
@@ -101,6 +106,7 @@ def _row(number: int, question: str, references: list[str]) -> dict[str, Any]:
 SHAPES: dict[str, Callable[[int], dict[str, Any]]] = {
     "short": _short,
     "long": _long,
+    "passages": _passages,
     "references": _many_references,
     "unicode": _unicode,
 }

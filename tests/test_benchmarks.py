@@ -360,7 +360,7 @@ def test_a_table_says_what_one_more_question_costs_and_with_which_power_a_stage_
     assert growth_exponent([10], [1.0]) is None
 
 
-@pytest.mark.parametrize("shape", ["short", "long", "references", "unicode"])
+@pytest.mark.parametrize("shape", ["short", "long", "passages", "references", "unicode"])
 def test_a_task_of_any_size_has_rows_of_its_shape(benchmark_command, tmp_path, shape):
     from benchmarks.scale_data import SHAPES, write_task
 

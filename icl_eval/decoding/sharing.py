@@ -6,6 +6,7 @@ The plan depends only on the set of prompts, not on their order, the batch size 
     [1 2 3 4 5 6] [1 2 3 4 7 8] [1 2 3 4 9]      ──▶  PromptGroup(prefix=[1 2 3 4], prompts=all three)
 """
 
+from bisect import bisect, insort
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,17 +71,46 @@ def count_reused(groups: Sequence[PromptGroup], longest_whole: int | None, keeps
         keeps: Whether the prefix of a group is kept for later groups.
     """
     reused = {}
-    paid: set[tuple[TokenIds, Ids]] = set()
+    paid: defaultdict[TokenIds, _Prefixes] = defaultdict(lambda: _Prefixes(longest_whole))
     for group in groups:
         for prompt in group.prompts:
-            key = (prompt.encoder, group.prefix)
+            earlier = paid[prompt.encoder]
             shared = len(group.prefix) + (len(prompt.encoder) if group.shares_encoder else 0)
-            if key in paid:
+            if group.prefix in earlier:
                 reused[prompt.prompt.example_id] = shared
             else:
-                reused[prompt.prompt.example_id] = _longest_paid(paid, key, longest_whole) if shared and keeps else 0
-                paid.add(key)
+                reused[prompt.prompt.example_id] = earlier.longest_start(group.prefix) if shared and keeps else 0
+                earlier.add(group.prefix)
     return reused
+
+
+class _Prefixes:
+    """Prefixes whose caches a later one can start from."""
+
+    def __init__(self, longest_whole: int | None):
+        """Start with none; a cache of more than `longest_whole` tokens cannot be cropped."""
+        self._longest_whole = longest_whole
+        self._all: set[Ids] = set()
+        self._whole: list[Ids] = []  # sorted
+        self._other_lengths: set[int] = set()
+
+    def __contains__(self, prefix: Ids) -> bool:
+        return prefix in self._all
+
+    def add(self, prefix: Ids) -> None:
+        """Add a prefix."""
+        self._all.add(prefix)
+        if self._longest_whole is None or len(prefix) <= self._longest_whole:
+            insort(self._whole, prefix)
+        else:
+            self._other_lengths.add(len(prefix))
+
+    def longest_start(self, prefix: Ids) -> int:
+        """Return the largest number of tokens of a prefix that the cache of one of these gives."""
+        place = bisect(self._whole, prefix)
+        common = [common_length(other, prefix) for other in self._whole[max(0, place - 1) : place + 1]]
+        starts = [length for length in self._other_lengths if prefix[:length] in self._all]
+        return max((*common, *starts), default=0)
 
 
 def plan_pieces(prefixes: Sequence[Ids]) -> list[tuple[int, ...]]:
@@ -124,35 +154,13 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
-def _longest_paid(paid: set[tuple[TokenIds, Ids]], key: tuple[TokenIds, Ids], longest_whole: int | None) -> int:
-    """Return how many tokens of a prefix an earlier group has computed, for the same encoder input."""
-    encoder, prefix = key
-    longest = 0
-    for other_encoder, other in paid:
-        length = common_length(prefix, other)
-        usable = length == len(other) or longest_whole is None or len(other) <= longest_whole
-        if other_encoder == encoder and usable:
-            longest = max(longest, length)
-    return longest
-
-
 def _split(members: Sequence[EncodedPrompt], shares_encoder: bool, min_saving: int) -> list[PromptGroup]:
     """Split sorted prompts into groups: a branch that saves enough becomes a group, before the group it leaves."""
     groups = []
     unsplit = [members]
     while unsplit:
-        members = unsplit.pop()
-        depth = _shared_length(members)
-        # A prompt that ends here would keep prompts that continue with the same token from sharing more.
-        rest = [prompt for prompt in members if len(prompt.decoder) <= depth + 1]
-        deeper = [prompt for prompt in members if len(prompt.decoder) > depth + 1]
-        for _, branch in groupby(deeper, key=lambda prompt: prompt.decoder[depth]):
-            prompts = list(branch)
-            saving = (len(prompts) - 1) * (_shared_length(prompts) - depth)
-            if saving >= min_saving:  # some members are not in this branch, or `depth` would be greater
-                unsplit.append(prompts)
-            else:
-                rest += prompts
+        branches, rest = _part(unsplit.pop(), min_saving)
+        unsplit += branches
         if rest:
             rest = _sort(rest)
             depth = _shared_length(rest)
@@ -160,6 +168,31 @@ def _split(members: Sequence[EncodedPrompt], shares_encoder: bool, min_saving: i
             prefix = rest[0].decoder.cut(depth if worthwhile else 0).unpack()
             groups.append(PromptGroup(tuple(rest), prefix, shares_encoder))
     return groups[::-1]
+
+
+def _part(
+    members: Sequence[EncodedPrompt], min_saving: int
+) -> tuple[list[Sequence[EncodedPrompt]], list[EncodedPrompt]]:
+    """Return the branches of sorted prompts that save enough by leaving the others, and the others."""
+    depth = _shared_length(members)
+    leaving: list[Sequence[EncodedPrompt]] = []
+    rest: list[EncodedPrompt] = []
+    unparted = [(members, depth)]  # prompts that have so many tokens in common
+    while unparted:
+        prompts, common = unparted.pop()
+        # A prompt that ends here would keep prompts that continue with the same token from sharing more.
+        rest += [prompt for prompt in prompts if len(prompt.decoder) <= common + 1]
+        deeper = [prompt for prompt in prompts if len(prompt.decoder) > common + 1]
+        for _, continued in groupby(deeper, key=lambda prompt: prompt.decoder[common]):
+            branch = list(continued)
+            shared = _shared_length(branch)
+            if (len(branch) - 1) * (shared - depth) >= min_saving:  # not all members, or `depth` would be greater
+                leaving.append(branch)
+            elif (len(branch) - 1) * (max(len(prompt.decoder) for prompt in branch) - depth) >= min_saving:
+                unparted.append((branch, shared))  # some of it may save enough: passages often begin with one word
+            else:
+                rest += branch
+    return leaving, rest
 
 
 def _shared_length(members: Sequence[EncodedPrompt]) -> int:

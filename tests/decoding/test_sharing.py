@@ -1,3 +1,4 @@
+import random
 import sys
 
 import pytest
@@ -5,9 +6,17 @@ import torch
 from architectures import build
 from transformers import DynamicCache, MistralConfig
 
+from icl_eval.decoding import sharing
 from icl_eval.decoding.kernels import attend, attend_plainly
 from icl_eval.decoding.prefixes import Key, PrefixStack, PrefixStore, count_bytes
-from icl_eval.decoding.sharing import MIN_PREFIX, count_reused, plan_groups, plan_pieces
+from icl_eval.decoding.sharing import (
+    MIN_PREFIX,
+    PromptGroup,
+    common_length,
+    count_reused,
+    plan_groups,
+    plan_pieces,
+)
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 LONG = tuple(range(1000, 1400))
@@ -40,6 +49,15 @@ def test_prompts_leave_for_a_group_of_their_own_when_that_saves_enough():
     others = [prompt(f"y{n}", [*SHORT, n, n]) for n in range(2)]
     assert plan(*family, *others) == [(416, ["x0", "x1", "x2", "x3"]), (16, ["y0", "y1"])]
     assert plan(*family[:2], *others) == [(16, ["x0", "x1", "y0", "y1"])]
+
+
+def test_passages_that_begin_with_the_same_words_have_groups_of_their_own():
+    passages = [[*SHORT, 7, 8, *(100 * number + place for place in range(90))] for number in range(1, 4)]
+    asked = [prompt(f"{number}{n:02}", [*passage, n, n]) for number, passage in enumerate(passages) for n in range(20)]
+    asked += [prompt("other", [*SHORT, 9, 9]), prompt("short", [*SHORT, 7, 8, 5])]
+    found = plan(*asked)
+    assert sorted((length, len(names)) for length, names in found) == [(16, 2), (108, 20), (108, 20), (108, 20)]
+    assert found[-1] == (16, ["other", "short"])
 
 
 def test_a_prompt_that_is_a_beginning_of_the_others_does_not_end_their_sharing():
@@ -78,6 +96,34 @@ def test_reused_tokens_are_what_does_not_have_to_be_computed():
     assert count_reused(plan_groups(prompts), longest_whole=None, keeps=False) == reused | {"c": 0}
     windowed = count_reused(plan_groups(prompts), longest_whole=415)
     assert windowed == reused | {"c": 0}, "the window no longer holds the beginning of a longer prefix"
+
+
+def test_reused_tokens_of_random_groups_are_those_of_the_longest_beginning_that_a_cache_gives():
+    draw = random.Random(1)
+    for _ in range(100):
+        prefixes = [tuple(draw.choices((1, 2), k=draw.randrange(9))) for _ in range(12)]
+        groups = [
+            PromptGroup((prompt(str(number), [*prefix, 5]),), prefix, False) for number, prefix in enumerate(prefixes)
+        ]
+        for limit in (None, 0, 3, 6):
+            expected = {}
+            for number, prefix in enumerate(prefixes):
+                common = [common_length(prefix, other) for other in prefixes[:number]]
+                usable = [
+                    length
+                    for length, other in zip(common, prefixes, strict=False)
+                    if length == len(other) or limit is None or len(other) <= limit
+                ]
+                expected[str(number)] = max(usable, default=0)
+            assert count_reused(groups, limit) == expected
+
+
+def test_a_prefix_is_compared_with_two_others_however_many_there_are(monkeypatch):
+    compared = []
+    monkeypatch.setattr(sharing, "common_length", lambda *pair: compared.append(1) or common_length(*pair))
+    groups = [PromptGroup((prompt(str(number), [number, 1]),), (number,), False) for number in range(100)]
+    assert set(count_reused(groups, None).values()) == {0}
+    assert len(compared) == 100 - 1  # sorted prefixes come after all others
 
 
 def test_a_shared_encoder_input_counts_as_reused():
