@@ -34,6 +34,7 @@ from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
+from icl_eval.prompts.token_ids import TokenIds
 from icl_eval.prompts.tokenization import Continuations
 
 _MIN_SAVING = 256
@@ -207,9 +208,9 @@ def _find_equal(prompts: Sequence[EncodedPrompt]) -> dict[int, list[int]]:
 
     Of a decoder's prompts, equal ones are not looked for: what they have in common is a prefix, which runs in pieces.
     """
-    firsts: dict[tuple[Ids, Ids], int] = {}
+    firsts: dict[tuple[TokenIds, TokenIds], int] = {}
     equal: defaultdict[int, list[int]] = defaultdict(list)
     for number, prompt in enumerate(prompts):
-        ids = prompt.encoder_ids, prompt.decoder_ids
-        equal[firsts.setdefault(ids, number) if prompt.encoder_ids else number].append(number)
+        ids = prompt.encoder, prompt.decoder
+        equal[firsts.setdefault(ids, number) if prompt.encoder else number].append(number)
     return equal
