@@ -4,8 +4,9 @@
          └─ 5 ─── 6       or two at once, [1 2 3 4] and [1 2 5 6], if two tokens are not worth waiting for
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from icl_eval.decoding.networks import MOST_FED, PASS_TOKENS, PASS_WEIGHTS, divide
@@ -26,14 +27,15 @@ class Chain:
     tokens: list[int]
 
 
-def plan_passes(tree: Tree, cost: Callable[[Chain], int]) -> list[list[Chain]]:
+def plan_passes(tree: Tree, cost: Callable[[Chain], int], room: float = math.inf) -> list[list[Chain]]:
     """Return the chains of each pass: of the plans that feed little more than the tree, the one that costs the least.
 
     Args:
         tree: The tree, not empty.
         cost: What a chain needs of the room in a pass; see `divide`.
+        room: The largest number of tokens of a row, with those that it comes after and padding.
     """
-    plans = [plan for worth in _WORTH_WAITING if (plan := _divide_levels(cut(tree, worth), cost, len(tree.ids)))]
+    plans = [plan for worth in _WORTH_WAITING if (plan := _divide_levels(cut(tree, worth), cost, room, len(tree.ids)))]
     return min(plans, key=lambda plan: PASS_TOKENS * len(plan) + sum(map(count_fed, plan)))
 
 
@@ -86,6 +88,18 @@ def _follow(tree: Tree, in_prompt: set[int]) -> dict[int, int]:
     return follows
 
 
+def _fit(chains: Sequence[Chain], room: float) -> Iterator[list[Chain]]:
+    """Split a pass so that the longest chain has room after all that any of its chains comes after."""
+    fitting: list[Chain] = []
+    for chain in chains:
+        width = len(fitting[0].tokens) if fitting else 0
+        if fitting and len(chain.before) + width > room:
+            yield fitting
+            fitting = []
+        fitting.append(chain)
+    yield fitting
+
+
 def _begin(is_inner: bool, worth: int, chain: Chain, count: int) -> Chain:
     """Return a new chain that branches off after some tokens of another."""
     begun = chain.tokens[:count]
@@ -96,15 +110,16 @@ def _begin(is_inner: bool, worth: int, chain: Chain, count: int) -> Chain:
 
 
 def _divide_levels(
-    levels: Sequence[Sequence[Chain]], cost: Callable[[Chain], int], least: int
+    levels: Sequence[Sequence[Chain]], cost: Callable[[Chain], int], room: float, least: int
 ) -> list[list[Chain]] | None:
     """Return the chains of each pass, or None if chains feed too much even without padding."""
     sizes = [([len(chain.tokens) for chain in level], [cost(chain) for chain in level]) for level in levels]
     for weight in PASS_WEIGHTS:
         plan = [
-            list(level[some])
+            chains
             for level, (lengths, costs) in zip(levels, sizes, strict=True)
             for some in divide(lengths, costs, weight)
+            for chains in _fit(level[some], room)
         ]
         if sum(map(count_fed, plan)) <= MOST_FED * least:
             return plan

@@ -4,10 +4,10 @@ For networks that cannot attend to a prefix in place (because of ALiBi, soft cap
 row), but whose rows may be padded: chains of any prompts and lengths share a pass (see `chains`).
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import accumulate, islice, pairwise
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from icl_eval.decoding.chains import Chain, count_fed, plan_passes
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, logits_at
 from icl_eval.decoding.pooled_caches import PooledCache
 from icl_eval.decoding.trees import Tree, build_tree
+from icl_eval.models.cards import read_max_length
 
 Asked = Mapping[int, Collection[int]]
 """The ids that are scored by the logits of each token of a tree."""
@@ -83,7 +84,9 @@ class PooledBranches:
 
     def _run_tree(self, tree: Tree, asked: Asked) -> Scores:
         """Run a tree in passes."""
-        plan = plan_passes(tree, lambda chain: self._cost(chain, asked))
+        limit = read_max_length(self._network.config)
+        room = math.inf if limit is None else limit - self._prefix_length
+        plan = plan_passes(tree, lambda chain: self._cost(chain, asked), room)
         needed = {token for chains in plan for chain in chains for token in chain.before}
         stays = [any(not needed.isdisjoint(chain.tokens) for chain in chains) for chains in plan]
         sizes = [count_fed(chains) for chains in plan]
@@ -127,7 +130,7 @@ class PooledBranches:
         num_layers: int = self._network.config.get_text_config(decoder=True).num_hidden_layers
         copying = self._bytes_per_token / num_layers * MAX_PREFILL_TOKENS / COPIES_BYTES
         num_logits = sum(token in asked for token in chain.tokens)
-        return ceil(max(len(chain.tokens), copying * num_kept, logits_cost(self._network) * num_logits))
+        return math.ceil(max(len(chain.tokens), copying * num_kept, logits_cost(self._network) * num_logits))
 
 
 def _join(tokens: Sequence[ScoredContinuation]) -> ScoredContinuation:

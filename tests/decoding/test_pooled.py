@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from architectures import build
+from architectures import DECODER_ONLY, build
 from reference_decoding import plain_scores
 
 from icl_eval.decoding import LikelihoodScorer, branches, chains, pooled_branches
@@ -61,6 +61,26 @@ def test_chains_come_after_what_they_branch_off_whether_it_runs_again_or_not(nam
     monkeypatch.setattr(chains, "MOST_FED", 1.0 if worth == 1 else 10.0)
     monkeypatch.setattr(chains, "PASS_TOKENS", 0 if worth == 1 else chains.PASS_TOKENS)
     assert_as_plain(build(name), draw_questions())
+
+
+@pytest.mark.parametrize("name", ["mpt", "gptj"])  # a bias for so many columns, and a table of so many positions
+def test_no_padding_is_placed_beyond_the_longest_row_that_a_network_can_run(name, monkeypatch):
+    config, sizes = DECODER_ONLY[name]
+    longest = {"mpt": {"max_seq_len": 60}, "gptj": {"n_positions": 60}}[name]
+    monkeypatch.setitem(DECODER_ONLY, name, (config, sizes | longest))
+    long, short = tuple(range(30, 85)), tuple(range(30, 75))
+    choices = (
+        [tuple(range(first, first + 5)) for first in (20, 90)],
+        [tuple(range(first, first + 15)) for first in (20, 90)],
+    )
+    monkeypatch.setattr(chains, "MOST_FED", 10.0)
+    assert_as_plain(
+        build(name),
+        [
+            Continuations(EncodedPrompt(Prompt("", None, None), (), ids), tuple(texts))
+            for ids, texts in zip((long, short), choices, strict=True)
+        ],
+    )
 
 
 def test_a_small_pool_takes_several_batches(monkeypatch):
