@@ -119,6 +119,10 @@ def _shared(author: _Author, count: int, choices: Callable[[_Author], tuple[Ids,
     return [(shown + author.text(15, 90), choices(author)) for _ in range(count)]
 
 
+def _alone(author: _Author, count: int) -> list[tuple[Ids, Any]]:
+    return [(author.text(15, 90), _endings(author)) for _ in range(count)]
+
+
 def _own(author: _Author, count: int) -> list[tuple[Ids, Any]]:
     instruction = author.ids(12, 12)
     return [(instruction + author.ids(80, 700), _letters(author)) for _ in range(count)]
@@ -157,6 +161,8 @@ _KINDS: Mapping[str, Callable[[_Author, int], list[tuple[Ids, Any]]]] = {
     "16 questions a passage": _books,
     "asked twice": _twice,
     "6 questions": lambda author, _: _shared(author, 6, _endings),
+    "no demonstrations": _alone,
+    "6 without demonstrations": lambda author, _: _alone(author, 6),
 }
 
 _NETWORKS: Mapping[str, Callable[[], Any]] = {

@@ -16,6 +16,9 @@ From a prompt to the log-likelihood of its continuations:
     log_probs        which continuations run in one batch
     branches         how continuations run after their prompts
     trees            the tokens that prompts and their continuations share
+    pooled_branches  how they run where rows cannot attend to a prefix in place, but may be padded
+    chains           which tokens of a tree form a row, and which rows a pass
+    pooled_caches    the cache of rows that come after any tokens of other rows
 
 What makes it fast:
 

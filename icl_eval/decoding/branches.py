@@ -1,7 +1,9 @@
-"""Run continuations after their prompts, in one of two ways that match the two kinds of session (see `sessions`).
+"""Run continuations after their prompts, in one of three ways.
 
 TreeBranches    for networks with split attention: prompts and their continuations form one tree (see `trees`), run in
                 one pass without padding, in which a token attends only to the tokens before it in its own row
+
+PooledBranches  for other decoders whose rows may be padded: a tree, too, but in rows (see `pooled_branches`)
 
 ForkedBranches  for every other network: prompts of equal length run together, and their key/value cache is copied for
                 each continuation; padding follows a continuation, so that no real token attends to it
@@ -21,9 +23,11 @@ from transformers import Cache, PreTrainedModel
 
 from icl_eval.decoding.networks import (
     MAX_PREFILL_TOKENS,
+    MOST_FED,
     chunks,
+    count_padding,
     decoder_of,
-    divide,
+    divide_closely,
     encode,
     logits_at,
     new_cache,
@@ -37,7 +41,7 @@ from icl_eval.decoding.trees import Tree, TreeRow, build_tree, count_inner
 
 _LOGITS_BYTES = 256_000_000
 """Upper bound for the logits of one forward pass, which fill the memory if the vocabulary is large."""
-_COPIES_BYTES = 512_000_000
+COPIES_BYTES = 512_000_000
 """Upper bound for the cache copies that the continuations of one forward pass need."""
 _MOST_PADDING = 2
 """How many times as much as needed attention may compute, so that rows of different sizes form fewer parts."""
@@ -144,7 +148,7 @@ class TreeBranches:
             for row, placed in zip(rows, tree.rows, strict=True)
             for path, continuation in zip(placed.paths, row.continuations, strict=True)
         ]
-        scores = iter(_pick(logits[0], picks))
+        scores = iter(pick(logits[0], picks))
         return [tuple(islice(scores, len(row.continuations))) for row in rows]
 
 
@@ -211,7 +215,7 @@ class ForkedBranches:
         self._num_shared = (0 if prefix is None else prefix.get_seq_length()) + (
             0 if encoded is None else encoded.shape[1]
         )
-        self._copying = bytes_per_token * MAX_PREFILL_TOKENS / _COPIES_BYTES
+        self._copying = bytes_per_token * MAX_PREFILL_TOKENS / COPIES_BYTES
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Group rows of equal length; equal prompts stay together."""
@@ -229,39 +233,42 @@ class ForkedBranches:
         distinct: dict[tuple[Ids, Ids], int] = {}
         sources = [distinct.setdefault((row.own_ids, row.encoder_ids), len(distinct)) for row in rows]
         prompts = [rows[sources.index(number)] for number in range(len(distinct))]
-        memory = self._run_prompts(prompts)
         asked = list(
             dict.fromkeys(
                 (number, text) for number, row in zip(sources, rows, strict=True) for text in row.continuations
             )
         )
-        firsts = _pick(memory.logits, [([number], text[:1]) for number, text in asked])
-        scores = dict(zip(asked, firsts, strict=True))
         # Continuations that differ only in their last token share a row.
         ends: defaultdict[tuple[int, Ids], list[Ids]] = defaultdict(list)
         for number, text in asked:
             if len(text) > 1:
                 ends[number, text[:-1]].append(text)
         lines = sorted(ends, key=lambda line: (-len(line[1]), line))
+        spare = _spare(prompts, asked, sum(len(begun) for _, begun in lines))
+        memory = self._run_prompts(prompts, spare / 2)
+        inputs = [len(row.encoder_ids) for row in prompts]
+        spare -= count_padding(inputs, divide_closely(inputs, inputs, spare / 2))
+        firsts = pick(memory.logits, [([number], text[:1]) for number, text in asked])
+        scores = dict(zip(asked, firsts, strict=True))
         costs = [self._cost(prompts[number], len(begun), len(begun)) for number, begun in lines]
-        for chunk in divide([len(begun) for _, begun in lines], costs):
+        for chunk in divide_closely([len(begun) for _, begun in lines], costs, spare):
             for line, logits in zip(lines[chunk], self._run_lines(memory, lines[chunk]), strict=True):
                 number, begun = line
-                rest = _pick(logits, [(range(len(begun)), text[1:]) for text in ends[line]])
+                rest = pick(logits, [(range(len(begun)), text[1:]) for text in ends[line]])
                 for text, scored in zip(ends[line], rest, strict=True):
                     scores[number, text] += scored
         return [
             tuple(scores[number, text] for text in row.continuations) for number, row in zip(sources, rows, strict=True)
         ]
 
-    def _run_prompts(self, rows: Sequence[BranchingPrompt]) -> "_PromptState":
+    def _run_prompts(self, rows: Sequence[BranchingPrompt], most_padding: float) -> "_PromptState":
         if self._prefix is None:
             cache = new_cache(self._network.config)
         else:
             cache = _copy_rows(self._prefix, [0] * len(rows), self._network.device)
         encoded, mask = None, None
         if rows[0].encoder_ids:
-            encoded, mask = encode(self._network, [row.encoder_ids for row in rows])
+            encoded, mask = encode(self._network, [row.encoder_ids for row in rows], most_padding)
         elif self._encoded is not None:
             encoded = self._encoded.expand(len(rows), -1, -1)
         logits = run(self._network, [row.own_ids for row in rows], cache, encoded, mask)
@@ -292,6 +299,25 @@ class _PromptState:
     logits: torch.Tensor  # [rows, vocabulary]
 
 
+def _spare(prompts: Sequence[BranchingPrompt], asked: Sequence[tuple[int, Ids]], num_run: int) -> float:
+    """Return the number of tokens of padding that are allowed in the passes of prompts and their continuations.
+
+    Common beginnings of continuations run for each of them. They leave less room for padding, but half of it at least:
+    without any, there would be a pass for nearly every continuation.
+
+    Args:
+        prompts: The prompts.
+        asked: The number of a prompt with each of its continuations.
+        num_run: The number of tokens that the rows of continuations have.
+    """
+    texts: defaultdict[int, list[Ids]] = defaultdict(list)
+    for number, text in asked:
+        texts[number].append(text)
+    num_prompt = sum(len(row.encoder_ids) + len(row.own_ids) for row in prompts)
+    least = num_prompt + sum(map(count_inner, texts.values()))
+    return max(MOST_FED * least - num_prompt - num_run, (MOST_FED - 1) / 2 * least)
+
+
 def logits_cost(network: PreTrainedModel) -> float:
     """Return the memory cost of one token's logits, in units of tokens that a forward pass runs."""
     size: int = decoder_of(network).get_input_embeddings().num_embeddings
@@ -311,7 +337,7 @@ def _copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache
     return copied
 
 
-def _pick(logits: torch.Tensor, picks: Sequence[tuple[Sequence[int], Ids]]) -> list[ScoredContinuation]:
+def pick(logits: torch.Tensor, picks: Sequence[tuple[Sequence[int], Ids]]) -> list[ScoredContinuation]:
     """Score continuations from logits [columns, vocabulary], each with the columns that predict its tokens."""
     log_denominators, best = [], []
     for some in torch.split(logits, _PICKED_TOGETHER):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import Cache, PreTrainedModel
 
@@ -20,6 +21,7 @@ from icl_eval.decoding.networks import (
     run,
     takes,
 )
+from icl_eval.decoding.pooled_caches import PooledCache
 from icl_eval.decoding.prefixes import count_bytes, longest_whole
 from icl_eval.decoding.sessions import NewRow, SplitSession, UniformSession
 from icl_eval.decoding.sharing import Ids
@@ -41,6 +43,8 @@ class Capabilities:
 
     split: bool
     """Whether rows can attend to a shared prefix in place, as long as they fit into the sliding window."""
+    pools: bool
+    """Whether rows of different lengths can come after tokens of others; not tried where all rows attend in place."""
     longest_whole: int | None
     """Largest number of tokens that the cache keeps completely; None if there is no limit."""
     bytes_per_token: int
@@ -126,9 +130,10 @@ def _run_trial(model: LanguageModel, split_switches: Sequence[Switch]) -> Capabi
     # Rows hold copies of the prefix where they are not split, or are too long to be.
     if not (split and limit is None) and not agree(_run_rest(network, prefix, ids, encoded), whole[-1:], network):
         raise _undecodable(model, "its logits with a key/value cache differ from those without")
+    pools = limit != 0 and not (split and limit is None) and encoded is None and _can_pool(network, prefix, ids, whole)
     unnumbered_id = None if split else _find_unnumbered(network, ids, encoded)
     switches_at = rope_switches_at(network.config)
-    return Capabilities(split, limit, bytes_per_token, switches_at, unnumbered_id)
+    return Capabilities(split, pools, limit, bytes_per_token, switches_at, unnumbered_id)
 
 
 def _run_prefix(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor | None) -> Cache:
@@ -169,6 +174,20 @@ def _can_split(
     except (AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError):
         return False  # the network needs more from its keys than split keys offer
     return agree(logits, whole, network)
+
+
+def _can_pool(network: PreTrainedModel, prefix: Cache, ids: Ids, whole: torch.Tensor) -> bool:
+    """Return whether padded rows, one of which comes after a part of the prefix, get the right logits from a pool."""
+    count = prefix.get_seq_length()
+    pool = PooledCache(network, prefix, count, count + 2 * (_TRIAL - count), reported_length=NO_LENGTH)
+    rows = [ids[count:], ids[count - 1 : _SHORTER]]
+    inputs = pool.prepare(rows, [np.arange(count), np.arange(count - 1)], begin=count)
+    try:
+        logits = logits_at(network, range(_TRIAL - count), **inputs)
+    except (AttributeError, IndexError, TypeError, NotImplementedError, RuntimeError, ValueError):
+        return False  # the network needs more from its cache or its mask than they offer
+    found = torch.stack([logits[1, _SHORTER - count], logits[0, -1]])
+    return agree(found, whole, network)
 
 
 def _ids(side: Any) -> Ids:

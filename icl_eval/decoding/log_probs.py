@@ -1,7 +1,7 @@
 """Compute the log-probability of every token of a prompt's continuations.
 
 What prompts share (their demonstrations, a passage, an encoder's input) runs once for all of them, a prompt runs once
-for all its continuations, and the last token of a continuation never runs; `branches` implements the two ways to run
+for all its continuations, and the last token of a continuation never runs; `branches` names the three ways to run
 the continuations. `python -m benchmarks tokens` compares how many tokens a network is fed with the least possible.
 
 Results do not depend on what else is in the batch, up to rounding. They are equal to the last bit for the same prompts
@@ -10,8 +10,10 @@ earlier runs.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +25,7 @@ from icl_eval.decoding.capabilities import check_history
 from icl_eval.decoding.memory import require_room
 from icl_eval.decoding.networks import encode, not_finite_error
 from icl_eval.decoding.opening import extend
+from icl_eval.decoding.pooled_branches import PooledBranches
 from icl_eval.decoding.prefixes import Key, PrefixStack
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import forced_ids, start_ids
@@ -31,6 +34,7 @@ from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
+from icl_eval.prompts.token_ids import TokenIds
 from icl_eval.prompts.tokenization import Continuations
 
 _MIN_SAVING = 256
@@ -66,7 +70,7 @@ class LikelihoodScorer:
 
         Args:
             model: The model to score with.
-            batch_size: The maximum number of prompts in a batch; None for as many as suit one forward pass.
+            batch_size: The maximum number of different prompts in a batch; None for as many as suit one forward pass.
             settings: Options of `generate` that override the model's generation config.
         """
         self._model = model
@@ -103,8 +107,10 @@ class LikelihoodScorer:
             EncodedPrompt(Prompt(str(number), None, None), each.context.encoder, each.context.decoder)
             for number, each in enumerate(asked)
         ]
+        equal = _find_equal(contexts)
+        contexts = [contexts[number] for number in equal]
         least = MIN_SAVING if prepared.capabilities.split else _MIN_SAVING
-        parts = sorted((self._place(group, asked) for group in plan_groups(contexts, least)), key=_Part.order)
+        parts = sorted((self._place(group, asked, equal) for group in plan_groups(contexts, least)), key=_Part.order)
         pieces = plan_pieces([part.prefix_ids for part in parts])
         prefixes = PrefixStack()
         encoder_ids: Ids = ()
@@ -121,8 +127,8 @@ class LikelihoodScorer:
                 self._check(asked[number], scores)
                 yield number, scores
 
-    def _place(self, group: PromptGroup, asked: Sequence[Continuations]) -> "_Part":
-        """Return what a group's prompts share, and the rows that come after it."""
+    def _place(self, group: PromptGroup, asked: Sequence[Continuations], equal: Mapping[int, Sequence[int]]) -> "_Part":
+        """Return what a group's prompts share, and the rows that come after it, with the equals of each prompt."""
         histories = [self._history(prompt.decoder_ids) for prompt in group.prompts]
         encoder_ids = group.prompts[0].encoder_ids if group.shares_encoder else ()
         prefix_ids = histories[0][: len(self._start_ids) + len(group.prefix)]
@@ -130,12 +136,13 @@ class LikelihoodScorer:
             prefix_ids = ()
         rows = [
             BranchingPrompt(
-                number := int(prompt.prompt.example_id),
+                number,
                 () if encoder_ids else prompt.encoder_ids,
                 history[len(prefix_ids) :],
                 asked[number].texts,
             )
             for prompt, history in zip(group.prompts, histories, strict=True)
+            for number in equal[int(prompt.prompt.example_id)]
         ]
         return _Part(encoder_ids, prefix_ids, tuple(rows))
 
@@ -156,15 +163,19 @@ class LikelihoodScorer:
         longest_own = max(len(row.own_ids) + row.num_inner for row in part.rows)
         if prepared.capabilities.splits(len(part.prefix_ids) + longest_own):
             return TreeBranches(self._model.network, prefix)
-        return ForkedBranches(self._model.network, prefix, encoded, prepared.capabilities.bytes_per_token)
+        bytes_per_token = prepared.capabilities.bytes_per_token
+        if prepared.capabilities.pools:
+            return PooledBranches(self._model.network, prefix, len(part.prefix_ids), bytes_per_token)
+        return ForkedBranches(self._model.network, prefix, encoded, bytes_per_token)
 
     def _score_part(
         self, prepared: PreparedModel, part: "_Part", branches: Branches, needed: Collection[int]
     ) -> Iterator[tuple[int, ScoredPrompt]]:
         for together in branches.batches(part.rows):
-            size = self._batch_size or len(together)
-            for begin in range(0, len(together), size):
-                batch = together[begin : begin + size]
+            prompts = [list(rows) for _, rows in groupby(together, key=lambda row: (row.encoder_ids, row.own_ids))]
+            size = self._batch_size or len(prompts)
+            for begin in range(0, len(prompts), size):
+                batch = [row for rows in prompts[begin : begin + size] for row in rows]
                 if any(row.number in needed for row in batch):
                     with prepared.accelerated():
                         batch_scores = self._run(branches, batch)
@@ -190,3 +201,16 @@ class LikelihoodScorer:
 
     def _history(self, decoder_ids: Ids) -> Ids:
         return self._start_ids + (decoder_ids or self._forced_ids)
+
+
+def _find_equal(prompts: Sequence[EncodedPrompt]) -> dict[int, list[int]]:
+    """Return the numbers of equal prompts, by the first of them, so that those with an encoder's input run with others.
+
+    Of a decoder's prompts, equal ones are not looked for: what they have in common is a prefix, which runs in pieces.
+    """
+    firsts: dict[tuple[TokenIds, TokenIds], int] = {}
+    equal: defaultdict[int, list[int]] = defaultdict(list)
+    for number, prompt in enumerate(prompts):
+        ids = prompt.encoder, prompt.decoder
+        equal[firsts.setdefault(ids, number) if prompt.encoder else number].append(number)
+    return equal

@@ -1,6 +1,7 @@
 """Run a network of any architecture, so that the rest of decoding sees only ids, caches and logits."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -70,7 +71,9 @@ def inputs_of(
 
 
 @torch.inference_mode()
-def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor | None]:
+def encode(
+    network: PreTrainedModel, rows: Sequence[Ids], most_padding: float = math.inf
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Run the encoder, a few rows at a time.
 
     With many rows, the padding of the shorter ones and position biases that are expanded for every row cost more than
@@ -79,6 +82,7 @@ def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor,
     Args:
         network: An encoder-decoder network.
         rows: The token ids of each row, ideally the longest first.
+        most_padding: The number of tokens of padding that are allowed, if the longest rows are first.
 
     Returns:
         The states, [rows, tokens, size], and their attention mask, [rows, tokens] (None if there is no padding).
@@ -91,7 +95,7 @@ def encode(network: PreTrainedModel, rows: Sequence[Ids]) -> tuple[torch.Tensor,
     pads = not windowed and getattr(encoder.config, "attention_type", None) != "block_sparse"
     lengths = [len(row) for row in rows]
     falling = lengths == sorted(lengths, reverse=True)
-    for chunk in divide(lengths) if pads and falling else chunks(lengths, pads):
+    for chunk in divide_closely(lengths, lengths, most_padding) if pads and falling else chunks(lengths, pads):
         reset_attention(network)
         ids = rows[chunk]
         width = max(map(len, ids))
@@ -201,13 +205,22 @@ PASS_TOKENS = 64
 """What a forward pass costs beside its tokens, in tokens: with fewer, reading the weights takes the time."""
 
 
-def divide(lengths: Sequence[int], costs: Sequence[float] | None = None) -> Iterator[slice]:
+PASS_WEIGHTS = (PASS_TOKENS, 32, 16, 8, 4, 2, 1, 0)
+"""What a pass may be counted as instead, so that there is less padding; with 0 there is none."""
+MOST_FED = 1.05
+"""How many times the least possible number of tokens may be fed."""
+
+
+def divide(
+    lengths: Sequence[int], costs: Sequence[float] | None = None, pass_tokens: int = PASS_TOKENS
+) -> Iterator[slice]:
     """Divide rows into consecutive chunks for which padding and the number of passes together cost the least.
 
     Args:
         lengths: The number of tokens of each row, the longest first.
         costs: What each row needs of the MAX_PREFILL_TOKENS that a chunk has room for; its length if not given. A row
             that needs more is a chunk.
+        pass_tokens: What a pass costs beside its tokens, in tokens.
     """
     costs = lengths if costs is None else costs
     best, begins = [0.0], [0]  # the least cost of the first rows, and where the last chunk of them begins
@@ -219,13 +232,28 @@ def divide(lengths: Sequence[int], costs: Sequence[float] | None = None) -> Iter
             widest = max(widest, costs[begin])
             if begin < end - 1 and (end - begin) * widest > MAX_PREFILL_TOKENS:
                 break
-            cost = best[begin] + PASS_TOKENS + (end - begin) * lengths[begin]
+            cost = best[begin] + pass_tokens + (end - begin) * lengths[begin]
             if cost <= best[end]:
                 best[end], begins[end] = cost, begin
     ends = [len(lengths)]
     while ends[-1]:
         ends.append(begins[ends[-1]])
     yield from (slice(*each) for each in pairwise(reversed(ends)))
+
+
+def divide_closely(lengths: Sequence[int], costs: Sequence[float], most_padding: float) -> list[slice]:
+    """Divide rows as `divide` does, but with more passes if there would be more padding than is allowed."""
+    for weight in PASS_WEIGHTS:
+        parts = list(divide(lengths, costs, weight))
+        if count_padding(lengths, parts) <= most_padding:
+            break
+    return parts
+
+
+def count_padding(lengths: Sequence[int], parts: Sequence[slice]) -> int:
+    """Return the number of tokens of padding in chunks of rows, the longest of which is the first of its chunk."""
+    fed: int = sum((part.stop - part.start) * lengths[part.start] for part in parts)
+    return fed - sum(lengths)
 
 
 def chunks(lengths: Sequence[int], pads: bool = True) -> Iterator[slice]:

@@ -26,7 +26,7 @@ def assert_as_plain(model, asked, tolerance, forced=(), **options):
             assert ours.is_greedy is values.is_greedy, place
 
 
-IN_FLOAT32 = ("gemma2", "gptj", "llama4", "mpt", "nllb_moe", "t5gemma")
+IN_FLOAT32 = ("bloom", "gemma2", "gptj", "llama4", "mpt", "nllb_moe", "switch_transformers", "t5gemma")
 """Networks whose attention or router the library computes in float32, whatever their dtype."""
 
 
@@ -38,13 +38,13 @@ def test_likelihoods_are_those_of_a_plain_forward_pass_on_every_architecture(nam
         assert_as_plain(model, asked, 1e-6 if name in IN_FLOAT32 else 1e-9, batch_size=batch_size)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral_sliding", "t5", "bart"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral_sliding", "bloom", "t5", "bart"])
 def test_likelihoods_in_float32_are_as_exact_as_float32(name):
     model = build(name, seed=1, dtype=torch.float32)
     assert_as_plain(model, make_questions(model, seed=2), 2e-4)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5"])  # trees of continuations, and one row for each
+@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5"])  # each of the three ways to run continuations
 def test_a_continuation_is_greedy_if_every_token_is_the_most_probable(name):
     model = build(name)
     [asked, *_] = make_questions(model)
@@ -62,7 +62,7 @@ def test_a_continuation_is_greedy_if_every_token_is_the_most_probable(name):
     assert not first_differs.is_greedy
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "bart"])
+@pytest.mark.parametrize("name", ["llama", "bart_decoder", "bart"])
 def test_what_does_not_fit_in_one_pass_is_cut(name, monkeypatch):
     model = build(name)
     passes = []
@@ -114,7 +114,7 @@ def test_a_forced_first_token_precedes_an_answer_in_a_decoder_of_its_own():
     assert_as_plain(model, asked, 1e-9, forced=(8,), settings={"forced_bos_token_id": 8})
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5"])
+@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "bloom", "t5"])
 def test_law_3_what_is_computed_again_comes_out_the_same_to_the_last_bit(name):
     model = build(name, dtype=torch.float32)
     asked = make_questions(model, count=12)

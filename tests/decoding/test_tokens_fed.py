@@ -6,7 +6,7 @@ import pytest
 from architectures import build
 
 from icl_eval.decoding import LikelihoodScorer
-from icl_eval.decoding.networks import divide
+from icl_eval.decoding.networks import divide, divide_closely
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import Continuations
 
@@ -75,14 +75,35 @@ def test_a_passage_is_not_cut_at_the_end_of_a_full_pass():
 
 def test_encoder_inputs_and_start_tokens_are_fed_once_and_no_choice_has_a_pass():
     first, second, third = (ask((), encoder_ids=[number, *range(20, 29)]) for number in (50, 51, 52))
-    # those that share an input run apart: ten tokens and a start token; the others together
-    assert passes_of(build("t5"), [first, second, third, first]) == [(2, 10), (2, 1), (1, 10), (1, 1)]
+    assert passes_of(build("t5"), [first, second, third, first]) == [(3, 10), (3, 1)]
+    assert passes_of(build("t5"), [first, second, first], batch_size=1) == [(1, 10), (1, 1)] * 2
 
 
 def test_copied_prompts_run_once_for_all_choices_that_differ_in_their_last_token():
     texts = [(5, 6, 7), (5, 6, 8), (5, 6, 9), (5,)]
     asked = [ask([*SHOWN, 50, 51], texts), ask([*SHOWN, 60, 61], texts)]
     assert passes_of(build("bloom"), asked) == [(1, 20), (2, 2), (2, 2)]
+
+
+def test_prompts_of_nearly_the_same_length_share_a_pass_and_are_padded_by_a_twentieth_at_most():
+    ends = [tuple(range(50, 50 + length)) for length in (41, 101)]
+    asked = [ask([*SHOWN, first, *end[1:length]]) for length in (40, 39) for end in ends for first in [end[0] + length]]
+    assert passes_of(build("bloom"), asked[:1] + asked[2:3]) == [(1, 20), (2, 40)]  # one of 79 + 1
+    short = [ask([*SHOWN, 50, 51, 52]), ask([*SHOWN, 60, 61])]  # one of five is too much
+    assert passes_of(build("bloom"), short) == [(1, 20), (1, 3), (1, 2)]
+
+
+def test_choices_of_different_prompts_share_a_pass():
+    asked = [
+        ask([*SHOWN, first, *[9] * number], [(first, 5, 6), (7, first, 8)]) for number, first in enumerate((50, 60))
+    ]
+    assert passes_of(build("bloom"), asked) == [(1, 20), (1, 2), (1, 1), (4, 2)]
+
+
+def test_an_encoder_and_a_decoder_share_the_room_for_padding():
+    assert divide_closely([10, 9, 9, 1], [10, 9, 9, 1], 2) == [slice(0, 3), slice(3, 4)]
+    assert divide_closely([10, 9, 9, 1], [10, 9, 9, 1], 1) == [slice(0, 1), slice(1, 3), slice(3, 4)]
+    assert divide_closely([10, 9, 9, 1], [10, 9, 9, 1], 11) == [slice(0, 4)]
 
 
 def test_padding_that_costs_more_than_a_pass_is_left_out():

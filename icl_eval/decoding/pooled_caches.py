@@ -1,0 +1,134 @@
+"""The cache of rows that come after any tokens of other rows.
+
+All tokens lie in one pool, each in a column, and a row is known by the columns of the tokens that it comes after. Each
+layer gathers the keys and values of a pass when it runs, so that only one layer's copies are in memory:
+
+    columns   0 1 2 3 4 5 6        the first pass reads    0 1 2 3 4      the second pass reads    . . 0 1 2 5
+    tokens    a b c d e f g        and writes                  2 3 4      and writes column 5      0 1 2 3 4 6
+                                                                          of one row, 6 of another
+
+`.` is masked. It stands before everything else, so that the distance between tokens is what it is without it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin
+
+from icl_eval.decoding.networks import takes
+
+Columns = np.ndarray
+"""Columns of a pool, integers."""
+
+
+class PooledLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no type hints here
+    """One layer's part of a pool."""
+
+    def __init__(self, pool: "PooledCache", prefix: CacheLayerMixin | None):
+        super().__init__()
+        self._pool = pool
+        self._prefix = prefix
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate the columns, with the prefix in the first ones; of a window's prefix, only the end is there."""
+        prefix = (None, None) if self._prefix is None else (self._prefix.keys, self._prefix.values)
+        self.keys, self.values = map(self._allocate, (key_states, value_states), prefix)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write new keys and values and return everything that each row of the pass attends to."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        return self._exchange(self.keys, key_states), self._exchange(self.values, value_states)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the number of columns that the rows of the pass read, and 0."""
+        return self._pool.read.shape[1], 0
+
+    def get_max_length(self) -> int:
+        """Return -1, which stands for no limit."""
+        return -1
+
+    def get_seq_length(self) -> int:
+        """Return the reported length; a network that relies on it fails the trial of its capabilities."""
+        return self._pool.reported_length
+
+    def _allocate(self, states: torch.Tensor, prefix: torch.Tensor | None) -> torch.Tensor:
+        columns = states.new_zeros(self._pool.num_columns, states.shape[1], states.shape[3])
+        if prefix is not None:
+            end = self._pool.prefix_length
+            columns[end - prefix.shape[2] : end] = prefix[0].transpose(0, 1)
+        return columns
+
+    def _exchange(self, columns: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        begin, read = self._pool.begin, self._pool.read
+        new = states.transpose(1, 2).flatten(0, 1)  # [rows * tokens, heads, size]
+        columns[begin : begin + len(new)] = new
+        taken = columns.index_select(0, read.flatten().to(columns.device))
+        return taken.view(*read.shape, *columns.shape[1:]).transpose(1, 2)  # [rows, heads, columns, size]
+
+
+class PooledCache(Cache):  # type: ignore[misc]
+    """The pool of all layers, and what the next pass writes and reads."""
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        prefix: Cache | None,
+        prefix_length: int,
+        num_columns: int,
+        reported_length: int = 1,
+    ):
+        """Create a pool, which is allocated on first use.
+
+        Args:
+            network: The network.
+            prefix: The cache of what all rows come after, whose tokens get the first columns; None if there is none.
+            prefix_length: The number of tokens in the prefix.
+            num_columns: The number of columns, including those of the prefix.
+            reported_length: The length that the cache reports; the default only says that it is not empty.
+        """
+        self.prefix_length = prefix_length
+        self.num_columns = num_columns
+        self.reported_length = reported_length
+        self.begin = 0
+        self.read = torch.empty(0, 0, dtype=torch.long)
+        self._network = network
+        self._longest = 0
+        count = network.config.get_text_config(decoder=True).num_hidden_layers
+        layers = [None] * count if prefix is None else prefix.layers
+        super().__init__(layers=[PooledLayer(self, layer) for layer in layers])
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """Return the number of columns before the new tokens."""
+        return self._longest
+
+    def prepare(self, ids: Sequence[Sequence[int]], before: Sequence[Columns], begin: int) -> dict[str, Any]:
+        """Return the arguments with which the network runs a pass.
+
+        Args:
+            ids: The new tokens of each row; shorter rows are padded at the end.
+            before: The columns of the tokens that each row comes after.
+            begin: The first of the columns that the new tokens get, one row after the other.
+        """
+        width = max(map(len, ids))
+        self.begin, self._longest = begin, max(map(len, before))
+        read = np.zeros((len(ids), self._longest + width), dtype=np.int64)
+        mask = np.ones_like(read)
+        for number, columns in enumerate(before):
+            gap = self._longest - len(columns)
+            read[number, gap : self._longest] = columns
+            mask[number, :gap] = 0
+        read[:, self._longest :] = begin + np.arange(len(ids) * width).reshape(len(ids), width)
+        positions = np.array([len(columns) for columns in before])[:, None] + np.arange(width)
+        padded = np.array([[*row, *[0] * (width - len(row))] for row in ids])
+        self.read, mask_there, positions_there, ids_there = (
+            torch.from_numpy(numbers).to(self._network.device) for numbers in (read, mask, positions, padded)
+        )
+        places = {"position_ids": positions_there} if takes(self._network, "position_ids") else {}
+        return {"input_ids": ids_there, "attention_mask": mask_there, "past_key_values": self, **places}
