@@ -30,6 +30,7 @@ from icl_eval.decoding.networks import (
     divide_closely,
     encode,
     logits_at,
+    most_prefill_tokens,
     new_cache,
     run,
     run_columns,
@@ -111,17 +112,17 @@ class TreeBranches:
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Group rows that begin alike, so that few tokens are run in two passes.
 
-        A pass has at most MAX_PREFILL_TOKENS tokens, and as many more as its last row shares with the one before it:
+        A pass has at most `most_prefill_tokens`, and as many more as its last row shares with the one before it:
         another pass would run those again.
         """
-        per_column = logits_cost(self._network)
+        most, per_column = most_prefill_tokens(self._network.device), logits_cost(self._network)
         batch: list[BranchingPrompt] = []
         num_tokens = num_logits = 0
         for row in sorted(rows, key=lambda row: (row.own_ids, row.number)):
             shared = common_length(batch[-1].own_ids, row.own_ids) if batch else 0
             num_tokens += len(row.own_ids) - shared + row.num_inner
             num_logits += 1 + row.num_inner
-            if batch and (num_tokens > MAX_PREFILL_TOKENS + shared or per_column * num_logits > MAX_PREFILL_TOKENS):
+            if batch and (num_tokens > most + shared or per_column * num_logits > MAX_PREFILL_TOKENS):
                 yield batch
                 batch = []
                 num_tokens, num_logits = len(row.own_ids) + row.num_inner, 1 + row.num_inner

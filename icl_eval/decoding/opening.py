@@ -6,7 +6,7 @@ import torch
 from transformers import Cache, PreTrainedModel
 
 from icl_eval.decoding.memory import free_bytes_of
-from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, encode, new_cache, run
+from icl_eval.decoding.networks import encode, most_prefill_tokens, new_cache, run
 from icl_eval.decoding.prefixes import Key
 from icl_eval.decoding.preparing import PreparedModel
 from icl_eval.decoding.sessions import Session, SplitSession, UniformSession
@@ -78,6 +78,7 @@ def open_session(prepared: PreparedModel, beginning: Beginning, longest: int, ma
 def extend(network: PreTrainedModel, start: Cache | None, ids: Ids, encoded: torch.Tensor | None) -> Cache:
     """Append ids to the cache of a prefix, in place, or to a new cache if `start` is None; return the cache."""
     cache = new_cache(network.config) if start is None else start
-    for begin in range(0, len(ids), MAX_PREFILL_TOKENS):
-        run(network, [ids[begin : begin + MAX_PREFILL_TOKENS]], cache, encoded)
+    most = most_prefill_tokens(network.device)
+    for begin in range(0, len(ids), most):
+        run(network, [ids[begin : begin + most]], cache, encoded)
     return cache

@@ -28,7 +28,15 @@ from transformers import Cache, PreTrainedModel
 from icl_eval.decoding.cuda_graphs import StepGraphs, StepRecorder
 from icl_eval.decoding.growing import grow_in_place
 from icl_eval.decoding.memory import round_up
-from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, chunks, copy_to, encode, last_logits, new_cache, run
+from icl_eval.decoding.networks import (
+    chunks,
+    copy_to,
+    encode,
+    last_logits,
+    most_prefill_tokens,
+    new_cache,
+    run,
+)
 from icl_eval.decoding.prefixes import is_whole
 from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.split_caches import LayerKeysValues, PassMask, SlotCache
@@ -88,6 +96,7 @@ class SplitSession:
             recorder: Records steps as CUDA graphs; None to run each step as it is.
         """
         self._network = network
+        self._most_prefill = most_prefill_tokens(network.device)
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
         self._room = min(_ROOM, max_new_tokens)
         self._num_rows = 0  # the number of rows and columns in the slots
@@ -111,7 +120,7 @@ class SplitSession:
         if self._num_rows < needed:
             self._resize(needed, self._num_columns)
         logits = []
-        for chunk in chunks([len(row.own_ids) for row in distinct]):
+        for chunk in chunks([len(row.own_ids) for row in distinct], most=self._most_prefill):
             logits.append(self._prefill(distinct[chunk], begin + chunk.start))
         if len(distinct) == len(rows):
             return torch.cat(logits)
@@ -147,8 +156,8 @@ class SplitSession:
         columns = [list(column) for column in zip(*padded, strict=True)]
         first = self._end - width
         # In pieces, since the mask of a pass grows with the square of its columns.
-        for start in range(0, width, MAX_PREFILL_TOKENS):
-            piece = columns[start : start + MAX_PREFILL_TOKENS]
+        for start in range(0, width, self._most_prefill):
+            piece = columns[start : start + self._most_prefill]
             logits = self._forward(piece, slice(begin, begin + len(rows)), first, first + start)
         return logits
 

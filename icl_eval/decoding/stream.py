@@ -18,7 +18,7 @@ from icl_eval.decoding.choosing import build_pick, choose
 from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.hypotheses import Hypothesis, Unbegun, begin_hypothesis
 from icl_eval.decoding.memory import Lengths, choose_num_rows, count_worthwhile, free_bytes_of, read_size, require_room
-from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, copy_to
+from icl_eval.decoding.networks import copy_to, most_prefill_tokens
 from icl_eval.decoding.opening import Beginning, OpenSession, begin_group, open_session
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
@@ -147,7 +147,7 @@ class StreamDecoder:
         own = longest - shared
         columns = max_columns(own, self._max_new_tokens)
         lengths = (
-            Lengths(shared, columns, own, MAX_PREFILL_TOKENS)
+            Lengths(shared, columns, own, most_prefill_tokens(network.device))
             if splits
             else Lengths(columns, columns, longest - beginning.length, None)
         )

@@ -9,6 +9,7 @@ from transformers import MistralConfig
 
 from icl_eval.decoding import Completion, StreamDecoder, Token
 from icl_eval.decoding import capabilities as capabilities_module
+from icl_eval.decoding import networks as networks_module
 from icl_eval.decoding import opening as opening_module
 from icl_eval.decoding import sessions as sessions_module
 from icl_eval.decoding import stream as stream_module
@@ -203,7 +204,7 @@ def test_long_prompts_are_run_in_pieces(monkeypatch):
     model.network.register_forward_pre_hook(
         lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
     )
-    monkeypatch.setattr(sessions_module, "MAX_PREFILL_TOKENS", 7)
+    monkeypatch.setattr(networks_module, "MAX_PREFILL_TOKENS", 7)
     decoded = decode(model, prompts)
     assert max(widths) == 7
     assert decoded == decode(build("llama"), prompts)

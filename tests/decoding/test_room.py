@@ -27,7 +27,7 @@ from icl_eval.decoding.memory import (
     round_up,
     rows_bytes,
 )
-from icl_eval.decoding.networks import MAX_PREFILL_TOKENS
+from icl_eval.decoding.networks import most_prefill_tokens
 from icl_eval.decoding.prefixes import Key, PrefixStore
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.sessions import max_columns
@@ -77,11 +77,11 @@ KILOBYTES = {  # of keys and values of a token, in bfloat16
 ROWS = {
     "Llama-3.2-1B": ((256, 256, 256), (256, 256, 256), (256, 256, 256), (256, 256, 256)),
     "Llama-2-7B": ((8, 0, 0), (80, 20, 0), (256, 160, 224), (256, 256, 256)),
-    "Mistral-7B": ((20, 3, 0), (256, 80, 80), (256, 256, 256), (256, 256, 256)),
-    "Llama-3-8B": (None, (224, 64, 56), (256, 256, 256), (256, 256, 256)),
-    "Gemma-2-9B": (None, (56, 14, 0), (256, 224, 256), (256, 256, 256)),
+    "Mistral-7B": ((16, 2, 0), (256, 80, 80), (256, 256, 256), (256, 256, 256)),
+    "Llama-3-8B": (None, (224, 64, 48), (256, 256, 256), (256, 256, 256)),
+    "Gemma-2-9B": (None, (48, 12, 0), (256, 224, 256), (256, 256, 256)),
     "Llama-2-13B": (None, None, (256, 80, 80), (256, 192, 256)),
-    "Qwen2.5-32B": (None, None, (224, 64, 48), (256, 256, 256)),
+    "Qwen2.5-32B": (None, None, (224, 64, 40), (256, 256, 256)),
     "Mixtral-8x7B": (None, None, None, (256, 256, 256)),
     "Llama-3-70B": (None, None, None, None),
     "Llama-3.1-405B": (None, None, None, None),
@@ -95,7 +95,7 @@ def count_parameters(config: Any) -> int:
 
 
 def lengths_of(shared: int, own: int, new: int) -> Lengths:
-    return Lengths(shared, max_columns(own, new), own, MAX_PREFILL_TOKENS)
+    return Lengths(shared, max_columns(own, new), own, most_prefill_tokens(torch.device("cuda")))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -173,7 +173,7 @@ def test_a_kernel_that_stores_no_scores_leaves_room_for_rows() -> None:
     size, lengths = read_size(config, 2, stores_scores=True), lengths_of(32000, 200, 32)
     left = 80 * GB - TAKEN - 2 * count_parameters(config) - 32000 * size.bytes_per_token
     assert choose_num_rows(256, size, lengths, left, "cuda") == 1
-    assert choose_num_rows(256, replace(size, stores_scores=False), lengths, left, "cuda") == 48
+    assert choose_num_rows(256, replace(size, stores_scores=False), lengths, left, "cuda") == 40
 
 
 @pytest.mark.parametrize(
