@@ -5,6 +5,7 @@ In the order of a run:
     preparation  what an evaluation consists of; prompts and everything else that needs no weights
     linting      warnings about prompts and data
     pipeline     the run itself: decode what is missing, score, report
+    same_data    whether records that are already there are of the same questions and prompts
     adopting     the records of another cell of a sweep that cannot differ
     answers      log-likelihoods of references and choices
     channel      log-likelihoods of questions after references and choices

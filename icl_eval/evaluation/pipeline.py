@@ -18,14 +18,14 @@ from typing import Protocol
 from icl_eval.decoding.completions import Completion
 from icl_eval.decoding.engines import Generation, Runner
 from icl_eval.decoding.model_rules import describe_rules
-from icl_eval.errors import FingerprintMismatchError
 from icl_eval.evaluation.adopting import adopt_records
-from icl_eval.evaluation.answers import ScoredAnswers, score_answers
+from icl_eval.evaluation.answers import score_answers
 from icl_eval.evaluation.finished import Finish
 from icl_eval.evaluation.linting import lint_clusters, lint_leaks, lint_pool, lint_template
 from icl_eval.evaluation.preparation import Evaluation, PreparedEvaluation, PreparedTask, TaskPlan, prepare
 from icl_eval.evaluation.results import describe_origin, describe_run, score_task
 from icl_eval.evaluation.running import LazyRunner
+from icl_eval.evaluation.same_data import require_same_data
 from icl_eval.evaluation.stopwatch import Stopwatch
 from icl_eval.evaluation.voting import settle
 from icl_eval.metrics import Metric
@@ -33,12 +33,11 @@ from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.runs import provenance
 from icl_eval.runs.counts import sum_known
 from icl_eval.runs.folders import FAILURE_FILE, FINGERPRINT_FILE, REPORT_FILE, Run, locking, name_records, read_run
-from icl_eval.runs.records import Record, RecordLog, SampledCompletion, ShownDemonstration
+from icl_eval.runs.records import Record, RecordLog, SampledCompletion
 from icl_eval.runs.reports import SCHEMA_VERSION, Report, Timing, write_report
 from icl_eval.tasks.examples import Example
 
 logger = logging.getLogger(__name__)
-
 
 _UNSCORED: dict[str, float | None] = {}
 """The scores of a record before it is scored; one object for all of them, which nobody changes."""
@@ -175,57 +174,8 @@ def _identify_content(evaluation: Evaluation, prepared: PreparedEvaluation) -> d
 
 def _open_log(stack: ExitStack, folder: Path, task: PreparedTask) -> RecordLog:
     log = stack.enter_context(closing(RecordLog(folder / name_records(task.plan.task.name))))
-    for example, prompt in zip(task.plan.examples, task.prompts, strict=True):
-        record = log.records.get(example.id)
-        if record is not None:
-            _require_same_question(log.path, record, example, prompt)
-    for answers in task.answers:
-        _require_same_answers(log, answers)
+    require_same_data(log, task)
     return log
-
-
-def _require_same_question(path: Path, record: Record, example: Example, encoded: EncodedPrompt) -> None:
-    """Reject a stored record whose question or prompt differs from the current data."""
-    prompt = encoded.prompt
-    if record.prompt_hash != prompt.hash:
-        raise FingerprintMismatchError(f"{path}: the record of {example.id!r} has another prompt; delete the file")
-    expected = {
-        "doc": example.inputs,
-        "targets": example.references,
-        "encoder": prompt.encoder,
-        "decoder": prompt.decoder,
-        "demonstration_ids": prompt.demonstration_ids,
-        "shots_effective": len(prompt.demonstration_ids),
-        "prompt_tokens": encoded.num_tokens,
-        "demonstrations": _drop_similarities(prompt.demonstrations),
-    }
-    stored = {field: getattr(record, field) for field in expected}
-    stored["demonstrations"] = _drop_similarities(record.demonstrations)
-    for field, value in expected.items():
-        if stored[field] != value:
-            raise FingerprintMismatchError(
-                f"{path}: the record of {example.id!r} does not match the current data: {field!r} differs; "
-                "delete the file"
-            )
-
-
-def _drop_similarities(demonstrations: Sequence[ShownDemonstration]) -> list[tuple[str, str | None]]:
-    """Return ids and targets only: the last digit of a similarity depends on the machine."""
-    return [(shown.id, shown.target) for shown in demonstrations]
-
-
-def _require_same_answers(log: RecordLog, answers: ScoredAnswers) -> None:
-    """Reject a stored record whose likelihoods are for answers other than those in the data."""
-    record = log.records.get(answers.example_id)
-    if record is None or record.likelihood is None:
-        return
-    stored = record.likelihood
-    texts = (tuple(each.text for each in stored.references), tuple(each.text for each in stored.choices))
-    if texts != (answers.references, answers.choices):
-        raise FingerprintMismatchError(
-            f"{log.path}: the record of {answers.example_id!r} has likelihoods for answers that differ from the data; "
-            "delete the file"
-        )
 
 
 def _build_metrics(plan: TaskPlan) -> Sequence[Metric]:
