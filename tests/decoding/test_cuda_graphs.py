@@ -1,5 +1,8 @@
 """Steps that are recorded as CUDA graphs: that they are the steps as they are, and when they are not recorded."""
 
+import gc
+import weakref
+
 import cuda_graph_stand_in
 import kernel_stand_ins
 import pytest
@@ -104,6 +107,13 @@ class Idle(cuda_graph_stand_in.Graph):
         self.repeats.append(0)
 
 
+class OfAnotherGpu(cuda_graph_stand_in.Graph):
+    """Records nothing, while operators run as they are: its stream is not on the GPU that they run on."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
 class WithoutMemory(cuda_graph_stand_in.Graph):
     """Finds no memory for what it records."""
 
@@ -111,10 +121,11 @@ class WithoutMemory(cuda_graph_stand_in.Graph):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_a_step_that_is_not_repeated_as_it_is_is_not_used(repeats, monkeypatch, caplog):
+@pytest.mark.parametrize("graph", [Idle, OfAnotherGpu])
+def test_a_step_that_is_not_repeated_as_it_is_is_not_used(graph, repeats, monkeypatch, caplog):
     model = build("llama", dtype=F32)
     prompts = make_prompts(model)
-    repeats = cuda_graph_stand_in.install(monkeypatch, Idle)
+    repeats = cuda_graph_stand_in.install(monkeypatch, graph)
     assert_as_generate(model, prompts, batch_size=3)
     assert caplog.messages == [
         "each step on cpu launches its kernels one by one, since no CUDA graph repeats it: it gives other logits"
@@ -163,6 +174,23 @@ def test_only_a_network_on_one_gpu_that_nobody_observes_is_recorded(monkeypatch)
         assert preparing._can_record(network)
         network[1] = torch.nn.BatchNorm1d(2, device="cpu")
         assert not preparing._can_record(network)
+
+
+def test_a_session_is_gone_with_its_last_use(repeats):
+    model = build("llama", dtype=F32)
+    session = open_session(model, StepRecorder())
+    with prepare(model).accelerated():
+        session.join(ROWS)
+        for _ in range(4):
+            session.step([7] * 5)
+    assert len(repeats) == 2
+    left = weakref.ref(session)
+    gc.disable()
+    try:
+        del session
+        assert left() is None  # its rows and graphs take memory that the next one needs
+    finally:
+        gc.enable()
 
 
 def test_a_network_with_hooks_is_not_recorded(repeats):

@@ -1,6 +1,8 @@
 """Rows that come after any tokens of other rows, for networks that cannot attend to a prefix in place."""
 
+import gc
 import random
+import weakref
 
 import pytest
 from architectures import DECODER_ONLY, build
@@ -81,6 +83,22 @@ def test_no_padding_is_placed_beyond_the_longest_row_that_a_network_can_run(name
             for ids, texts in zip((long, short), choices, strict=True)
         ],
     )
+
+
+def test_a_pool_is_gone_with_its_last_use(monkeypatch):
+    model, pools, init = build("bloom"), [], PooledCache.__init__
+
+    def spy(self, *given, **named):
+        init(self, *given, **named)
+        pools.append(weakref.ref(self))
+
+    monkeypatch.setattr(PooledCache, "__init__", spy)
+    gc.disable()
+    try:
+        list(LikelihoodScorer(model).score(draw_questions()))
+        assert [pool() for pool in pools] == [None, None]  # that of the trial, and that of the questions
+    finally:
+        gc.enable()
 
 
 def test_a_small_pool_takes_several_batches(monkeypatch):
