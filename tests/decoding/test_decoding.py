@@ -104,7 +104,7 @@ def test_a_window_of_any_length_gives_the_tokens_of_generate(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "passes"), [("llama", [6, 3, 3, 3]), ("mistral", [6, 3, 3, 3, 3]), ("bloom", [6, 3, 3, 3])]
 )
-def test_a_trial_reads_the_weights_no_more_often_than_there_are_kinds_of_rows(name, passes):
+def test_a_trial_reads_the_weights_once_for_each_way_of_running_tokens(name, passes):
     model, widths = build(name), []
     model.network.register_forward_pre_hook(
         lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
