@@ -114,7 +114,7 @@ def _stream_to_record(device: torch.device) -> torch.cuda.Stream:
     The stream that torch would take is on the GPU that recorded first in the process; what runs on another one is not
     recorded. It is the same for all graphs, since a pool shares memory, and a library its workspace, within a stream.
     """
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class StepGraphs:
