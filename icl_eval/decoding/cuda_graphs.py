@@ -63,7 +63,7 @@ class StepRecorder:
         expected: torch.Tensor,
         pool: Any,
     ) -> RecordedStep | None:
-        """Return a recorded step, or None if it does not give the logits of the step as it was.
+        """Return a recorded step, or None without room for it, or if it does not give the logits of the step as it was.
 
         Args:
             network: The network, which is not kept.
@@ -82,7 +82,7 @@ class StepRecorder:
             reason = "it gives other logits"
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise
+                return None  # there was room for the step as it is; fewer rows may leave more
             reason = str(error).partition("\n")[0]
         self._works = False
         logger.warning(

@@ -8,7 +8,7 @@ import kernel_stand_ins
 import pytest
 import torch
 from architectures import build
-from reference_decoding import NEW_TOKENS, assert_as_generate, decode, make_prompts
+from reference_decoding import NEW_TOKENS, assert_as_generate, make_prompts
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from icl_eval.decoding import preparing, sessions
@@ -149,17 +149,16 @@ def test_a_network_that_waits_for_the_gpu_runs_as_it_is(wait, repeats, monkeypat
     ]
 
 
-def test_if_memory_runs_out_while_a_step_is_recorded_rows_go_on_with_half_as_many(repeats, monkeypatch):
+def test_if_there_is_no_room_to_record_a_step_as_many_rows_go_on_as_they_are(repeats, monkeypatch, caplog):
     model = build("llama", dtype=F32)
-    prompts = make_prompts(model)
-    expected = decode(model, prompts)
-    cuda_graph_stand_in.install(monkeypatch, WithoutMemory)
+    repeats = cuda_graph_stand_in.install(monkeypatch, WithoutMemory)
     sizes, step = [], SplitSession.step
     monkeypatch.setattr(SplitSession, "step", lambda self, ids: sizes.append(len(ids)) or step(self, ids))
-    with pytest.raises(Exception, match="not enough memory for one prompt"):
-        decode(model, prompts, batch_size=4)
-    assert sorted(set(sizes), reverse=True)[:3] == [4, 2, 1]
-    assert expected
+    assert_as_generate(model, make_prompts(model), batch_size=4)
+    assert sizes.count(4) > 3
+    assert not repeats
+    assert not caplog.messages
+    assert prepare(model).recorder._works  # steps of fewer rows, or of another session, may have room
 
 
 def test_only_a_network_on_one_gpu_that_nobody_observes_is_recorded(monkeypatch):
