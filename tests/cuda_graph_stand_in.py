@@ -75,8 +75,9 @@ def storages_of(values):
 
 
 @contextmanager
-def capture(graph, pool=None, capture_error_mode="global"):
+def capture(graph, pool=None, stream=None, capture_error_mode="global"):
     assert pool is not None
+    assert stream == ("stream", torch.device("cpu"))  # torch's own may be on another GPU
     with graph:
         yield
     graph.drop_results()
@@ -89,6 +90,7 @@ def install(monkeypatch: pytest.MonkeyPatch, graph: type[Graph] = Graph) -> list
     monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: ("stream", device))
     for name in ("device", "stream"):
         monkeypatch.setattr(torch.cuda, name, lambda place: nullcontext())
     monkeypatch.setattr(preparing, "_can_record", lambda network: True)

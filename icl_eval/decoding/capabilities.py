@@ -127,8 +127,8 @@ def _run_trial(model: LanguageModel, split_switches: Sequence[Switch]) -> Capabi
     bytes_per_token = count_bytes(prefix) // (_TRIAL // 2)
     limit = longest_whole(prefix)
     split = (limit is None or limit >= _TRIAL) and _can_split(network, split_switches, prefix, ids, whole)
-    # Rows hold copies of the prefix where they are not split, or are too long to be.
-    if not (split and limit is None) and not agree(_run_rest(network, prefix, ids, encoded), whole[-1:], network):
+    # Also where rows attend to a prefix in place: the prefix itself is computed in pieces, each after those before it.
+    if not agree(_run_rest(network, prefix, ids, encoded), whole[-1:], network):
         raise _undecodable(model, "its logits with a key/value cache differ from those without")
     pools = limit != 0 and not (split and limit is None) and encoded is None and _can_pool(network, prefix, ids, whole)
     unnumbered_id = None if split else _find_unnumbered(network, ids, encoded)

@@ -17,6 +17,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class StepRecorder:
         expected: torch.Tensor,
         pool: Any,
     ) -> RecordedStep | None:
-        """Return a recorded step, or None if it does not give the logits of the step as it was.
+        """Return a recorded step, or None without room for it, or if it does not give the logits of the step as it was.
 
         Args:
             network: The network, which is not kept.
@@ -81,7 +82,7 @@ class StepRecorder:
             reason = "it gives other logits"
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise
+                return None  # there was room for the step as it is; fewer rows may leave more
             reason = str(error).partition("\n")[0]
         self._works = False
         logger.warning(
@@ -97,27 +98,37 @@ class StepRecorder:
         with (
             torch.cuda.device(numbers.device),
             torch.cuda.stream(torch.cuda.current_stream(numbers.device)),
-            torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"),
+            torch.cuda.graph(
+                graph, pool=pool, stream=_stream_to_record(numbers.device), capture_error_mode="thread_local"
+            ),
         ):
             logits = run(numbers)
+        logits.fill_(float("nan"))  # so that only a repetition gives logits, whatever happened so far
         return RecordedStep(numbers, graph, logits)
+
+
+@lru_cache
+def _stream_to_record(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream on which steps on a GPU are recorded.
+
+    The stream that torch would take is on the GPU that recorded first in the process; what runs on another one is not
+    recorded. It is the same for all graphs, since a pool shares memory, and a library its workspace, within a stream.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class StepGraphs:
     """The recorded steps of one session."""
 
-    def __init__(self, recorder: StepRecorder, network: PreTrainedModel, run: Callable[[torch.Tensor], torch.Tensor]):
+    def __init__(self, recorder: StepRecorder, network: PreTrainedModel):
         """Start without any.
 
         Args:
             recorder: Records steps of the network.
             network: The network.
-            run: Computes the logits of a step, [rows, vocabulary], from its numbers, [kinds, rows], by the same
-                operations on the same tensors each time; doing so again changes nothing.
         """
         self._recorder = recorder
         self._network = network
-        self._run = run
         self.forget()
 
     def forget(self) -> None:
@@ -126,13 +137,21 @@ class StepGraphs:
         self._seen: Counter[int] = Counter()
         self._pool = torch.cuda.graph_pool_handle()
 
-    def step(self, numbers: torch.Tensor, run_as_it_is: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def step(
+        self,
+        numbers: torch.Tensor,
+        run_as_it_is: Callable[[], torch.Tensor],
+        run: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
         """Return the logits of a step, [at most rows, vocabulary], which are valid until the next one.
 
         Args:
             numbers: What differs between steps, [kinds, rows] on the GPU, where the number of rows is one of those
                 that `memory.round_up` returns.
             run_as_it_is: Computes the logits of the rows that are not idle, which are the first ones.
+            run: Computes the logits of a step, [rows, vocabulary], from its numbers by the same operations on the same
+                tensors each time; doing so again changes nothing. It is not kept: a session that its graphs refer to
+                would hold its memory until Python looks for objects that refer to each other.
         """
         num_rows = numbers.shape[1]
         recorded = self._recorded.get(num_rows)
@@ -141,5 +160,5 @@ class StepGraphs:
         logits = run_as_it_is()
         self._seen[num_rows] += 1
         if self._seen[num_rows] == _WORTHWHILE:
-            self._recorded[num_rows] = self._recorder.record(self._network, self._run, numbers, logits, self._pool)
+            self._recorded[num_rows] = self._recorder.record(self._network, run, numbers, logits, self._pool)
         return logits

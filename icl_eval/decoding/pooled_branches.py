@@ -23,7 +23,7 @@ from icl_eval.decoding.branches import (
     pick,
 )
 from icl_eval.decoding.chains import Chain, count_fed, plan_passes
-from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, logits_at
+from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, logits_at, rope_switches_at
 from icl_eval.decoding.pooled_caches import PooledCache
 from icl_eval.decoding.trees import Tree, build_tree
 from icl_eval.models.cards import read_max_length
@@ -84,9 +84,7 @@ class PooledBranches:
 
     def _run_tree(self, tree: Tree, asked: Asked) -> Scores:
         """Run a tree in passes."""
-        limit = read_max_length(self._network.config)
-        room = math.inf if limit is None else limit - self._prefix_length
-        plan = plan_passes(tree, lambda chain: self._cost(chain, asked), room)
+        plan = plan_passes(tree, lambda chain: self._cost(chain, asked), self._longest_row() - self._prefix_length)
         needed = {token for chains in plan for chain in chains for token in chain.before}
         stays = [any(not needed.isdisjoint(chain.tokens) for chain in chains) for chains in plan]
         sizes = [count_fed(chains) for chains in plan]
@@ -105,6 +103,12 @@ class PooledBranches:
             for first, chain in zip(range(begin, end, len(ids[0])), chains, strict=False):
                 columns[chain.tokens] = range(first, first + len(chain.tokens))
         return scores
+
+    def _longest_row(self) -> float:
+        """Return the number of tokens that a row may have, with padding: positions beyond may change all others."""
+        config = self._network.config
+        limits = (read_max_length(config), rope_switches_at(config))
+        return min((limit for limit in limits if limit is not None), default=math.inf)
 
     def _score(self, chains: Sequence[Chain], inputs: Mapping[str, Any], asked: Asked) -> Scores:
         """Run one pass."""

@@ -11,6 +11,7 @@ layer gathers the keys and values of a pass when it runs, so that only one layer
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,27 @@ Columns = np.ndarray
 """Columns of a pool, integers."""
 
 
+@dataclass
+class _Pass:
+    """The columns of a pool, and those that the next pass writes and reads.
+
+    All layers share it. They do not know their cache: it would then outlive its last use, until Python looks for
+    objects that refer to each other.
+    """
+
+    num_columns: int
+    prefix_length: int
+    reported_length: int
+    begin: int = 0
+    """The first column to write."""
+    read: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.long))
+    """The columns that each row reads, [rows, columns]."""
+
+
 class PooledLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no type hints here
     """One layer's part of a pool."""
 
-    def __init__(self, pool: "PooledCache", prefix: CacheLayerMixin | None):
+    def __init__(self, pool: _Pass, prefix: CacheLayerMixin | None):
         super().__init__()
         self._pool = pool
         self._prefix = prefix
@@ -93,16 +111,12 @@ class PooledCache(Cache):  # type: ignore[misc]
             num_columns: The number of columns, including those of the prefix.
             reported_length: The length that the cache reports; the default only says that it is not empty.
         """
-        self.prefix_length = prefix_length
-        self.num_columns = num_columns
-        self.reported_length = reported_length
-        self.begin = 0
-        self.read = torch.empty(0, 0, dtype=torch.long)
         self._network = network
+        self._pool = _Pass(num_columns, prefix_length, reported_length)
         self._longest = 0
         count = network.config.get_text_config(decoder=True).num_hidden_layers
         layers = [None] * count if prefix is None else prefix.layers
-        super().__init__(layers=[PooledLayer(self, layer) for layer in layers])
+        super().__init__(layers=[PooledLayer(self._pool, layer) for layer in layers])
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
         """Return the number of columns before the new tokens."""
@@ -117,7 +131,7 @@ class PooledCache(Cache):  # type: ignore[misc]
             begin: The first of the columns that the new tokens get, one row after the other.
         """
         width = max(map(len, ids))
-        self.begin, self._longest = begin, max(map(len, before))
+        self._pool.begin, self._longest = begin, max(map(len, before))
         read = np.zeros((len(ids), self._longest + width), dtype=np.int64)
         mask = np.ones_like(read)
         for number, columns in enumerate(before):
@@ -127,7 +141,7 @@ class PooledCache(Cache):  # type: ignore[misc]
         read[:, self._longest :] = begin + np.arange(len(ids) * width).reshape(len(ids), width)
         positions = np.array([len(columns) for columns in before])[:, None] + np.arange(width)
         padded = np.array([[*row, *[0] * (width - len(row))] for row in ids])
-        self.read, mask_there, positions_there, ids_there = (
+        self._pool.read, mask_there, positions_there, ids_there = (
             torch.from_numpy(numbers).to(self._network.device) for numbers in (read, mask, positions, padded)
         )
         places = {"position_ids": positions_there} if takes(self._network, "position_ids") else {}

@@ -107,7 +107,7 @@ class SplitSession:
         self._longest_own = longest_own
         self._firsts: list[int] = []  # the column of each row's first own token
         self._end = longest_own  # the next free column
-        self._graphs = None if recorder is None else StepGraphs(recorder, network, self._run_in_place)
+        self._graphs = None if recorder is None else StepGraphs(recorder, network)
 
     @torch.inference_mode()
     def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
@@ -141,7 +141,7 @@ class SplitSession:
             return run()
         idle = round_up(len(token_ids)) - len(token_ids)  # rows that run one token and are not read
         numbers = [[*token_ids, *[0] * idle], [*self._firsts, *[column] * idle], [column] * (len(token_ids) + idle)]
-        return self._graphs.step(copy_to(numbers, self._network.device), run)[rows]
+        return self._graphs.step(copy_to(numbers, self._network.device), run, self._run_in_place)[rows]
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:

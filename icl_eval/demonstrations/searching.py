@@ -123,7 +123,7 @@ def rerank(task: Task, encoder: Encoder, seed: int, candidates: int, choose: Cho
 
     def rank(question: Example, allowed: Allowed) -> Iterator[Demonstration]:
         by_similarity = best_first(*similarities.compare(question), allowed, ties)
-        listed = sorted(islice(by_similarity, candidates), key=lambda each: ties[each[0]])
+        listed = sorted(islice(by_similarity, min(candidates, len(task.pool))), key=lambda each: ties[each[0]])
         rows, cosines = np.array([row for row, _ in listed], np.int64), np.array([cosine for _, cosine in listed])
         for place in choose(cosines, similarities.vectors[rows].astype(np.float64)):
             yield Demonstration(task.pool[rows[place]], float(cosines[place]))

@@ -38,7 +38,9 @@ class TokenIds:
         return hash(self.after(0))
 
     def __getitem__(self, place: int) -> int:
-        """Return the id at a place, counted from 0."""
+        """Return the id at a place, counted from 0; raises IndexError beyond the last one."""
+        if not 0 <= place < len(self):
+            raise IndexError(place)
         start = place * _SIZE - len(self.beginning)
         found = self.own[start : start + _SIZE] if start >= 0 else self.beginning[place * _SIZE : (place + 1) * _SIZE]
         return int.from_bytes(found, "big")
@@ -49,7 +51,7 @@ class TokenIds:
 
     def after(self, length: int) -> bytes:
         """Return the bytes of all ids but the first few, by which ids with the same first ones can be sorted."""
-        return self.beginning[length * _SIZE :] + self.own
+        return self.beginning[length * _SIZE :] + self.own[max(0, length * _SIZE - len(self.beginning)) :]
 
     def cut(self, length: int) -> "TokenIds":
         """Return the first ids, at most this many."""

@@ -6,6 +6,7 @@ import torch
 from architectures import DECODER_ONLY, ENCODER_DECODER, GROUPED, VOCABULARY, build
 from reference_decoding import NEW_TOKENS, assert_as_generate, decode, generate, make_prompts
 from transformers import MistralConfig
+from transformers.models.llama import modeling_llama
 
 from icl_eval.decoding import Completion, StreamDecoder, Token
 from icl_eval.decoding import capabilities as capabilities_module
@@ -101,9 +102,9 @@ def test_a_window_of_any_length_gives_the_tokens_of_generate(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "passes"), [("llama", [6, 3, 3]), ("mistral", [6, 3, 3, 3, 3]), ("bloom", [6, 3, 3, 3])]
+    ("name", "passes"), [("llama", [6, 3, 3, 3]), ("mistral", [6, 3, 3, 3, 3]), ("bloom", [6, 3, 3, 3])]
 )
-def test_a_trial_reads_the_weights_no_more_often_than_there_are_kinds_of_rows(name, passes):
+def test_a_trial_reads_the_weights_once_for_each_way_of_running_tokens(name, passes):
     model, widths = build(name), []
     model.network.register_forward_pre_hook(
         lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
@@ -119,6 +120,18 @@ def test_a_network_that_cannot_go_on_from_its_cache_is_refused_in_one_line():
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         decode(build("mamba"), [])
+
+
+def test_a_network_that_extends_a_prefix_wrongly_is_refused_even_if_rows_attend_to_it_rightly(monkeypatch):
+    make_mask = modeling_llama.create_causal_mask
+
+    def make_wrong_mask(past_key_values, **options):
+        mask = make_mask(past_key_values=past_key_values, **options)
+        return mask if mask is None or past_key_values.get_seq_length() == 0 else torch.ones_like(mask)
+
+    monkeypatch.setattr(modeling_llama, "create_causal_mask", make_wrong_mask)
+    with pytest.raises(ConfigError, match="its logits with a key/value cache differ from those without"):
+        decode(build("llama"), [])
 
 
 def test_a_network_that_fails_when_it_is_tried_is_refused_in_one_line_and_left_as_it_was(monkeypatch):

@@ -1,9 +1,11 @@
 """Rows that come after any tokens of other rows, for networks that cannot attend to a prefix in place."""
 
+import gc
 import random
+import weakref
 
 import pytest
-from architectures import DECODER_ONLY, build
+from architectures import DECODER_ONLY, LONGROPE, build
 from reference_decoding import plain_scores
 
 from icl_eval.decoding import LikelihoodScorer, branches, chains, pooled_branches
@@ -63,10 +65,19 @@ def test_chains_come_after_what_they_branch_off_whether_it_runs_again_or_not(nam
     assert_as_plain(build(name), draw_questions())
 
 
-@pytest.mark.parametrize("name", ["mpt", "gptj"])  # a bias for so many columns, and a table of so many positions
+# A bias for so many columns, a table of so many positions, and other frequencies for all positions beyond so many.
+@pytest.mark.parametrize("name", ["mpt", "gptj", "phi3_longrope"])
 def test_no_padding_is_placed_beyond_the_longest_row_that_a_network_can_run(name, monkeypatch):
     config, sizes = DECODER_ONLY[name]
-    longest = {"mpt": {"max_seq_len": 60}, "gptj": {"n_positions": 60}}[name]
+    longest = {
+        "mpt": {"max_seq_len": 60},
+        "gptj": {"n_positions": 60},
+        "phi3_longrope": {
+            "sliding_window": 8,
+            "original_max_position_embeddings": 60,
+            "rope_parameters": LONGROPE | {"original_max_position_embeddings": 60},
+        },
+    }[name]
     monkeypatch.setitem(DECODER_ONLY, name, (config, sizes | longest))
     long, short = tuple(range(30, 85)), tuple(range(30, 75))
     choices = (
@@ -81,6 +92,22 @@ def test_no_padding_is_placed_beyond_the_longest_row_that_a_network_can_run(name
             for ids, texts in zip((long, short), choices, strict=True)
         ],
     )
+
+
+def test_a_pool_is_gone_with_its_last_use(monkeypatch):
+    model, pools, init = build("bloom"), [], PooledCache.__init__
+
+    def spy(self, *given, **named):
+        init(self, *given, **named)
+        pools.append(weakref.ref(self))
+
+    monkeypatch.setattr(PooledCache, "__init__", spy)
+    gc.disable()
+    try:
+        list(LikelihoodScorer(model).score(draw_questions()))
+        assert [pool() for pool in pools] == [None, None]  # that of the trial, and that of the questions
+    finally:
+        gc.enable()
 
 
 def test_a_small_pool_takes_several_batches(monkeypatch):

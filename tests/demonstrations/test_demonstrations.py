@@ -430,6 +430,13 @@ def test_no_candidates_to_choose_from_are_refused(strategy):
     assert str(error.value) == "candidates=0: must be 1 or more"
 
 
+@pytest.mark.parametrize("strategy", [DiverseDemonstrations, DppDemonstrations])
+def test_more_candidates_than_the_pool_has_are_all_of_them(strategy):
+    pool = examples(["5", "7", "-30", "40"])
+    everything = ranked(strategy(0, Angles(), candidates=4), "0", pool)
+    assert ranked(strategy(0, Angles(), candidates=10**20), "0", pool) == everything
+
+
 def test_a_second_copy_of_a_demonstration_changes_nothing_for_dpp():
     strategy = DppDemonstrations(0, Directions(), 0.01)  # similarity counts so much that copies are shown, too
     once = examples([str(n) for n in range(60)])

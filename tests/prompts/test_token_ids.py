@@ -31,6 +31,10 @@ def test_ids_are_equal_wherever_their_beginning_ends():
 @pytest.mark.parametrize("ids", [pack_together(SIDES)[0], pack_ids(SIDES[0])], ids=["shared", "alone"])
 def test_places_and_cuts_are_those_of_a_tuple(ids):
     assert [ids[place] for place in range(6)] == list(SIDES[0])
+    for place in (-1, 6):  # else iterating would not end
+        with pytest.raises(IndexError):
+            ids[place]
+    assert [ids.after(length) for length in range(8)] == [pack_ids(SIDES[0][length:]).own for length in range(8)]
     assert [ids.cut(length).unpack() for length in range(8)] == [SIDES[0][:length] for length in range(8)]
 
 
