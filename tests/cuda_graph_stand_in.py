@@ -28,6 +28,21 @@ class Call(NamedTuple):
     out: Any
 
 
+class Watch(TorchDispatchMode):
+    """Stands for torch's debug mode in which operators that wait for the GPU are errors."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if waits(func, args):
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return func(*args, **(kwargs or {}))
+
+    def switch(self, mode):
+        if mode == "error":
+            self.__enter__()
+        else:
+            self.__exit__(None, None, None)
+
+
 class Graph(TorchDispatchMode):
     """Stands for `torch.cuda.CUDAGraph`; a dispatch mode, so that it sees every operator while it is entered."""
 
@@ -39,9 +54,7 @@ class Graph(TorchDispatchMode):
         self.calls: list[Call] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        # An index of the last column is what a processor gets in place of a slice.
-        if name in WAITING or (name == "lift_fresh" and args[0].tolist() != [-1]):
+        if waits(func, args):
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand some advice")
         out = func(*args, **(kwargs or {}))
         self.calls.append(Call(func, args, kwargs or {}, out))
@@ -64,6 +77,13 @@ class Graph(TorchDispatchMode):
                     if kept.untyped_storage()._cdata not in read:  # else it was changed in place, or is a view
                         kept.copy_(new)
         self.repeats.append(len(self.calls))
+
+
+def waits(func, args):
+    """Whether an operator waits for a GPU, or copies Python's numbers to it without pinned memory."""
+    name = func.overloadpacket.__name__
+    # An index of the last column is what a processor gets in place of a slice.
+    return name in WAITING or (name == "lift_fresh" and args[0].tolist() != [-1])
 
 
 def tensors_in(values):
@@ -91,6 +111,8 @@ def install(monkeypatch: pytest.MonkeyPatch, graph: type[Graph] = Graph) -> list
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: ("stream", device))
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", Watch().switch)
     for name in ("device", "stream"):
         monkeypatch.setattr(torch.cuda, name, lambda place: nullcontext())
     monkeypatch.setattr(preparing, "_can_record", lambda network: True)

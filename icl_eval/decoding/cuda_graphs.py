@@ -15,7 +15,8 @@ steps are run as they are.
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,7 +30,7 @@ from icl_eval.models.memory import is_out_of_memory
 logger = logging.getLogger(__name__)
 
 _WORTHWHILE = 3
-"""The number of steps of one size after which it is recorded, which takes about as long as two of them."""
+"""The number of steps of one size after which it is recorded, which takes about as long as three of them."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class StepRecorder:
             return None
         try:
             run(numbers)  # lets libraries set up what they cannot while a step is recorded
+            with _forbidding_waits():
+                run(numbers)
             recorded = self._record(run, numbers, pool)
             if agree(recorded.repeat(numbers)[: len(expected)], expected, network):
                 return recorded
@@ -105,6 +108,20 @@ class StepRecorder:
             logits = run(numbers)
         logits.fill_(float("nan"))  # so that only a repetition gives logits, whatever happened so far
         return RecordedStep(numbers, graph, logits)
+
+
+@contextmanager
+def _forbidding_waits() -> Iterator[None]:
+    """Let operators that wait for the GPU raise RuntimeError.
+
+    An error while a step is recorded may come before torch has taken the pool from its allocator again.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @lru_cache
