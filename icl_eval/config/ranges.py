@@ -7,8 +7,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from icl_eval.config.schema import ModelOptions, RunConfig, TaskConfig, typed_config
+from icl_eval.decoding.searches import SEARCHES
 from icl_eval.errors import ConfigError
 from icl_eval.models.devices import check_device_map
+from icl_eval.targets import build
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _OVERFLOWS = ("stop", "drop")
@@ -62,6 +64,7 @@ def _check_ranges(config: RunConfig) -> None:
     require_at_least("limit_seed", config.limit_seed, 0)
     if config.limit_seed is not None and config.limit is None:
         raise ConfigError(f"limit_seed={config.limit_seed}: has no effect without limit")
+    build(config.decoding, "decoding", SEARCHES)
 
 
 def _check_limit(limit: int | float | None) -> None:
