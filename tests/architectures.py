@@ -1,5 +1,6 @@
 """Tiny random networks of every architecture that decoding is tested on."""
 
+import pytest
 import torch
 import transformers as hf
 from tiny_models import train_bpe
@@ -108,6 +109,17 @@ ENCODER_DECODER = {
     "bigbird_pegasus": (hf.BigBirdPegasusConfig, BART | {"block_size": 2, "num_random_blocks": 1}),
     "t5gemma": (hf.T5GemmaConfig, {"encoder": WINDOWED, "decoder": WINDOWED}),
 }
+
+LIKE_OTHERS = {
+    *("bigbird_pegasus", "gemma3", "llama4", "marian_vocabularies", "mt5", "nllb_moe", "phi3_longrope"),
+    *("switch_transformers", "t5gemma", "umt5"),
+}
+"""Networks that have most in common with another one; they are tested with the slow tests."""
+EVERY_NETWORK = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LIKE_OTHERS else name
+    for name in (*DECODER_ONLY, *ENCODER_DECODER)
+    if name != "mamba"
+]
 
 
 def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> LanguageModel:

@@ -3,7 +3,7 @@ import re
 
 import pytest
 import torch
-from architectures import DECODER_ONLY, ENCODER_DECODER, GROUPED, VOCABULARY, build
+from architectures import DECODER_ONLY, EVERY_NETWORK, GROUPED, VOCABULARY, build
 from reference_decoding import NEW_TOKENS, assert_as_generate, decode, generate, make_prompts
 from transformers import MistralConfig
 from transformers.models.llama import modeling_llama
@@ -20,17 +20,6 @@ from icl_eval.decoding.split_caches import SlotLayer
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
-
-LIKE_OTHERS = {
-    *("bigbird_pegasus", "gemma3", "llama4", "marian_vocabularies", "mt5", "nllb_moe", "phi3_longrope"),
-    *("switch_transformers", "t5gemma", "umt5"),
-}
-"""Networks whose decoding has most in common with that of another one; they are tested with the slow tests."""
-EVERY_NETWORK = [
-    pytest.param(name, marks=pytest.mark.slow) if name in LIKE_OTHERS else name
-    for name in (*DECODER_ONLY, *ENCODER_DECODER)
-    if name != "mamba"
-]
 
 
 @pytest.mark.parametrize("name", EVERY_NETWORK)

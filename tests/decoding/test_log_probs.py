@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from architectures import DECODER_ONLY, ENCODER_DECODER, VOCABULARY, build
+from architectures import EVERY_NETWORK, VOCABULARY, build
 from reference_decoding import make_questions, plain_scores
 
 from icl_eval.decoding import LikelihoodScorer, branches
@@ -30,7 +30,7 @@ IN_FLOAT32 = ("bloom", "gemma2", "gptj", "llama4", "mpt", "nllb_moe", "switch_tr
 """Networks whose attention or router the library computes in float32, whatever their dtype."""
 
 
-@pytest.mark.parametrize("name", [*(n for n in DECODER_ONLY if n != "mamba"), *ENCODER_DECODER])
+@pytest.mark.parametrize("name", EVERY_NETWORK)
 def test_likelihoods_are_those_of_a_plain_forward_pass_on_every_architecture(name):
     model = build(name)
     asked = make_questions(model)

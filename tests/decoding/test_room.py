@@ -1,8 +1,8 @@
 """How many rows are decoded together, and which prefixes are kept, by arithmetic from configurations."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import kernel_stand_ins
 import pytest
@@ -88,9 +88,10 @@ ROWS = {
 }
 
 
-def count_parameters(config: Any) -> int:
+@cache
+def count_parameters(name: str) -> int:
     with torch.device("meta"):
-        number: int = AutoModelForCausalLM.from_config(config).num_parameters()
+        number: int = AutoModelForCausalLM.from_config(CONFIGS[name]()).num_parameters()
     return number
 
 
@@ -101,7 +102,7 @@ def lengths_of(shared: int, own: int, new: int) -> Lengths:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_sizes_are_read_from_the_configuration(name: str) -> None:
     config = CONFIGS[name]()
-    assert round(count_parameters(config) / 1e9, 2) == BILLIONS[name]
+    assert round(count_parameters(name) / 1e9, 2) == BILLIONS[name]
     assert round(read_size(config, 2, True).bytes_per_token / 1000) == KILOBYTES[name]
     assert read_size(config, 4, True).bytes_per_token == 2 * read_size(config, 2, True).bytes_per_token
 
@@ -110,7 +111,7 @@ def test_sizes_are_read_from_the_configuration(name: str) -> None:
 @pytest.mark.parametrize(("card", "number"), list(zip(CARDS, range(len(CARDS)), strict=True)))
 def test_rows_fit_beside_weights_and_prefix(name: str, card: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     config, expected = CONFIGS[name](), ROWS[name][number]
-    weights = 2 * count_parameters(config)
+    weights = 2 * count_parameters(name)
     monkeypatch.setattr(loading, "free_bytes", lambda device: card * GB - TAKEN)
     if expected is None:
         with pytest.raises(ModelUnavailableError, match=rf"^{name} needs {weights / GB:,.1f} GB in bfloat16, and cuda"):
@@ -171,7 +172,7 @@ def test_on_a_processor_rows_take_no_more_than_the_weights_or_half_a_gigabyte() 
 def test_a_kernel_that_stores_no_scores_leaves_room_for_rows() -> None:
     config = CONFIGS["Qwen2.5-32B"]()
     size, lengths = read_size(config, 2, stores_scores=True), lengths_of(32000, 200, 32)
-    left = 80 * GB - TAKEN - 2 * count_parameters(config) - 32000 * size.bytes_per_token
+    left = 80 * GB - TAKEN - 2 * count_parameters("Qwen2.5-32B") - 32000 * size.bytes_per_token
     assert choose_num_rows(256, size, lengths, left, "cuda") == 1
     assert choose_num_rows(256, replace(size, stores_scores=False), lengths, left, "cuda") == 40
 
@@ -295,7 +296,7 @@ def test_no_more_prefixes_are_kept_than_a_new_one_can_be_compared_with() -> None
 def test_a_long_prefix_of_a_large_model_is_kept_by_default(name: str, tokens: int, card: int) -> None:
     config = CONFIGS[name]()
     prefix = tokens * read_size(config, 2, True).bytes_per_token
-    free = card * GB - TAKEN - 2 * count_parameters(config) - prefix
+    free = card * GB - TAKEN - 2 * count_parameters(name) - prefix
     assert prefix > GB  # more than the default of a gigabyte, under which it was computed for every task anew
     assert 0 < prefix <= room_for_prefixes(free, prefix)
 
