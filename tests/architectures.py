@@ -111,8 +111,8 @@ ENCODER_DECODER = {
 }
 
 LIKE_OTHERS = {
-    *("bigbird_pegasus", "gemma3", "llama4", "marian_vocabularies", "mt5", "nllb_moe", "phi3_longrope"),
-    *("switch_transformers", "t5gemma", "umt5"),
+    *("bigbird_pegasus", "gemma3", "llama4", "m2m_100", "marian_vocabularies", "mbart", "mt5", "nllb_moe", "pegasus"),
+    *("phi3_longrope", "qwen2", "switch_transformers", "t5gemma", "umt5"),
 }
 """Networks that have most in common with another one; they are tested with the slow tests."""
 EVERY_NETWORK = [

@@ -1,3 +1,4 @@
+import gc
 import logging
 import os
 import resource
@@ -11,6 +12,8 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_EVALUATE_OFFLINE"] = "1"
 # Tiny networks gain nothing from a second thread, and lose much when another process wants the core.
 os.environ["OMP_NUM_THREADS"] = "1"
+# As the command line does: looking for unreachable cycles among half a million objects of libraries takes long.
+gc.set_threshold(50_000)
 
 import absl.logging
 import pytest
