@@ -12,8 +12,6 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_EVALUATE_OFFLINE"] = "1"
 # Tiny networks gain nothing from a second thread, and lose much when another process wants the core.
 os.environ["OMP_NUM_THREADS"] = "1"
-# As the command line does: looking for unreachable cycles among half a million objects of libraries takes long.
-gc.set_threshold(50_000)
 
 import absl.logging
 import pytest
@@ -25,6 +23,8 @@ from icl_eval.cli import main as cli
 from icl_eval.config import setup as hydra_setup
 from icl_eval.config.schema import RunConfig, register_schema
 
+# As the command line does: looking for unreachable cycles among half a million objects of libraries takes long.
+gc.set_threshold(50_000)
 # When Hydra sets up logging, absl (of rouge-score) closes what was stderr when it was imported, unless it is this one.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
