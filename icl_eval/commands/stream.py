@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from icl_eval.config.free_prompts import FreePrompts, open_prompts
-from icl_eval.config.options import build_search
 from icl_eval.config.schema import StreamConfig
 from icl_eval.decoding import Completion, Decoder, Token, build_decoder
+from icl_eval.decoding.searches import build_search
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import escape_controls, format_value
 from icl_eval.models.loading import LanguageModel

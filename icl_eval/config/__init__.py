@@ -18,7 +18,7 @@ From arguments to a configuration:
 From a configuration to objects:
 
     ranges        options that are read and within their ranges
-    options       model and search, which several commands share
+    options       the model, which several commands share
     plans         the data, prompts and metrics of one task
     harness_tasks  the tasks of lm-evaluation-harness that one name stands for
     evaluations   the whole evaluation

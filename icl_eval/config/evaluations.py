@@ -10,12 +10,12 @@ from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.given import is_given
 from icl_eval.config.harness_tasks import HarnessPlans, build_harness_plans
 from icl_eval.config.identities import identity_of, name_choices
-from icl_eval.config.options import build_requested_conventions, build_search, choose_source
+from icl_eval.config.options import build_requested_conventions, choose_source
 from icl_eval.config.plans import NUM_FEWSHOT, SharedOptions, build_plan, build_template, find_task
 from icl_eval.config.ranges import read_options
 from icl_eval.config.schema import RunConfig, TaskConfig
 from icl_eval.decoding.engines import ENGINES, Engine, TransformersEngine
-from icl_eval.decoding.searches import Search
+from icl_eval.decoding.searches import Search, build_search
 from icl_eval.demonstrations import CONTROLS, ORDERS, SELECTORS, FewShot, InstructionOnly
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import Evaluation, TaskGroup, TaskPlan

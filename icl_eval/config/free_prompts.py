@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icl_eval.config.options import build_requested_conventions, choose_source, require_one_sample
+from icl_eval.config.options import build_requested_conventions, choose_source
 from icl_eval.config.ranges import check_model_options
 from icl_eval.config.schema import ModelOptions
-from icl_eval.decoding.searches import Search
+from icl_eval.decoding.searches import Search, require_one_sample
 from icl_eval.models.loading import LanguageModel, find_card, load_model
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.prompts.conventions import Conventions, find_conventions

@@ -1,16 +1,11 @@
-"""Build the options that all commands with a model share."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Build the options of a model, which all commands with one share."""
 
 from icl_eval.config.schema import ModelConfig, ModelOptions
-from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import format_value
 from icl_eval.models.loading import LanguageModel, ModelSource
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions
-from icl_eval.targets import build
 
 _FORMS = ("tokenizer", "adapter", "quantization", "device_map", "attn_implementation")
 """Options of a model that say in which form it is loaded."""
@@ -49,18 +44,3 @@ def build_requested_conventions(config: ModelOptions) -> RequestedConventions:
     """Return the model conventions that the options request."""
     model = config.model
     return RequestedConventions(config.task_prefix, model.source_language, model.target_language, model.chat_template)
-
-
-def build_search(config: Mapping[str, Any]) -> Search:
-    """Build the search from the options of `decoding`; raises ConfigError."""
-    search: Search = build(config, "decoding", SEARCHES)
-    return search
-
-
-def require_one_sample(search: Search) -> None:
-    """Raise ConfigError if a search has several completions of a prompt, where only one is shown."""
-    if search.num_samples > 1:
-        raise ConfigError(
-            f"decoding.num_samples={search.num_samples}: must be 1, except in an evaluation, which counts the votes of "
-            "several completions"
-        )

@@ -7,10 +7,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from icl_eval.config.schema import ModelOptions, RunConfig, TaskConfig, typed_config
-from icl_eval.decoding.searches import SEARCHES
+from icl_eval.decoding.searches import build_search
 from icl_eval.errors import ConfigError
 from icl_eval.models.devices import check_device_map
-from icl_eval.targets import build
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _OVERFLOWS = ("stop", "drop")
@@ -64,7 +63,7 @@ def _check_ranges(config: RunConfig) -> None:
     require_at_least("limit_seed", config.limit_seed, 0)
     if config.limit_seed is not None and config.limit is None:
         raise ConfigError(f"limit_seed={config.limit_seed}: has no effect without limit")
-    build(config.decoding, "decoding", SEARCHES)
+    build_search(config.decoding)
 
 
 def _check_limit(limit: int | float | None) -> None:

@@ -36,9 +36,10 @@ from icl_eval.decoding.networks import (
     run_columns,
 )
 from icl_eval.decoding.sessions import layers_of
-from icl_eval.decoding.sharing import Ids, common_length
+from icl_eval.decoding.sharing import common_length
 from icl_eval.decoding.split_caches import PackedCache, PackedRows, Packing, PassMask
 from icl_eval.decoding.trees import Tree, TreeRow, build_tree, count_inner
+from icl_eval.prompts.token_ids import Ids
 
 _LOGITS_BYTES = 256_000_000
 """Upper bound for the logits of one forward pass, which fill the memory if the vocabulary is large."""

@@ -24,12 +24,12 @@ from icl_eval.decoding.networks import (
 from icl_eval.decoding.pooled_caches import PooledCache
 from icl_eval.decoding.prefixes import count_bytes, longest_whole
 from icl_eval.decoding.sessions import NewRow, SplitSession, UniformSession
-from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.split_caches import NO_LENGTH
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.models.switching import Switch, switched
+from icl_eval.prompts.token_ids import Ids
 
 _TRIAL = 6
 """Number of tokens in a trial: half of them are the prefix of the rest."""
@@ -179,7 +179,7 @@ def _can_split(
 def _can_pool(network: PreTrainedModel, prefix: Cache, ids: Ids, whole: torch.Tensor) -> bool:
     """Return whether padded rows, one of which comes after a part of the prefix, get the right logits from a pool."""
     count = prefix.get_seq_length()
-    pool = PooledCache(network, prefix, count, count + 2 * (_TRIAL - count), reported_length=NO_LENGTH)
+    pool = PooledCache(network, prefix, count + 2 * (_TRIAL - count), reported_length=NO_LENGTH)
     rows = [ids[count:], ids[count - 1 : _SHORTER]]
     inputs = pool.prepare(rows, [np.arange(count), np.arange(count - 1)], begin=count)
     try:

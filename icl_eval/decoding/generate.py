@@ -18,13 +18,13 @@ from icl_eval.decoding.completions import Completion, Token
 from icl_eval.decoding.hypotheses import begin_hypothesis
 from icl_eval.decoding.networks import not_finite_error, reset_attention
 from icl_eval.decoding.rules import end_ids, start_ids, stop_strings
-from icl_eval.decoding.sharing import Ids
 from icl_eval.errors import ConfigError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.models.quiet import quiet_transformers
 from icl_eval.models.switching import evaluating
 from icl_eval.prompts.building import EncodedPrompt
+from icl_eval.prompts.token_ids import Ids
 
 
 class GenerateDecoder:

@@ -9,10 +9,10 @@ from transformers import LogitsProcessorList
 from icl_eval.decoding.completions import Completion, FinishReason, Token
 from icl_eval.decoding.detokenization import Detokenizer
 from icl_eval.decoding.rules import Rules, start_ids
-from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.stopping import StopFilter, special_stops
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt
+from icl_eval.prompts.token_ids import Ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,12 +29,12 @@ from icl_eval.decoding.pooled_branches import PooledBranches
 from icl_eval.decoding.prefixes import Key, PrefixStack
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import forced_ids, start_ids
-from icl_eval.decoding.sharing import MIN_SAVING, Ids, PromptGroup, plan_groups, plan_pieces
+from icl_eval.decoding.sharing import MIN_SAVING, PromptGroup, plan_groups, plan_pieces
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
-from icl_eval.prompts.token_ids import TokenIds
+from icl_eval.prompts.token_ids import Ids, TokenIds
 from icl_eval.prompts.tokenization import Continuations
 
 _MIN_SAVING = 256
@@ -165,7 +165,7 @@ class LikelihoodScorer:
             return TreeBranches(self._model.network, prefix)
         bytes_per_token = prepared.capabilities.bytes_per_token
         if prepared.capabilities.pools:
-            return PooledBranches(self._model.network, prefix, len(part.prefix_ids), bytes_per_token)
+            return PooledBranches(self._model.network, prefix, bytes_per_token)
         return ForkedBranches(self._model.network, prefix, encoded, bytes_per_token)
 
     def _score_part(

@@ -11,8 +11,8 @@ import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import MoEModelOutput
 
-from icl_eval.decoding.sharing import Ids
 from icl_eval.errors import IclEvalError
+from icl_eval.prompts.token_ids import Ids
 
 MAX_PREFILL_TOKENS = 512
 """Maximum number of prompt tokens in one forward pass. More gain no speed (measured on the CPU) and cost padding and

@@ -10,7 +10,8 @@ from icl_eval.decoding.networks import encode, most_prefill_tokens, new_cache, r
 from icl_eval.decoding.prefixes import Key
 from icl_eval.decoding.preparing import PreparedModel
 from icl_eval.decoding.sessions import Session, SplitSession, UniformSession
-from icl_eval.decoding.sharing import Ids, PromptGroup
+from icl_eval.decoding.sharing import PromptGroup
+from icl_eval.prompts.token_ids import Ids
 
 
 @dataclass(frozen=True)

@@ -37,18 +37,17 @@ Scores = dict[tuple[int, int], ScoredContinuation]
 class PooledBranches:
     """Runs the chains of a tree, after any tokens of earlier passes."""
 
-    def __init__(self, network: PreTrainedModel, prefix: Cache | None, prefix_length: int, bytes_per_token: int):
+    def __init__(self, network: PreTrainedModel, prefix: Cache | None, bytes_per_token: int):
         """Start from a prefix.
 
         Args:
             network: A decoder-only network whose rows can be padded.
             prefix: The cache of the shared prefix; None if there is no prefix.
-            prefix_length: The number of tokens in the prefix.
             bytes_per_token: Size of one token's keys and values in the cache.
         """
         self._network = network
         self._prefix = prefix
-        self._prefix_length = prefix_length
+        self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
         self._bytes_per_token = bytes_per_token
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
@@ -92,7 +91,7 @@ class PooledBranches:
         kept = [size * each for size, each in zip(sizes, stays, strict=True)]
         begins = list(accumulate(kept, initial=self._prefix_length))
         num_columns = max(begin + size for begin, size in zip(begins, sizes, strict=False))
-        pool = PooledCache(self._network, self._prefix, self._prefix_length, num_columns)
+        pool = PooledCache(self._network, self._prefix, num_columns)
         prefix = np.arange(self._prefix_length)
         columns = np.zeros(len(tree.ids), dtype=np.int64)  # of each token
         scores: Scores = {}

@@ -98,7 +98,6 @@ class PooledCache(Cache):  # type: ignore[misc]
         self,
         network: PreTrainedModel,
         prefix: Cache | None,
-        prefix_length: int,
         num_columns: int,
         reported_length: int = 1,
     ):
@@ -107,11 +106,11 @@ class PooledCache(Cache):  # type: ignore[misc]
         Args:
             network: The network.
             prefix: The cache of what all rows come after, whose tokens get the first columns; None if there is none.
-            prefix_length: The number of tokens in the prefix.
             num_columns: The number of columns, including those of the prefix.
             reported_length: The length that the cache reports; the default only says that it is not empty.
         """
         self._network = network
+        prefix_length = 0 if prefix is None else prefix.get_seq_length()
         self._pool = _Pass(num_columns, prefix_length, reported_length)
         self._longest = 0
         count = network.config.get_text_config(decoder=True).num_hidden_layers

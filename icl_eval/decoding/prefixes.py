@@ -14,7 +14,8 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from icl_eval.decoding.memory import room_for_prefixes
-from icl_eval.decoding.sharing import Ids, common_length
+from icl_eval.decoding.sharing import common_length
+from icl_eval.prompts.token_ids import Ids
 
 _MOST_KEPT = 64
 """Prefixes that a store keeps, however small they are: each new one is compared with all of them."""

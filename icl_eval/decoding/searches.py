@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from icl_eval.errors import ConfigError
-from icl_eval.targets import Family, Seed
+from icl_eval.targets import Family, Seed, build
 
 SEARCHES = Family(__name__, {"greedy": "Greedy", "sample": "Sample", "generate": "Generate"})
 
@@ -231,4 +231,19 @@ def check_stop(stop: Sequence[str] | None) -> None:
         raise ConfigError(
             f"stop: {typed[1]} is a backslash and a letter here, so that it never matches; between double quotes, "
             r'\n is a line break and \t a tab: ["\n"]'
+        )
+
+
+def build_search(config: Mapping[str, Any]) -> Search:
+    """Build the search from the options of `decoding`; raises ConfigError."""
+    search: Search = build(config, "decoding", SEARCHES)
+    return search
+
+
+def require_one_sample(search: Search) -> None:
+    """Raise ConfigError if a search has several completions of a prompt, where only one is shown."""
+    if search.num_samples > 1:
+        raise ConfigError(
+            f"decoding.num_samples={search.num_samples}: must be 1, except in an evaluation, which counts the votes of "
+            "several completions"
         )

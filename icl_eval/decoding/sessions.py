@@ -38,8 +38,8 @@ from icl_eval.decoding.networks import (
     run,
 )
 from icl_eval.decoding.prefixes import is_whole
-from icl_eval.decoding.sharing import Ids
 from icl_eval.decoding.split_caches import LayerKeysValues, PassMask, SlotCache
+from icl_eval.prompts.token_ids import Ids
 
 _ROOM = 32
 """Number of columns for new tokens that are allocated at a time."""

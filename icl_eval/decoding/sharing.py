@@ -14,9 +14,7 @@ from itertools import groupby, pairwise, takewhile
 
 from icl_eval.prompts import token_ids
 from icl_eval.prompts.building import EncodedPrompt
-from icl_eval.prompts.token_ids import TokenIds, order_ids
-
-Ids = tuple[int, ...]
+from icl_eval.prompts.token_ids import Ids, TokenIds, order_ids
 
 MIN_PREFIX = 16
 """A shorter prefix, in tokens, is not worth a separate forward pass."""

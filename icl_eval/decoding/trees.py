@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.decoding.sharing import Ids
+from icl_eval.prompts.token_ids import Ids
 
 ROOT = -1
 """Index of the last token that all prompts share, which is not in the tree."""

@@ -72,17 +72,16 @@ def read_state(network: PreTrainedModel) -> State | None:
 
 def has_hooks(module: torch.nn.Module) -> bool:
     """Return whether a module has hooks that could change its inputs or outputs."""
-    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    return not all(isinstance(hook, Observer) or _is_capturing(hook) for hook in hooks)
+    return not all(isinstance(hook, Observer) or _is_capturing(hook) for hook in _hooks_of(module))
 
 
 def is_observed(network: PreTrainedModel) -> bool:
     """Return whether a module of a network has an observer."""
-    return any(
-        isinstance(hook, Observer)
-        for module in network.modules()
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    )
+    return any(isinstance(hook, Observer) for module in network.modules() for hook in _hooks_of(module))
+
+
+def _hooks_of(module: torch.nn.Module) -> list[Any]:
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
 
 
 def _is_capturing(hook: Any) -> bool:

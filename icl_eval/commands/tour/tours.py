@@ -15,11 +15,10 @@ from icl_eval.commands.tour.ways import (
     generate_one_by_one,
 )
 from icl_eval.config.free_prompts import open_prompts
-from icl_eval.config.options import build_search
 from icl_eval.config.schema import TourConfig
 from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.decoding.rules import start_ids, stop_strings
-from icl_eval.decoding.searches import Sample
+from icl_eval.decoding.searches import Sample, build_search
 from icl_eval.errors import ConfigError
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.prompts.tokenization import pieces_of

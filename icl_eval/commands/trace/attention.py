@@ -9,12 +9,12 @@ import torch
 from transformers import Cache
 
 from icl_eval.decoding.networks import encode, inputs_of, new_cache, reset_attention, run
-from icl_eval.decoding.sharing import Ids
 from icl_eval.errors import ConfigError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.quiet import quiet_transformers
 from icl_eval.models.states import configs_of
 from icl_eval.models.switching import AS_FOUND, Switch, evaluating, switched
+from icl_eval.prompts.token_ids import Ids
 
 Weights = list[torch.Tensor]
 """Attention weights of each layer, [heads, queries, keys], in float64 on the processor."""

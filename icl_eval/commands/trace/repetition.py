@@ -21,9 +21,9 @@ from icl_eval.commands.trace.attention import Weights, read_decoder, read_encode
 from icl_eval.commands.trace.traces import HeadMap
 from icl_eval.decoding.networks import decoder_of
 from icl_eval.decoding.rules import start_ids
-from icl_eval.decoding.sharing import Ids
 from icl_eval.errors import ConfigError
 from icl_eval.models.loading import LanguageModel
+from icl_eval.prompts.token_ids import Ids
 from icl_eval.prompts.tokenization import find_added
 
 NUM_SEQUENCES = 4

@@ -8,10 +8,9 @@ from transformers import PreTrainedTokenizerBase
 
 from icl_eval.commands.trace.tracer import Limits
 from icl_eval.config.free_prompts import open_prompts
-from icl_eval.config.options import build_search, require_one_sample
 from icl_eval.config.schema import ModelOptions, TraceConfig
 from icl_eval.decoding.engines.in_process import require_in_process
-from icl_eval.decoding.searches import Greedy, Sample, Search
+from icl_eval.decoding.searches import Greedy, Sample, Search, build_search, require_one_sample
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.preparation import Evaluation, TaskPlan, prepare
 from icl_eval.formatting import count_noun

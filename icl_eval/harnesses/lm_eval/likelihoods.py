@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from icl_eval.decoding import LikelihoodScorer
 from icl_eval.errors import DataError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
+from icl_eval.prompts.token_ids import Ids
 from icl_eval.prompts.tokenization import Continuations
-
-Ids = tuple[int, ...]
 
 _MOST_TOKENS = 512
 """Upper bound for the tokens of one prompt's continuations, which run together and need memory for their logits."""
