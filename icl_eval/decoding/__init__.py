@@ -14,11 +14,13 @@ To follow a token from its logits to the screen, read the modules in this order:
 From a prompt to the log-likelihood of its continuations:
 
     log_probs        which continuations run in one batch
-    branches         how continuations run after their prompts
+    branches         what the three ways to run continuations after their prompts have in common
+    tree_branches    how they run where rows attend to a prefix in place
     trees            the tokens that prompts and their continuations share
     pooled_branches  how they run where rows cannot attend to a prefix in place, but may be padded
     chains           which tokens of a tree form a row, and which rows a pass
     pooled_caches    the cache of rows that come after any tokens of other rows
+    forked_branches  how they run everywhere else, after copies of their prompts
 
 What makes it fast:
 

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from transformers import Cache
 
-from icl_eval.decoding.branches import Branches, BranchingPrompt, ForkedBranches, ScoredPrompt, TreeBranches
+from icl_eval.decoding.branches import Branches, BranchingPrompt, ScoredPrompt
 from icl_eval.decoding.capabilities import check_history
+from icl_eval.decoding.forked_branches import ForkedBranches
 from icl_eval.decoding.memory import require_room
 from icl_eval.decoding.networks import encode, not_finite_error
 from icl_eval.decoding.opening import extend
@@ -30,6 +31,7 @@ from icl_eval.decoding.prefixes import Key, PrefixStack
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import forced_ids, start_ids
 from icl_eval.decoding.sharing import MIN_SAVING, PromptGroup, plan_groups, plan_pieces
+from icl_eval.decoding.tree_branches import TreeBranches
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory

@@ -6,9 +6,10 @@ from architectures import EVERY_NETWORK, VOCABULARY, build
 from reference_decoding import make_questions, plain_scores
 
 from icl_eval.decoding import LikelihoodScorer, branches
-from icl_eval.decoding.branches import ForkedBranches, TreeBranches
+from icl_eval.decoding.forked_branches import ForkedBranches
 from icl_eval.decoding.split_attention import split_attention_forward
 from icl_eval.decoding.split_caches import SplitKeys
+from icl_eval.decoding.tree_branches import TreeBranches, pack
 from icl_eval.decoding.trees import ROOT, build_tree, count_inner
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.prompts.building import EncodedPrompt, Prompt
@@ -159,7 +160,7 @@ def test_packed_rows_of_any_sizes_attend_as_a_row_of_their_own_does(seed):
 
     prompts = [(ids(most), [ids(6) for _ in range(3)]) for most in (40, 3, 20, 5, 2, 60)]
     tree = build_tree(prompts)
-    packing = branches.pack(tree, torch.float64, torch.device("cpu"))
+    packing = pack(tree, torch.float64, torch.device("cpu"))
     assert len(packing.parts) > 1
     query = torch.rand(1, 4, len(tree.ids), 8, dtype=torch.float64, generator=draw)
     key, value = torch.rand(2, 1, 2, len(tree.ids), 8, dtype=torch.float64, generator=draw)
