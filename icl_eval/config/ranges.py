@@ -7,7 +7,6 @@ from typing import Any
 from omegaconf import DictConfig
 
 from icl_eval.config.schema import ModelOptions, RunConfig, TaskConfig, typed_config
-from icl_eval.decoding.searches import build_search
 from icl_eval.errors import ConfigError
 from icl_eval.models.devices import check_device_map
 
@@ -63,6 +62,8 @@ def _check_ranges(config: RunConfig) -> None:
     require_at_least("limit_seed", config.limit_seed, 0)
     if config.limit_seed is not None and config.limit is None:
         raise ConfigError(f"limit_seed={config.limit_seed}: has no effect without limit")
+    from icl_eval.decoding.searches import build_search  # pydantic, which nothing above needs
+
     build_search(config.decoding)
 
 
