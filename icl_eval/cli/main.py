@@ -17,6 +17,7 @@
 A user's mistake is reported in one line on stderr with exit code 2; a failed run exits with code 1.
 """
 
+import atexit
 import gc
 import io
 import logging
@@ -51,6 +52,7 @@ def main() -> None:
     """Run the command line."""
     open_standard_files()
     gc.set_threshold(_ALLOCATIONS)
+    atexit.register(gc.freeze)  # at its end, Python would look through all there is for cycles: with torch, for a second
     if "OMP_WAIT_POLICY" not in os.environ:
         # read when torch is imported, and by the workers of a sweep
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))

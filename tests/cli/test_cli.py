@@ -824,3 +824,12 @@ def test_help_lists_and_refusals_import_nothing_that_they_do_not_need(words, exi
     run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
     assert run.stdout.splitlines()[-1] == "imported"
     assert run.returncode == exit_code
+
+
+def test_no_object_is_looked_through_when_a_command_ends():
+    code = (
+        "import atexit, gc; from icl_eval.cli.main import main\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() >= len(gc.get_objects()))); main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
+    assert run.stdout.splitlines()[-1] == "True"
