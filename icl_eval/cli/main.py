@@ -52,7 +52,7 @@ def main() -> None:
     """Run the command line."""
     open_standard_files()
     gc.set_threshold(_ALLOCATIONS)
-    atexit.register(gc.freeze)  # at its end, Python would look through all there is for cycles: with torch, for a second
+    atexit.register(gc.freeze)  # or Python looks through all there is for cycles: a second with torch
     if "OMP_WAIT_POLICY" not in os.environ:
         # read when torch is imported, and by the workers of a sweep
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))

@@ -19,6 +19,7 @@ from icl_eval.evaluation.answers import (
     EncodeAnswers,
     LikelihoodMode,
     ScoredAnswers,
+    find_answers,
 )
 from icl_eval.evaluation.channel import ChannelBuilder
 from icl_eval.metrics import Metric
@@ -151,6 +152,8 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
     Raises:
         UserError: If an option does not suit the model, the template does not suit the data, or a prompt is too long.
     """
+    for plan in evaluation.plans:
+        _try_wording(plan)  # before the imports that reading a model's card takes
     card = evaluation.engine.adapt(find_card(evaluation.model))
     conventions = find_conventions(card, evaluation.conventions)
     require_able(
@@ -189,6 +192,15 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
 
     tasks = tuple(map(prepare_task, evaluation.plans))
     return PreparedEvaluation(card, replace(conventions, day=_find_day(evaluation, chat)), placement, tasks)
+
+
+def _try_wording(plan: TaskPlan) -> None:
+    """Word the first question; raises UserError if the template or the likelihood do not suit it."""
+    example = plan.examples[0]
+    shown = [] if plan.few_shot.selector.encoder else plan.select(example)  # an encoder is imported and loaded
+    plan.template.render(plan.task, [each.example for each in shown], example)
+    if plan.likelihood is not None:
+        find_answers(plan.likelihood, plan.task, example)
 
 
 def _word_as_chat(plan: TaskPlan, chat: Chat) -> ChatTemplate:

@@ -810,6 +810,9 @@ OBJECTS = {"numpy", "pydantic", "jinja2", "rich"}
         (["num_fewshot=-1"], 2, NETWORKS | TABLES | OBJECTS),
         (["doctor", "num_fewshot=-1"], 2, NETWORKS | TABLES | OBJECTS),
         (["decoding=sample", "decoding.temperature=-1"], 2, NETWORKS | TABLES),
+        (["task=qa", "template.question='{{nosuch}}'"], 2, NETWORKS),
+        (["task=qa", "template.answer='{{nosuch}}'"], 2, NETWORKS),
+        (["likelihood=choices"], 2, NETWORKS),
         (["list", "."], 0, NETWORKS | TABLES | {"numpy"}),
     ],
 )
