@@ -134,21 +134,18 @@ def _uneven(author: _Author, count: int) -> list[tuple[Ids, Any]]:
     return [(shown + author.ids(length, length), _endings(author)) for length in longest]
 
 
-def _passages(author: _Author, count: int) -> list[tuple[Ids, Any]]:
+def _about_texts(
+    author: _Author, count: int, questions: int, shortest: int, longest: int
+) -> list[tuple[Ids, tuple[Ids, ...]]]:
+    """Several questions about each of some texts of `shortest` to `longest` tokens."""
     shown = author.ids(500, 500)
-    passages = [shown + author.ids(60, 400) for _ in range(-(-count // 4))]
-    return [(passages[number // 4] + author.ids(10, 25), _letters(author)) for number in range(count)]
-
-
-def _books(author: _Author, count: int) -> list[tuple[Ids, Any]]:
-    shown = author.ids(500, 500)
-    books = [shown + author.ids(300, 500) for _ in range(-(-count // 16))]
-    return [(books[number // 16] + author.ids(10, 25), _letters(author)) for number in range(count)]
+    texts = [shown + author.ids(shortest, longest) for _ in range(-(-count // questions))]
+    return [(texts[number // questions] + author.ids(10, 25), _letters(author)) for number in range(count)]
 
 
 def _twice(author: _Author, count: int) -> list[tuple[Ids, Any]]:
     """Every question with its choices at once and one by one, as different callers ask."""
-    together = _shared(author, count // 5, _endings)
+    together = _shared(author, max(1, count // 5), _endings)
     return [*together, *((prompt, (choice,)) for prompt, choices in together for choice in choices)]
 
 
@@ -157,13 +154,25 @@ _KINDS: Mapping[str, Callable[[_Author, int], list[tuple[Ids, Any]]]] = {
     "endings": lambda author, count: _shared(author, count, _endings),
     "own demonstrations": _own,
     "uneven lengths": _uneven,
-    "4 questions a passage": _passages,
-    "16 questions a passage": _books,
+    "2 questions a passage": lambda author, count: _about_texts(author, count, 2, 100, 250),
+    "4 questions a passage": lambda author, count: _about_texts(author, count, 4, 60, 400),
+    "16 questions a passage": lambda author, count: _about_texts(author, count, 16, 300, 500),
     "asked twice": _twice,
     "6 questions": lambda author, _: _shared(author, 6, _endings),
     "no demonstrations": _alone,
     "6 without demonstrations": lambda author, _: _alone(author, 6),
 }
+
+_INSTRUCTION = tuple(range(20, 32))
+"""What an encoder reads if the decoder has the prompts."""
+
+
+def _build_t5() -> Any:
+    config = transformers.T5Config(
+        vocab_size=_VOCABULARY, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
+    )
+    return transformers.T5ForConditionalGeneration(config)
+
 
 _NETWORKS: Mapping[str, Callable[[], Any]] = {
     "decoder (Llama)": lambda: transformers.LlamaForCausalLM(
@@ -172,12 +181,20 @@ _NETWORKS: Mapping[str, Callable[[], Any]] = {
     "decoder that copies prefixes (Bloom)": lambda: transformers.BloomForCausalLM(
         transformers.BloomConfig(vocab_size=_VOCABULARY, hidden_size=32, n_layer=2, n_head=4)
     ),
-    "encoder-decoder (T5)": lambda: transformers.T5ForConditionalGeneration(
-        transformers.T5Config(
-            vocab_size=_VOCABULARY, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
+    "encoder-decoder (T5)": _build_t5,
+    "its decoder has the prompts (T5)": _build_t5,
+    "its decoder counts positions (BART)": lambda: transformers.BartForConditionalGeneration(
+        transformers.BartConfig(
+            vocab_size=_VOCABULARY,
+            d_model=32,
+            **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
+            **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+            **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 48),
         )
     ),
 }
+_READ_BY_ENCODER = ("encoder-decoder (T5)",)
+"""Networks whose encoder reads the prompts, so that the decoder has only the answers."""
 
 
 def build_network(name: str) -> LanguageModel:
@@ -189,18 +206,19 @@ def build_network(name: str) -> LanguageModel:
     return LanguageModel(network, None, architecture, name, None, "", "float32", "cpu")
 
 
-def write_questions(kind: str, count: int, in_encoder: bool, seed: int) -> list[Continuations]:
+def write_questions(kind: str, count: int, model: LanguageModel, seed: int) -> list[Continuations]:
     """Return questions of a kind.
 
     Args:
         kind: The kind.
         count: The number of questions.
-        in_encoder: Whether an encoder reads the prompt, so that the decoder has only the answer.
+        model: One of the networks that are built here, which decides which side reads the prompts.
         seed: Questions depend on nothing else.
     """
     asked = []
+    instruction = _INSTRUCTION if model.architecture == "encoder-decoder" else ()
     for number, (prompt, choices) in enumerate(_KINDS[kind](_Author(seed), count)):
-        encoder_ids, decoder_ids = (prompt, ()) if in_encoder else ((), prompt)
+        encoder_ids, decoder_ids = (prompt, ()) if model.name in _READ_BY_ENCODER else (instruction, prompt)
         asked.append(Continuations(EncodedPrompt(Prompt(str(number), None, None), encoder_ids, decoder_ids), choices))
     return asked
 
@@ -211,11 +229,10 @@ def measure_tokens(arguments: Sequence[str]) -> None:
     print(_HEADER, flush=True)
     for name in _NETWORKS:
         model = build_network(name)
-        in_encoder = model.architecture == "encoder-decoder"
         with count_fed(model.network) as trial:
             list(LikelihoodScorer(model).score([]))
         for kind in options.kinds:
-            asked = write_questions(kind, options.questions, in_encoder, options.seed)
+            asked = write_questions(kind, options.questions, model, options.seed)
             with count_fed(model.network) as fed:
                 list(LikelihoodScorer(model).score(asked))
             tokens, least = fed.tokens - trial.tokens, count_least(asked, start_ids(model))
@@ -231,4 +248,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--questions", type=int, default=_QUESTIONS, help="the number of questions of a kind")
     parser.add_argument("--seed", type=int, default=0, help="the seed that questions are made up from")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.questions < 1:
+        parser.error("--questions: must be 1 or more")
+    return options

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, EncoderDecoderCache, PreTrainedModel
 
 from icl_eval.decoding.networks import (
     agree,
@@ -130,7 +130,7 @@ def _run_trial(model: LanguageModel, split_switches: Sequence[Switch]) -> Capabi
     # Also where rows attend to a prefix in place: the prefix itself is computed in pieces, each after those before it.
     if not agree(_run_rest(network, prefix, ids, encoded), whole[-1:], network):
         raise _undecodable(model, "its logits with a key/value cache differ from those without")
-    pools = limit != 0 and not (split and limit is None) and encoded is None and _can_pool(network, prefix, ids, whole)
+    pools = not (split and limit is None) and _can_pool(network, prefix, ids, encoded, whole)
     unnumbered_id = None if split else _find_unnumbered(network, ids, encoded)
     switches_at = rope_switches_at(network.config)
     return Capabilities(split, pools, limit, bytes_per_token, switches_at, unnumbered_id)
@@ -176,10 +176,17 @@ def _can_split(
     return agree(logits, whole, network)
 
 
-def _can_pool(network: PreTrainedModel, prefix: Cache, ids: Ids, whole: torch.Tensor) -> bool:
+def _can_pool(
+    network: PreTrainedModel, prefix: Cache, ids: Ids, encoded: torch.Tensor | None, whole: torch.Tensor
+) -> bool:
     """Return whether padded rows, one of which comes after a part of the prefix, get the right logits from a pool."""
+    if longest_whole(prefix.self_attention_cache if isinstance(prefix, EncoderDecoderCache) else prefix) == 0:
+        return False  # a state cannot be taken apart
     count = prefix.get_seq_length()
-    pool = PooledCache(network, prefix, count + 2 * (_TRIAL - count), reported_length=NO_LENGTH)
+    # What a decoder computes from the length, instead of positions and masks, may show in longer rows only. After an
+    # encoder, positions are relative to the length, or the rows of the trial show that they are not.
+    reported = NO_LENGTH if encoded is None else None
+    pool = PooledCache(network, prefix, encoded, count + 2 * (_TRIAL - count), reported)
     rows = [ids[count:], ids[count - 1 : _SHORTER]]
     inputs = pool.prepare(rows, [np.arange(count), np.arange(count - 1)], begin=count)
     try:

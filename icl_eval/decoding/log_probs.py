@@ -21,7 +21,7 @@ import torch
 from transformers import Cache
 
 from icl_eval.decoding.branches import Branches, BranchingPrompt, ScoredPrompt
-from icl_eval.decoding.capabilities import check_history
+from icl_eval.decoding.capabilities import Capabilities, check_history
 from icl_eval.decoding.forked_branches import ForkedBranches
 from icl_eval.decoding.memory import require_room
 from icl_eval.decoding.networks import encode, not_finite_error
@@ -30,7 +30,7 @@ from icl_eval.decoding.pooled_branches import PooledBranches
 from icl_eval.decoding.prefixes import Key, PrefixStack
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import forced_ids, start_ids
-from icl_eval.decoding.sharing import MIN_SAVING, PromptGroup, plan_groups, plan_pieces
+from icl_eval.decoding.sharing import MIN_PREFIX, PromptGroup, count_distinct, count_reused, plan_groups, plan_pieces
 from icl_eval.decoding.tree_branches import TreeBranches
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
@@ -39,9 +39,12 @@ from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.token_ids import Ids, TokenIds
 from icl_eval.prompts.tokenization import Continuations
 
-_MIN_SAVING = 256
+_MIN_SAVINGS = (256, 64, MIN_PREFIX)
 """`sharing.MIN_SAVING` for networks that cannot run several prompts as one tree. A split costs a pass or two: there are
-no further steps that its parts would share."""
+no further steps that its parts would share. Where prompts are copied, the first one is taken with which little that
+they share runs twice."""
+_MOST_REPEATED = 1.01
+"""How many times the least possible number of tokens prompts may feed then, without padding."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,8 @@ class LikelihoodScorer:
         ]
         equal = _find_equal(contexts)
         contexts = [contexts[number] for number in equal]
-        least = MIN_SAVING if prepared.capabilities.split else _MIN_SAVING
-        parts = sorted((self._place(group, asked, equal) for group in plan_groups(contexts, least)), key=_Part.order)
+        groups = _plan(contexts, prepared.capabilities)
+        parts = sorted((self._place(group, asked, equal) for group in groups), key=_Part.order)
         pieces = plan_pieces([part.prefix_ids for part in parts])
         prefixes = PrefixStack()
         encoder_ids: Ids = ()
@@ -166,8 +169,8 @@ class LikelihoodScorer:
         if prepared.capabilities.splits(len(part.prefix_ids) + longest_own):
             return TreeBranches(self._model.network, prefix)
         bytes_per_token = prepared.capabilities.bytes_per_token
-        if prepared.capabilities.pools:
-            return PooledBranches(self._model.network, prefix, bytes_per_token)
+        if prepared.capabilities.pools and (prefix is not None or self._model.architecture == "decoder-only"):
+            return PooledBranches(self._model.network, prefix, encoded, bytes_per_token)
         return ForkedBranches(self._model.network, prefix, encoded, bytes_per_token)
 
     def _score_part(
@@ -203,6 +206,21 @@ class LikelihoodScorer:
 
     def _history(self, decoder_ids: Ids) -> Ids:
         return self._start_ids + (decoder_ids or self._forced_ids)
+
+
+def _plan(contexts: Sequence[EncodedPrompt], capabilities: Capabilities) -> list[PromptGroup]:
+    """Split prompts into groups that share as much as suits the way in which they will run."""
+    if capabilities.split:
+        return plan_groups(contexts)
+    if capabilities.pools:
+        return plan_groups(contexts, _MIN_SAVINGS[0])
+    most = _MOST_REPEATED * count_distinct(contexts)
+    for saving in _MIN_SAVINGS:
+        groups = plan_groups(contexts, saving)
+        reused = count_reused(groups, longest_whole=None)
+        if sum(each.num_tokens - reused[each.prompt.example_id] for each in contexts) <= most:
+            break
+    return groups
 
 
 def _find_equal(prompts: Sequence[EncodedPrompt]) -> dict[int, list[int]]:

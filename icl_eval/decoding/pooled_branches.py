@@ -1,7 +1,7 @@
 """Run prompts and their continuations in rows that come after tokens of any other rows (see `pooled_caches`).
 
-For networks that cannot attend to a prefix in place (because of ALiBi, soft caps, or windows that are shorter than a
-row), but whose rows may be padded: chains of any prompts and lengths share a pass (see `chains`).
+For networks that cannot attend to a prefix in place (because of ALiBi, soft caps, relative positions, or windows that
+are shorter than a row), but whose rows may be padded: chains of any prompts and lengths share a pass (see `chains`).
 """
 
 import math
@@ -23,7 +23,7 @@ from icl_eval.decoding.branches import (
     pick,
 )
 from icl_eval.decoding.chains import Chain, count_fed, plan_passes
-from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, logits_at, rope_switches_at
+from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, decoder_of, logits_at, rope_switches_at
 from icl_eval.decoding.pooled_caches import PooledCache
 from icl_eval.decoding.trees import Tree, build_tree
 from icl_eval.models.cards import read_max_length
@@ -37,17 +37,22 @@ Scores = dict[tuple[int, int], ScoredContinuation]
 class PooledBranches:
     """Runs the chains of a tree, after any tokens of earlier passes."""
 
-    def __init__(self, network: PreTrainedModel, prefix: Cache | None, bytes_per_token: int):
+    def __init__(
+        self, network: PreTrainedModel, prefix: Cache | None, encoded: torch.Tensor | None, bytes_per_token: int
+    ):
         """Start from a prefix.
 
         Args:
-            network: A decoder-only network whose rows can be padded.
-            prefix: The cache of the shared prefix; None if there is no prefix.
+            network: A network whose rows can be padded in the decoder.
+            prefix: The cache of the shared prefix; None if there is no prefix, which must be there after an encoder.
+            encoded: The encoder's states, [1, tokens, size], which all rows share.
             bytes_per_token: Size of one token's keys and values in the cache.
         """
         self._network = network
         self._prefix = prefix
+        self._encoded = encoded
         self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
+        self._num_shared = self._prefix_length + (0 if encoded is None else encoded.shape[1])
         self._bytes_per_token = bytes_per_token
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
@@ -91,7 +96,7 @@ class PooledBranches:
         kept = [size * each for size, each in zip(sizes, stays, strict=True)]
         begins = list(accumulate(kept, initial=self._prefix_length))
         num_columns = max(begin + size for begin, size in zip(begins, sizes, strict=False))
-        pool = PooledCache(self._network, self._prefix, num_columns)
+        pool = PooledCache(self._network, self._prefix, self._encoded, num_columns)
         prefix = np.arange(self._prefix_length)
         columns = np.zeros(len(tree.ids), dtype=np.int64)  # of each token
         scores: Scores = {}
@@ -129,8 +134,8 @@ class PooledBranches:
 
     def _cost(self, chain: Chain, asked: Asked) -> int:
         """Return what a chain needs of the room in a pass, which has copies of one layer at a time."""
-        num_kept = self._prefix_length + len(chain.before) + len(chain.tokens)
-        num_layers: int = self._network.config.get_text_config(decoder=True).num_hidden_layers
+        num_kept = self._num_shared + len(chain.before) + len(chain.tokens)
+        num_layers: int = decoder_of(self._network).config.get_text_config(decoder=True).num_hidden_layers
         copying = self._bytes_per_token / num_layers * MAX_PREFILL_TOKENS / COPIES_BYTES
         num_logits = sum(token in asked for token in chain.tokens)
         return math.ceil(max(len(chain.tokens), copying * num_kept, logits_cost(self._network) * num_logits))

@@ -10,14 +10,16 @@ layer gathers the keys and values of a pass when it runs, so that only one layer
 `.` is masked. It stands before everything else, so that the distance between tokens is what it is without it.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
+from transformers.modeling_outputs import MoEModelOutput
 
 from icl_eval.decoding.networks import takes
 
@@ -35,7 +37,9 @@ class _Pass:
 
     num_columns: int
     prefix_length: int
-    reported_length: int
+    reported_length: int | None
+    longest: int = 0
+    """The largest number of columns that a row reads beside those of its new tokens."""
     begin: int = 0
     """The first column to write."""
     read: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.long))
@@ -73,8 +77,8 @@ class PooledLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no
         return -1
 
     def get_seq_length(self) -> int:
-        """Return the reported length; a network that relies on it fails the trial of its capabilities."""
-        return self._pool.reported_length
+        """Return the length of the longest row, or the one that the pool was told to report."""
+        return self._pool.longest if self._pool.reported_length is None else self._pool.reported_length
 
     def _allocate(self, states: torch.Tensor, prefix: torch.Tensor | None) -> torch.Tensor:
         columns = states.new_zeros(self._pool.num_columns, states.shape[1], states.shape[3])
@@ -98,28 +102,34 @@ class PooledCache(Cache):  # type: ignore[misc]
         self,
         network: PreTrainedModel,
         prefix: Cache | None,
+        encoded: torch.Tensor | None,
         num_columns: int,
-        reported_length: int = 1,
+        reported_length: int | None = None,
     ):
         """Create a pool, which is allocated on first use.
 
         Args:
             network: The network.
             prefix: The cache of what all rows come after, whose tokens get the first columns; None if there is none.
+            encoded: The encoder's states, [1, tokens, size], of which the prefix has keys and values; None if there is
+                no encoder.
             num_columns: The number of columns, including those of the prefix.
-            reported_length: The length that the cache reports; the default only says that it is not empty.
+            reported_length: The length that the cache reports; None for that of a pass's longest row.
         """
         self._network = network
+        self._encoded = encoded
+        self._attended = DynamicCache()  # the keys and values of the encoder's states
         prefix_length = 0 if prefix is None else prefix.get_seq_length()
+        if isinstance(prefix, EncoderDecoderCache):
+            prefix, self._attended = prefix.self_attention_cache, prefix.cross_attention_cache
         self._pool = _Pass(num_columns, prefix_length, reported_length)
-        self._longest = 0
         count = network.config.get_text_config(decoder=True).num_hidden_layers
         layers = [None] * count if prefix is None else prefix.layers
         super().__init__(layers=[PooledLayer(self._pool, layer) for layer in layers])
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
         """Return the number of columns before the new tokens."""
-        return self._longest
+        return self._pool.longest
 
     def prepare(self, ids: Sequence[Sequence[int]], before: Sequence[Columns], begin: int) -> dict[str, Any]:
         """Return the arguments with which the network runs a pass.
@@ -129,19 +139,34 @@ class PooledCache(Cache):  # type: ignore[misc]
             before: The columns of the tokens that each row comes after.
             begin: The first of the columns that the new tokens get, one row after the other.
         """
-        width = max(map(len, ids))
-        self._pool.begin, self._longest = begin, max(map(len, before))
-        read = np.zeros((len(ids), self._longest + width), dtype=np.int64)
+        width, longest = max(map(len, ids)), max(map(len, before))
+        read = np.zeros((len(ids), longest + width), dtype=np.int64)
         mask = np.ones_like(read)
         for number, columns in enumerate(before):
-            gap = self._longest - len(columns)
-            read[number, gap : self._longest] = columns
+            gap = longest - len(columns)
+            read[number, gap:longest] = columns
             mask[number, :gap] = 0
-        read[:, self._longest :] = begin + np.arange(len(ids) * width).reshape(len(ids), width)
+        read[:, longest:] = begin + np.arange(len(ids) * width).reshape(len(ids), width)
         positions = np.array([len(columns) for columns in before])[:, None] + np.arange(width)
         padded = np.array([[*row, *[0] * (width - len(row))] for row in ids])
+        self._pool.longest, self._pool.begin = longest, begin
         self._pool.read, mask_there, positions_there, ids_there = (
             torch.from_numpy(numbers).to(self._network.device) for numbers in (read, mask, positions, padded)
         )
-        places = {"position_ids": positions_there} if takes(self._network, "position_ids") else {}
-        return {"input_ids": ids_there, "attention_mask": mask_there, "past_key_values": self, **places}
+        side = "" if self._encoded is None else "decoder_"
+        inputs = {f"{side}input_ids": ids_there, f"{side}attention_mask": mask_there, "past_key_values": self}
+        if takes(self._network, f"{side}position_ids"):
+            inputs[f"{side}position_ids"] = positions_there
+        return inputs if self._encoded is None else inputs | self._attend_to(self._encoded, len(ids))
+
+    def _attend_to(self, encoded: torch.Tensor, count: int) -> dict[str, Any]:
+        """Return the arguments with which all rows of a pass attend to the same states of an encoder."""
+        attended = DynamicCache()
+        for layer in self._attended.layers:
+            repeated = copy.copy(layer)
+            repeated.keys, repeated.values = (each.expand(count, -1, -1, -1) for each in (layer.keys, layer.values))
+            attended.layers.append(repeated)
+        return {
+            "past_key_values": EncoderDecoderCache(self, attended),
+            "encoder_outputs": MoEModelOutput(last_hidden_state=encoded.expand(count, -1, -1)),
+        }

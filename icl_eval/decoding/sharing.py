@@ -82,6 +82,15 @@ def count_reused(groups: Sequence[PromptGroup], longest_whole: int | None, keeps
     return reused
 
 
+def count_distinct(prompts: Sequence[EncodedPrompt]) -> int:
+    """Return the least number of tokens that prompts can be computed from, if nothing that they share runs twice."""
+    by_encoder: defaultdict[TokenIds, list[TokenIds]] = defaultdict(list)
+    for prompt in _sort(prompts):
+        by_encoder[prompt.encoder].append(prompt.decoder)
+    shared = sum(token_ids.common_length(*pair) for members in by_encoder.values() for pair in pairwise(members))
+    return sum(map(len, by_encoder)) + sum(len(prompt.decoder) for prompt in prompts) - shared
+
+
 class _Prefixes:
     """Prefixes whose caches a later one can start from."""
 
@@ -157,12 +166,13 @@ def _split(members: Sequence[EncodedPrompt], shares_encoder: bool, min_saving: i
     groups = []
     unsplit = [members]
     while unsplit:
-        branches, rest = _part(unsplit.pop(), min_saving)
+        together = unsplit.pop()
+        branches, rest = _part(together, min_saving)
         unsplit += branches
         if rest:
             rest = _sort(rest)
-            depth = _shared_length(rest)
-            worthwhile = len(rest) > 1 and (depth >= MIN_PREFIX or shares_encoder)
+            depth = _shared_length(rest if len(rest) > 1 else together)  # one that is left begins as they all do
+            worthwhile = len(together) > 1 and (depth >= MIN_PREFIX or shares_encoder)
             prefix = rest[0].decoder.cut(depth if worthwhile else 0).unpack()
             groups.append(PromptGroup(tuple(rest), prefix, shares_encoder))
     return groups[::-1]

@@ -7,6 +7,7 @@ from reference_decoding import make_questions, plain_scores
 
 from icl_eval.decoding import LikelihoodScorer, branches
 from icl_eval.decoding.forked_branches import ForkedBranches
+from icl_eval.decoding.pooled_branches import PooledBranches
 from icl_eval.decoding.split_attention import split_attention_forward
 from icl_eval.decoding.split_caches import SplitKeys
 from icl_eval.decoding.tree_branches import TreeBranches, pack
@@ -45,7 +46,7 @@ def test_likelihoods_in_float32_are_as_exact_as_float32(name):
     assert_as_plain(model, make_questions(model, seed=2), 2e-4)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5"])  # each of the three ways to run continuations
+@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5", "bart"])  # the three ways, one in two kinds
 def test_a_continuation_is_greedy_if_every_token_is_the_most_probable(name):
     model = build(name)
     [asked, *_] = make_questions(model)
@@ -75,14 +76,15 @@ def test_what_does_not_fit_in_one_pass_is_cut(name, monkeypatch):
     assert 1 <= max(passes) < 5
 
 
-@pytest.mark.parametrize("name", ["llama", "t5"])
+@pytest.mark.parametrize("name", ["llama", "t5", "bart"])
 def test_when_memory_runs_out_a_batch_is_run_in_halves(name, monkeypatch):
     model = build(name)
-    for kind in (TreeBranches, ForkedBranches):
+    kinds = (TreeBranches, PooledBranches, ForkedBranches)
+    for kind in kinds:
         monkeypatch.setattr(kind, "run", out_of_memory_above(2, kind.run))
     assert_as_plain(model, make_questions(model), 1e-9)
 
-    for kind in (TreeBranches, ForkedBranches):
+    for kind in kinds:
         monkeypatch.setattr(kind, "run", out_of_memory_above(0, kind.run))
     with pytest.raises(IclEvalError, match=r"^not enough memory for one prompt on cpu$"):
         list(LikelihoodScorer(model).score(make_questions(model)))

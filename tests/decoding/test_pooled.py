@@ -17,7 +17,7 @@ from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import Continuations
 
 
-def draw_questions(seed=0, count=12):
+def draw_questions(seed=0, count=12, encoder_ids=()):
     """Questions and choices of three tokens, so that many begin alike, of uneven lengths."""
     draw = random.Random(seed)
 
@@ -27,7 +27,7 @@ def draw_questions(seed=0, count=12):
     shown = tuple(range(30, 50))
     contexts = [shown + ids(1, 25) for _ in range(count)]
     return [
-        Continuations(EncodedPrompt(Prompt("", None, None), (), context), tuple(ids(1, 9) for _ in range(4)))
+        Continuations(EncodedPrompt(Prompt("", None, None), encoder_ids, context), tuple(ids(1, 9) for _ in range(4)))
         for context in contexts
     ]
 
@@ -41,13 +41,17 @@ def assert_as_plain(model, asked):
 
 
 @pytest.mark.parametrize(
-    "name", ["bloom", "falcon", "falcon_alibi", "mpt", "gptj", "gemma2", "gemma3", "mistral_sliding"]
+    "name",
+    [
+        *("bloom", "falcon", "falcon_alibi", "mpt", "gptj", "gemma2", "gemma3", "mistral_sliding"),
+        *("t5", "mt5", "umt5", "switch_transformers", "t5gemma"),
+    ],
 )
 def test_rows_of_different_lengths_share_a_pass_where_padding_changes_nothing(name):
     assert capabilities_of(build(name)).pools
 
 
-@pytest.mark.parametrize("name", ["llama4", "bart_decoder", "t5"])
+@pytest.mark.parametrize("name", ["llama4", "bart_decoder", "bart", "m2m_100"])
 def test_rows_are_not_padded_where_a_network_counts_the_padding(name):
     assert not capabilities_of(build(name)).pools
 
@@ -56,13 +60,18 @@ def test_pooling_is_not_tried_where_all_rows_attend_to_the_prefix_in_place():
     assert not capabilities_of(build("llama")).pools
 
 
-@pytest.mark.parametrize("name", ["bloom", "mpt", "gemma2"])  # two kinds of ALiBi, and a window of eight tokens
+# Two kinds of ALiBi, a window of eight tokens, relative positions after an encoder, and these with a window.
+@pytest.mark.parametrize("name", ["bloom", "mpt", "gemma2", "t5", "t5gemma"])
 @pytest.mark.parametrize("worth", chains._WORTH_WAITING)
 def test_chains_come_after_what_they_branch_off_whether_it_runs_again_or_not(name, worth, monkeypatch):
     monkeypatch.setattr(chains, "_WORTH_WAITING", (worth, 1))
     monkeypatch.setattr(chains, "MOST_FED", 1.0 if worth == 1 else 10.0)
     monkeypatch.setattr(chains, "PASS_TOKENS", 0 if worth == 1 else chains.PASS_TOKENS)
-    assert_as_plain(build(name), draw_questions())
+    model, runs, run = build(name), [], pooled_branches.PooledBranches.run
+    monkeypatch.setattr(pooled_branches.PooledBranches, "run", lambda *given: runs.append(given[1]) or run(*given))
+    encoded = (40, 41, 42) if model.architecture == "encoder-decoder" else ()
+    assert_as_plain(model, draw_questions(encoder_ids=encoded))
+    assert len(runs) == 1
 
 
 # A bias for so many columns, a table of so many positions, and other frequencies for all positions beyond so many.

@@ -48,6 +48,7 @@ def test_prompts_leave_for_a_group_of_their_own_when_that_saves_enough():
     family = [prompt(f"x{n}", [*SHORT, *LONG, n]) for n in range(4)]
     others = [prompt(f"y{n}", [*SHORT, n, n]) for n in range(2)]
     assert plan(*family, *others) == [(416, ["x0", "x1", "x2", "x3"]), (16, ["y0", "y1"])]
+    assert plan(*family, others[0]) == [(416, ["x0", "x1", "x2", "x3"]), (16, ["y0"])]  # one begins as they do, too
     assert plan(*family[:2], *others) == [(16, ["x0", "x1", "y0", "y1"])]
 
 

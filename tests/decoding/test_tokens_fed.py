@@ -62,6 +62,13 @@ def test_passages_of_several_questions_start_from_the_demonstrations_that_they_s
     assert passes_of(model, asked) == [(1, 20), (1, 300), (1, 5), (1, 300), (1, 5)]
 
 
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_a_question_that_stays_behind_starts_from_the_demonstrations_too(name):
+    passage = tuple(range(50, 110)) * 6  # 360 tokens, 3 times of which are saved
+    asked = [ask([*SHOWN, *passage, 190 + number]) for number in range(4)] + [ask([*SHOWN, 60, 61])]
+    assert passes_of(build(name), asked) == [(1, 20), (1, 2), (1, 360), (1, 4) if name == "llama" else (4, 1)]
+
+
 def test_a_passage_is_not_cut_at_the_end_of_a_full_pass():
     passage = tuple(range(50, 150)) * 2
     before, after = ask([10, *[7] * 300]), ask([199] * 300)
@@ -104,6 +111,15 @@ def test_an_encoder_and_a_decoder_share_the_room_for_padding():
     assert divide_closely([10, 9, 9, 1], [10, 9, 9, 1], 2) == [slice(0, 3), slice(3, 4)]
     assert divide_closely([10, 9, 9, 1], [10, 9, 9, 1], 1) == [slice(0, 1), slice(1, 3), slice(3, 4)]
     assert divide_closely([10, 9, 9, 1], [10, 9, 9, 1], 11) == [slice(0, 4)]
+
+
+def test_questions_about_one_text_run_after_it_in_a_decoder_whose_encoder_has_the_demonstrations():
+    passages = [tuple(range(first, first + 60)) for first in (50, 120)]
+    asked = [ask([*passage, 190 + number], encoder_ids=SHOWN) for passage in passages for number in range(4)]
+    # After the start token, which begins both, a row runs with the first question about its passage.
+    assert passes_of(build("t5"), asked) == [(1, 20), (1, 1), (2, 60 + 1), (6, 1)]
+    # Rows of BART must come after equally many tokens: each passage runs by itself, with the start token.
+    assert passes_of(build("bart"), asked) == [(1, 20), (1, 1 + 60), (4, 1), (1, 1 + 60), (4, 1)]
 
 
 def test_padding_that_costs_more_than_a_pass_is_left_out():
