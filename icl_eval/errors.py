@@ -1,4 +1,4 @@
-"""The exceptions of `icl_eval`, each with a message of one readable sentence.
+"""The exceptions and warnings of `icl_eval`, each with a message of one readable sentence.
 
     IclEvalError                     the run itself failed                       exit code 1
      ├─ OutputError                  results could not be printed
@@ -13,6 +13,11 @@
 
 The command line prints only the message; a Python caller catches the type.
 """
+
+import logging
+from functools import cache
+
+logger = logging.getLogger(__name__)
 
 
 class IclEvalError(Exception):
@@ -68,3 +73,9 @@ class FingerprintMismatchError(UserError):
 
 class FolderInUseError(FingerprintMismatchError):
     """Another run is writing to the run folder."""
+
+
+@cache
+def warn_once(sentence: str) -> None:
+    """Log a warning once in this process, not again in every cell of a sweep."""
+    logger.warning(sentence)

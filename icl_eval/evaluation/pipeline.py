@@ -6,18 +6,17 @@ The prompts of all tasks are built and checked before any weights are loaded, so
 immediately.
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 from icl_eval.decoding.completions import Completion
 from icl_eval.decoding.engines import Generation, Runner
 from icl_eval.decoding.model_rules import describe_rules
+from icl_eval.errors import warn_once
 from icl_eval.evaluation.adopting import adopt_records
 from icl_eval.evaluation.answers import score_answers
 from icl_eval.evaluation.finished import Finish
@@ -36,8 +35,6 @@ from icl_eval.runs.folders import FAILURE_FILE, FINGERPRINT_FILE, REPORT_FILE, R
 from icl_eval.runs.records import Record, RecordLog, SampledCompletion
 from icl_eval.runs.reports import SCHEMA_VERSION, Report, Timing, write_report
 from icl_eval.tasks.examples import Example
-
-logger = logging.getLogger(__name__)
 
 _UNSCORED: dict[str, float | None] = {}
 """The scores of a record before it is scored; one object for all of them, which nobody changes."""
@@ -153,13 +150,7 @@ def _find_mistakes(evaluation: Evaluation, prepared: PreparedEvaluation) -> tupl
 
 def _warn_of(mistakes: Iterable[str]) -> None:
     for sentence in mistakes:
-        _warn_once(sentence)
-
-
-@cache
-def _warn_once(sentence: str) -> None:
-    """Log a warning only once per process, not for each cell of a sweep."""
-    logger.warning(sentence)
+        warn_once(sentence)
 
 
 def _identify_content(evaluation: Evaluation, prepared: PreparedEvaluation) -> dict[str, str]:

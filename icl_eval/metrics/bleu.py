@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import sacrebleu.metrics
 
-from icl_eval.errors import ConfigError
+from icl_eval.errors import ConfigError, warn_once
 from icl_eval.formatting import describe_error
-from icl_eval.metrics.local import LocalMetric, require_choice, require_whole, warn_of_unspaced, warn_once
+from icl_eval.metrics.local import LocalMetric, require_choice, require_whole, warn_of_unspaced
 from icl_eval.metrics.scoring import Statistics
 from icl_eval.metrics.spacing import find_unspaced, is_han, is_mostly_unspaced
 from icl_eval.metrics.translation import translation_statistics

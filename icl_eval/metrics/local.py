@@ -1,13 +1,9 @@
 """The base of the metrics of this package, and the checks and warnings that they share."""
 
-import logging
 from collections.abc import Sequence
-from functools import cache
 
-from icl_eval.errors import ConfigError
+from icl_eval.errors import ConfigError, warn_once
 from icl_eval.metrics.spacing import find_unspaced
-
-logger = logging.getLogger(__name__)
 
 
 class LocalMetric:
@@ -50,9 +46,3 @@ def warn_of_unspaced(name: str, references: Sequence[Sequence[str]], advice: str
             f"{name}: {num_unspaced} of {num_references} references are written without spaces between words, and each "
             f"counts as one word: {advice}"
         )
-
-
-@cache
-def warn_once(sentence: str) -> None:
-    """Log a warning once, not again in every cell of a sweep."""
-    logger.warning(sentence)

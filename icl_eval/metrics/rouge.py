@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from icl_eval.metrics.local import LocalMetric, require_choice, warn_once
+from icl_eval.errors import warn_once
+from icl_eval.metrics.local import LocalMetric, require_choice
 from icl_eval.metrics.means import mean_statistics
 from icl_eval.metrics.scoring import Statistics
 

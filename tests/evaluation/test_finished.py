@@ -10,9 +10,9 @@ import pytest
 import tiny_models
 
 import icl_eval
+from icl_eval import errors
 from icl_eval.config.setup import conf_dir
 from icl_eval.evaluation import pipeline
-from icl_eval.metrics import local
 from icl_eval.prompts import chats
 from icl_eval.runs import provenance
 
@@ -188,8 +188,7 @@ def test_a_finished_run_repeats_its_warnings(icl_eval_command, gpt2, prepared, t
     command = (f"model.source={gpt2}", *QUICK, *paths, "metrics=[bleu]", "hydra.run.dir=run")
     warnings = []
     for _ in range(2):
-        for once in (pipeline._warn_once, local.warn_once):
-            once.cache_clear()  # as in another process
+        errors.warn_once.cache_clear()  # as in another process
         warnings.append(icl_eval_command(*command).err)
     assert "1 of 2 rows of the pool are duplicates" in warnings[0]
     assert warnings[1] == warnings[0]

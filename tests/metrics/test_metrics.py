@@ -16,6 +16,7 @@ import sacrebleu.metrics
 from omegaconf import OmegaConf
 
 import icl_eval.metrics
+from icl_eval import errors
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.metrics import (
     BLEU,
@@ -28,7 +29,6 @@ from icl_eval.metrics import (
     Rouge,
     TokenF1,
     exact_match,
-    local,
     score,
 )
 from icl_eval.metrics.building import build_metrics
@@ -218,7 +218,7 @@ def test_rouge_says_by_its_signature_whether_it_stems():
 
 
 def test_rouge_warns_of_references_that_it_cannot_read(caplog):
-    local.warn_once.cache_clear()
+    errors.warn_once.cache_clear()
     Rouge().check_references([["a"], ["b", "红苹果。"]])
     assert caplog.messages == [
         "rouge_l: 1 of 3 references have neither a letter from a to z nor a digit, and ROUGE counts nothing else: chrf "
@@ -293,7 +293,7 @@ def test_a_few_chinese_characters_make_no_chinese_corpus():
     ],
 )
 def test_a_metric_of_words_warns_of_references_without_spaces(metric, corpus, advice, caplog):
-    local.warn_once.cache_clear()
+    errors.warn_once.cache_clear()
     metric.check_references(corpus[1])
     metric.check_references(corpus[1])
     middle = " are written without spaces between words, and each counts as one word:"
@@ -311,7 +311,7 @@ def test_a_metric_of_words_warns_of_references_without_spaces(metric, corpus, ad
     ],
 )
 def test_bleu_warns_of_references_that_are_all_too_short(metric, references, longest, caplog):
-    local.warn_once.cache_clear()
+    errors.warn_once.cache_clear()
     metric.check_references(references)
     sentence = (
         f"bleu: no reference has 4 tokens (the longest has {longest}), so even correct answers score 0: "
