@@ -74,6 +74,7 @@ DECODER_ONLY = {
         | {"attention_chunk_size": 64, "no_rope_layers": [1, 0], "interleave_moe_layer_step": 2},
     ),
     "gemma2": (hf.Gemma2Config, GROUPED | {"head_dim": 8, "sliding_window": 8}),
+    "gemma2_capped": (hf.Gemma2Config, GROUPED | {"head_dim": 8, "sliding_window": 64, "attn_logit_softcapping": 0.1}),
     "gemma3": (
         hf.Gemma3TextConfig,
         GROUPED | {"head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
@@ -111,8 +112,8 @@ ENCODER_DECODER = {
 }
 
 LIKE_OTHERS = {
-    *("bigbird_pegasus", "gemma3", "llama4", "m2m_100", "marian_vocabularies", "mbart", "mt5", "nllb_moe", "pegasus"),
-    *("phi3_longrope", "qwen2", "switch_transformers", "t5gemma", "umt5"),
+    *("bigbird_pegasus", "gemma2", "gemma3", "llama4", "m2m_100", "marian_vocabularies", "mbart", "mt5", "nllb_moe"),
+    *("pegasus", "phi3_longrope", "qwen2", "switch_transformers", "t5gemma", "umt5"),
 }
 """Networks that have most in common with another one; they are tested with the slow tests."""
 EVERY_NETWORK = [

@@ -18,7 +18,7 @@ def make_parts(dtype, queries, group, device="cpu"):
     return query, own, prefix, seen.to(device)
 
 
-def attend_to_all(query, own, prefix, seen, scale):
+def attend_to_all(query, own, prefix, seen, scale, softcap=None):
     """The same by one softmax over all keys, in float64."""
     group = query.shape[1] // 2
     keys, values = (
@@ -26,5 +26,8 @@ def attend_to_all(query, own, prefix, seen, scale):
         for shared, each in zip(prefix, own, strict=True)
     )
     hidden = ~torch.cat([seen.new_ones(*seen.shape[:2], 50), seen], dim=-1)
-    scores = (query.double() @ keys.mT * scale).masked_fill(hidden[:, None], float("-inf"))
+    scores = query.double() @ keys.mT * scale
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
+    scores = scores.masked_fill(hidden[:, None], float("-inf"))
     return scores.softmax(-1) @ values

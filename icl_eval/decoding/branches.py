@@ -8,13 +8,14 @@ forked_branches  for every other network: the cache of a prompt is copied for ea
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
 
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, decoder_of
+from icl_eval.decoding.sharing import common_length
 from icl_eval.decoding.trees import count_inner
 from icl_eval.prompts.token_ids import Ids
 
@@ -70,8 +71,17 @@ class Branches(Protocol):
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Group rows into batches of one forward pass each; the grouping depends on the rows alone."""
 
+    def count_prompts(self, batch: Sequence[BranchingPrompt]) -> int:
+        """Return the number of the prompts' own tokens in the decoder that a batch runs, without padding."""
+
     def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
         """Return the log-probabilities of each row's continuations."""
+
+
+def count_as_tree(batch: Sequence[BranchingPrompt]) -> int:
+    """Return the number of own tokens of prompts in the order of these tokens, without what neighbours begin with."""
+    shared = sum(common_length(one.own_ids, other.own_ids) for one, other in pairwise(batch))
+    return sum(len(row.own_ids) for row in batch) - shared
 
 
 def logits_cost(network: PreTrainedModel) -> float:

@@ -26,6 +26,7 @@ from icl_eval.decoding.prefixes import count_bytes, longest_whole
 from icl_eval.decoding.sessions import NewRow, SplitSession, UniformSession
 from icl_eval.decoding.split_caches import NO_LENGTH
 from icl_eval.errors import ConfigError, IclEvalError
+from icl_eval.models.cards import read_max_length
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.models.switching import Switch, switched
@@ -183,10 +184,12 @@ def _can_pool(
     if longest_whole(prefix.self_attention_cache if isinstance(prefix, EncoderDecoderCache) else prefix) == 0:
         return False  # a state cannot be taken apart
     count = prefix.get_seq_length()
-    # What a decoder computes from the length, instead of positions and masks, may show in longer rows only. After an
-    # encoder, positions are relative to the length, or the rows of the trial show that they are not.
-    reported = NO_LENGTH if encoded is None else None
-    pool = PooledCache(network, prefix, encoded, count + 2 * (_TRIAL - count), reported)
+    # What a network computes from the length, instead of positions and masks, may show in longer rows only, or rounding
+    # may hide it. So the length is wrong here, unless positions are relative to it.
+    is_told = encoded is None or takes(network, "decoder_position_ids")
+    if not is_told and read_max_length(network.config) is not None:
+        return False
+    pool = PooledCache(network, prefix, encoded, count + 2 * (_TRIAL - count), NO_LENGTH if is_told else None)
     rows = [ids[count:], ids[count - 1 : _SHORTER]]
     inputs = pool.prepare(rows, [np.arange(count), np.arange(count - 1)], begin=count)
     try:

@@ -70,6 +70,10 @@ class ForkedBranches:
             for keys in _cut(list(same), lambda key: self._cost(by_prompt[key][0], len(key[0]), 1)):
                 yield [row for key in keys for row in by_prompt[key]]
 
+    def count_prompts(self, batch: Sequence[BranchingPrompt]) -> int:
+        """Return the number of the prompts' own tokens in the decoder that a batch runs, without padding."""
+        return sum(len(own_ids) for own_ids, _ in {(row.own_ids, row.encoder_ids) for row in batch})
+
     @torch.inference_mode()
     def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
         """Return the log-probabilities of each row's continuations."""

@@ -87,7 +87,12 @@ class Kernel:
 
 
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+    softcap: float | None = None,
 ) -> OutAndDenominator:
     """Return the attention output and the logarithm of the softmax denominator.
 
@@ -97,10 +102,13 @@ def attend(
         value: [rows, heads, keys, value size]
         mask: Added to the scores, [rows, 1, queries, keys]; on a GPU laid out by `additive_mask`.
         scale: Factor of the scores; None for 1 / sqrt(key size).
+        softcap: The bound of the scores (see `attend_plainly`), for which no kernel of torch is called; None for none.
 
     Returns:
         [rows, heads, queries, value size] and [rows, heads, queries]
     """
+    if softcap is not None:
+        return attend_plainly(query, key, value, mask, scale, softcap)
     call = AttentionCall(query.dtype, query.shape[-1], value.shape[-1], mask is not None)
     return choose_kernel(query.device, call).run(query, key, value, mask, scale)
 
@@ -200,16 +208,27 @@ def _example(
 
 
 def attend_plainly(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+    softcap: float | None = None,
 ) -> OutAndDenominator:
-    """Compute `attend` by its formula, on any device."""
+    """Compute `attend` by its formula, on any device; a score x becomes softcap · tanh(x / softcap) (Gemma 2, 2024)."""
     wide = torch.promote_types(query.dtype, torch.float32)  # products overflow in float16 and lose digits in bfloat16
-    scores = query.to(wide) @ key.to(wide).transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    if softcap is None:
+        scores = (query.to(wide) * factor) @ key.to(wide).mT
+    else:
+        scores = ((query.to(wide) * (factor / softcap)) @ key.to(wide).mT).tanh_().mul_(softcap)
     if mask is not None:
-        scores = scores + mask
-    log_denominator = scores.logsumexp(-1)
-    weights = (scores - log_denominator[..., None]).exp()
-    return (weights @ value.to(wide)).to(value.dtype), log_denominator
+        scores += mask
+    largest = scores.amax(-1, keepdim=True)
+    weights = scores.sub_(largest).exp_()
+    denominator = weights.sum(-1, keepdim=True)
+    out = (weights @ value.to(wide)) / denominator
+    return out.to(value.dtype), (largest + denominator.log())[..., 0]
 
 
 def _attend_on_cpu(

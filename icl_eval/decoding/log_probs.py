@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -21,16 +22,24 @@ import torch
 from transformers import Cache
 
 from icl_eval.decoding.branches import Branches, BranchingPrompt, ScoredPrompt
-from icl_eval.decoding.capabilities import Capabilities, check_history
+from icl_eval.decoding.capabilities import check_history
 from icl_eval.decoding.forked_branches import ForkedBranches
 from icl_eval.decoding.memory import require_room
-from icl_eval.decoding.networks import encode, not_finite_error
+from icl_eval.decoding.networks import MOST_FED, PASS_TOKENS, encode, not_finite_error
 from icl_eval.decoding.opening import extend
 from icl_eval.decoding.pooled_branches import PooledBranches
 from icl_eval.decoding.prefixes import Key, PrefixStack
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import forced_ids, start_ids
-from icl_eval.decoding.sharing import MIN_PREFIX, PromptGroup, count_distinct, count_reused, plan_groups, plan_pieces
+from icl_eval.decoding.sharing import (
+    MIN_PREFIX,
+    MIN_SAVING,
+    PromptGroup,
+    common_length,
+    count_distinct,
+    plan_groups,
+    plan_pieces,
+)
 from icl_eval.decoding.tree_branches import TreeBranches
 from icl_eval.errors import IclEvalError
 from icl_eval.models.loading import LanguageModel
@@ -39,12 +48,11 @@ from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.token_ids import Ids, TokenIds
 from icl_eval.prompts.tokenization import Continuations
 
-_MIN_SAVINGS = (256, 64, MIN_PREFIX)
-"""`sharing.MIN_SAVING` for networks that cannot run several prompts as one tree. A split costs a pass or two: there are
-no further steps that its parts would share. Where prompts are copied, the first one is taken with which little that
-they share runs twice."""
-_MOST_REPEATED = 1.01
-"""How many times the least possible number of tokens prompts may feed then, without padding."""
+_MIN_SAVINGS = {TreeBranches: (MIN_SAVING, 256, 64), PooledBranches: (256,), ForkedBranches: (256, 64, MIN_PREFIX)}
+"""`sharing.MIN_SAVING` for each way to run continuations, the first one to try first. A split costs a pass or two:
+there are no further steps that its parts would share. A tree shares more than its prefix, but only within a pass."""
+_MOST_REPEATED = {TreeBranches: MOST_FED - 1, PooledBranches: MOST_FED - 1, ForkedBranches: 0.01}
+"""The share of their tokens that prompts may run twice, if there is a way to it; copied prompts have padding, too."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +122,7 @@ class LikelihoodScorer:
         ]
         equal = _find_equal(contexts)
         contexts = [contexts[number] for number in equal]
-        groups = _plan(contexts, prepared.capabilities)
-        parts = sorted((self._place(group, asked, equal) for group in groups), key=_Part.order)
-        pieces = plan_pieces([part.prefix_ids for part in parts])
+        parts, pieces = self._plan(prepared, contexts, asked, equal)
         prefixes = PrefixStack()
         encoder_ids: Ids = ()
         encoded = None
@@ -131,6 +137,50 @@ class LikelihoodScorer:
             for number, scores in self._score_part(prepared, part, branches, needed):
                 self._check(asked[number], scores)
                 yield number, scores
+
+    def _plan(
+        self,
+        prepared: PreparedModel,
+        contexts: Sequence[EncodedPrompt],
+        asked: Sequence[Continuations],
+        equal: Mapping[int, Sequence[int]],
+    ) -> tuple[list["_Part"], list[tuple[int, ...]]]:
+        """Return parts of prompts that share much, sorted, and where the computation of their prefixes pauses.
+
+        Of the plans that run few tokens twice, the one with the fewest parts; if there is none, the one that costs the
+        least.
+        """
+        plans: list[tuple[float, list[_Part], list[tuple[int, ...]]]] = []
+        num_encoder = sum(map(len, {each.encoder for each in contexts}))
+        least = count_distinct(contexts)
+        can = prepared.capabilities
+        kind = TreeBranches if can.split else PooledBranches if can.pools else ForkedBranches
+        for saving in _MIN_SAVINGS[kind]:
+            groups = plan_groups(contexts, saving)
+            parts = sorted((self._place(group, asked, equal) for group in groups), key=_Part.order)
+            pieces = plan_pieces([part.prefix_ids for part in parts])
+            num_run, num_passes = self._count(prepared, parts, pieces)
+            plans.append((num_run + PASS_TOKENS * num_passes, parts, pieces))
+            if num_run + num_encoder <= (1 + _MOST_REPEATED[kind]) * least:
+                return parts, pieces
+        _, parts, pieces = min(plans, key=itemgetter(0))
+        return parts, pieces
+
+    def _count(
+        self, prepared: PreparedModel, parts: Sequence["_Part"], pieces: Sequence[Sequence[int]]
+    ) -> tuple[int, int]:
+        """Return the number of tokens of prompts that the decoder runs in a plan, and in how many passes at least."""
+        num_run = num_passes = 0
+        before: Ids = ()
+        for part, pauses in zip(parts, pieces, strict=True):
+            kept = common_length(before, part.prefix_ids)
+            num_run += len(part.prefix_ids) - max((pause for pause in pauses if pause <= kept), default=0)
+            branches = self._branch(prepared, part, None, None)
+            batches = list(branches.batches(part.rows))
+            num_run += sum(map(branches.count_prompts, batches))
+            num_passes += bool(part.prefix_ids) + len(batches)
+            before = part.prefix_ids
+        return num_run, num_passes
 
     def _place(self, group: PromptGroup, asked: Sequence[Continuations], equal: Mapping[int, Sequence[int]]) -> "_Part":
         """Return what a group's prompts share, and the rows that come after it, with the equals of each prompt."""
@@ -169,7 +219,7 @@ class LikelihoodScorer:
         if prepared.capabilities.splits(len(part.prefix_ids) + longest_own):
             return TreeBranches(self._model.network, prefix)
         bytes_per_token = prepared.capabilities.bytes_per_token
-        if prepared.capabilities.pools and (prefix is not None or self._model.architecture == "decoder-only"):
+        if prepared.can_pool(prefix):
             return PooledBranches(self._model.network, prefix, encoded, bytes_per_token)
         return ForkedBranches(self._model.network, prefix, encoded, bytes_per_token)
 
@@ -206,21 +256,6 @@ class LikelihoodScorer:
 
     def _history(self, decoder_ids: Ids) -> Ids:
         return self._start_ids + (decoder_ids or self._forced_ids)
-
-
-def _plan(contexts: Sequence[EncodedPrompt], capabilities: Capabilities) -> list[PromptGroup]:
-    """Split prompts into groups that share as much as suits the way in which they will run."""
-    if capabilities.split:
-        return plan_groups(contexts)
-    if capabilities.pools:
-        return plan_groups(contexts, _MIN_SAVINGS[0])
-    most = _MOST_REPEATED * count_distinct(contexts)
-    for saving in _MIN_SAVINGS:
-        groups = plan_groups(contexts, saving)
-        reused = count_reused(groups, longest_whole=None)
-        if sum(each.num_tokens - reused[each.prompt.example_id] for each in contexts) <= most:
-            break
-    return groups
 
 
 def _find_equal(prompts: Sequence[EncodedPrompt]) -> dict[int, list[int]]:

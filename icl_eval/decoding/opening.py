@@ -1,5 +1,6 @@
 """Open the right kind of session for a group of prompts, with their shared prefix in its cache."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from transformers import Cache, PreTrainedModel
 
 from icl_eval.decoding.memory import free_bytes_of
 from icl_eval.decoding.networks import encode, most_prefill_tokens, new_cache, run
+from icl_eval.decoding.padded_sessions import PaddedSession
 from icl_eval.decoding.prefixes import Key
 from icl_eval.decoding.preparing import PreparedModel
 from icl_eval.decoding.sessions import Session, SplitSession, UniformSession
@@ -59,21 +61,28 @@ def begin_group(prepared: PreparedModel, group: PromptGroup, start_ids: Ids, pre
     return Beginning(len(prefix_ids), prefix, encoded)
 
 
-def open_session(prepared: PreparedModel, beginning: Beginning, longest: int, max_new_tokens: int) -> OpenSession:
+def open_session(
+    prepared: PreparedModel, beginning: Beginning, lengths: Collection[int], max_new_tokens: int
+) -> OpenSession:
     """Return a session for rows of a group, starting after their shared beginning.
 
     Args:
         prepared: The model.
         beginning: The beginning.
-        longest: The number of decoder tokens of the longest row, with the beginning.
+        lengths: The number of decoder tokens of each row, with the beginning.
         max_new_tokens: The largest number of tokens that a row will get.
     """
     network = prepared.model.network
+    longest = max(lengths)
+    session: Session
     if prepared.capabilities.splits(longest + max_new_tokens):
         longest_own = longest - beginning.length
-        split = SplitSession(network, beginning.prefix, longest_own, max_new_tokens, recorder=prepared.recorder)
-        return OpenSession(split, beginning.length)
-    return OpenSession(UniformSession(network, beginning.prefix, beginning.encoded), beginning.length)
+        session = SplitSession(network, beginning.prefix, longest_own, max_new_tokens, recorder=prepared.recorder)
+    elif min(lengths) < longest and prepared.can_pool(beginning.prefix):
+        session = PaddedSession(network, beginning.prefix, beginning.encoded)
+    else:
+        session = UniformSession(network, beginning.prefix, beginning.encoded)
+    return OpenSession(session, beginning.length)
 
 
 def extend(network: PreTrainedModel, start: Cache | None, ids: Ids, encoded: torch.Tensor | None) -> Cache:

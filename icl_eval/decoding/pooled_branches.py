@@ -1,6 +1,6 @@
 """Run prompts and their continuations in rows that come after tokens of any other rows (see `pooled_caches`).
 
-For networks that cannot attend to a prefix in place (because of ALiBi, soft caps, relative positions, or windows that
+For networks that cannot attend to a prefix in place (because of ALiBi, relative positions, or windows that
 are shorter than a row), but whose rows may be padded: chains of any prompts and lengths share a pass (see `chains`).
 """
 
@@ -19,6 +19,7 @@ from icl_eval.decoding.branches import (
     BranchingPrompt,
     ScoredContinuation,
     ScoredPrompt,
+    count_as_tree,
     logits_cost,
     pick,
 )
@@ -68,6 +69,10 @@ class PooledBranches:
             batch.append(row)
         if batch:
             yield batch
+
+    def count_prompts(self, batch: Sequence[BranchingPrompt]) -> int:
+        """Return the number of the prompts' own tokens in the decoder that a batch runs, without padding."""
+        return count_as_tree(batch)
 
     @torch.inference_mode()
     def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:

@@ -80,6 +80,16 @@ class PooledLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no
         """Return the length of the longest row, or the one that the pool was told to report."""
         return self._pool.longest if self._pool.reported_length is None else self._pool.reported_length
 
+    def gather(self, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return keys and values of some columns of each row, [rows, heads, columns, size]; None if there are none.
+
+        Args:
+            columns: The columns, [rows, columns].
+        """
+        if not self.is_initialized and self._prefix is not None and self._prefix.is_initialized:
+            self.lazy_initialization(self._prefix.keys, self._prefix.values)
+        return (_take(self.keys, columns), _take(self.values, columns)) if self.is_initialized else None
+
     def _allocate(self, states: torch.Tensor, prefix: torch.Tensor | None) -> torch.Tensor:
         columns = states.new_zeros(self._pool.num_columns, states.shape[1], states.shape[3])
         if prefix is not None:
@@ -88,11 +98,15 @@ class PooledLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no
         return columns
 
     def _exchange(self, columns: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        begin, read = self._pool.begin, self._pool.read
         new = states.transpose(1, 2).flatten(0, 1)  # [rows * tokens, heads, size]
-        columns[begin : begin + len(new)] = new
-        taken = columns.index_select(0, read.flatten().to(columns.device))
-        return taken.view(*read.shape, *columns.shape[1:]).transpose(1, 2)  # [rows, heads, columns, size]
+        columns[self._pool.begin : self._pool.begin + len(new)] = new
+        return _take(columns, self._pool.read)
+
+
+def _take(states: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Return the states [columns, heads, size] of some columns of each row, [rows, heads, columns, size]."""
+    taken = states.index_select(0, columns.flatten().to(states.device))
+    return taken.view(*columns.shape, *states.shape[1:]).transpose(1, 2)
 
 
 class PooledCache(Cache):  # type: ignore[misc]
@@ -117,14 +131,12 @@ class PooledCache(Cache):  # type: ignore[misc]
             reported_length: The length that the cache reports; None for that of a pass's longest row.
         """
         self._network = network
-        self._encoded = encoded
-        self._attended = DynamicCache()  # the keys and values of the encoder's states
+        self._encoding = find_encoding(prefix, encoded)
         prefix_length = 0 if prefix is None else prefix.get_seq_length()
-        if isinstance(prefix, EncoderDecoderCache):
-            prefix, self._attended = prefix.self_attention_cache, prefix.cross_attention_cache
         self._pool = _Pass(num_columns, prefix_length, reported_length)
+        own = prefix.self_attention_cache if isinstance(prefix, EncoderDecoderCache) else prefix
         count = network.config.get_text_config(decoder=True).num_hidden_layers
-        layers = [None] * count if prefix is None else prefix.layers
+        layers = [None] * count if own is None else own.layers
         super().__init__(layers=[PooledLayer(self._pool, layer) for layer in layers])
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
@@ -150,23 +162,60 @@ class PooledCache(Cache):  # type: ignore[misc]
         positions = np.array([len(columns) for columns in before])[:, None] + np.arange(width)
         padded = np.array([[*row, *[0] * (width - len(row))] for row in ids])
         self._pool.longest, self._pool.begin = longest, begin
-        self._pool.read, mask_there, positions_there, ids_there = (
-            torch.from_numpy(numbers).to(self._network.device) for numbers in (read, mask, positions, padded)
+        self._pool.read, ids_there, mask_there, positions_there = (
+            torch.from_numpy(each).to(self._network.device) for each in (read, padded, mask, positions)
         )
-        side = "" if self._encoded is None else "decoder_"
-        inputs = {f"{side}input_ids": ids_there, f"{side}attention_mask": mask_there, "past_key_values": self}
-        if takes(self._network, f"{side}position_ids"):
-            inputs[f"{side}position_ids"] = positions_there
-        return inputs if self._encoded is None else inputs | self._attend_to(self._encoded, len(ids))
+        return padded_inputs(self._network, self, ids_there, mask_there, positions_there, self._encoding)
 
-    def _attend_to(self, encoded: torch.Tensor, count: int) -> dict[str, Any]:
-        """Return the arguments with which all rows of a pass attend to the same states of an encoder."""
+
+@dataclass(frozen=True)
+class SharedEncoding:
+    """What an encoder gives to all rows of a decoder."""
+
+    states: torch.Tensor
+    """The encoder's states, [1, tokens, size]."""
+    attended: Cache
+    """Their keys and values in each layer of the decoder."""
+
+    def repeat(self, count: int) -> tuple[torch.Tensor, Cache]:
+        """Return the same for a number of rows, without copies."""
         attended = DynamicCache()
-        for layer in self._attended.layers:
+        for layer in self.attended.layers:
             repeated = copy.copy(layer)
             repeated.keys, repeated.values = (each.expand(count, -1, -1, -1) for each in (layer.keys, layer.values))
             attended.layers.append(repeated)
-        return {
-            "past_key_values": EncoderDecoderCache(self, attended),
-            "encoder_outputs": MoEModelOutput(last_hidden_state=encoded.expand(count, -1, -1)),
-        }
+        return self.states.expand(count, -1, -1), attended
+
+
+def find_encoding(prefix: Cache | None, encoded: torch.Tensor | None) -> SharedEncoding | None:
+    """Return what a prefix holds of an encoder's states, [1, tokens, size]; None if there is no encoder."""
+    return None if encoded is None or prefix is None else SharedEncoding(encoded, prefix.cross_attention_cache)
+
+
+def padded_inputs(
+    network: PreTrainedModel,
+    cache: Cache,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    positions: torch.Tensor,
+    encoding: SharedEncoding | None,
+) -> dict[str, Any]:
+    """Return the arguments with which a network runs padded rows.
+
+    Args:
+        network: The network.
+        cache: The cache of the decoder's rows.
+        ids: The new tokens, [rows, tokens].
+        mask: 1 for each column of the cache and of the new tokens that a row may attend to, else 0, [rows, columns].
+        positions: The number of tokens before each new one, [rows, tokens].
+        encoding: What all rows attend to, if there is an encoder.
+    """
+    side = "" if encoding is None else "decoder_"
+    inputs = {f"{side}input_ids": ids, f"{side}attention_mask": mask, "past_key_values": cache}
+    if takes(network, f"{side}position_ids"):
+        inputs[f"{side}position_ids"] = positions
+    if encoding is not None:
+        states, attended = encoding.repeat(len(ids))
+        inputs["encoder_outputs"] = MoEModelOutput(last_hidden_state=states)
+        inputs["past_key_values"] = EncoderDecoderCache(cache, attended)
+    return inputs

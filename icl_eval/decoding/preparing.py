@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from icl_eval.decoding.capabilities import Capabilities, try_out
 from icl_eval.decoding.cuda_graphs import StepRecorder
@@ -53,6 +53,14 @@ class PreparedModel:
     def accelerated(self) -> AbstractContextManager[None]:
         """Run a block with the network in evaluation mode and all fast paths enabled."""
         return switched(self.model.network, self._switches)
+
+    def can_pool(self, prefix: Cache | None) -> bool:
+        """Return whether padded rows can come after a prefix; after an encoder, they need what it holds of its states.
+
+        Args:
+            prefix: The cache of the prefix that all rows share; None if there is none.
+        """
+        return self.capabilities.pools and (prefix is not None or self.model.architecture == "decoder-only")
 
     def renew(self) -> "PreparedModel":
         """Prepare the model again, in case the caller has changed it; with hooks, nothing is reused anyway."""

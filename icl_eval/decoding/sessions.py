@@ -6,14 +6,15 @@ A session handles tensors; it knows nothing about text, stop strings or streamin
     session.step(token_ids)      one more token per row           ─▶ logits after each    [rows, vocabulary]
     session.keep(rows)           the other rows leave
 
-All rows of a session start with the same prefix, which is in the cache before the first row joins. Two kinds of session
-handle rows of different lengths:
+All rows of a session start with the same prefix, which is in the cache before the first row joins. Three kinds of
+session handle rows of different lengths:
 
     SplitSession     for decoder-only networks with plain attention and rows that fit into the sliding window: rows are
                      padded, join and leave at any time, and attend to the prefix in place (see `split_attention`);
                      the slots are as many and as long as the rows need
-    UniformSession   for every other network, including encoder-decoder ones: all rows have the same number of tokens,
-                     so that padding never disturbs a position, a window or a recurrent state
+    PaddedSession    for other networks whose rows can be padded: rows join at once (see `padded_sessions`)
+    UniformSession   for every other network, and for rows of one length: all rows have the same number of tokens, so
+                     that padding never disturbs a position, a window or a recurrent state
 """
 
 import copy
@@ -59,7 +60,9 @@ class Session(Protocol):
     """Rows that are decoded together."""
 
     pads: bool
-    """Whether rows of different lengths can join at once, and more rows later."""
+    """Whether rows of different lengths can join at once."""
+    refills: bool
+    """Whether more rows can join later, and any row can leave at little cost."""
 
     def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
         """Append rows and return the logits after each of them, [new rows, vocabulary]."""
@@ -75,6 +78,7 @@ class SplitSession:
     """Rows in slots, with a shared prefix that is not copied."""
 
     pads = True
+    refills = True
 
     def __init__(
         self,
@@ -112,7 +116,7 @@ class SplitSession:
     @torch.inference_mode()
     def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
         """Append rows and return the logits after each of them, [new rows, vocabulary]."""
-        distinct, sources = _find_distinct(rows)
+        distinct, sources = find_distinct(rows)
         begin = len(self._firsts)
         firsts = [self._end - len(row.own_ids) for row in distinct]
         self._firsts += firsts
@@ -244,6 +248,7 @@ class UniformSession:
     """Rows with the same number of tokens; they join at once and leave one by one."""
 
     pads = False
+    refills = False
 
     def __init__(self, network: PreTrainedModel, prefix: Cache | None, encoded: torch.Tensor | None):
         """Start from a prefix.
@@ -261,7 +266,7 @@ class UniformSession:
     @torch.inference_mode()
     def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
         """Add all rows, which must have the same length, and return the next logits, [rows, vocabulary]."""
-        distinct, sources = _find_distinct(rows)
+        distinct, sources = find_distinct(rows)
         if self._prefix is None:
             self._cache = new_cache(self._network.config)
         else:
@@ -297,7 +302,7 @@ class UniformSession:
         return run(self._network, ids, self._cache, self._encoded, self._mask)
 
 
-def _find_distinct(rows: Sequence[NewRow]) -> tuple[list[NewRow], list[int]]:
+def find_distinct(rows: Sequence[NewRow]) -> tuple[list[NewRow], list[int]]:
     """Return the distinct rows, and for each row the index of its equal.
 
     The samples of one prompt are equal rows, which share a forward pass and differ only in what follows.

@@ -23,7 +23,7 @@ from icl_eval.decoding.opening import Beginning, OpenSession, begin_group, open_
 from icl_eval.decoding.preparing import PreparedModel, prepare
 from icl_eval.decoding.rules import Rules, end_ids, start_ids, stop_strings
 from icl_eval.decoding.searches import Greedy, Sample
-from icl_eval.decoding.sessions import NewRow, max_columns
+from icl_eval.decoding.sessions import NewRow, Session, max_columns
 from icl_eval.decoding.sharing import PromptGroup, plan_groups
 from icl_eval.decoding.split_attention import stores_scores
 from icl_eval.errors import IclEvalError
@@ -36,6 +36,9 @@ _FREE_SHARE = 8
 """Waiting rows join when one slot in this many is free: a forward pass for one row costs almost as much as for two."""
 _LENGTH_SPREAD = 16
 """Rows that cannot be padded are decoded together if their lengths differ by at most this number of tokens."""
+_LENGTH_RATIO = 2
+"""Rows that hold copies of their prefix, and padding, are decoded together if the longest has at most so many times as
+many tokens."""
 
 _Waiting = Unbegun | Hypothesis
 """A completion that waits for a place among the rows: not begun, or interrupted when memory ran out."""
@@ -170,13 +173,13 @@ class StreamDecoder:
     ) -> Iterator[Token | Completion]:
         """Decode in one session, until no row waits or, if rows cannot join later, until the session is empty."""
         num_rows = min(num_rows, len(waiting))
-        longest = max(each.length for each in waiting)
-        opened = open_session(prepared, beginning, longest, self._max_new_tokens)
+        lengths = [each.length for each in waiting]
+        opened = open_session(prepared, beginning, lengths, self._max_new_tokens)
         session = opened.session
         while True:
             free = num_rows - len(rows)
-            if waiting and (not rows or (session.pads and free >= max(1, num_rows // _FREE_SHARE))):
-                joining = self._take(waiting, free, session.pads, rows)
+            if waiting and (not rows or (session.refills and free >= max(1, num_rows // _FREE_SHARE))):
+                joining = self._take(waiting, free, session, rows)
                 with prepared.accelerated():
                     logits = _join(opened, joining)
                 yield from self._advance(joining, logits)
@@ -185,14 +188,14 @@ class StreamDecoder:
                     logits = session.step([row.next_id() for row in rows])
                 yield from self._advance(rows, logits)
             self._remove_finished(opened, rows)
-            if not rows and (not waiting or not session.pads):
+            if not rows and (not waiting or not session.refills):
                 return
 
-    def _take(self, waiting: deque[_Waiting], count: int, any_length: bool, rows: list[Hypothesis]) -> list[Hypothesis]:
-        """Move the next completions to the rows, longest first; only ones of similar length, unless `any_length`."""
-        longest = waiting[0].length
+    def _take(self, waiting: deque[_Waiting], count: int, session: Session, rows: list[Hypothesis]) -> list[Hypothesis]:
+        """Move the next completions that may join a session to its rows, longest first."""
+        shortest = _shortest_length(session, waiting[0].length)
         taken: list[Hypothesis] = []
-        while waiting and len(taken) < count and (any_length or longest - waiting[0].length <= _LENGTH_SPREAD):
+        while waiting and len(taken) < count and waiting[0].length >= shortest:
             taken.append(self._begin(waiting[0]))  # it waits until it has begun: memory may run out here, too
             rows.append(taken[-1])
             waiting.popleft()
@@ -218,15 +221,22 @@ class StreamDecoder:
     def _remove_finished(self, opened: OpenSession, rows: list[Hypothesis]) -> None:
         """Remove finished rows from the session: immediately if that is cheap, else once a quarter is finished."""
         unfinished = [number for number, row in enumerate(rows) if not row.finish_reason]
-        few = not opened.session.pads and 0.75 * len(rows) < len(unfinished)
+        few = not opened.session.refills and 0.75 * len(rows) < len(unfinished)
         if len(unfinished) == len(rows) or few:
             return
         # The last rows move into the gaps; all others stay in place.
         movers = [number for number in unfinished if number >= len(unfinished)]
         order = [number if not rows[number].finish_reason else movers.pop() for number in range(len(unfinished))]
-        if order or opened.session.pads:
+        if order or opened.session.refills:
             opened.session.keep(order)
         rows[:] = [rows[number] for number in order]
+
+
+def _shortest_length(session: Session, longest: int) -> int:
+    """Return the number of tokens that a row must have to join a session at once with one of the longest."""
+    if session.refills:
+        return 0
+    return longest // _LENGTH_RATIO if session.pads else longest - _LENGTH_SPREAD
 
 
 def _join(opened: OpenSession, rows: Sequence[Hypothesis]) -> torch.Tensor:

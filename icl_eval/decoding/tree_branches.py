@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from transformers import Cache, PreTrainedModel
 
-from icl_eval.decoding.branches import BranchingPrompt, ScoredPrompt, logits_cost, pick
+from icl_eval.decoding.branches import BranchingPrompt, ScoredPrompt, count_as_tree, logits_cost, pick
 from icl_eval.decoding.networks import (
     MAX_PREFILL_TOKENS,
     logits_at,
@@ -53,6 +53,10 @@ class TreeBranches:
             batch.append(row)
         if batch:
             yield batch
+
+    def count_prompts(self, batch: Sequence[BranchingPrompt]) -> int:
+        """Return the number of the prompts' own tokens in the decoder that a batch runs, without padding."""
+        return count_as_tree(batch)
 
     @torch.inference_mode()
     def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:

@@ -153,7 +153,7 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
         UserError: If an option does not suit the model, the template does not suit the data, or a prompt is too long.
     """
     for plan in evaluation.plans:
-        _try_wording(plan)  # before the imports that reading a model's card takes
+        _try_wording(plan, evaluation.chat)  # before the imports that reading a model's card takes
     card = evaluation.engine.adapt(find_card(evaluation.model))
     conventions = find_conventions(card, evaluation.conventions)
     require_able(
@@ -194,10 +194,14 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
     return PreparedEvaluation(card, replace(conventions, day=_find_day(evaluation, chat)), placement, tasks)
 
 
-def _try_wording(plan: TaskPlan) -> None:
-    """Word the first question; raises UserError if the template or the likelihood do not suit it."""
+def _try_wording(plan: TaskPlan, is_chat: bool) -> None:
+    """Word the first question; raises UserError if the template or the likelihood do not suit it.
+
+    Demonstrations are left out where they take an encoder, which is imported and loaded, and in a conversation, which
+    has other forms of them.
+    """
     example = plan.examples[0]
-    shown = [] if plan.few_shot.selector.encoder else plan.select(example)  # an encoder is imported and loaded
+    shown = [] if is_chat or plan.few_shot.selector.encoder else plan.select(example)
     plan.template.render(plan.task, [each.example for each in shown], example)
     if plan.likelihood is not None:
         find_answers(plan.likelihood, plan.task, example)

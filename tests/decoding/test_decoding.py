@@ -43,7 +43,7 @@ def test_plain_attention_is_split(name):
     assert capabilities_of(build(name)).splits(10_000)
 
 
-@pytest.mark.parametrize("name", ["bloom", "falcon", "gemma2", "gptj", "llama4", "t5"])
+@pytest.mark.parametrize("name", ["bloom", "falcon", "gptj", "llama4", "t5"])
 def test_what_split_attention_does_not_compute_is_not_split(name):
     assert not capabilities_of(build(name)).splits(1)
 
@@ -76,7 +76,7 @@ def test_a_window_of_any_length_gives_the_tokens_of_generate(monkeypatch):
 
     def listen(*given):
         opened = open_session(*given)
-        if not opened.session.pads:
+        if not isinstance(opened.session, SplitSession):
             copying.add(window)
         return opened
 

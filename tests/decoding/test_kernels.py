@@ -113,6 +113,31 @@ def test_two_parts_are_one_softmax_over_all_keys(ways, dtype, tolerance, queries
         assert called == ["efficient", "efficient" if dtype == F32 else "flash"]
 
 
+@pytest.mark.parametrize(("queries", "group"), [(1, 1), (1, 4), (5, 1), (5, 4)])
+def test_scores_are_capped_in_two_parts_and_in_a_plain_cache(queries, group):
+    query, own, prefix, seen = make_parts(F32, queries, group)
+    expected = attend_to_all(query, own, prefix, seen, 0.4, softcap=0.3).transpose(1, 2)
+    assert (expected - attend_to_all(query, own, prefix, seen, 0.4).transpose(1, 2)).abs().max() > 0.1
+    keys = SplitKeys(tuple(prefix), *own, PassMask(seen, F32), own[0].shape[2])
+    found, _ = split_attention_forward(None, query, keys, None, None, scaling=0.4, softcap=0.3)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-6)
+
+    plain = [torch.cat([shared.expand(4, -1, -1, -1), each], dim=2) for shared, each in zip(prefix, own, strict=True)]
+    mask = torch.cat([seen.new_ones(*seen.shape[:2], 50), seen], dim=-1)[:, None]
+    found, _ = split_attention_forward(None, query, *plain, mask, scaling=0.4, softcap=0.3)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("queries", [1, 7])
+def test_without_a_mask_capped_scores_are_those_of_the_keys_up_to_the_own_one(queries):
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(2, 4, queries, 8, generator=generator)
+    key, value = torch.randn(2, 2, 2, 7, 8, generator=generator)
+    found, _ = split_attention_forward(None, query, key, value, None, softcap=0.3)
+    seen = torch.ones(7, 7).tril().bool()[-queries:].expand(2, 1, -1, -1)
+    assert torch.equal(found, split_attention_forward(None, query, key, value, seen, softcap=0.3)[0])
+
+
 def test_parts_are_merged_in_the_dtype_of_their_denominators():
     query, own, prefix, _ = make_parts(BF16, 1, 1)
     parts = [
@@ -249,15 +274,13 @@ def test_numbers_drawn_to_try_a_kernel_change_no_other_draw():
     assert torch.equal(torch.rand(4), expected)
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("softcap", 30.0), ("s_aux", torch.ones(4)), ("position_bias", torch.ones(1, 4, 1, 1))]
-)
+@pytest.mark.parametrize(("option", "value"), [("s_aux", torch.ones(4)), ("position_bias", torch.ones(1, 4, 1, 1))])
 def test_what_no_kernel_computes_is_refused_so_that_the_network_attends_itself(option, value):
     query, own, prefix, seen = make_parts(F32, 1, 2)
     keys = SplitKeys(tuple(prefix), *own, PassMask(seen, F32), own[0].shape[2])
     with pytest.raises(NotImplementedError, match="split attention does not support"):
         split_attention_forward(None, query, keys, None, None, **{option: value})
-    assert set(split_attention._NOT_SPLIT) == {"softcap", "s_aux", "position_bias"}
+    assert set(split_attention._NOT_SPLIT) == {"s_aux", "position_bias"}
 
 
 def test_scores_are_stored_where_the_formula_is_chosen(monkeypatch):
@@ -269,6 +292,7 @@ def test_scores_are_stored_where_the_formula_is_chosen(monkeypatch):
         assert not stores_scores(network, splits=False)
     network.config._attn_implementation = "eager"
     assert stores_scores(network, splits=False)
+    assert stores_scores(build("gemma2_capped", dtype=F32).network, splits=True)
 
 
 def test_heads_have_the_sizes_of_their_keys_and_values():

@@ -28,7 +28,7 @@ def assert_as_plain(model, asked, tolerance, forced=(), **options):
             assert ours.is_greedy is values.is_greedy, place
 
 
-IN_FLOAT32 = ("bloom", "gemma2", "gptj", "llama4", "mpt", "nllb_moe", "switch_transformers", "t5gemma")
+IN_FLOAT32 = ("bloom", "gemma2", "gemma2_capped", "gptj", "llama4", "mpt", "nllb_moe", "switch_transformers", "t5gemma")
 """Networks whose attention or router the library computes in float32, whatever their dtype."""
 
 

@@ -8,7 +8,7 @@ import pytest
 from architectures import DECODER_ONLY, LONGROPE, build
 from reference_decoding import plain_scores
 
-from icl_eval.decoding import LikelihoodScorer, branches, chains, pooled_branches
+from icl_eval.decoding import LikelihoodScorer, branches, capabilities, chains, pooled_branches
 from icl_eval.decoding.chains import Chain, cut, plan_passes
 from icl_eval.decoding.pooled_caches import PooledCache
 from icl_eval.decoding.preparing import capabilities_of
@@ -54,6 +54,13 @@ def test_rows_of_different_lengths_share_a_pass_where_padding_changes_nothing(na
 @pytest.mark.parametrize("name", ["llama4", "bart_decoder", "bart", "m2m_100"])
 def test_rows_are_not_padded_where_a_network_counts_the_padding(name):
     assert not capabilities_of(build(name)).pools
+
+
+@pytest.mark.parametrize("name", ["bart", "mbart", "m2m_100"])
+def test_rounding_does_not_hide_that_a_decoder_counts_positions(name, monkeypatch):
+    monkeypatch.setattr(capabilities, "agree", lambda *_: True)
+    assert not capabilities_of(build(name)).pools
+    assert capabilities_of(build("t5")).pools
 
 
 def test_pooling_is_not_tried_where_all_rows_attend_to_the_prefix_in_place():

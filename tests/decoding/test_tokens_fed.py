@@ -69,6 +69,13 @@ def test_a_question_that_stays_behind_starts_from_the_demonstrations_too(name):
     assert passes_of(build(name), asked) == [(1, 20), (1, 2), (1, 360), (1, 4) if name == "llama" else (4, 1)]
 
 
+def test_a_passage_whose_questions_do_not_fit_into_a_pass_has_a_group_of_its_own_if_much_would_run_twice():
+    passages = [tuple(range(first, first + 60)) * 5 for first in (50, 120)]  # 300 tokens, 3 times of which are saved
+    asked = [ask([*SHOWN, *passage, 180 + number, *[7] * 149]) for passage in passages for number in range(4)]
+    # As one tree: (1, 300 + 3 * 150) and (1, 300 + 150) for each passage.
+    assert passes_of(build("llama"), asked) == [(1, 20), *[(1, 300), (1, 3 * 150), (1, 150)] * 2]
+
+
 def test_a_passage_is_not_cut_at_the_end_of_a_full_pass():
     passage = tuple(range(50, 150)) * 2
     before, after = ask([10, *[7] * 300]), ask([199] * 300)
