@@ -19,6 +19,7 @@ From a prompt to the log-likelihood of its continuations:
     trees            the tokens that prompts and their continuations share
     pooled_branches  how they run where rows cannot attend to a prefix in place, but may be padded
     chains           which tokens of a tree form a row, and which rows a pass
+    pooled_passes    passes of such rows, and the scores of what comes after them
     pooled_caches    the cache of rows that come after any tokens of other rows
     forked_branches  how they run everywhere else, after copies of their prompts
 
@@ -27,6 +28,7 @@ What makes it fast:
     sharing          prompts with a common prefix, and which prefixes are worth computing once
     prefixes         key/value caches of those prefixes, kept for later prompts
     sessions         rows in a network: join, step, keep
+    padded_sessions  rows of any length with copies of their prefix
     networks         forward passes for any architecture
     split_attention  attention to a shared prefix without copying it
     split_caches     the caches that it reads

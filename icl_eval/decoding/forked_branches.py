@@ -1,26 +1,31 @@
 """Run continuations after copies of their prompts' key/value caches, for networks that allow nothing better.
 
-Prompts of equal length run together, and padding follows a continuation, so that no real token attends to it.
+Prompts of equal length run together, and padding follows a continuation, so that no real token attends to it. Where
+only inputs of an encoder keep prompts from being one tree, the continuations of each form one (see `pooled_passes`).
 """
 
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from math import ceil
 from typing import TypeVar
 
+import numpy as np
 import torch
 from transformers import Cache, PreTrainedModel
 
 from icl_eval.decoding.branches import (
     COPIES_BYTES,
     BranchingPrompt,
+    ScoredContinuation,
     ScoredPrompt,
     logits_cost,
     pick,
 )
+from icl_eval.decoding.chains import Chain, plan_passes
 from icl_eval.decoding.networks import (
     MAX_PREFILL_TOKENS,
     MOST_FED,
@@ -32,7 +37,10 @@ from icl_eval.decoding.networks import (
     run,
     run_columns,
 )
-from icl_eval.decoding.trees import count_inner
+from icl_eval.decoding.pooled_caches import PooledCache
+from icl_eval.decoding.pooled_passes import Place, Scores, count_asked, join_tokens, longest_row, run_plan
+from icl_eval.decoding.prefixes import longest_whole
+from icl_eval.decoding.trees import build_tree, count_inner
 from icl_eval.prompts.token_ids import Ids
 
 Item = TypeVar("Item")
@@ -42,7 +50,12 @@ class ForkedBranches:
     """Runs each continuation as a separate row, with its own copy of the prompt's key/value cache."""
 
     def __init__(
-        self, network: PreTrainedModel, prefix: Cache | None, encoded: torch.Tensor | None, bytes_per_token: int
+        self,
+        network: PreTrainedModel,
+        prefix: Cache | None,
+        encoded: torch.Tensor | None,
+        bytes_per_token: int,
+        pads: bool = False,
     ):
         """Start from a prefix.
 
@@ -51,7 +64,10 @@ class ForkedBranches:
             prefix: The cache of the shared prefix; None if there is no prefix.
             encoded: The encoder's states, [1, tokens, size], if all rows share them.
             bytes_per_token: Size of one token's keys and values in the cache.
+            pads: Whether the network is an encoder-decoder whose prompts share nothing, and its decoder's rows can be
+                padded, so that continuations run as trees.
         """
+        self._pads = pads
         self._network = network
         self._prefix = prefix
         self._encoded = encoded
@@ -85,7 +101,18 @@ class ForkedBranches:
                 (number, text) for number, row in zip(sources, rows, strict=True) for text in row.continuations
             )
         )
-        # Continuations that differ only in their last token share a row.
+        scores = (self._run_trees if self._keeps_whole(prompts) else self._run_copies)(prompts, asked)
+        return [
+            tuple(scores[number, text] for text in row.continuations) for number, row in zip(sources, rows, strict=True)
+        ]
+
+    def _keeps_whole(self, prompts: Sequence[BranchingPrompt]) -> bool:
+        """Return whether padded rows can come after a prompt's tokens in the decoder, none of which a window cuts."""
+        limit = longest_whole(new_cache(self._network.config).self_attention_cache) if self._pads else 0
+        return limit is None or len(prompts[0].own_ids) <= limit
+
+    def _run_copies(self, prompts: Sequence[BranchingPrompt], asked: Sequence[tuple[int, Ids]]) -> "_Scored":
+        """Run each continuation after a copy of its prompt; those that differ only in their last token share a copy."""
         ends: defaultdict[tuple[int, Ids], list[Ids]] = defaultdict(list)
         for number, text in asked:
             if len(text) > 1:
@@ -104,9 +131,49 @@ class ForkedBranches:
                 rest = pick(logits, [(range(len(begun)), text[1:]) for text in ends[line]])
                 for text, scored in zip(ends[line], rest, strict=True):
                     scores[number, text] += scored
-        return [
-            tuple(scores[number, text] for text in row.continuations) for number, row in zip(sources, rows, strict=True)
+        return scores
+
+    def _run_trees(self, prompts: Sequence[BranchingPrompt], asked: Sequence[tuple[int, Ids]]) -> "_Scored":
+        """Run the continuations of each prompt as a tree after it, all in one tree in which a prompt is a token."""
+        texts: list[list[Ids]] = [[] for _ in prompts]
+        for number, text in asked:
+            texts[number].append(text)
+        tree = build_tree([((number,), each) for number, each in enumerate(texts)])
+        memory = self._run_prompts(prompts, _spare(prompts, asked, len(tree.ids) - len(prompts)) / 2)
+        roots = {row.context[0]: number for number, row in enumerate(tree.rows)}
+        length = memory.cache.get_seq_length()
+
+        def locate(chain: Chain) -> Place:
+            number = roots[chain.before[0]]
+            return Place(np.arange(number * length, (number + 1) * length), chain.before[1:], number)
+
+        def cost(chain: Chain) -> int:
+            root, *others = *chain.before, *chain.tokens
+            return self._cost(prompts[roots[root]], len(others), len(chain.tokens))
+
+        placed = [
+            (number, path, text)
+            for number, (row, each) in enumerate(zip(tree.rows, texts, strict=True))
+            for path, text in zip(row.paths, each, strict=True)
         ]
+        plan = plan_passes(tree, cost, longest_row(self._network) - length + 1)
+        plan = [chains for chains in plan if chains[0].level[0]]  # the prompts have run
+        inner: Scores = {}
+        if plan:
+            build = partial(PooledCache, self._network, memory.cache, memory.encoded, encoder_mask=memory.encoder_mask)
+            inner = run_plan(
+                tree,
+                plan,
+                count_asked((path[1:], text[1:]) for _, path, text in placed),
+                lambda count: build(length * len(prompts) + count),
+                locate,
+                self._network,
+            )
+        firsts = pick(memory.logits, [([number], text[:1]) for number, _, text in placed])
+        return {
+            (number, text): join_tokens([first, *(inner[each] for each in zip(path[1:], text[1:], strict=True))])
+            for first, (number, path, text) in zip(firsts, placed, strict=True)
+        }
 
     def _run_prompts(self, rows: Sequence[BranchingPrompt], most_padding: float) -> "_PromptState":
         if self._prefix is None:
@@ -134,6 +201,10 @@ class ForkedBranches:
     def _cost(self, row: BranchingPrompt, num_run: int, num_logits: int) -> int:
         num_kept = self._num_shared + len(row.encoder_ids) + len(row.own_ids) + num_run
         return ceil(max(num_run, self._copying * num_kept, logits_cost(self._network) * num_logits))
+
+
+_Scored = dict[tuple[int, Ids], ScoredContinuation]
+"""The scores of continuations, by the number of a prompt and the continuation."""
 
 
 @dataclass(frozen=True)

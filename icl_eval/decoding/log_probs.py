@@ -221,7 +221,8 @@ class LikelihoodScorer:
         bytes_per_token = prepared.capabilities.bytes_per_token
         if prepared.can_pool(prefix):
             return PooledBranches(self._model.network, prefix, encoded, bytes_per_token)
-        return ForkedBranches(self._model.network, prefix, encoded, bytes_per_token)
+        pads = prepared.capabilities.pools and encoded is None
+        return ForkedBranches(self._model.network, prefix, encoded, bytes_per_token, pads)
 
     def _score_part(
         self, prepared: PreparedModel, part: "_Part", branches: Branches, needed: Collection[int]

@@ -61,7 +61,8 @@ class PaddedSession:
         firsts = copy_to(self._firsts, self._network.device)[:, None]
         mask = (torch.arange(self._end + 1, device=self._network.device) >= firsts).long()
         ids = copy_to(token_ids, self._network.device)[:, None]
-        inputs = padded_inputs(self._network, self._cache, ids, mask, self._end - firsts, self._encoding)
+        encoding = None if self._encoding is None else self._encoding.repeat(len(token_ids))
+        inputs = padded_inputs(self._network, self._cache, ids, mask, self._end - firsts, encoding)
         self._end += 1
         return last_logits(self._network, **inputs)
 

@@ -11,7 +11,7 @@ layer gathers the keys and values of a pass when it runs, so that only one layer
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,8 +93,8 @@ class PooledLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no
     def _allocate(self, states: torch.Tensor, prefix: torch.Tensor | None) -> torch.Tensor:
         columns = states.new_zeros(self._pool.num_columns, states.shape[1], states.shape[3])
         if prefix is not None:
-            end = self._pool.prefix_length
-            columns[end - prefix.shape[2] : end] = prefix[0].transpose(0, 1)
+            held = prefix.transpose(1, 2).flatten(0, 1)  # [rows * tokens, heads, size]
+            columns[self._pool.prefix_length - len(held) : self._pool.prefix_length] = held
         return columns
 
     def _exchange(self, columns: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
@@ -119,37 +119,52 @@ class PooledCache(Cache):  # type: ignore[misc]
         encoded: torch.Tensor | None,
         num_columns: int,
         reported_length: int | None = None,
+        encoder_mask: torch.Tensor | None = None,
     ):
         """Create a pool, which is allocated on first use.
 
         Args:
             network: The network.
-            prefix: The cache of what all rows come after, whose tokens get the first columns; None if there is none.
-            encoded: The encoder's states, [1, tokens, size], of which the prefix has keys and values; None if there is
-                no encoder.
+            prefix: The cache of what rows come after, whose tokens get the first columns, one row of the cache after
+                the other; None if there is none. Windows may have cut it only if it is one row.
+            encoded: The encoder's states, [rows, tokens, size], of which the prefix has keys and values; None if there
+                is no encoder.
             num_columns: The number of columns, including those of the prefix.
             reported_length: The length that the cache reports; None for that of a pass's longest row.
+            encoder_mask: The attention mask of the encoder's states, [rows, tokens]; None for no padding.
         """
         self._network = network
-        self._encoding = find_encoding(prefix, encoded)
+        self._encoding = find_encoding(prefix, encoded, encoder_mask)
         prefix_length = 0 if prefix is None else prefix.get_seq_length()
-        self._pool = _Pass(num_columns, prefix_length, reported_length)
+        self._pool = _Pass(num_columns, prefix_length * (1 if encoded is None else len(encoded)), reported_length)
         own = prefix.self_attention_cache if isinstance(prefix, EncoderDecoderCache) else prefix
         count = network.config.get_text_config(decoder=True).num_hidden_layers
         layers = [None] * count if own is None else own.layers
         super().__init__(layers=[PooledLayer(self._pool, layer) for layer in layers])
 
+    @property
+    def prefix_length(self) -> int:
+        """The number of columns that hold what rows begin with."""
+        return self._pool.prefix_length
+
     def get_query_offset(self, layer_idx: int = 0) -> int:
         """Return the number of columns before the new tokens."""
         return self._pool.longest
 
-    def prepare(self, ids: Sequence[Sequence[int]], before: Sequence[Columns], begin: int) -> dict[str, Any]:
+    def prepare(
+        self,
+        ids: Sequence[Sequence[int]],
+        before: Sequence[Columns],
+        begin: int,
+        sources: Sequence[int] | None = None,
+    ) -> dict[str, Any]:
         """Return the arguments with which the network runs a pass.
 
         Args:
             ids: The new tokens of each row; shorter rows are padded at the end.
             before: The columns of the tokens that each row comes after.
             begin: The first of the columns that the new tokens get, one row after the other.
+            sources: The row of the encoder's states that each row attends to; None if there is one for all.
         """
         width, longest = max(map(len, ids)), max(map(len, before))
         read = np.zeros((len(ids), longest + width), dtype=np.int64)
@@ -165,31 +180,45 @@ class PooledCache(Cache):  # type: ignore[misc]
         self._pool.read, ids_there, mask_there, positions_there = (
             torch.from_numpy(each).to(self._network.device) for each in (read, padded, mask, positions)
         )
-        return padded_inputs(self._network, self, ids_there, mask_there, positions_there, self._encoding)
+        encoding = self._encoding
+        if encoding is not None:
+            encoding = encoding.repeat(len(ids)) if sources is None else encoding.take(sources)
+        return padded_inputs(self._network, self, ids_there, mask_there, positions_there, encoding)
 
 
 @dataclass(frozen=True)
-class SharedEncoding:
-    """What an encoder gives to all rows of a decoder."""
+class Encoding:
+    """What an encoder gives to rows of a decoder."""
 
     states: torch.Tensor
-    """The encoder's states, [1, tokens, size]."""
+    """The encoder's states, [rows, tokens, size]."""
     attended: Cache
     """Their keys and values in each layer of the decoder."""
+    mask: torch.Tensor | None
+    """The attention mask of the states, [rows, tokens]; None for no padding."""
 
-    def repeat(self, count: int) -> tuple[torch.Tensor, Cache]:
-        """Return the same for a number of rows, without copies."""
+    def repeat(self, count: int) -> "Encoding":
+        """Return that of one row for a number of rows, without copies."""
+        return self._map(lambda each: each.expand(count, *each.shape[1:]))
+
+    def take(self, rows: Sequence[int]) -> "Encoding":
+        """Return that of some rows, in this order, some of them several times."""
+        return self._map(lambda each: each[torch.tensor(rows, device=each.device)])
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Encoding":
         attended = DynamicCache()
         for layer in self.attended.layers:
-            repeated = copy.copy(layer)
-            repeated.keys, repeated.values = (each.expand(count, -1, -1, -1) for each in (layer.keys, layer.values))
-            attended.layers.append(repeated)
-        return self.states.expand(count, -1, -1), attended
+            changed = copy.copy(layer)
+            changed.keys, changed.values = change(layer.keys), change(layer.values)
+            attended.layers.append(changed)
+        return Encoding(change(self.states), attended, None if self.mask is None else change(self.mask))
 
 
-def find_encoding(prefix: Cache | None, encoded: torch.Tensor | None) -> SharedEncoding | None:
-    """Return what a prefix holds of an encoder's states, [1, tokens, size]; None if there is no encoder."""
-    return None if encoded is None or prefix is None else SharedEncoding(encoded, prefix.cross_attention_cache)
+def find_encoding(
+    prefix: Cache | None, encoded: torch.Tensor | None, mask: torch.Tensor | None = None
+) -> Encoding | None:
+    """Return what a prefix holds of an encoder's states, [rows, tokens, size]; None if there is no encoder."""
+    return None if encoded is None or prefix is None else Encoding(encoded, prefix.cross_attention_cache, mask)
 
 
 def padded_inputs(
@@ -198,7 +227,7 @@ def padded_inputs(
     ids: torch.Tensor,
     mask: torch.Tensor,
     positions: torch.Tensor,
-    encoding: SharedEncoding | None,
+    encoding: Encoding | None,
 ) -> dict[str, Any]:
     """Return the arguments with which a network runs padded rows.
 
@@ -208,14 +237,14 @@ def padded_inputs(
         ids: The new tokens, [rows, tokens].
         mask: 1 for each column of the cache and of the new tokens that a row may attend to, else 0, [rows, columns].
         positions: The number of tokens before each new one, [rows, tokens].
-        encoding: What all rows attend to, if there is an encoder.
+        encoding: What each row attends to, if there is an encoder.
     """
     side = "" if encoding is None else "decoder_"
     inputs = {f"{side}input_ids": ids, f"{side}attention_mask": mask, "past_key_values": cache}
     if takes(network, f"{side}position_ids"):
         inputs[f"{side}position_ids"] = positions
     if encoding is not None:
-        states, attended = encoding.repeat(len(ids))
-        inputs["encoder_outputs"] = MoEModelOutput(last_hidden_state=states)
-        inputs["past_key_values"] = EncoderDecoderCache(cache, attended)
+        inputs["encoder_outputs"] = MoEModelOutput(last_hidden_state=encoding.states)
+        inputs["past_key_values"] = EncoderDecoderCache(cache, encoding.attended)
+        inputs["attention_mask"] = encoding.mask
     return inputs

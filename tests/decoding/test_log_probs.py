@@ -76,6 +76,19 @@ def test_what_does_not_fit_in_one_pass_is_cut(name, monkeypatch):
     assert 1 <= max(passes) < 5
 
 
+@pytest.mark.parametrize("name", ["t5", "t5gemma"])  # the second one with a window of eight tokens
+@pytest.mark.parametrize("length", [0, 5, 20])
+def test_prompts_of_one_length_with_different_inputs_of_an_encoder_run_together(name, length):
+    asked = [
+        Continuations(
+            EncodedPrompt(Prompt("", None, None), tuple(range(20, 23 + number)), tuple(range(30, 30 + length))),
+            ((50 + number, 61, 62), (50 + number, 61, 63, 64), (70,)),
+        )
+        for number in range(4)
+    ]
+    assert_as_plain(build(name), asked, 1e-6)
+
+
 @pytest.mark.parametrize("name", ["llama", "t5", "bart"])
 def test_when_memory_runs_out_a_batch_is_run_in_halves(name, monkeypatch):
     model = build(name)

@@ -93,6 +93,13 @@ def test_encoder_inputs_and_start_tokens_are_fed_once_and_no_choice_has_a_pass()
     assert passes_of(build("t5"), [first, second, first], batch_size=1) == [(1, 10), (1, 1)] * 2
 
 
+def test_choices_after_an_encoder_share_their_beginnings_too():
+    texts = [(5, 6, 7, 1), (5, 6, 8, 1), (9,)]  # run: 5, 6, 7, and then 8
+    asked = [ask((), texts, encoder_ids=[number, *range(20, 29)]) for number in (50, 51)]
+    assert passes_of(build("t5"), asked) == [(2, 10), (2, 1), (2, 3), (2, 1)]
+    assert passes_of(build("bart"), asked) == [(2, 10), (2, 1), (4, 3)]  # rows are copied, also for what they share
+
+
 def test_copied_prompts_run_once_for_all_choices_that_differ_in_their_last_token():
     texts = [(5, 6, 7), (5, 6, 8), (5, 6, 9), (5,)]
     asked = [ask([*SHOWN, 50, 51], texts), ask([*SHOWN, 60, 61], texts)]
