@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import Cache
+from transformers import Cache, DynamicCache
 
 from icl_eval.decoding.branches import Branches, BranchingPrompt, ScoredPrompt
 from icl_eval.decoding.capabilities import check_history
@@ -35,7 +35,6 @@ from icl_eval.decoding.sharing import (
     MIN_PREFIX,
     MIN_SAVING,
     PromptGroup,
-    common_length,
     count_distinct,
     plan_groups,
     plan_pieces,
@@ -51,7 +50,7 @@ from icl_eval.prompts.tokenization import Continuations
 _MIN_SAVINGS = {TreeBranches: (MIN_SAVING, 256, 64), PooledBranches: (256,), ForkedBranches: (256, 64, MIN_PREFIX)}
 """`sharing.MIN_SAVING` for each way to run continuations, the first one to try first. A split costs a pass or two:
 there are no further steps that its parts would share. A tree shares more than its prefix, but only within a pass."""
-_MOST_REPEATED = {TreeBranches: MOST_FED - 1, PooledBranches: MOST_FED - 1, ForkedBranches: 0.01}
+_MOST_REPEATED = {TreeBranches: MOST_FED - 1, ForkedBranches: 0.01}
 """The share of their tokens that prompts may run twice, if there is a way to it; copied prompts have padding, too."""
 
 
@@ -155,10 +154,13 @@ class LikelihoodScorer:
         least = count_distinct(contexts)
         can = prepared.capabilities
         kind = TreeBranches if can.split else PooledBranches if can.pools else ForkedBranches
-        for saving in _MIN_SAVINGS[kind]:
+        savings = _MIN_SAVINGS[kind]
+        for saving in savings:
             groups = plan_groups(contexts, saving)
             parts = sorted((self._place(group, asked, equal) for group in groups), key=_Part.order)
             pieces = plan_pieces([part.prefix_ids for part in parts])
+            if len(savings) == 1:
+                return parts, pieces
             num_run, num_passes = self._count(prepared, parts, pieces)
             plans.append((num_run + PASS_TOKENS * num_passes, parts, pieces))
             if num_run + num_encoder <= (1 + _MOST_REPEATED[kind]) * least:
@@ -169,18 +171,20 @@ class LikelihoodScorer:
     def _count(
         self, prepared: PreparedModel, parts: Sequence["_Part"], pieces: Sequence[Sequence[int]]
     ) -> tuple[int, int]:
-        """Return the number of tokens of prompts that the decoder runs in a plan, and in how many passes at least."""
-        num_run = num_passes = 0
-        before: Ids = ()
+        """Return the number of tokens of prompts that the decoder runs in a plan, and in how many passes."""
+        sizes: list[int] = []  # of the passes
+
+        def note(_start: Cache | None, ids: Ids) -> Cache:
+            sizes.append(len(ids))
+            return DynamicCache()
+
+        prefixes = PrefixStack()
         for part, pauses in zip(parts, pieces, strict=True):
-            kept = common_length(before, part.prefix_ids)
-            num_run += len(part.prefix_ids) - max((pause for pause in pauses if pause <= kept), default=0)
+            if part.prefix_ids:
+                prefixes.get(Key(part.encoder_ids, part.prefix_ids), pauses, note)
             branches = self._branch(prepared, part, None, None)
-            batches = list(branches.batches(part.rows))
-            num_run += sum(map(branches.count_prompts, batches))
-            num_passes += bool(part.prefix_ids) + len(batches)
-            before = part.prefix_ids
-        return num_run, num_passes
+            sizes.extend(map(branches.count_prompts, branches.batches(part.rows)))
+        return sum(sizes), len(sizes)
 
     def _place(self, group: PromptGroup, asked: Sequence[Continuations], equal: Mapping[int, Sequence[int]]) -> "_Part":
         """Return what a group's prompts share, and the rows that come after it, with the equals of each prompt."""

@@ -1,12 +1,14 @@
 """How many tokens likelihoods feed to a network, in numbers that are worked out by hand in each test."""
 
+import random
 from dataclasses import replace
 
 import pytest
 from architectures import build
 
-from icl_eval.decoding import LikelihoodScorer
-from icl_eval.decoding.networks import divide, divide_closely
+from icl_eval.decoding import LikelihoodScorer, log_probs
+from icl_eval.decoding.networks import PASS_TOKENS, divide, divide_closely
+from icl_eval.decoding.tree_branches import TreeBranches
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import Continuations
 
@@ -74,6 +76,21 @@ def test_a_passage_whose_questions_do_not_fit_into_a_pass_has_a_group_of_its_own
     asked = [ask([*SHOWN, *passage, 180 + number, *[7] * 149]) for passage in passages for number in range(4)]
     # As one tree: (1, 300 + 3 * 150) and (1, 300 + 150) for each passage.
     assert passes_of(build("llama"), asked) == [(1, 20), *[(1, 300), (1, 3 * 150), (1, 150)] * 2]
+
+
+def test_groups_that_cost_more_passes_than_they_save_are_not_made(monkeypatch):
+    draw = random.Random(0)
+    begun = [SHOWN * 5]
+    for _ in range(300):  # each question branches off another one, so that they share beginnings of all lengths
+        longer = draw.choice(begun[-40:]) + tuple(draw.randrange(100, 200) for _ in range(draw.choice([5, 20, 60])))
+        begun.append(longer if len(longer) < 900 else begun[0] + (len(begun) % 100, 3, 4))
+    asked = [ask(ids) for ids in begun[1:]]
+    model, costs = build("llama"), []
+    for savings in (log_probs._MIN_SAVINGS, {TreeBranches: (1024,)}):
+        monkeypatch.setattr(log_probs, "_MIN_SAVINGS", savings)
+        passes = passes_of(model, asked)
+        costs.append(sum(width for _, width in passes) + PASS_TOKENS * len(passes))
+    assert costs[0] <= costs[1]
 
 
 def test_a_passage_is_not_cut_at_the_end_of_a_full_pass():
