@@ -46,6 +46,8 @@ class Capabilities:
     """Whether rows can attend to a shared prefix in place, as long as they fit into the sliding window."""
     pools: bool
     """Whether rows of different lengths can come after tokens of others; not tried where all rows attend in place."""
+    pools_aligned: bool
+    """Whether they can at least if a pass has only rows that come after equally many tokens."""
     longest_whole: int | None
     """Largest number of tokens that the cache keeps completely; None if there is no limit."""
     bytes_per_token: int
@@ -131,10 +133,10 @@ def _run_trial(model: LanguageModel, split_switches: Sequence[Switch]) -> Capabi
     # Also where rows attend to a prefix in place: the prefix itself is computed in pieces, each after those before it.
     if not agree(_run_rest(network, prefix, ids, encoded), whole[-1:], network):
         raise _undecodable(model, "its logits with a key/value cache differ from those without")
-    pools = not (split and limit is None) and _can_pool(network, prefix, ids, encoded, whole)
+    pools, pools_aligned = _try_pools(network, prefix, ids, encoded, whole) if not split or limit else (False, False)
     unnumbered_id = None if split else _find_unnumbered(network, ids, encoded)
     switches_at = rope_switches_at(network.config)
-    return Capabilities(split, pools, limit, bytes_per_token, switches_at, unnumbered_id)
+    return Capabilities(split, pools, pools_aligned, limit, bytes_per_token, switches_at, unnumbered_id)
 
 
 def _run_prefix(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor | None) -> Cache:
@@ -177,26 +179,35 @@ def _can_split(
     return agree(logits, whole, network)
 
 
-def _can_pool(
+def _try_pools(
     network: PreTrainedModel, prefix: Cache, ids: Ids, encoded: torch.Tensor | None, whole: torch.Tensor
-) -> bool:
-    """Return whether padded rows, one of which comes after a part of the prefix, get the right logits from a pool."""
+) -> tuple[bool, bool]:
+    """Return whether rows of a pool get the right logits that come after any tokens, and after equally many."""
     if longest_whole(prefix.self_attention_cache if isinstance(prefix, EncoderDecoderCache) else prefix) == 0:
-        return False  # a state cannot be taken apart
-    count = prefix.get_seq_length()
+        return False, False  # a state cannot be taken apart
     # What a network computes from the length, instead of positions and masks, may show in longer rows only, or rounding
     # may hide it. So the length is wrong here, unless positions are relative to it.
     is_told = encoded is None or takes(network, "decoder_position_ids")
-    if not is_told and read_max_length(network.config) is not None:
-        return False
-    pool = PooledCache(network, prefix, encoded, count + 2 * (_TRIAL - count), NO_LENGTH if is_told else None)
-    rows = [ids[count:], ids[count - 1 : _SHORTER]]
-    inputs = pool.prepare(rows, [np.arange(count), np.arange(count - 1)], begin=count)
+    count = prefix.get_seq_length()
+    if is_told or read_max_length(network.config) is None:
+        pool = PooledCache(network, prefix, encoded, count + 2 * (_TRIAL - count), NO_LENGTH if is_told else None)
+        if _can_pool(pool, network, ids, (count, count - 1), whole):
+            return True, True
+    pool = PooledCache(network, prefix, encoded, count + 2 * (_TRIAL - count))
+    return False, _can_pool(pool, network, ids, (count, count), whole)
+
+
+def _can_pool(
+    pool: PooledCache, network: PreTrainedModel, ids: Ids, lengths: tuple[int, int], whole: torch.Tensor
+) -> bool:
+    """Return whether padded rows that come after so many tokens of the prefix get the right logits from a pool."""
+    rows = [ids[lengths[0] :], ids[lengths[1] : _SHORTER]]
+    inputs = pool.prepare(rows, list(map(np.arange, lengths)), begin=pool.prefix_length)
     try:
-        logits = logits_at(network, range(_TRIAL - count), **inputs)
+        logits = logits_at(network, range(len(rows[0])), **inputs)
     except (AttributeError, IndexError, TypeError, NotImplementedError, RuntimeError, ValueError):
         return False  # the network needs more from its cache or its mask than they offer
-    found = torch.stack([logits[1, _SHORTER - count], logits[0, -1]])
+    found = torch.stack([logits[1, len(rows[1]) - 1], logits[0, -1]])
     return agree(found, whole, network)
 
 

@@ -27,15 +27,21 @@ class Chain:
     tokens: list[int]
 
 
-def plan_passes(tree: Tree, cost: Callable[[Chain], int], room: float = math.inf) -> list[list[Chain]]:
+def plan_passes(
+    tree: Tree, cost: Callable[[Chain], int], room: float = math.inf, aligned: bool = False
+) -> list[list[Chain]]:
     """Return the chains of each pass: of the plans that feed little more than the tree, the one that costs the least.
 
     Args:
         tree: The tree, not empty.
         cost: What a chain needs of the room in a pass; see `divide`.
         room: The largest number of tokens of a row, with those that it comes after and padding.
+        aligned: Whether the chains of a pass must come after equally many tokens.
     """
-    plans = [plan for worth in _WORTH_WAITING if (plan := _divide_levels(cut(tree, worth), cost, room, len(tree.ids)))]
+    cuts = [cut(tree, worth) for worth in _WORTH_WAITING]
+    if aligned:
+        cuts = [[chains for level in levels for chains in _align(level)] for levels in cuts]
+    plans = [plan for levels in cuts if (plan := _divide_levels(levels, cost, room, len(tree.ids)))]
     return min(plans, key=lambda plan: PASS_TOKENS * len(plan) + sum(map(count_fed, plan)))
 
 
@@ -72,6 +78,14 @@ def cut(tree: Tree, worth: int) -> list[list[Chain]]:
     for chain in sorted(chains, key=lambda chain: (-len(chain.tokens), chain.tokens)):
         levels[chain.level].append(chain)
     return [levels[level] for level in sorted(levels)]
+
+
+def _align(level: Sequence[Chain]) -> list[list[Chain]]:
+    """Return the chains of a level that come after equally many tokens, the longest first."""
+    by_depth: defaultdict[int, list[Chain]] = defaultdict(list)
+    for chain in level:
+        by_depth[len(chain.before)].append(chain)
+    return list(by_depth.values())
 
 
 def _follow(tree: Tree, in_prompt: set[int]) -> dict[int, int]:

@@ -55,7 +55,8 @@ class ForkedBranches:
         prefix: Cache | None,
         encoded: torch.Tensor | None,
         bytes_per_token: int,
-        pads: bool = False,
+        pads: bool,
+        aligned: bool,
     ):
         """Start from a prefix.
 
@@ -66,8 +67,10 @@ class ForkedBranches:
             bytes_per_token: Size of one token's keys and values in the cache.
             pads: Whether the network is an encoder-decoder whose prompts share nothing, and its decoder's rows can be
                 padded, so that continuations run as trees.
+            aligned: Whether the padded rows of a pass must come after equally many tokens.
         """
         self._pads = pads
+        self._aligned = aligned
         self._network = network
         self._prefix = prefix
         self._encoded = encoded
@@ -156,7 +159,7 @@ class ForkedBranches:
             for number, (row, each) in enumerate(zip(tree.rows, texts, strict=True))
             for path, text in zip(row.paths, each, strict=True)
         ]
-        plan = plan_passes(tree, cost, longest_row(self._network) - length + 1)
+        plan = plan_passes(tree, cost, longest_row(self._network) - length + 1, self._aligned)
         plan = [chains for chains in plan if chains[0].level[0]]  # the prompts have run
         inner: Scores = {}
         if plan:

@@ -153,7 +153,7 @@ class LikelihoodScorer:
         num_encoder = sum(map(len, {each.encoder for each in contexts}))
         least = count_distinct(contexts)
         can = prepared.capabilities
-        kind = TreeBranches if can.split else PooledBranches if can.pools else ForkedBranches
+        kind = TreeBranches if can.split else PooledBranches if can.pools_aligned else ForkedBranches
         savings = _MIN_SAVINGS[kind]
         for saving in savings:
             groups = plan_groups(contexts, saving)
@@ -223,10 +223,11 @@ class LikelihoodScorer:
         if prepared.capabilities.splits(len(part.prefix_ids) + longest_own):
             return TreeBranches(self._model.network, prefix)
         bytes_per_token = prepared.capabilities.bytes_per_token
-        if prepared.can_pool(prefix):
-            return PooledBranches(self._model.network, prefix, encoded, bytes_per_token)
-        pads = prepared.capabilities.pools and encoded is None
-        return ForkedBranches(self._model.network, prefix, encoded, bytes_per_token, pads)
+        aligned = not prepared.capabilities.pools
+        if prepared.can_pool(prefix, aligned):
+            return PooledBranches(self._model.network, prefix, encoded, bytes_per_token, aligned)
+        pads = prepared.capabilities.pools_aligned and encoded is None
+        return ForkedBranches(self._model.network, prefix, encoded, bytes_per_token, pads, aligned)
 
     def _score_part(
         self, prepared: PreparedModel, part: "_Part", branches: Branches, needed: Collection[int]

@@ -30,7 +30,12 @@ class PooledBranches:
     """Runs the chains of a tree, after any tokens of earlier passes."""
 
     def __init__(
-        self, network: PreTrainedModel, prefix: Cache | None, encoded: torch.Tensor | None, bytes_per_token: int
+        self,
+        network: PreTrainedModel,
+        prefix: Cache | None,
+        encoded: torch.Tensor | None,
+        bytes_per_token: int,
+        aligned: bool,
     ):
         """Start from a prefix.
 
@@ -39,7 +44,9 @@ class PooledBranches:
             prefix: The cache of the shared prefix; None if there is no prefix, which must be there after an encoder.
             encoded: The encoder's states, [1, tokens, size], which all rows share.
             bytes_per_token: Size of one token's keys and values in the cache.
+            aligned: Whether the rows of a pass must come after equally many tokens.
         """
+        self._aligned = aligned
         self._network = network
         self._prefix = prefix
         self._encoded = encoded
@@ -81,7 +88,7 @@ class PooledBranches:
     def _run_tree(self, tree: Tree, asked: Asked) -> Scores:
         """Run a tree in passes."""
         room = longest_row(self._network) - self._prefix_length
-        plan = plan_passes(tree, lambda chain: self._cost(chain, asked), room)
+        plan = plan_passes(tree, lambda chain: self._cost(chain, asked), room, self._aligned)
         prefix = np.arange(self._prefix_length)
         return run_plan(
             tree,

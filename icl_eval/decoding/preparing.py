@@ -54,13 +54,15 @@ class PreparedModel:
         """Run a block with the network in evaluation mode and all fast paths enabled."""
         return switched(self.model.network, self._switches)
 
-    def can_pool(self, prefix: Cache | None) -> bool:
+    def can_pool(self, prefix: Cache | None, aligned: bool = False) -> bool:
         """Return whether padded rows can come after a prefix; after an encoder, they need what it holds of its states.
 
         Args:
             prefix: The cache of the prefix that all rows share; None if there is none.
+            aligned: Whether all rows of a pass come after equally many tokens.
         """
-        return self.capabilities.pools and (prefix is not None or self.model.architecture == "decoder-only")
+        pools = self.capabilities.pools_aligned if aligned else self.capabilities.pools
+        return pools and (prefix is not None or self.model.architecture == "decoder-only")
 
     def renew(self) -> "PreparedModel":
         """Prepare the model again, in case the caller has changed it; with hooks, nothing is reused anyway."""

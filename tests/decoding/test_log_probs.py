@@ -5,7 +5,7 @@ import torch
 from architectures import EVERY_NETWORK, VOCABULARY, build
 from reference_decoding import make_questions, plain_scores
 
-from icl_eval.decoding import LikelihoodScorer, branches
+from icl_eval.decoding import LikelihoodScorer, branches, capabilities
 from icl_eval.decoding.forked_branches import ForkedBranches
 from icl_eval.decoding.pooled_branches import PooledBranches
 from icl_eval.decoding.split_attention import split_attention_forward
@@ -64,7 +64,14 @@ def test_a_continuation_is_greedy_if_every_token_is_the_most_probable(name):
     assert not first_differs.is_greedy
 
 
-@pytest.mark.parametrize("name", ["llama", "bart_decoder", "bart"])
+@pytest.mark.parametrize("name", ["bloom", "mistral_sliding", "bart", "t5"])
+def test_rows_that_cannot_be_padded_after_each_other_copy_their_prompts(name, monkeypatch):
+    monkeypatch.setattr(capabilities, "_try_pools", lambda *_: (False, False))
+    for batch_size in (None, 3):
+        assert_as_plain(build(name), make_questions(build(name)), 1e-6, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("name", ["llama", "bart"])
 def test_what_does_not_fit_in_one_pass_is_cut(name, monkeypatch):
     model = build(name)
     passes = []

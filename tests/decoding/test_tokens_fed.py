@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from architectures import build
 
-from icl_eval.decoding import LikelihoodScorer, log_probs
+from icl_eval.decoding import LikelihoodScorer, capabilities, log_probs
 from icl_eval.decoding.networks import PASS_TOKENS, divide, divide_closely
 from icl_eval.decoding.tree_branches import TreeBranches
 from icl_eval.prompts.building import EncodedPrompt, Prompt
@@ -110,11 +110,13 @@ def test_encoder_inputs_and_start_tokens_are_fed_once_and_no_choice_has_a_pass()
     assert passes_of(build("t5"), [first, second, first], batch_size=1) == [(1, 10), (1, 1)] * 2
 
 
-def test_choices_after_an_encoder_share_their_beginnings_too():
+def test_choices_after_an_encoder_share_their_beginnings_too(monkeypatch):
     texts = [(5, 6, 7, 1), (5, 6, 8, 1), (9,)]  # run: 5, 6, 7, and then 8
     asked = [ask((), texts, encoder_ids=[number, *range(20, 29)]) for number in (50, 51)]
-    assert passes_of(build("t5"), asked) == [(2, 10), (2, 1), (2, 3), (2, 1)]
-    assert passes_of(build("bart"), asked) == [(2, 10), (2, 1), (4, 3)]  # rows are copied, also for what they share
+    for name in ("t5", "bart"):
+        assert passes_of(build(name), asked) == [(2, 10), (2, 1), (2, 3), (2, 1)]
+    monkeypatch.setattr(capabilities, "_try_pools", lambda *_: (False, False))
+    assert passes_of(build("t5"), asked) == [(2, 10), (2, 1), (4, 3)]  # copies, also of what choices have in common
 
 
 def test_copied_prompts_run_once_for_all_choices_that_differ_in_their_last_token():
@@ -144,13 +146,21 @@ def test_an_encoder_and_a_decoder_share_the_room_for_padding():
     assert divide_closely([10, 9, 9, 1], [10, 9, 9, 1], 11) == [slice(0, 4)]
 
 
-def test_questions_about_one_text_run_after_it_in_a_decoder_whose_encoder_has_the_demonstrations():
+def test_questions_about_one_text_run_after_it_in_a_decoder_whose_encoder_has_the_demonstrations(monkeypatch):
     passages = [tuple(range(first, first + 60)) for first in (50, 120)]
     asked = [ask([*passage, 190 + number], encoder_ids=SHOWN) for passage in passages for number in range(4)]
     # After the start token, which begins both, a row runs with the first question about its passage.
-    assert passes_of(build("t5"), asked) == [(1, 20), (1, 1), (2, 60 + 1), (6, 1)]
-    # Rows of BART must come after equally many tokens: each passage runs by itself, with the start token.
+    for name in ("t5", "bart"):
+        assert passes_of(build(name), asked) == [(1, 20), (1, 1), (2, 60 + 1), (6, 1)]
+    # As copies of prompts of equal length, each passage runs by itself, with the start token.
+    monkeypatch.setattr(capabilities, "_try_pools", lambda *_: (False, False))
     assert passes_of(build("bart"), asked) == [(1, 20), (1, 1 + 60), (4, 1), (1, 1 + 60), (4, 1)]
+
+
+def test_rows_of_a_pass_come_after_equally_many_tokens_where_a_decoder_counts_positions():
+    asked = [ask([first, *[9] * number], [(5, 6, 7)], encoder_ids=SHOWN) for first, number in ((50, 20), (60, 19))]
+    assert passes_of(build("t5"), asked) == [(1, 20), (1, 1), (2, 21), (2, 2)]
+    assert passes_of(build("bart"), asked) == [(1, 20), (1, 1), (2, 21), (1, 2), (1, 2)]
 
 
 def test_padding_that_costs_more_than_a_pass_is_left_out():
