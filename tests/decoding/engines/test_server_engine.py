@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 import tiny_models
@@ -412,7 +413,8 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(folder, icl_eval
 def test_an_interrupted_run_ends_although_its_server_hangs(folder, serve, tmp_path):
     served = CompletionServer(folder, ["hang"])
     command = [sys.executable, "-m", "icl_eval", *at(folder, serve(served), f"hydra.run.dir={tmp_path}/run")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a script's background jobs are told to ignore it
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listen) as process:
         while not any(body["max_tokens"] == 6 for body in served.bodies):
             assert process.poll() is None
             time.sleep(0.05)
