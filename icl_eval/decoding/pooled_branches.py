@@ -1,7 +1,8 @@
 """Run prompts and their continuations in rows that come after tokens of any other rows (see `pooled_caches`).
 
 For networks that cannot attend to a prefix in place (because of ALiBi, relative positions, or windows that are shorter
-than a row), but whose rows may be padded: chains of any prompts and lengths share a pass (see `chains`).
+than a row), but whose rows may be padded: chains of any prompts and lengths share a pass (see `chains`). Where a
+network counts positions from the length of its cache, these chains must come after equally many tokens.
 """
 
 import math

@@ -24,7 +24,7 @@ What else a network may ask of its attention, and what is done about it:
     ALiBi, relative positions     not split: what is added to scores depends on the distance, so on the row
 
 Rows that are not split hold copies of the prefix, and their network's own attention reads those (`UniformSession`,
-`PooledCache`).
+`PaddedSession`, `PooledCache`).
 
 The networks of transformers run unchanged: their cache returns keys in two parts (`SplitKeys`), and an attention
 function registered with transformers handles them.
