@@ -4,7 +4,7 @@
 429:N        … with `Retry-After: N`             reset       the connection breaks in the middle of the body
 500          an internal error                   truncated   a body that ends early, in a tidy response
 html         a page instead of JSON              unfinished  an answer without a finish reason
-gone         from here on, nobody listens
+gone         from here on, nobody listens    301, 308    the address of the server itself, to ask there
 """
 
 import json
@@ -50,6 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
         status, _, wait = fault.partition(":")
         if status.isdigit():
             more = {"retry-after": wait} if wait else {}
+            if status.startswith("3"):
+                more["location"] = self.server.proxy.target + self.path
             return self.reply(int(status), json.dumps({"error": {"message": "not now"}}).encode(), **more)
         return getattr(self, fault)(body)
 

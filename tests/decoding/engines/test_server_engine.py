@@ -351,6 +351,19 @@ def test_a_server_that_is_gone_ends_the_run_and_the_same_command_goes_on(
     assert len(asked) == 6 - len(kept), "another address is the same run"
 
 
+def test_a_redirection_is_followed_only_if_it_keeps_the_request(folder, serve, spoil, icl_eval_command, tmp_path):
+    url = serve(CompletionServer(folder))
+    kept = icl_eval_command(*at(folder, spoil(url, lambda number: "308"), f"hydra.run.dir={tmp_path}/kept"))
+    assert kept.exit_code == 0, kept.err
+    moved = spoil(url, lambda number: "301")
+    outcome = icl_eval_command(*at(folder, moved, f"hydra.run.dir={tmp_path}/moved"))
+    assert outcome.exit_code == 2
+    assert outcome.err.splitlines()[-1] == (
+        f"icl-eval: engine.base_url={moved} redirects (301) to {url}/completions, where requests arrive without their "
+        "content; set engine.base_url to the server's own address"
+    )
+
+
 @pytest.mark.slow
 def test_what_the_server_asks_to_wait_is_said_and_waited(folder, serve, spoil, icl_eval_command, tmp_path):
     url = spoil(serve(CompletionServer(folder)), lambda number: "429:3" if number == 6 else None)

@@ -14,10 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from icl_eval.decoding.engines.server.failures import PassingError, RefusedError
 from icl_eval.decoding.engines.server.schema import Answer, ModelList
-from icl_eval.errors import IclEvalError
+from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.formatting import join_lines
 
 if TYPE_CHECKING:
+    import httpx2
     import openai
 
 logger = logging.getLogger(__name__)
@@ -204,13 +205,25 @@ class Client:
         try:
             if method == "GET":
                 return self._client.get(path, cast_to=raw).content
-            return self._client.post(path, cast_to=raw, body=dict(body or {})).content
+            answer = self._client.post(path, cast_to=raw, body=dict(body or {}))
+            self._require_method(answer.response, method)
+            return answer.content
         except openai.APIStatusError as error:
+            self._require_method(error.response, method)
             raise self._sort(error) from None
         except openai.APITimeoutError:
             raise PassingError(f"no answer in {self._timeout:g} s") from None
         except openai.APIConnectionError as error:
             raise PassingError(self.hide(_name_cause(error))) from None
+
+    def _require_method(self, response: "httpx2.Response", method: str) -> None:
+        """Raise ConfigError if a redirection turned the request into another, as 301 turns POST into GET."""
+        if response.request.method != method:
+            raise ConfigError(
+                f"engine.base_url={self.base_url} redirects ({response.history[0].status_code}) to "
+                f"{self.hide(str(response.url))}, where requests arrive without their content; set engine.base_url to "
+                "the server's own address"
+            )
 
     def _sort(self, error: "openai.APIStatusError") -> PassingError | RefusedError:
         reason = self.hide(_read_reason(error.body) or str(error.response.reason_phrase))
