@@ -93,7 +93,10 @@ def _read_weight(layer: Any) -> torch.Tensor:
 
 
 def _multiply(weight: torch.Tensor, layer: Any, states: torch.Tensor) -> torch.Tensor:
-    """Return states @ weight.T + bias."""
+    """Return states @ weight.T + bias, as the layer does if the network computes it in another dtype (as routers)."""
+    if states.dtype is not weight.dtype:
+        plain: torch.Tensor = type(layer).forward(layer, states)
+        return plain
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states.contiguous(), weight, layer.bias, "none", [], "")
     return product
 

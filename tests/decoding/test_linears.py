@@ -4,7 +4,7 @@ from architectures import build
 from transformers.pytorch_utils import Conv1D
 
 from icl_eval.decoding import linears
-from icl_eval.decoding.networks import new_cache, run
+from icl_eval.decoding.networks import encode, new_cache, run
 from icl_eval.models.states import read_state
 from icl_eval.models.switching import switched
 
@@ -27,6 +27,21 @@ def test_the_same_products_come_out_and_the_network_is_restored(name, free, laid
     assert changed == len(switches) == sum(isinstance(module, kinds) for module in network.modules())
     torch.testing.assert_close(faster, plain, rtol=1e-4, atol=1e-3)
     assert torch.equal(run(network, ids, new_cache(network.config), encoded), plain)
+
+
+@pytest.mark.parametrize("laid_out", [False, True])
+@pytest.mark.parametrize("name", ["nllb_moe", "switch_transformers"])
+def test_layers_that_a_network_computes_in_another_dtype_run_as_usual(name, laid_out):
+    network = build(name, dtype=torch.bfloat16).network  # its routers become float32 in the first pass
+    contents = read_state(network).contents if laid_out else None
+    switches = linears.product_switches(network, linears.Layouts(), contents)
+    classifier = next(module for name, module in network.named_modules() if name.endswith("router.classifier"))
+    states = torch.randn(3, 32)
+    with switched(network, switches):
+        encode(network, [tuple(range(20, 30))])
+        products = classifier(states)
+    assert torch.equal(products, torch.nn.functional.linear(states, classifier.weight))
+    assert products.dtype is torch.float32
 
 
 def test_weights_with_the_same_numbers_are_laid_out_once():
