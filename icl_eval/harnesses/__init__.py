@@ -7,5 +7,6 @@ to run anything else.
     inspect_ai       inspect_ai
     every_eval_ever  the shared schema of results
     trackers         Weights & Biases and MLflow
+    model_arguments  the model that one of them asks for
     gathering        prompts that arrive one by one, completed together
 """

@@ -6,8 +6,8 @@ inspect_ai asks for one completion at a time, from many samples at once; `gather
 are greedy.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import anyio
@@ -21,17 +21,15 @@ from inspect_ai.model import (
     ModelUsage,
     modelapi,
 )
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from icl_eval.errors import ConfigError
-from icl_eval.formatting import describe_unknown_key, format_value
+from icl_eval.formatting import format_value
 from icl_eval.harnesses.gathering import CompletionRequest, Gatherer
-from icl_eval.models.loading import load_model
-from icl_eval.models.weights import ModelSpec
+from icl_eval.harnesses.model_arguments import ModelArguments, read_arguments
 from icl_eval.prompts.building import Context, EncodedPrompt, Prompt
 from icl_eval.prompts.chats import build_chat
 from icl_eval.prompts.tokenization import encode_prompt
-from icl_eval.runs.records import describe_mistake
 
 _POLLING_SECONDS = 0.01
 _MOST_AT_ONCE = 128
@@ -52,24 +50,15 @@ def provide() -> type[ModelAPI]:
 
 
 @dataclass(frozen=True)
-class ProviderArguments:
+class ProviderArguments(ModelArguments):
     """What inspect_ai passes on (`-M key=value`)."""
 
-    __pydantic_config__ = ConfigDict(coerce_numbers_to_str=True)
-
-    source: str | None = None
-    """Where the weights come from: whatever `model.source` of a configuration can be; None for the model's name."""
-    revision: str | None = None
-    dtype: str = "float32"
-    device: str = "auto"
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """The maximum number of prompts in a batch; None for as many as fit."""
     prefix_cache_mb: Annotated[int, Field(ge=0)] | None = None
     """The size of the cache of shared prefixes, in megabytes; None for as much as there is room for."""
     use_chat_template: bool = True
     """Whether conversations are rendered with the model's chat template; otherwise a single message is continued."""
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
 
 
 class IclEvalAPI(ModelAPI):  # type: ignore[misc]
@@ -99,9 +88,8 @@ class IclEvalAPI(ModelAPI):  # type: ignore[misc]
         super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
         if base_url is not None:
             raise ConfigError(f"base_url={base_url}: icl_eval runs models itself; leave it out")
-        own = _read_arguments(model_args)
-        spec = ModelSpec(own.source or model_name, own.revision, own.trust_remote_code, own.allow_pickle)
-        self._model = load_model(spec, own.dtype, own.device)
+        own = read_arguments(ProviderArguments, model_args)
+        self._model = own.load(model_name)
         self._chat = build_chat(self._model.tokenizer, model_name) if own.use_chat_template else None
         end_of_turn = None if self._chat is None else self._chat.end_id
         self._gatherer = Gatherer(self._model, own.batch_size, own.prefix_cache_mb, end_of_turn)
@@ -174,16 +162,6 @@ class IclEvalAPI(ModelAPI):  # type: ignore[misc]
         if self._model.architecture == "encoder-decoder":
             return encode_prompt(self._model.tokenizer, Prompt("", text, None))
         return encode_prompt(self._model.tokenizer, Prompt("", None, text, is_chat=self._chat is not None))
-
-
-def _read_arguments(given: Mapping[str, Any]) -> ProviderArguments:
-    known = [field.name for field in fields(ProviderArguments)]
-    if unknown := sorted(given.keys() - set(known)):
-        raise ConfigError(f"model_args: {describe_unknown_key(unknown[0], known)}")
-    try:
-        return TypeAdapter(ProviderArguments).validate_python(dict(given))
-    except ValidationError as error:
-        raise ConfigError(f"model_args: {describe_mistake(error)}") from None
 
 
 def _check_options(config: GenerateConfig) -> None:

@@ -74,7 +74,8 @@ def test_a_completion_ends_at_a_stop_string_and_where_the_model_ends(run, llama,
 REFUSED = {
     "temperature": ({}, {"temperature": 0.7}, "temperature=0.7: icl_eval completes greedily, and without this option"),
     "logprobs": ({}, {"logprobs": True}, "logprobs=true: icl_eval completes greedily, and without this option"),
-    "unknown": ({"quantize": 4}, {}, "model_args: unknown key 'quantize' (known: allow_pickle, batch_size, device,"),
+    "unknown": ({"quantize": 4}, {}, "model_args: unknown key 'quantize'; did you mean 'quantization'? (known: a"),
+    "adapter": ({"adapter": "./none"}, {}, "model.adapter=./none does not exist"),
     "batch_size": ({"batch_size": 0}, {}, "model_args: batch_size: Input should be greater than or equal to 1"),
 }
 

@@ -6,45 +6,46 @@ otherwise: a local folder or a GGUF file can be evaluated under the name that it
 
 import copy
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from icl_eval.errors import ConfigError
+from icl_eval.harnesses.model_arguments import ModelArguments, read_arguments
 from icl_eval.models.devices import choose_device
-from icl_eval.models.loading import LanguageModel, load_model
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.loading import LanguageModel
 
 logger = logging.getLogger(__name__)
 
 _ASSUMED_DEVICE = "cuda:0"
 """The device that the harness passes if none is asked for."""
+_OTHERS = ("pretrained", "batch_size", "max_length", "add_bos_token", "prefix_token_id", "prefix_cache_mb")
+"""The arguments that `IclEvalLM` takes itself."""
 
 
-def load_source(pretrained: Any, source: str | None, trust: dict[str, Any], dtype: str, device: str) -> LanguageModel:
+def load_source(pretrained: Any, given: Mapping[str, Any]) -> LanguageModel:
     """Load a model by name and place, or return one that is already in memory.
 
     Args:
         pretrained: The model's name and place, or a `LanguageModel`.
-        source: Where the weights come from; None for `pretrained`.
-        trust: `revision`, `trust_remote_code` and `allow_pickle`; see `ModelSpec`.
-        dtype: The dtype; see `load_model`.
-        device: The device. The one that the harness assumes is replaced if this machine has no GPU, as `hf` does.
+        given: The other arguments; see `ModelArguments`. The device that the harness assumes is replaced if this
+            machine has no GPU, as `hf` does.
 
     Raises:
         ConfigError: If an argument is not what it must be.
         ModelUnavailableError: If the weights cannot be fetched, read or trusted.
     """
+    arguments = read_arguments(ModelArguments, given, _OTHERS)
     if isinstance(pretrained, LanguageModel):
         return pretrained
     if not isinstance(pretrained, str) or not pretrained:
         raise ConfigError(
             f"pretrained={pretrained!r}: must be a model's name, folder or file: --model_args pretrained=…"
         )
-    if device == _ASSUMED_DEVICE and choose_device("auto") == "cpu":
-        logger.warning("device=%s: not on this machine; the model runs on the CPU", device)
-        device = "auto"
-    loaded = load_model(ModelSpec(str(source or pretrained), **trust), dtype, device)
-    return replace(loaded, name=pretrained)
+    if arguments.device == _ASSUMED_DEVICE and choose_device("auto") == "cpu":
+        logger.warning("device=%s: not on this machine; the model runs on the CPU", arguments.device)
+        arguments = replace(arguments, device="auto")
+    return arguments.load(pretrained)
 
 
 def open_texts(model: LanguageModel, add_bos_token: bool | None) -> LanguageModel:

