@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from icl_eval.demonstrations.vectors import FloatArray, open_vectors
+from icl_eval.demonstrations.vectors import FloatArray, Vectors, open_vectors
 from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
 from icl_eval.formatting import describe_error
 from icl_eval.models.cards import needs_own_code, read_max_length
@@ -37,6 +37,9 @@ _NO_LIMIT = 1_000_000
 
 _LENGTH_STEP = 16
 """The length of a batch in tokens is a multiple of this."""
+
+_SHOWN = 60
+"""The number of characters of a string that a message shows."""
 
 _BATCH_TOKENS = 1024
 _BATCH_STRINGS = 16
@@ -75,14 +78,31 @@ class Encoder:
         texts = ["\n".join(example.inputs.values()) for example in examples]
         device = choose_device(self.device)
         known = open_vectors(self.identify(), device, kept=self.source is not None or isinstance(self.model, ModelSpec))
-        while missing := known.find_missing(texts):  # again if those that were known cannot be read any more
+        while (found := self._embed_missing(known, texts, device)) is None:
+            pass  # vectors that were known cannot be read any more
+        return found
+
+    def _embed_missing(self, known: Vectors, texts: Sequence[str], device: str) -> FloatArray | None:
+        """Compute the vectors of strings that have none, and return those of all strings; None if some are lost."""
+        if missing := known.find_missing(texts):
             embed_texts = self._run_step(lambda: self._load(device))
             logger.info("embedding %d strings of questions and pool", len(missing))
             with _progress(len(missing)) as advance:
                 for embedded, vectors in embed_texts(missing):
-                    known.add(embedded, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+                    known.add(embedded, self._scale(embedded, vectors))
                     advance(len(embedded))
         return known.read(texts)
+
+    def _scale(self, texts: Sequence[str], vectors: FloatArray) -> FloatArray:
+        """Return vectors of length 1; raises ConfigError for one that has no direction."""
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        for text, length in zip(texts, lengths[:, 0], strict=True):
+            if not 0 < length < np.inf:  # also for NaN
+                raise ConfigError(
+                    f"demonstrations.encoder: the vector of {text[:_SHOWN]!r} has length {length}, and no direction; "
+                    "choose another encoder"
+                )
+        return vectors / lengths
 
     @property
     def _spec(self) -> ModelSpec:

@@ -72,19 +72,20 @@ class Vectors:
             self._leave_file(error)
             self._insert(rows)
 
-    def read(self, texts: Sequence[str]) -> FloatArray:
-        """Return the vectors of strings that have one, [strings, size]."""
+    def read(self, texts: Sequence[str]) -> FloatArray | None:
+        """Return the vectors of strings, [strings, size]; None if one has none, or none any more."""
         places: dict[bytes, list[int]] = {}
         for place, text in enumerate(texts):
             places.setdefault(_digest(text), []).append(place)
         vectors = None
+        num_found = 0
         for digest, stored in self._find(places):
             vector = np.frombuffer(stored, "<f4")
             if vectors is None:
                 vectors = np.empty((len(texts), len(vector)), np.float32)
             vectors[places[digest]] = vector
-        assert vectors is not None
-        return vectors
+            num_found += 1
+        return vectors if num_found == len(places) else None
 
     def _find(self, digests: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
         wanted = list(digests)

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sqlite3
 
 import numpy as np
 import pytest
@@ -83,7 +84,9 @@ def test_the_vectors_of_a_model_in_memory_stay_in_memory(gpt2, cache, monkeypatc
     assert encoder.embed(examples(*TEXTS)).tobytes() == first.tobytes()
 
 
-@pytest.mark.parametrize("damage", ["no database", "damaged in the middle", "a folder that is a file", "read only"])
+@pytest.mark.parametrize(
+    "damage", ["no database", "damaged in the middle", "lost while it is read", "a folder that is a file", "read only"]
+)
 def test_a_cache_that_cannot_be_used_costs_the_time_and_nothing_else(gpt2, cache, damage, monkeypatch, caplog):
     encoder = Encoder(ModelSpec(str(gpt2)), "cpu")
     first = encoder.embed(examples(*TEXTS))
@@ -97,6 +100,9 @@ def test_a_cache_that_cannot_be_used_costs_the_time_and_nothing_else(gpt2, cache
     elif damage == "read only":  # for root, only SQLite says so
         file.unlink()
         monkeypatch.setattr(vectors, "_make_table", refuse_to_write(vectors._make_table))
+    elif damage == "lost while it is read":
+        monkeypatch.setattr(vectors, "_ASKED_TOGETHER", len(TEXTS) - 1)  # two parts to find, and two to read
+        monkeypatch.setattr(vectors, "_make_table", lose_at_the_fourth_part(vectors._make_table))
     else:
         shutil.rmtree(cache)
         cache.write_text("")
@@ -114,6 +120,27 @@ def refuse_to_write(make_table):
         return table
 
     return make
+
+
+def lose_at_the_fourth_part(make_table):
+    class Table(sqlite3.Connection):
+        parts_read = 0
+
+        def execute(self, query, *values):
+            self.parts_read += query.startswith("SELECT")
+            if self.parts_read == 4:
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(query, *values)
+
+    return lambda path: make_table(path) if path == ":memory:" else sqlite3.connect(path, factory=Table)
+
+
+@pytest.mark.parametrize("number", [0, np.nan])
+def test_a_vector_without_a_direction_is_refused(number, gpt2, monkeypatch):
+    encoder = Encoder(ModelSpec(str(gpt2)), "cpu")
+    monkeypatch.setattr(Encoder, "_load", lambda *_: lambda texts: [(texts, np.full((len(texts), 2), number))])
+    with pytest.raises(ConfigError, match=rf"^demonstrations\.encoder: the vector of .* has length {number}"):
+        encoder.embed(examples("a question"))
 
 
 def test_a_text_is_embedded_once_and_one_that_is_too_long_by_its_beginning(gpt2, monkeypatch):
