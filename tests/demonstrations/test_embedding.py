@@ -122,6 +122,16 @@ def refuse_to_write(make_table):
     return make
 
 
+def test_none_is_read_if_some_are_lost_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(vectors, "_ASKED_TOGETHER", 1)
+    monkeypatch.setattr(vectors, "_make_table", lose_at_the_fourth_part(vectors._make_table))
+    vectors.Vectors(tmp_path / "file").add(["one", "two", "three"], np.ones((3, 2), np.float32))
+    known = vectors.Vectors(tmp_path / "file")
+    assert known.read(["one", "two"]).tolist() == [[1, 1]] * 2
+    assert known.read(["three", "two"]) is None
+    assert known.find_missing(["one", "two"]) == ["one", "two"]
+
+
 def lose_at_the_fourth_part(make_table):
     class Table(sqlite3.Connection):
         parts_read = 0
@@ -132,7 +142,11 @@ def lose_at_the_fourth_part(make_table):
                 raise sqlite3.OperationalError("disk I/O error")
             return super().execute(query, *values)
 
-    return lambda path: make_table(path) if path == ":memory:" else sqlite3.connect(path, factory=Table)
+    def make(path):
+        make_table(path)
+        return make_table(path) if path == ":memory:" else sqlite3.connect(path, factory=Table)
+
+    return make
 
 
 @pytest.mark.parametrize("number", [0, np.nan])
