@@ -154,8 +154,8 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
     """
     for plan in evaluation.plans:
         _try_wording(plan, evaluation.chat)  # before the imports that reading a model's card takes
-    card = evaluation.engine.adapt(find_card(evaluation.model))
-    conventions = find_conventions(card, evaluation.conventions)
+    conventions = find_conventions(evaluation.engine.adapt(find_card(evaluation.model)), evaluation.conventions)
+    card = conventions.card
     require_able(
         evaluation.engine,
         evaluation.model,

@@ -169,10 +169,9 @@ def find_card(source: ModelSource) -> ModelCard:
     if source in _cards and _cards[source][0] == files:
         return _cards[source][1]
     card = read_card(source)
-    if not hasattr(card.tokenizer, "src_lang"):  # a run sets the languages of such a tokenizer
-        _cards[source] = (files, card)
-        while len(_cards) > _MOST_CARDS:
-            _cards.popitem(last=False)
+    _cards[source] = (files, card)
+    while len(_cards) > _MOST_CARDS:
+        _cards.popitem(last=False)
     return card
 
 

@@ -18,6 +18,7 @@ With `placement=split` the decoder continues a given string. The first token the
 without one the run is refused.
 """
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -165,7 +166,9 @@ class Conventions:
 
 
 def find_conventions(card: "ModelCard", requested: RequestedConventions) -> Conventions:
-    """Find the conventions of a model in its files, and set the languages of the card's tokenizer.
+    """Find the conventions of a model in its files.
+
+    Languages are set in a copy of the card's tokenizer, which other runs share or the caller has in memory.
 
     Raises:
         ConfigError: If something requested does not exist; the message lists what does.
@@ -176,6 +179,7 @@ def find_conventions(card: "ModelCard", requested: RequestedConventions) -> Conv
     tokenizer: Any = card.tokenizer
     languages: dict[str, str] = {}
     if hasattr(tokenizer, "src_lang"):
+        card = replace(card, tokenizer=copy.deepcopy(tokenizer))
         target_id = _set_languages(card, requested)
     else:
         if requested.source_language is not None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import tiny_models
-import translators
 
 from icl_eval.errors import ConfigError, IclEvalError, ModelUnavailableError
 from icl_eval.models import loading as models
@@ -464,10 +463,3 @@ def test_a_private_copy_shares_no_tokenizer(llama: Path) -> None:
     assert models.load_own(ModelSpec(str(llama)), "float32", "cpu").tokenizer is not (
         find_card(ModelSpec(str(llama))).tokenizer
     )
-
-
-def test_a_card_whose_tokenizer_is_set_to_a_language_is_read_for_each_run(tmp_path: Path) -> None:
-    folder = translators.save_mbart(tmp_path / "mbart")
-    first = find_card(ModelSpec(str(folder)))
-    first.tokenizer.src_lang = "de_DE"
-    assert find_card(ModelSpec(str(folder))).tokenizer.src_lang != "de_DE"

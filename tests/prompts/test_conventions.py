@@ -59,6 +59,16 @@ def generate(name, folder, encoder, decoder=None, **options):
     return tokenizer.decode(ids, skip_special_tokens=True), ids.tolist()
 
 
+@pytest.mark.parametrize(("name", "languages"), [("mbart", ("de_DE", "fr_XX")), ("m2m_100", ("de", "fr"))])
+def test_languages_are_set_for_one_run_alone(name, languages, folders):
+    card = read_card(ModelSpec(str(folders[name])))
+    plain = card.tokenizer(TEXTS[0])["input_ids"]
+    conventions = find_conventions(card, RequestedConventions(None, *languages))
+    assert conventions.card.tokenizer(TEXTS[0])["input_ids"] != plain
+    assert card.tokenizer(TEXTS[0])["input_ids"] == plain
+    assert card.tokenizer.src_lang != languages[0]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_stream_of_sentences_is_what_the_library_generates_with_the_same_settings(name, folders, icl_eval_command):
     expected = [generate(name, folders[name], OPENINGS.get(name, "") + text, max_new_tokens=8)[0] for text in TEXTS]
