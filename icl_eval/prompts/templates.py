@@ -163,13 +163,15 @@ class TextTemplate:
     """The number of the `style`; None for a template without variants."""
     channel: ChannelForm | None = None
     """Answer and question the other way round, for `likelihood=channel`; None if the template does not say how."""
-    _compiled: dict[str, jinja2.Template] = field(init=False, repr=False, default_factory=dict)
-    _names: dict[str, frozenset[str]] = field(init=False, repr=False, default_factory=dict)
-    _style: dict[str, Style] = field(init=False, repr=False, default_factory=dict)
-    _rendered: dict[tuple[Any, ...], str] = field(init=False, repr=False, default_factory=dict)
+    _compiled: dict[str, jinja2.Template] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _names: dict[str, frozenset[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _style: dict[str, Style] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _rendered: dict[tuple[Any, ...], str] = field(init=False, repr=False, compare=False, default_factory=dict)
     """The strings that were rendered last, by their part and the values of the names that it uses: most prompts of a
     task have the same instruction and separator."""
-    _demonstrations: dict[int, tuple[Task, Example, str]] = field(init=False, repr=False, default_factory=dict)
+    _demonstrations: dict[int, tuple[Task, Example, str]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
     """The demonstrations that were rendered last, by the identity of their example."""
     is_chat = False
 

@@ -259,6 +259,32 @@ def test_law_11_whole_demonstrations_are_dropped_the_least_wanted_first(placemen
     assert built.prompt.demonstration_ids == ("pool-0", "pool-1", "pool-2")[:shown]
 
 
+@pytest.mark.parametrize("room", [*range(40), 1000, 4093, 4096])
+def test_law_11_as_many_as_fit_are_found_by_few_trials(room):
+    pool = [Example(f"pool-{n}", {"question": "a"}, ("c",)) for n in range(1024)]  # 3 words each
+    ranked = tuple(Demonstration(example, 1.0) for example in pool)
+    encoded = []
+
+    def count_words(prompts):
+        encoded.append(len(prompts))
+        return words(prompts)
+
+    task = Task("words", "", {}, POOL, (QUESTION,), "")
+    context = Context(7 + 3 + room, max_new_tokens=3)
+    select = {QUESTION.id: ranked, "short": ranked[:5], "none": ()}
+    builder = PromptBuilder(
+        task, lambda each: select[each.id], AS_SELECTED, TEMPLATE, PLACEMENTS[0], count_words, context, "drop"
+    )
+    built = builder.build_all([replace(QUESTION, id=name) for name in select])
+    assert [len(each.prompt.demonstrations) for each in built] == [min(room // 3, most) for most in (1024, 5, 0)]
+    assert len(encoded) <= 1 + 2 * 10
+
+    def is_short(example, prompt):
+        return len(prompt.prompt.demonstrations) < 4
+
+    assert [len(each.prompt.demonstrations) for each in builder.build_all([QUESTION], is_short)] == [min(room // 3, 3)]
+
+
 @pytest.mark.parametrize("order", [ReversedOrder(), MostRelevantLastOrder(), RandomOrder(seed=1)])
 def test_law_11_the_least_wanted_is_dropped_first_whatever_the_order(order):
     whole, cut = (build(max_length, "drop", order=order).prompt for max_length in (22, 18))
@@ -308,6 +334,13 @@ def test_law_11_a_question_that_does_not_fit_stops_the_run(max_length, overflow,
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_law_11_what_fits_is_kept_whole_whatever_the_overflow(placement):
     assert build(22, "stop", placement) == build(22, "drop", placement) == build(None, "stop", placement)
+
+
+def test_a_template_is_equal_to_another_with_the_same_strings_also_when_one_was_used():
+    used, new = replace(TEMPLATE), replace(TEMPLATE)
+    used.render(Task("words", "", {}, (), (), ""), POOL, QUESTION)
+    assert used == new
+    assert hash(used) == hash(new)
 
 
 # Prompts
