@@ -181,9 +181,19 @@ def _require_bound(value: Any) -> Any:
 def _int(value: Any, default: Any = None, base: int = 10) -> Any:
     """Convert to a whole number like Jinja's filter, but without a default reject values that are not one."""
     number = do_int(value, default, base)
-    if default is None and (number is None or do_float(value, float(number)) != float(number)):
+    if default is None and not _is_whole(value, number, base):
         raise jinja2.TemplateRuntimeError(f"{value!r} is not a whole number")
     return number
+
+
+def _is_whole(value: Any, number: int | None, base: int) -> bool:
+    """Return whether a number is what a value stands for, and no part of it."""
+    if isinstance(value, str) and base != 10:  # the filter reads what has no such digits as a decimal number
+        try:
+            return int(value, base) == number
+        except ValueError:
+            return False
+    return number is not None and do_float(value, float(number)) == float(number)
 
 
 def _float(value: Any, default: Any = None) -> Any:
