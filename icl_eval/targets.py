@@ -26,7 +26,8 @@ class Family:
     module: str
     """The module with the classes; it is imported only to build one, since importing metrics takes seconds."""
     classes: Mapping[str, str]
-    """Class names, by the name that a user writes to choose the class."""
+    """Class names, by the name that a user writes to choose the class; of several names for one class, the first is
+    that of the class without options."""
     places: Mapping[str, str] = field(default_factory=dict)
     """The modules inside `module` that define classes; a class that has none here is taken from `module` itself."""
 
@@ -44,10 +45,11 @@ def build(config: Mapping[str, Any], key: str, family: Family, optional: Mapping
             from a mapping of its fields.
         key: The key of the configuration, for messages.
         family: The classes that can be built here.
-        optional: Arguments that are passed if the class accepts them.
+        optional: Arguments that are passed if the class accepts them, by the options of the run that they come from.
 
     Raises:
-        ConfigError: If the target is not in the family, or an argument is unknown, missing or of the wrong type.
+        ConfigError: If the target is not in the family, or an argument is unknown, missing, of the wrong type, or one
+            that comes from the run.
     """
     class_name, arguments = _split(config, key, family)
     return _construct(_load(family, class_name), arguments, key, optional or {})
@@ -76,7 +78,7 @@ def name_choice(classes: Mapping[str, str], class_name: str, options: Mapping[st
 
     Args:
         classes: Class names, by the name of the choice. If several names stand for one class, the name that ends with
-            the value of an option is used, such as `numeric_flexible`.
+            the value of an option is used, such as `numeric_flexible`; else the first of them.
         class_name: The class to build.
         options: Its arguments. An argument called `name` becomes part of the choice's name: `hub:rouge`.
     """
@@ -108,8 +110,11 @@ def _construct(built_class: Any, arguments: dict[str, Any], key: str, optional: 
     hints = typing.get_type_hints(built_class.__init__, include_extras=True)
     hints.pop("return", None)
     for name, value in arguments.items():
+        if name in optional and name in hints:
+            raise ConfigError(f"{key}.{name}: comes from the run's own {name}; set that one, and leave this out")
         if name not in hints:
-            raise ConfigError(describe_unknown_key(f"{key}.{name}", [f"{key}.{hint}" for hint in hints]))
+            allowed = [f"{key}.{hint}" for hint in hints if hint not in optional]
+            raise ConfigError(describe_unknown_key(f"{key}.{name}", allowed))
         kind = _find_dataclass(hints[name])
         if kind is not None and isinstance(value, Mapping):
             arguments[name] = _construct(kind, dict(value), f"{key}.{name}", optional)

@@ -102,7 +102,8 @@ class Encoder:
                     f"demonstrations.encoder: the vector of {text[:_SHOWN]!r} has length {length}, and no direction; "
                     "choose another encoder"
                 )
-        return vectors / lengths
+        scaled: FloatArray = vectors / lengths
+        return scaled
 
     @property
     def _spec(self) -> ModelSpec:

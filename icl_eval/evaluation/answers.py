@@ -78,7 +78,7 @@ class ReferenceLikelihood:
     name = "references"
     ranks_choices = False
     reverses = False
-    calibrations: tuple[Calibration, ...] = ()
+    calibrations = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class ChannelLikelihood:
     name = "channel"
     ranks_choices = True
     reverses = True
-    calibrations: tuple[Calibration, ...] = ()
+    calibrations = ()
 
 
 class ScoredAnswers(Protocol):
@@ -234,6 +234,14 @@ class AnswerBuilder:
         require_same_choices(self.mode.calibrations, self.prompts.task.name, examples)
         return tuple(map(self.build, examples, built))
 
+    def fits(self, example: Example, built: EncodedPrompt) -> bool:
+        """Return whether everything that is scored for a question fits after its prompt; raises what `build` does."""
+        try:
+            self.build(example, built)
+        except PromptTooLongError:
+            return False
+        return True
+
     @cached_property
     def _calibrations(self) -> tuple[tuple[Calibration, BuildPrompts], ...]:
         return tuple((each, each.bind(self.prompts)) for each in self.mode.calibrations)
@@ -306,10 +314,12 @@ def encode_fitting(
     context = replace(prompts.context, max_new_tokens=max(map(len, encoded.texts)))
     if excess := context.excess(encoded.context):
         longest = next(iter(texts)).split()[0]
+        remedy = "shorten it"
+        if prompts.overflow == "stop" and prompts.select(example):
+            remedy = "lower num_fewshot, or set overflow=drop to leave out demonstrations"
         raise PromptTooLongError(
             f"{where}: prompt and longest {longest} are {excess} tokens too long for the model's "
-            f"{context.positions} positions; lower num_fewshot, or set overflow=drop and max_new_tokens to "
-            f"{context.max_new_tokens} or more"
+            f"{context.positions} positions; {remedy}"
         )
     return encoded
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from math import fsum
 from typing import TYPE_CHECKING
 
+from icl_eval.errors import PromptTooLongError
 from icl_eval.evaluation.answers import EncodeAnswers, LikelihoodMode, encode_fitting, find_answers
 from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
 from icl_eval.prompts.channel import channel_form
@@ -79,6 +80,14 @@ class ChannelBuilder:
             PromptTooLongError: If prompt and question together exceed the model's positions.
         """
         return tuple(map(self._build, examples, built))
+
+    def fits(self, example: Example, built: EncodedPrompt) -> bool:
+        """Return whether the question fits after each of its answers, with the demonstrations of its own prompt."""
+        try:
+            self._build(example, built)
+        except PromptTooLongError:
+            return False
+        return True
 
     @cached_property
     def _reversed(self) -> PromptBuilder:

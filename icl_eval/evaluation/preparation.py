@@ -183,11 +183,11 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
             context=conventions.context(plan.max_new_tokens),
             overflow=evaluation.overflow,
         )
-        prompts = tuple(builder.build_all(plan.examples))
         if plan.likelihood is None:
-            return PreparedTask(plan, prompts, builder)
+            return PreparedTask(plan, tuple(builder.build_all(plan.examples)), builder)
         kind = ChannelBuilder if plan.likelihood.reverses else AnswerBuilder
         answers = kind(plan.likelihood, builder, card.tokenizer, plan.encode_answers)
+        prompts = tuple(builder.build_all(plan.examples, answers.fits))
         return PreparedTask(plan, prompts, builder, answers.build_all(plan.examples, prompts))
 
     tasks = tuple(map(prepare_task, evaluation.plans))

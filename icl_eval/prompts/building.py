@@ -203,33 +203,68 @@ class PromptBuilder:
     context: Context
     overflow: Overflow
 
-    def build_all(self, examples: Iterable[Example]) -> list[EncodedPrompt]:
+    def build_all(
+        self, examples: Iterable[Example], fits: Callable[[Example, EncodedPrompt], bool] | None = None
+    ) -> list[EncodedPrompt]:
         """Build the prompts for several examples of the task, in the given order; demonstrations are whole or left out.
+
+        Args:
+            examples: The examples.
+            fits: Whether all that comes after a prompt has room, if `overflow` is "drop"; None for the completion.
 
         Raises:
             PromptTooLongError: If a prompt does not fit and `overflow` is "stop", or if it does not fit even without
                 demonstrations.
         """
         left = iter(examples)
-        return [prompt for part in iter(lambda: list(islice(left, _PART)), []) for prompt in self._build_part(part)]
+        parts = iter(lambda: list(islice(left, _PART)), [])
+        return [prompt for part in parts for prompt in self._build_part(part, fits)]
 
-    def _build_part(self, examples: Sequence[Example]) -> list[EncodedPrompt]:
+    def _build_part(
+        self, examples: Sequence[Example], fits: Callable[[Example, EncodedPrompt], bool] | None
+    ) -> list[EncodedPrompt]:
         """Build the prompts of a few examples: tokenizers take strings faster together than one by one."""
         selected = [self.select(example) for example in examples]
         encoded = list(self.encode(list(map(self._arrange, examples, selected))))
-        too_long = [number for number, prompt in enumerate(encoded) if self.context.excess(prompt)]
         if self.overflow == "drop":
-            while shorter := [number for number in too_long if selected[number]]:
-                for number in shorter:
-                    selected[number] = selected[number][:-1]  # sorted by rank: the lowest is last
-                again = self.encode([self._arrange(examples[number], selected[number]) for number in shorter])
-                for number, prompt in zip(shorter, again, strict=True):
-                    encoded[number] = prompt
-                too_long = [number for number in too_long if self.context.excess(encoded[number])]
-        for number in too_long:
-            where = f"task '{self.task.name}', question {examples[number].id!r}: "
-            self.context.require_fit(encoded[number], where)
+            self._drop(examples, selected, encoded, fits or (lambda example, prompt: True))
+        for example, prompt in zip(examples, encoded, strict=True):
+            self.context.require_fit(prompt, f"task '{self.task.name}', question {example.id!r}: ")
         return encoded
+
+    def _drop(
+        self,
+        examples: Sequence[Example],
+        selected: Sequence[Sequence[Demonstration]],
+        encoded: list[EncodedPrompt],
+        fits: Callable[[Example, EncodedPrompt], bool],
+    ) -> None:
+        """Replace prompts that do not fit by the longest that do: without as many of the lowest ranks as necessary.
+
+        For a question with n demonstrations, some 2 log2(n) prompts are tried, and one if leaving out one is enough.
+        """
+
+        def is_long(number: int) -> bool:
+            return self.context.excess(encoded[number]) > 0 or not fits(examples[number], encoded[number])
+
+        # For each prompt, a number of demonstrations that is too many, and one that is not; none is known at first.
+        many = {number: len(selected[number]) for number in range(len(examples)) if is_long(number)}
+        few = dict.fromkeys(many, -1)
+        step = 1
+        while tried := {
+            number: count
+            for number in many
+            if few[number] < (count := _choose_between(few[number], many[number], step)) < many[number]
+        }:
+            shown = {number: selected[number][:count] for number, count in tried.items()}  # the best ranks are first
+            again = self.encode([self._arrange(examples[number], some) for number, some in shown.items()])
+            for (number, count), prompt in zip(tried.items(), again, strict=True):
+                before, encoded[number] = encoded[number], prompt
+                if count and is_long(number):
+                    many[number], encoded[number] = count, before
+                else:
+                    few[number] = count
+            step *= 2
 
     def find_shown(self, encoded: EncodedPrompt, example: Example) -> list[Example]:
         """Return the demonstrations in the prompt for a question, in prompt order."""
@@ -272,6 +307,11 @@ class PromptBuilder:
     def _place(self, example: Example, blocks: Blocks, listed: tuple[ShownDemonstration, ...] = ()) -> Prompt:
         encoder, decoder = self.placement.place(blocks)
         return Prompt(example.id, encoder, decoder, listed, self.template.is_chat, blocks.messages)
+
+
+def _choose_between(few: int, many: int, step: int) -> int:
+    """Return the number of demonstrations to try next: `step` less than too many, or once few are known, the middle."""
+    return max(0, many - step) if few < 0 else (few + many) // 2
 
 
 @lru_cache(maxsize=1024)

@@ -15,7 +15,8 @@ from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.config.identities import FAMILIES
 from icl_eval.config.setup import conf_dir
-from icl_eval.errors import DataError
+from icl_eval.demonstrations import SELECTORS
+from icl_eval.errors import ConfigError, DataError
 from icl_eval.metrics import METRICS
 from icl_eval.runs.folders import read_run
 from icl_eval.runs.migration import upgrade_config
@@ -226,6 +227,18 @@ def test_a_report_whose_metrics_cannot_be_built_is_refused_with_the_place(metric
     place = f"{tmp_path / 'report.json'}: provenance.config.task.math.metrics"
     known = ", ".join(sorted(METRICS.classes))
     assert str(error.value) == f"{place}{'.' if metrics else ''}{sentence.replace('{known}', known)}"
+
+
+def test_a_metric_without_options_has_the_name_under_which_it_scores():
+    target = {"_target_": "icl_eval.metrics.rouge.Rouge"}
+    assert name_target(target, "metrics.mine", METRICS)["name"] == build(target, "metrics.mine", METRICS).name
+    assert name_target(target | {"unit": "2"}, "metrics.mine", METRICS)["name"] == "rouge_2"
+
+
+def test_an_argument_that_the_run_gives_is_refused():
+    target = {"_target_": "icl_eval.demonstrations.NearestDemonstrations", "encoder": {"device": "cuda:3"}}
+    with pytest.raises(ConfigError, match=r"^demonstrations\.encoder\.device: comes from the run's own device; set th"):
+        build(target, "demonstrations", SELECTORS, {"model": None, "device": "cpu"})
 
 
 @pytest.mark.parametrize("extraction", ["strict", "flexible"])

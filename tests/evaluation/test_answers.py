@@ -152,6 +152,23 @@ def test_what_cannot_be_scored_is_one_sentence():
         build(ReferenceLikelihood(), replace(ASKED, references=(" ",)), tokenizer=UNIGRAM, placement=EncoderPlacement())
 
 
+def test_demonstrations_are_dropped_until_the_longest_answer_fits_too():
+    asked = replace(ASKED, references=("yes yes yes yes yes yes",))
+    whole = prompt_builder()
+    [built] = whole.build_all([asked])
+    room = len(built.decoder) + len(BPE(" yes yes yes yes yes yes")["input_ids"])
+    kept = []
+    for length in (room, room - 1):
+        builder = replace(whole, context=Context(length, max_new_tokens=0), overflow="drop")
+        answers = AnswerBuilder(ReferenceLikelihood(), builder, BPE)
+        [prompt] = builder.build_all([asked], answers.fits)
+        assert answers.build(asked, prompt).after_question.context.num_tokens <= length
+        kept.append(len(prompt.prompt.demonstrations))
+    assert kept == [1, 0]
+    with pytest.raises(PromptTooLongError, match="; lower num_fewshot, or set overflow=drop to leave out demonstrat"):
+        AnswerBuilder(ReferenceLikelihood(), replace(builder, overflow="stop"), BPE).build(asked, built)
+
+
 def test_what_is_found_adds_up_tokens_and_takes_off_what_nothing_gives():
     prompt = EncodedPrompt(Prompt("q", None, None), (), (1,))
     nothing = Continuations(prompt, ())
