@@ -32,7 +32,7 @@ def score_task(
         log: Its records, which the log lets go of.
         metrics: Its metrics.
         seed: The seed of the bootstrap.
-        num_reused: The number of prompt tokens that were read from a cache; None if it is not known.
+        num_reused: The number of prompt tokens that a run of all records reads from a cache; None if unknown.
     """
     examples = plan.examples
     stored = zip(log.take(example.id for example in examples), (example.cluster for example in examples), strict=True)

@@ -13,7 +13,7 @@ def count_records(records: Sequence[Record], prefix_tokens_reused: int | None, u
 
     Args:
         records: The records.
-        prefix_tokens_reused: The number of prompt tokens that were read from a cache; None if it is not known.
+        prefix_tokens_reused: The number of prompt tokens that a run of all records reads from a cache; None if unknown.
         unparsed: By metric, the number of predictions in which it found nothing to compare.
     """
     shots = Counter(record.shots_effective for record in records)

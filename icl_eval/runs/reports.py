@@ -85,8 +85,8 @@ class Counts:
     """The tokens of all prompts, encoder and decoder side, without padding; null, like the next two numbers, if another
     program decoded the prompts and does not say."""
     prefix_tokens_reused: int | None
-    """The prompt tokens that were read from the cache of a shared prefix; null also for a server, whose sessions in the
-    provenance count them."""
+    """The prompt tokens that a run of all prompts reads from the cache of a shared prefix, by its plan, so that a
+    resumed run reports the same. Null also for a server, whose sessions in the provenance count them."""
     completion_tokens: int | None
     finish_reasons: Mapping[str, int]
     """The number of completions that ended with `eos`, `stop` or `length`; `undecoded` if nothing was decoded,

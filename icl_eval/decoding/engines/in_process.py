@@ -53,7 +53,7 @@ class TransformersEngine:
         return {"dtype": self.dtype, "batch_invariant": exact}
 
     def count_reused(self, conventions: Conventions, prompts: Sequence[EncodedPrompt], search: Search) -> int:
-        """Return how many tokens of prompts are taken from the cache of a shared prefix."""
+        """Return how many tokens are taken from the cache of a shared prefix if all prompts are decoded in one run."""
         if not search.shares_prefixes:
             return 0
         from icl_eval.decoding.networks import new_cache  # imports torch

@@ -122,7 +122,10 @@ class Engine(Protocol):
         """Return the dtype, and whether completions do not depend on what else is in their batch; null if unknown."""
 
     def count_reused(self, conventions: Conventions, prompts: Sequence[EncodedPrompt], search: Search) -> int | None:
-        """Return how many tokens of prompts are taken from the cache of a shared prefix; None if that is unknown."""
+        """Return how many tokens are taken from the cache of a shared prefix if all prompts are decoded in one run.
+
+        None if that is unknown.
+        """
 
     def describe_room(self, card: ModelCard, num_tokens: int) -> str | None:
         """Return a phrase about the memory that a prompt of some tokens needs here; None if it needs none here."""
