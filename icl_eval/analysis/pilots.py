@@ -37,7 +37,7 @@ class Pilot:
     """The score or the difference."""
     components: Components
     draws_interval: tuple[float, float]
-    """95 % interval of the variance of draws; see `draws_interval`."""
+    """95 % interval of the variance of draws; see `find_draws_interval`."""
     tokens: Costs | None
     """Tokens to compute for all conditions; None if the pilot does not say."""
     minutes: Costs | None

@@ -14,7 +14,7 @@ from icl_eval.analysis.designs import SweepCell, is_drawn, merge_unseeded, split
 from icl_eval.analysis.measurements import find_range
 from icl_eval.analysis.tables import PlainTable, condition_keys
 from icl_eval.formatting import format_options
-from icl_eval.metrics.intervals import mean_stderr, spread, student_interval
+from icl_eval.metrics.intervals import NORMAL_QUANTILE, mean_stderr, spread, student_interval
 
 _SHOTS = "num_fewshot"
 
@@ -39,7 +39,7 @@ class ShotCurvePoint:
     @property
     def test_set_reach(self) -> float | None:
         """Half the width of the mean's 95 % interval over samples of questions: 1.96 standard errors."""
-        return None if self.test_set_stderr is None else 1.96 * self.test_set_stderr
+        return None if self.test_set_stderr is None else NORMAL_QUANTILE * self.test_set_stderr
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@
     icl-eval plan [PILOT …]             plan how many draws and questions a study needs
     icl-eval list [FOLDER …]            list the runs in folders, with their scores
     icl-eval list tasks                 list the tasks that can be chosen
+    icl-eval import PATH …              turn logged samples of lm-evaluation-harness into runs
     icl-eval export FOLDER …            write figures and tables of runs and sweeps, for a paper
     icl-eval lm-eval run …              run lm-evaluation-harness with icl_eval as one of its models
 

@@ -18,7 +18,7 @@ Selection = Callable[[Example], tuple[Demonstration, ...]]
 
 @dataclass(frozen=True)
 class FewShot:
-    """How a run selects, changes and orders demonstrations; the same for all tasks."""
+    """How a task's demonstrations are selected, changed and ordered."""
 
     selector: DemonstrationSelector
     control: Control

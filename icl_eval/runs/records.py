@@ -1,4 +1,6 @@
-"""Write one JSON line per completion as soon as it is finished, and read the lines to resume or score a run.
+"""Write one JSON line for a question as soon as it is answered, and read the lines to resume or score a run.
+
+A question whose answers are scored by likelihood has a second line, which replaces the first.
 
 {"example_id": "qa-test-001", "doc": {"question": …}, "targets": ["Paris"], …, "finish_reason": "stop"}
 """
