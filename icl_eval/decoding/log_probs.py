@@ -1,8 +1,8 @@
 """Compute the log-probability of every token of a prompt's continuations.
 
 What prompts share (their demonstrations, a passage, an encoder's input) runs once for all of them, a prompt runs once
-for all its continuations, and the last token of a continuation never runs; `branches` names the three ways to run
-the continuations. `python -m benchmarks tokens` compares how many tokens a network is fed with the least possible.
+for all its continuations, and the last token of a continuation never runs; `branches` names the ways to run the
+continuations. `python -m benchmarks tokens` compares how many tokens a network is fed with the least possible.
 
 Results do not depend on what else is in the batch, up to rounding. They are equal to the last bit for the same prompts
 with the same batch size: a batch runs whole even if only some of its rows are wanted, and nothing is reused from
@@ -23,6 +23,7 @@ from transformers import Cache, DynamicCache
 
 from icl_eval.decoding.branches import Branches, BranchingPrompt, ScoredPrompt
 from icl_eval.decoding.capabilities import check_history
+from icl_eval.decoding.encoded_branches import EncodedBranches
 from icl_eval.decoding.forked_branches import ForkedBranches
 from icl_eval.decoding.memory import require_room
 from icl_eval.decoding.networks import MOST_FED, PASS_TOKENS, encode, not_finite_error
@@ -226,8 +227,9 @@ class LikelihoodScorer:
         aligned = not prepared.capabilities.pools
         if prepared.can_pool(prefix, aligned):
             return PooledBranches(self._model.network, prefix, encoded, bytes_per_token, aligned)
-        pads = prepared.capabilities.pools_aligned and encoded is None
-        return ForkedBranches(self._model.network, prefix, encoded, bytes_per_token, pads, aligned)
+        if encoded is None and prepared.can_pool_apart(max(len(row.own_ids) for row in part.rows)):
+            return EncodedBranches(self._model.network, bytes_per_token, aligned)
+        return ForkedBranches(self._model.network, prefix, encoded, bytes_per_token)
 
     def _score_part(
         self, prepared: PreparedModel, part: "_Part", branches: Branches, needed: Collection[int]

@@ -9,12 +9,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, EncoderDecoderCache, PreTrainedModel
 
 from icl_eval.decoding.capabilities import Capabilities, try_out
 from icl_eval.decoding.cuda_graphs import StepRecorder
 from icl_eval.decoding.linears import Layouts, product_switches
-from icl_eval.decoding.prefixes import PrefixStore
+from icl_eval.decoding.networks import new_cache
+from icl_eval.decoding.prefixes import PrefixStore, longest_whole
 from icl_eval.decoding.split_attention import attention_switches
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.quiet import quiet_transformers
@@ -63,6 +64,14 @@ class PreparedModel:
         """
         pools = self.capabilities.pools_aligned if aligned else self.capabilities.pools
         return pools and (prefix is not None or self.model.architecture == "decoder-only")
+
+    def can_pool_apart(self, longest: int) -> bool:
+        """Return whether padded rows can come after prompts of up to `longest` tokens with different encoder inputs."""
+        cache = new_cache(self.model.network.config)
+        if not self.capabilities.pools_aligned or not isinstance(cache, EncoderDecoderCache):
+            return False
+        limit = longest_whole(cache.self_attention_cache)
+        return limit is None or longest <= limit
 
     def renew(self) -> "PreparedModel":
         """Prepare the model again, in case the caller has changed it; with hooks, nothing is reused anyway."""

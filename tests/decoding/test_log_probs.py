@@ -6,6 +6,7 @@ from architectures import EVERY_NETWORK, VOCABULARY, build
 from reference_decoding import make_questions, plain_scores
 
 from icl_eval.decoding import LikelihoodScorer, branches, capabilities
+from icl_eval.decoding.encoded_branches import EncodedBranches
 from icl_eval.decoding.forked_branches import ForkedBranches
 from icl_eval.decoding.pooled_branches import PooledBranches
 from icl_eval.decoding.split_attention import split_attention_forward
@@ -46,7 +47,7 @@ def test_likelihoods_in_float32_are_as_exact_as_float32(name):
     assert_as_plain(model, make_questions(model, seed=2), 2e-4)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5", "bart"])  # the three ways, one in two kinds
+@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5", "bart"])  # trees, pools with a window, trees after each prompt
 def test_a_continuation_is_greedy_if_every_token_is_the_most_probable(name):
     model = build(name)
     [asked, *_] = make_questions(model)
@@ -75,7 +76,7 @@ def test_rows_that_cannot_be_padded_after_each_other_copy_their_prompts(name, mo
 def test_what_does_not_fit_in_one_pass_is_cut(name, monkeypatch):
     model = build(name)
     passes = []
-    for kind in (TreeBranches, ForkedBranches):
+    for kind in (TreeBranches, EncodedBranches):
         run = kind.run
         monkeypatch.setattr(kind, "run", lambda self, rows, run=run: passes.append(len(rows)) or run(self, rows))
     monkeypatch.setattr(branches, "_LOGITS_BYTES", 8 * VOCABULARY * 8)  # the logits of eight tokens
@@ -99,7 +100,7 @@ def test_prompts_of_one_length_with_different_inputs_of_an_encoder_run_together(
 @pytest.mark.parametrize("name", ["llama", "t5", "bart"])
 def test_when_memory_runs_out_a_batch_is_run_in_halves(name, monkeypatch):
     model = build(name)
-    kinds = (TreeBranches, PooledBranches, ForkedBranches)
+    kinds = (TreeBranches, PooledBranches, EncodedBranches, ForkedBranches)
     for kind in kinds:
         monkeypatch.setattr(kind, "run", out_of_memory_above(2, kind.run))
     assert_as_plain(model, make_questions(model), 1e-9)

@@ -1,0 +1,151 @@
+"""Run prompts of equal length, and keep the state of the network after each of them for its continuations."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import ceil
+from typing import Self, TypeVar
+
+import torch
+from transformers import Cache, PreTrainedModel
+
+from icl_eval.decoding.branches import (
+    COPIES_BYTES,
+    BranchingPrompt,
+    ScoredContinuation,
+    ScoredPrompt,
+    logits_cost,
+)
+from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, MOST_FED, chunks, encode, new_cache, run
+from icl_eval.decoding.trees import count_inner
+from icl_eval.prompts.token_ids import Ids
+
+Item = TypeVar("Item")
+
+Asked = Sequence[tuple[int, Ids]]
+"""The number of a prompt with each of its continuations."""
+Scored = dict[tuple[int, Ids], ScoredContinuation]
+"""The scores of continuations, by the number of a prompt and the continuation."""
+
+
+@dataclass(frozen=True)
+class PromptStates:
+    """The state of the network after some prompts."""
+
+    cache: Cache
+    encoded: torch.Tensor | None
+    encoder_mask: torch.Tensor | None
+    logits: torch.Tensor
+    """The logits after each prompt, [prompts, vocabulary]."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The distinct prompts of some rows, and what is asked about them."""
+
+    prompts: list[BranchingPrompt]
+    asked: Asked
+    """Without repetitions."""
+    sources: list[int]
+    """The number of each row's prompt."""
+
+    @classmethod
+    def of(cls, rows: Sequence[BranchingPrompt]) -> Self:
+        """Return the batch of some rows; those with equal prompts become one."""
+        distinct: dict[tuple[Ids, Ids], int] = {}
+        sources = [distinct.setdefault((row.own_ids, row.encoder_ids), len(distinct)) for row in rows]
+        asked = [(number, text) for number, row in zip(sources, rows, strict=True) for text in row.continuations]
+        prompts = [rows[sources.index(number)] for number in range(len(distinct))]
+        return cls(prompts, list(dict.fromkeys(asked)), sources)
+
+    def hand_out(self, rows: Sequence[BranchingPrompt], scores: Scored) -> list[ScoredPrompt]:
+        """Return the scores of each row's continuations."""
+        placed = zip(self.sources, rows, strict=True)
+        return [tuple(scores[number, text] for text in row.continuations) for number, row in placed]
+
+    def count_spare(self, num_run: int) -> float:
+        """Return the number of tokens of padding that are allowed in the passes of prompts and their continuations.
+
+        Common beginnings of continuations that run for each of them leave less room for padding, but half of it at
+        least: without any, there would be a pass for nearly every continuation.
+
+        Args:
+            num_run: The number of tokens that the rows of continuations have.
+        """
+        texts: defaultdict[int, list[Ids]] = defaultdict(list)
+        for number, text in self.asked:
+            texts[number].append(text)
+        num_prompt = sum(len(row.encoder_ids) + len(row.own_ids) for row in self.prompts)
+        least = num_prompt + sum(map(count_inner, texts.values()))
+        return max(MOST_FED * least - num_prompt - num_run, (MOST_FED - 1) / 2 * least)
+
+
+class PromptRunner:
+    """Runs prompts of equal length, each in a row with a cache of its own."""
+
+    def __init__(
+        self, network: PreTrainedModel, prefix: Cache | None, encoded: torch.Tensor | None, bytes_per_token: int
+    ):
+        """Start from a prefix.
+
+        Args:
+            network: Any network.
+            prefix: The cache of the shared prefix; None if there is no prefix.
+            encoded: The encoder's states, [1, tokens, size], if all rows share them.
+            bytes_per_token: Size of one token's keys and values in the cache.
+        """
+        self._network = network
+        self._prefix = prefix
+        self._encoded = encoded
+        self._num_shared = (0 if prefix is None else prefix.get_seq_length()) + (
+            0 if encoded is None else encoded.shape[1]
+        )
+        self._copying = bytes_per_token * MAX_PREFILL_TOKENS / COPIES_BYTES
+
+    def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
+        """Group rows of equal length; equal prompts stay together."""
+        by_prompt: defaultdict[tuple[Ids, Ids], list[BranchingPrompt]] = defaultdict(list)
+        for row in sorted(rows, key=lambda row: row.number):
+            by_prompt[row.own_ids, row.encoder_ids].append(row)
+        by_length = sorted(by_prompt, key=lambda key: (-len(key[0]), -len(key[1]), by_prompt[key][0].number))
+        for _, same in groupby(by_length, key=lambda key: len(key[0])):
+            for keys in _cut(list(same), lambda key: self.cost(by_prompt[key][0], len(key[0]), 1)):
+                yield [row for key in keys for row in by_prompt[key]]
+
+    def count_prompts(self, batch: Sequence[BranchingPrompt]) -> int:
+        """Return the number of the prompts' own tokens in the decoder that a batch runs, without padding."""
+        return sum(len(own_ids) for own_ids, _ in {(row.own_ids, row.encoder_ids) for row in batch})
+
+    def run(self, prompts: Sequence[BranchingPrompt], most_padding: float) -> PromptStates:
+        """Run prompts, with a limited number of tokens of padding in the encoder."""
+        if self._prefix is None:
+            cache = new_cache(self._network.config)
+        else:
+            cache = copy_rows(self._prefix, [0] * len(prompts), self._network.device)
+        encoded, mask = None, None
+        if prompts[0].encoder_ids:
+            encoded, mask = encode(self._network, [row.encoder_ids for row in prompts], most_padding)
+        elif self._encoded is not None:
+            encoded = self._encoded.expand(len(prompts), -1, -1)
+        logits = run(self._network, [row.own_ids for row in prompts], cache, encoded, mask)
+        return PromptStates(cache, encoded, mask, logits)
+
+    def cost(self, prompt: BranchingPrompt, num_run: int, num_logits: int) -> int:
+        """Return what a row after a prompt needs of the room in a pass; see `divide`."""
+        num_kept = self._num_shared + len(prompt.encoder_ids) + len(prompt.own_ids) + num_run
+        return ceil(max(num_run, self._copying * num_kept, logits_cost(self._network) * num_logits))
+
+
+def copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache:
+    """Return a copy of some rows of a cache, some of them several times."""
+    copied = copy.deepcopy(cache)
+    copied.reorder_cache(torch.tensor(rows, device=device))
+    return copied
+
+
+def _cut(items: Sequence[Item], cost: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Cut a sequence into consecutive batches that each fit into a forward pass."""
+    for chunk in chunks([cost(item) for item in items]):
+        yield list(items[chunk])
