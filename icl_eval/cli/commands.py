@@ -4,7 +4,6 @@ Each function imports what it needs when it needs it, so that `icl-eval --help` 
 named at once.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,5 +201,7 @@ def _build_evaluation(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> "
 
 def _list_overridden_keys() -> list[str]:
     """Return the top-level part of every key that the user has set."""
+    from icl_eval.config.given import find_root
+
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    return [re.split("[=.@]", str(override).lstrip("+~"))[0] for override in overrides or ()]
+    return [find_root(str(override)) for override in overrides or ()]

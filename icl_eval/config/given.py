@@ -18,13 +18,13 @@ from icl_eval.config.setup import conf_dir
 
 def is_given(composed: ComposedConfig, key: str) -> bool:
     """Return whether an override or a chosen experiment sets a key, one of its parts, or the choice of its group."""
-    return key in {*map(_find_root, composed.overrides), *_list_experiment_keys(composed)}
+    return key in {*map(find_root, composed.overrides), *_list_experiment_keys(composed)}
 
 
-def _find_root(place: str) -> str:
+def find_root(place: str) -> str:
     """Return the first part of the key that an override or an entry of a defaults list sets.
 
-    >>> _find_root("+template.separator=x"), _find_root("template@task.qa.template=plain")
+    >>> find_root("+template.separator=x"), find_root("template@task.qa.template=plain")
     ('template', 'task')
     """
     key = place.removeprefix("override ").lstrip("+~/").partition("=")[0]
@@ -39,4 +39,4 @@ def _list_experiment_keys(composed: ComposedConfig) -> Iterator[str]:
         content: Any = {} if path is None else OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         yield from map(str, content)
         for entry in content.get("defaults", ()):
-            yield from map(_find_root, entry if isinstance(entry, dict) else [entry])
+            yield from map(find_root, entry if isinstance(entry, dict) else [entry])

@@ -47,7 +47,9 @@ def test_likelihoods_in_float32_are_as_exact_as_float32(name):
     assert_as_plain(model, make_questions(model, seed=2), 2e-4)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral_sliding", "t5", "bart"])  # trees, pools with a window, trees after each prompt
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral_sliding", "t5", "bart"]
+)  # trees, pools with a window, trees after each prompt
 def test_a_continuation_is_greedy_if_every_token_is_the_most_probable(name):
     model = build(name)
     [asked, *_] = make_questions(model)
