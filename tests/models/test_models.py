@@ -467,6 +467,7 @@ def test_a_card_is_read_once_and_again_when_a_file_has_changed(llama: Path) -> N
     card = find_card(ModelSpec(str(llama)))
     assert find_card(ModelSpec(str(llama))) is card
     assert load_model(ModelSpec(str(llama)), device="cpu").tokenizer is card.tokenizer
+    (llama / ".#config.json").symlink_to("user@host.123")  # an editor's mark on a file that it has open
     edit_config(llama, max_position_embeddings=77)
     assert find_card(ModelSpec(str(llama))).max_length == 77
 
