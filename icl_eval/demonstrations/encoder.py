@@ -117,7 +117,7 @@ class Encoder:
         if self.source is None:
             model = load_model(self.model, "float32", self.device)
             return partial(_average_states, model.network, model.tokenizer)
-        return _load_encoder(self._spec, device)
+        return _load_encoder(self._spec, self.identify(), device)
 
     def _run_step(self, step: Callable[[], Result]) -> Result:
         """Run a step that needs the weights; prefix its errors with the key that specifies the source."""
@@ -130,7 +130,7 @@ class Encoder:
 
 
 @lru_cache(maxsize=1)
-def _load_encoder(spec: ModelSpec, device: str) -> EmbedTexts:
+def _load_encoder(spec: ModelSpec, _identity: str, device: str) -> EmbedTexts:
     weights = resolve_weights(spec)
     folder = weights.folder
     if needs_own_code(weights):

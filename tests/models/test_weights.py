@@ -208,6 +208,19 @@ def test_the_identity_follows_a_file_that_changes(llama: Path) -> None:
     assert resolve_weights(ModelSpec(str(llama))).identify() != before
 
 
+def test_the_identity_of_a_sentence_transformers_model_is_also_that_of_its_modules(llama: Path) -> None:
+    pooling = llama / "1_Pooling" / "config.json"
+    pooling.parent.mkdir()
+    pooling.write_text('{"pooling_mode_cls_token": true}')
+    plain = resolve_weights(ModelSpec(str(llama))).identify()
+    (llama / "modules.json").write_text('[{"idx": 1, "path": "1_Pooling"}]')
+    before = resolve_weights(ModelSpec(str(llama))).identify()
+    pooling.write_text('{"pooling_mode_cls_token": false}')
+    assert resolve_weights(ModelSpec(str(llama))).identify() != before
+    (llama / "modules.json").unlink()
+    assert resolve_weights(ModelSpec(str(llama))).identify() == plain
+
+
 # GGUF files
 
 
