@@ -9,7 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,7 +115,7 @@ class Encoder:
 
     def _load(self, device: str) -> EmbedTexts:
         if self.source is None:
-            model = load_model(self.model, "float32", self.device)
+            model = load_model(_allow_float32(self.model), "float32", self.device)
             return partial(_average_states, model.network, model.tokenizer)
         return _load_encoder(self._spec, self.identify(), device)
 
@@ -127,6 +127,13 @@ class Encoder:
             if self.source is None:
                 raise
             raise type(error)(f"demonstrations.encoder: {error}") from error
+
+
+def _allow_float32(model: ModelSource) -> ModelSource:
+    """Return a model without an attention implementation that computes in half precision only."""
+    if isinstance(model, ModelSpec) and (model.attn_implementation or "").startswith("flash_"):
+        return replace(model, attn_implementation=None)
+    return model
 
 
 @lru_cache(maxsize=1)

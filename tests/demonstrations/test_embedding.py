@@ -188,6 +188,12 @@ def test_an_encoder_whose_files_have_changed_is_loaded_again(gpt2, tmp_path):
     assert after != pytest.approx(before[0], abs=1e-2)
 
 
+def test_an_attention_in_half_precision_is_not_that_of_the_encoder(gpt2):
+    encoder = Encoder(ModelSpec(str(gpt2), attn_implementation="flash_attention_2"), "cpu")
+    [vector] = encoder.embed(examples("a"))
+    assert vector == pytest.approx(mean_state(gpt2, "a\nwhy?", "GPT2Model"), abs=1e-5)
+
+
 def test_only_a_few_tables_of_models_in_memory_are_kept():
     first = weakref.ref(vectors.open_vectors("memory:0", "cpu", kept=False))
     assert first() is vectors.open_vectors("memory:0", "cpu", kept=False)
