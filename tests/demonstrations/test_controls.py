@@ -24,8 +24,8 @@ from icl_eval.demonstrations import (
     UnrelatedInputs,
     bind_mapping,
     build_shown,
+    controls,
 )
-from icl_eval.demonstrations import controls
 from icl_eval.errors import ConfigError
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
