@@ -317,6 +317,23 @@ def test_a_hydra_application_can_call_it_and_is_left_as_it_was(capitals):
         assert JobRuntime.instance().get("name") == "app"
 
 
+def test_the_configurations_of_a_caller_are_left_as_they_were(capitals):
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    before = dict(store.repo.get("task", {}))
+    store.store(group="task", name="capitals", node={"own": 1})
+    own = dict(store.repo["task"])
+    try:
+        assert len(icl_eval.preview(model="icl_t5", task=capitals, num_fewshot=1)) == 2
+        assert store.repo["task"] == own
+        with pytest.raises(ConfigError, match="task=qa: a packaged task has this name"):
+            icl_eval.preview(model="icl_t5", task=[capitals, Task.of_rows("qa", ROWS, ROWS, fields=FIELDS)])
+        assert store.repo["task"] == own
+    finally:
+        store.repo["task"] = before
+
+
 @pytest.mark.slow
 def test_threads_can_call_it_at_the_same_time(capitals):
     def count(number):

@@ -44,13 +44,20 @@ def gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
     folders = [
         word
         for word in arguments
-        if not word.startswith("-") and (Path(word).is_dir() or "/" in word.partition("=")[0] or "=" not in word)
+        if not word.startswith("-") and (_is_folder(word) or "/" in word.partition("=")[0] or "=" not in word)
     ]
     others = [word for word in arguments if word not in folders]
     if not folders:
         return others
     quoted = ",".join("'" + folder.replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
     return [*others, f"{key}=[{quoted}]"]
+
+
+def _is_folder(word: str) -> bool:
+    try:
+        return Path(word).is_dir()
+    except OSError:  # longer than a name can be
+        return False
 
 
 def reject_stray_words(arguments: Sequence[str], commands: Sequence[str], can_sweep: bool) -> None:

@@ -158,11 +158,13 @@ def _borrowing_hydra() -> Iterator[None]:
 
 @contextmanager
 def _registering(tasks: Mapping[str, "Task"]) -> Iterator[None]:
-    """Make in-memory tasks available to Hydra next to the files of `conf/task`."""
+    """Make in-memory tasks available to Hydra next to the files of `conf/task`, for a block."""
+    for name in tasks:
+        if (conf_dir() / "task" / f"{name}.yaml").exists():
+            raise ConfigError(f"task={name}: a packaged task has this name; rename the task in memory")
     store = ConfigStore.instance()
+    before = dict(store.repo.get("task", {}))  # of a caller that is a Hydra application
     for task in tasks.values():
-        if (conf_dir() / "task" / f"{task.name}.yaml").exists():
-            raise ConfigError(f"task={task.name}: a packaged task has this name; rename the task in memory")
         node: dict[str, Any] = {
             "defaults": [{"/metrics@metrics": ["exact_match"]}, "_self_"],
             "pool": {"path": IN_MEMORY_CONFIG.pool.path},
@@ -174,8 +176,8 @@ def _registering(tasks: Mapping[str, "Task"]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in tasks:
-            del store.repo["task"][f"{name}.yaml"]
+        if tasks:
+            store.repo["task"] = before
 
 
 def as_words(options: Mapping[str, Any]) -> list[str]:

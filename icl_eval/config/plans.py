@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 from icl_eval.config.composing import IN_MEMORY_CONFIG, ComposedConfig
@@ -238,7 +239,7 @@ def apply_limit(
             the first ones.
     """
     if isinstance(limit, float):
-        limit = math.ceil(limit * len(examples))
+        limit = math.ceil(Fraction(str(limit)) * len(examples))  # as it is written: 0.07 * 100 is more than 7
     if seed is None:
         return examples[:limit]
     drawn = {example.id for example in sorted(examples, key=lambda example: draw(seed, "", example.id))[:limit]}

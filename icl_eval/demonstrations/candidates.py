@@ -43,6 +43,7 @@ class CandidateTargets:
                 for target in shown.example.references[:1]:
                     self._by_kind[kind][normalize(target)] += 1
                     self._by_text[kind, texts[shown.example.id]][normalize(target)] += 1
+        self._totals = {kind: targets.total() for kind, targets in self._by_kind.items()}
 
     def count(self, question: Example, target: str) -> tuple[int, int]:
         """Return how many of the candidates that a question may see have a target, and how many there are."""
@@ -50,7 +51,7 @@ class CandidateTargets:
         targets = self._by_kind.get(kind, Counter())
         copies = self._by_text.get((kind, normalized_text(question)), Counter())
         wanted = normalize(target)
-        return targets[wanted] - copies[wanted], targets.total() - copies.total()
+        return targets[wanted] - copies[wanted], self._totals.get(kind, 0) - copies.total()
 
 
 def count_candidates(task: Task, few_shot: FewShot, match_field: str | None = None) -> CandidateTargets | None:

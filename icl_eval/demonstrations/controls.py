@@ -93,7 +93,9 @@ class RandomTargets:
     def bind(self, task: Task, match_field: str | None) -> Change:
         """Return a function that draws the targets; raises ConfigError if the pool has only one target."""
         targets = _group_targets(task, match_field, self.name)
-        kinds = _group_by_kind(task, match_field)
+        givers: defaultdict[tuple[str | None, str], list[Example]] = defaultdict(list)
+        for candidate in task.pool:
+            givers[kind_of(candidate, match_field), label_of(candidate)].append(candidate)
 
         def draw_target(shown: Demonstration) -> Demonstration:
             example = shown.example
@@ -103,9 +105,9 @@ class RandomTargets:
             target = targets[kind][_draw_number(self.seed, self.name, example.id, len(targets[kind]))]
             if target == label_of(example) or not example.demonstration_fields:
                 return _replace_target(shown, target, example)
-            givers = [candidate for candidate in kinds[kind] if label_of(candidate) == target]
-            number = _draw_number(self.seed, self.name, f"{example.id}\0fields", len(givers))
-            return _replace_target(shown, target, givers[number])
+            possible = givers[kind, target]
+            number = _draw_number(self.seed, self.name, f"{example.id}\0fields", len(possible))
+            return _replace_target(shown, target, possible[number])
 
         return lambda selected: tuple(map(draw_target, selected))
 

@@ -9,7 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,9 +115,9 @@ class Encoder:
 
     def _load(self, device: str) -> EmbedTexts:
         if self.source is None:
-            model = load_model(self.model, "float32", self.device)
+            model = load_model(_allow_float32(self.model), "float32", self.device)
             return partial(_average_states, model.network, model.tokenizer)
-        return _load_encoder(self._spec, device)
+        return _load_encoder(self._spec, self.identify(), device)
 
     def _run_step(self, step: Callable[[], Result]) -> Result:
         """Run a step that needs the weights; prefix its errors with the key that specifies the source."""
@@ -129,8 +129,15 @@ class Encoder:
             raise type(error)(f"demonstrations.encoder: {error}") from error
 
 
+def _allow_float32(model: ModelSource) -> ModelSource:
+    """Return a model without an attention implementation that computes in half precision only."""
+    if isinstance(model, ModelSpec) and (model.attn_implementation or "").startswith("flash_"):
+        return replace(model, attn_implementation=None)
+    return model
+
+
 @lru_cache(maxsize=1)
-def _load_encoder(spec: ModelSpec, device: str) -> EmbedTexts:
+def _load_encoder(spec: ModelSpec, _identity: str, device: str) -> EmbedTexts:
     weights = resolve_weights(spec)
     folder = weights.folder
     if needs_own_code(weights):

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +21,8 @@ _SCHEME = 1
 """Raised when the same weights give other vectors, because they are computed in another way."""
 
 _ASKED_TOGETHER = 500
+_MOST_OPEN = 4
+"""The number of tables that stay open; one in memory is let go with its vectors."""
 _WAIT = 30.0
 """How long to wait for another run that writes, in seconds."""
 
@@ -38,7 +40,7 @@ def open_vectors(identity: str, device: str, *, kept: bool) -> "Vectors":
     return _open(cache_folder() / "vectors" / f"{name}.sqlite" if kept else None, name)
 
 
-@cache
+@lru_cache(maxsize=_MOST_OPEN)
 def _open(path: Path | None, name: str) -> "Vectors":
     return Vectors(path)
 

@@ -337,8 +337,9 @@ def score_answers(
     """
     requests, places = deduplicate(answers)
     needing: defaultdict[int, list[ScoredAnswers]] = defaultdict(list)
+    still_wanted = set(wanted)
     for each in answers:
-        if each.example_id in wanted:
+        if each.example_id in still_wanted:
             for place in set(places[each.example_id]):
                 needing[place].append(each)
     scored: dict[int, ScoredPrompt] = {}

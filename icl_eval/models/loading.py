@@ -240,8 +240,10 @@ def _is_causal(network: "PreTrainedModel") -> bool:
 
     if getattr(network.config, "is_decoder", True):
         return True
+    from icl_eval.models.switching import evaluating
+
     pairs = torch.tensor([[0, 1], [0, 2]], device=network.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluating(network):
         first, second = network(input_ids=pairs).logits[:, 0].float()
     return bool((first - second).abs().max() <= 0.01 * first.abs().max())
 

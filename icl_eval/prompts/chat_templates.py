@@ -24,14 +24,19 @@ def read_chat_template(given: str | None) -> str | None:
         return given
     if not _is_file(given):
         return None
+    path = Path(given).expanduser()
     try:
-        return Path(given).expanduser().read_text(encoding="utf-8")
+        if path.is_fifo() or path.is_char_device() or path.is_block_device():  # it is read several times
+            raise ConfigError(f"model.chat_template={given}: is a pipe or a device; must be a regular file")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"model.chat_template={given}: cannot be read ({error.strerror}; working directory: {Path.cwd()})"
         ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"model.chat_template={given}: not a text file in UTF-8") from None
+    except ValueError as error:  # the path contains a NUL
+        raise ConfigError(f"model.chat_template={given!r}: cannot be read ({error})") from None
 
 
 def name_chat_template(given: str | None) -> str | None:

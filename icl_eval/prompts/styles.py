@@ -56,8 +56,8 @@ class Style:
         return _CASES[self.case](_NAMES[self.names].get(side, own)) + self.colon
 
     def instruction(self, own: str) -> str:
-        """Return the task's instruction in this format."""
-        return _INSTRUCTIONS[self.opening].format(own)
+        """Return the task's instruction in this format; an empty string if the task has none."""
+        return _INSTRUCTIONS[self.opening].format(own) if own else ""
 
 
 def draw_style(variant: int) -> Style:

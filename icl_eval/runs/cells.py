@@ -74,4 +74,4 @@ def _read_cell(folder: Path) -> Iterator[Cell]:
 def _natural_key(cell: Cell) -> list[tuple[int, str]]:
     """Return a sort key that puts `num_fewshot=8` before `num_fewshot=16`; long folder names are only digests."""
     text = " ".join([*cell.overrides, cell.cell])
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]

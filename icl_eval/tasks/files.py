@@ -111,7 +111,8 @@ def _require_unique(names: Sequence[str], what: str) -> None:
 
 
 def _read_csv(path: str, max_rows: int) -> Rows:
-    csv.field_size_limit(_MAX_LINE_BYTES)  # process-wide; the default of 131,072 is too small for long documents
+    # Process-wide, and never lowered; the default of 131,072 is too small for long documents.
+    csv.field_size_limit(max(_MAX_LINE_BYTES, csv.field_size_limit()))
     reader = csv.DictReader((line + "\n" for _, line in _read_lines(path)), strict=True)
     try:
         _require_unique(reader.fieldnames or (), f"{path}:{reader.line_num}: the column")

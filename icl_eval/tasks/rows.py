@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import RLock
 from typing import Any
 
 from icl_eval.errors import DataError
@@ -12,6 +13,8 @@ from icl_eval.formatting import describe_error
 from icl_eval.tasks.files import READERS, Rows, open_parquet, require_file, too_many_rows
 
 _HUB_TIMEOUT_S = 5.0
+_LOCK = RLock()
+"""Held while settings of the library are changed, which all threads share."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,6 @@ def asking_hub(name: str | None) -> Iterator[Callable[[BaseException], str]]:
     """
     import datasets
 
-    datasets.disable_progress_bars()
-    offline = datasets.config.HF_HUB_OFFLINE
-    hub_error = None if name is None or offline else _find_hub_error(name)
-
     def explain(error: BaseException) -> str:
         while error.__cause__ is not None:
             error = error.__cause__
@@ -135,12 +134,18 @@ def asking_hub(name: str | None) -> Iterator[Callable[[BaseException], str]]:
             return f"it is not in the cache, and the hub cannot be reached ({describe_error(hub_error)})"
         return reason
 
-    if hub_error is not None:
-        datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield explain
-    finally:
-        datasets.config.HF_HUB_OFFLINE = offline
+    with _LOCK:
+        offline, shows_bars = datasets.config.HF_HUB_OFFLINE, not datasets.are_progress_bars_disabled()
+        hub_error = None if name is None or offline else _find_hub_error(name)
+        datasets.disable_progress_bars()
+        if hub_error is not None:
+            datasets.config.HF_HUB_OFFLINE = True
+        try:
+            yield explain
+        finally:
+            datasets.config.HF_HUB_OFFLINE = offline
+            if shows_bars:
+                datasets.enable_progress_bars()
 
 
 def _find_hub_error(name: str) -> Exception | None:

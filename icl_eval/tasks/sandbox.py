@@ -18,6 +18,7 @@ addresses are refused too, because a prompt must be reproducible.
 
 import functools
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
@@ -72,24 +73,30 @@ class _Generator(CodeGenerator):
         self.write("))")
 
 
+class _Spent(threading.local):
+    """What the rendering in the current thread has used; several threads render with one environment."""
+
+    total = 0
+    deadline = 0.0
+
+
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """A sandbox with bounded work and memory; `bound_environment` creates one."""
 
     code_generator_class = _Generator
     intercepted_binops = frozenset({"+", "*", "**", "%"})
-    total = 0
-    deadline = 0.0
+    spent: _Spent
 
     def restart(self) -> None:
         """Reset the counters before a rendering."""
-        self.total, self.deadline = 0, time.thread_time() + MAX_SECONDS
+        self.spent.total, self.spent.deadline = 0, time.thread_time() + MAX_SECONDS
 
     def spend(self, size: int = 0) -> None:
         """Add to the characters created; raises SecurityError if the rendering exceeds a limit."""
-        self.total += size
-        if self.total > MAX_TOTAL:
+        self.spent.total += size
+        if self.spent.total > MAX_TOTAL:
             raise SecurityError(f"it creates strings of more than {MAX_TOTAL:,} characters in total")
-        if time.thread_time() > self.deadline:
+        if time.thread_time() > self.spent.deadline:
             raise SecurityError(f"it takes more than {MAX_SECONDS:g} s of processor time")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -225,6 +232,7 @@ def bound_environment(environment: jinja2.Environment) -> BoundedEnvironment:
     """Return a copy of an environment with bounded work and memory."""
     own: BoundedEnvironment = object.__new__(BoundedEnvironment)
     own.__dict__.update(environment.overlay().__dict__)
+    own.spent = _Spent()
     own.extensions = {name: extension.bind(own) for name, extension in environment.extensions.items()}
     own.optimized = False  # otherwise constant expressions are computed, unbounded, at compile time
     own.globals = {**environment.globals, "lipsum": _refuse_randomness}

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ from icl_eval.metrics import BLEU
 from icl_eval.metrics.intervals import mean_stderr, pseudo_values
 from icl_eval.metrics.means import mean_statistics
 from icl_eval.metrics.measurements import Measurement
-from icl_eval.runs.cells import Cell
+from icl_eval.runs.cells import Cell, gather_cells
 from icl_eval.runs.options import find_varying_options
+from icl_eval.runs.reports import Failure, write_json
 
 
 def cell(values, **options):
@@ -314,3 +315,10 @@ def test_pseudo_values_of_bleu_are_sacrebleu_with_each_question_left_out():
 def test_options_that_all_cells_share_do_not_vary():
     cells = [Cell(seed, ("task=[qa]", f"seed={seed}", "+demonstrations.x=1")) for seed in "01"]
     assert find_varying_options([cell.overrides for cell in cells]) == [{"seed": "0"}, {"seed": "1"}]
+
+
+def test_cells_are_in_the_order_of_the_numbers_in_their_options_whatever_else_looks_like_one(tmp_path):
+    for name in ("x=1²10", "x=1²9", "x=٣"):
+        (tmp_path / name).mkdir()
+        write_json(asdict(Failure("ConfigError", "no", 2)), tmp_path / name / "error.json")
+    assert [cell.cell for cell in gather_cells(tmp_path)] == ["x=1²9", "x=1²10", "x=٣"]

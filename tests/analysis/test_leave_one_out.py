@@ -1,6 +1,7 @@
 import json
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -98,6 +99,16 @@ def test_another_draw_shows_what_the_control_leaves_and_never_a_copy_of_the_ques
     assert (plain.count(question, " A"), plain.count(copy, "a"), plain.count(copy, "b")) == ((6, 8), (5, 7), (2, 7))
     flipped = CandidateTargets(task, replace(few_shot, control=FlippedLabels(0)))
     assert (flipped.count(question, "a"), flipped.count(question, "b")) == ((2, 8), (6, 8))
+
+
+def test_candidates_are_summed_once_and_not_for_each_question(monkeypatch):
+    pool = tuple(Example(f"p{n}", {"question": f"{n}?"}, (f"{n}",)) for n in range(8))
+    few_shot = FewShot(FirstDemonstrations(), NoControl(), AsSelectedOrder(), 2)
+    candidates = CandidateTargets(Task("t", "", {}, pool, (), ""), few_shot)
+    summed, total = [], Counter.total
+    monkeypatch.setattr(Counter, "total", lambda counted: summed.append(len(counted)) or total(counted))
+    assert candidates.count(Example("q", {"question": "7?"}, ("a",)), "3") == (1, 7)
+    assert summed == [1]  # the copies of the question alone
 
 
 # Leaving one out

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from icl_eval.cli.words import say
+from icl_eval.cli.words import gather_folders, say
 from icl_eval.formatting import escape_controls
 from icl_eval.reporting.terminal import open_console
 
@@ -125,6 +125,11 @@ def test_what_the_default_is_can_be_typed_also_in_a_sweep(icl_eval_command, gpt2
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\rgone\u202e"
 WRITTEN_OUT = r"\x1b]0;title\x07\x1b[2J\x9b31m\rgone\u202e"
+
+
+def test_an_option_may_be_longer_than_the_name_of_a_file():
+    draws = f"draws=[{','.join(map(str, range(1, 200)))}]"
+    assert gather_folders("pilot", [draws, "pilot/a"]) == [draws, "pilot=['pilot/a']"]
 
 
 def test_control_characters_are_written_out_wherever_text_is_printed(capsys):

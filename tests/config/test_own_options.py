@@ -7,6 +7,7 @@ import pytest
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.config.given import is_given
+from icl_eval.config.plans import apply_limit
 
 LABELLED = "{% if labels.question %}{{ labels.question }}: {% endif %}{{ question }}\n{{ labels.answer }}:"
 OWN = ("+template@task.qa.template=plain", "task.qa.num_fewshot=2")
@@ -45,6 +46,11 @@ def test_the_identity_says_which_of_the_two_templates_holds(plan_of):
     own, given = (plan_of(*OWN, *more)[1].identity for more in ((), ("template=labelled",)))
     assert own["task.qa.template.question"] == "{{ question }}\n"
     assert given["task.qa.template"] is None
+
+
+@pytest.mark.parametrize(("limit", "count"), [(0.07, 7), (0.071, 8), (0.28, 28), (0.55, 55), (0.001, 1), (3, 3)])
+def test_a_fraction_of_the_questions_is_the_one_that_is_written(limit, count):
+    assert apply_limit(tuple(range(100)), limit) == tuple(range(count))
 
 
 def test_tasks_without_anything_of_their_own_show_four_demonstrations(plan_of):

@@ -24,6 +24,7 @@ from icl_eval.demonstrations import (
     UnrelatedInputs,
     bind_mapping,
     build_shown,
+    controls,
 )
 from icl_eval.errors import ConfigError
 from icl_eval.tasks.examples import Example
@@ -242,6 +243,15 @@ def test_a_rationale_goes_where_the_target_goes_that_it_argues_for(seed):
         assert targets(changed) == targets(shown(control, 12, bare))  # a rationale changes no draw
     assert fields(shown(ShuffledTargets(seed), 12, task)) != fields(plain)
     assert sorted(map(str, fields(shown(ShuffledTargets(seed), 12, task)))) == sorted(map(str, fields(plain)))
+
+
+def test_a_rationale_is_found_without_a_look_at_the_whole_pool(monkeypatch):
+    task, plain = dataclasses.replace(TASK, pool=WORKED), [Demonstration(one) for one in WORKED]
+    change = RandomTargets(0).bind(task, None)
+    looked, label_of = [], controls.label_of
+    monkeypatch.setattr(controls, "label_of", lambda example: looked.append(example.id) or label_of(example))
+    assert targets(change(plain)) != targets(plain)
+    assert looked == [one.id for one in WORKED]
 
 
 def test_unrelated_inputs_make_rationales_meaningless_too():

@@ -1,6 +1,7 @@
 import json
 import shutil
 import sqlite3
+import weakref
 
 import numpy as np
 import pytest
@@ -175,6 +176,30 @@ def test_an_encoder_that_cannot_be_had_is_named_by_its_key(gpt2, tmp_path):
     (incomplete / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
     with pytest.raises(ConfigError, match=r"^demonstrations\.encoder: .*bert lacks 16 of its weights, such as encoder"):
         Encoder(ModelSpec(str(gpt2)), "cpu", source=str(incomplete)).embed(examples("a"))
+
+
+def test_an_encoder_whose_files_have_changed_is_loaded_again(gpt2, tmp_path):
+    folder = tiny_models.save_bert(tmp_path / "bert")
+    encoder = Encoder(ModelSpec(str(gpt2)), "cpu", source=str(folder))
+    before = encoder.embed(examples("a"))
+    tiny_models.save_bert(folder, seed=1)
+    [after] = encoder.embed(examples("a"))
+    assert after == pytest.approx(mean_state(folder, "a\nwhy?", "BertModel"), abs=1e-5)
+    assert after != pytest.approx(before[0], abs=1e-2)
+
+
+def test_an_attention_in_half_precision_is_not_that_of_the_encoder(gpt2):
+    encoder = Encoder(ModelSpec(str(gpt2), attn_implementation="flash_attention_2"), "cpu")
+    [vector] = encoder.embed(examples("a"))
+    assert vector == pytest.approx(mean_state(gpt2, "a\nwhy?", "GPT2Model"), abs=1e-5)
+
+
+def test_only_a_few_tables_of_models_in_memory_are_kept():
+    first = weakref.ref(vectors.open_vectors("memory:0", "cpu", kept=False))
+    assert first() is vectors.open_vectors("memory:0", "cpu", kept=False)
+    for number in range(1, 5):
+        vectors.open_vectors(f"memory:{number}", "cpu", kept=False)
+    assert first() is None
 
 
 def test_a_sentence_transformers_folder_asks_for_its_package(gpt2, tmp_path, monkeypatch):

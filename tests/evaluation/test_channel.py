@@ -109,6 +109,15 @@ class JointModel:
         return joint[text] - math.log(sum(map(math.exp, joint.values())))
 
 
+def test_the_questions_that_lack_likelihoods_are_not_searched_for_each_question():
+    class Listed(list):
+        def __contains__(self, each):
+            raise AssertionError("as long as the list")
+
+    answers = build(ChannelBuilder, ChannelLikelihood())
+    assert [example_id for example_id, _ in score_answers(JointModel(), answers, Listed(["q1"]))] == ["q1"]
+
+
 def test_where_one_answer_is_always_likelier_the_channel_finds_the_right_one_and_the_answer_does_not():
     examples = (replace(ASKED[0], references=("no",)), ASKED[1])
     accuracies = {}

@@ -11,7 +11,7 @@ from icl_eval.errors import ConfigError, IclEvalError, ModelUnavailableError
 from icl_eval.models import loading as models
 from icl_eval.models.cards import read_card
 from icl_eval.models.devices import choose_device
-from icl_eval.models.loading import find_card, load_model
+from icl_eval.models.loading import LanguageModel, find_card, load_model
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 
@@ -189,6 +189,18 @@ def test_a_decoder_whose_configuration_looks_like_an_encoders_is_not_refused(tmp
     GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=384, **sizes)).save_pretrained(folder)
     network = load_model(ModelSpec(str(folder)), device="cpu").network
     assert not network.config.is_decoder
+
+
+def test_a_network_in_training_is_tried_without_its_dropout(llama: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    network = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=384, hidden_dropout=0.5, **sizes)).train()
+    before = torch.get_rng_state()
+    assert LanguageModel.of(network, AutoTokenizer.from_pretrained(llama)).architecture == "decoder-only"
+    assert network.training
+    assert torch.equal(torch.get_rng_state(), before)  # the caller's random numbers go on as they would have
 
 
 def test_a_model_that_writes_no_text_is_refused_before_its_weights_are_looked_for(llama: Path) -> None:
@@ -455,6 +467,7 @@ def test_a_card_is_read_once_and_again_when_a_file_has_changed(llama: Path) -> N
     card = find_card(ModelSpec(str(llama)))
     assert find_card(ModelSpec(str(llama))) is card
     assert load_model(ModelSpec(str(llama)), device="cpu").tokenizer is card.tokenizer
+    (llama / ".#config.json").symlink_to("user@host.123")  # an editor's mark on a file that it has open
     edit_config(llama, max_position_embeddings=77)
     assert find_card(ModelSpec(str(llama))).max_length == 77
 

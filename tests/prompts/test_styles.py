@@ -52,6 +52,11 @@ def test_a_side_without_a_label_gets_none(varied):
     assert varied(0, task=task) == "2 + 2?\nAgent: 4\n\n3 + 3?\nAgent:"
 
 
+def test_a_task_without_an_instruction_has_none_in_any_format(varied):
+    assert {draw_style(variant).instruction("") for variant in range(50)} == {""}
+    assert {draw_style(variant).instruction("Add.") for variant in range(50)} == {"", "Add.", "Task: Add."}
+
+
 @pytest.mark.parametrize("variant", [-1, 4950])
 def test_a_variant_that_does_not_exist_is_refused(variant, varied):
     with pytest.raises(ConfigError) as refused:

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import jinja2
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -105,6 +107,21 @@ def test_every_rendering_has_all_of_the_bounds(monkeypatch):
         assert rendered("{{ 'a' * 400 }}") == "a" * 400
     with pytest.raises(jinja2.exceptions.SecurityError):
         rendered("{{ 'a' * 400 }}{{ 'a' * 400 }}")
+
+
+def test_a_rendering_in_another_thread_leaves_the_bounds_of_this_one_alone(monkeypatch):
+    monkeypatch.setattr(sandbox, "MAX_TOTAL", 1000)
+
+    def render_elsewhere():
+        with ThreadPoolExecutor(1) as threads:  # a new thread, whose processor time begins at 0
+            return threads.submit(rendered, "{{ 'a' * 400 }}").result()[:1]
+
+    def render_here(text):
+        return sandbox.render(ENVIRONMENT.from_string(text), {"elsewhere": render_elsewhere})
+
+    assert render_here("{{ 'b' * 300 }}{{ elsewhere() }}") == "b" * 300 + "a"
+    with pytest.raises(jinja2.exceptions.SecurityError):  # what was spent before is not forgotten
+        render_here("{{ 'b' * 400 }}{{ elsewhere() }}{{ 'b' * 400 }}")
 
 
 def test_an_expression_has_the_same_bounds_each_time(monkeypatch):

@@ -1,3 +1,4 @@
+import csv
 import json
 
 import datasets
@@ -301,6 +302,20 @@ def test_a_data_set_that_nobody_answers_for_leaves_the_next_one_its_network(monk
     with pytest.raises(DataError, match=f"data set 'acme/none' cannot be loaded: {reason}"):
         read_rows(DataSource("acme/none", split="test"))
     assert datasets.config.HF_HUB_OFFLINE is False
+
+
+def test_reading_leaves_the_settings_of_the_libraries_as_they_were(tmp_path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "test.csv").write_text("question\nwhy?\n", encoding="utf-8")
+    datasets.enable_progress_bars()
+    before = csv.field_size_limit(2**40)
+    try:
+        for source in (DataSource(str(tmp_path / "rows"), split="test"), DataSource(f"{tmp_path}/rows/test.csv")):
+            assert [dict(row.values) for row in read_rows(source)] == [{"question": "why?"}]
+        assert csv.field_size_limit() == 2**40
+    finally:
+        csv.field_size_limit(before)
+    assert not datasets.are_progress_bars_disabled()
 
 
 def test_a_folder_is_read_as_it_is_and_never_as_another_of_its_name(tmp_path, monkeypatch):

@@ -161,7 +161,7 @@ def list_files(spec: ModelSpec) -> list[tuple[Path, int, int]]:
     Raises ConfigError or ModelUnavailableError.
     """
     folders = [part.folder.resolve() for part in resolve_parts(spec).values()]
-    files = [(path, path.stat()) for folder in folders for path in sorted(folder.rglob("*"))]
+    files = [(path, path.stat()) for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     return [(path, status.st_size, status.st_mtime_ns) for path, status in files]
 
 

