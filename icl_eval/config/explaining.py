@@ -55,7 +55,7 @@ def explaining_errors(words: Sequence[str]) -> Iterator[None]:
         raise ConfigError(explain(error)) from error
     except RecursionError as error:
         raise ConfigError(f"a config's defaults list includes itself (arguments: {' '.join(words)})") from error
-    except (AssertionError, AttributeError, ValueError) as error:
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{explain(error)} (arguments: {' '.join(words)})") from error
 
 
