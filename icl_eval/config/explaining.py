@@ -55,7 +55,7 @@ def explaining_errors(words: Sequence[str]) -> Iterator[None]:
         raise ConfigError(explain(error)) from error
     except RecursionError as error:
         raise ConfigError(f"a config's defaults list includes itself (arguments: {' '.join(words)})") from error
-    except (AssertionError, AttributeError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, ValueError) as error:
         raise ConfigError(f"{explain(error)} (arguments: {' '.join(words)})") from error
 
 
@@ -91,7 +91,7 @@ def explain(error: BaseException) -> str:
 
 def _explain_key(error: BaseException | None) -> str:
     """Return a message about the key that OmegaConf rejects."""
-    if isinstance(error, ConfigTypeError):
+    if isinstance(error, ConfigTypeError) or str(error).startswith("Merge error: "):  # as of a list with a schema
         return "must be a mapping from keys to values"
     if not isinstance(error, OmegaConfBaseException) or not error.full_key:
         return _join_lines(str(error))

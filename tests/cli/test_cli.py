@@ -737,6 +737,7 @@ BODY = TASK.replace("# @package task.capitals", "")
         ("template", "separator: [x]\n", "template/mine.yaml: template.separator=['x']: must be a string"),
         ("task", f"{TASK}stop: x\n", "task/mine.yaml: task.capitals.stop=x: must be a list"),
         ("task", "- x\n", "task/mine.yaml: must be a mapping from keys to values"),
+        ("template", "- x\n", "template/mine.yaml: must be a mapping from keys to values"),
         (
             "task",
             BODY,

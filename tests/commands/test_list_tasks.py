@@ -85,5 +85,5 @@ def test_a_file_may_have_any_name_and_choose_several_tasks_or_none(listed, icl_e
     assert (outcome.exit_code, outcome.out, outcome.err) == (
         2,
         "",
-        "icl-eval: mine/task/empty.yaml: contains no task\n",
+        f"icl-eval: {folder}/empty.yaml: contains no task\n",
     )
