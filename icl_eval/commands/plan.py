@@ -1,5 +1,6 @@
 """The command `icl-eval plan`: prints what a study of so many draws and questions would find, and writes it as JSON."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import zip_longest
@@ -83,7 +84,7 @@ def build_plan(config: PlanConfig, runs: Sequence[Run]) -> StudyPlan:
 
 
 def _build_goal(config: PlanConfig) -> Goal:
-    _require("difference", config.difference, config.difference > 0, "more than 0")
+    _require("difference", config.difference, 0 < config.difference < math.inf, "more than 0 and finite")
     for key, value in (("power", config.power), ("alpha", config.alpha)):
         _require(key, value, 0 < value < 1, "between 0 and 1")
     _require("tests", config.tests, config.tests >= 1, "1 or more")

@@ -164,9 +164,18 @@ def _read(word: str, schema: type, folders: Sequence[Path], sweeps: bool) -> str
         word = f"{key}={_quote(str(value)) if is_quoted else _quote_as_typed(text, value, sweeps)}"
     elif isinstance(value, list | dict):
         word = f"{key}={_keep_strings(key, find_type(schema, name.split('.')), value, word.partition('=')[2])}"
-    elif name in _FOLDERS_OF_RUNS and not value:
-        raise ConfigError(f"{word}: must be the name of a folder")
+    else:
+        word = _read_plain(word, name, value)
     return word
+
+
+def _read_plain(word: str, name: str, value: Any) -> str:
+    """Keep the spaces around a string of a choice, such as `postprocessing.pattern`, and check the name of a folder."""
+    if name in _FOLDERS_OF_RUNS and not value:
+        raise ConfigError(f"{word}: must be the name of a folder")
+    key, _, text = word.partition("=")
+    has_spaces = isinstance(value, str) and text != text.strip() and "${" not in text
+    return f"{key}={_quote(text)}" if has_spaces and not name.startswith("hydra.") else word
 
 
 def _quote_names(text: str, names: Sequence[str]) -> str:

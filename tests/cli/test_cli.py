@@ -120,7 +120,6 @@ def test_threads_soon_sleep_while_they_wait_unless_the_environment_says_how(
         # names
         (["task=nope"], f"task=nope: there is no such task (known: {known('task')})"),
         (["task=[qa,nope]"], f"task=nope: there is no such task (known: {known('task')})"),
-        (["model=nope"], f"model=nope: there is no such model (known: {known('model')})"),
         (["template=nope"], f"template=nope: there is no such template (known: {known('template')})"),
         (["placement=nope"], f"placement=nope: there is no such placement (known: {known('placement')})"),
         (
@@ -221,7 +220,18 @@ def test_threads_soon_sleep_while_they_wait_unless_the_environment_says_how(
         (["metrics=[chrf,chrf]"], "metrics: chrf is chosen twice, but there can be only one metrics.chrf"),
         (["hydra.run.dir="], "hydra.run.dir=: must be the name of a folder"),
         (["-m", "hydra.run.dir=x"], "hydra.run.dir: has no effect in a sweep; set hydra.sweep.dir instead"),
-        (["placement.x=1"], "Unexpected type for root: NoneType (arguments: {given})"),
+        (["placement.x=1"], "placement.x: nothing is chosen for placement, of which this is an option"),
+        (
+            ["+task.qa.template.separator=a"],
+            "task.qa.template.separator: nothing is chosen for task.qa.template, of which this is an option",
+        ),
+        (["+task.math.fields.cluster=a"], "unknown key 'task.math': the task 'math' is not chosen"),
+        (
+            ["model=./tiny"],
+            f"model=./tiny: there is no such model (known: {known('model')}; a folder, a file or a name on the hub is "
+            "given as model.source=./tiny)",
+        ),
+        (["task=own/qa"], f"task=own/qa: there is no such task (known: {known('task')})"),
         (["task.qa.postprocessing={x: 1}"], "'NoneType' object has no attribute 'get' (arguments: {given})"),
         (
             ["decoding.stop={{ x }}"],
@@ -443,6 +453,11 @@ def test_a_text_is_what_was_typed(command, key, typed, text, icl_eval_command):
     assert OmegaConf.select(OmegaConf.create(outcome.out), key.lstrip("+")) == text
 
 
+def test_a_text_of_a_choice_keeps_its_spaces(icl_eval_command):
+    words = ("task=qa", "postprocessing=extract", "postprocessing.pattern= is ", "--cfg", "job")
+    assert OmegaConf.create(icl_eval_command(*words).out).postprocessing.pattern == " is "
+
+
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"evaluate"}))
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
 def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
@@ -459,6 +474,7 @@ def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
             ["prompt=[a b,1_000]"],
             'prompt: 1000 is not a string; quote strings like it: prompt=\'["1_000","1.10"]\'',
         ),
+        (["prompt=x", "task=qa"], "unknown key 'task': this command has no such option"),
         (["prompt=null"], "prompt=null: must be a string or a list of strings"),
         (["prompt=[]"], "prompt=[]: must be a string or a list of strings"),
         (["prompt=\udcff"], "'prompt=\\udcff': not valid UTF-8"),

@@ -52,6 +52,11 @@ def test_tasks_are_listed_by_kind_with_what_is_known_of_their_data(listed, tmp_p
 def test_list_tasks_takes_no_options_and_lists_no_runs(icl_eval_command, tmp_path):
     (tmp_path / "tasks").mkdir()
     assert icl_eval_command("list", "./tasks").err == "icl-eval: tasks: no run found\n"
+    (tmp_path / "sweep.json").touch()
+    for command in ("list", "export", "compare"):
+        outcome = icl_eval_command(command, "sweep.json")
+        assert (outcome.exit_code, outcome.err) == (2, "icl-eval: sweep.json: is a file; must be a folder\n")
+        assert icl_eval_command(command, "").err == "icl-eval: '': an empty argument; must be a folder or key=value\n"
     assert "unknown command" in icl_eval_command("list", "tasks", "outputs").err
     refused = icl_eval_command("list", "tasks", "task=qa")
     assert (refused.exit_code, refused.out) == (2, "")
