@@ -67,9 +67,11 @@ def evaluate(
     from icl_eval.commands.evaluate import evaluate_into
     from icl_eval.config.evaluations import build_evaluation
 
+    if folder is not None and not (isinstance(folder, str | Path) and str(folder)):
+        raise ConfigError(f"folder={folder!r}: must be the path of a folder, or None")
     composed = _compose_run(overrides, model, task, options)
     evaluation = build_evaluation(composed)
-    run = evaluate_into(evaluation, Path(folder or composed.folder), progress)
+    run = evaluate_into(evaluation, composed.folder if folder is None else Path(folder), progress)
     return replace(run, folder=run.folder.absolute())  # the caller may change the working directory
 
 
@@ -334,5 +336,7 @@ def _read_runs(function: str, runs: Sequence[Run | str | Path]) -> list[Run]:
     for run in given:
         if not isinstance(run, Run | str | Path):
             raise ConfigError(f"{function}: a {type(run).__name__} is not a run; each must be a Run or a folder")
+        if not isinstance(run, Run) and not str(run):
+            raise ConfigError(f"{function}: '' is not a run; each must be a Run or a folder")
         read += [run] if isinstance(run, Run) else read_runs([Path(run)])
     return read

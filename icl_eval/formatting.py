@@ -85,8 +85,20 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
 
 
 def describe_unknown_key(key: str, known: Sequence[str]) -> str:
-    """Return the error message for an unknown key, with the closest known key as a suggestion."""
-    return f"unknown key '{key}'{suggest_name(key, known)} (known: {', '.join(sorted(known)) or 'none'})"
+    """Return the error message for an unknown key, with the closest known key as a suggestion.
+
+    >>> describe_unknown_key("model.sorce", ["model.source", "model.revision"])
+    "unknown key 'model.sorce'; did you mean 'model.source'? (known: model.revision, model.source)"
+
+    Args:
+        key: The unknown key.
+        known: The known keys of the same mapping. Only last parts are compared: what all keys share, such as
+            `demonstrations.`, would make any two of them look alike.
+    """
+    place, dot, name = key.rpartition(".")
+    close = difflib.get_close_matches(name, [each.removeprefix(place + dot) for each in known], n=1)
+    advice = f"; did you mean '{place}{dot}{close[0]}'?" if close else ""
+    return f"unknown key '{key}'{advice} (known: {', '.join(sorted(known)) or 'none'})"
 
 
 def shorten_name(name: str, text: str, size: int) -> str:

@@ -141,4 +141,5 @@ def _validate(key: str, value: Any, hint: Any) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
-        raise ConfigError(f"{key}={format_value(value)}: {error.errors()[0]['msg']}") from None
+        shown = repr(value) if isinstance(value, str) and not value.isprintable() else format_value(value)
+        raise ConfigError(f"{key}={shown}: {error.errors()[0]['msg']}") from None

@@ -59,9 +59,9 @@ def read_pilot(runs: Sequence[Run], score: str | None = None) -> Pilot:
         raise DataError(
             f"plan: the pilot has {len(conditions)} conditions; give the draws of one, or of two to compare"
         )
-    asked, _, asked_metric = (score or "").partition("/")
-    task = _choose("task", asked, list(runs[0].report.results))
-    metric = _choose("metric", asked_metric, list(runs[0].report.results[task].metrics))
+    asked, slash, asked_metric = (score or "").partition("/")
+    task = _choose("task", asked if score is not None else None, list(runs[0].report.results))
+    metric = _choose("metric", asked_metric if slash else None, list(runs[0].report.results[task].metrics))
     measured = measure_alike(runs, (task,))
     values = _gather(conditions, measured, task, metric)
     if len(values) < 2 or values.shape[1] < 2:
@@ -89,10 +89,12 @@ def read_pilot(runs: Sequence[Run], score: str | None = None) -> Pilot:
     )
 
 
-def _choose(kind: str, asked: str, known: Sequence[str]) -> str:
-    if asked and asked not in known:
+def _choose(kind: str, asked: str | None, known: Sequence[str]) -> str:
+    if asked is None:
+        return known[0]
+    if asked not in known:
         raise DataError(f"score={asked}: no {kind} of the pilot; it has {', '.join(known)}")
-    return asked or known[0]
+    return asked
 
 
 def _gather(conditions: Sequence[Condition], measured: Measured, task: str, metric: str) -> FloatArray:

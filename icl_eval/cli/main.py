@@ -32,6 +32,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from icl_eval import __version__
 from icl_eval.cli.commands import COMMANDS, OTHERS, Command
 from icl_eval.cli.faults import open_standard_files, summarize_error
 from icl_eval.cli.loader import install_loader
@@ -62,6 +63,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows other characters as escapes
     if sys.argv[1:] and (other := OTHERS.get(sys.argv[1])):
         sys.exit(_report_errors(lambda: other(sys.argv[2:])))
+    if sys.argv[1:] == ["--version"]:
+        sys.exit(_report_errors(lambda: print(f"icl-eval {__version__} (Hydra {hydra.__version__})")))
     arguments = put_flags_first(sys.argv[1:])
     command = _take_command(arguments)
     if command.folders_key is not None:

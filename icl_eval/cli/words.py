@@ -44,7 +44,9 @@ def gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
     folders = [
         word
         for word in arguments
-        if not word.startswith("-") and (_is_folder(word) or "/" in word.partition("=")[0] or "=" not in word)
+        if word
+        and not word.startswith("-")
+        and (_is_folder(word) or "/" in word.partition("=")[0] or "=" not in word)
     ]
     others = [word for word in arguments if word not in folders]
     if not folders:
@@ -76,6 +78,8 @@ def reject_stray_words(arguments: Sequence[str], commands: Sequence[str], can_sw
     _reject_unknown_flags(arguments)
     words = [argument for argument in arguments if argument not in SWEEP_FLAGS]
     for word in words:
+        if not word:
+            raise ConfigError("'': an empty argument; must be a folder or key=value")
         if any("\ud800" <= character <= "\udfff" for character in word):  # Python's stand-ins for invalid bytes
             raise ConfigError(f"{word!r}: not valid UTF-8")
     for previous, word in zip(["", *words], words, strict=False):

@@ -34,7 +34,11 @@ def compare_folders(config: CompareConfig) -> None:
     runs = read_runs(folders)
     if len(runs) < 2:
         raise ConfigError(f"compare: two or more runs are needed, found {len(runs)} (icl-eval compare RUN_A RUN_B)")
-    path = require_json_file(config.output, page=True) if config.output else runs[0].folder.parent / "compare.json"
+    path = (
+        require_json_file(config.output, page=True)
+        if config.output is not None
+        else runs[0].folder.parent / "compare.json"
+    )
     require_own(path, "a comparison", {"baseline", "differences"}, page=True)
     page = path.with_suffix(".html")
     comparison = compare_runs(runs, config.seed, config.num_resamples)

@@ -57,11 +57,14 @@ def compare(name: str, first: Tokens, second: Tokens) -> WayComparison:
 
 
 def print_diagnosis(evaluation: Evaluation) -> None:
-    """Run the prompts of the first task in several ways and print how often they agree.
+    """Run the prompts of a task in several ways and print how often they agree.
 
     Raises:
-        UserError: When the evaluation cannot be run, or does not use greedy search.
+        UserError: When the evaluation cannot be run, has several tasks, or does not use greedy search.
     """
+    if len(evaluation.plans) > 1:
+        names = ", ".join(plan.task.name for plan in evaluation.plans)
+        raise ConfigError(f"doctor: needs a single task, such as task=qa (selected tasks: {names})")
     if evaluation.search.name != "greedy":
         raise ConfigError(f"decoding={evaluation.search.name}: the doctor compares greedy search only; use greedy")
     prepared = prepare(evaluation)

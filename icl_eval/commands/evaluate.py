@@ -6,6 +6,7 @@ from pathlib import Path
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.pipeline import run_evaluation
 from icl_eval.evaluation.preparation import Evaluation
+from icl_eval.formatting import describe_error
 from icl_eval.reporting.pages.run_page import write_run_page
 from icl_eval.reporting.progress import ProgressBars
 from icl_eval.runs.folders import Run
@@ -27,7 +28,8 @@ def evaluate_into(evaluation: Evaluation, folder: Path, progress: bool = True, c
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be created as the folder of a run ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
+        reason = error.strerror if isinstance(error, OSError) else describe_error(error)
+        raise ConfigError(f"{folder}: cannot be created as the folder of a run ({reason})") from None
     with ProgressBars(hidden=not progress) as bars:
         return run_evaluation(evaluation, folder, bars, write_run_page, cells)

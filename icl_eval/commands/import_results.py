@@ -45,4 +45,6 @@ def _choose_folders(found: Sequence[LoggedRun], output: str | None) -> list[Path
     if len(found) > 1:
         names = ", ".join(f"{run.folder.name} {run.date}" for run in found[:5])
         raise ConfigError(f"output={output}: the folder of one run, but there are {len(found)} ({names}); leave it out")
+    if not output:
+        raise ConfigError("output=: must be the name of a folder")
     return [Path(output)]

@@ -10,7 +10,7 @@ from icl_eval.errors import DataError
 from icl_eval.formatting import count_noun, format_score, join_lines
 from icl_eval.reporting.terminal import from_here, open_console
 from icl_eval.runs.choices import flatten
-from icl_eval.runs.folders import FAILURE_FILE, FINGERPRINT_FILE, REPORT_FILE, Run, read_run, read_yaml
+from icl_eval.runs.folders import FAILURE_FILE, FINGERPRINT_FILE, REPORT_FILE, Run, no_folder, read_run, read_yaml
 from icl_eval.runs.reports import read_failure
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def print_runs(roots: Sequence[Path]) -> None:
 def _find_run_folders(roots: Sequence[Path]) -> list[Path]:
     for root in roots:
         if not root.is_dir():
-            raise DataError(f"{root}: no such folder")
+            raise DataError(f"{root}: {no_folder(root)}")
     return sorted({path.parent for root in roots for mark in _MARKS for path in root.rglob(mark)})
 
 

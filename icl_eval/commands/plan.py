@@ -1,5 +1,6 @@
 """The command `icl-eval plan`: prints what a study of so many draws and questions would find, and writes it as JSON."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import zip_longest
@@ -22,6 +23,8 @@ from icl_eval.runs.folders import Run
 from icl_eval.runs.reports import write_json
 
 _MAX_NUMBER = 1_000_000
+_DRAWS = (2, 3, 5, 8, 12, 20)
+"""The numbers of draws that are shown unless others are given."""
 
 
 def print_plan(config: PlanConfig) -> None:
@@ -34,7 +37,7 @@ def print_plan(config: PlanConfig) -> None:
             `output` cannot be written to.
         DataError: If the pilot cannot be read, or its runs are not draws of one or two conditions.
     """
-    path = require_json_file(config.output, page=False) if config.output else None
+    path = require_json_file(config.output, page=False) if config.output is not None else None
     runs = read_runs([Path(folder) for folder in config.pilot]) if config.flips is None else []
     plan = build_plan(config, runs)
     if runs and path is None:
@@ -77,16 +80,18 @@ def build_plan(config: PlanConfig, runs: Sequence[Run]) -> StudyPlan:
             if getattr(pilot, unit) is None:
                 raise ConfigError(f"budget_{unit}={budget}: no run of the pilot says its {unit}")
             budgets[unit] = float(budget)
-    return plan_from_pilot(pilot, goal, config.draws, config.questions, budgets)
+    return plan_from_pilot(pilot, goal, _DRAWS if config.draws is None else config.draws, config.questions, budgets)
 
 
 def _build_goal(config: PlanConfig) -> Goal:
-    _require("difference", config.difference, config.difference > 0, "more than 0")
+    _require("difference", config.difference, 0 < config.difference < math.inf, "more than 0 and finite")
     for key, value in (("power", config.power), ("alpha", config.alpha)):
         _require(key, value, 0 < value < 1, "between 0 and 1")
     _require("tests", config.tests, config.tests >= 1, "1 or more")
     for key, numbers in (("draws", config.draws), ("questions", config.questions)):
-        for number in numbers:
+        if numbers == []:
+            raise ConfigError(f"{key}=[]: must be one or more numbers")
+        for number in numbers or ():
             _require(key, number, 2 <= number <= _MAX_NUMBER, f"2 to {_MAX_NUMBER:,}")
     level = config.alpha / config.tests
     _require("power", config.power, config.power > level, f"more than alpha ({level:g})")
@@ -102,6 +107,8 @@ def _check_flips(config: PlanConfig, flips: float, runs: Sequence[Run]) -> None:
     for key in ("score", "budget_tokens", "budget_minutes"):
         if getattr(config, key) is not None:
             raise ConfigError(f"{key}={getattr(config, key)}: has no effect with flips")
+    if config.draws is not None:
+        raise ConfigError(f"draws={config.draws}: has no effect with flips, which plan a test of one draw")
     if config.pilot or runs:
         raise ConfigError(f"flips={flips}: has no effect with a pilot, which shows how often answers flip")
     _require("flips", flips, config.difference < flips <= 1, f"more than difference={config.difference}, and at most 1")

@@ -121,6 +121,8 @@ def compose_words(
 def compose_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> dict[str, TaskConfig]:
     """Compose tasks alone, without the options of a run, and return them by the names of their packages.
 
+    A file may choose other tasks in its defaults list; these are returned, too.
+
     A value that a task leaves to the command line is an ellipsis.
 
     Args:
@@ -132,7 +134,7 @@ def compose_tasks(names: Sequence[str], folders: Sequence[Path] = ()) -> dict[st
     """
     register_schema(CatalogueConfig)
     register_resolvers()
-    words = [f"+task=[{','.join(names)}]"]
+    words = [f"+task={_format_value(list(names))}"]
     if folders:
         words.append(f"hydra.searchpath={_format_value(folders)}")
     folder = str(conf_dir())

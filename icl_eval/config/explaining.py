@@ -22,6 +22,7 @@ from omegaconf.errors import (
 from yaml import MarkedYAMLError
 
 from icl_eval.config.schema import TaskConfig
+from icl_eval.config.setup import conf_dir
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import describe_unknown_key, format_value
 
@@ -37,6 +38,8 @@ _EXTRAS = {
     "hydra/launcher=submitit_slurm": "submitit",
 }
 """The extras that install configs of other packages."""
+_NO_CHOICE = "Unexpected type for root: NoneType"
+"""What Hydra says of an option of a group in which nothing is chosen."""
 _OF_A_TASK = [f"task.{field.name}" for field in fields(TaskConfig)]
 
 
@@ -56,7 +59,18 @@ def explaining_errors(words: Sequence[str]) -> Iterator[None]:
     except RecursionError as error:
         raise ConfigError(f"a config's defaults list includes itself (arguments: {' '.join(words)})") from error
     except (AssertionError, AttributeError, ValueError) as error:
+        if str(error) == _NO_CHOICE and (key := _find_without_choice(words)):
+            group = key.rpartition(".")[0]
+            raise ConfigError(f"{key}: nothing is chosen for {group}, of which this is an option") from error
         raise ConfigError(f"{explain(error)} (arguments: {' '.join(words)})") from error
+
+
+def _find_without_choice(words: Sequence[str]) -> str | None:
+    """Return the first key that is an option of a group in which nothing is chosen by default."""
+    groups = "|".join(path.parent.name for path in conf_dir().glob("*/null.yaml"))
+    option = re.compile(rf"({groups}|task\.[^.]+\.(template|postprocessing|likelihood))\.[^.]+")
+    keys = (word.lstrip("+~").partition("=")[0] for word in words)
+    return next(filter(option.fullmatch, keys), None)
 
 
 def explain(error: BaseException) -> str:
@@ -77,21 +91,37 @@ def explain(error: BaseException) -> str:
         key = str(error.override).partition("=")[0]
         return f"{error.override}: {reason} (put a string in two pairs of quotes: {key}='\"…\"')"
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
-        known = error.options or _list_options(group, text)
-        extra = _EXTRAS.get(f"{group}={name}")
-        advice = f"; pip install 'icl-eval[{extra}]'" if extra else ""
-        return f"{group}={name}: there is no such {group} (known: {', '.join(sorted(known))}{advice})"
-    if match := re.match(r"Error merging override (.+)", text):
-        return f"{match[1]}: {_join_lines(str(cause))}"
+        return _explain_missing(error, text)
     if isinstance(error, OmegaConfBaseException):
         return _explain_key(error)
+    return _explain_override(text, cause)
+
+
+def _explain_override(text: str, cause: BaseException) -> str:
+    """Return a message about an override that cannot be applied, or any other error."""
+    if match := re.match(r"Could not override '([^@']+)'\.\s+No match in the defaults list", text):
+        return f"unknown key '{match[1]}': this command has no such option"
+    if match := re.match(r"Error merging override (.+)", text):
+        return f"{match[1]}: {_join_lines(str(cause))}"
     return _join_lines(f"{text}\n{cause}")
+
+
+def _explain_missing(error: MissingConfigException, text: str) -> str:
+    """Return a message about the choice of a config that does not exist."""
+    path = str(error.missing_cfg_file)
+    group = path.rpartition("/")[0] if path.startswith("hydra/") else path.partition("/")[0]
+    name = path.removeprefix(f"{group}/")
+    known = error.options if error.options and "/" not in name else _list_options(group, text)
+    extra = _EXTRAS.get(f"{group}={name}")
+    advice = f"; pip install 'icl-eval[{extra}]'" if extra else ""
+    if group == "model":
+        advice = f"; a folder, a file or a name on the hub is given as model.source={name}"
+    return f"{group}={name}: there is no such {group} (known: {', '.join(sorted(known))}{advice})"
 
 
 def _explain_key(error: BaseException | None) -> str:
     """Return a message about the key that OmegaConf rejects."""
-    if isinstance(error, ConfigTypeError):
+    if isinstance(error, ConfigTypeError) or str(error).startswith("Merge error: "):  # as of a list with a schema
         return "must be a mapping from keys to values"
     if not isinstance(error, OmegaConfBaseException) or not error.full_key:
         return _join_lines(str(error))
@@ -100,6 +130,8 @@ def _explain_key(error: BaseException | None) -> str:
         return f"{key}: {_NAMELESS}"
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return _explain_unknown_key(error)
+    if error.parent_node is None and error.ref_type is None and "." not in key:  # as of `+task.math.fields.cluster=x`
+        return f"unknown key 'task.{key}': the task '{key}' is not chosen"
     if error.key is None:  # a whole mapping is null
         return f"{key}=null: must be a mapping from keys to values"
     if type(error) is ValidationError:

@@ -18,8 +18,7 @@ from icl_eval.formatting import format_value
 
 _GROUPS_THAT_ADD_UP = ("task", "metrics", "experiment")
 """Groups from which a list can be chosen. In any other group, Hydra would silently merge the choices."""
-_NULL = re.compile(r"(?<![^=,(])\s*null\s*(?![^,)])")
-"""`null` as the name of a config, which Hydra accepts only as a string."""
+_PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 SWEEP_FLAGS = ("-m", "--multirun")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _BACKSLASHES = re.compile(rf"({_QUOTED.pattern})|(\\+)([()\[\]{{}}:=,\s]?)", re.DOTALL)
@@ -146,6 +145,8 @@ def escape_interpolation(text: str) -> str:
 
 def _read(word: str, schema: type, folders: Sequence[Path], sweeps: bool) -> str:
     key, _, text = word.partition("=")
+    known = list_choices(folders, key.lstrip("+"))
+    text = _quote_names(text, known)
     word = f"{key}={_BACKSLASHES.sub(_unescape, text)}"
     try:
         override = _parse(word)
@@ -157,24 +158,48 @@ def _read(word: str, schema: type, folders: Sequence[Path], sweeps: bool) -> str
     if name == "hydra":
         raise ConfigError(f"{key}: Hydra's settings must be set one by one (hydra.run.dir=…)")
     if any((folder / name).is_dir() for folder in folders):
-        word = _read_choice(word, override, folders)
+        _require_names(word, override, folders, known)
     elif takes_string(schema, name) and not isinstance(value, list):
         is_quoted = _QUOTED.fullmatch(text.strip())
         word = f"{key}={_quote(str(value)) if is_quoted else _quote_as_typed(text, value, sweeps)}"
     elif isinstance(value, list | dict):
         word = f"{key}={_keep_strings(key, find_type(schema, name.split('.')), value, word.partition('=')[2])}"
-    elif name in _FOLDERS_OF_RUNS and not value:
+    else:
+        word = _read_plain(word, name, value)
+    return word
+
+
+def _read_plain(word: str, name: str, value: Any) -> str:
+    """Keep the spaces around a string of a choice, such as `postprocessing.pattern`, and check the name of a folder."""
+    if name in _FOLDERS_OF_RUNS and not value:
         raise ConfigError(f"{word}: must be the name of a folder")
-    return word
+    key, _, text = word.partition("=")
+    has_spaces = isinstance(value, str) and text != text.strip() and "${" not in text
+    return f"{key}={_quote(text)}" if has_spaces and not name.startswith("hydra.") else word
 
 
-def _read_choice(word: str, override: Override, folders: Sequence[Path]) -> str:
-    """Check the choice of a config, and quote `null` in groups that have a config of that name."""
-    if (folders[0] / override.key_or_group / "null.yaml").exists():
-        word = _NULL.sub("'null'", word)
-        override = _parse(word)
-    _require_names(word, override, folders)
-    return word
+def _quote_names(text: str, names: Sequence[str]) -> str:
+    """Quote the names of configs that Hydra would read as something else, such as `null`, `2024` and `nan`.
+
+    Args:
+        text: The value of a config group, as typed.
+        names: The names of the group's configs.
+    """
+    special = "|".join(re.escape(name) for name in names if not _is_plain(name))
+    if not special:
+        return text
+    pattern = re.compile(rf"({_QUOTED.pattern})|(?<![^\s=,(\[])({special})(?![^\s,)\]])", re.DOTALL)
+    return pattern.sub(lambda match: match[1] or f"'{match[2]}'", text)
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether Hydra reads a name without quotes as this string."""
+    if _PLAIN.fullmatch(name) and name.lower() not in ("null", "true", "false", "nan", "inf"):
+        return True
+    try:
+        return _parse(f"key={name}").value() == name
+    except HydraException:
+        return False
 
 
 def _unescape(match: re.Match[str]) -> str:
@@ -223,21 +248,27 @@ def _parse(word: str) -> Override:
     return OverridesParser.create().parse_overrides([word])[0]
 
 
-def _require_names(word: str, override: Override, folders: Sequence[Path]) -> None:
+def _require_names(word: str, override: Override, folders: Sequence[Path], known: Sequence[str]) -> None:
     """Reject a choice that is neither the name of a config nor, where the group allows it, a list of names."""
     value, group = override.value(), override.key_or_group
     if not (folders[0] / group).is_dir():
         raise ConfigError(f"{word}: there is no such group (known: {', '.join(list_groups(folders[0]))})")
     choices = value.list if isinstance(value, ChoiceSweep) else [value]
+    if value == {} or (value == [] and group in ("metrics", "experiment")):
+        raise ConfigError(f"{word}: has no effect; leave it out")
     if override.is_delete() or isinstance(value, dict) or (override.is_sweep_override() and choices == [value]):
         return
     adds_up = group in _GROUPS_THAT_ADD_UP
     for choice in choices:
         names = choice if adds_up and isinstance(choice, list) else [choice]
         if not all(isinstance(name, str | QuotedString) for name in names):
-            known = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
             also = f", or a list such as [{known[0]}]" if adds_up else ""
             raise ConfigError(f"{word}: must be one of {', '.join(known)}{also}")
+
+
+def list_choices(folders: Sequence[Path], group: str) -> list[str]:
+    """Return the names of a group's configs in some folders."""
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def list_groups(folder: Path) -> list[str]:

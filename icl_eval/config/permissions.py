@@ -135,6 +135,10 @@ def _require_default(path: Path, default: Any) -> None:
             entry = f"{choice}: {format_value(name)}" if name != "" else choice
             known = ", ".join(sorted(own))
             raise ConfigError(f"{path}: defaults: {entry}: must be a config of one of the groups {known}")
+        for each in (choice, *(name if isinstance(name, list) else [name])):
+            if not isinstance(each, str | None):
+                wrong = f"YAML reads this as {format_value(each)}, not as the name of a config; put it in quotes"
+                raise ConfigError(f"{path}: defaults: {wrong}")
 
 
 def _require_strings(path: Path, group: str, content: Mapping[Any, Any]) -> None:

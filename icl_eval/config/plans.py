@@ -13,7 +13,7 @@ from icl_eval.config.schema import ChannelConfig, DataConfig, RunConfig, TaskCon
 from icl_eval.decoding.searches import check_stop
 from icl_eval.demonstrations import AbstractLabels, Demonstration, FewShot, Selection, build_shown
 from icl_eval.demonstrations.ranking import draw
-from icl_eval.errors import ConfigError
+from icl_eval.errors import ConfigError, DataError
 from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics.building import build_metrics
@@ -223,8 +223,13 @@ def _find_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> D
     """Return the data source, with a relative path resolved in the first folder that contains it."""
     require_at_least(f"{key}.max_rows", config.max_rows, 1)
     require_at_most(f"{key}.max_rows", config.max_rows, _MAX_ROWS)
+    if not config.path:
+        raise ConfigError(f"{key}.path=: must be a .jsonl, .csv or .parquet file, or a data set")
     path = next((str(folder / config.path) for folder in search_path if (folder / config.path).exists()), None)
-    return DataSource(path or config.path, config.name, config.split, config.revision, config.max_rows)
+    source = DataSource(path or config.path, config.name, config.split, config.revision, config.max_rows)
+    if path is None and source.is_file and not Path(config.path).is_absolute():
+        raise DataError(f"{config.path}: no such file in {' or '.join(map(str, search_path))}")
+    return source
 
 
 def apply_limit(

@@ -197,7 +197,7 @@ class PlanConfig:
     power: float = 0.8
     alpha: float = 0.05
     tests: int = 1
-    draws: list[int] = field(default_factory=list)
+    draws: list[int] | None = None
     questions: list[int] = field(default_factory=list)
     budget_tokens: int | None = None
     budget_minutes: float | None = None

@@ -138,6 +138,7 @@ def _allow_float32(model: ModelSource) -> ModelSource:
 
 @lru_cache(maxsize=1)
 def _load_encoder(spec: ModelSpec, _identity: str, device: str) -> EmbedTexts:
+    """Load an encoder, again if its files have another identity."""
     weights = resolve_weights(spec)
     folder = weights.folder
     if needs_own_code(weights):

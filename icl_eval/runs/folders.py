@@ -184,9 +184,14 @@ def read_run(folder: Path) -> Run:
     """
     path = folder / REPORT_FILE
     if not path.exists():
-        reason = "contains no finished run (report.json is missing)" if folder.is_dir() else "no such folder"
+        reason = "contains no finished run (report.json is missing)" if folder.is_dir() else no_folder(folder)
         raise DataError(f"{folder}: {reason}")
     return Run(folder, read_report(path))
+
+
+def no_folder(path: Path) -> str:
+    """Return the phrase that says why a path is no folder."""
+    return "is a file; must be a folder" if path.exists() else "no such folder"
 
 
 def find_runs(root: Path) -> list[Run]:
@@ -198,7 +203,7 @@ def find_runs(root: Path) -> list[Run]:
         DataError: If the folder does not exist.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
+        raise DataError(f"{root}: {no_folder(root)}")
     runs = []
     for path in sorted(root.rglob(REPORT_FILE)):
         with skipping_unreadable():

@@ -85,6 +85,8 @@ def _find(roots: Sequence[str | Path]) -> list[Run]:
     for root in roots:
         if not isinstance(root, str | Path):
             raise DataError(f"a {type(root).__name__} is not a folder; each must be the path of a folder with runs")
+        if not str(root):
+            raise DataError("'' is not a folder; each must be the path of a folder with runs")
     runs = {run.folder.resolve(): run for root in roots or ("outputs",) for run in find_runs(Path(root))}
     return list(runs.values())
 

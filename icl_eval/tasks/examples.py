@@ -212,4 +212,7 @@ def _name_kind(value: object) -> str:
         return "a list" if value else "an empty list"
     if isinstance(value, float) and math.isnan(value):
         return "NaN"
+    if callable(value):
+        name = getattr(value, "__name__", "")
+        return f"the method '{name}', not a key of that name (which is written ['{name}'])"
     return names.get(type(value), f"a {type(value).__name__}")

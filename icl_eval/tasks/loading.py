@@ -138,6 +138,9 @@ def _rows_in_memory(name: str, split: str, rows: Iterable[Mapping[str, Any]]) ->
                 f"{row.where}: a {type(row.values).__name__}, but every row must be a mapping from columns to values "
                 "(for a data frame, pass frame.to_dict('records'))"
             )
+        for column in row.values:
+            if not isinstance(column, str):
+                raise DataError(f"{row.where}: the name of the column {column!r} must be a string")
     if not numbered:
         raise DataError(f"{name}: no rows in {split}")
     return numbered

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 
 import jsonschema
@@ -90,7 +91,7 @@ def test_threads_soon_sleep_while_they_wait_unless_the_environment_says_how(
             ["+task.qa.stopp=[]"],
             f"unknown key 'task.qa.stopp'; did you mean 'task.qa.stop'? (known: {keys(TaskConfig, 'task.qa.')})",
         ),
-        (["task.math.stop=[]"], "unknown key 'task.math'; did you mean 'task.qa'? (known: task.qa)"),
+        (["task.math.stop=[]"], "unknown key 'task.math' (known: task.qa)"),
         (
             ["metrics=[exact_match]", "metrics.exact_match.ignor=true"],
             "unknown key 'metrics.exact_match.ignor'; did you mean 'metrics.exact_match.ignore_case'? "
@@ -108,15 +109,17 @@ def test_threads_soon_sleep_while_they_wait_unless_the_environment_says_how(
         ),
         (
             ["task.qa.labels.hint=Hint"],
-            "unknown key 'task.qa.labels.hint'; did you mean 'task.qa.labels.answer'? "
-            "(known: task.qa.labels.answer, task.qa.labels.question); to add a new key, prefix it with a plus "
-            "sign: +task.qa.labels.hint=…",
+            "unknown key 'task.qa.labels.hint' (known: task.qa.labels.answer, task.qa.labels.question); to add a new "
+            "key, prefix it with a plus sign: +task.qa.labels.hint=…",
+        ),
+        (  # of two keys, what both begin with is no likeness
+            ["demonstrations.ids=[x]"],
+            "unknown key 'demonstrations.ids' (known: demonstrations.per_question, demonstrations.seed)",
         ),
         (["metrics.chrf.beta=3"], "unknown key 'metrics.chrf' (known: none)"),
         # names
         (["task=nope"], f"task=nope: there is no such task (known: {known('task')})"),
         (["task=[qa,nope]"], f"task=nope: there is no such task (known: {known('task')})"),
-        (["model=nope"], f"model=nope: there is no such model (known: {known('model')})"),
         (["template=nope"], f"template=nope: there is no such template (known: {known('template')})"),
         (["placement=nope"], f"placement=nope: there is no such placement (known: {known('placement')})"),
         (
@@ -201,6 +204,12 @@ def test_threads_soon_sleep_while_they_wait_unless_the_environment_says_how(
             "likelihood.content_free=3: Input should be a valid string",
         ),
         (["task=[]"], "task: at least one task is needed (task=qa, or task=[qa,math])"),
+        (["task={}"], "task={}: has no effect; leave it out"),
+        (["metrics=[]"], "metrics=[]: has no effect; leave it out"),
+        (["template={}"], "template={}: has no effect; leave it out"),
+        (["task.qa.pool.path="], "task.qa.pool.path=: must be a .jsonl, .csv or .parquet file, or a data set"),
+        (["task.qa.pool.path=no.csv"], "no.csv: no such file in {cwd}"),
+        (['decoding.stop="\\n"'], "decoding.stop='\\n': Input should be a valid list"),
         (["task=null"], f"task=null: must be one of {known('task')}, or a list such as [ag_news]"),
         (["task=[[qa]]"], f"task=[[qa]]: must be one of {known('task')}, or a list such as [ag_news]"),
         (["order=null"], f"order=null: must be one of {known('order')}"),
@@ -211,7 +220,18 @@ def test_threads_soon_sleep_while_they_wait_unless_the_environment_says_how(
         (["metrics=[chrf,chrf]"], "metrics: chrf is chosen twice, but there can be only one metrics.chrf"),
         (["hydra.run.dir="], "hydra.run.dir=: must be the name of a folder"),
         (["-m", "hydra.run.dir=x"], "hydra.run.dir: has no effect in a sweep; set hydra.sweep.dir instead"),
-        (["placement.x=1"], "Unexpected type for root: NoneType (arguments: {given})"),
+        (["placement.x=1"], "placement.x: nothing is chosen for placement, of which this is an option"),
+        (
+            ["+task.qa.template.separator=a"],
+            "task.qa.template.separator: nothing is chosen for task.qa.template, of which this is an option",
+        ),
+        (["+task.math.fields.cluster=a"], "unknown key 'task.math': the task 'math' is not chosen"),
+        (
+            ["model=./tiny"],
+            f"model=./tiny: there is no such model (known: {known('model')}; a folder, a file or a name on the hub is "
+            "given as model.source=./tiny)",
+        ),
+        (["task=own/qa"], f"task=own/qa: there is no such task (known: {known('task')})"),
         (["task.qa.postprocessing={x: 1}"], "'NoneType' object has no attribute 'get' (arguments: {given})"),
         (
             ["decoding.stop={{ x }}"],
@@ -433,6 +453,11 @@ def test_a_text_is_what_was_typed(command, key, typed, text, icl_eval_command):
     assert OmegaConf.select(OmegaConf.create(outcome.out), key.lstrip("+")) == text
 
 
+def test_a_text_of_a_choice_keeps_its_spaces(icl_eval_command):
+    words = ("task=qa", "postprocessing=extract", "postprocessing.pattern= is ", "--cfg", "job")
+    assert OmegaConf.create(icl_eval_command(*words).out).postprocessing.pattern == " is "
+
+
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"evaluate"}))
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
 def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
@@ -449,6 +474,7 @@ def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
             ["prompt=[a b,1_000]"],
             'prompt: 1000 is not a string; quote strings like it: prompt=\'["1_000","1.10"]\'',
         ),
+        (["prompt=x", "task=qa"], "unknown key 'task': this command has no such option"),
         (["prompt=null"], "prompt=null: must be a string or a list of strings"),
         (["prompt=[]"], "prompt=[]: must be a string or a list of strings"),
         (["prompt=\udcff"], "'prompt=\\udcff': not valid UTF-8"),
@@ -727,6 +753,7 @@ BODY = TASK.replace("# @package task.capitals", "")
         ("template", "separator: [x]\n", "template/mine.yaml: template.separator=['x']: must be a string"),
         ("task", f"{TASK}stop: x\n", "task/mine.yaml: task.capitals.stop=x: must be a list"),
         ("task", "- x\n", "task/mine.yaml: must be a mapping from keys to values"),
+        ("template", "- x\n", "template/mine.yaml: must be a mapping from keys to values"),
         (
             "task",
             BODY,
@@ -836,3 +863,24 @@ def test_no_object_is_looked_through_when_a_command_ends():
     )
     run = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
     assert run.stdout.splitlines()[-1] == "True"
+
+
+def test_configs_may_have_names_that_are_numbers_or_values_in_hydras_grammar(icl_eval_command, tmp_path, gpt2):
+    for name in ("2024", "nan"):
+        path = tmp_path / f"mine/task/{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(TASK.replace("task.capitals", f"task.{name}"))
+    (tmp_path / "mine/template").mkdir()
+    (tmp_path / "mine/template/1.yaml").write_text('question: "{{ question }}"\nanswer: "{{ answer }}"\n')
+    (tmp_path / "mine/capitals.csv").write_text("country,capital,continent\na,b,c\n")
+    words = ("--config-dir=mine", f"model.source={gpt2}", "num_fewshot=0")
+    outcome = icl_eval_command("preview", *words, "task=[2024, nan]", "template=1")
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    assert "2024: 1 prompt" in outcome.out
+    assert "nan: 1 prompt" in outcome.out
+    outcome = icl_eval_command("preview", *words, "task=2023")
+    assert outcome.err.startswith("icl-eval: task=2023: must be one of 2024, ag_news, ")
+
+
+def test_the_version_is_that_of_the_command(icl_eval_command):
+    assert icl_eval_command("--version").out == f"icl-eval {version('icl-eval')} (Hydra {version('hydra-core')})\n"

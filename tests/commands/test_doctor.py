@@ -45,3 +45,9 @@ def test_a_sound_model_agrees_with_itself_and_an_unsound_one_is_found_out(icl_ev
     assert "float32: alone, batched" in shown.out
     assert "0 of 3" in shown.out
     assert "token 1 of" in shown.out
+
+
+def test_a_second_task_is_refused(icl_eval_command, gpt2):
+    outcome = icl_eval_command("doctor", f"model.source={gpt2}", "task=[qa,math]")
+    assert outcome.exit_code == 2
+    assert outcome.err == "icl-eval: doctor: needs a single task, such as task=qa (selected tasks: qa, math)\n"

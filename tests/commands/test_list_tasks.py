@@ -52,6 +52,11 @@ def test_tasks_are_listed_by_kind_with_what_is_known_of_their_data(listed, tmp_p
 def test_list_tasks_takes_no_options_and_lists_no_runs(icl_eval_command, tmp_path):
     (tmp_path / "tasks").mkdir()
     assert icl_eval_command("list", "./tasks").err == "icl-eval: tasks: no run found\n"
+    (tmp_path / "sweep.json").touch()
+    for command in ("list", "export", "compare"):
+        outcome = icl_eval_command(command, "sweep.json")
+        assert (outcome.exit_code, outcome.err) == (2, "icl-eval: sweep.json: is a file; must be a folder\n")
+        assert icl_eval_command(command, "").err == "icl-eval: '': an empty argument; must be a folder or key=value\n"
     assert "unknown command" in icl_eval_command("list", "tasks", "outputs").err
     refused = icl_eval_command("list", "tasks", "task=qa")
     assert (refused.exit_code, refused.out) == (2, "")
@@ -67,3 +72,23 @@ def test_a_file_of_the_users_that_is_no_task_is_one_line(icl_eval_command, tmp_p
     assert len(outcome.err.splitlines()) == 1
     assert "shots" in outcome.err
     assert "wrong" in outcome.err
+
+
+def test_a_file_may_have_any_name_and_choose_several_tasks_or_none(listed, icl_eval_command, tmp_path):
+    folder = tmp_path / "mine" / "task"
+    folder.mkdir(parents=True)
+    (folder / "2024.yaml").write_text(OWN.replace("task.capitals", "task.2024"), encoding="utf-8")
+    (folder / "both.yaml").write_text(
+        OWN.replace("task.capitals", "task.both").replace("  - _self_", "  - qa\n  - _self_")
+    )
+    (folder / "drafts.yaml").mkdir()
+    names = [line[0] for line in listed("--config-dir=mine") if line]
+    assert {"2024", "both (both)", "both (qa)", "qa"} <= set(names)
+    assert "drafts" not in names
+    (folder / "empty.yaml").touch()
+    outcome = icl_eval_command("list", "tasks", "--config-dir=mine")
+    assert (outcome.exit_code, outcome.out, outcome.err) == (
+        2,
+        "",
+        f"icl-eval: {folder}/empty.yaml: contains no task\n",
+    )

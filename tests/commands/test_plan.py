@@ -57,6 +57,9 @@ def test_a_pilot_of_two_conditions_plans_their_difference_and_its_costs(pilot, i
     assert icl_eval_command("plan", "pilot", "score=qa/bleu").err == (
         "icl-eval: score=bleu: no metric of the pilot; it has chrf, exact_match\n"
     )
+    assert icl_eval_command("plan", "pilot", "score=qa/").err == (
+        "icl-eval: score=: no metric of the pilot; it has chrf, exact_match\n"
+    )
 
 
 @pytest.mark.slow
@@ -100,8 +103,13 @@ def test_a_plan_overwrites_nothing_else(icl_eval_command, tmp_path):
         (["nowhere/at/all"], "nowhere/at/all: no such folder"),
         (["flips=0.01"], "flips=0.01: must be more than difference=0.05, and at most 1"),
         (["flips=0.2", "budget_tokens=5"], "budget_tokens=5: has no effect with flips"),
+        (["flips=0.2", "draws=[3]"], "draws=[3]: has no effect with flips, which plan a test of one draw"),
+        (["flips=0.2", "questions=[]"], "questions=[]: must be one or more numbers"),
+        (["flips=0.2", "output="], "output=: must end in .json"),
+        (["flips=0.2", ""], "'': an empty argument; must be a folder or key=value"),
         (["flips=0.2", "power=1"], "power=1.0: must be between 0 and 1"),
-        (["flips=0.2", "difference=0"], "difference=0.0: must be more than 0"),
+        (["flips=0.2", "difference=0"], "difference=0.0: must be more than 0 and finite"),
+        (["flips=0.2", "difference=inf"], "difference=inf: must be more than 0 and finite"),
         (["flips=0.2", "questions=[1]"], "questions=1: must be 2 to 1,000,000"),
         (["flips=0.2", "output=plan.txt"], "output=plan.txt: must end in .json"),
         (["flips=0.2", "tests=0"], "tests=0: must be 1 or more"),

@@ -128,6 +128,13 @@ NOT_A_STRING = "not as a string; put it in quotes"
         ("task/x", TASK.replace("_self_", "/evil"), "defaults: /evil: must be a config of"),
         ("task/x", TASK.replace("_self_", "/evil/x"), "defaults: /evil/x: must be a config of"),
         ("template/x", "defaults: [y@_global_.hydra]\n", "defaults: y@_global_.hydra: must be a"),
+        (
+            "experiment/x",
+            HEADER + "defaults: [override /template: 2]\n",
+            "defaults: YAML reads this as 2, not as the name of a config; put it in quotes",
+        ),
+        ("experiment/x", HEADER + "defaults: [override /task: [qa, 2]]\n", "defaults: YAML reads this as 2, not as"),
+        ("experiment/x", HEADER + "defaults: [3]\n", "defaults: YAML reads this as 3, not as"),
         ("experiment/x", HEADER + "defaults: [y@hydra.callbacks]\n", "defaults: y@hydra.callbacks: must be a config"),
         ("experiment/x", HEADER + "defaults: [{/model@hydra.run: y}]\n", "defaults: /model@hydra.run: y: must be a"),
         ("experiment/x", HEADER + "defaults: [{override /order: ../x}]\n", "defaults: override /order: ../x: must be"),

@@ -250,6 +250,7 @@ def test_what_is_no_run_or_several_is_refused_by_name(logged, icl_eval_command, 
         (str(results), "num_fewshot=4"): f"num_fewshot=4: {results} says 0 for task 'last'",
         (str(results), "num_fewshot=-1"): "num_fewshot=-1: must be 0 or more",
         (str(results), "seed=-1"): "seed=-1: must be 0 or more",
+        (str(results), "output="): "output=: must be the name of a folder",
         (str(results), "modelname=a"): "unknown key 'modelname'; did you mean 'model_name'?",
     }
     for words, sentence in mistakes.items():

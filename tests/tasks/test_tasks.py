@@ -335,3 +335,19 @@ def test_a_folder_is_read_as_it_is_and_never_as_another_of_its_name(tmp_path, mo
     assert (read(tmp_path / "a" / "data"), read(tmp_path / "b" / "data")) == (["first"], ["second"])
     write(tmp_path / "a" / "data", "changed")
     assert read(tmp_path / "a" / "data") == ["changed"]
+
+
+def test_what_is_no_column_or_value_is_named_in_plain_words():
+    rows = [{"meta": {"keys": "a"}, "references": "b"}]
+    assert Task.of_rows("t", rows, rows, fields={**FIELDS, "question": "meta['keys']"}).examples[0].inputs == {
+        "question": "a"
+    }
+    with pytest.raises(DataError) as error:
+        Task.of_rows("t", rows, rows, fields={**FIELDS, "question": "meta.keys"})
+    assert str(error.value).startswith(
+        "t: row 0 of pool: field 'question' (meta.keys) is the method 'keys', not a key of that name (which is written "
+        "['keys'])"
+    )
+    with pytest.raises(DataError) as error:
+        Task.of_rows("t", [{0: "a", 1: "b"}], ROWS, fields=FIELDS)
+    assert str(error.value) == "t: row 0 of pool: the name of the column 0 must be a string"

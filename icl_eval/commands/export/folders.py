@@ -13,7 +13,7 @@ from icl_eval.config.schema import ExportConfig
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.reporting.output import ignore_closed_output
 from icl_eval.reporting.terminal import from_here, open_console
-from icl_eval.runs.folders import REPORT_FILE, read_run
+from icl_eval.runs.folders import REPORT_FILE, no_folder, read_run
 from icl_eval.runs.writing import write_whole
 
 
@@ -50,7 +50,9 @@ def export_folder(folder: Path) -> list[Path]:
         return [*_write_tables(sweep_tables(sweep), folder / "tables"), *write_figures(sweep, folder / "figures")]
     if (folder / REPORT_FILE).exists():
         return _write_tables(run_tables(read_run(folder).report), folder / "tables")
-    missing = f"holds neither a run ({REPORT_FILE}) nor a sweep ({SWEEP_FILE})" if folder.is_dir() else "no such folder"
+    missing = (
+        f"holds neither a run ({REPORT_FILE}) nor a sweep ({SWEEP_FILE})" if folder.is_dir() else no_folder(folder)
+    )
     raise DataError(f"{folder}: {missing}")
 
 
