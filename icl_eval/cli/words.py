@@ -44,9 +44,7 @@ def gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
     folders = [
         word
         for word in arguments
-        if word
-        and not word.startswith("-")
-        and (_is_folder(word) or "/" in word.partition("=")[0] or "=" not in word)
+        if word and not word.startswith("-") and (_is_folder(word) or "/" in word.partition("=")[0] or "=" not in word)
     ]
     others = [word for word in arguments if word not in folders]
     if not folders:
