@@ -8,54 +8,53 @@ selected demonstrations are the four that `num_fewshot=4` selects.
 
 For every question:
 
-    selection   the whole path of the diagram
-    leaks       copies of the question
-    ranking     the interface of strategies, and how ties are broken
-    controls    changes to what is selected
-    ordering    the order in a prompt
-    candidates  what another draw from the pool would show
+    selection       the whole path of the diagram
+    leaks           copies of the question
+    ranking         the interface of strategies, and how ties are broken
+    controls        changes to what is selected
+    label_mappings  controls that show other labels than the right ones
+    ordering        the order in a prompt
+    candidates      what another draw from the pool would show
 
 The strategies:
 
-    first       in the order of the pool
-    random      drawn by seed
-    fixed       named by the user
-    balanced    one of each label in turn
-    bm25        words shared with the question
-    nearest     similar embeddings
-    diverse     similar embeddings that differ from each other
-    dpp         similar embeddings that span much
-    votek       embeddings that represent the pool
+    first           in the order of the pool
+    random          drawn by seed
+    fixed           named by the user
+    balanced        one of each label in turn
+    bm25            words shared with the question
+    nearest         similar embeddings
+    diverse         similar embeddings that differ from each other
+    dpp             similar embeddings that span much
+    votek           embeddings that represent the pool
 
 What they need:
 
-    searching   the best candidates of a large pool
-    encoder     examples as unit vectors
-    vectors     embeddings that were computed before
-    labels      the few answers of a pool
-    words       nouns for meaningless inputs
+    searching       the best candidates of a large pool
+    encoder         examples as unit vectors
+    vectors         embeddings that were computed before
+    labels          the few answers of a pool
+    words           nouns for meaningless inputs
 """
 
 from icl_eval.demonstrations.balanced import BalancedDemonstrations
 from icl_eval.demonstrations.bm25 import Bm25Demonstrations
 from icl_eval.demonstrations.candidates import CandidateTargets, count_candidates
 from icl_eval.demonstrations.controls import (
-    AbstractLabels,
     Change,
     Control,
-    FlippedLabels,
     InstructionOnly,
     NoControl,
     NoTargets,
     RandomTargets,
     ShuffledTargets,
     UnrelatedInputs,
-    bind_mapping,
 )
 from icl_eval.demonstrations.diverse import DiverseDemonstrations
 from icl_eval.demonstrations.dpp import DppDemonstrations
 from icl_eval.demonstrations.first import FirstDemonstrations
 from icl_eval.demonstrations.fixed import FixedDemonstrations
+from icl_eval.demonstrations.label_mappings import AbstractLabels, FlippedLabels, bind_mapping
 from icl_eval.demonstrations.nearest import NearestDemonstrations
 from icl_eval.demonstrations.ordering import (
     AsSelectedOrder,
