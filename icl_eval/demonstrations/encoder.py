@@ -50,7 +50,7 @@ EmbedTexts = Callable[[Sequence[str]], Iterator[tuple[list[str], FloatArray]]]
 
 @dataclass(frozen=True)
 class Encoder:
-    """Embeds examples in float32, regardless of the dtype of the run."""
+    """Embeds examples in float32, regardless of the dtype of the run; a model in memory embeds in its own dtype."""
 
     model: ModelSource
     """The evaluated model, which is used for embedding unless `source` names another model."""

@@ -343,12 +343,12 @@ def test_a_comparison_page_shows_differences_around_zero_and_the_runs_side_by_si
 
     page = assert_self_contained((tmp_path / "compare.html").read_bytes().decode())
     assert any("Bonett and Price’s if questions are right or wrong" in text for text in page.texts)
-    row = ["qa", "2", "exact_match", "0.500", "0.000", "−0.500"]
+    row = ["qa 2 questions", "exact_match", "0.500", "0.000", "−0.500"]
     assert page.rows("differences")[1:] == [
         ["b"],
-        [*row, "−0.750 to +0.250 over questions", "", "0.250", "0.0004", "these prompts", "mcnemar 0.500", "1", "0"],
+        [*row, "−0.750 to +0.250 over questions these prompts", "", "1, 0", "0.250 mcnemar 0.500", "0.0004"],
         [names[2]],
-        [*row, "–", "", "–", "–", "5 draws", "", "1", "0"],
+        [*row, "– 5 draws", "", "1, 0", "–", "–"],
     ]
     assert page.data("answers-data")["runs"] == [names[0], "b", names[2]]
     assert "math: not compared, because not all of the runs have it" in page.texts
@@ -370,7 +370,8 @@ def test_a_comparison_page_says_what_its_intervals_are_over(tmp_path, draws, num
     found = difference(names[1], n=9, draws=draws, num_clusters=num_clusters)
     write_comparison_page(Comparison(1, names[0], names[1:], 0, 1000, (), (found,)), runs, tmp_path / "compare.html")
     page = assert_self_contained((tmp_path / "compare.html").read_bytes().decode())
-    assert page.rows("differences")[2][6] == f"−0.750 to +0.250 over {sample}"
+    about = "these prompts" if draws == 1 else f"{draws} draws"
+    assert page.rows("differences")[2][5] == f"−0.750 to +0.250 over {sample} {about}"
 
 
 def test_the_terminal_shows_which_order_to_use_and_how_far_to_trust_it(capsys):
