@@ -19,6 +19,7 @@ from icl_eval.runs.folders import PAGE_FILE, REPORT_FILE, name_records
 from icl_eval.runs.migration import upgrade_identity
 from icl_eval.runs.reports import write_json
 
+_FOLDER_OPTION = "hydra.run.dir=… (in Python folder=…)"
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "hydra-core", "sacrebleu")
 
 
@@ -96,19 +97,19 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def require_same_identity(path: Path, identity: Mapping[str, Any], option: str = "hydra.run.dir") -> None:
+def require_same_identity(path: Path, identity: Mapping[str, Any], option: str = _FOLDER_OPTION) -> None:
     """Compare an identity with the one stored in a folder, or store it if the folder is new.
 
     Args:
         path: The file of the stored identity, in the folder of the run.
         identity: The flat options that determine the run's records.
-        option: The option that chooses another folder, for error messages.
+        option: How another folder is chosen, for error messages.
 
     Raises:
         FingerprintMismatchError: If they differ, or if the folder has results but no stored identity. The message names
             the differing keys or the files.
     """
-    choose = f"choose another folder with {option}=…"
+    choose = f"choose another folder with {option}"
     if path.exists():
         stored = _read_identity(path, choose)
         earlier = upgrade_identity(stored, identity.get("template"))

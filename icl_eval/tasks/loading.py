@@ -69,8 +69,8 @@ class Task:
             demonstration_fields: The same for fields that only demonstrations show, such as a rationale; only the rows
                 of the pool need their columns.
             instruction: The instruction that templates show.
-            labels: The labels that templates put before questions and answers; those that are left out are `Question` and
-                `Answer`, and an empty one shows none.
+            labels: The labels that templates put before questions and answers; those that are left out are
+                `Question` and `Answer`, and an empty one shows none.
 
         Raises:
             ConfigError: If the expression of a field is invalid, or an argument is of another kind.

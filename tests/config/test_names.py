@@ -196,7 +196,8 @@ def test_a_run_of_an_earlier_version_with_another_choice_is_refused_by_its_name(
     assert (outcome.exit_code, outcome.err) == (
         2,
         f"icl-eval: {folder} contains a run with other options (order: 'random' there, 'reversed' now; "
-        "order.seed: 0 there, None now); choose another folder with hydra.run.dir=… or delete this one\n",
+        "order.seed: 0 there, None now); choose another folder with hydra.run.dir=… (in Python folder=…) or delete "
+        "this one\n",
     )
     assert (folder / "fingerprint.json").read_bytes() == before
 

@@ -254,7 +254,7 @@ def test_a_folder_of_another_configuration_is_refused_with_the_key_that_differs(
         assert outcome.exit_code == 2
         assert re.sub("[0-9a-f]{16,}", "{digest}", outcome.err) == (
             f"icl-eval: {folder} contains a run with other options ({difference}); "
-            "choose another folder with hydra.run.dir=… or delete this one\n"
+            "choose another folder with hydra.run.dir=… (in Python folder=…) or delete this one\n"
         )
     assert results(folder) == before
 

@@ -241,7 +241,7 @@ def test_the_day_that_prompts_show_belongs_to_the_run(dated, icl_eval_command, t
     outcome = icl_eval_command(model, *CHAT)
     sentence = (
         "run contains a run whose prompts show the date 2025-01-31, but the current prompts show 2025-02-01; resume "
-        "with template.date=2025-01-31, or choose another folder with hydra.run.dir=…\n"
+        "with template.date=2025-01-31, or choose another folder with hydra.run.dir=… (in Python folder=…)\n"
     )
     assert (outcome.exit_code, outcome.err.endswith(sentence)) == (2, True)
     assert icl_eval_command(model, *CHAT, "template.date=2025-01-31").exit_code == 0

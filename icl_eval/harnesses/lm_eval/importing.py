@@ -54,7 +54,7 @@ class ImportedRun:
             FingerprintMismatchError: If the folder contains another run.
         """
         with locking(folder):
-            provenance.require_same_identity(folder / FINGERPRINT_FILE, self.identity, "output")
+            provenance.require_same_identity(folder / FINGERPRINT_FILE, self.identity, "output=…")
             for task, records in self.records.items():
                 with closing(RecordLog(folder / name_records(task))) as log:
                     log.finish(records)
