@@ -131,9 +131,12 @@ def variance_analyses(cells: Sequence[SweepCell]) -> tuple[list[VarianceAnalysis
         factors = {key: values for key, values in levels.items() if len(values) > 1}
         if not factors:
             continue
-        expected, count = prod(map(len, factors.values())), len(group.cells)
+        expected, count = prod(map(len, factors.values())), len({_index(cell, factors) for cell in group.cells})
         if count != expected:
             notes.append(f"variance, {group.where}: {count} of {expected} combinations have a score; all are needed")
+            continue
+        if len(group.cells) > expected:
+            notes.append(f"variance, {group.where}: several runs have the same options; give each combination once")
             continue
         values = _values(group.cells, factors)
         if values is None:

@@ -181,6 +181,14 @@ def test_a_combination_that_is_missing_is_said_and_not_guessed():
     assert notes == ["variance, qa: 5 of 6 combinations have a score; all are needed"]
 
 
+def test_a_combination_that_is_given_twice_takes_the_place_of_no_other():
+    whole = crossed(np.random.default_rng(0).random((2, 2, 8)), "seed", "template")
+    missing = ([], ["variance, qa: 3 of 4 combinations have a score; all are needed"])
+    assert variance_analyses([whole[0], *whole[:3]]) == missing
+    repeated = ([], ["variance, qa: several runs have the same options; give each combination once"])
+    assert variance_analyses([whole[0], *whole]) == repeated
+
+
 def test_a_cell_that_lacks_an_option_is_left_out_of_what_hinges_on_it_and_said():
     values = np.random.default_rng(0).random((2, 3, 5))
     whole = crossed(values, "seed", "order")
