@@ -112,7 +112,7 @@ def _point(number: int, cells: Sequence[SweepCell]) -> ShotCurvePoint:
     scores = np.array([cell.measurement.score for cell in cells])
     stdev, interval = (spread(scores), student_interval(scores)) if len(scores) > 1 else (None, None)
     if interval:
-        low, high = find_range(cells[0].measurement)
+        low, high = find_range(cell.measurement for cell in cells)
         interval = (max(low, interval[0]), min(high, interval[1]))
     return ShotCurvePoint(
         number, _scores_by_draw(cells), float(scores.mean()), stdev, interval, _test_set_stderr(cells)

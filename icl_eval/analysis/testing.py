@@ -61,11 +61,14 @@ def compare_draws(draws: Sequence[Sequence[Pair]]) -> Finding:
         if len(known) < len(values) or known[0].size < 2:
             return _UNTESTED
         means.append(np.mean(known, axis=0))
-    clusters = find_clusters([pair for pairs in draws for pair in pairs])
+    every_pair = [pair for pairs in draws for pair in pairs]
+    clusters = find_clusters(every_pair)
     if clusters is not None and len(set(clusters)) < 2:
         return _UNTESTED
     found = crossed_mean(np.stack(means), clusters)
-    return Finding("crossed", found.p_value(), _clip(found.interval(), draws[0][0][1]))
+    ends = found.interval()
+    ends = _clip(ends, every_pair) if np.any(means) else _ends_without_a_change(every_pair, found.num_questions, ends)
+    return Finding("crossed", found.p_value(), ends)
 
 
 def compare_questions(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Finding:
@@ -92,13 +95,16 @@ def compare_questions(baseline: Measurement, other: Measurement, seed: int, num_
             flips = count_effective_flips(differences, clusters)
             return Finding("bonett_price", share_difference_p_value(*flips), share_difference_interval(*flips), others)
         found = bootstrap_t(sums * num_units / len(differences), seed, num_resamples)
-        ends = _clip(found.ci95, other) if differences.any() else _ends_without_a_change(other, found.ci95)
+        if differences.any():
+            ends = _clip(found.ci95, [(baseline, other)])
+        else:
+            ends = _ends_without_a_change([(baseline, other)], num_units, found.ci95)
         return Finding("bootstrap_t", found.p_value, ends, others)
     rows = [sum_by_cluster(each.rows, clusters) for each in (before, after)]
     paired = Paired(rows[0], rows[1], after.score_sums)
     found = bootstrap_difference(paired, seed, num_resamples)
     others = {"approximate_randomisation": approximate_randomisation(paired, seed, num_resamples)}
-    return Finding("paired_bootstrap", found.p_value, _clip(found.ci95, other), others)
+    return Finding("paired_bootstrap", found.p_value, _clip(found.ci95, [(baseline, other)]), others)
 
 
 def find_clusters(pairs: Sequence[Pair]) -> tuple[str, ...] | None:
@@ -106,17 +112,18 @@ def find_clusters(pairs: Sequence[Pair]) -> tuple[str, ...] | None:
     return next((side.clusters for pair in pairs for side in pair if side.clusters is not None), None)
 
 
-def _clip(ends: tuple[float, float], measurement: Measurement) -> tuple[float, float]:
+def _clip(ends: tuple[float, float], pairs: Sequence[Pair]) -> tuple[float, float]:
     """Return an interval that ends where differences end."""
-    low, high = find_range(measurement)
+    low, high = find_range(side for pair in pairs for side in pair)
     return max(low - high, ends[0]), min(high - low, ends[1])
 
 
-def _ends_without_a_change(measurement: Measurement, otherwise: tuple[float, float]) -> tuple[float, float]:
-    """Return the interval where no question changed, which resampling cannot see: that of shares without a flip."""
-    low, high = find_range(measurement)
+def _ends_without_a_change(
+    pairs: Sequence[Pair], num_units: int, otherwise: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the interval where no question changed, which no method sees: that of shares of which none flips."""
+    low, high = find_range(side for pair in pairs for side in pair)
     if not np.isfinite((low, high)).all():
         return otherwise
-    clusters = measurement.clusters or measurement.example_ids
-    ends = share_difference_interval(0, 0, len(set(clusters)))
+    ends = share_difference_interval(0, 0, num_units)
     return (high - low) * ends[0], (high - low) * ends[1]
