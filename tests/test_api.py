@@ -429,6 +429,32 @@ def test_an_argument_of_another_kind_is_refused_in_one_line(call, sentence, gpt2
 
 
 @pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"seed": -1}, "seed=-1: must be 0 or more"),
+        ({"seed": 2**63}, f"seed={2**63}: must be {2**63 - 1} or less"),
+        ({"predictions": None}, "predictions: a NoneType, but must be a list with one entry for each example"),
+        ({"predictions": "abc"}, "predictions: a str, but must be a list with one entry for each example"),
+        ({"references": "abc"}, "references: a str, but must be a list with one entry for each example"),
+        ({"references": None}, "references: a NoneType, but must be a list with one entry for each example"),
+        ({"clusters": "ppq"}, "clusters: a str, but must be a list with one entry for each example"),
+        ({"clusters": ["p", None, "p"]}, "chrf: example 2 of 3 has the cluster None; must be a string"),
+        ({"clusters": ["p", "q"]}, "chrf: 2 clusters for 3 examples"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_in_one_line(arguments, sentence):
+    with pytest.raises(UserError) as refused:
+        icl_eval.score("chrf", **{"predictions": ["ab", "cd", "x"], "references": ["ab", "ce", "y"], **arguments})
+    assert str(refused.value) == sentence
+
+
+def test_clusters_may_be_numbers():
+    texts = {"predictions": ["ab", "cd", "x"], "references": ["ab", "ce", "y"]}
+    expected = icl_eval.score("chrf", **texts, clusters=["a", "a", "b"])
+    assert icl_eval.score("chrf", **texts, clusters=[1, 1, 2]) == expected
+
+
+@pytest.mark.parametrize(
     "text", ["it's", 'say "hi"', "a\\", "a\\'b", "two\nlines", "\\n", "${seed}", "1", "[x]", "null", ""]
 )
 def test_a_string_arrives_as_it_was_given(text, gpt2):
