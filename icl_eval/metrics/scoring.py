@@ -196,7 +196,7 @@ def _interval(
     if statistics.log_scale_end is not None:
         interval = log_jackknife(rows, statistics.score_sums, statistics.log_scale_end)
     else:
-        with np.errstate(over="ignore"):  # a perplexity may exceed the range of numbers
+        with np.errstate(over="ignore", invalid="ignore"):  # a perplexity may exceed the range of numbers
             interval = bootstrap(rows, statistics.score_sums, seed, num_resamples)
     if statistics.is_mean and interval is not None:
         interval = replace(interval, stderr=mean_stderr(values, clusters))
