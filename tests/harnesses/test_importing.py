@@ -10,6 +10,8 @@ import scipy.stats
 import icl_eval
 from icl_eval.analysis.comparison import compare_runs
 from icl_eval.harnesses.lm_eval.documents import find_versions, split_target
+from icl_eval.harnesses.lm_eval.logged_answers import make_records
+from icl_eval.harnesses.lm_eval.logged_runs import LoggedDocument
 from icl_eval.metrics.intervals import share_interval
 from icl_eval.runs.folders import read_run
 
@@ -259,6 +261,23 @@ def test_what_is_no_run_or_several_is_refused_by_name(logged, icl_eval_command, 
         assert outcome.err.startswith(f"icl-eval: {sentence}")
         assert outcome.err.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "right"),
+    [
+        ("red, white", ("red, white",)),
+        ("0", ("red, white",)),
+        ("[0, 2]", ("red, white", "red")),
+        ("red, blue", ("red",)),
+    ],
+)
+def test_a_right_choice_may_have_a_comma(target, right):
+    requests = tuple(("Which?", f" {choice}") for choice in ("red, white", "blue, grey", "red"))
+    responses = tuple([[f"-{number}.0", "False"]] for number in (1, 2, 3))
+    [record] = make_records([LoggedDocument(0, {}, target, requests, responses, "hash", {"none": [""]})], 0)
+    assert record.targets == right
+    assert [each.text for each in record.likelihood.choices] == ["red, white", "blue, grey", "red"]
 
 
 @pytest.mark.parametrize(

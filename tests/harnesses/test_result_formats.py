@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from sample_sweeps import record, write_run
 
+from icl_eval.harnesses.every_eval_ever.results import find_range
 from icl_eval.harnesses.lm_eval.results import write_results
 from icl_eval.harnesses.lm_eval.samples import list_samples
 from icl_eval.metrics.intervals import share_interval
@@ -162,6 +163,13 @@ def test_a_log_of_every_eval_ever_says_how_sure_a_score_is(run, icl_eval_command
     assert rows[0]["evaluation_result_id"] == exact["evaluation_result_id"]
     assert rows[0]["evaluation"] == {"score": record.metrics["exact_match"], "is_correct": False}
     assert (rows[0]["input"]["formatted"], rows[0]["output"]["raw"]) == (record.decoder, [record.completion])
+
+
+def test_a_variant_of_exact_match_says_whether_an_answer_is_right_and_an_average_over_samples_does_not():
+    for name, samples, says_right in (("strict", "", True), ("mean_of_samples", "|samples:mean_of_samples", None)):
+        result = MetricResult(0.5, 0.1, (0.25, 0.75), f"exact_match_{name}{samples}", True, method="wilson")
+        known = find_range(f"exact_match_{name}", result, 8)
+        assert (known and known.says_right) is says_right
 
 
 @pytest.mark.slow

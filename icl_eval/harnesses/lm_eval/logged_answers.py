@@ -93,7 +93,7 @@ def _as_number(text: Any) -> float | None:
 def _find_right(target: str, choices: Sequence[str]) -> list[int]:
     """Return the numbers of the right choices: the target is a number, a choice, or a list of these."""
     targets = split_target(target)
-    if targets == (target,):
+    if targets == (target,) and target not in choices:
         targets = tuple(target.strip("[]").split(", "))
     numbers = [
         int(each) if each.isdecimal() else choices.index(each)
