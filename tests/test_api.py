@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -446,6 +447,14 @@ def test_what_cannot_be_scored_is_refused_in_one_line(arguments, sentence):
     with pytest.raises(UserError) as refused:
         icl_eval.score("chrf", **{"predictions": ["ab", "cd", "x"], "references": ["ab", "ce", "y"], **arguments})
     assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("name", ["../metrics/bleu", "a" * 300, "", "bleu.yaml"])
+def test_only_a_name_is_the_name_of_a_metric(name):
+    with pytest.raises(
+        ConfigError, match=rf"^metrics={re.escape(name)}: there is no such metric \(known: bleu, chrf, "
+    ):
+        icl_eval.score(name, ["a"], ["a"])
 
 
 def test_clusters_may_be_numbers():

@@ -75,7 +75,11 @@ def shot_curves(cells: Sequence[SweepCell]) -> tuple[list[ShotCurve], list[str]]
             notes.append(f"shot curve, {group.where}: {group.gap}")
         by_number: defaultdict[int, list[SweepCell]] = defaultdict(list)
         for cell in group.cells:
-            by_number[int(cell.options[_SHOTS])].append(cell)
+            if (number := _read_number(cell.options[_SHOTS])) is None:
+                option = format_options({_SHOTS: cell.options[_SHOTS]})
+                notes.append(f"shot curve, {group.where}: cells with {option} left out, which is no number")
+            else:
+                by_number[number].append(cell)
         if len(by_number) < 2:
             continue
         measured = group.cells[0].measurement
@@ -91,6 +95,14 @@ def shot_curves(cells: Sequence[SweepCell]) -> tuple[list[ShotCurve], list[str]]
             )
         )
     return curves, notes
+
+
+def _read_number(option: str) -> int | None:
+    """Return the number of demonstrations that an option asks for; None for `null`, which leaves it to the task."""
+    try:
+        return int(option)
+    except ValueError:
+        return None
 
 
 def curve_table(curves: Sequence[ShotCurve]) -> PlainTable:

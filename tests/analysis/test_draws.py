@@ -61,6 +61,13 @@ def test_intervals_of_means_of_samples_end_where_their_values_do():
     assert [point.ci95[1] for point in curve.points] == [1.0, 1.0]
 
 
+def test_a_number_that_the_task_chooses_has_no_place_on_a_shot_curve():
+    cells = [cell(own, num_fewshot=shots) for own, shots in zip(VALUES, ("null", 1, 4), strict=False)]
+    ([curve], notes) = shot_curves(cells)
+    assert [point.num_fewshot for point in curve.points] == [1, 4]
+    assert notes == ["shot curve, qa: cells with num_fewshot=null left out, which is no number"]
+
+
 def test_orders_of_a_draw_are_no_draws_of_their_own():
     cells = [
         cell(VALUES[number], demonstrations__seed=number // 2, order__seed=number % 2, num_fewshot=4)

@@ -110,6 +110,7 @@ def test_a_plan_overwrites_nothing_else(icl_eval_command, tmp_path):
         (["flips=0.2", "power=1"], "power=1.0: must be between 0 and 1"),
         (["flips=0.2", "difference=0"], "difference=0.0: must be more than 0 and finite"),
         (["flips=0.2", "difference=inf"], "difference=inf: must be more than 0 and finite"),
+        (["flips=0.2", "difference=1e-9"], "difference=1e-09: must be 0.0001 or more with flips"),
         (["flips=0.2", "questions=[1]"], "questions=1: must be 2 to 1,000,000"),
         (["flips=0.2", "output=plan.txt"], "output=plan.txt: must end in .json"),
         (["flips=0.2", "tests=0"], "tests=0: must be 1 or more"),
