@@ -91,7 +91,7 @@ def pair_draws(baseline: Condition, other: Condition) -> SharedDraws:
             f"{other.name}: shares no draw of demonstrations with {baseline.name} ({listed[1]} … and {listed[0]} …); "
             "run both with the same seeds"
         )
-    pairs = [pair for draw in shared for pair in product(*(own[draw] for own in by_draw))]
+    pairs = [pair for draw in shared for pair in product(by_draw[0][draw], by_draw[1][draw])]
     num_shared = sum(len(own[draw]) for own in by_draw for draw in shared)
     return SharedDraws(_group_pairs(pairs), len(sides[0]) + len(sides[1]) - num_shared)
 
