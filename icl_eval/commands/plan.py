@@ -136,9 +136,9 @@ def _print_plan(console: Console, plan: StudyPlan, pilot: Pilot, config: PlanCon
         if budget is not None:
             best = plan.best[unit]
             if best is None:
-                console.print(f"{budget:g} {unit} do not suffice for two draws of two questions", style="yellow")
+                console.print(f"{budget:,.12g} {unit} do not suffice for two draws of two questions", style="yellow")
             else:
-                console.print(f"best for {budget:,g} {unit}: {_describe(best, unit, pilot.unit)}")
+                console.print(f"best for {budget:,.12g} {unit}: {_describe(best, unit, pilot.unit)}")
 
 
 def _print_pilot(console: Console, pilot: Pilot) -> None:

@@ -8,6 +8,7 @@ from sample_runs import FIRST
 
 from icl_eval.analysis.comparison import compare_runs
 from icl_eval.analysis.crossed import crossed_mean
+from icl_eval.analysis.pilots import read_pilot
 from icl_eval.errors import DataError
 from icl_eval.runs.folders import read_run
 from icl_eval.runs.reports import MetricResult, write_report
@@ -104,6 +105,15 @@ def test_one_run_is_compared_with_all_orders_of_the_other_condition(write):
     [difference] = found.differences
     assert (difference.draws, found.notes) == (3, ())
     assert difference.ci95 == pytest.approx(crossed_mean(after - before).interval())
+
+
+@pytest.mark.parametrize(("size", "number", "unit"), [(1, 80, "question"), (8, 10, "cluster")])
+def test_a_pilot_whose_questions_are_clusters_of_one_is_planned_in_questions(write, monkeypatch, size, number, unit):
+    clusters = tuple(str(place // size) for place in range(80))
+    monkeypatch.setattr("icl_eval.metrics.measurements.clusters_of", lambda records: clusters)
+    values = answers(np.random.default_rng(8), 2)
+    found = read_pilot([write(f"a{seed}", own, seed=seed) for seed, own in enumerate(values)], "qa/judge")
+    assert (found.num_questions, found.unit) == (number, unit)
 
 
 def test_a_condition_without_demonstrations_is_the_same_for_every_draw(write):
