@@ -8,6 +8,7 @@ import numpy as np
 from icl_eval.analysis.crossed import crossed_mean
 from icl_eval.analysis.measurements import find_range
 from icl_eval.analysis.significance import (
+    DifferenceTest,
     Paired,
     approximate_randomisation,
     bootstrap_difference,
@@ -19,7 +20,7 @@ from icl_eval.analysis.significance import (
     share_difference_p_value,
     sign_flip,
 )
-from icl_eval.metrics.intervals import sum_by_cluster
+from icl_eval.metrics.intervals import spread, sum_by_cluster
 from icl_eval.metrics.measurements import Measurement
 
 RESAMPLED = ("bootstrap_t", "paired_bootstrap")
@@ -66,9 +67,9 @@ def compare_draws(draws: Sequence[Sequence[Pair]]) -> Finding:
     if clusters is not None and len(set(clusters)) < 2:
         return _UNTESTED
     found = crossed_mean(np.stack(means), clusters)
-    ends = found.interval()
-    ends = _clip(ends, every_pair) if np.any(means) else _ends_without_a_change(every_pair, found.num_questions, ends)
-    return Finding("crossed", found.p_value(), ends)
+    if found.stderr == 0.0 and (alike := _judge_alike(every_pair, found.mean, found.num_questions)):
+        return Finding("crossed", alike.p_value, alike.ci95)
+    return Finding("crossed", found.p_value(), _clip(found.interval(), every_pair))
 
 
 def compare_questions(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Finding:
@@ -94,12 +95,12 @@ def compare_questions(baseline: Measurement, other: Measurement, seed: int, num_
         if before.is_share and after.is_share:
             flips = count_effective_flips(differences, clusters)
             return Finding("bonett_price", share_difference_p_value(*flips), share_difference_interval(*flips), others)
+        if spread(differences) == 0.0:
+            alike = _judge_alike([(baseline, other)], float(differences.mean()), num_units)
+            if alike is not None:
+                return Finding("bootstrap_t", alike.p_value, alike.ci95, others)
         found = bootstrap_t(sums * num_units / len(differences), seed, num_resamples)
-        if differences.any():
-            ends = _clip(found.ci95, [(baseline, other)])
-        else:
-            ends = _ends_without_a_change([(baseline, other)], num_units, found.ci95)
-        return Finding("bootstrap_t", found.p_value, ends, others)
+        return Finding("bootstrap_t", found.p_value, _clip(found.ci95, [(baseline, other)]), others)
     rows = [sum_by_cluster(each.rows, clusters) for each in (before, after)]
     paired = Paired(rows[0], rows[1], after.score_sums)
     found = bootstrap_difference(paired, seed, num_resamples)
@@ -118,12 +119,16 @@ def _clip(ends: tuple[float, float], pairs: Sequence[Pair]) -> tuple[float, floa
     return max(low - high, ends[0]), min(high - low, ends[1])
 
 
-def _ends_without_a_change(
-    pairs: Sequence[Pair], num_units: int, otherwise: tuple[float, float]
-) -> tuple[float, float]:
-    """Return the interval where no question changed, which no method sees: that of shares of which none flips."""
+def _judge_alike(pairs: Sequence[Pair], difference: float, num_units: int) -> DifferenceTest | None:
+    """Return the test of a difference that is the same for all questions, in which no method sees an error.
+
+    It is that of shares: of questions that all flip if the difference is as large as can be, and of which none flips if
+    there is no difference. None if the metric's values have no ends.
+    """
     low, high = find_range(side for pair in pairs for side in pair)
     if not np.isfinite((low, high)).all():
-        return otherwise
-    ends = share_difference_interval(0, 0, num_units)
-    return (high - low) * ends[0], (high - low) * ends[1]
+        return None
+    changed = num_units * difference / (high - low)
+    flips = (max(0.0, changed), max(0.0, -changed), num_units)
+    ends = share_difference_interval(*flips)
+    return DifferenceTest(((high - low) * ends[0], (high - low) * ends[1]), share_difference_p_value(*flips))

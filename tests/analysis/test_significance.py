@@ -319,3 +319,16 @@ def test_where_no_question_changed_the_interval_is_that_of_units_of_which_none_f
         assert compare_questions(*pair, 0, 200).ci95 == expected
         found = compare_draws([[pair], [pair]])
         assert (found.test, found.ci95, found.p_value) == ("crossed", expected, 1.0)
+
+
+@pytest.mark.parametrize(("before", "after", "gained"), [(0.0, 1.0, 2), (1.0, 0.0, -2), (0.25, 0.75, 1)])
+def test_two_questions_that_change_alike_are_no_proof(before, after, gained):
+    sides = (mean_statistics([value] * 2, "signature", is_bounded=True) for value in (before, after))
+    pair = tuple(Measurement("qa", "token_f1", True, ("a", "b"), side) for side in sides)
+    flips = (max(0, gained), max(0, -gained), 2)
+    expected = share_difference_interval(*flips), share_difference_p_value(*flips)
+    found = compare_questions(*pair, 0, 200)
+    assert (found.test, found.ci95, found.p_value) == ("bootstrap_t", *expected)
+    found = compare_draws([[pair], [pair], [pair]])
+    assert (found.test, found.ci95, found.p_value) == ("crossed", *expected)
+    assert found.p_value > 0.05
