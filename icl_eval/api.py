@@ -21,7 +21,7 @@ from icl_eval.analysis.studies import StudyPlan
 from icl_eval.analysis.sweeps import SweepAnalysis, analyse_runs
 from icl_eval.config.composing import ComposedConfig, InMemory, as_words, compose_words
 from icl_eval.config.schema import PlanConfig, RunConfig, StreamConfig, typed_config
-from icl_eval.errors import ConfigError
+from icl_eval.errors import ConfigError, DataError
 from icl_eval.metrics.scoring import Score
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import Prompt
@@ -262,15 +262,20 @@ def score(
         options: Options of the metric, such as `lowercase=True`.
 
     Raises:
-        ConfigError: If the metric or an option is unknown.
+        ConfigError: If the metric or an option is unknown, or the seed is out of range.
         DataError: If there are no examples, or an example lacks its prediction, its references or its cluster.
     """
     from icl_eval.config.metrics import find_metric
+    from icl_eval.config.ranges import MAX_SEED, require_at_least, require_at_most
     from icl_eval.metrics.scoring import score as score_corpus
 
     _require_whole_numbers({"seed": seed})
-    answers = [[each] if isinstance(each, str) else each for each in references]
-    return score_corpus(find_metric(metric, options), list(predictions), answers, seed, clusters=clusters)
+    require_at_least("seed", seed, 0)
+    require_at_most("seed", seed, MAX_SEED)
+    answers = [[each] if isinstance(each, str) else each for each in _read_list("references", references)]
+    outputs = _read_list("predictions", predictions)
+    own = None if clusters is None else _read_list("clusters", clusters)
+    return score_corpus(find_metric(metric, options), outputs, answers, int(seed), clusters=own)
 
 
 def _compose_run(
@@ -289,6 +294,12 @@ def _require_whole_numbers(options: Mapping[str, object]) -> None:
     for key, value in options.items():
         if not isinstance(value, Integral):
             raise ConfigError(f"{key}={value!r}: must be a whole number")
+
+
+def _read_list(name: str, values: Iterable[Any]) -> list[Any]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise DataError(f"{name}: a {type(values).__name__}, but must be a list with one entry for each example")
+    return list(values)
 
 
 def _list_tasks(task: TaskArgument) -> list[str | Task]:

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -426,6 +427,40 @@ def test_an_argument_of_another_kind_is_refused_in_one_line(call, sentence, gpt2
         call(*in_memory(gpt2))
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"seed": -1}, "seed=-1: must be 0 or more"),
+        ({"seed": 2**63}, f"seed={2**63}: must be {2**63 - 1} or less"),
+        ({"predictions": None}, "predictions: a NoneType, but must be a list with one entry for each example"),
+        ({"predictions": "abc"}, "predictions: a str, but must be a list with one entry for each example"),
+        ({"references": "abc"}, "references: a str, but must be a list with one entry for each example"),
+        ({"references": None}, "references: a NoneType, but must be a list with one entry for each example"),
+        ({"clusters": "ppq"}, "clusters: a str, but must be a list with one entry for each example"),
+        ({"clusters": ["p", None, "p"]}, "chrf: example 2 of 3 has the cluster None; must be a string"),
+        ({"clusters": ["p", "q"]}, "chrf: 2 clusters for 3 examples"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_in_one_line(arguments, sentence):
+    with pytest.raises(UserError) as refused:
+        icl_eval.score("chrf", **{"predictions": ["ab", "cd", "x"], "references": ["ab", "ce", "y"], **arguments})
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("name", ["../metrics/bleu", "a" * 300, "", "bleu.yaml"])
+def test_only_a_name_is_the_name_of_a_metric(name):
+    with pytest.raises(
+        ConfigError, match=rf"^metrics={re.escape(name)}: there is no such metric \(known: bleu, chrf, "
+    ):
+        icl_eval.score(name, ["a"], ["a"])
+
+
+def test_clusters_may_be_numbers():
+    texts = {"predictions": ["ab", "cd", "x"], "references": ["ab", "ce", "y"]}
+    expected = icl_eval.score("chrf", **texts, clusters=["a", "a", "b"])
+    assert icl_eval.score("chrf", **texts, clusters=[1, 1, 2]) == expected
 
 
 @pytest.mark.parametrize(

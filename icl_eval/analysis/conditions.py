@@ -8,6 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from icl_eval.analysis.designs import is_drawn, rank_seeds
@@ -67,7 +68,9 @@ def list_conditions_to_compare(runs: Sequence[Run]) -> list[Condition]:
 def pair_draws(baseline: Condition, other: Condition) -> SharedDraws:
     """Pair the runs of two conditions by their seeds.
 
-    A condition without demonstrations is the same for every draw, so that its first run is paired with each.
+    A condition without demonstrations is the same for every draw, so that its first run is paired with each. Where one
+    condition has another seed besides, such as that of a random order, each of its runs of a draw is paired with those
+    of the other.
 
     Raises:
         DataError: If the conditions have several draws and none in common.
@@ -80,15 +83,17 @@ def pair_draws(baseline: Condition, other: Condition) -> SharedDraws:
     if len(sides[0]) == len(sides[1]) == 1:
         return SharedDraws((((sides[0][0], sides[1][0]),),), 0)
     keys = _find_keys(sides)
-    after_by_draw = {_draw(run, keys): run for run in sides[1]}
-    pairs = [(run, after_by_draw[_draw(run, keys)]) for run in sides[0] if _draw(run, keys) in after_by_draw]
-    if not pairs:
+    by_draw = [_group_by_draw(runs, keys) for runs in sides]
+    shared = [draw for draw in by_draw[0] if draw in by_draw[1]]
+    if not shared:
         listed = [format_options(dict(zip(keys, _draw(runs[0], keys), strict=True))) for runs in sides]
         raise DataError(
             f"{other.name}: shares no draw of demonstrations with {baseline.name} ({listed[1]} … and {listed[0]} …); "
             "run both with the same seeds"
         )
-    return SharedDraws(_group_pairs(pairs), len(sides[0]) + len(sides[1]) - 2 * len(pairs))
+    pairs = [pair for draw in shared for pair in product(by_draw[0][draw], by_draw[1][draw])]
+    num_shared = sum(len(own[draw]) for own in by_draw for draw in shared)
+    return SharedDraws(_group_pairs(pairs), len(sides[0]) + len(sides[1]) - num_shared)
 
 
 def _identify(run: Run) -> str:
@@ -103,24 +108,37 @@ def _list_seeds(run: Run) -> Mapping[str, object]:
     return {key: value for key, value in sorted(run.options.items()) if is_drawn(key)}
 
 
+def _find_varying_seeds(sides: Sequence[Sequence[Run]]) -> list[str]:
+    """Return the seeds that vary within a side."""
+    seeds = [[_list_seeds(run) for run in runs] for runs in sides]
+    known = rank_seeds(key for side in seeds for own in side for key in own)
+    return [key for key in known if any(len({own.get(key) for own in side}) > 1 for side in seeds)]
+
+
 def _find_keys(sides: Sequence[Sequence[Run]]) -> list[str]:
     """Return the seeds that vary within a side and that all runs of both sides have."""
-    seeds = [[_list_seeds(run) for run in runs] for runs in sides]
-    shared = set.intersection(*({*own} for side in seeds for own in side))
-    return [key for key in rank_seeds(shared) if any(len({own[key] for own in side}) > 1 for side in seeds)]
+    shared = set.intersection(*({*_list_seeds(run)} for runs in sides for run in runs))
+    return [key for key in _find_varying_seeds(sides) if key in shared]
 
 
 def _draw(run: Run, keys: Sequence[str]) -> tuple[str, ...]:
     seeds = _list_seeds(run)
-    return tuple(str(seeds[key]) for key in keys)
+    return tuple(str(seeds.get(key)) for key in keys)
+
+
+def _group_by_draw(runs: Sequence[Run], keys: Sequence[str]) -> Mapping[tuple[str, ...], list[Run]]:
+    groups: defaultdict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[_draw(run, keys)].append(run)
+    return groups
 
 
 def _group_pairs(pairs: Sequence[tuple[Run, Run]]) -> tuple[tuple[tuple[Run, Run], ...], ...]:
     """Return the pairs of each draw of demonstrations together."""
-    keys = _find_keys([[before for before, _ in pairs], [after for _, after in pairs]])
+    keys = _find_varying_seeds([[before for before, _ in pairs], [after for _, after in pairs]])
     by_draw: defaultdict[tuple[str, ...], list[tuple[Run, Run]]] = defaultdict(list)
-    for pair in pairs:
-        by_draw[tuple(str(_list_seeds(run).get(key)) for run in pair for key in keys[:1])].append(pair)
+    for before, after in pairs:
+        by_draw[_draw(before, keys[:1]) + _draw(after, keys[:1])].append((before, after))
     return tuple(map(tuple, by_draw.values()))
 
 

@@ -65,10 +65,11 @@ class CrossedMean:
         """Return the same interval, computed on the logit scale of a score that lies between two ends.
 
         Near an end the error shrinks with the distance from it, so that the interval on the scale itself is too
-        narrow on the side of the middle. At the very end nothing varies: then it is Wilson's interval of the questions.
+        narrow on the side of the middle. Where nothing varies, as at the very end, it is Wilson's interval of the
+        questions.
         """
         place = (self.mean - low) / (high - low)
-        if not ROUNDING < place < 1 - ROUNDING:
+        if self.stderr == 0.0 or not ROUNDING < place < 1 - ROUNDING:
             ends = share_interval(min(1.0, max(0.0, place)), self.num_questions)
         else:
             reach = _quantile(self.degrees) * self.stderr / (high - low) / (place * (1 - place))

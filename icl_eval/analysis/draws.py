@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from icl_eval.analysis.crossed import CrossedMean, crossed_mean
-from icl_eval.analysis.designs import SweepCell, choose_draw, is_drawn, merge_unseeded, split
+from icl_eval.analysis.designs import CellGroup, SweepCell, choose_draw, is_drawn, merge_unseeded, split
 from icl_eval.analysis.measurements import find_range
 from icl_eval.analysis.tables import PlainTable, condition_keys
 from icl_eval.metrics.intervals import FloatArray, spread
@@ -71,7 +71,7 @@ def scores_over_draws(cells: Sequence[SweepCell]) -> tuple[list[ScoreOverDraws],
         values = average_draws(list(by_draw.values()))
         clusters = group.cells[0].measurement.clusters
         if values is not None and (clusters is None or len(set(clusters)) > 1):
-            found.append(_summarize(group.cells[0], group.conditions, draw, tuple(by_draw), values))
+            found.append(_summarize(group, draw, tuple(by_draw), values))
     return found, notes
 
 
@@ -108,10 +108,9 @@ def average_draws(by_draw: Sequence[Sequence[SweepCell]]) -> FloatArray | None:
     return np.stack(means)
 
 
-def _summarize(
-    cell: SweepCell, conditions: Mapping[str, str], draw: str, levels: Sequence[str], values: FloatArray
-) -> ScoreOverDraws:
-    measured = cell.measurement
+def _summarize(group: CellGroup, draw: str, levels: Sequence[str], values: FloatArray) -> ScoreOverDraws:
+    measured = group.cells[0].measurement
+    ends = find_range(cell.measurement for cell in group.cells)
     found = crossed_mean(values, measured.clusters)
     scores = values.mean(axis=1)
     of_draws, *others = found.components.parts(found.num_draws, found.num_questions)
@@ -120,16 +119,16 @@ def _summarize(
         task=measured.task,
         metric=measured.metric,
         higher_is_better=measured.higher_is_better,
-        conditions=conditions,
+        conditions=group.conditions,
         draw=draw,
         scores=dict(zip(levels, scores.tolist(), strict=True)),
         n=values.shape[1],
         mean=found.mean,
         stderr=found.stderr,
         degrees=found.degrees,
-        ci95=_interval(found, find_range(measured)),
+        ci95=_interval(found, ends),
         stdev=spread(scores),
-        new_draw=_predict(scores, find_range(measured)),
+        new_draw=_predict(scores, ends),
         share_of_draws=of_draws / total if total else 0.0,
     )
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from icl_eval.analysis.designs import group_runs
 from icl_eval.analysis.measurements import gain, measure
-from icl_eval.analysis.significance import share_difference_interval, simultaneous_level
+from icl_eval.analysis.significance import count_effective_flips, share_difference_interval, simultaneous_level
 from icl_eval.analysis.tables import PlainTable, TableValue, condition_keys
-from icl_eval.metrics.intervals import student_interval
+from icl_eval.metrics.intervals import FloatArray, mean_stderr, student_interval, student_quantile
 from icl_eval.runs.behaviour import Behaviour
 from icl_eval.runs.folders import Run
 from icl_eval.runs.records import ShownDemonstration
@@ -34,9 +34,9 @@ class Effect:
     """Mean difference, in units of the measure. It is positive if the demonstration helps, also when lower values are
     better. A corpus score such as BLEU is decomposed by the jackknife (`icl_eval.metrics.intervals.pseudo_values`)."""
     ci95: tuple[float, float] | None
-    """Interval of the mean over samples of questions: Bonett and Price's if every question is right or wrong,
-    otherwise Student's t. All intervals of an analysis and a measure hold at once with 95 %: each has a level of
-    1 - 0.05 / (number of demonstrations), by Bonferroni. None for a single question."""
+    """Interval of the mean over samples of questions, or of their clusters: Bonett and Price's if every question is
+    right or wrong, otherwise Student's t. All intervals of an analysis and a measure hold at once with 95 %: each has a
+    level of 1 - 0.05 / (number of demonstrations), by Bonferroni. None for a single question or cluster."""
     helped: Mapping[str, float]
     """Differences of the questions whose value (BLEU: sentence BLEU) is better with it, largest first."""
     hurt: Mapping[str, float]
@@ -78,6 +78,8 @@ class Values:
     """Values by question, each computed from that question alone."""
     is_share: bool
     """Whether every question is either right (1) or wrong (0)."""
+    clusters: Mapping[str, str] | None = None
+    """The cluster of each question; None if questions are independent."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,10 @@ def read_outcome(run: Run, task: str) -> CellOutcome:
         if measured.values is not None:
             sign = 1.0 if measured.higher_is_better else -1.0
             parts = dict(zip(measured.example_ids, (sign * measured.values).tolist(), strict=True))
-            values[measured.metric] = Values(parts, measured.own_values, measured.statistics.is_share)
+            clusters = None
+            if measured.clusters is not None:
+                clusters = dict(zip(measured.example_ids, measured.clusters, strict=True))
+            values[measured.metric] = Values(parts, measured.own_values, measured.statistics.is_share, clusters)
     return CellOutcome({record.example_id: record.demonstrations for record in run.records(task)}, values)
 
 
@@ -202,9 +207,27 @@ def _measure_effect(pairs: Sequence[tuple[str, Values, Values]], level: float) -
     falling = sorted(gains, key=lambda question: -gains[question])
     helped = {question: gains[question] for question in falling if gains[question] > 0}
     hurt = {question: gains[question] for question in reversed(falling) if gains[question] < 0}
+    is_share = all(after.is_share for _, after, _ in pairs)
+    named = pairs[0][1].clusters
+    clusters = None if named is None else [named[question] for question, _, _ in pairs]
     interval = None
-    if len(pairs) > 1 and all(after.is_share for _, after, _ in pairs):
+    if clusters is not None and len(set(clusters)) < len(pairs):
+        interval = _cluster_interval(differences, clusters, is_share, level)
+    elif len(pairs) > 1 and is_share:
         interval = share_difference_interval(len(helped), len(hurt), len(pairs), level)
     elif len(pairs) > 1:
         interval = student_interval(differences, level)
     return Effect(len(pairs), float(differences.mean()), interval, helped, hurt)
+
+
+def _cluster_interval(
+    differences: FloatArray, clusters: Sequence[str], is_share: bool, level: float
+) -> tuple[float, float] | None:
+    """Return the interval of the mean difference of questions in clusters; None if there is only one."""
+    num_clusters, mean = len(set(clusters)), float(differences.mean())
+    if num_clusters < 2:
+        return None
+    if is_share:
+        return share_difference_interval(*count_effective_flips(differences, clusters), level)
+    reach = student_quantile(num_clusters - 1, level) * mean_stderr(differences, clusters)
+    return mean - reach, mean + reach

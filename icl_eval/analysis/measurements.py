@@ -6,7 +6,7 @@ this package is not run: if the records store its values, these are used, and ot
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,19 @@ def gain(before: float | None, after: float | None) -> float:
     return after - before
 
 
-def find_range(measurement: Measurement) -> tuple[float, float]:
-    """Return the lowest and the highest score that a metric can have; infinite where it is not known."""
-    if measurement.statistics.is_share:
+def find_range(measurements: Iterable[Measurement]) -> tuple[float, float]:
+    """Return the lowest and the highest score that a metric can have; infinite where it is not known.
+
+    Args:
+        measurements: The metric's measurements. All of them count, since stored values may look like shares in one run
+            and not in another.
+    """
+    lows, highs = zip(*map(_find_own_range, measurements), strict=True)
+    return min(lows), max(highs)
+
+
+def _find_own_range(measurement: Measurement) -> tuple[float, float]:
+    if measurement.statistics.is_bounded:
         return 0.0, 1.0
     known = RANGES.get(measurement.metric)
     return (known.low, known.high) if known else (-math.inf, math.inf)

@@ -80,7 +80,7 @@ def read_pilot(runs: Sequence[Run], score: str | None = None) -> Pilot:
         conditions=tuple(each.name for each in conditions),
         num_draws=found.num_draws,
         num_questions=found.num_questions,
-        unit="question" if clusters is None else "cluster",
+        unit="question" if found.num_questions == values.shape[1] else "cluster",
         mean=found.mean,
         components=found.components,
         draws_interval=find_draws_interval(found.components, found.num_draws, found.num_questions),

@@ -75,7 +75,11 @@ def shot_curves(cells: Sequence[SweepCell]) -> tuple[list[ShotCurve], list[str]]
             notes.append(f"shot curve, {group.where}: {group.gap}")
         by_number: defaultdict[int, list[SweepCell]] = defaultdict(list)
         for cell in group.cells:
-            by_number[int(cell.options[_SHOTS])].append(cell)
+            if (number := _read_number(cell.options[_SHOTS])) is None:
+                option = format_options({_SHOTS: cell.options[_SHOTS]})
+                notes.append(f"shot curve, {group.where}: cells with {option} left out, which is no number")
+            else:
+                by_number[number].append(cell)
         if len(by_number) < 2:
             continue
         measured = group.cells[0].measurement
@@ -91,6 +95,14 @@ def shot_curves(cells: Sequence[SweepCell]) -> tuple[list[ShotCurve], list[str]]
             )
         )
     return curves, notes
+
+
+def _read_number(option: str) -> int | None:
+    """Return the number of demonstrations that an option asks for; None for `null`, which leaves it to the task."""
+    try:
+        return int(option)
+    except ValueError:
+        return None
 
 
 def curve_table(curves: Sequence[ShotCurve]) -> PlainTable:
@@ -112,7 +124,7 @@ def _point(number: int, cells: Sequence[SweepCell]) -> ShotCurvePoint:
     scores = np.array([cell.measurement.score for cell in cells])
     stdev, interval = (spread(scores), student_interval(scores)) if len(scores) > 1 else (None, None)
     if interval:
-        low, high = find_range(cells[0].measurement)
+        low, high = find_range(cell.measurement for cell in cells)
         interval = (max(low, interval[0]), min(high, interval[1]))
     return ShotCurvePoint(
         number, _scores_by_draw(cells), float(scores.mean()), stdev, interval, _test_set_stderr(cells)

@@ -8,6 +8,7 @@ import numpy as np
 from icl_eval.analysis.crossed import crossed_mean
 from icl_eval.analysis.measurements import find_range
 from icl_eval.analysis.significance import (
+    DifferenceTest,
     Paired,
     approximate_randomisation,
     bootstrap_difference,
@@ -19,7 +20,7 @@ from icl_eval.analysis.significance import (
     share_difference_p_value,
     sign_flip,
 )
-from icl_eval.metrics.intervals import sum_by_cluster
+from icl_eval.metrics.intervals import spread, sum_by_cluster
 from icl_eval.metrics.measurements import Measurement
 
 RESAMPLED = ("bootstrap_t", "paired_bootstrap")
@@ -61,11 +62,14 @@ def compare_draws(draws: Sequence[Sequence[Pair]]) -> Finding:
         if len(known) < len(values) or known[0].size < 2:
             return _UNTESTED
         means.append(np.mean(known, axis=0))
-    clusters = find_clusters([pair for pairs in draws for pair in pairs])
+    every_pair = [pair for pairs in draws for pair in pairs]
+    clusters = find_clusters(every_pair)
     if clusters is not None and len(set(clusters)) < 2:
         return _UNTESTED
     found = crossed_mean(np.stack(means), clusters)
-    return Finding("crossed", found.p_value(), _clip(found.interval(), draws[0][0][1]))
+    if found.stderr == 0.0 and (alike := _judge_alike(every_pair, found.mean, found.num_questions)):
+        return Finding("crossed", alike.p_value, alike.ci95)
+    return Finding("crossed", found.p_value(), _clip(found.interval(), every_pair))
 
 
 def compare_questions(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Finding:
@@ -91,14 +95,17 @@ def compare_questions(baseline: Measurement, other: Measurement, seed: int, num_
         if before.is_share and after.is_share:
             flips = count_effective_flips(differences, clusters)
             return Finding("bonett_price", share_difference_p_value(*flips), share_difference_interval(*flips), others)
+        if spread(differences) == 0.0:
+            alike = _judge_alike([(baseline, other)], float(differences.mean()), num_units)
+            if alike is not None:
+                return Finding("bootstrap_t", alike.p_value, alike.ci95, others)
         found = bootstrap_t(sums * num_units / len(differences), seed, num_resamples)
-        ends = _clip(found.ci95, other) if differences.any() else _ends_without_a_change(other, found.ci95)
-        return Finding("bootstrap_t", found.p_value, ends, others)
+        return Finding("bootstrap_t", found.p_value, _clip(found.ci95, [(baseline, other)]), others)
     rows = [sum_by_cluster(each.rows, clusters) for each in (before, after)]
     paired = Paired(rows[0], rows[1], after.score_sums)
     found = bootstrap_difference(paired, seed, num_resamples)
     others = {"approximate_randomisation": approximate_randomisation(paired, seed, num_resamples)}
-    return Finding("paired_bootstrap", found.p_value, _clip(found.ci95, other), others)
+    return Finding("paired_bootstrap", found.p_value, _clip(found.ci95, [(baseline, other)]), others)
 
 
 def find_clusters(pairs: Sequence[Pair]) -> tuple[str, ...] | None:
@@ -106,17 +113,22 @@ def find_clusters(pairs: Sequence[Pair]) -> tuple[str, ...] | None:
     return next((side.clusters for pair in pairs for side in pair if side.clusters is not None), None)
 
 
-def _clip(ends: tuple[float, float], measurement: Measurement) -> tuple[float, float]:
+def _clip(ends: tuple[float, float], pairs: Sequence[Pair]) -> tuple[float, float]:
     """Return an interval that ends where differences end."""
-    low, high = find_range(measurement)
+    low, high = find_range(side for pair in pairs for side in pair)
     return max(low - high, ends[0]), min(high - low, ends[1])
 
 
-def _ends_without_a_change(measurement: Measurement, otherwise: tuple[float, float]) -> tuple[float, float]:
-    """Return the interval where no question changed, which resampling cannot see: that of shares without a flip."""
-    low, high = find_range(measurement)
+def _judge_alike(pairs: Sequence[Pair], difference: float, num_units: int) -> DifferenceTest | None:
+    """Return the test of a difference that is the same for all questions, in which no method sees an error.
+
+    It is that of shares: of questions that all flip if the difference is as large as can be, and of which none flips if
+    there is no difference. None if the metric's values have no ends.
+    """
+    low, high = find_range(side for pair in pairs for side in pair)
     if not np.isfinite((low, high)).all():
-        return otherwise
-    clusters = measurement.clusters or measurement.example_ids
-    ends = share_difference_interval(0, 0, len(set(clusters)))
-    return (high - low) * ends[0], (high - low) * ends[1]
+        return None
+    changed = num_units * difference / (high - low)
+    flips = (max(0.0, changed), max(0.0, -changed), num_units)
+    ends = share_difference_interval(*flips)
+    return DifferenceTest(((high - low) * ends[0], (high - low) * ends[1]), share_difference_p_value(*flips))

@@ -26,7 +26,7 @@ from icl_eval.analysis.mean_squares import Nested, coefficients, mean_squares, s
 from icl_eval.analysis.quasi_f import quasi_f
 from icl_eval.analysis.tables import PlainTable, condition_keys
 from icl_eval.analysis.wording import WordingSpread, wording_spread
-from icl_eval.metrics.intervals import FloatArray, mean_stderr, spread
+from icl_eval.metrics.intervals import ROUNDING, FloatArray, mean_stderr, spread
 
 QUESTIONS = "questions"
 TEST_SET = "test set"
@@ -131,9 +131,12 @@ def variance_analyses(cells: Sequence[SweepCell]) -> tuple[list[VarianceAnalysis
         factors = {key: values for key, values in levels.items() if len(values) > 1}
         if not factors:
             continue
-        expected, count = prod(map(len, factors.values())), len(group.cells)
+        expected, count = prod(map(len, factors.values())), len({_index(cell, factors) for cell in group.cells})
         if count != expected:
             notes.append(f"variance, {group.where}: {count} of {expected} combinations have a score; all are needed")
+            continue
+        if len(group.cells) > expected:
+            notes.append(f"variance, {group.where}: several runs have the same options; give each combination once")
             continue
         values = _values(group.cells, factors)
         if values is None:
@@ -262,6 +265,7 @@ def variance_components(
     matrix[has_questions] /= values.shape[-1]
     squares = mean_squares(effects)
     estimates = matrix @ squares
+    estimates[np.abs(estimates) <= ROUNDING * (np.abs(matrix) @ squares)] = 0.0  # what rounding leaves of a difference
     drawn = draw_expectations(squares, [effect.degrees for effect in effects.values()])  # [num_draws, num_effects]
     variances = np.maximum(drawn @ matrix.T, 0.0)  # [num_draws, num_components]
     shares = _shares(variances)

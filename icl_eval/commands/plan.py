@@ -25,6 +25,8 @@ from icl_eval.runs.reports import write_json
 _MAX_NUMBER = 1_000_000
 _DRAWS = (2, 3, 5, 8, 12, 20)
 """The numbers of draws that are shown unless others are given."""
+_LEAST_OF_FLIPS = 0.0001
+"""The smallest difference of shares that is planned for: it needs up to a billion questions."""
 
 
 def print_plan(config: PlanConfig) -> None:
@@ -111,6 +113,9 @@ def _check_flips(config: PlanConfig, flips: float, runs: Sequence[Run]) -> None:
         raise ConfigError(f"draws={config.draws}: has no effect with flips, which plan a test of one draw")
     if config.pilot or runs:
         raise ConfigError(f"flips={flips}: has no effect with a pilot, which shows how often answers flip")
+    _require(
+        "difference", config.difference, config.difference >= _LEAST_OF_FLIPS, f"{_LEAST_OF_FLIPS} or more with flips"
+    )
     _require("flips", flips, config.difference < flips <= 1, f"more than difference={config.difference}, and at most 1")
 
 
@@ -131,9 +136,9 @@ def _print_plan(console: Console, plan: StudyPlan, pilot: Pilot, config: PlanCon
         if budget is not None:
             best = plan.best[unit]
             if best is None:
-                console.print(f"{budget:g} {unit} do not suffice for two draws of two questions", style="yellow")
+                console.print(f"{budget:,.12g} {unit} do not suffice for two draws of two questions", style="yellow")
             else:
-                console.print(f"best for {budget:,g} {unit}: {_describe(best, unit, pilot.unit)}")
+                console.print(f"best for {budget:,.12g} {unit}: {_describe(best, unit, pilot.unit)}")
 
 
 def _print_pilot(console: Console, pilot: Pilot) -> None:

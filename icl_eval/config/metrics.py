@@ -13,10 +13,10 @@ from icl_eval.metrics.building import build_metrics
 
 def find_metric(name: str, options: Mapping[str, Any]) -> Metric:
     """Return a metric of `conf/metrics` with the given options; raises ConfigError."""
-    path = conf_dir() / "metrics" / f"{name}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(each.stem for each in path.parent.glob("*.yaml")))
-        raise ConfigError(f"metrics={name}: there is no such metric (known: {known})")
+    paths = {path.stem: path for path in sorted((conf_dir() / "metrics").glob("*.yaml"))}
+    path = paths.get(str(name))
+    if path is None:
+        raise ConfigError(f"metrics={name}: there is no such metric (known: {', '.join(paths)})")
     config = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(path)))
     [metric] = build_metrics({name: {**config[name], **options}}, "metrics")
     return metric

@@ -82,7 +82,9 @@ class ExactMatch(LocalMetric):
         return mean_statistics([float(hit) for hit in hits], self._signature(), unparsed, is_share=True)
 
     def _find_answer(self, prediction: str) -> str | None:
-        return prediction if self._extract is None else self._extract.extract(prediction, self._select)
+        if self._extract is None:
+            return prediction
+        return self._extract.extract(drop_invisible(prediction), self._select)  # patterns are composed, too
 
     def _normalize(self, text: str) -> str:
         text = drop_invisible(text)

@@ -55,7 +55,7 @@ class HubMetric:
         expected = self._fit_references(references)
         try:
             result = self._module.compute(predictions=list(predictions), references=expected)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # an external script can raise anything, such as a division by the length of nothing
             raise ConfigError(f"{self.name}: cannot score these strings: {_describe(error)}") from error
         key = self._choose_key(result)
         return value_alone(float(result[key]), len(predictions), self._signature(key))

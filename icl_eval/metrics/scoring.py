@@ -12,6 +12,7 @@ See `icl_eval.metrics.intervals` for each of them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Literal, Protocol
 
 import numpy as np
@@ -132,8 +133,9 @@ def score(
         DataError: If there is nothing to score, or an example has no prediction, no references or no cluster.
     """
     statistics = compute_statistics(metric, predictions, references)
-    if clusters is not None and len(clusters) != len(predictions):
-        raise DataError(f"{metric.name}: {len(clusters)} clusters for {len(predictions)} examples")
+    if clusters is not None:
+        _check_clusters(metric.name, clusters, len(predictions))
+        clusters = list(map(str, clusters))
     return score_statistics(metric.name, metric.higher_is_better, statistics, seed, num_resamples, clusters)
 
 
@@ -194,7 +196,7 @@ def _interval(
     if statistics.log_scale_end is not None:
         interval = log_jackknife(rows, statistics.score_sums, statistics.log_scale_end)
     else:
-        with np.errstate(over="ignore"):  # a perplexity may exceed the range of numbers
+        with np.errstate(over="ignore", invalid="ignore"):  # a perplexity may exceed the range of numbers
             interval = bootstrap(rows, statistics.score_sums, seed, num_resamples)
     if statistics.is_mean and interval is not None:
         interval = replace(interval, stderr=mean_stderr(values, clusters))
@@ -207,6 +209,14 @@ def _is_list_of_strings(answers: object) -> bool:
     if not isinstance(answers, Sequence) or isinstance(answers, str):  # a string is a sequence of characters
         return False
     return len(answers) > 0 and all(isinstance(answer, str) for answer in answers)
+
+
+def _check_clusters(name: str, clusters: Sequence[object], num_examples: int) -> None:
+    if len(clusters) != num_examples:
+        raise DataError(f"{name}: {len(clusters)} clusters for {num_examples} examples")
+    for number, cluster in enumerate(clusters, start=1):
+        if not isinstance(cluster, str | Integral):
+            raise DataError(f"{name}: example {number} of {num_examples} has the cluster {cluster!r}; must be a string")
 
 
 def check_corpus(name: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:

@@ -174,11 +174,26 @@ def test_rounding_is_no_component_and_proves_nothing():
     assert {component.share for component in components} == {at_least} == {0.0}
 
 
+def test_what_rounding_leaves_of_a_variance_is_exactly_nothing():
+    values = np.ones((2, 2, 3))
+    values[0, 1, 0] = 0.0  # one wrong answer is as large an effect as the questions explain
+    components, _ = variance_components(values, ("seed", "template"))
+    assert by_factors(components)[("seed", "template")].estimate == 0.0
+
+
 def test_a_combination_that_is_missing_is_said_and_not_guessed():
     values = np.random.default_rng(0).random((2, 3, 5))
     analyses, notes = variance_analyses(crossed(values, "seed", "order")[:-1])
     assert analyses == []
     assert notes == ["variance, qa: 5 of 6 combinations have a score; all are needed"]
+
+
+def test_a_combination_that_is_given_twice_takes_the_place_of_no_other():
+    whole = crossed(np.random.default_rng(0).random((2, 2, 8)), "seed", "template")
+    missing = ([], ["variance, qa: 3 of 4 combinations have a score; all are needed"])
+    assert variance_analyses([whole[0], *whole[:3]]) == missing
+    repeated = ([], ["variance, qa: several runs have the same options; give each combination once"])
+    assert variance_analyses([whole[0], *whole]) == repeated
 
 
 def test_a_cell_that_lacks_an_option_is_left_out_of_what_hinges_on_it_and_said():

@@ -8,6 +8,7 @@ from sample_runs import FIRST
 
 from icl_eval.analysis.comparison import compare_runs
 from icl_eval.analysis.crossed import crossed_mean
+from icl_eval.analysis.pilots import read_pilot
 from icl_eval.errors import DataError
 from icl_eval.runs.folders import read_run
 from icl_eval.runs.reports import MetricResult, write_report
@@ -78,6 +79,41 @@ def test_orders_of_one_draw_are_averaged_and_are_no_further_draws(write):
     assert difference.draws == 2
     expected = crossed_mean(np.stack([differences[:2].mean(axis=0), differences[2:].mean(axis=0)]))
     assert difference.p_value == pytest.approx(expected.p_value())
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_orders_that_only_one_condition_has_are_averaged_within_their_draw_and_none_is_left_out(write, turned):
+    generator = np.random.default_rng(6)
+    before, after = answers(generator, 2), answers(generator, 6)
+    plain = [write(f"a{seed}", own, seed=seed, model="a") for seed, own in enumerate(before)]
+    seeds = [{"seed": number // 3, "order__seed": number % 3} for number in range(6)]
+    random = [write(f"b{number}", after[number], model="b", **seeds[number]) for number in range(6)]
+    found = compare_runs([*random, *plain] if turned else [*plain, *random])
+    [difference] = found.differences
+    expected = crossed_mean((after.reshape(2, 3, -1).mean(axis=1) - before) * (-1 if turned else 1))
+    assert (difference.draws, found.notes) == (2, ())
+    assert difference.difference == pytest.approx(expected.mean)
+    assert difference.ci95 == pytest.approx(expected.interval())
+
+
+def test_one_run_is_compared_with_all_orders_of_the_other_condition(write):
+    generator = np.random.default_rng(7)
+    before, after = answers(generator, 1)[0], answers(generator, 3)
+    runs = [write("a", before, seed=0, model="a")]
+    runs += [write(f"b{number}", own, seed=0, model="b", order__seed=number) for number, own in enumerate(after)]
+    found = compare_runs(runs)
+    [difference] = found.differences
+    assert (difference.draws, found.notes) == (3, ())
+    assert difference.ci95 == pytest.approx(crossed_mean(after - before).interval())
+
+
+@pytest.mark.parametrize(("size", "number", "unit"), [(1, 80, "question"), (8, 10, "cluster")])
+def test_a_pilot_whose_questions_are_clusters_of_one_is_planned_in_questions(write, monkeypatch, size, number, unit):
+    clusters = tuple(str(place // size) for place in range(80))
+    monkeypatch.setattr("icl_eval.metrics.measurements.clusters_of", lambda records: clusters)
+    values = answers(np.random.default_rng(8), 2)
+    found = read_pilot([write(f"a{seed}", own, seed=seed) for seed, own in enumerate(values)], "qa/judge")
+    assert (found.num_questions, found.unit) == (number, unit)
 
 
 def test_a_condition_without_demonstrations_is_the_same_for_every_draw(write):

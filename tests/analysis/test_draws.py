@@ -46,6 +46,28 @@ def test_a_new_draw_is_in_its_interval_95_times_of_100():
     assert 0.92 <= np.mean(covered) <= 0.98
 
 
+def test_intervals_of_means_of_samples_end_where_their_values_do():
+    values = [[1.0] * 23 + [0.75], [1.0] * 23 + [0.25], [0.75] * 23 + [1.0]]
+    cells = []
+    for number, own in enumerate(values):
+        plain = cell(own, "exact_match_mean_of_samples", seed=number, num_fewshot=2)
+        statistics = mean_statistics(own, "signature", is_bounded=True)
+        cells.append(replace(plain, measurement=replace(plain.measurement, statistics=statistics)))
+    ([found], _) = scores_over_draws(cells)
+    assert found.ci95 == pytest.approx(crossed_mean(np.array(values)).interval_within(0, 1))
+    assert found.new_draw[1] == 1.0
+    more = [replace(each, options={**each.options, "num_fewshot": "4"}) for each in cells]
+    ([curve], _) = shot_curves([*cells, *more])
+    assert [point.ci95[1] for point in curve.points] == [1.0, 1.0]
+
+
+def test_a_number_that_the_task_chooses_has_no_place_on_a_shot_curve():
+    cells = [cell(own, num_fewshot=shots) for own, shots in zip(VALUES, ("null", 1, 4), strict=False)]
+    ([curve], notes) = shot_curves(cells)
+    assert [point.num_fewshot for point in curve.points] == [1, 4]
+    assert notes == ["shot curve, qa: cells with num_fewshot=null left out, which is no number"]
+
+
 def test_orders_of_a_draw_are_no_draws_of_their_own():
     cells = [
         cell(VALUES[number], demonstrations__seed=number // 2, order__seed=number % 2, num_fewshot=4)

@@ -5,12 +5,13 @@ from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import scipy.stats
 from sample_runs import FIRST
 
 from icl_eval.analysis.leave_one_out import CellOutcome, Effect, Values, leave_one_out_analyses, measure_left_out
-from icl_eval.analysis.significance import share_difference_interval, simultaneous_level
+from icl_eval.analysis.significance import count_effective_flips, share_difference_interval, simultaneous_level
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.demonstrations import (
@@ -160,6 +161,26 @@ def test_questions_are_listed_by_how_much_they_are_helped_or_hurt():
     assert list(found.effects["chrf"].hurt.items()) == [("q3", -10.0), ("q2", -1.0)]
     interval = scipy.stats.t.interval(0.95, 4, -1.0, scipy.stats.sem([1, 5, -1, -10, 0]))
     assert found.effects["chrf"].ci95 == pytest.approx(interval)
+
+
+def test_the_interval_of_an_effect_is_over_clusters_where_questions_have_them():
+    names = dict(zip((f"q{number}" for number in range(8)), "aabbccdd", strict=True))
+
+    def in_clusters(cell, clusters):
+        return replace(cell, values={name: replace(own, clusters=clusters) for name, own in cell.values.items()})
+
+    hits, f1 = [1, 1, 0, 0, 1, 1, 0, 0], [0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0.5, 0.5]
+    whole = answers(shown("a", "b"), exact_match=hits, f1=f1)
+    without = [answers(shown("b"), exact_match=[0] * 8, f1=[0.25] * 8)]
+    [found] = measure_left_out(in_clusters(whole, names), without)
+    flips = share_difference_interval(*count_effective_flips(np.array(hits), list("aabbccdd")))
+    assert found.effects["exact_match"].ci95 == pytest.approx(flips)
+    expected = scipy.stats.t.interval(0.95, 3, 0.25, scipy.stats.sem([0.5, 0.25, 0.0, 0.25]))
+    assert found.effects["f1"].ci95 == pytest.approx(expected)
+    [alone] = measure_left_out(in_clusters(whole, {name: name for name in names}), without)
+    assert alone == measure_left_out(whole, without)[0]
+    [together] = measure_left_out(in_clusters(whole, dict.fromkeys(names, "a")), without)
+    assert {effect.ci95 for effect in together.effects.values()} == {None}
 
 
 def measured(metric, predictions, references):

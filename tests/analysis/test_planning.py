@@ -1,5 +1,8 @@
+import time
+
 import numpy as np
 import pytest
+import scipy.stats
 
 from icl_eval.analysis.crossed import Components, crossed_mean
 from icl_eval.analysis.pilots import find_draws_interval
@@ -120,6 +123,35 @@ def test_connors_number_of_questions_is_the_published_one_and_has_about_the_powe
     assert planned == pytest.approx(0.8, abs=0.01)
     assert planned == pytest.approx(simulated, abs=0.04)
     assert np.mean([mcnemar(*flipped) < 0.05 for flipped in drawn]) < planned
+
+
+@pytest.mark.parametrize(("difference", "flips", "num_questions"), [(0.1, 0.3, 40), (0.25, 0.26, 12), (0.2, 1.0, 9)])
+def test_the_power_of_one_draw_is_the_sum_over_all_numbers_of_questions_gained_and_lost(
+    difference, flips, num_questions
+):
+    shares = ((flips + difference) / 2, (flips - difference) / 2, 1 - flips)
+    expected = sum(
+        scipy.stats.multinomial.pmf((gained, lost, num_questions - gained - lost), num_questions, shares)
+        for gained in range(num_questions + 1)
+        for lost in range(num_questions + 1 - gained)
+        if share_difference_p_value(gained, lost, num_questions) < 0.05
+    )
+    assert compute_power_of_flips(Goal(difference, 0.8, 0.05), flips, num_questions) == pytest.approx(expected)
+
+
+def test_a_study_of_half_a_million_questions_is_planned_at_once():
+    goal = Goal(0.002, 0.8, 0.05)
+    start = time.perf_counter()
+    number = count_questions_of_flips(goal, 0.3)
+    assert compute_power_of_flips(goal, 0.3, number) == pytest.approx(0.8, abs=0.001)
+    assert number > 500_000
+    assert time.perf_counter() - start < 5
+
+
+def test_a_power_that_the_test_has_without_a_difference_is_no_traceback():
+    few = Components(draws=0.1, questions=0.1, residual=0.12)
+    assert find_smallest_difference(few, Goal(0.1, 0.06, 0.05), 2, 100) == 0.0
+    assert find_smallest_difference(few, Goal(0.1, 0.2, 0.05), 2, 100) > 0.0
 
 
 def test_the_interval_of_the_variance_of_draws_covers_it():

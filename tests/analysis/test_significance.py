@@ -20,9 +20,11 @@ from icl_eval.analysis.significance import (
     share_difference_p_value,
     sign_flip,
 )
+from icl_eval.analysis.testing import compare_draws, compare_questions
 from icl_eval.metrics import BLEU
 from icl_eval.metrics.intervals import sum_by_cluster
 from icl_eval.metrics.means import mean_statistics
+from icl_eval.metrics.measurements import Measurement
 
 WORDS = [f"word{number}" for number in range(20)]
 
@@ -305,3 +307,28 @@ def test_a_p_value_over_clusters_is_of_the_method_of_its_interval():
             flips = count_effective_flips(*draw_flips(generator, effect))
             low, high = share_difference_interval(*flips)
             assert (share_difference_p_value(*flips) < 0.05) == (low > 0 or high < 0)
+
+
+def test_where_no_question_changed_the_interval_is_that_of_units_of_which_none_flips():
+    ids, clusters = tuple("abcdef"), tuple("ppqqrr")
+    values = mean_statistics([0.5, 0.25, 0.75, 1.0, 0.0, 0.5], "signature", is_bounded=True)
+    other = Measurement("qa", "token_f1", True, ids, values)  # as a run of an earlier version, without clusters
+    baseline = Measurement("qa", "token_f1", True, ids, values, clusters)
+    for pair, num_units in (((other, other), 6), ((baseline, other), 3), ((other, baseline), 3)):
+        expected = share_difference_interval(0, 0, num_units)
+        assert compare_questions(*pair, 0, 200).ci95 == expected
+        found = compare_draws([[pair], [pair]])
+        assert (found.test, found.ci95, found.p_value) == ("crossed", expected, 1.0)
+
+
+@pytest.mark.parametrize(("before", "after", "gained"), [(0.0, 1.0, 2), (1.0, 0.0, -2), (0.25, 0.75, 1)])
+def test_two_questions_that_change_alike_are_no_proof(before, after, gained):
+    sides = (mean_statistics([value] * 2, "signature", is_bounded=True) for value in (before, after))
+    pair = tuple(Measurement("qa", "token_f1", True, ("a", "b"), side) for side in sides)
+    flips = (max(0, gained), max(0, -gained), 2)
+    expected = share_difference_interval(*flips), share_difference_p_value(*flips)
+    found = compare_questions(*pair, 0, 200)
+    assert (found.test, found.ci95, found.p_value) == ("bootstrap_t", *expected)
+    found = compare_draws([[pair], [pair], [pair]])
+    assert (found.test, found.ci95, found.p_value) == ("crossed", *expected)
+    assert found.p_value > 0.05

@@ -59,6 +59,14 @@ def test_stored_values_are_compared_in_pairs_as_what_they_are(store):
     assert length.better == ("0", "1", "3", "4", "5")
 
 
+def test_values_that_happen_to_be_0_or_1_in_one_run_do_not_limit_a_difference(store):
+    short, long = store("short", {LENGTH: (1, 0, 1, 1, 0, 1)}), store("long", {LENGTH: (7, 9, 8, 9, 6, 8)})
+    for runs, sign in (((short, long), 1), ((long, short), -1)):
+        [length] = compare_runs(runs, num_resamples=200).differences
+        assert length.difference == pytest.approx(sign * 43 / 6)
+        assert length.ci95[0] < length.difference < length.ci95[1]
+
+
 def test_a_record_without_a_value_that_it_should_store_is_named(store):
     run = store("one", ONE)
     path = run.folder / "samples_qa.jsonl"

@@ -16,7 +16,7 @@ from icl_eval.commands.export import export_folder
 from icl_eval.commands.export.figures import draw_curves, draw_influences
 from icl_eval.commands.export.tables import to_csv, to_latex, to_markdown
 from icl_eval.errors import DataError
-from icl_eval.runs.reports import write_json, write_report
+from icl_eval.runs.reports import GroupResult, MetricResult, write_json, write_report
 
 TABLE = PlainTable(
     "scores",
@@ -101,6 +101,16 @@ def test_a_run_is_exported_as_tables(tmp_path):
         "qa,3,exact_match,0.3333333333333333,0.27,0.0,1.0",
         "qa,3,hub,12.5,,,",
     ]
+
+
+def test_the_groups_of_a_run_are_exported_with_its_tasks(tmp_path):
+    score = MetricResult(0.5, 0.125, (0.25, 0.75), "acc,none|group:both|tasks:2", True, method="wilson")
+    groups = {"both": GroupResult(("qa", "math"), 6, {"acc,none": score})}
+    write_report(replace(sample_runs.REPORT, groups=groups), tmp_path / "report.json")
+    export_folder(tmp_path)
+    scores, signatures = ((tmp_path / "tables" / f"{name}.csv").read_text() for name in ("scores", "signatures"))
+    assert scores.splitlines()[-1] == 'both (group),6,"acc,none",0.5,0.125,0.25,0.75'
+    assert signatures.splitlines()[-1] == 'both (group),"acc,none","acc,none|group:both|tasks:2"'
 
 
 def test_a_sweep_is_exported_as_tables_and_figures(tmp_path):

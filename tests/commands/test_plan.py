@@ -25,7 +25,7 @@ def rows(outcome):
 @pytest.mark.slow
 def test_a_pilot_of_two_conditions_plans_their_difference_and_its_costs(pilot, icl_eval_command, tmp_path):
     outcome = icl_eval_command(
-        "plan", "pilot", "score=qa/chrf", "draws=[2,5]", "questions=[10,100]", "difference=1", "budget_tokens=100000"
+        "plan", "pilot", "score=qa/chrf", "draws=[2,5]", "questions=[10,100]", "difference=1", "budget_tokens=1234567"
     )
     assert (outcome.exit_code, outcome.err) == (0, "")
     assert re.search(
@@ -37,10 +37,10 @@ def test_a_pilot_of_two_conditions_plans_their_difference_and_its_costs(pilot, i
     assert tokens[2] == pytest.approx(2.5 * tokens[0], abs=2)
     assert tokens[0] < tokens[1] < 10 * tokens[0]  # the prefix is computed once
     assert "which more questions do not remove" in outcome.out
-    assert "best for 100,000 tokens" in outcome.out
+    assert "best for 1,234,567 tokens" in outcome.out
     assert "if draws vary as much as the pilot allows" in outcome.out
     assert outcome.out.endswith("plan: pilot/plan.json\n")
-    options = {"score": "qa/chrf", "draws": [2, 5], "questions": [10, 100], "difference": 1, "budget_tokens": 100000}
+    options = {"score": "qa/chrf", "draws": [2, 5], "questions": [10, 100], "difference": 1, "budget_tokens": 1234567}
     plan = icl_eval.plan("pilot", **options)
     written = json.loads((tmp_path / "pilot/plan.json").read_text(encoding="utf-8"))
     assert json.loads(json.dumps(dataclasses.asdict(plan))) == written
@@ -48,7 +48,7 @@ def test_a_pilot_of_two_conditions_plans_their_difference_and_its_costs(pilot, i
         row[:3] for row in table
     ]
     assert [round(each.tokens) for each in plan.studies] == tokens
-    assert plan.best["tokens"].tokens <= 100000
+    assert plan.best["tokens"].tokens <= 1234567
     assert plan.table.shape == (4, 7)
     assert repr(plan) == "<StudyPlan: pilot of 2 conditions (num_fewshot=1, num_fewshot=2), 4 studies>"
     outcome = icl_eval_command("plan", "pilot", "score=qa/exact_match")  # the model has never a right answer
@@ -110,6 +110,7 @@ def test_a_plan_overwrites_nothing_else(icl_eval_command, tmp_path):
         (["flips=0.2", "power=1"], "power=1.0: must be between 0 and 1"),
         (["flips=0.2", "difference=0"], "difference=0.0: must be more than 0 and finite"),
         (["flips=0.2", "difference=inf"], "difference=inf: must be more than 0 and finite"),
+        (["flips=0.2", "difference=1e-9"], "difference=1e-09: must be 0.0001 or more with flips"),
         (["flips=0.2", "questions=[1]"], "questions=1: must be 2 to 1,000,000"),
         (["flips=0.2", "output=plan.txt"], "output=plan.txt: must end in .json"),
         (["flips=0.2", "tests=0"], "tests=0: must be 1 or more"),

@@ -1,17 +1,24 @@
 """Runs of lm-evaluation-harness as runs of this package: what it logged itself, read and compared here."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import logged_runs
 import pytest
 import scipy.stats
+from sample_runs import REPORT
 
 import icl_eval
 from icl_eval.analysis.comparison import compare_runs
 from icl_eval.harnesses.lm_eval.documents import find_versions, split_target
+from icl_eval.harnesses.lm_eval.groups import score_group
+from icl_eval.harnesses.lm_eval.logged_answers import make_records
+from icl_eval.harnesses.lm_eval.logged_runs import LoggedDocument
 from icl_eval.metrics.intervals import share_interval
 from icl_eval.runs.folders import read_run
+from icl_eval.runs.reports import MetricResult
 
 STRICT, FLEXIBLE = "exact_match,strict-match", "exact_match,flexible-extract"
 
@@ -176,6 +183,10 @@ def drop_lines(number):
     return lambda text: "".join(text.splitlines(keepends=True)[:number])
 
 
+def with_results(**changes):
+    return lambda text: json.dumps({**json.loads(text), **changes})
+
+
 DAMAGED = {
     "a line cut short": ("samples_sums_*", lambda text: text[:-9], "{path}:12: not whole JSON ("),
     "documents missing": (
@@ -211,6 +222,27 @@ DAMAGED = {
     "results of something else": (
         "results_*", lambda text: '{"results": {}}',
         "{results}: not a results file of lm-eval ('configs' is missing or not an object)\n",
+    ),
+    "a date after all": (
+        "results_*", with_results(date=1e30),
+        "{results}: date is 1e+30, but must be a number from 0 to 100,000,000,000\n",
+    ),
+    "seconds in words": (
+        "results_*", with_results(total_evaluation_time_seconds="ten"),
+        "{results}: total_evaluation_time_seconds is 'ten', but must be a number from 0 to ",
+    ),
+    "shots in words": (
+        "results_*", with_results(**{"n-shot": {"last": "one"}}),
+        "{results}: n-shot.last is 'one', but must be a number from 0 to 1,000,000\n",
+    ),
+    "groups in a list": ("results_*", with_results(groups=[1]), "{results}: groups is not an object of objects\n"),
+    "a group in itself": (
+        "results_*", with_results(groups={"a": {"acc,none": 1.0}}, group_subtasks={"a": ["b"], "b": ["a"]}),
+        "{results}: group 'a' is in itself (group_subtasks)\n",
+    ),
+    "a request of nothing": (
+        "samples_sums_*", lambda text: re.sub(r'"gen_args_0": \{.*?\}\}', '"gen_args_0": {}', text, count=1),
+        "{path}:1: arguments.gen_args_0 is empty\n",
     ),
     "results cut short": ("results_*", lambda text: text[:-9], "{results}: not whole JSON ("),
     "one of our records": (
@@ -259,6 +291,30 @@ def test_what_is_no_run_or_several_is_refused_by_name(logged, icl_eval_command, 
         assert outcome.err.startswith(f"icl-eval: {sentence}")
         assert outcome.err.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_group_whose_score_has_an_end_of_its_range_and_an_error_has_an_interval():
+    task = replace(REPORT.results["qa"], n=8, metrics={"acc,none": MetricResult(1.0, None, (0.5, 1.0), "acc", True)})
+    group = score_group("both", {"acc,none": 1.0, "acc_stderr,none": 0.1, "f1,none": "N/A"}, {"qa": task})
+    assert {name: score.ci95 for name, score in group.metrics.items()} == {"acc,none": share_interval(1.0, 8)}
+
+
+@pytest.mark.parametrize(
+    ("target", "right"),
+    [
+        ("red, white", ("red, white",)),
+        (f"['red', '{'9' * 5000}']", ("red",)),
+        ("0", ("red, white",)),
+        ("[0, 2]", ("red, white", "red")),
+        ("red, blue", ("red",)),
+    ],
+)
+def test_a_right_choice_may_have_a_comma(target, right):
+    requests = tuple(("Which?", f" {choice}") for choice in ("red, white", "blue, grey", "red"))
+    responses = tuple([[f"-{number}.0", "False"]] for number in (1, 2, 3))
+    [record] = make_records([LoggedDocument(0, {}, target, requests, responses, "hash", {"none": [""]})], 0)
+    assert record.targets == right
+    assert [each.text for each in record.likelihood.choices] == ["red, white", "blue, grey", "red"]
 
 
 @pytest.mark.parametrize(

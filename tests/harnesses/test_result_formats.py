@@ -3,11 +3,17 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
+from sample_sweeps import record, write_run
 
+from icl_eval.harnesses.every_eval_ever.results import find_range
+from icl_eval.harnesses.lm_eval.results import write_results
+from icl_eval.harnesses.lm_eval.samples import list_samples
 from icl_eval.metrics.intervals import share_interval
 from icl_eval.runs.folders import read_run
+from icl_eval.runs.reports import GroupResult, MetricResult
 
 PUBLISHER = ("model_id=org/tiny", "organization=Us", "relationship=other")
 
@@ -96,6 +102,32 @@ def test_an_export_is_imported_with_the_same_scores_and_the_same_bytes_again(run
         assert [each.ci95 for each in ours.values() if each.score == 0][:1] in ([], [share_interval(0.0, 4)])
 
 
+@pytest.mark.parametrize(
+    ("ids", "numbers"),
+    [
+        (("7", "0", "12"), [7, 0, 12]),
+        (("1", "a", "b"), [0, 1, 2]),
+        (("1", "01", "\u0661"), [0, 1, 2]),
+        (("9" * 5000,), [0]),
+    ],
+)
+def test_no_two_documents_have_the_same_number(ids, numbers, tmp_path):
+    own = write_run(tmp_path / "own", *(record(0, "0", 1.0, example_id=each) for each in ids))
+    lines = list_samples(own, "qa", own.records("qa"))
+    assert [line["doc_id"] for line in lines] == numbers
+    assert [line["example_id"] for line in lines] == list(ids)
+
+
+def test_intervals_of_groups_are_kept(tmp_path):
+    own = write_run(tmp_path / "own", record(0, "0", 1.0), record(1, "0", 0.0))
+    score = MetricResult(0.5, 0.125, (0.25, 0.75), "acc,none|group:both|tasks:1", True, method="wilson")
+    groups = {"both": GroupResult(("qa",), 2, {"acc,none": score})}
+    [path, _] = write_results(replace(own, report=replace(own.report, groups=groups)), tmp_path, None)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["groups"]["both"]["acc_stderr,none"] == 0.125
+    assert content["icl_eval"]["scores"]["both"] == {"acc,none": {"ci95": [0.25, 0.75], "signature": score.signature}}
+
+
 def test_a_log_of_every_eval_ever_says_how_sure_a_score_is(run, icl_eval_command):
     outcome = icl_eval_command("export", "run", "format=every_eval_ever", *PUBLISHER)
     assert outcome.exit_code == 0
@@ -131,6 +163,13 @@ def test_a_log_of_every_eval_ever_says_how_sure_a_score_is(run, icl_eval_command
     assert rows[0]["evaluation_result_id"] == exact["evaluation_result_id"]
     assert rows[0]["evaluation"] == {"score": record.metrics["exact_match"], "is_correct": False}
     assert (rows[0]["input"]["formatted"], rows[0]["output"]["raw"]) == (record.decoder, [record.completion])
+
+
+def test_a_variant_of_exact_match_says_whether_an_answer_is_right_and_an_average_over_samples_does_not():
+    for name, samples, says_right in (("strict", "", True), ("mean_of_samples", "|samples:mean_of_samples", None)):
+        result = MetricResult(0.5, 0.1, (0.25, 0.75), f"exact_match_{name}{samples}", True, method="wilson")
+        known = find_range(f"exact_match_{name}", result, 8)
+        assert (known and known.says_right) is says_right
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import sacrebleu
@@ -18,8 +20,9 @@ from icl_eval.metrics.intervals import (
     spread,
     sum_by_cluster,
 )
+from icl_eval.metrics.likelihood import perplexities
 from icl_eval.metrics.means import mean_statistics
-from icl_eval.metrics.scoring import score_statistics
+from icl_eval.metrics.scoring import Statistics, score_statistics
 
 PREDICTIONS = [
     "the cat sat on the mat in the hall",
@@ -320,3 +323,12 @@ def test_a_bleu_without_a_matching_4_gram_is_smoothing_and_has_no_interval():
     short = ["a b"], [["a b"]]
     assert score(BLEU(), *short, seed=0).is_smoothed
     assert not score(BLEU(effective_order=True), *short, seed=0).is_smoothed
+
+
+def test_a_perplexity_that_exceeds_the_range_of_numbers_in_some_resamples_has_no_interval_and_no_warning():
+    rows = np.array([[-1900.0, 2.0], [-1.0, 1.0], [-900.0, 2.0]])  # the first question alone exceeds it
+    statistics = Statistics(float(perplexities(rows.sum(axis=0))), rows, perplexities, (None,) * 3, "signature")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = score_statistics("perplexity", False, statistics, seed=0)
+    assert (np.isfinite(found.value), found.stderr, found.ci95) == (True, None, None)

@@ -384,6 +384,13 @@ FLEXIBLE = {"variant": "flexible", "extract": r"(-?[$0-9.,]{2,})|(-?[0-9]+)", "s
 IGNORED = {"ignore_case": True, "regexes_to_ignore": [",", r"\$", r"(?s).*#### ", r"\.$"]}
 
 
+def test_what_is_extracted_does_not_depend_on_invisible_characters_and_composition():
+    metric = ExactMatch(extract="r\u00e9ponse est (.*)")
+    for prediction in ("r\u00e9ponse est 4", "re\u0301ponse est 4", "r\u00e9ponse\u200b est 4"):
+        found = score(metric, [prediction], [["4"]], 0)
+        assert (found.value, found.unparsed) == (1.0, 0)
+
+
 def test_one_completion_is_scored_strictly_and_flexibly():
     completions = [
         "3 * 400 = 1,200 eggs.\n#### 1,200",
@@ -849,6 +856,14 @@ def test_a_script_with_one_reference_an_example_never_loses_the_others(script):
     for ask in (metric.check_references, lambda references: score(metric, ["x", "y"], references, seed=0)):
         with pytest.raises(DataError, match="accepts one reference per example, but example 2 has 2"):
             ask([["a"], ["b", "c"]])
+
+
+def test_a_script_that_breaks_down_says_so(script):
+    metric = HubMetric(script("mean", result='{"mean": 1 / len("".join(predictions))}'), trust_remote_code=True)
+    assert score(metric, ["ab"], [["x"]], seed=0).value == 0.5
+    with pytest.raises(ConfigError) as refused:
+        score(metric, [""], [["x"]], seed=0)
+    assert str(refused.value) == "hub/mean: cannot score these strings: division by zero"
 
 
 def test_a_script_that_wants_no_text_says_so(script):

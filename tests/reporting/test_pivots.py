@@ -41,6 +41,17 @@ def read(row):
     return row.label, [score and (round(score.score, 3), score.ci95, score.over) for score in row.scores]
 
 
+def test_a_mean_over_draws_of_cells_that_set_fewer_options_stands_at_no_other_place():
+    cells = [cell(f"seed={seed}", 0.1) for seed in range(2)]
+    cells += [cell(f"num_fewshot={shots} seed={seed}", shots / 10) for shots in (4, 8) for seed in range(2)]
+    found = [draws({}, {"0": 0.1, "1": 0.1}, (0.0, 0.2))]
+    found += [draws({"num_fewshot": f"{shots}"}, dict.fromkeys("01", shots / 10), (0.3, 0.9)) for shots in (4, 8)]
+    [pivot] = build(cells, found)
+    assert pivot.columns == ("4", "8")
+    over = "draws and questions"
+    assert read(pivot.groups[0].summary) == ("mean of 2 draws", [(0.4, (0.3, 0.9), over), (0.8, (0.3, 0.9), over)])
+
+
 @pytest.mark.parametrize(
     ("options", "axes"),
     [

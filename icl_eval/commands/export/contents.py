@@ -1,25 +1,23 @@
 """The tables that are exported for a run and for a sweep."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from icl_eval.analysis.sweeps import Sweep
 from icl_eval.analysis.tables import PlainTable, TableValue
 from icl_eval.formatting import format_score
 from icl_eval.runs.cells import group_scores, label_cells
-from icl_eval.runs.reports import MetricResult, Report, TaskResult
+from icl_eval.runs.reports import MetricResult, Report
 
 _SCORE = ("task", "n", "metric", "score", "stderr", "ci95 low", "ci95 high")
 
 
 def run_tables(report: Report) -> list[PlainTable]:
-    """Return a table of a run's scores and a table of their metric signatures."""
+    """Return a table of the scores of a run's tasks and groups, and a table of their metric signatures."""
     signatures = tuple(
-        (task, metric, score.signature)
-        for task, result in report.results.items()
-        for metric, score in result.metrics.items()
+        (name, metric, score.signature) for name, _, metrics in report.rows for metric, score in metrics.items()
     )
     return [
-        PlainTable("scores", _SCORE, tuple(_score_rows(report.results))),
+        PlainTable("scores", _SCORE, tuple(_score_rows(report.rows))),
         PlainTable("signatures", ("task", "metric", "signature"), signatures),
     ]
 
@@ -30,7 +28,7 @@ def sweep_tables(sweep: Sweep) -> list[PlainTable]:
     scores = [
         (label, *row)
         for label, cell in zip(labels, sweep.cells, strict=True)
-        for row in _score_rows(cell.results or {})
+        for row in _score_rows((task, result.n, result.metrics) for task, result in (cell.results or {}).items())
     ]
     return [
         PlainTable("scores", ("cell", *_SCORE), tuple(scores)),
@@ -39,10 +37,10 @@ def sweep_tables(sweep: Sweep) -> list[PlainTable]:
     ]
 
 
-def _score_rows(results: Mapping[str, TaskResult]) -> Iterator[tuple[TableValue, ...]]:
-    for task, result in results.items():
-        for metric, score in result.metrics.items():
-            yield task, result.n, metric, score.score, score.stderr, *(score.ci95 or (None, None))
+def _score_rows(parts: Iterable[tuple[str, int, Mapping[str, MetricResult]]]) -> Iterator[tuple[TableValue, ...]]:
+    for name, n, metrics in parts:
+        for metric, score in metrics.items():
+            yield name, n, metric, score.score, score.stderr, *(score.ci95 or (None, None))
 
 
 def _cell_table(sweep: Sweep, labels: Sequence[str]) -> PlainTable:

@@ -10,6 +10,7 @@ from rich.text import Text
 from icl_eval.commands.tour.tours import Tour
 from icl_eval.commands.tour.ways import Way
 from icl_eval.decoding.rules import start_ids
+from icl_eval.formatting import count_noun
 from icl_eval.prompts.tokenization import pieces_of
 from icl_eval.reporting.terminal import open_console, print_path
 
@@ -42,7 +43,7 @@ def print_tour(tour: Tour, folder: Path) -> None:
 def _print_draws(console: Console, tour: Tour) -> None:
     recipe = ", ".join(f"{name} {value}" for name, value in tour.search.recipe.items() if value is not None)
     console.print()
-    console.print(f"Sampled: {len(tour.draws)} continuations ({recipe})", style="bold")
+    console.print(f"Sampled: {count_noun(len(tour.draws), 'continuation')} ({recipe})", style="bold")
     for draw in tour.draws:
         _line(console, draw.example_id.removeprefix("continuation "), draw.text)
 

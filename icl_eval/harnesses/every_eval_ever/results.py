@@ -21,11 +21,13 @@ def result_id(task: str, metric: str) -> str:
 
 
 def find_range(metric: str, result: MetricResult, num_examples: int) -> ScoreRange | None:
-    """Return the range of a metric; None if it is another program's.
+    """Return the range of a metric; None if it is another program's or an average over samples.
 
-    A share of right answers that another program computed is recognized by its interval, which is Wilson's.
+    A variant of exact match (`exact_match_strict`) has its range. A share of right answers that another program
+    computed is recognized by its interval, which is Wilson's.
     """
-    if result.stored and result.higher_is_better and is_wilson(result, num_examples):
+    is_variant = metric.startswith("exact_match_") and "|samples:" not in result.signature
+    if is_variant or (result.stored and result.higher_is_better and is_wilson(result, num_examples)):
         return RANGES["exact_match"]
     return RANGES.get(metric.partition(",")[0])  # without the filter of another harness
 

@@ -45,7 +45,7 @@ def score_group(name: str, found: Mapping[str, Any], results: Mapping[str, TaskR
     for key, value in found.items():
         metric, comma, filter_name = key.partition(",")
         parts = [result.metrics[key] for result in results.values() if key in result.metrics]
-        if comma and parts:
+        if comma and parts and isinstance(value, int | float):
             stderr = found.get(f"{metric}_stderr,{filter_name}")
             stderr = stderr if isinstance(stderr, float) else None
             signature = f"{key}|group:{name}|tasks:{len(results)}"
@@ -66,7 +66,8 @@ def _find_interval(
     standard error; for other means it is that of a normal distribution.
     """
     if all(0 <= end <= 1 for part in parts for end in (part.ci95 or (value,))):
-        return share_interval(value, value * (1 - value) / stderr**2 if stderr else num_examples), "wilson"
+        variance = value * (1 - value)
+        return share_interval(value, variance / stderr**2 if stderr and variance > 0 else num_examples), "wilson"
     return (value - NORMAL_QUANTILE * stderr, value + NORMAL_QUANTILE * stderr), "normal"
 
 

@@ -24,6 +24,9 @@ from icl_eval.runs.reports import SCHEMA_VERSION, Provenance, Report, RunInfo, T
 
 _NAME = "lm_eval"
 _UNKNOWN = "unknown"
+_MOST_SHOTS = 1_000_000
+_MOST_SECONDS = 1e11
+"""No date is later than this, in seconds since 1970: the year 5138."""
 _LEFT_OUT = ("results", "groups", "samples", "pretty_env_info")
 """Keys of a results file that are not options of the run."""
 
@@ -99,7 +102,7 @@ def _find_model(logged: LoggedRun, results: LoggedResults, options: ImportOption
 
 
 def _find_shots(logged: LoggedRun, results: LoggedResults, options: ImportOptions, task: str) -> int:
-    stated, given = results.find("n-shot", task), options.num_fewshot
+    stated, given = results.find_number("n-shot", task, most=_MOST_SHOTS), options.num_fewshot
     if stated is None:
         stated = given
     if stated is None:
@@ -108,7 +111,7 @@ def _find_shots(logged: LoggedRun, results: LoggedResults, options: ImportOption
             "show; add num_fewshot=…"
         )
     if given is not None and stated != given:
-        raise ConfigError(f"num_fewshot={given}: {results.path} says {stated} for task '{task}'")
+        raise ConfigError(f"num_fewshot={given}: {results.path} says {stated:g} for task '{task}'")
     return int(stated)
 
 
@@ -174,10 +177,11 @@ def _describe_run(results: LoggedResults, model: str, shots: dict[str, int], see
 
 
 def _describe_timing(results: LoggedResults) -> Timing:
-    started, seconds = results.find("date"), results.find("total_evaluation_time_seconds")
-    if not isinstance(started, int | float):
+    if not isinstance(results.find("date"), int | float):
         return Timing({}, None)
-    duration = round(float(seconds or 0), 3)
+    started = results.find_number("date", most=_MOST_SECONDS) or 0.0
+    seconds = results.find_number("total_evaluation_time_seconds", most=_MOST_SECONDS)
+    duration = round(seconds or 0.0, 3)
     finished = datetime.fromtimestamp(started + duration, UTC).isoformat(timespec="microseconds")
     return Timing({_NAME: duration} if seconds else {}, None, finished)
 

@@ -1,12 +1,16 @@
 """Turn logged documents into records."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from icl_eval.harnesses.lm_eval.documents import as_text, example_id, question_fields, split_target
 from icl_eval.harnesses.lm_eval.logged_runs import LoggedDocument
 from icl_eval.runs.records import AnswerLikelihood, QuestionLikelihood, Record
+
+_NUMBER = re.compile(r"\d{1,9}")
+"""The number of a choice."""
 
 
 def make_records(documents: Sequence[LoggedDocument], num_fewshot: int) -> list[Record]:
@@ -93,11 +97,11 @@ def _as_number(text: Any) -> float | None:
 def _find_right(target: str, choices: Sequence[str]) -> list[int]:
     """Return the numbers of the right choices: the target is a number, a choice, or a list of these."""
     targets = split_target(target)
-    if targets == (target,):
+    if targets == (target,) and target not in choices:
         targets = tuple(target.strip("[]").split(", "))
     numbers = [
-        int(each) if each.isdecimal() else choices.index(each)
+        int(each) if _NUMBER.fullmatch(each) else choices.index(each)
         for each in targets
-        if each.isdecimal() or each in choices
+        if _NUMBER.fullmatch(each) or each in choices
     ]
     return [number for number in numbers if number < len(choices)]

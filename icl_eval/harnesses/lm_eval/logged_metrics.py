@@ -61,6 +61,21 @@ class LoggedResults:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
+    def find_number(self, *keys: str, most: float) -> float | None:
+        """Return a nested number, which may be written as a string; None if it is missing.
+
+        Raises:
+            DataError: If it is no number from 0 to `most`.
+        """
+        value = self.find(*keys)
+        try:
+            number = None if value is None else math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if number is not None and not 0 <= number <= most:
+            raise DataError(f"{self.path}: {'.'.join(keys)} is {value!r}, but must be a number from 0 to {most:,.0f}")
+        return number
+
     def signature(self, task: str, metric: str, filter_name: str) -> str:
         """Return the signature of a metric of a task."""
         version, library = self.find("versions", task), self.find("lm_eval_version")
@@ -70,7 +85,8 @@ class LoggedResults:
     def aggregation(self, task: str, metric: str) -> Any:
         """Return how the task says that a metric is aggregated; None if it does not."""
         listed = self.find("configs", task, "metric_list")
-        own = [each for each in listed or () if isinstance(each, Mapping) and each.get("metric") == metric]
+        known = listed if isinstance(listed, list) else ()
+        own = [each for each in known if isinstance(each, Mapping) and each.get("metric") == metric]
         return own[0].get("aggregation") if own else None
 
 
@@ -103,20 +119,31 @@ def find_corpus_metrics(documents: Sequence[LoggedDocument], records: Sequence[R
 
 
 def find_groups(logged: LoggedResults, results: Mapping[str, TaskResult]) -> dict[str, GroupResult]:
-    """Return the groups of which all tasks are imported, with the scores and standard errors of the harness."""
+    """Return the groups of which all tasks are imported, with the scores and standard errors of the harness.
+
+    Raises:
+        DataError: If the results file does not list groups, or a group is in itself.
+    """
     groups = {}
-    for name, found in (logged.find("groups") or {}).items():
-        tasks = [task_name(task) for task in _list_leaves(logged, name)]
+    listed = logged.find("groups") or {}
+    if not isinstance(listed, Mapping) or not all(isinstance(found, Mapping) for found in listed.values()):
+        raise DataError(f"{logged.path}: groups is not an object of objects")
+    for name, found in listed.items():
+        tasks = [task_name(task) for task in _list_leaves(logged, name, ())]
         if all(task in results for task in tasks):
             group = score_group(name, found, {task: results[task] for task in tasks})
             groups.update({name: group} if group else {})
     return groups
 
 
-def _list_leaves(logged: LoggedResults, name: str) -> list[str]:
-    """Return the tasks of a group and of the groups in it."""
+def _list_leaves(logged: LoggedResults, name: str, above: tuple[str, ...]) -> list[str]:
+    """Return the tasks of a group and of the groups in it, given the names of the groups that it is in."""
+    if name in above:
+        raise DataError(f"{logged.path}: group {name!r} is in itself (group_subtasks)")
     members = logged.find("group_subtasks", name)
-    return [leaf for member in members for leaf in _list_leaves(logged, member)] if members else [name]
+    if not isinstance(members, list) or not members:
+        return [name]
+    return [leaf for member in members for leaf in _list_leaves(logged, str(member), (*above, name))]
 
 
 def _require_same_size(task: str, documents: Sequence[LoggedDocument], results: LoggedResults) -> None:

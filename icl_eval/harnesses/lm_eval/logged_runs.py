@@ -168,6 +168,9 @@ def _validate(where: str, content: Any) -> _Line:
     for key, values in (("arguments", line.arguments), ("resps", line.resps)):
         if not values:
             raise DataError(f"{where}: {key} is empty")
+    for name, arguments in line.arguments.items():
+        if not arguments:
+            raise DataError(f"{where}: arguments.{name} is empty")
     return line
 
 

@@ -165,10 +165,11 @@ def _describe_run(run: Run, model_name: str) -> dict[str, Any]:
         "icl_eval": {
             "run": _describe_options(run),
             "scores": {
-                task: {
-                    name: {"ci95": score.ci95, "signature": score.signature} for name, score in result.metrics.items()
+                name: {
+                    metric: {"ci95": score.ci95, "signature": score.signature} for metric, score in each.metrics.items()
                 }
-                for task, result in report.results.items()
+                for part in (report.results, report.groups)
+                for name, each in part.items()
             },
         },
     }

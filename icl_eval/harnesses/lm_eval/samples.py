@@ -6,6 +6,7 @@ choice is a request, and its log-likelihood the response. The doc holds the fiel
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from icl_eval.runs.folders import Run
 from icl_eval.runs.records import AnswerLikelihood, Record
 
 _NO_FILTER = "none"
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -51,11 +53,18 @@ def list_samples(run: Run, task: str, records: Sequence[Record]) -> list[dict[st
     output_type, options = find_output_type(records), generation_options(run, task)
     filters = list(dict.fromkeys(split_name(name)[1] for name in run.report.results[task].metrics))
     exchanges = [_find_exchange(record, output_type, options) for record in records]
+    documents = list(zip(_number_documents(records), records, exchanges, strict=True))
     return [
         _make_line(number, record, exchange, filter_name, is_first=filter_name == filters[0])
         for filter_name in filters
-        for number, (record, exchange) in enumerate(zip(records, exchanges, strict=True))
+        for number, record, exchange in documents
     ]
+
+
+def _number_documents(records: Sequence[Record]) -> Sequence[int]:
+    """Return a number for each record: its id if all ids are numbers, as the harness's are, and otherwise its place."""
+    ids = [record.example_id for record in records]
+    return list(map(int, ids)) if all(map(_NUMBER.fullmatch, ids)) else range(len(ids))
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def _make_line(number: int, record: Record, exchange: _Exchange, filter_name: st
         if value is not None and split_name(name)[1] == filter_name
     }
     return {
-        "doc_id": int(record.example_id) if record.example_id.isdecimal() else number,
+        "doc_id": number,
         "doc": doc,
         "target": exchange.target,
         "arguments": {

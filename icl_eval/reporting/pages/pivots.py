@@ -242,8 +242,9 @@ def _build_group(
 def _score(members: Sequence[_Member], means: Sequence[ScoreOverDraws]) -> PivotScore:
     """Return the score of cells that share a place: their mean over draws, their only score, or the mean of several."""
     names = tuple(member.cell.cell for member in members)
+    conditions = {key: value for key, value in members[0].options.items() if not is_drawn(key)}
     for each in means:
-        if each.conditions.items() <= members[0].options.items():
+        if each.conditions == conditions:  # cells of another sweep in the folder may set fewer options
             draws = tuple(each.scores.values())
             return PivotScore(each.mean, each.ci95, "draws and questions", names, draws, each.new_draw)
     scores = [member.score.score for member in members]
