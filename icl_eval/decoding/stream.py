@@ -107,7 +107,8 @@ class StreamDecoder:
         require_room(self._model.network, longest + self._max_new_tokens, prepared.prefixes.num_bytes)
         wanted = {prompt.prompt.example_id for prompt in prompts}
         for number, group in enumerate(plan_groups(among or prompts)):
-            if number and group.prefix:  # its cache is kept, and the caller may have changed the network
+            # The cache of what they share is kept, and the caller may have changed the network.
+            if number and (group.prefix or group.shares_encoder):
                 prepared = prepared.renew()
             asked = [
                 Unbegun(prompt, sample, len(self._start_ids))
