@@ -332,6 +332,26 @@ def test_when_memory_runs_out_rows_go_on_in_a_session_of_another_kind(monkeypatc
     assert len(kinds) == 2
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_row_that_went_on_after_memory_ran_out_goes_beyond_no_position(attention, monkeypatch):
+    model = build("gpt2")  # 128 positions
+    model.network.set_attn_implementation(attention)
+    lengths = [128 - NEW_TOKENS + 1] * 13 + [70] * 5  # after a failure six rows each: a row at the limit, five others
+    prompts = [EncodedPrompt(Prompt(f"p{n}", None, None), (), (*range(10, 9 + k), n + 10)) for n, k in enumerate(lengths)]
+    advance, steps = StreamDecoder._advance, []
+
+    def run_out_once(self, rows, logits):
+        steps.append(len(rows))
+        if len(steps) == 5:
+            raise torch.OutOfMemoryError("no memory left")
+        yield from advance(self, rows, logits)
+
+    monkeypatch.setattr(StreamDecoder, "_advance", run_out_once)
+    expected = {prompt.prompt.example_id: generate(model, prompt) for prompt in prompts}
+    decoded = decode(model, prompts, batch_size=13)
+    assert {name: completion.token_ids for name, completion in decoded.items()} == expected
+
+
 def test_one_prompt_that_does_not_fit_is_said_in_one_line(monkeypatch):
     def run_out(*arguments):
         raise torch.OutOfMemoryError
