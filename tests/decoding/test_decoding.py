@@ -337,7 +337,9 @@ def test_a_row_that_went_on_after_memory_ran_out_goes_beyond_no_position(attenti
     model = build("gpt2")  # 128 positions
     model.network.set_attn_implementation(attention)
     lengths = [128 - NEW_TOKENS + 1] * 13 + [70] * 5  # after a failure six rows each: a row at the limit, five others
-    prompts = [EncodedPrompt(Prompt(f"p{n}", None, None), (), (*range(10, 9 + k), n + 10)) for n, k in enumerate(lengths)]
+    prompts = [
+        EncodedPrompt(Prompt(f"p{n}", None, None), (), (*range(10, 9 + k), n + 10)) for n, k in enumerate(lengths)
+    ]
     advance, steps = StreamDecoder._advance, []
 
     def run_out_once(self, rows, logits):
