@@ -26,6 +26,7 @@ from icl_eval.decoding.prefixes import count_bytes, longest_whole
 from icl_eval.decoding.sessions import NewRow, SplitSession, UniformSession
 from icl_eval.decoding.split_caches import NO_LENGTH
 from icl_eval.errors import ConfigError, IclEvalError
+from icl_eval.formatting import join_lines
 from icl_eval.models.cards import read_max_length
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.memory import is_out_of_memory
@@ -36,6 +37,9 @@ _TRIAL = 6
 """Number of tokens in a trial: half of them are the prefix of the rest."""
 _SHORTER = 4
 """Number of tokens in the shorter of the two rows with which split attention is tried."""
+
+_MOST_OF_REASON = 200
+"""The number of characters that are shown of an error of the network."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,10 @@ def try_out(model: LanguageModel, split: Sequence[Switch]) -> Capabilities:
     except Exception as error:  # an unknown kind of network can raise anything
         if isinstance(error, IclEvalError) or is_out_of_memory(error):
             raise
-        raise _undecodable(model, f"its network fails ({type(error).__name__})") from error
+        reason = join_lines(f"{type(error).__name__}: {error}").removesuffix(":")
+        if len(reason) > _MOST_OF_REASON:
+            reason = reason[: _MOST_OF_REASON - 2] + " …"
+        raise _undecodable(model, f"its network fails ({reason})") from error
 
 
 def _undecodable(model: LanguageModel, reason: str) -> ConfigError:
@@ -154,7 +161,8 @@ def _run_rest(network: PreTrainedModel, prefix: Cache, ids: Ids, encoded: torch.
 def _find_unnumbered(network: PreTrainedModel, ids: Ids, encoded: torch.Tensor | None) -> int | None:
     """Return the padding id if its position depends on whether it comes from a cache, else None."""
     pad_id: int | None = getattr(network.config.get_text_config(decoder=True), "pad_token_id", None)
-    if pad_id is None:
+    # A padding token that was added without a vector, or -1 for none, is in no prompt.
+    if pad_id is None or not 0 <= pad_id < decoder_of(network).get_input_embeddings().num_embeddings:
         return None
     padded = (ids[0], pad_id, *ids[2:])
     whole = run(network, [padded], new_cache(network.config), encoded)

@@ -22,7 +22,8 @@ class Detokenizer:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", context_ids: Sequence[int] = ()):
         """Start after `context_ids`, the end of the prompt, on which the text of the first token depends."""
         self._tokenizer = tokenizer
-        self._shown = [self._take_whole_characters(context_ids)]  # ids whose text was returned, one list per return
+        # The ids whose text was returned, one list per return, and whether there was any text.
+        self._shown = [(self._take_whole_characters(context_ids), True)]
         self._waiting: list[int] = []
 
     def feed(self, token_id: int) -> str:
@@ -36,22 +37,26 @@ class Detokenizer:
         return self._show(self._decode_waiting()) if self._waiting else ""
 
     def _show(self, text: str) -> str:
-        self._shown.append(self._waiting)
-        while sum(map(len, self._shown[1:])) >= _CONTEXT_TOKENS:
+        self._shown.append((self._waiting, text != ""))
+        # Special tokens show nothing, and a space after any number of them depends on the text before them.
+        while sum(len(ids) for ids, has_text in self._shown[1:] if has_text) >= _CONTEXT_TOKENS:
             del self._shown[0]
         self._waiting = []
         return text
 
     def _decode_waiting(self) -> str:
-        shown = [token_id for ids in self._shown for token_id in ids]
+        shown = [token_id for ids, _ in self._shown for token_id in ids]
         return self._decode(shown + self._waiting)[len(self._decode(shown)) :]
 
     def _take_whole_characters(self, context_ids: Sequence[int]) -> list[int]:
-        """Return the last few ids, starting at the beginning of a character.
+        """Return the last few ids, some of which show text, starting at the beginning of a character.
 
         Llama's decoder drops a whole run of bytes if it contains an incomplete character.
         """
-        for length in range(_CONTEXT_TOKENS, 2 * _CONTEXT_TOKENS):
+        least = _CONTEXT_TOKENS
+        while least < len(context_ids) and not self._decode(list(context_ids[-least:])):
+            least *= 2
+        for length in range(least, least + _CONTEXT_TOKENS):
             ids = list(context_ids[-length:])
             if not self._decode(ids).startswith(_UNFINISHED):
                 return ids

@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from threading import RLock
 from typing import Any
 
 import torch
@@ -25,6 +26,9 @@ from icl_eval.models.quiet import quiet_transformers
 from icl_eval.models.switching import evaluating
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.prompts.token_ids import Ids
+
+_DRAWING = RLock()
+"""Held by the thread that uses torch's random generators, since all threads share them."""
 
 
 class GenerateDecoder:
@@ -79,7 +83,12 @@ class GenerateDecoder:
         inputs = build_inputs(self._model, prompt)
         context = len(self._start_ids) + len(prompt.decoder)
         network = self._model.network
-        with quiet_transformers(reports=False), torch.random.fork_rng(_accelerators(self._model)), evaluating(network):
+        with (
+            quiet_transformers(reports=False),
+            _DRAWING,
+            torch.random.fork_rng(_accelerators(self._model)),
+            evaluating(network),
+        ):
             reset_attention(network)
             torch.manual_seed(_derive_seed(self._seed, prompt.prompt.example_id))
             try:

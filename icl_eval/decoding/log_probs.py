@@ -11,12 +11,13 @@ earlier runs.
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import Cache, DynamicCache
@@ -47,6 +48,8 @@ from icl_eval.models.memory import is_out_of_memory
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.token_ids import Ids, TokenIds
 from icl_eval.prompts.tokenization import Continuations
+
+Result = TypeVar("Result")
 
 _MIN_SAVINGS = {TreeBranches: (MIN_SAVING, 256, 64), PooledBranches: (256,), ForkedBranches: (256, 64, MIN_PREFIX)}
 """`sharing.MIN_SAVING` for each way to run continuations, the first one to try first. A split costs a pass or two:
@@ -114,7 +117,8 @@ class LikelihoodScorer:
         for each in asked:
             longest = max(map(len, each.texts), default=0)
             check_history(self._model, prepared.capabilities, self._history(each.context.decoder_ids), longest)
-        require_room(self._model.network, max((each.context.num_tokens for each in asked), default=0))
+        longest = max((each.context.num_tokens for each in asked), default=0)
+        require_room(self._model.network, longest, prepared.prefixes.num_bytes)
         needed = set(range(len(asked)) if wanted is None else wanted)
         contexts = [
             EncodedPrompt(Prompt(str(number), None, None), each.context.encoder, each.context.decoder)
@@ -131,8 +135,9 @@ class LikelihoodScorer:
                 continue
             with prepared.accelerated():
                 if part.encoder_ids != encoder_ids:
-                    encoder_ids, encoded = part.encoder_ids, self._encode(part.encoder_ids)
-                prefix = self._compute(prefixes, part, pauses, encoded)
+                    encoded = self._with_room(prepared, partial(self._encode, part.encoder_ids))
+                    encoder_ids = part.encoder_ids
+                prefix = self._with_room(prepared, partial(self._compute, prefixes, part, pauses, encoded))
             branches = self._branch(prepared, part, prefix, encoded)
             for number, scores in self._score_part(prepared, part, branches, needed):
                 self._check(asked[number], scores)
@@ -206,6 +211,17 @@ class LikelihoodScorer:
         ]
         return _Part(encoder_ids, prefix_ids, tuple(rows))
 
+    def _with_room(self, prepared: PreparedModel, compute: Callable[[], Result]) -> Result:
+        """Compute something; if memory runs out, again without the prefixes that are kept of earlier calls."""
+        try:
+            return compute()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        if not prepared.prefixes.drop_others(None):
+            raise IclEvalError(f"not enough memory for one prompt on {self._model.device}")
+        return self._with_room(prepared, compute)
+
     def _encode(self, encoder_ids: Ids) -> torch.Tensor | None:
         return encode(self._model.network, [encoder_ids])[0] if encoder_ids else None
 
@@ -241,21 +257,23 @@ class LikelihoodScorer:
                 batch = [row for rows in prompts[begin : begin + size] for row in rows]
                 if any(row.number in needed for row in batch):
                     with prepared.accelerated():
-                        batch_scores = self._run(branches, batch)
+                        batch_scores = self._run(prepared, branches, batch)
                     for row, scores in zip(batch, batch_scores, strict=True):
                         yield row.number, scores
 
-    def _run(self, branches: Branches, batch: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
-        """Run a batch; if memory runs out, split it in halves."""
+    def _run(self, prepared: PreparedModel, branches: Branches, batch: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
+        """Run a batch; if memory runs out even without the prefixes of earlier calls, split it in halves."""
         try:
             return branches.run(batch)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+        if prepared.prefixes.drop_others(None):
+            return self._run(prepared, branches, batch)
         if len(batch) == 1:
             raise IclEvalError(f"not enough memory for one prompt on {self._model.device}")
         half = len(batch) // 2
-        return self._run(branches, batch[:half]) + self._run(branches, batch[half:])
+        return self._run(prepared, branches, batch[:half]) + self._run(prepared, branches, batch[half:])
 
     def _check(self, asked: Continuations, scores: ScoredPrompt) -> None:
         if not all(math.isfinite(value) for scored in scores for value in scored.logprobs):

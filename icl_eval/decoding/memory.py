@@ -90,9 +90,13 @@ def read_size(config: Any, item_bytes: int, stores_scores: bool, bytes_per_token
     hidden = _read(text, "hidden_size", "d_model") or 1
     heads = _read(text, "num_attention_heads", "num_heads") or 1  # a recurrent network has none
     pairs = _read(text, "num_key_value_heads", "num_kv_heads") or heads
+    if hasattr(text, "new_decoder_architecture"):  # Falcon keeps one head, or repeats its few for all queries
+        pairs = 1 if text.multi_query and not text.new_decoder_architecture else heads
     head_size = _read(text, "head_dim", "d_kv") or hidden // heads
     if bytes_per_token is None:
-        bytes_per_token = 2 * text.num_hidden_layers * pairs * head_size * item_bytes
+        latent = _read(text, "kv_lora_rank")  # DeepSeek-V2 keeps one for all heads, and a rotated part of the keys
+        numbers = latent + _read(text, "qk_rope_head_dim") if latent else 2 * pairs * head_size
+        bytes_per_token = text.num_hidden_layers * numbers * item_bytes
     width = _read(text, "intermediate_size", "ffn_dim", "decoder_ffn_dim", "d_ff") or 4 * hidden
     experts = _read(text, "num_experts_per_tok") * (_read(text, "moe_intermediate_size") or width)
     return NetworkSize(
@@ -139,15 +143,18 @@ def prompt_bytes(config: Any, item_bytes: int, num_tokens: int) -> int:
     return size.bytes_per_token * kinds.count("full_attention") * num_tokens // len(kinds)
 
 
-def require_room(network: Any, num_tokens: int) -> None:
+def require_room(network: Any, num_tokens: int, kept: int) -> None:
     """Refuse a prompt whose keys and values alone do not fit; raises IclEvalError.
 
     Args:
         network: The network, on its devices.
         num_tokens: The number of tokens of the longest prompt and its completion.
+        kept: The number of bytes that prefixes of earlier prompts take, which make room if memory runs out.
     """
     needed = prompt_bytes(network.config, network.dtype.itemsize, num_tokens)
     free = free_bytes_of(network)
+    if free:
+        free += kept
     if 0 < free + swap_bytes(network.device.type) < needed:
         raise IclEvalError(
             f"a prompt of {num_tokens:,} tokens needs {needed / 1e9:,.1f} GB for its keys and values, and "

@@ -145,7 +145,7 @@ def copy_to(numbers: Sequence[Sequence[int]] | Sequence[int], device: torch.devi
 
     A plain copy to a GPU waits until the GPU has done all it was asked; a copy from pinned memory does not.
     """
-    tensor = torch.tensor(numbers, dtype=torch.long)  # also if there are none
+    tensor = torch.tensor(numbers, dtype=torch.long, device="cpu")  # the dtype also if there are none
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

@@ -39,6 +39,11 @@ class PrefixStore:
         self._kept: OrderedDict[Key, Cache] = OrderedDict()
         self._sizes: dict[Key, int] = {}
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of all kept caches."""
+        return sum(self._sizes.values())
+
     def get(self, key: Key, extend: Callable[[Cache | None, Ids], Cache]) -> Cache:
         """Return the cache of a prefix, computing only tokens that no kept cache holds; callers must not change it.
 
@@ -64,7 +69,7 @@ class PrefixStore:
                 which case the one in use is kept whatever its size.
             count_free: Returns the number of free bytes, or 0 if it is unknown.
         """
-        kept = sum(self._sizes.values())
+        kept = self.num_bytes
         limit = room_for_prefixes(count_free(), kept) if max_bytes is None else max_bytes
         for key, cache in list(self._kept.items()):
             is_too_much = kept > limit or len(self._kept) > _MOST_KEPT

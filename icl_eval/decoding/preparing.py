@@ -20,7 +20,7 @@ from icl_eval.decoding.split_attention import attention_switches
 from icl_eval.models.loading import LanguageModel
 from icl_eval.models.quiet import quiet_transformers
 from icl_eval.models.states import State, is_observed, read_state
-from icl_eval.models.switching import Switch, evaluation_switches, switched
+from icl_eval.models.switching import Switch, evaluation_switches, locked, switched
 
 
 @dataclass
@@ -85,20 +85,21 @@ def prepare(model: LanguageModel) -> PreparedModel:
         ConfigError: If the network fails, or its logits with a key/value cache differ from those without.
         IclEvalError: If its logits are not finite.
     """
-    network, cache = model.network, _CACHES.setdefault(model.network, _NetworkCache())
-    state = read_state(network)
-    _invalidate(cache, state)
-    switches = evaluation_switches(network)
-    switches += product_switches(network, cache.layouts, state.contents if state else None)
-    with quiet_transformers(reports=False):
-        split = attention_switches(network)
-        if cache.capabilities is None:
-            with switched(network, switches):
-                cache.capabilities = try_out(model, split)
-    if cache.capabilities.split:
-        switches += split
-    recorder = cache.recorder if state is not None and _can_record(network) else None
-    return PreparedModel(model, cache.capabilities, cache.prefixes, recorder, tuple(switches), state is not None)
+    with locked(model.network):
+        network, cache = model.network, _CACHES.setdefault(model.network, _NetworkCache())
+        state = read_state(network)
+        _invalidate(cache, state)
+        switches = evaluation_switches(network)
+        switches += product_switches(network, cache.layouts, state.contents if state else None)
+        with quiet_transformers(reports=False):
+            split = attention_switches(network)
+            if cache.capabilities is None:
+                with switched(network, switches):
+                    cache.capabilities = try_out(model, split)
+        if cache.capabilities.split:
+            switches += split
+        recorder = cache.recorder if state is not None and _can_record(network) else None
+        return PreparedModel(model, cache.capabilities, cache.prefixes, recorder, tuple(switches), state is not None)
 
 
 def forget(model: LanguageModel) -> None:
@@ -125,7 +126,7 @@ def _can_record(network: PreTrainedModel) -> bool:
 def _invalidate(cache: _NetworkCache, state: State | None) -> None:
     if state is None or state != cache.state:
         cache.prefixes = PrefixStore()
+        cache.capabilities = None  # with other weights, rounding may no longer explain a difference
     if state is None or cache.state is None or state.structure != cache.state.structure:
-        cache.capabilities = None
         cache.recorder = StepRecorder()
     cache.state = state

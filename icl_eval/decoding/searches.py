@@ -33,6 +33,8 @@ _MOST_BEAMS = 1024
 _MOST_SAMPLES = 1000
 _MOST_OF_OPTION = 10_000_000
 """Upper bound of numeric options: no vocabulary and no text is larger."""
+_OTHER_CUTS = ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
+"""Options of `generate` that cut a distribution and that `Sample` has not; a model's generation config may set them."""
 _SWITCHES = (
     *("do_sample", "early_stopping", "use_cache", "renormalize_logits", "remove_invalid_values", "token_healing"),
     *("disable_compile", "use_mtp"),
@@ -141,7 +143,7 @@ class Sample:
     def settings(self) -> Mapping[str, Any]:
         """The same search as options of `generate`."""
         cuts = {"temperature": self.temperature, "top_k": self.top_k or 0, "top_p": self.top_p or 1.0}
-        return {"do_sample": True, "num_beams": 1, **cuts}
+        return {"do_sample": True, "num_beams": 1, **cuts, **dict.fromkeys(_OTHER_CUTS)}
 
     @property
     def recipe(self) -> Mapping[str, Any]:

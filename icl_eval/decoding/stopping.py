@@ -15,6 +15,7 @@ def special_stops(tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> 
         token_id: text
         for text, token_id in ids.items()
         if token_id is not None
+        and text in tokenizer.added_tokens_encoder  # ByT5's gives an id to any character, and cannot decode it
         and tokenizer.decode([token_id]) == text
         and not tokenizer.decode([token_id], skip_special_tokens=True)
     }

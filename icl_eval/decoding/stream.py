@@ -104,10 +104,11 @@ class StreamDecoder:
                 self._model, prepared.capabilities, (*self._start_ids, *prompt.decoder_ids), self._max_new_tokens
             )
         longest = max((prompt.num_tokens for prompt in prompts), default=0)
-        require_room(self._model.network, longest + self._max_new_tokens)
+        require_room(self._model.network, longest + self._max_new_tokens, prepared.prefixes.num_bytes)
         wanted = {prompt.prompt.example_id for prompt in prompts}
         for number, group in enumerate(plan_groups(among or prompts)):
-            if number and group.prefix:  # its cache is kept, and the caller may have changed the network
+            # The cache of what they share is kept, and the caller may have changed the network.
+            if number and (group.prefix or group.shares_encoder):
                 prepared = prepared.renew()
             asked = [
                 Unbegun(prompt, sample, len(self._start_ids))
@@ -221,8 +222,10 @@ class StreamDecoder:
     def _remove_finished(self, opened: OpenSession, rows: list[Hypothesis]) -> None:
         """Remove finished rows from the session: immediately if that is cheap, else once a quarter is finished."""
         unfinished = [number for number, row in enumerate(rows) if not row.finish_reason]
+        if len(unfinished) == len(rows):
+            return
         few = not opened.session.refills and 0.75 * len(rows) < len(unfinished)
-        if len(unfinished) == len(rows) or few:
+        if few and not (opened.session.pads and _is_ahead(rows)):
             return
         # The last rows move into the gaps; all others stay in place.
         movers = [number for number in unfinished if number >= len(unfinished)]
@@ -230,6 +233,15 @@ class StreamDecoder:
         if order or opened.session.refills:
             opened.session.keep(order)
         rows[:] = [rows[number] for number in order]
+
+
+def _is_ahead(rows: Sequence[Hypothesis]) -> bool:
+    """Return whether a finished row has more new tokens than another row, which could take it beyond all positions.
+
+    It went on after memory ran out, beside rows that began later.
+    """
+    finished = max(len(row.token_ids) for row in rows if row.finish_reason)
+    return finished > min((len(row.token_ids) for row in rows if not row.finish_reason), default=finished)
 
 
 def _shortest_length(session: Session, longest: int) -> int:

@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from icl_eval.models.switching import locked
+
 _LIBRARIES = (
     "torch",
     "transformers",
@@ -60,14 +62,15 @@ class State:
 
 def read_state(network: PreTrainedModel) -> State | None:
     """Return the state of a network, or None if it is unknown."""
-    if not _is_plain(network):
-        return None
-    try:
-        plain = (each for name, tensor in _list_tensors(network) for each in _list_parts(name, tensor))
-        contents = {name: _digest(tensor) for name, tensor in plain}
-    except (NotImplementedError, RuntimeError, TypeError):  # a kind of tensor whose numbers cannot be read
-        return None
-    return State(_read_structure(network), contents)
+    with locked(network):
+        if not _is_plain(network):
+            return None
+        try:
+            plain = (each for name, tensor in _list_tensors(network) for each in _list_parts(name, tensor))
+            contents = {name: _digest(tensor) for name, tensor in plain}
+        except (NotImplementedError, RuntimeError, TypeError):  # a kind of tensor whose numbers cannot be read
+            return None
+        return State(_read_structure(network), contents)
 
 
 def has_hooks(module: torch.nn.Module) -> bool:

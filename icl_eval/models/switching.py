@@ -5,7 +5,7 @@ original values, even if the block fails. Outside such blocks, the network is as
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import RLock
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
@@ -30,10 +30,23 @@ class Switch(NamedTuple):
     value: object
 
 
+def locked(network: PreTrainedModel) -> RLock:
+    """Return a network's lock: whoever holds it finds the network as its caller left it, and not inside a block."""
+    return _LOCKS.setdefault(network, RLock())
+
+
 @contextmanager
 def switched(network: PreTrainedModel, switches: Sequence[Switch]) -> Iterator[None]:
-    """Set attributes of a network for the duration of a block, in which it computes in its own dtype."""
-    with _LOCKS.setdefault(network, RLock()), torch.autocast(network.device.type, enabled=False):
+    """Set attributes of a network for the duration of a block, in which it computes in its own dtype.
+
+    New tensors are then on the CPU where nothing else is said, whatever default device the caller has set.
+    """
+    on_cpu = torch.get_default_device().type == "cpu"
+    with (
+        locked(network),
+        torch.autocast(network.device.type, enabled=False),
+        nullcontext() if on_cpu else torch.device("cpu"),
+    ):
         before = [attributes.get(name, _ABSENT) for attributes, name, _ in switches]
         try:
             for attributes, name, value in switches:
@@ -49,7 +62,10 @@ def switched(network: PreTrainedModel, switches: Sequence[Switch]) -> Iterator[N
 
 
 def evaluation_switches(network: PreTrainedModel) -> list[Switch]:
-    """Return the switches for evaluation mode: no dropout, and the attention type of the config for each input."""
+    """Return the switches for evaluation mode: no dropout, and the attention type of the config for each input.
+
+    The caller holds the network's lock: inside another thread's block, a network is in evaluation mode already.
+    """
     switches = []
     for module in network.modules():
         if module.training:
@@ -60,6 +76,8 @@ def evaluation_switches(network: PreTrainedModel) -> list[Switch]:
     return switches
 
 
-def evaluating(network: PreTrainedModel) -> AbstractContextManager[None]:
+@contextmanager
+def evaluating(network: PreTrainedModel) -> Iterator[None]:
     """Run a network in evaluation mode for the duration of a block, and then return it to its previous mode."""
-    return switched(network, evaluation_switches(network))
+    with locked(network), switched(network, evaluation_switches(network)):
+        yield

@@ -67,6 +67,13 @@ def test_the_distribution_that_is_drawn_from_is_that_of_generate(name, cuts):
     assert ours.gt(0).sum() == theirs.gt(0).sum()
 
 
+def test_cuts_of_a_models_generation_config_are_not_those_of_a_run():
+    model = build("llama", dtype=torch.float32)
+    for cut, value in {"min_p": 0.5, "typical_p": 0.1, "epsilon_cutoff": 0.1, "eta_cutoff": 0.1, "top_h": 0.1}.items():
+        setattr(model.network.generation_config, cut, value)
+    assert not Rules(model.network, 4, Sample().settings).for_row([5, 6], ())
+
+
 def test_what_is_drawn_by_many_questions_is_distributed_as_the_model_says():
     model = build("llama", seed=3, dtype=torch.float32)
     ids = tuple(range(20, 40))

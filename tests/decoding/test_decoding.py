@@ -4,17 +4,17 @@ import re
 import pytest
 import torch
 from architectures import DECODER_ONLY, EVERY_NETWORK, GROUPED, VOCABULARY, build
-from reference_decoding import NEW_TOKENS, assert_as_generate, decode, generate, make_prompts
+from reference_decoding import NEW_TOKENS, assert_as_generate, decode, generate, make_prompts, make_questions
 from transformers import MistralConfig
 from transformers.models.llama import modeling_llama
 
-from icl_eval.decoding import Completion, StreamDecoder, Token
+from icl_eval.decoding import Completion, LikelihoodScorer, StreamDecoder, Token
 from icl_eval.decoding import capabilities as capabilities_module
 from icl_eval.decoding import networks as networks_module
 from icl_eval.decoding import opening as opening_module
 from icl_eval.decoding import sessions as sessions_module
 from icl_eval.decoding import stream as stream_module
-from icl_eval.decoding.preparing import capabilities_of
+from icl_eval.decoding.preparing import capabilities_of, forget
 from icl_eval.decoding.sessions import SplitSession
 from icl_eval.decoding.split_caches import SlotLayer
 from icl_eval.errors import ConfigError, IclEvalError
@@ -125,21 +125,48 @@ def test_a_network_that_extends_a_prefix_wrongly_is_refused_even_if_rows_attend_
 
 def test_a_network_that_fails_when_it_is_tried_is_refused_in_one_line_and_left_as_it_was(monkeypatch):
     def fail(*arguments):
-        raise error
+        raise errors[-1]
 
+    errors = []
     model = build("t5", dtype=torch.float32)
     monkeypatch.setattr(capabilities_module, "run", fail)
-    error = AttributeError("no router_logits")
-    message = (
-        "t5 cannot be decoded token by token, because its network fails (AttributeError): "
-        "use decoding=generate, which decodes one prompt at a time"
-    )
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        decode(model, [])
+    for error, reason in (
+        (AttributeError("no\nrouter_logits"), "AttributeError: no router_logits"),
+        (AttributeError(), "AttributeError"),
+        (RuntimeError("x" * 500), f"RuntimeError: {'x' * 184} …"),
+    ):
+        errors.append(error)
+        message = (
+            f"t5 cannot be decoded token by token, because its network fails ({reason}): "
+            "use decoding=generate, which decodes one prompt at a time"
+        )
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+            decode(model, [])
     assert not any("forward" in vars(module) for module in model.network.modules())
-    error = torch.OutOfMemoryError("no memory left")
+    errors.append(torch.OutOfMemoryError("no memory left"))
     with pytest.raises(torch.OutOfMemoryError):
         decode(model, [])
+
+
+@pytest.mark.parametrize("pad_id", [-1, VOCABULARY])
+def test_a_padding_token_without_a_vector_is_no_reason_to_refuse_a_network(pad_id):
+    model = build("bloom")
+    model.network.config.pad_token_id = pad_id
+    assert_as_generate(model, make_prompts(model, count=5))
+
+
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_a_callers_default_device_is_not_that_of_the_network(name):
+    model, rules = build(name), {"repetition_penalty": 1.7, "min_new_tokens": 2, "bad_words_ids": [[11], [12, 13]]}
+    for key, value in rules.items():
+        setattr(model.network.generation_config, key, value)
+    prompts, asked = make_prompts(model, count=5), make_questions(model, count=4)
+    expected = decode(model, prompts), dict(LikelihoodScorer(model).score(asked))
+    forget(model)
+    with torch.device("meta"):
+        found = decode(model, prompts), dict(LikelihoodScorer(model).score(asked))
+        assert torch.get_default_device().type == "meta"
+    assert found == expected
 
 
 def test_positions_that_turn_differently_beyond_some_length_are_decoded_below_it_and_refused_beyond():
@@ -303,6 +330,28 @@ def test_when_memory_runs_out_rows_go_on_in_a_session_of_another_kind(monkeypatc
     monkeypatch.setattr(stream_module, "open_session", listen)
     assert_as_generate(model, prompts, batch_size=4)
     assert len(kinds) == 2
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_row_that_went_on_after_memory_ran_out_goes_beyond_no_position(attention, monkeypatch):
+    model = build("gpt2")  # 128 positions
+    model.network.set_attn_implementation(attention)
+    lengths = [128 - NEW_TOKENS + 1] * 13 + [70] * 5  # after a failure six rows each: a row at the limit, five others
+    prompts = [
+        EncodedPrompt(Prompt(f"p{n}", None, None), (), (*range(10, 9 + k), n + 10)) for n, k in enumerate(lengths)
+    ]
+    advance, steps = StreamDecoder._advance, []
+
+    def run_out_once(self, rows, logits):
+        steps.append(len(rows))
+        if len(steps) == 5:
+            raise torch.OutOfMemoryError("no memory left")
+        yield from advance(self, rows, logits)
+
+    monkeypatch.setattr(StreamDecoder, "_advance", run_out_once)
+    expected = {prompt.prompt.example_id: generate(model, prompt) for prompt in prompts}
+    decoded = decode(model, prompts, batch_size=13)
+    assert {name: completion.token_ids for name, completion in decoded.items()} == expected
 
 
 def test_one_prompt_that_does_not_fit_is_said_in_one_line(monkeypatch):

@@ -132,3 +132,13 @@ def test_a_t5_completion_begins_without_a_space_and_goes_on_with_one():
 def test_special_tokens_show_nothing():
     tokenizer = TOKENIZERS["byte-level"]
     assert pieces(tokenizer, [0, *encode(tokenizer, "a"), 1, 2]) == ["", "a", "", "", ""]
+
+
+@pytest.mark.parametrize("name", ["unigram", "byte fallback"])
+@pytest.mark.parametrize("length", [1, 3, 4, 9, 40])
+def test_a_space_after_any_number_of_special_tokens_is_that_between_words(name, length):
+    tokenizer = TOKENIZERS[name]
+    word = encode(tokenizer, "a")
+    ids = [*word, *[tokenizer.eos_token_id] * length, *word]
+    assert "".join(pieces(tokenizer, ids)) == decode(tokenizer, ids) == "a a"
+    assert "".join(pieces(tokenizer, word, ids[:-1])) == " a"

@@ -1,4 +1,7 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 import torch
@@ -108,6 +111,27 @@ def test_what_generate_draws_depends_on_seed_and_question_and_on_no_neighbour():
     assert drawn["p0"].token_ids != drawn["p5"].token_ids, "the same prompt, asked by two questions"
     other = build_decoder(model, Generate(options, seed=8), NEW_TOKENS).stream(prompts[2:3])
     assert [event for event in other if isinstance(event, Completion)] != [drawn["p2"]]
+
+
+@pytest.mark.parametrize("neighbour", [{"do_sample": True}, {"num_beams": 2}])
+def test_what_generate_draws_depends_on_no_other_thread(neighbour):
+    models, searches = [build("llama"), build("llama", seed=1)], [{"do_sample": True}, neighbour]
+    asked = [[prompt] for prompt in make_prompts(models[0], count=6)[:2]]
+    expected = list(map(library_decode, models, asked, searches))
+    together = Barrier(2)
+
+    def wait(generate):
+        def generate_together(**inputs):
+            with suppress(BrokenBarrierError):
+                together.wait(timeout=0.2)
+            return generate(**inputs)
+
+        return generate_together
+
+    for model in models:
+        model.network.generate = wait(model.network.generate)
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(library_decode, models, asked, searches)) == expected
 
 
 def test_a_stop_string_ends_a_completion_of_generate_as_it_does_in_the_stream():

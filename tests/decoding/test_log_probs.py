@@ -5,10 +5,11 @@ import torch
 from architectures import EVERY_NETWORK, VOCABULARY, build
 from reference_decoding import make_questions, plain_scores
 
-from icl_eval.decoding import LikelihoodScorer, branches, capabilities
+from icl_eval.decoding import LikelihoodScorer, StreamDecoder, branches, capabilities
 from icl_eval.decoding.encoded_branches import EncodedBranches
 from icl_eval.decoding.forked_branches import ForkedBranches
 from icl_eval.decoding.pooled_branches import PooledBranches
+from icl_eval.decoding.preparing import prepare
 from icl_eval.decoding.split_attention import split_attention_forward
 from icl_eval.decoding.split_caches import SplitKeys
 from icl_eval.decoding.tree_branches import TreeBranches, pack
@@ -109,6 +110,44 @@ def test_when_memory_runs_out_a_batch_is_run_in_halves(name, monkeypatch):
 
     for kind in kinds:
         monkeypatch.setattr(kind, "run", out_of_memory_above(0, kind.run))
+    with pytest.raises(IclEvalError, match=r"^not enough memory for one prompt on cpu$"):
+        list(LikelihoodScorer(model).score(make_questions(model)))
+
+
+@pytest.mark.parametrize(("name", "place"), [("llama", "run"), ("llama", "_compute"), ("t5", "run"), ("t5", "_encode")])
+def test_prefixes_of_earlier_calls_make_room_for_likelihoods(name, place, monkeypatch):
+    model = build(name)
+    asked = make_questions(model)
+    expected = dict(LikelihoodScorer(model).score(asked))
+    prompts = [
+        EncodedPrompt(Prompt(str(number), None, None), each.context.encoder, (*range(60, 90), number))
+        for number, each in enumerate(asked)
+    ]
+    store = prepare(model).prefixes
+
+    def run_out_beside_prefixes(run):
+        def run_where_there_is_room(*given):
+            if store.num_bytes:
+                raise torch.OutOfMemoryError
+            return run(*given)
+
+        return run_where_there_is_room
+
+    kinds = (TreeBranches, PooledBranches, EncodedBranches, ForkedBranches) if place == "run" else (LikelihoodScorer,)
+    for kind in kinds:
+        monkeypatch.setattr(kind, place, run_out_beside_prefixes(getattr(kind, place)))
+    list(StreamDecoder(model, 2).stream(prompts))
+    assert store.num_bytes
+    assert dict(LikelihoodScorer(model).score(asked)) == expected
+    assert not store.num_bytes
+
+
+def test_a_prefix_that_does_not_fit_is_said_in_one_line(monkeypatch):
+    def run_out(*arguments):
+        raise torch.OutOfMemoryError
+
+    model = build("llama")
+    monkeypatch.setattr(LikelihoodScorer, "_compute", run_out)
     with pytest.raises(IclEvalError, match=r"^not enough memory for one prompt on cpu$"):
         list(LikelihoodScorer(model).score(make_questions(model)))
 

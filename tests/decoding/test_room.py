@@ -9,9 +9,9 @@ import pytest
 import torch
 from architectures import DECODER_ONLY, build
 from large_models import CONFIGS
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, DeepseekV3Config, DynamicCache, FalconConfig, PreTrainedConfig
 
-from icl_eval.decoding import memory
+from icl_eval.decoding import LikelihoodScorer, memory
 from icl_eval.decoding.memory import (
     MAX_ROWS,
     MAX_ROWS_ON_GPU,
@@ -27,8 +27,8 @@ from icl_eval.decoding.memory import (
     round_up,
     rows_bytes,
 )
-from icl_eval.decoding.networks import most_prefill_tokens
-from icl_eval.decoding.prefixes import Key, PrefixStore
+from icl_eval.decoding.networks import most_prefill_tokens, new_cache, run
+from icl_eval.decoding.prefixes import Key, PrefixStore, count_bytes
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.sessions import max_columns
 from icl_eval.decoding.split_attention import stores_scores
@@ -39,6 +39,7 @@ from icl_eval.models import loading
 from icl_eval.models.loading import load_model
 from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.building import EncodedPrompt, Prompt
+from icl_eval.prompts.tokenization import Continuations
 
 GB = 10**9
 CARDS = (16, 24, 80, 141)
@@ -233,6 +234,44 @@ def test_the_size_of_a_token_is_what_a_cache_holds(name: str) -> None:
     if capabilities.split and capabilities.longest_whole is None:  # layers with a window store their lengths, too
         computed = read_size(model.network.config, model.network.dtype.itemsize, False).bytes_per_token
         assert computed == capabilities.bytes_per_token
+
+
+LATENT = {"q_lora_rank": 8, "kv_lora_rank": 12, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 8}
+SMALL = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        FalconConfig(**SMALL),  # one head of keys for all
+        FalconConfig(**SMALL, multi_query=False),
+        FalconConfig(**SMALL, new_decoder_architecture=True, num_kv_heads=2),
+        DeepseekV3Config(**SMALL, **LATENT, first_k_dense_replace=2),
+    ],
+    ids=["falcon", "falcon heads", "falcon new", "deepseek"],
+)
+def test_a_prompt_needs_what_its_cache_takes_where_heads_share_keys(config: PreTrainedConfig) -> None:
+    cache = new_cache(config)
+    run(AutoModelForCausalLM.from_config(config).eval(), [range(20)], cache, None)
+    assert prompt_bytes(config, 4, 20) == count_bytes(cache)
+
+
+def test_a_prompt_has_room_where_prefixes_of_earlier_ones_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("llama")
+    first, second = (
+        [EncodedPrompt(Prompt(f"{n}", None, "x"), (), (*range(begin, begin + 40), n)) for n in (1, 2)]
+        for begin in (10, 60)
+    )
+    list(StreamDecoder(model, 5).stream(first))
+    needed = prompt_bytes(model.network.config, 8, 46)
+    kept = prompt_bytes(model.network.config, 8, 40)
+    monkeypatch.setattr(memory, "swap_bytes", lambda device: 0)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: needed - kept - 1)
+    with pytest.raises(IclEvalError, match=r"^a prompt of 46 tokens needs 0\.0 GB"):
+        next(StreamDecoder(model, 5).stream(second))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: needed - kept)
+    assert len(list(LikelihoodScorer(model).score([Continuations(each, ((5,),)) for each in second]))) == 2
+    assert len(list(StreamDecoder(model, 5).stream(second))) > 2
 
 
 def test_layers_on_several_devices_fill_each_with_its_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ import random
 
 import pytest
 from tiny_models import train_bpe
-from transformers import AddedToken
+from transformers import AddedToken, ByT5Tokenizer
 
 from icl_eval.decoding.stopping import StopFilter, special_stops
 
@@ -87,3 +87,9 @@ def test_special_tokens_to_stop_at_are_those_that_no_text_shows():
         eot: "<|eot|>",
         tokenizer.eos_token_id: tokenizer.eos_token,
     }
+
+
+@pytest.mark.parametrize("stop", ["。", "é", "\n"])
+def test_a_character_is_no_special_token_of_a_tokenizer_of_bytes(stop):
+    tokenizer = ByT5Tokenizer()
+    assert special_stops(tokenizer, [stop, tokenizer.eos_token]) == {tokenizer.eos_token_id: tokenizer.eos_token}

@@ -1,11 +1,20 @@
 """A network is its caller's: what they change is seen by the next call, and what we change is never seen."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import pytest
 import torch
 from architectures import build
-from reference_decoding import NEW_TOKENS, decode, generate, make_prompts, make_questions, plain_scores
+from reference_decoding import (
+    NEW_TOKENS,
+    assert_as_generate,
+    decode,
+    generate,
+    make_prompts,
+    make_questions,
+    plain_scores,
+)
 from torch.nn.utils import prune
 
 from icl_eval.commands.trace.attention import read_last
@@ -13,9 +22,11 @@ from icl_eval.commands.trace.repetition import draw_sequences, score_repetition
 from icl_eval.commands.trace.tracer import Limits, Tracer
 from icl_eval.decoding import Completion, LikelihoodScorer, StreamDecoder
 from icl_eval.decoding.generate import GenerateDecoder
+from icl_eval.decoding.preparing import capabilities_of, prepare
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.searches import Greedy
 from icl_eval.errors import ConfigError
+from icl_eval.models.switching import evaluating
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 ATTENTION_OUT = {
@@ -316,6 +327,48 @@ def test_a_change_while_a_stream_waits_leaves_nothing_behind_when_it_is_taken_ba
     assert len(list(waiting)) > NEW_TOKENS
     weight.data.copy_(kept)
     assert stream(model, prompts, None) == expected
+
+
+def test_what_a_network_supports_is_measured_again_when_its_numbers_change():
+    model = build("llama4")  # its scale of queries goes by the place in the cache
+    prompts = make_prompts(model, count=5)
+    kept = [parameter.detach().clone() for parameter in model.network.parameters()]
+    for parameter in model.network.parameters():
+        parameter.data.zero_()
+    assert capabilities_of(model).split, "where all logits are equal"
+    for parameter, numbers in zip(model.network.parameters(), kept, strict=True):
+        parameter.data.copy_(numbers)
+    assert_as_generate(model, prompts)
+
+
+def test_a_change_while_a_stream_waits_leaves_nothing_behind_where_only_the_encoders_input_is_shared():
+    model = build_callers("t5")
+    prompts = [EncodedPrompt(Prompt(f"p{n}", None, None), (50 + n // 2,) * 8, (70 + n, 80)) for n in range(4)]
+    expected = stream(build_callers("t5"), prompts, None)
+    weight = model.network.get_submodule("decoder.block.0.layer.0.layer_norm").weight
+    kept = weight.detach().clone()
+    waiting = StreamDecoder(model, NEW_TOKENS).stream(prompts)
+    next(waiting)
+    weight.data.zero_()
+    assert len(list(waiting)) > NEW_TOKENS
+    weight.data.copy_(kept)
+    assert stream(model, prompts, None) == expected
+
+
+def test_a_network_in_training_is_read_as_its_caller_left_it_while_another_thread_runs_it():
+    model = build("gpt2")
+    model.network.train()
+
+    def run(evaluates):
+        with evaluating(model.network) if evaluates else prepare(model).accelerated():
+            return model.network.training
+
+    with ThreadPoolExecutor(2) as threads:
+        with evaluating(model.network):
+            modes = [threads.submit(run, evaluates) for evaluates in (True, False)]
+            wait(modes, timeout=0.2)
+        assert [mode.result() for mode in modes] == [False, False]
+    assert model.network.training
 
 
 def test_a_hook_that_goes_by_the_place_in_a_pass_is_refused_since_passes_differ():
