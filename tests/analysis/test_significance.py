@@ -97,10 +97,12 @@ def test_the_interval_of_a_difference_is_sacrebleu_on_resampled_corpora(texts):
         ]
         by_hand.append(scores[1] - scores[0])
     observed = float(paired.difference(paired.baseline.sum(axis=0), paired.other.sum(axis=0)))
-    reach = sorted(abs(each - statistics.mean(by_hand)) for each in by_hand)[38]  # at most 1 of 40 may be as large
+    widening = (80 / 79) ** 0.5 * scipy.stats.t.ppf(0.975, 79) / scipy.stats.norm.ppf(0.975)
+    sizes = sorted(widening * abs(each - statistics.mean(by_hand)) for each in by_hand)
     found = bootstrap_difference(paired, seed=5, num_resamples=40)
+    reach = sizes[38]  # at most 1 of 40 may be as large
     assert found.ci95 == pytest.approx((observed - reach, observed + reach))
-    as_large = sum(abs(each - statistics.mean(by_hand)) >= abs(observed) for each in by_hand)
+    as_large = sum(size >= abs(observed) for size in sizes)
     assert found.p_value == pytest.approx((as_large + 1) / 41)
 
 
