@@ -122,6 +122,34 @@ def share_difference_interval(
     return max(-1.0, difference - reach), min(1.0, difference + reach)
 
 
+def alike_difference_interval(
+    difference: float, num_units: float, width: float, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of a difference that is the same for all questions or clusters, so that no error is seen.
+
+    It is that of shares: of units that all flip if the difference is as large as can be, and of which none flips if
+    there is no difference.
+
+    Args:
+        difference: The difference of every unit.
+        num_units: The number of questions or clusters.
+        width: The distance between the lowest and the highest possible value.
+        level: The level of the interval.
+    """
+    low, high = share_difference_interval(*_flips_alike(difference, num_units, width), level)
+    return width * low, width * high
+
+
+def alike_difference_p_value(difference: float, num_units: float, width: float) -> float:
+    """Return the p-value of such a difference, below 0.05 where its interval is without zero."""
+    return share_difference_p_value(*_flips_alike(difference, num_units, width))
+
+
+def _flips_alike(difference: float, num_units: float, width: float) -> tuple[float, float, float]:
+    changed = num_units * difference / width
+    return max(0.0, changed), max(0.0, -changed), num_units
+
+
 def simultaneous_level(num_intervals: int) -> float:
     """Return the level at which each of several intervals has to hold, so that all hold at once with 95 %.
 
