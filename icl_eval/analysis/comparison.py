@@ -43,7 +43,8 @@ class Difference:
     difference: float
     """`score` minus `baseline_score`."""
     ci95: tuple[float, float] | None
-    """95 % interval by the method of `test`. None for a metric whose statistics cannot be summed over questions."""
+    """95 % interval by the method of `test`. None for a metric whose statistics cannot be summed over questions, and
+    for a score without ends that changes alike for all questions, so that no error is seen."""
     test: str | None
     """`crossed` over draws and questions, if there are several draws (`icl_eval.analysis.crossed`). For one draw, over
     questions: `bonett_price` if every question is right or wrong, `bootstrap_t` if each question has a value, and

@@ -8,16 +8,22 @@ An effect beside all the others is not what a demonstration is worth: where seve
 them adds nothing. What it adds to a random set of the others is in `icl_eval.analysis.influence`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from icl_eval.analysis.designs import group_runs
-from icl_eval.analysis.measurements import gain, measure
-from icl_eval.analysis.significance import count_effective_flips, share_difference_interval, simultaneous_level
+from icl_eval.analysis.measurements import find_range, gain, measure
+from icl_eval.analysis.significance import (
+    alike_difference_interval,
+    count_effective_flips,
+    share_difference_interval,
+    simultaneous_level,
+)
 from icl_eval.analysis.tables import PlainTable, TableValue, condition_keys
-from icl_eval.metrics.intervals import FloatArray, mean_stderr, student_interval, student_quantile
+from icl_eval.metrics.intervals import FloatArray, mean_stderr, student_quantile
 from icl_eval.runs.behaviour import Behaviour
 from icl_eval.runs.folders import Run
 from icl_eval.runs.records import ShownDemonstration
@@ -35,8 +41,10 @@ class Effect:
     better. A corpus score such as BLEU is decomposed by the jackknife (`icl_eval.metrics.intervals.pseudo_values`)."""
     ci95: tuple[float, float] | None
     """Interval of the mean over samples of questions, or of their clusters: Bonett and Price's if every question is
-    right or wrong, otherwise Student's t. All intervals of an analysis and a measure hold at once with 95 %: each has a
-    level of 1 - 0.05 / (number of demonstrations), by Bonferroni. None for a single question or cluster."""
+    right or wrong, otherwise Student's t; that of shares where all differences are the same, so that no error is seen.
+    All intervals of an analysis and a measure hold at once with 95 %: each has a level of 1 - 0.05 / (number of
+    demonstrations), by Bonferroni. None for a single question or cluster, and where all differences are the same and
+    the measure has no ends."""
     helped: Mapping[str, float]
     """Differences of the questions whose value (BLEU: sentence BLEU) is better with it, largest first."""
     hurt: Mapping[str, float]
@@ -78,6 +86,8 @@ class Values:
     """Values by question, each computed from that question alone."""
     is_share: bool
     """Whether every question is either right (1) or wrong (0)."""
+    width: float = math.inf
+    """The distance between the lowest and the highest value that the metric can have."""
     clusters: Mapping[str, str] | None = None
     """The cluster of each question; None if questions are independent."""
 
@@ -149,10 +159,12 @@ def read_outcome(run: Run, task: str) -> CellOutcome:
         if measured.values is not None:
             sign = 1.0 if measured.higher_is_better else -1.0
             parts = dict(zip(measured.example_ids, (sign * measured.values).tolist(), strict=True))
+            low, high = find_range([measured])
             clusters = None
             if measured.clusters is not None:
                 clusters = dict(zip(measured.example_ids, measured.clusters, strict=True))
-            values[measured.metric] = Values(parts, measured.own_values, measured.statistics.is_share, clusters)
+            is_share = measured.statistics.is_share
+            values[measured.metric] = Values(parts, measured.own_values, is_share, high - low, clusters)
     return CellOutcome({record.example_id: record.demonstrations for record in run.records(task)}, values)
 
 
@@ -211,23 +223,24 @@ def _measure_effect(pairs: Sequence[tuple[str, Values, Values]], level: float) -
     named = pairs[0][1].clusters
     clusters = None if named is None else [named[question] for question, _, _ in pairs]
     interval = None
-    if clusters is not None and len(set(clusters)) < len(pairs):
-        interval = _cluster_interval(differences, clusters, is_share, level)
-    elif len(pairs) > 1 and is_share:
-        interval = share_difference_interval(len(helped), len(hurt), len(pairs), level)
-    elif len(pairs) > 1:
-        interval = student_interval(differences, level)
+    if len(set(clusters) if clusters else pairs) > 1:
+        interval = _find_interval(differences, clusters, pairs[0][1], is_share, level)
     return Effect(len(pairs), float(differences.mean()), interval, helped, hurt)
 
 
-def _cluster_interval(
-    differences: FloatArray, clusters: Sequence[str], is_share: bool, level: float
+def _find_interval(
+    differences: FloatArray, clusters: Sequence[str] | None, values: Values, is_share: bool, level: float
 ) -> tuple[float, float] | None:
-    """Return the interval of the mean difference of questions in clusters; None if there is only one."""
-    num_clusters, mean = len(set(clusters)), float(differences.mean())
-    if num_clusters < 2:
-        return None
+    """Return the interval of the mean difference of two or more questions or clusters."""
+    num_units, mean = len(set(clusters) if clusters else differences), float(differences.mean())
+    if is_share and num_units == len(differences):
+        gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
+        return share_difference_interval(gained, lost, num_units, level)
     if is_share:
         return share_difference_interval(*count_effective_flips(differences, clusters), level)
-    reach = student_quantile(num_clusters - 1, level) * mean_stderr(differences, clusters)
+    stderr = mean_stderr(differences, clusters)
+    if stderr == 0.0:
+        known = math.isfinite(values.width)
+        return alike_difference_interval(mean, num_units, values.width, level) if known else None
+    reach = student_quantile(num_units - 1, level) * stderr
     return mean - reach, mean + reach

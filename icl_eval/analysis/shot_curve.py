@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_eval.analysis.designs import SweepCell, is_drawn, merge_unseeded, split
+from icl_eval.analysis.designs import SweepCell, choose_draw, is_drawn, merge_unseeded, split
 from icl_eval.analysis.measurements import find_range
 from icl_eval.analysis.tables import PlainTable, condition_keys
 from icl_eval.formatting import format_options
@@ -25,7 +25,8 @@ class ShotCurvePoint:
 
     num_fewshot: int
     scores: Mapping[str, float]
-    """Scores by draw, such as `seed=3`."""
+    """Scores by draw, such as `seed=3`. Those of one draw with other seeds (its orders, say) are averaged first, since
+    they are not independent of each other."""
     mean: float
     """Mean of the scores."""
     stdev: float | None
@@ -121,21 +122,21 @@ def curve_table(curves: Sequence[ShotCurve]) -> PlainTable:
 
 
 def _point(number: int, cells: Sequence[SweepCell]) -> ShotCurvePoint:
-    scores = np.array([cell.measurement.score for cell in cells])
+    by_draw = _scores_by_draw(cells)
+    scores = np.array(list(by_draw.values()))
     stdev, interval = (spread(scores), student_interval(scores)) if len(scores) > 1 else (None, None)
     if interval:
         low, high = find_range(cell.measurement for cell in cells)
         interval = (max(low, interval[0]), min(high, interval[1]))
-    return ShotCurvePoint(
-        number, _scores_by_draw(cells), float(scores.mean()), stdev, interval, _test_set_stderr(cells)
-    )
+    return ShotCurvePoint(number, by_draw, float(scores.mean()), stdev, interval, _test_set_stderr(cells))
 
 
 def _scores_by_draw(cells: Sequence[SweepCell]) -> dict[str, float]:
-    def draw(cell: SweepCell) -> str:
-        return format_options({key: value for key, value in cell.options.items() if is_drawn(key)}, ",")
-
-    return {draw(cell): cell.measurement.score for cell in cells}
+    draw = choose_draw(cells)
+    scores: defaultdict[str, list[float]] = defaultdict(list)
+    for cell in cells:
+        scores[format_options({draw: cell.options[draw]}) if draw else ""].append(cell.measurement.score)
+    return {name: float(np.mean(own)) for name, own in scores.items()}
 
 
 def _test_set_stderr(cells: Sequence[SweepCell]) -> float | None:

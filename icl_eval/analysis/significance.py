@@ -62,12 +62,18 @@ def bootstrap_difference(paired: Paired, seed: int, num_resamples: int) -> Diffe
     This is paired bootstrap resampling (Koehn, 2004, https://aclanthology.org/W04-3250), with the p-value of sacrebleu:
     the share of resampled differences that lie as far from their mean as the difference lies from zero. The interval
     reaches as far to both sides as 95 % of them.
+
+    Resamples of n units vary too little, by (n - 1) / n, and ignore that their spread is estimated. So their distances
+    are multiplied by the root of n / (n - 1) and by Student's quantile over the normal's, which matters for few units
+    (Hesterberg, 2015, https://doi.org/10.1080/00031305.2015.1089789). In simulations of BLEU, chrF and TER of systems
+    that are alike, the test calls 5 to 7 of 100 differences with 5 to 50 units; without this it calls 15 to 20 with 5.
     """
-    width = paired.baseline.shape[1]
+    width, num_units = paired.baseline.shape[1], len(paired.baseline)
     sums = resample_sums(np.hstack([paired.baseline, paired.other]), seed, num_resamples)
     resampled = paired.difference(sums[:, :width], sums[:, width:])
     observed = float(paired.difference(paired.baseline.sum(axis=0), paired.other.sum(axis=0)))
-    return _test(observed, np.abs(resampled - resampled.mean()), 1.0)
+    widening = (num_units / (num_units - 1)) ** 0.5 * student_quantile(num_units - 1) / NORMAL_QUANTILE
+    return _test(observed, widening * np.abs(resampled - resampled.mean()), 1.0)
 
 
 def bootstrap_t(differences: FloatArray, seed: int, num_resamples: int) -> DifferenceTest:
@@ -114,6 +120,34 @@ def share_difference_interval(
     difference = gained - lost
     reach = float(ndtri((1 + level) / 2)) * ((gained + lost - difference**2) / (num_examples + 2)) ** 0.5
     return max(-1.0, difference - reach), min(1.0, difference + reach)
+
+
+def alike_difference_interval(
+    difference: float, num_units: float, width: float, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of a difference that is the same for all questions or clusters, so that no error is seen.
+
+    It is that of shares: of units that all flip if the difference is as large as can be, and of which none flips if
+    there is no difference.
+
+    Args:
+        difference: The difference of every unit.
+        num_units: The number of questions or clusters.
+        width: The distance between the lowest and the highest possible value.
+        level: The level of the interval.
+    """
+    low, high = share_difference_interval(*_flips_alike(difference, num_units, width), level)
+    return width * low, width * high
+
+
+def alike_difference_p_value(difference: float, num_units: float, width: float) -> float:
+    """Return the p-value of such a difference, below 0.05 where its interval is without zero."""
+    return share_difference_p_value(*_flips_alike(difference, num_units, width))
+
+
+def _flips_alike(difference: float, num_units: float, width: float) -> tuple[float, float, float]:
+    changed = num_units * difference / width
+    return max(0.0, changed), max(0.0, -changed), num_units
 
 
 def simultaneous_level(num_intervals: int) -> float:

@@ -1,15 +1,16 @@
 """Testing: which test suits a difference, by the kind of its metric and the number of draws."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from icl_eval.analysis.crossed import crossed_mean
 from icl_eval.analysis.measurements import find_range
 from icl_eval.analysis.significance import (
-    DifferenceTest,
     Paired,
+    alike_difference_interval,
+    alike_difference_p_value,
     approximate_randomisation,
     bootstrap_difference,
     bootstrap_t,
@@ -67,13 +68,19 @@ def compare_draws(draws: Sequence[Sequence[Pair]]) -> Finding:
     if clusters is not None and len(set(clusters)) < 2:
         return _UNTESTED
     found = crossed_mean(np.stack(means), clusters)
-    if found.stderr == 0.0 and (alike := _judge_alike(every_pair, found.mean, found.num_questions)):
-        return Finding("crossed", alike.p_value, alike.ci95)
+    if found.stderr == 0.0:
+        return _judge_alike("crossed", every_pair, found.mean, found.num_questions)
     return Finding("crossed", found.p_value(), _clip(found.interval(), every_pair))
 
 
 def compare_questions(baseline: Measurement, other: Measurement, seed: int, num_resamples: int) -> Finding:
-    """Test a difference over questions, for the prompts of one draw."""
+    """Test a difference over questions, for the prompts of one draw.
+
+    Exchanging the two turns the interval round and keeps every p-value, because the same one is resampled first.
+    """
+    if _comes_second(baseline, other):
+        turned = compare_questions(other, baseline, seed, num_resamples)
+        return turned if turned.ci95 is None else replace(turned, ci95=(0.0 - turned.ci95[1], 0.0 - turned.ci95[0]))
     before, after = baseline.statistics, other.statistics
     clusters = find_clusters([(baseline, other)])
     num_units = len(other.example_ids) if clusters is None else len(set(clusters))
@@ -95,16 +102,16 @@ def compare_questions(baseline: Measurement, other: Measurement, seed: int, num_
         if before.is_share and after.is_share:
             flips = count_effective_flips(differences, clusters)
             return Finding("bonett_price", share_difference_p_value(*flips), share_difference_interval(*flips), others)
-        if spread(differences) == 0.0:
-            alike = _judge_alike([(baseline, other)], float(differences.mean()), num_units)
-            if alike is not None:
-                return Finding("bootstrap_t", alike.p_value, alike.ci95, others)
+        if spread(differences) == 0.0 or spread(sums) == 0.0:
+            return _judge_alike("bootstrap_t", [(baseline, other)], float(differences.mean()), num_units, others)
         found = bootstrap_t(sums * num_units / len(differences), seed, num_resamples)
         return Finding("bootstrap_t", found.p_value, _clip(found.ci95, [(baseline, other)]), others)
     rows = [sum_by_cluster(each.rows, clusters) for each in (before, after)]
     paired = Paired(rows[0], rows[1], after.score_sums)
-    found = bootstrap_difference(paired, seed, num_resamples)
     others = {"approximate_randomisation": approximate_randomisation(paired, seed, num_resamples)}
+    if np.array_equal(rows[0], rows[1]):
+        return _judge_alike("paired_bootstrap", [(baseline, other)], 0.0, num_units, others)
+    found = bootstrap_difference(paired, seed, num_resamples)
     return Finding("paired_bootstrap", found.p_value, _clip(found.ci95, [(baseline, other)]), others)
 
 
@@ -119,16 +126,25 @@ def _clip(ends: tuple[float, float], pairs: Sequence[Pair]) -> tuple[float, floa
     return max(low - high, ends[0]), min(high - low, ends[1])
 
 
-def _judge_alike(pairs: Sequence[Pair], difference: float, num_units: int) -> DifferenceTest | None:
+def _comes_second(one: Measurement, other: Measurement) -> bool:
+    """Return whether the other of two measurements is resampled first, whatever the order of the questions."""
+    if one.score != other.score:
+        return one.score > other.score
+    rows = one.statistics.rows.tolist(), other.statistics.rows.tolist()
+    clusters = find_clusters([(one, other)]) or [""] * len(rows[0])
+    return sorted(zip(*rows, clusters, strict=True)) > sorted(zip(*reversed(rows), clusters, strict=True))
+
+
+def _judge_alike(
+    test: str, pairs: Sequence[Pair], difference: float, num_units: int, others: Mapping[str, float] | None = None
+) -> Finding:
     """Return the test of a difference that is the same for all questions, in which no method sees an error.
 
-    It is that of shares: of questions that all flip if the difference is as large as can be, and of which none flips if
-    there is no difference. None if the metric's values have no ends.
+    Where the metric's values have no ends, nothing says how sure it is, unless there is no difference.
     """
     low, high = find_range(side for pair in pairs for side in pair)
-    if not np.isfinite((low, high)).all():
-        return None
-    changed = num_units * difference / (high - low)
-    flips = (max(0.0, changed), max(0.0, -changed), num_units)
-    ends = share_difference_interval(*flips)
-    return DifferenceTest(((high - low) * ends[0], (high - low) * ends[1]), share_difference_p_value(*flips))
+    own = others or {}
+    if np.isfinite((low, high)).all():
+        known = difference, num_units, high - low
+        return Finding(test, alike_difference_p_value(*known), alike_difference_interval(*known), own)
+    return Finding(test, 1.0, (0.0, 0.0), own) if difference == 0.0 else Finding(None, None, None, own)

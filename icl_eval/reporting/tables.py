@@ -327,7 +327,7 @@ def _influence_table(analyses: Sequence[InfluenceAnalysis]) -> Table:
 def _set_effect_cells(effect: SetEffect | None) -> tuple[str, str]:
     if effect is None:
         return "", ""
-    return f"{effect.mean:+.3f}{_format_reach(effect.ci95)}", f"{effect.coefficient:+.3f}"
+    return f"{format_difference(effect.mean)}{_format_reach(effect.ci95)}", format_difference(effect.coefficient)
 
 
 def _leave_one_out_table(analyses: Sequence[LeaveOneOutAnalysis]) -> Table:
@@ -407,11 +407,12 @@ def _behaviour_table(analyses: Sequence[LeaveOneOutAnalysis]) -> Table:
 def _effect_cells(effect: Effect | None) -> tuple[str, str]:
     if effect is None:
         return "", ""
-    return f"{effect.mean:+.3f}{_format_reach(effect.ci95)}", f"{len(effect.helped)} / {len(effect.hurt)}"
+    counts = f"{len(effect.helped)} / {len(effect.hurt)}"
+    return f"{format_difference(effect.mean)}{_format_reach(effect.ci95)}", counts
 
 
 def _format_reach(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f" ({interval[0]:+.3f} to {interval[1]:+.3f})"
+    return "" if interval is None else f" ({format_interval(interval, format_difference)})"
 
 
 def _agreements(behaviour: Behaviour) -> Iterator[Agreement | None]:

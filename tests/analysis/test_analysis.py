@@ -268,6 +268,23 @@ def test_an_analysis_has_the_gap_of_its_cells_and_the_spread_of_its_wordings():
     assert without.wording is None
 
 
+def test_orders_of_one_draw_are_averaged_before_a_shot_curve_has_its_band():
+    values = (np.random.default_rng(3).random((2, 3, 4, 25)) < 0.5).astype(float)
+    cells = [
+        cell(values[k, seed, order], num_fewshot=k + 1, demonstrations__seed=seed, order__seed=order)
+        for k, seed, order in np.ndindex(2, 3, 4)
+    ]
+
+    ((curve,), _) = shot_curves(cells)
+
+    for k, point in enumerate(curve.points):
+        scores = values[k].mean(axis=(1, 2))  # of each draw
+        assert point.scores == pytest.approx({f"demonstrations.seed={seed}": scores[seed] for seed in range(3)})
+        expected = scipy.stats.t.interval(0.95, 2, scores.mean(), scipy.stats.sem(scores))
+        assert point.ci95 == pytest.approx((max(0.0, expected[0]), min(1.0, expected[1])))
+        assert (point.mean, point.stdev) == pytest.approx((scores.mean(), scores.std(ddof=1)))
+
+
 def test_a_shot_curve_has_students_band_over_seeds_and_the_test_sets_error_apart():
     values = (np.random.default_rng(0).random((3, 4, 25)) < 0.5).astype(float)
     cells = [cell(values[k, seed], num_fewshot=4**k, seed=seed) for k in (2, 0, 1) for seed in range(4)]

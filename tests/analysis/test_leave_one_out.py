@@ -183,6 +183,19 @@ def test_the_interval_of_an_effect_is_over_clusters_where_questions_have_them():
     assert {effect.ci95 for effect in together.effects.values()} == {None}
 
 
+def test_an_effect_that_is_the_same_for_all_questions_has_the_interval_of_shares_if_its_scale_has_ends():
+    same = answers(shown("a", "b"), f1=[0.5, 0.25, 0.5, 0.25])
+    for width, others, expected in [
+        (1.0, [0.5, 0.25, 0.5, 0.25], share_difference_interval(0, 0, 4)),
+        (1.0, [0.25, 0.0, 0.25, 0.0], share_difference_interval(1, 0, 4)),
+        (np.inf, [0.5, 0.25, 0.5, 0.25], None),
+    ]:
+        without = answers(shown("b"), f1=others)
+        cells = [replace(each, values={"f1": replace(each.values["f1"], width=width)}) for each in (same, without)]
+        [found] = measure_left_out(cells[0], cells[1:])
+        assert found.effects["f1"].ci95 == expected
+
+
 def measured(metric, predictions, references):
     ids = tuple(f"q{n}" for n in range(len(predictions)))
     return Measurement("t", metric.name, metric.higher_is_better, ids, metric.per_example(predictions, references))

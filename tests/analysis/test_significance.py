@@ -97,10 +97,12 @@ def test_the_interval_of_a_difference_is_sacrebleu_on_resampled_corpora(texts):
         ]
         by_hand.append(scores[1] - scores[0])
     observed = float(paired.difference(paired.baseline.sum(axis=0), paired.other.sum(axis=0)))
-    reach = sorted(abs(each - statistics.mean(by_hand)) for each in by_hand)[38]  # at most 1 of 40 may be as large
+    widening = (80 / 79) ** 0.5 * scipy.stats.t.ppf(0.975, 79) / scipy.stats.norm.ppf(0.975)
+    sizes = sorted(widening * abs(each - statistics.mean(by_hand)) for each in by_hand)
     found = bootstrap_difference(paired, seed=5, num_resamples=40)
+    reach = sizes[38]  # at most 1 of 40 may be as large
     assert found.ci95 == pytest.approx((observed - reach, observed + reach))
-    as_large = sum(abs(each - statistics.mean(by_hand)) >= abs(observed) for each in by_hand)
+    as_large = sum(size >= abs(observed) for size in sizes)
     assert found.p_value == pytest.approx((as_large + 1) / 41)
 
 
@@ -115,6 +117,50 @@ def test_the_order_of_the_questions_changes_neither_interval_nor_p_value(texts):
     turned = Paired(paired.baseline[::-1], paired.other[::-1], paired.score_sums)
     for compute in (bootstrap_difference, approximate_randomisation):
         assert compute(turned, seed=1, num_resamples=200) == compute(paired, seed=1, num_resamples=200)
+
+
+def test_the_paired_bootstrap_of_five_units_calls_a_difference_hardly_more_often_than_that_of_many():
+    generator = np.random.default_rng(8)
+    called = 0
+    for seed in range(300):
+        one, other = (mean_statistics(list(values), "") for values in generator.random((2, 5)))  # alike
+        called += bootstrap_difference(Paired(one.rows, other.rows, other.score_sums), seed, 200).p_value < 0.05
+    assert called <= 32  # of 300 at 0.065: with probability 0.997; without the widening 50 and more
+
+
+def pairs_of(metric, generator, num_questions, clusters):
+    """Return two measurements of random statistics of a kind."""
+    ids = tuple(f"q{number:02}" for number in range(num_questions))
+    sides = []
+    for _ in range(2):
+        values = generator.integers(0, 3, num_questions) / 2
+        if metric == "exact_match":
+            statistics = mean_statistics(np.floor(values).tolist(), metric, is_share=True)
+        elif metric == "bleu":
+            references, said, _ = corpora(int(generator.integers(1000)), num_questions)
+            statistics = BLEU().per_example(said, [[text] for text in references])
+        else:
+            statistics = mean_statistics(values.tolist(), metric, is_bounded=metric == "token_f1")
+        sides.append(Measurement("qa", metric, True, ids, statistics, clusters))
+    return tuple(sides)
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "token_f1", "reference_rank", "bleu"])
+@pytest.mark.parametrize("num_questions", [2, 5, 9])
+@pytest.mark.parametrize("in_clusters", [False, True])
+def test_exchanging_two_systems_turns_the_interval_round_and_keeps_every_p_value(metric, num_questions, in_clusters):
+    generator = np.random.default_rng(num_questions)
+    clusters = tuple("abbcccdda"[:num_questions]) if in_clusters else None
+    for seed in range(6):
+        one, other = pairs_of(metric, generator, num_questions, clusters)
+        for compute in (
+            lambda before, after: compare_questions(before, after, seed, 100),  # noqa: B023
+            lambda before, after: compare_draws([[(before, after)], [(before, before)], [(after, after)]]),
+        ):
+            found, turned = compute(one, other), compute(other, one)
+            assert (turned.test, turned.p_value, turned.others) == (found.test, found.p_value, found.others)
+            assert (turned.ci95 is None) == (found.ci95 is None)
+            assert found.ci95 is None or turned.ci95 == (-found.ci95[1], -found.ci95[0])
 
 
 def test_few_sign_flips_are_all_tried():
@@ -332,3 +378,28 @@ def test_two_questions_that_change_alike_are_no_proof(before, after, gained):
     found = compare_draws([[pair], [pair], [pair]])
     assert (found.test, found.ci95, found.p_value) == ("crossed", *expected)
     assert found.p_value > 0.05
+
+
+def test_a_score_without_ends_that_changes_alike_everywhere_is_not_tested():
+    sides = [mean_statistics([value] * 3, "signature") for value in (2.0, 1.0)]
+    one, other = (Measurement("qa", "reference_rank", False, ("a", "b", "c"), side) for side in sides)
+    for found in (compare_questions(one, other, 0, 200), compare_draws([[(one, other)]] * 2)):
+        assert (found.test, found.ci95, found.p_value) == (None, None, None)
+    for found in (compare_questions(one, one, 0, 200), compare_draws([[(one, one)]] * 2)):
+        assert (found.ci95, found.p_value) == ((0.0, 0.0), 1.0)
+
+
+def test_two_clusters_that_change_alike_are_no_proof():
+    sides = [mean_statistics(values, "signature", is_bounded=True) for values in ([0.0] * 4, [0.5, 0.25, 0.25, 0.5])]
+    pair = (Measurement("qa", "token_f1", True, tuple("abcd"), side, tuple("xxyy")) for side in sides)
+    found = compare_questions(*pair, 0, 200)
+    assert found.ci95 == pytest.approx(share_difference_interval(0.75, 0, 2))
+    assert found.p_value == share_difference_p_value(0.75, 0, 2) > 0.05
+
+
+def test_bleus_of_equal_outputs_have_an_interval_that_is_not_without_width():
+    references, said, _ = corpora(3, 10)
+    measured = Measurement("qa", "bleu", True, tuple("abcdefghij"), BLEU().per_example(said, [[x] for x in references]))
+    found = compare_questions(measured, measured, 0, 200)
+    assert found.ci95 == pytest.approx(tuple(100 * end for end in share_difference_interval(0, 0, 10)))
+    assert (found.test, found.p_value) == ("paired_bootstrap", 1.0)

@@ -3,6 +3,8 @@ from dataclasses import replace
 from sample_sweeps import PROMPTS, VARIANCE
 
 from icl_eval.analysis import SweepAnalysis
+from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
+from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
 from icl_eval.reporting.tables import print_analysis
 
 
@@ -43,3 +45,20 @@ def test_scores_over_prompts_have_a_row_for_each_kind(capsys):
         ["on all questions", "0.150", "0.250", "0.350", "0.450", "0.550"],
         ["noise taken off", "0.200", "0.250", "0.300", "0.350", "0.400"],
     ]
+
+
+def test_effects_of_demonstrations_have_the_digits_that_they_have_on_the_page(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    effects = {
+        "exact_match": Effect(20, 0.0, (-0.25, 0.25), {}, {}),
+        "bleu": Effect(20, -2.989, (-17.1, 11.135), {}, {}),
+    }
+    left_out = LeaveOneOutAnalysis("qa", {}, (LeftOut("one", "yes", effects),), None)
+    influence = Influence("one", "yes", 5, 5, {"bleu": SetEffect(11.377, (-7.386, 30.139), 3.05)})
+    analysis = SweepAnalysis(
+        (), (), (), leave_one_out=(left_out,), influence=(InfluenceAnalysis("qa", {}, 10, (influence,)),)
+    )
+    print_analysis(analysis)
+    printed = [cell for row in rows(capsys.readouterr().out) for cell in row]
+    for shown in ("0.000 (-0.250 to +0.250)", "-3.0 (-17.1 to +11.1)", "+11.4 (-7.4 to +30.1)", "+3.0"):
+        assert shown in printed
