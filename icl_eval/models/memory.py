@@ -1,13 +1,39 @@
-"""Measure free memory, and recognize errors that say it ran out."""
+"""Measure free memory, and recognize errors that say it ran out.
+
+A container or a job of a cluster may have less memory than its machine: the limits of its control groups count, too
+(https://docs.kernel.org/admin-guide/cgroup-v2.html, and version 1, which has other names for the same).
+"""
 
 import errno
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 _SIGNS = (
     *("allocate memory", "out of memory", "not enough memory", "alloc_failed", "bad_alloc", "memory object"),
     *("could not create a primitive", "could not create a memory"),
 )
 """Phrases in the out-of-memory errors of torch's allocators, cuBLAS, oneDNN and Metal."""
+
+
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+class _Version(NamedTuple):
+    """The names of a version of control groups."""
+
+    folder: str
+    limit: str
+    usage: str
+    reclaimable: str
+    """The entry of `memory.stat` for pages of files that are given back when memory is needed."""
+    swap_limit: str = ""
+    swap_usage: str = ""
+
+
+_FIRST = _Version("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_SECOND = _Version("", "memory.max", "memory.current", "inactive_file", "memory.swap.max", "memory.swap.current")
 
 
 def free_bytes(device: str) -> int:
@@ -17,22 +43,70 @@ def free_bytes(device: str) -> int:
 
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        memory = Path("/proc/meminfo").read_text()
-    except OSError:
-        return 0
-    return int(memory.split("MemAvailable:")[1].split()[0]) * 1024
+    available = _read_meminfo("MemAvailable")
+    return 0 if available is None else max(0, min((available, *_list_free_in_groups())))
 
 
 def swap_bytes(device: str) -> int:
     """Return the number of free bytes to which a device's memory can be swapped."""
-    if device != "cpu":
-        return 0
+    free = _read_meminfo("SwapFree") if device == "cpu" else None
+    return 0 if free is None else max(0, min((free, *_list_free_swap_in_groups())))
+
+
+def _read_meminfo(name: str) -> int | None:
+    """Return an entry of Linux's list, in bytes; None if there is none."""
     try:
-        memory = Path("/proc/meminfo").read_text()
+        found = (_PROC / "meminfo").read_text().partition(f"{name}:")[2].split()
     except OSError:
+        return None
+    return int(found[0]) * 1024 if found else None
+
+
+def _list_free_in_groups() -> Iterator[int]:
+    """Yield the free bytes of each control group of this process that has a limit."""
+    for version, folder in _list_groups():
+        limit, usage = _read_number(folder / version.limit), _read_number(folder / version.usage)
+        if limit is not None and usage is not None:
+            yield limit - usage + _read_reclaimable(folder / "memory.stat", version.reclaimable)
+
+
+def _list_free_swap_in_groups() -> Iterator[int]:
+    for version, folder in _list_groups():
+        if version.swap_limit:
+            limit, usage = _read_number(folder / version.swap_limit), _read_number(folder / version.swap_usage)
+            if limit is not None and usage is not None:
+                yield limit - usage
+
+
+def _list_groups() -> Iterator[tuple[_Version, Path]]:
+    """Yield the folders of the control groups that this process is in, up to the root that it sees."""
+    try:
+        lines = (_PROC / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, controllers, place = line.split(":", 2)
+        version = _SECOND if number == "0" else _FIRST
+        if number == "0" or "memory" in controllers.split(","):
+            root = _CGROUPS / version.folder
+            own = root / place.strip("/")  # in a container, the place may be one that only the machine sees
+            yield from ((version, folder) for folder in (own, *own.parents) if folder.is_relative_to(root))
+
+
+def _read_number(path: Path) -> int | None:
+    """Return the number in a file; None if there is none, as in `max`."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _read_reclaimable(path: Path, name: str) -> int:
+    try:
+        entries = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
+        return int(entries.get(name, 0))
+    except (OSError, ValueError):
         return 0
-    return int(memory.split("SwapFree:")[1].split()[0]) * 1024 if "SwapFree:" in memory else 0
 
 
 def is_out_of_memory(error: BaseException) -> bool:
