@@ -202,11 +202,7 @@ def _measure_effects(whole: CellOutcome, pairs: Sequence[tuple[str, CellOutcome]
     """Return the effect of a demonstration on each measure, from pairs of a question and the cell without it."""
     effects = {}
     for name, values in whole.values.items():
-        known = [
-            (question, values, cell.values[name])
-            for question, cell in pairs
-            if question in values.parts and name in cell.values and question in cell.values[name].parts
-        ]
+        known = [(question, values, cell.values[name]) for question, cell in pairs if name in cell.values]
         if known:
             effects[name] = _measure_effect(known, level)
     return effects

@@ -262,6 +262,13 @@ def test_an_analysis_has_the_gap_of_its_cells_and_the_spread_of_its_wordings():
     ((analysis,), _) = variance_analyses(crossed(values, "seed", "template"))
     scores = values.mean(axis=-1)
     assert analysis.gap == pytest.approx(np.ptp(scores))
+    assert (analysis.worst.score, analysis.best.score) == pytest.approx((scores.min(), scores.max()))
+    errors = [
+        replace(each, measurement=replace(each.measurement, higher_is_better=False))
+        for each in crossed(values, "seed", "template")
+    ]
+    ((lower,), _) = variance_analyses(errors)
+    assert (lower.worst, lower.best) == (analysis.best, analysis.worst)
     assert 0 < analysis.noise_gap.mean < analysis.noise_gap.p95
     assert analysis.wording.spread == pytest.approx(np.ptp(scores.mean(axis=0)))
     ((without,), _) = variance_analyses(crossed(values, "seed", "order"))

@@ -54,11 +54,20 @@ def test_a_share_at_the_end_of_its_scale_has_the_interval_of_its_questions():
 
 
 def test_clusters_of_one_question_each_change_nothing_and_those_of_copies_count_once():
-    values = np.random.default_rng(3).random((4, 12))
+    values = np.random.default_rng(3).random((4, 12)) + np.linspace(0, 1, 12)
     alone, grouped = crossed_mean(values), crossed_mean(values, groups=list(range(12)))
     assert (grouped.stderr, grouped.degrees) == pytest.approx((alone.stderr, alone.degrees))
     copied = crossed_mean(np.repeat(values, 3, axis=1), groups=[number // 3 for number in range(36)])
     assert (copied.stderr, copied.degrees) == pytest.approx((alone.stderr, alone.degrees))
+    assert copied.components.parts(4, 12) == pytest.approx(alone.components.parts(4, 12))
+    assert copied.components.questions > 0
+
+
+def test_effects_that_add_up_leave_nothing_also_where_clusters_are_uneven():
+    values = np.array([[0.0], [1.0], [3.0]]) + np.array([0.0, 1.0, 0.5, 0.25, 2.0, 0.0])
+    assert crossed_mean(values, list("aaabbc")).components.residual == pytest.approx(0.0, abs=1e-12)
+    uneven = np.random.default_rng(3).random((3, 6))
+    assert crossed_mean(uneven, list("aaabbc")).components.residual > 0.001
 
 
 def right_answers(generator, num_draws, num_questions, mean, of_draws, clusters=None):

@@ -8,6 +8,7 @@ from icl_eval.analysis.crossed import crossed_mean
 from icl_eval.analysis.designs import SweepCell
 from icl_eval.analysis.draws import draws_table, scores_over_draws
 from icl_eval.analysis.shot_curve import shot_curves
+from icl_eval.metrics.intervals import mean_stderr
 from icl_eval.metrics.means import mean_statistics
 from icl_eval.metrics.measurements import Measurement
 
@@ -31,8 +32,9 @@ def test_a_seed_sweep_has_a_mean_with_both_errors_and_the_interval_of_a_new_draw
     assert found.ci95 == pytest.approx(crossed_mean(VALUES).interval_within(0, 1))
     reach = scipy.stats.t.ppf(0.975, 3) * scores.std(ddof=1) * (1 + 1 / 4) ** 0.5
     assert found.new_draw == pytest.approx((scores.mean() - reach, min(1.0, scores.mean() + reach)))
-    [row] = draws_table([found]).records()
+    [row, lower] = draws_table([found, replace(found, higher_is_better=False)]).records()
     assert (row["worst draw"], row["best draw"], row["draws"]) == (scores.min(), scores.max(), 4)
+    assert (lower["worst draw"], lower["best draw"]) == (scores.max(), scores.min())
 
 
 def test_a_new_draw_is_in_its_interval_95_times_of_100():
@@ -68,17 +70,13 @@ def test_a_number_that_the_task_chooses_has_no_place_on_a_shot_curve():
     assert notes == ["shot curve, qa: cells with num_fewshot=null left out, which is no number"]
 
 
-def test_orders_of_a_draw_are_no_draws_of_their_own():
-    cells = [
-        cell(VALUES[number], demonstrations__seed=number // 2, order__seed=number % 2, num_fewshot=4)
-        for number in range(4)
-    ]
+@pytest.mark.parametrize("seed", ["demonstrations.seed", "seed"])
+def test_orders_of_a_draw_are_no_draws_of_their_own(seed):
+    cells = [cell(VALUES[number], **{seed: number // 2}, order__seed=number % 2, num_fewshot=4) for number in range(4)]
     ([found], _) = scores_over_draws(cells)
-    assert (found.draw, found.conditions) == ("demonstrations.seed", {"num_fewshot": "4"})
+    assert (found.draw, found.conditions) == (seed, {"num_fewshot": "4"})
     assert list(found.scores.values()) == pytest.approx([VALUES[:2].mean(), VALUES[2:].mean()])
-    assert scores_over_draws(cells[:3])[1] == [
-        "draws, qa num_fewshot=4: not every demonstrations.seed has the same cells"
-    ]
+    assert scores_over_draws(cells[:3])[1] == [f"draws, qa num_fewshot=4: not every {seed} has the same cells"]
 
 
 def test_without_demonstrations_there_is_one_draw_whatever_the_seeds():
@@ -108,6 +106,27 @@ def test_bands_and_intervals_end_where_the_scale_ends(metric, top):
     (found, _), _ = scores_over_draws(cells)
     assert found.ci95[1] < top
     assert found.new_draw[1] == top
+
+
+def test_errors_over_questions_are_those_of_clusters_where_there_are_any():
+    def grouped(clusters):
+        cells = [cell(own, seed=seed, num_fewshot=shots) for shots in (1, 2) for seed, own in enumerate(VALUES)]
+        return [replace(each, measurement=replace(each.measurement, clusters=tuple(clusters))) for each in cells]
+
+    clusters = sorted("abcdef" * 4)
+    (found, _), _ = scores_over_draws(grouped(clusters))
+    assert found.stderr == pytest.approx(crossed_mean(VALUES, clusters).stderr)
+    ((curve,), _) = shot_curves(grouped(clusters))
+    assert curve.points[0].test_set_stderr == mean_stderr(VALUES.mean(axis=0), clusters)
+    assert scores_over_draws(grouped("a" * 24)) == ([], [])
+    assert shot_curves(grouped("a" * 24))[0][0].points[0].test_set_stderr is None
+    assert scores_over_draws([cell(own[:1], seed=seed) for seed, own in enumerate(VALUES)]) == ([], [])
+
+
+def test_scores_of_smoothing_alone_have_no_mean_over_draws():
+    cells = [cell(own, seed=number) for number, own in enumerate(VALUES)]
+    smoothed = replace(cells[1].measurement, statistics=replace(cells[1].measurement.statistics, is_smoothed=True))
+    assert scores_over_draws([cells[0], replace(cells[1], measurement=smoothed), *cells[2:]]) == ([], [])
 
 
 def test_draws_with_one_score_say_nothing_of_a_new_one():

@@ -30,7 +30,7 @@ def test_noise_alone_exceeds_its_95th_percentile_5_times_of_100(num_alike):
 
 
 def test_two_cells_lie_apart_as_their_difference_varies_and_equal_ones_do_not():
-    values = np.random.default_rng(2).random((2, 50))
+    values = np.random.default_rng(2).random((2, 6))
     stderr = mean_stderr(values[0] - values[1])
     gap = noise_gap(values)
     assert gap.mean == pytest.approx((2 / np.pi) ** 0.5 * stderr, rel=0.05)

@@ -107,6 +107,13 @@ def test_where_the_test_set_is_all_there_is_its_share_has_no_upper_end_and_the_o
     assert max(each.share_ci95[1] for each in options) > 0.05
 
 
+def test_the_least_share_of_the_test_set_is_the_end_of_a_one_sided_interval():
+    values = planted(np.random.default_rng(3), {(0,): 0.1, (3,): 0.4, (0, 1, 2, 3): 0.3})[:, 0, 0]
+    (seed, *_), at_least = variance_components(values, ("seed",))
+    of_seeds = 1 - seed.share_ci95[1]  # the least share of everything else, with 97.5 %
+    assert 0.0 < 1.5 * of_seeds < at_least < 1 - seed.share
+
+
 def test_the_interval_of_one_mean_square_is_that_of_a_normal_variance():
     low, high = interval_of(draw_expectations(np.array([4.0]), [9])[:, 0])
     exact = [4.0 * 9 / scipy.stats.chi2.ppf(level, 9) for level in (0.975, 0.025)]

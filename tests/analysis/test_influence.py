@@ -49,8 +49,9 @@ def ridge(presence, values, penalty):
     return np.linalg.solve(design.T @ design + penalties, design.T @ values)
 
 
-def test_the_penalty_is_the_one_that_predicts_each_set_best_from_the_others():
-    generator = np.random.default_rng(0)
+@pytest.mark.parametrize("seed", [0, 8, 40])
+def test_the_penalty_is_the_one_that_predicts_each_set_best_from_the_others(seed):
+    generator = np.random.default_rng(seed)
     presence = np.array([[name in names for name in NAMES] for names in combinations(NAMES, 3)], float)
     values = presence @ list(WORTH.values()) + generator.normal(0, 0.3, len(presence))
     scale = ((presence - presence.mean(axis=0)) ** 2).sum() / presence.shape[1]
@@ -120,9 +121,14 @@ def cells_of(monkeypatch, sets_of_questions):
         ]
         return SimpleNamespace(report=SimpleNamespace(results={"qa": None}), records=lambda task: records, sets=sets)
 
-    monkeypatch.setattr(
-        "icl_eval.analysis.influence._read_scores", lambda run, task: {"f1": sum(WORTH[name] for name in run.sets[0])}
-    )
+    def measure(run, tasks):
+        worth = sum(WORTH[name] for name in run.sets[0])
+        return [
+            SimpleNamespace(metric="f1", score=worth, higher_is_better=True),
+            SimpleNamespace(metric="ter", score=-worth, higher_is_better=False),
+        ]
+
+    monkeypatch.setattr("icl_eval.analysis.influence.measure", measure)
     runs = [run_of(sets) for sets in sets_of_questions]
     return runs, [{"num_fewshot": "3", "demonstrations.seed": str(seed)} for seed in range(len(runs))]
 
@@ -132,14 +138,22 @@ def test_any_sweep_over_seeds_has_an_analysis_for_each_value_of_the_other_option
     [analysis], notes = influence_analyses(runs, options)
     assert (analysis.task, analysis.conditions, analysis.num_sets, notes) == ("qa", {"num_fewshot": "3"}, 20, [])
     assert [each.id for each in analysis.demonstrations][::5] == ["a", "f"]
+    for each in analysis.demonstrations:
+        assert each.effects["ter"] == each.effects["f1"]  # above zero if it helps
+        assert each.target == each.id
     assert influence_analyses(runs[:9], options[:9]) == ([], [])  # too few sets for any demonstration
 
 
-def test_it_is_said_where_questions_have_sets_of_their_own(monkeypatch):
+def test_it_is_said_where_questions_have_sets_of_their_own_or_cells_other_questions(monkeypatch):
     runs, options = cells_of(monkeypatch, [[names, names[::-1][:2]] for names in combinations(NAMES, 3)])
     assert influence_analyses(runs, options) == (
         [],
         ["influence, qa num_fewshot=3: no set of demonstrations has a score, since questions have sets of their own"],
+    )
+    runs, options = cells_of(monkeypatch, [[names] * (1 + (names[0] == "a")) for names in combinations(NAMES, 3)])
+    assert influence_analyses(runs, options) == (
+        [],
+        ["influence, qa num_fewshot=3: cells answered different questions and cannot be analysed together"],
     )
 
 

@@ -10,7 +10,14 @@ import pytest
 import scipy.stats
 from sample_runs import FIRST
 
-from icl_eval.analysis.leave_one_out import CellOutcome, Effect, Values, leave_one_out_analyses, measure_left_out
+from icl_eval.analysis.leave_one_out import (
+    CellOutcome,
+    Effect,
+    Values,
+    leave_one_out_analyses,
+    measure_left_out,
+    read_outcome,
+)
 from icl_eval.analysis.significance import count_effective_flips, share_difference_interval, simultaneous_level
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
@@ -19,11 +26,13 @@ from icl_eval.demonstrations import (
     CandidateTargets,
     FewShot,
     FirstDemonstrations,
+    FixedDemonstrations,
     FlippedLabels,
     NoControl,
 )
 from icl_eval.errors import ConfigError
 from icl_eval.metrics import BLEU, CHRF, TER
+from icl_eval.metrics.means import mean_statistics
 from icl_eval.metrics.measurements import Measurement
 from icl_eval.runs.behaviour import Agreement, Behaviour, measure_behaviour
 from icl_eval.runs.records import ShownDemonstration
@@ -53,6 +62,7 @@ def record(shown, prediction, *targets):
             Behaviour(Agreement(3, 2 / 3, 2 / 3), Agreement(3, 1 / 3, 1 / 3), Agreement(3, 1 / 3, 1 / 3)),
         ),
         # no majority: each once, or as many of one as of another
+        ([record(["a"], "a")], Behaviour(Agreement(1, 1, 0), None, Agreement(1, 1, 0))),
         ([record(["a", "b"], "b")], Behaviour(Agreement(1, 1, 0), None, Agreement(1, 1, 0))),
         (
             [record(["a", "b", "a", "b"], "a"), record(["a", "a"], "x", "a"), record([], "a")],
@@ -88,6 +98,8 @@ def test_a_constant_answer_is_what_another_draw_would_show_and_a_copied_one_is_n
     assert copied.copied.another_draw < 0.75
     assert copied.last.another_draw == pytest.approx((26**2 + 14) / 40**2, abs=0.03)
     assert copied.majority.another_draw is None
+    for found, share in {(1, 2): 1.0, (0, 2): 0.0, (0, 0): 0.0}.items():  # fewer candidates than are shown
+        assert measure_behaviour([record("aaaa", "a")], lambda *asked: found).copied.another_draw == share  # noqa: B023
 
 
 def test_another_draw_shows_what_the_control_leaves_and_never_a_copy_of_the_question():
@@ -98,6 +110,10 @@ def test_another_draw_shows_what_the_control_leaves_and_never_a_copy_of_the_ques
     few_shot = FewShot(FirstDemonstrations(), NoControl(), AsSelectedOrder(), 2)
     plain = CandidateTargets(task, few_shot)
     assert (plain.count(question, " A"), plain.count(copy, "a"), plain.count(copy, "b")) == ((6, 8), (5, 7), (2, 7))
+    repeated = replace(task, pool=(*pool, replace(pool[0], id="p8")))
+    assert CandidateTargets(repeated, few_shot).count(question, "a") == (6, 8)
+    listed = replace(few_shot, selector=FixedDemonstrations(["p0", "p8"]))  # which may show both
+    assert CandidateTargets(repeated, listed).count(question, "a") == (7, 9)
     flipped = CandidateTargets(task, replace(few_shot, control=FlippedLabels(0)))
     assert (flipped.count(question, "a"), flipped.count(question, "b")) == ((2, 8), (6, 8))
 
@@ -267,6 +283,18 @@ def test_it_is_said_where_no_prompt_lacks_one_demonstration_alone(monkeypatch):
     ([analysis], notes) = leave_one_out_analyses([run_of(name) for name in ranks], options)
     assert analysis.demonstrations == ()
     assert notes == ["leave-one-out, qa: no two prompts differ by exactly one demonstration"]
+    shows.update(first=shown("b"), second=shown("a"))
+    names = ("second", "whole", "first")
+    ([analysis], _) = leave_one_out_analyses(map(run_of, names), [{"leave_out": str(ranks[name])} for name in names])
+    assert [each.id for each in analysis.demonstrations] == ["a", "b"]  # by rank
+
+
+def test_values_are_larger_where_answers_are_better_also_if_a_score_is_better_the_lower(monkeypatch):
+    measured = Measurement("qa", "ter", False, ("q0", "q1"), mean_statistics([3.0, 1.0], ""))
+    monkeypatch.setattr("icl_eval.analysis.leave_one_out.measure", lambda run, tasks: [measured])
+    found = read_outcome(SimpleNamespace(records=lambda task: [replace(FIRST, example_id="q0")]), "qa")
+    assert found.values == {"ter": means({"q0": -3.0, "q1": -1.0})}
+    assert found.shown == {"q0": FIRST.demonstrations}
 
 
 # Leaving out

@@ -59,6 +59,8 @@ def test_where_choices_differ_by_question_there_are_no_labels():
     assert global_entropy(others) is None
     assert local_entropy(others) > 0
     assert global_entropy(predicting("a", among="abc") + predicting("b", among="cba")) == pytest.approx(log(2))
+    ties = predicting("a", among="abc", margin=0.0) + predicting("a", among="cba", margin=0.0)
+    assert global_entropy(ties) == 0.0  # whatever the order of the choices
 
 
 def test_the_rank_correlation_is_that_of_scipy_and_missing_where_a_side_is_constant():

@@ -87,7 +87,13 @@ def test_answers_that_are_right_or_wrong_are_planned_as_well():
 def test_the_smallest_difference_has_the_power_that_is_asked_for():
     smallest = find_smallest_difference(PILOT, GOAL, 5, 100)
     assert compute_power(PILOT, smallest, 0.05, 5, 100) == pytest.approx(0.8, abs=1e-3)
+    assert compute_power(PILOT, -smallest, 0.05, 5, 100) == pytest.approx(0.8, abs=1e-3)  # the test is two-sided
     assert find_smallest_difference(Components(0.0, 0.0, 0.0), GOAL, 5, 100) == 0.0
+
+
+def test_one_question_more_adds_about_as_much_power_whatever_the_number():
+    steps = np.diff([compute_power(PILOT, 0.08, 0.05, 5, questions) for questions in range(95, 108)])
+    assert steps == pytest.approx(steps.mean(), rel=0.1)
 
 
 def test_the_error_is_worked_out_by_hand_and_more_questions_leave_that_of_the_draws():

@@ -179,6 +179,8 @@ def test_many_sign_flips_are_drawn_and_agree_with_the_normal_limit():
     z = differences.sum() / (differences**2).sum() ** 0.5
     expected = 2 * scipy.stats.norm.sf(abs(z))
     assert sign_flip(differences, seed=0, num_resamples=10_000) == pytest.approx(expected, abs=0.01)
+    whole = np.random.default_rng(1).integers(-2, 4, 40).astype(float)  # many sums are as large as the observed one
+    assert sign_flip(0.1 * whole, seed=0, num_resamples=2000) == sign_flip(whole, seed=0, num_resamples=2000)
 
 
 @pytest.mark.parametrize(
@@ -342,6 +344,9 @@ def test_clusters_of_one_question_have_the_interval_of_questions_but_for_student
     expected = share_difference_interval(9 / 60 * number, 3 / 60 * number, number)
     found = share_difference_interval(*count_effective_flips(differences, [str(n) for n in range(60)]))
     assert found == pytest.approx(expected)
+    taken_back = np.array([1.0, -1.0] * 6)  # within each cluster, so that no question is worth more than one
+    number = 12 * (scipy.stats.norm.ppf(0.975) / scipy.stats.t.ppf(0.975, 5)) ** 2
+    assert count_effective_flips(taken_back, list("aabbccddeeff"))[2] == pytest.approx(number)
     unchanged = share_difference_interval(*count_effective_flips(np.zeros(12), list("aaabbbcccddd")))
     assert unchanged == share_difference_interval(0, 0, 4)
 

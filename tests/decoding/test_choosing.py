@@ -1,14 +1,16 @@
 import itertools
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
 from architectures import build
 from reference_decoding import NEW_TOKENS, decode, generate, make_prompts
 from scipy import stats
+from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from icl_eval.decoding import Completion, StreamDecoder, Token
-from icl_eval.decoding.choosing import draw, uniforms_of
+from icl_eval.decoding.choosing import choose, draw, pick_most_likely, uniforms_of
 from icl_eval.decoding.rules import Rules, apply_rules, start_ids
 from icl_eval.decoding.searches import Sample
 from icl_eval.errors import ConfigError
@@ -35,6 +37,13 @@ def test_draws_from_evenly_spread_variates_are_the_softmax():
     shares = torch.bincount(drawn, minlength=4) / len(cube)
     assert shares[2] == 0
     assert torch.allclose(shares.double(), logits.softmax(-1), atol=0.002)
+
+
+def test_rules_compute_in_float32_as_those_of_generate_do():
+    logits = torch.tensor([[10.0, 10.0625]], dtype=torch.bfloat16)  # which has no number between them
+    rules = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(1.004)])  # makes the second one 10.022
+    row = SimpleNamespace(example_id="q", rules=rules, history=(1,))
+    assert choose([row], logits, pick_most_likely) == [1]
 
 
 @pytest.mark.parametrize("cuts", CUTS, ids=str)

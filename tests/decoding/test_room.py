@@ -106,6 +106,13 @@ def test_sizes_are_read_from_the_configuration(name: str) -> None:
     assert round(count_parameters(name) / 1e9, 2) == BILLIONS[name]
     assert round(read_size(config, 2, True).bytes_per_token / 1000) == KILOBYTES[name]
     assert read_size(config, 4, True).bytes_per_token == 2 * read_size(config, 2, True).bytes_per_token
+    experts = 2 if name == "Mixtral-8x7B" else 1  # that run for a token
+    assert read_size(config, 2, True).intermediate_size == experts * config.intermediate_size
+
+
+def test_many_prompts_are_worth_twice_as_many_rows_on_a_processor() -> None:
+    size, lengths = read_size(CONFIGS["Llama-3.2-1B"](), 2, False), lengths_of(100, 10, 10)
+    assert [choose_num_rows(count, size, lengths, 0, "cpu") for count in (1, 65, 255, 256)] == [1, 64, 64, 128]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -49,7 +49,7 @@ def test_prompts_leave_for_a_group_of_their_own_when_that_saves_enough():
     others = [prompt(f"y{n}", [*SHORT, n, n]) for n in range(2)]
     assert plan(*family, *others) == [(416, ["x0", "x1", "x2", "x3"]), (16, ["y0", "y1"])]
     assert plan(*family, others[0]) == [(416, ["x0", "x1", "x2", "x3"]), (16, ["y0"])]  # one begins as they do, too
-    assert plan(*family[:2], *others) == [(16, ["x0", "x1", "y0", "y1"])]
+    assert plan(*family[:3], *others) == [(16, ["x0", "x1", "x2", "y0", "y1"])]  # two of them would save 800 tokens
 
 
 def test_passages_that_begin_with_the_same_words_have_groups_of_their_own():
@@ -164,6 +164,8 @@ def test_a_prefix_is_completed_from_the_longest_one_that_is_kept(window, fed):
         assert cache.layers[0].keys.flatten().tolist() == list(ids)[1 - window if window else None :]
         assert cache.get_seq_length() == len(ids)
     assert computed == fed
+    store.get(Key((8,), (1, 2, 3, 4)), extend)  # with an encoder's input, all states differ
+    assert computed[len(fed) :] == [(1, 2, 3, 4)]
 
 
 def test_the_least_recently_used_prefixes_are_let_go():

@@ -2,9 +2,11 @@ import collections
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import tiny_models
+from sample_runs import FIRST
 
 import icl_eval
 from icl_eval.config.composing import ComposedConfig
@@ -27,6 +29,8 @@ from icl_eval.demonstrations import (
     controls,
 )
 from icl_eval.errors import ConfigError
+from icl_eval.evaluation.doses import measure_control
+from icl_eval.runs.behaviour import Share
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 
@@ -126,8 +130,15 @@ def test_abstract_labels_are_symbols_one_for_one_for_demonstrations_questions_an
     assert asked.references == (symbols["yes"],)
     assert asked.choices == tuple(symbols[label] for label in LABELS)
     assert asked.inputs == QUESTION.inputs
-    by_kind = [targets(shown(control, 6, TASK, kind)) for kind in (None, "kind")]
-    assert by_kind[0] != by_kind[1]
+    follow = bind_mapping(control, TASK, "kind")
+    odd, even = (
+        [
+            follow(dataclasses.replace(QUESTION, inputs={"kind": kind}, references=(label,))).references
+            for label in LABELS
+        ]
+        for kind in ("odd", "even")
+    )
+    assert odd != even  # each kind has symbols of its own
 
 
 def test_abstract_symbols_are_drawn_by_seed():
@@ -197,6 +208,9 @@ def test_unrelated_inputs_keep_length_layout_and_targets_and_no_word():
     words = collections.Counter(word.lower() for text in texts for word in re.findall(r"\w+", text))
     assert not {"user", "is", "so", "agent", "no", "lamp", "rope"} & set(words)
     assert len(words) > 100
+    twice = Example("pool-0", {"question": "Is it so?", "context": "Is it so?"}, ("yes",))
+    [one] = shown(UnrelatedInputs(0), 1, Task("answers", "", {}, (twice,), (QUESTION,), ""))
+    assert one.example.inputs["question"] != one.example.inputs["context"]
     matched = [one.example.inputs for one in shown(UnrelatedInputs(0), 3, TASK, "kind")]
     assert {inputs["kind"] for inputs in matched} == {"odd"}
 
@@ -245,6 +259,16 @@ def test_a_rationale_goes_where_the_target_goes_that_it_argues_for(seed):
     assert sorted(map(str, fields(shown(ShuffledTargets(seed), 12, task)))) == sorted(map(str, fields(plain)))
 
 
+def test_any_rationale_of_the_pool_may_argue_for_a_random_target():
+    pool = tuple(
+        Example(f"pool-{n}", {"question": f"{n}"}, (LABELS[n % 2],), demonstration_fields={"why": f"{n}"})
+        for n in range(8)
+    )
+    task = dataclasses.replace(TASK, pool=pool)
+    drawn = {fields(shown(RandomTargets(seed), 1, task))[0]["why"] for seed in range(60)}
+    assert drawn == {"0", "1", "3", "5", "7"}  # its own, and each of those for the other label
+
+
 def test_a_rationale_is_found_without_a_look_at_the_whole_pool(monkeypatch):
     task, plain = dataclasses.replace(TASK, pool=WORKED), [Demonstration(one) for one in WORKED]
     change = RandomTargets(0).bind(task, None)
@@ -281,6 +305,27 @@ def test_without_targets_no_rationale_is_shown(compose):
         [plan] = evaluation.plans
         examples = [one.example for one in plan.select(plan.examples[0])]
         assert plan.template.render(plan.task, examples, plan.examples[0]).demonstrations == (text,)
+
+
+@pytest.mark.parametrize(
+    ("control", "task", "num_right"),
+    [
+        (UnrelatedInputs(0), TASK, 0),
+        (NoTargets(), TASK, None),
+        (FlippedLabels(0, fraction=0), TASK, 2),
+        (ShuffledTargets(0), task_of(("yes", "no"), ("no", "yes")), 2),  # what they exchange is right for both
+    ],
+)
+def test_the_dose_is_the_share_of_right_targets_among_those_that_fitted_into_prompts(control, task, num_right):
+    few_shot = FewShot(FirstDemonstrations(), control, AsSelectedOrder(), min(4, len(task.pool)))
+    select = build_shown(task, few_shot)
+    plan = SimpleNamespace(
+        task=task, few_shot=few_shot, match_field=None, examples=(QUESTION,), select=select, max_new_tokens=0
+    )
+    record = dataclasses.replace(FIRST, example_id="test-0", demonstration_ids=("pool-0", "pool-1"))
+    found = measure_control(plan, [record, record])
+    expected = None if num_right is None else Share(4, num_right / 2)  # in two prompts
+    assert (found.dose, found.follows) == (expected, None)
 
 
 def test_instruction_only_shows_no_demonstration():

@@ -256,6 +256,8 @@ def test_balanced_keeps_its_balance_when_a_question_may_not_see_a_candidate():
     for question in "abcd":
         shown, _ = ranked(BalancedDemonstrations(0), question, pool, 2)
         assert sorted("xyxy"[int(name[-1])] for name in shown) == ["x", "y"]
+    shown, _ = ranked(BalancedDemonstrations(0), "f", examples("abcdef", "xyxyxz"), 4)  # the only z is the question
+    assert sorted("xyxyxz"[int(name[-1])] for name in shown) == ["x", "x", "y", "y"]
 
 
 @pytest.mark.parametrize(
@@ -474,28 +476,29 @@ def test_votek_represents_each_region_of_the_pool_once_before_any_twice_the_larg
     assert without == shown[1:]  # a question that is in the pool changes nothing for the others
 
 
-def test_votes_are_counted_as_in_the_paper():
-    places = [0.0, 1.0, 2.5, 60.0, 61.0, 62.5, 63.5]
+@pytest.mark.parametrize("places", [(0.0, 1.0, 2.5, 60.0, 61.0, 62.5, 63.5), (10, 66, 77, 98, 103, 107, 122, 124, 130)])
+def test_votes_are_counted_as_in_the_paper(places):
+    rows = range(len(places))
     shown, _ = ranked(VotekDemonstrations(1, Angles(), 2), "170", examples([str(place) for place in places]))
     nearest = {
-        row: set(sorted((other for other in range(7) if other != row), key=lambda o: abs(places[o] - places[row]))[:2])
-        for row in range(7)
+        row: set(sorted((other for other in rows if other != row), key=lambda o: abs(places[o] - places[row]))[:2])
+        for row in rows
     }
     chosen = []
     for name in shown:
         votes = {
             row: sum(
                 10.0 ** -len(nearest[voter] & set(chosen))
-                for voter in range(7)
+                for voter in rows
                 if voter not in chosen and row in nearest[voter]
             )
-            for row in range(7)
+            for row in rows
             if row not in chosen
         }
         row = int(name.removeprefix("pool-"))
         assert votes[row] == pytest.approx(max(votes.values()))
         chosen.append(row)
-    assert sorted(chosen) == list(range(7))
+    assert sorted(chosen) == list(rows)
     with pytest.raises(ConfigError) as error:
         VotekDemonstrations(0, Angles(), 0)
     assert str(error.value) == "neighbors=0: must be 1 or more"

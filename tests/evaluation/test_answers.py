@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny_models
@@ -14,6 +15,7 @@ from icl_eval.evaluation.answers import (
     ChoiceLikelihood,
     QuestionLikelihood,
     ReferenceLikelihood,
+    deduplicate,
 )
 from icl_eval.evaluation.calibration import CalibratingPrompts, ContentFreeCalibration
 from icl_eval.metrics.likelihood import batch_priors
@@ -147,7 +149,7 @@ def test_what_cannot_be_scored_is_one_sentence():
         AnswerBuilder(ChoiceLikelihood("N/A"), builder, BPE).build(asked, builder.build_all([asked])[0])
     length = len(build(ReferenceLikelihood()).after_question.context.decoder_ids)
     with pytest.raises(PromptTooLongError, match=r"^task 'sky', question 'q1': prompt and longest answer are 2 tokens"):
-        build(ReferenceLikelihood(), replace(ASKED, references=("yes yes yes yes yes yes",)), max_length=length + 4)
+        build(ReferenceLikelihood(), replace(ASKED, references=("no", "yes " * 5 + "yes")), max_length=length + 4)
     with pytest.raises(DataError, match=r"^task 'sky', question 'q1': the answer ' ' adds no token to the prompt$"):
         build(ReferenceLikelihood(), replace(ASKED, references=(" ",)), tokenizer=UNIGRAM, placement=EncoderPlacement())
 
@@ -167,6 +169,17 @@ def test_demonstrations_are_dropped_until_the_longest_answer_fits_too():
     assert kept == [1, 0]
     with pytest.raises(PromptTooLongError, match="; lower num_fewshot, or set overflow=drop to leave out demonstrat"):
         AnswerBuilder(ReferenceLikelihood(), replace(builder, overflow="stop"), BPE).build(asked, built)
+
+
+def test_what_is_asked_twice_is_scored_once_and_the_encoders_input_counts():
+    def asked(name, encoder, text):
+        prompt = EncodedPrompt(Prompt(name, "", None), (encoder,), (2,))
+        return SimpleNamespace(example_id=name, parts=(Continuations(prompt, ((text,),)),))
+
+    answers = [asked("a", 0, 5), asked("b", 1, 5), asked("c", 0, 5), asked("d", 0, 6)]
+    requests, places = deduplicate(answers)
+    assert requests == [answers[number].parts[0] for number in (0, 1, 3)]
+    assert places == {"a": [0], "b": [1], "c": [0], "d": [2]}
 
 
 def test_what_is_found_adds_up_tokens_and_takes_off_what_nothing_gives():
@@ -202,10 +215,10 @@ RECORDS = [
     record(1, [("yes", -1.5, 2, 3), ("yeah", -9.0, 1, 4)], [("yes", -1.5, 2, 3, 0.5), ("no", -2.0, 4, 2, 0.0)]),
     # raw: third; per token: second; per byte: first; calibrated: a tie, which counts as wrong
     record(2, [("abcdef", -4.0, 4, 6)], [("a", -1.0, 1, 1, 1.0), ("bc", -2.0, 1, 2, 2.0), ("abcdef", -4.0, 4, 6, 2.0)]),
-    # two right choices, of which the better one counts
+    # two right choices, of which the better one counts; per byte (and not per character): the wrong one first
     record(
         3, [("x", -3.0, 3, 1), ("y", -1.0, 1, 1)],
-        [("x", -3.0, 3, 1, -9.0), ("y", -1.0, 1, 1, 0.0), ("z", -2.0, 1, 1, -1.0)],
+        [("x", -3.0, 3, 1, -9.0), ("y", -1.0, 1, 1, 0.0), ("né", -2.5, 1, 3, -1.0)],
     ),
 ]  # fmt: skip
 
@@ -219,7 +232,7 @@ def test_scores_are_those_computed_by_hand():
             "reference_rank": (1 + 3 + 1) / 3,
             "choice_accuracy": 2 / 3,
             "choice_accuracy_per_token": 1 / 3,
-            "choice_accuracy_per_byte": 1.0,
+            "choice_accuracy_per_byte": 2 / 3,
             "choice_accuracy_calibrated": 2 / 3,
         }
     )

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.evaluations import build_evaluation
 from icl_eval.config.setup import conf_dir
 from icl_eval.errors import FingerprintMismatchError, IclEvalError
+from icl_eval.evaluation.adopting import adopt_records
 from icl_eval.evaluation.pipeline import run_evaluation
 from icl_eval.runs.records import RecordLog
 
@@ -395,3 +397,29 @@ def test_a_run_for_which_there_is_no_room_names_the_file_and_loses_nothing(
         assert not list(folder.glob("*.tmp"))
 
     assert results(evaluate("full", *asked)) == results(whole)
+
+
+@pytest.mark.parametrize(
+    ("shown", "changes", "adopted"),
+    [
+        ((0, 0), {}, True),
+        ((0, 0), {"model": "b"}, False),
+        ((0, 0), {"likelihood": None}, False),  # an option that the other cell, of an earlier version, does not have
+        ((0, 2), {}, False),  # one of two tasks shows demonstrations, which depend on the seed
+    ],
+)
+def test_records_are_taken_over_where_nothing_differs_but_seeds_that_change_no_prompt(
+    shown, changes, adopted, tmp_path
+):
+    (cell, folder) = (tmp_path / "cell", tmp_path / "new")
+    for each in (cell, folder):
+        each.mkdir()
+    (cell / "report.json").write_text("{}")
+    (cell / "fingerprint.json").write_text(json.dumps({"seed": 0, "model": "a"}))
+    plans = []
+    for name, num_shown in zip(("qa", "math"), shown, strict=True):
+        (cell / f"samples_{name}.jsonl").write_text(f"the records of {name}")
+        plans.append(SimpleNamespace(task=SimpleNamespace(name=name), few_shot=SimpleNamespace(num_shown=num_shown)))
+    adopt_records(SimpleNamespace(plans=plans), {"seed": 1, "model": "a"} | changes, folder, [cell])
+    taken = {path.name: path.read_text() for path in folder.iterdir()}
+    assert taken == ({f"samples_{name}.jsonl": f"the records of {name}" for name in ("qa", "math")} if adopted else {})

@@ -48,7 +48,7 @@ def test_a_record_shows_the_first_completion_with_the_elected_prediction():
         SampledCompletion(text, "", number, "stop" if number % 2 else "eos", "\n" if number % 2 else None)
         for number, text in enumerate(texts)
     )
-    record = settle(replace(FIRST, samples=samples), Extract("[0-9]", no_match="empty"))
+    record = settle(replace(FIRST, samples=samples, finish_reason="length"), Extract("[0-9]", no_match="empty"))
     assert [sample.prediction for sample in record.samples] == ["1", "", "2", "2"]
     assert (record.completion, record.prediction, record.finish_reason, record.stop_string) == (
         "thus 2",

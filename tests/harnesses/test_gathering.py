@@ -52,6 +52,10 @@ def test_each_prompt_keeps_its_own_limits(batches):
     found = submit(Gatherer(model, None, 1000), limits=lambda number: (2 + number % 3, ()))
     assert [len(future.result(60).token_ids) for future in found] == [2 + number % 3 for number in range(NUM_PROMPTS)]
     assert len(batches) <= 6
+    texts = [future.result(60).text for future in submit(Gatherer(model, None, 1000))]
+    stopped = submit(Gatherer(model, None, 1000), limits=lambda number: (8, (texts[number][2],) * (number % 2)))
+    for number, (text, future) in enumerate(zip(texts, stopped, strict=True)):
+        assert future.result(60).text == (text.partition(text[2])[0] if number % 2 else text)
 
 
 def test_the_end_of_a_turn_ends_a_completion():

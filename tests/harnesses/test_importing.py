@@ -8,13 +8,14 @@ from dataclasses import replace
 import logged_runs
 import pytest
 import scipy.stats
-from sample_runs import REPORT
+from sample_runs import FIRST, REPORT
 
 import icl_eval
 from icl_eval.analysis.comparison import compare_runs
 from icl_eval.harnesses.lm_eval.documents import find_versions, split_target
 from icl_eval.harnesses.lm_eval.groups import score_group
 from icl_eval.harnesses.lm_eval.logged_answers import make_records
+from icl_eval.harnesses.lm_eval.logged_metrics import LoggedResults, find_corpus_metrics, find_groups
 from icl_eval.harnesses.lm_eval.logged_runs import LoggedDocument
 from icl_eval.metrics.intervals import share_interval
 from icl_eval.runs.folders import read_run
@@ -61,7 +62,9 @@ def test_an_import_has_the_scores_of_the_harness_with_intervals_and_can_be_repea
     assert scores["sums"][STRICT].signature == f"exact_match|filter:strict-match|task:sums@2.0|lm_eval:{version}"
     group = report.groups["arithmetic"]
     assert (group.tasks, group.n, group.metrics["acc,none"].score) == (("sums", "ranking"), 12, 0.5)
-    assert group.metrics["acc,none"].stderr == theirs["groups"]["arithmetic"]["acc_stderr,none"]
+    stderr = theirs["groups"]["arithmetic"]["acc_stderr,none"]
+    assert group.metrics["acc,none"].stderr == stderr
+    assert group.metrics["acc,none"].ci95 == share_interval(0.5, 0.5 * 0.5 / stderr**2)
     assert (scores["ranking"]["brier_score,none"].ci95, scores["last"]["perplexity,none"].ci95) == (None, None)
     assert scores["ranking"]["choice_accuracy"].score == scores["ranking"]["acc,none"].score == 3 / 6
     assert scores["words"]["chrf"].score == pytest.approx(theirs["results"]["words"]["chrf,none"])
@@ -69,6 +72,30 @@ def test_an_import_has_the_scores_of_the_harness_with_intervals_and_can_be_repea
     before = (tmp_path / "run/report.json").read_bytes()
     assert icl_eval_command("import", str(logged["first"]), "output=run").exit_code == 0
     assert (tmp_path / "run/report.json").read_bytes() == before
+
+
+def test_a_group_of_which_a_task_is_missing_has_no_score():
+    groups = {"groups": {"sky": {"acc,none": 0.5}}, "group_subtasks": {"sky": ["sums", "words"]}}
+    assert find_groups(LoggedResults(None, groups), {"sums": REPORT.results["qa"]}) == {}
+
+
+def test_the_interval_of_a_group_is_wilsons_if_all_of_its_tasks_have_shares():
+    share = MetricResult(0.5, 0.1, (0.3, 0.7), "acc", True)
+    for last, method in {share: "wilson", replace(share, ci95=(0.3, 1.7)): "normal"}.items():
+        results = {
+            name: replace(REPORT.results["qa"], metrics={"acc,none": each})
+            for name, each in (("a", share), ("b", last))
+        }
+        group = score_group("sky", {"acc,none": 0.5, "acc_stderr,none": 0.1}, results)
+        assert (group.metrics["acc,none"].method, group.n) == (method, 6)
+
+
+def test_a_corpus_score_is_computed_again_if_the_harness_compared_what_records_have():
+    document = LoggedDocument(0, {}, "Paris", ((("Q:",)),), ((" Paris",),), "")
+    document.values["chrf", "none"] = ["Paris", "Paris"]
+    record = replace(FIRST, targets=("Paris",))
+    assert find_corpus_metrics([document], [record]) == {"chrf": {"name": "chrf"}}
+    assert find_corpus_metrics([document], [replace(record, prediction="paris")]) == {}
 
 
 def test_a_record_has_what_was_logged_of_a_document(logged, icl_eval_command, tmp_path):

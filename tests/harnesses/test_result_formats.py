@@ -6,9 +6,11 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+from sample_runs import SECOND
 from sample_sweeps import record, write_run
 
-from icl_eval.harnesses.every_eval_ever.results import find_range
+from icl_eval.harnesses.every_eval_ever.results import find_range, list_results
+from icl_eval.harnesses.every_eval_ever.rows import list_rows
 from icl_eval.harnesses.lm_eval.results import write_results
 from icl_eval.harnesses.lm_eval.samples import list_samples
 from icl_eval.metrics.intervals import share_interval
@@ -62,6 +64,7 @@ def test_the_harness_reads_results_and_samples_that_look_like_its_own(run, ranke
     scores = read_run(run).report.results["qa"].metrics
     assert results["results"]["qa"]["exact_match,none"] == scores["exact_match"].score
     assert results["results"]["qa"]["chrf_stderr,none"] == scores["chrf"].stderr
+    assert results["results"]["qa"]["exact_match_stderr,none"] == 0.0  # 0 of 4
     assert results["icl_eval"]["scores"]["qa"]["exact_match"]["ci95"] == list(scores["exact_match"].ci95)
     aggregations = {each["metric"]: each["aggregation"] for each in results["configs"]["qa"]["metric_list"]}
     assert aggregations == {"exact_match": "mean", "chrf": "chrf"}
@@ -170,6 +173,19 @@ def test_a_variant_of_exact_match_says_whether_an_answer_is_right_and_an_average
         result = MetricResult(0.5, 0.1, (0.25, 0.75), f"exact_match_{name}{samples}", True, method="wilson")
         known = find_range(f"exact_match_{name}", result, 8)
         assert (known and known.says_right) is says_right
+
+
+def test_a_row_of_every_eval_ever_is_right_if_its_score_is_the_best(tmp_path):
+    records = [record(number, "x", score, likelihood=SECOND.likelihood) for number, score in enumerate((0.0, 0.5, 1.0))]
+    run = write_run(tmp_path / "run", *records)
+    rows = list_rows(run)
+    assert [row["evaluation"]["is_correct"] for row in rows] == [False, False, True]
+    assert [row["output"]["raw"] for row in rows] == [[" x"]] * 3  # and not the most probable choice
+    lower = {each["metric_config"]["metric_id"]: each["metric_config"]["lower_is_better"] for each in list_results(run)}
+    assert lower == {"exact_match": False, "hub": True}
+    share = MetricResult(0.5, 0.25, share_interval(0.5, 4), "judge", True, stored=True)
+    assert find_range("judge", share, 4).says_right
+    assert find_range("judge", replace(share, ci95=(0.1, 0.9)), 4) is None  # a mean of anything
 
 
 @pytest.mark.slow

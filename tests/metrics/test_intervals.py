@@ -165,6 +165,13 @@ def test_a_perfect_bleu_shows_no_spread_so_that_it_has_no_interval():
     assert (found.value, found.stderr, found.ci95) == (pytest.approx(100), None, None)
 
 
+def test_an_interval_of_bleu_holds_a_score_that_rounding_puts_above_100():
+    references = [["he sat on the", "sat on the mat"], ["a dog barked at him"]]  # the first answer is longer than both
+    found = score(BLEU(), ["he sat on the mat", "a dog barked at"], references, seed=0)
+    assert found.value > 100
+    assert found.ci95[0] < 100 < found.ci95[1] == found.value
+
+
 def test_only_rounding_is_no_spread():
     perfect = 100.00000000000004  # as sacrebleu has it, which is not what numpy finds for the mean of a thousand
     assert spread(np.full(1000, perfect)) == 0.0
@@ -212,6 +219,8 @@ def test_the_error_of_clusters_is_that_of_their_totals():
     assert sum_by_cluster(values, clusters).tolist() == [2.0, 0.0, 1.0]
     shuffled = [3, 0, 4, 2, 1]
     assert mean_stderr(values[shuffled], [clusters[i] for i in shuffled]) == mean_stderr(values, clusters)
+    tenths = np.array([0.1, 0.2, 0.3, 0.0])  # 0.1 + 0.2 + 0.3 is not 0.3 + 0.2 + 0.1
+    assert sum_by_cluster(tenths, list("aaab")).tolist() == sum_by_cluster(tenths[[2, 1, 0, 3]], list("aaab")).tolist()
 
 
 def test_clusters_of_equal_shares_do_not_make_an_interval_of_no_width():

@@ -252,16 +252,18 @@ def test_bleu_cuts_into_tokens_by_what_the_references_are_written_in(corpus, tok
 
 
 @pytest.mark.parametrize(
-    ("corpus", "num_edits", "num_words", "ending"),
+    ("metric", "corpus", "num_edits", "num_words", "ending"),
     [
-        (CHINESE, 1, 13, "norm:yes|punct:yes|asian:yes|version:2.6.0|unicode:nfc"),
-        (JAPANESE, 1, 23, "norm:no|punct:yes|asian:no|version:2.6.0|unicode:nfc|split:char"),
-        (THAI, 2, 25, "norm:no|punct:yes|asian:no|version:2.6.0|unicode:nfc|split:char"),
-        (KOREAN, 0, 4, "norm:no|punct:yes|asian:no|version:2.6.0|unicode:nfc"),
+        (TER(), CHINESE, 1, 13, "norm:yes|punct:yes|asian:yes|version:2.6.0|unicode:nfc"),
+        (TER(), JAPANESE, 1, 23, "norm:no|punct:yes|asian:no|version:2.6.0|unicode:nfc|split:char"),
+        (TER(), THAI, 2, 25, "norm:no|punct:yes|asian:no|version:2.6.0|unicode:nfc|split:char"),
+        (TER(), KOREAN, 0, 4, "norm:no|punct:yes|asian:no|version:2.6.0|unicode:nfc"),
+        # a sentence is one word, without Chinese full stops and commas
+        (TER(False, no_punct=True), CHINESE, 1, 2, "norm:no|punct:no|asian:yes|version:2.6.0|unicode:nfc"),
     ],
 )
-def test_ter_counts_characters_where_no_spaces_separate_words(corpus, num_edits, num_words, ending):
-    found = score(TER(), *corpus, seed=0)
+def test_ter_counts_characters_where_no_spaces_separate_words(metric, corpus, num_edits, num_words, ending):
+    found = score(metric, *corpus, seed=0)
     assert found.value == pytest.approx(100 * num_edits / num_words)
     assert found.signature.endswith(ending.replace("2.6.0", sacrebleu.__version__))
 
@@ -471,6 +473,7 @@ def test_the_signature_of_exact_match_names_its_options():
         ("cat", ["the", "?"], 0.0),
         # Unicode
         ("cafe\u0301", ["café"], 1.0),
+        ("J\u030c", ["\u01f0"], 1.0),  # only the small letter has a composed form
         ("❤\ufe0f", ["❤"], 1.0),
         ("cat", ["the", "cat"], 1.0),
         ("anthem", ["them"], 0.0),

@@ -42,6 +42,8 @@ def test_the_vote_and_the_samples_are_scored_with_one_value_per_question():
         "exact_match_any_of_2": (1, 2 / 3, 0, 1),
         "exact_match_any_of_3": (1, 1, 0, 1),
     }  # and BLEU, which is no mean, has the vote alone
+    shares = [name for name, statistics in measured.items() if statistics.is_share]
+    assert shares == ["exact_match", "exact_match_any_of_3"]  # the others are between 0 and 1
     scores = {name: score_statistics(name, True, statistics, seed=0) for name, statistics in measured.items()}
     assert scores["exact_match_mean_of_samples"].value == 0.5
     assert scores["exact_match_any_of_3"].ci95 == share_interval(0.75, 4)  # of 4 questions, not of 12 samples

@@ -2,11 +2,16 @@ import pytest
 from tiny_models import train_bpe, train_unigram
 from tokenizers import processors
 
+from icl_eval.demonstrations import AsSelectedOrder, Demonstration
 from icl_eval.errors import ConfigError
 from icl_eval.prompts import tokenization
-from icl_eval.prompts.building import Prompt
+from icl_eval.prompts.building import Context, DecoderPlacement, Prompt, PromptBuilder
 from icl_eval.prompts.chats import build_chat
+from icl_eval.prompts.shown_answers import find_answers
+from icl_eval.prompts.templates import TextTemplate
 from icl_eval.prompts.tokenization import encode_prompt, encode_prompts
+from icl_eval.tasks.examples import Example
+from icl_eval.tasks.loading import Task
 
 BOS, EOS = "<|bos|>", "<|eos|>"
 
@@ -161,3 +166,22 @@ def test_ids_do_not_depend_on_how_many_characters_are_encoded_together(monkeypat
     monkeypatch.setattr(tokenization, "_PART_CHARACTERS", 14)
     assert encode_prompts(tokenizer, prompts) == whole
     assert sizes == [5, 3, 1, 1]
+
+
+@pytest.mark.parametrize(("answer", "rest", "token"), [("yes", ".", " yes"), ("y", "es", " yes"), ("ye", "s", " yes")])
+def test_the_token_of_a_shown_answer_is_found_also_if_it_goes_on_after_the_answer(answer, rest, token):
+    tokenizer = train_bpe()
+    shown, asked = Example("d", {"question": "Q"}, (answer,)), Example("q", {"question": "R"}, ("no",))
+    builder = PromptBuilder(
+        task=Task("t", "", {}, (shown,), (asked,), ""),
+        select=lambda example: (Demonstration(shown),),
+        order=AsSelectedOrder(),
+        template=TextTemplate("", "{{ question }}:", " {{ answer }}" + rest, None, "\n\n", False),
+        placement=DecoderPlacement(),
+        encode=lambda prompts: encode_prompts(tokenizer, prompts),
+        context=Context(None, 4),
+        overflow="stop",
+    )
+    [encoded] = builder.build_all([asked])
+    [found] = find_answers(builder, tokenizer, encoded, asked)
+    assert [tokenizer.decode([encoded.decoder_ids[place]]) for place in found.tokens] == [token]

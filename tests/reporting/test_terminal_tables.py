@@ -1,11 +1,12 @@
 from dataclasses import replace
 
-from sample_sweeps import PROMPTS, VARIANCE
+from sample_sweeps import PROMPTS, VARIANCE, difference
 
 from icl_eval.analysis import SweepAnalysis
+from icl_eval.analysis.comparison import Comparison
 from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
-from icl_eval.reporting.tables import print_analysis
+from icl_eval.reporting.tables import print_analysis, print_comparison
 
 
 def rows(output):
@@ -62,3 +63,9 @@ def test_effects_of_demonstrations_have_the_digits_that_they_have_on_the_page(ca
     printed = [cell for row in rows(capsys.readouterr().out) for cell in row]
     for shown in ("0.000 (-0.250 to +0.250)", "-3.0 (-17.1 to +11.1)", "+11.4 (-7.4 to +30.1)", "+3.0"):
         assert shown in printed
+
+
+def test_a_comparison_says_for_how_many_tests_its_p_values_are_adjusted(capsys):
+    untested = difference("b", metric="hub", ci95=None, test=None, p_value=None, p_adjusted=None)
+    print_comparison(Comparison(1, "a", ("b",), 0, 1000, (), (difference("b"), untested, difference("b"))))
+    assert "about these prompts; p adjusted for 2 tests (Holm)" in capsys.readouterr().out

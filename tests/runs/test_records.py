@@ -6,6 +6,7 @@ import pytest
 from sample_runs import FIRST, PARIS, SECOND
 
 from icl_eval.errors import DataError
+from icl_eval.runs.counts import count_records
 from icl_eval.runs.records import (
     AnswerLikelihood,
     QuestionLikelihood,
@@ -215,3 +216,20 @@ def test_a_failed_write_of_parts_leaves_the_file_and_nothing_else(path):
     assert [each.read_text() for each in path.parent.iterdir()] == ["old"]
     write_whole(["a", "b"], path)
     assert path.read_text() == "ab"
+
+
+def test_completions_that_say_nothing_are_counted_where_a_reference_says_something():
+    nothing = {"completion": " \n", "prediction": "<think>", "finish_reason": "stop", "stop_string": "\n"}
+    records = [
+        FIRST,
+        dataclasses.replace(FIRST, **nothing, shots_effective=0),
+        dataclasses.replace(FIRST, **nothing, targets=("Paris", " ")),  # nothing is a right answer
+        dataclasses.replace(FIRST, completion="", prediction="", finish_reason="undecoded", completion_tokens=0),
+    ]
+    found = count_records(records, prefix_tokens_reused=5, unparsed={"f1": 1})
+    assert (found.empty, found.stopped_empty) == (1, {"\n": 1})
+    assert found.finish_reasons == {"eos": 1, "stop": 2, "undecoded": 1}
+    assert (found.shots_effective, found.unparsed) == ({"0": 1, "1": 3}, {"f1": 1})
+    assert (found.prompt_tokens, found.completion_tokens, found.prefix_tokens_reused) == (36, 9, 5)
+    unknown = dataclasses.replace(FIRST, prompt_tokens=None)
+    assert count_records([FIRST, unknown], None, {}).prompt_tokens is None

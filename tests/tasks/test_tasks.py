@@ -67,6 +67,7 @@ def test_a_task_is_read_from_jsonl_and_csv_with_mapped_columns(tmp_path):
             "{path}:2: id 'x' is already the id of {path}:1",
         ),
         (b'{"id": [], "question": "q", "references": "a"}', "{path}:1: field 'id' is an empty list"),
+        (b'{"id": true, "question": "q", "references": "a"}', "{path}:1: field 'id' is a boolean"),
         (
             b'{"question": "q", "references": "a", "x": {"y": 1, "y": 1}}',
             "{path}:1: the key 'y' occurs more than once; each name must have one value",
