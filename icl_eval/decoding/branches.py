@@ -1,9 +1,9 @@
 """Run continuations after their prompts, in one of four ways.
 
-tree_branches     for networks with split attention: prompts and their continuations form one tree without padding
-pooled_branches   for other decoders whose rows may be padded: a tree, too, but in rows
-encoded_branches  the same after prompts with different inputs of an encoder, each of which has a tree of its own
-forked_branches   for every other network: the cache of a prompt is copied for each of its continuations
+tree_branches    for networks with split attention: prompts and their continuations form one tree without padding
+pooled_branches  for other decoders whose rows may be padded: a tree, too, but in rows
+prompt_trees     the same after prompts with different inputs of an encoder, each of which has a tree of its own
+prompt_copies    for every other network: the cache of a prompt is copied for each of its continuations
 """
 
 from collections.abc import Iterator, Sequence

@@ -24,14 +24,15 @@ from transformers import Cache, DynamicCache
 
 from icl_eval.decoding.branches import Branches, BranchingPrompt, ScoredPrompt
 from icl_eval.decoding.capabilities import check_history
-from icl_eval.decoding.encoded_branches import EncodedBranches
-from icl_eval.decoding.forked_branches import ForkedBranches
 from icl_eval.decoding.memory import require_room
 from icl_eval.decoding.networks import MOST_FED, PASS_TOKENS, encode, not_finite_error
 from icl_eval.decoding.opening import extend
 from icl_eval.decoding.pooled_branches import PooledBranches
 from icl_eval.decoding.prefixes import Key, PrefixStack
 from icl_eval.decoding.preparing import PreparedModel, prepare
+from icl_eval.decoding.prompt_branches import PromptBranches
+from icl_eval.decoding.prompt_copies import run_copies
+from icl_eval.decoding.prompt_trees import run_trees
 from icl_eval.decoding.rules import forced_ids, start_ids
 from icl_eval.decoding.sharing import (
     MIN_PREFIX,
@@ -51,10 +52,10 @@ from icl_eval.prompts.tokenization import Continuations
 
 Result = TypeVar("Result")
 
-_MIN_SAVINGS = {TreeBranches: (MIN_SAVING, 256, 64), PooledBranches: (256,), ForkedBranches: (256, 64, MIN_PREFIX)}
+_MIN_SAVINGS = {TreeBranches: (MIN_SAVING, 256, 64), PooledBranches: (256,), PromptBranches: (256, 64, MIN_PREFIX)}
 """`sharing.MIN_SAVING` for each way to run continuations, the first one to try first. A split costs a pass or two:
 there are no further steps that its parts would share. A tree shares more than its prefix, but only within a pass."""
-_MOST_REPEATED = {TreeBranches: MOST_FED - 1, ForkedBranches: 0.01}
+_MOST_REPEATED = {TreeBranches: MOST_FED - 1, PromptBranches: 0.01}
 """The share of their tokens that prompts may run twice, if there is a way to it; copied prompts have padding, too."""
 
 
@@ -159,7 +160,7 @@ class LikelihoodScorer:
         num_encoder = sum(map(len, {each.encoder for each in contexts}))
         least = count_distinct(contexts)
         can = prepared.capabilities
-        kind = TreeBranches if can.split else PooledBranches if can.pools_aligned else ForkedBranches
+        kind = TreeBranches if can.split else PooledBranches if can.pools_aligned else PromptBranches
         savings = _MIN_SAVINGS[kind]
         for saving in savings:
             groups = plan_groups(contexts, saving)
@@ -244,8 +245,9 @@ class LikelihoodScorer:
         if prepared.can_pool(prefix, aligned):
             return PooledBranches(self._model.network, prefix, encoded, bytes_per_token, aligned)
         if encoded is None and prepared.can_pool_apart(max(len(row.own_ids) for row in part.rows)):
-            return EncodedBranches(self._model.network, bytes_per_token, aligned)
-        return ForkedBranches(self._model.network, prefix, encoded, bytes_per_token)
+            run_continuations = partial(run_trees, aligned=aligned)
+            return PromptBranches(self._model.network, None, None, bytes_per_token, run_continuations)
+        return PromptBranches(self._model.network, prefix, encoded, bytes_per_token, run_copies)
 
     def _score_part(
         self, prepared: PreparedModel, part: "_Part", branches: Branches, needed: Collection[int]

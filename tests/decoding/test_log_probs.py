@@ -6,10 +6,9 @@ from architectures import EVERY_NETWORK, VOCABULARY, build
 from reference_decoding import make_questions, plain_scores
 
 from icl_eval.decoding import LikelihoodScorer, StreamDecoder, branches, capabilities
-from icl_eval.decoding.encoded_branches import EncodedBranches
-from icl_eval.decoding.forked_branches import ForkedBranches
 from icl_eval.decoding.pooled_branches import PooledBranches
 from icl_eval.decoding.preparing import prepare
+from icl_eval.decoding.prompt_branches import PromptBranches
 from icl_eval.decoding.split_attention import split_attention_forward
 from icl_eval.decoding.split_caches import SplitKeys
 from icl_eval.decoding.tree_branches import TreeBranches, pack
@@ -79,7 +78,7 @@ def test_rows_that_cannot_be_padded_after_each_other_copy_their_prompts(name, mo
 def test_what_does_not_fit_in_one_pass_is_cut(name, monkeypatch):
     model = build(name)
     passes = []
-    for kind in (TreeBranches, EncodedBranches):
+    for kind in (TreeBranches, PromptBranches):
         run = kind.run
         monkeypatch.setattr(kind, "run", lambda self, rows, run=run: passes.append(len(rows)) or run(self, rows))
     monkeypatch.setattr(branches, "_LOGITS_BYTES", 8 * VOCABULARY * 8)  # the logits of eight tokens
@@ -103,7 +102,7 @@ def test_prompts_of_one_length_with_different_inputs_of_an_encoder_run_together(
 @pytest.mark.parametrize("name", ["llama", "t5", "bart"])
 def test_when_memory_runs_out_a_batch_is_run_in_halves(name, monkeypatch):
     model = build(name)
-    kinds = (TreeBranches, PooledBranches, EncodedBranches, ForkedBranches)
+    kinds = (TreeBranches, PooledBranches, PromptBranches)
     for kind in kinds:
         monkeypatch.setattr(kind, "run", out_of_memory_above(2, kind.run))
     assert_as_plain(model, make_questions(model), 1e-9)
@@ -133,7 +132,7 @@ def test_prefixes_of_earlier_calls_make_room_for_likelihoods(name, place, monkey
 
         return run_where_there_is_room
 
-    kinds = (TreeBranches, PooledBranches, EncodedBranches, ForkedBranches) if place == "run" else (LikelihoodScorer,)
+    kinds = (TreeBranches, PooledBranches, PromptBranches) if place == "run" else (LikelihoodScorer,)
     for kind in kinds:
         monkeypatch.setattr(kind, place, run_out_beside_prefixes(getattr(kind, place)))
     list(StreamDecoder(model, 2).stream(prompts))

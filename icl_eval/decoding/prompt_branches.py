@@ -1,4 +1,8 @@
-"""Run prompts of equal length, and keep the state of the network after each of them for its continuations."""
+"""Run prompts of equal length, each in a row of its own, and then their continuations in one of two ways.
+
+prompt_trees   as trees, after prompts with different inputs of an encoder
+prompt_copies  after copies of the prompts' caches, for networks that allow nothing better
+"""
 
 import copy
 from collections import defaultdict
@@ -82,11 +86,16 @@ class Batch:
         return max(MOST_FED * least - num_prompt - num_run, (MOST_FED - 1) / 2 * least)
 
 
-class PromptRunner:
-    """Runs prompts of equal length, each in a row with a cache of its own."""
+class PromptBranches:
+    """Runs prompts of equal length, each in a row with a cache of its own, and then their continuations."""
 
     def __init__(
-        self, network: PreTrainedModel, prefix: Cache | None, encoded: torch.Tensor | None, bytes_per_token: int
+        self,
+        network: PreTrainedModel,
+        prefix: Cache | None,
+        encoded: torch.Tensor | None,
+        bytes_per_token: int,
+        run_continuations: "RunContinuations",
     ):
         """Start from a prefix.
 
@@ -95,8 +104,10 @@ class PromptRunner:
             prefix: The cache of the shared prefix; None if there is no prefix.
             encoded: The encoder's states, [1, tokens, size], if all rows share them.
             bytes_per_token: Size of one token's keys and values in the cache.
+            run_continuations: Runs the prompts of a batch and what is asked about them.
         """
-        self._network = network
+        self.network = network
+        self._run_continuations = run_continuations
         self._prefix = prefix
         self._encoded = encoded
         self._num_shared = (0 if prefix is None else prefix.get_seq_length()) + (
@@ -118,24 +129,34 @@ class PromptRunner:
         """Return the number of the prompts' own tokens in the decoder that a batch runs, without padding."""
         return sum(len(own_ids) for own_ids, _ in {(row.own_ids, row.encoder_ids) for row in batch})
 
-    def run(self, prompts: Sequence[BranchingPrompt], most_padding: float) -> PromptStates:
+    @torch.inference_mode()
+    def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
+        """Return the log-probabilities of each row's continuations."""
+        batch = Batch.of(rows)
+        return batch.hand_out(rows, self._run_continuations(self, batch))
+
+    def run_prompts(self, prompts: Sequence[BranchingPrompt], most_padding: float) -> PromptStates:
         """Run prompts, with a limited number of tokens of padding in the encoder."""
         if self._prefix is None:
-            cache = new_cache(self._network.config)
+            cache = new_cache(self.network.config)
         else:
-            cache = copy_rows(self._prefix, [0] * len(prompts), self._network.device)
+            cache = copy_rows(self._prefix, [0] * len(prompts), self.network.device)
         encoded, mask = None, None
         if prompts[0].encoder_ids:
-            encoded, mask = encode(self._network, [row.encoder_ids for row in prompts], most_padding)
+            encoded, mask = encode(self.network, [row.encoder_ids for row in prompts], most_padding)
         elif self._encoded is not None:
             encoded = self._encoded.expand(len(prompts), -1, -1)
-        logits = run(self._network, [row.own_ids for row in prompts], cache, encoded, mask)
+        logits = run(self.network, [row.own_ids for row in prompts], cache, encoded, mask)
         return PromptStates(cache, encoded, mask, logits)
 
     def cost(self, prompt: BranchingPrompt, num_run: int, num_logits: int) -> int:
         """Return what a row after a prompt needs of the room in a pass; see `divide`."""
         num_kept = self._num_shared + len(prompt.encoder_ids) + len(prompt.own_ids) + num_run
-        return ceil(max(num_run, self._copying * num_kept, logits_cost(self._network) * num_logits))
+        return ceil(max(num_run, self._copying * num_kept, logits_cost(self.network) * num_logits))
+
+
+RunContinuations = Callable[[PromptBranches, Batch], Scored]
+"""Runs the prompts of a batch and returns the scores of all that is asked about them."""
 
 
 def copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache:
