@@ -12,7 +12,7 @@ A model may prefer a choice that is likely after any prompt; `calibration` says 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import fsum
@@ -234,14 +234,6 @@ class AnswerBuilder:
         require_same_choices(self.mode.calibrations, self.prompts.task.name, examples)
         return tuple(map(self.build, examples, built))
 
-    def fits(self, example: Example, built: EncodedPrompt) -> bool:
-        """Return whether everything that is scored for a question fits after its prompt; raises what `build` does."""
-        try:
-            self.build(example, built)
-        except PromptTooLongError:
-            return False
-        return True
-
     @cached_property
     def _calibrations(self) -> tuple[tuple[Calibration, BuildPrompts], ...]:
         return tuple((each, each.bind(self.prompts)) for each in self.mode.calibrations)
@@ -275,6 +267,21 @@ class AnswerBuilder:
     def _encode(self, example: Example, built: EncodedPrompt, answers: Sequence[str]) -> Continuations:
         texts = {f"answer {answer!r}": self._continue(example, answer) for answer in answers}
         return encode_fitting(self.prompts, self.tokenizer, self.encode, example, built, texts)
+
+
+def has_room(build: Callable[[Example, EncodedPrompt], object], example: Example, built: EncodedPrompt) -> bool:
+    """Return whether all that is scored for a question fits after its prompt.
+
+    Args:
+        build: Builds what is scored, as `AnswerBuilder.build` does; its other errors are not caught.
+        example: The question.
+        built: Its prompt.
+    """
+    try:
+        build(example, built)
+    except PromptTooLongError:
+        return False
+    return True
 
 
 def find_answers(mode: LikelihoodMode, task: Task, example: Example) -> tuple[tuple[str, ...], tuple[str, ...]]:

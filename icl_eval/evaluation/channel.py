@@ -14,7 +14,6 @@ from functools import cached_property
 from math import fsum
 from typing import TYPE_CHECKING
 
-from icl_eval.errors import PromptTooLongError
 from icl_eval.evaluation.answers import EncodeAnswers, LikelihoodMode, encode_fitting, find_answers
 from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
 from icl_eval.prompts.channel import channel_form
@@ -68,32 +67,25 @@ class ChannelBuilder:
     encode: EncodeAnswers
 
     def build_all(self, examples: Sequence[Example], built: Sequence[EncodedPrompt]) -> tuple[ChannelAnswers, ...]:
-        """Build the prompts to score for all questions of a task.
+        """Build the prompts to score for all questions of a task; raises what `build` does."""
+        return tuple(map(self.build, examples, built))
+
+    @cached_property
+    def _reversed(self) -> PromptBuilder:
+        return replace(self.prompts, template=channel_form(self.prompts.template))
+
+    def build(self, example: Example, built: EncodedPrompt) -> ChannelAnswers:
+        """Build the prompts to score for a question.
 
         Args:
-            examples: The questions.
-            built: Their own prompts.
+            example: The question.
+            built: Its own prompt.
 
         Raises:
             ConfigError: If a question has no choices, or the template has no channel form.
             DataError: If a question adds no token to a prompt.
             PromptTooLongError: If prompt and question together exceed the model's positions.
         """
-        return tuple(map(self._build, examples, built))
-
-    def fits(self, example: Example, built: EncodedPrompt) -> bool:
-        """Return whether the question fits after each of its answers, with the demonstrations of its own prompt."""
-        try:
-            self._build(example, built)
-        except PromptTooLongError:
-            return False
-        return True
-
-    @cached_property
-    def _reversed(self) -> PromptBuilder:
-        return replace(self.prompts, template=channel_form(self.prompts.template))
-
-    def _build(self, example: Example, built: EncodedPrompt) -> ChannelAnswers:
         choices, texts = find_answers(self.mode, self.prompts.task, example)
         builder = self._reversed
         question = builder.template.continuation(builder.task, example, texts[0])

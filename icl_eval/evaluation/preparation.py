@@ -6,6 +6,7 @@ Evaluation ── tokenizer, model config ──▶ PreparedEvaluation: placemen
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from typing import Any, Protocol, Self
 
 from icl_eval.decoding.engines import Engine
@@ -20,6 +21,7 @@ from icl_eval.evaluation.answers import (
     LikelihoodMode,
     ScoredAnswers,
     find_answers,
+    has_room,
 )
 from icl_eval.evaluation.channel import ChannelBuilder
 from icl_eval.metrics import Metric
@@ -187,7 +189,7 @@ def prepare(evaluation: Evaluation) -> PreparedEvaluation:
             return PreparedTask(plan, tuple(builder.build_all(plan.examples)), builder)
         kind = ChannelBuilder if plan.likelihood.reverses else AnswerBuilder
         answers = kind(plan.likelihood, builder, card.tokenizer, plan.encode_answers)
-        prompts = tuple(builder.build_all(plan.examples, answers.fits))
+        prompts = tuple(builder.build_all(plan.examples, partial(has_room, answers.build)))
         return PreparedTask(plan, prompts, builder, answers.build_all(plan.examples, prompts))
 
     tasks = tuple(map(prepare_task, evaluation.plans))

@@ -204,13 +204,13 @@ class PromptBuilder:
     overflow: Overflow
 
     def build_all(
-        self, examples: Iterable[Example], fits: Callable[[Example, EncodedPrompt], bool] | None = None
+        self, examples: Iterable[Example], fits: Callable[[Example, EncodedPrompt], bool] = lambda example, built: True
     ) -> list[EncodedPrompt]:
         """Build the prompts for several examples of the task, in the given order; demonstrations are whole or left out.
 
         Args:
             examples: The examples.
-            fits: Whether all that comes after a prompt has room, if `overflow` is "drop"; None for the completion.
+            fits: Whether there is room after a prompt for more than the completion, if `overflow` is "drop".
 
         Raises:
             PromptTooLongError: If a prompt does not fit and `overflow` is "stop", or if it does not fit even without
@@ -221,13 +221,13 @@ class PromptBuilder:
         return [prompt for part in parts for prompt in self._build_part(part, fits)]
 
     def _build_part(
-        self, examples: Sequence[Example], fits: Callable[[Example, EncodedPrompt], bool] | None
+        self, examples: Sequence[Example], fits: Callable[[Example, EncodedPrompt], bool]
     ) -> list[EncodedPrompt]:
         """Build the prompts of a few examples: tokenizers take strings faster together than one by one."""
         selected = [self.select(example) for example in examples]
         encoded = list(self.encode(list(map(self._arrange, examples, selected))))
-        if self.overflow == "drop":
-            self._drop(examples, selected, encoded, fits or (lambda example, prompt: True))
+        if self.overflow == "drop" and self.context.max_length is not None:
+            self._drop(examples, selected, encoded, fits)
         for example, prompt in zip(examples, encoded, strict=True):
             self.context.require_fit(prompt, f"task '{self.task.name}', question {example.id!r}: ")
         return encoded

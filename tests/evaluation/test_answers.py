@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from icl_eval.evaluation.answers import (
     QuestionLikelihood,
     ReferenceLikelihood,
     deduplicate,
+    has_room,
 )
 from icl_eval.evaluation.calibration import CalibratingPrompts, ContentFreeCalibration
 from icl_eval.metrics.likelihood import batch_priors
@@ -163,7 +165,7 @@ def test_demonstrations_are_dropped_until_the_longest_answer_fits_too():
     for length in (room, room - 1):
         builder = replace(whole, context=Context(length, max_new_tokens=0), overflow="drop")
         answers = AnswerBuilder(ReferenceLikelihood(), builder, BPE)
-        [prompt] = builder.build_all([asked], answers.fits)
+        [prompt] = builder.build_all([asked], partial(has_room, answers.build))
         assert answers.build(asked, prompt).after_question.context.num_tokens <= length
         kept.append(len(prompt.prompt.demonstrations))
     assert kept == [1, 0]
