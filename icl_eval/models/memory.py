@@ -65,17 +65,16 @@ def _read_meminfo(name: str) -> int | None:
 def _list_free_in_groups() -> Iterator[int]:
     """Yield the free bytes of each control group of this process that has a limit."""
     for version, folder in _list_groups():
-        limit, usage = _read_number(folder / version.limit), _read_number(folder / version.usage)
-        if limit is not None and usage is not None:
-            yield limit - usage + _read_reclaimable(folder / "memory.stat", version.reclaimable)
+        if (room := _read_room(folder / version.limit, folder / version.usage)) is not None:
+            yield room + _read_reclaimable(folder / "memory.stat", version.reclaimable)
 
 
 def _list_free_swap_in_groups() -> Iterator[int]:
     for version, folder in _list_groups():
         if version.swap_limit:
-            limit, usage = _read_number(folder / version.swap_limit), _read_number(folder / version.swap_usage)
-            if limit is not None and usage is not None:
-                yield limit - usage
+            room = _read_room(folder / version.swap_limit, folder / version.swap_usage)
+            if room is not None:
+                yield room
 
 
 def _list_groups() -> Iterator[tuple[_Version, Path]]:
@@ -93,10 +92,10 @@ def _list_groups() -> Iterator[tuple[_Version, Path]]:
             yield from ((version, folder) for folder in (own, *own.parents) if folder.is_relative_to(root))
 
 
-def _read_number(path: Path) -> int | None:
-    """Return the number in a file; None if there is none, as in `max`."""
+def _read_room(limit: Path, usage: Path) -> int | None:
+    """Return how far the number in a file is above that in another; None without a limit, which is `max`."""
     try:
-        return int(path.read_text())
+        return int(limit.read_text()) - int(usage.read_text())
     except (OSError, ValueError):
         return None
 

@@ -315,9 +315,11 @@ def test_a_network_is_its_callers_whenever_a_stream_waits(model):
         assert snapshot(model.network) == before
 
 
-def test_a_change_while_a_stream_waits_leaves_nothing_behind_when_it_is_taken_back():
+@pytest.mark.parametrize("shared", [range(60, 70), ()], ids=["a prefix", "the encoder's input alone"])
+def test_a_change_while_a_stream_waits_leaves_nothing_behind_when_it_is_taken_back(shared):
     model = build_callers("t5")
-    prompts = [EncodedPrompt(Prompt(f"p{n}", None, None), (50 + n // 2,) * 8, (*range(60, 70), n)) for n in range(4)]
+    own = [(n,) if shared else (70 + n, 80) for n in range(4)]
+    prompts = [EncodedPrompt(Prompt(f"p{n}", None, None), (50 + n // 2,) * 8, (*shared, *own[n])) for n in range(4)]
     expected = stream(build_callers("t5"), prompts, None)
     weight = model.network.get_submodule("decoder.block.0.layer.0.layer_norm").weight
     kept = weight.detach().clone()
@@ -339,20 +341,6 @@ def test_what_a_network_supports_is_measured_again_when_its_numbers_change():
     for parameter, numbers in zip(model.network.parameters(), kept, strict=True):
         parameter.data.copy_(numbers)
     assert_as_generate(model, prompts)
-
-
-def test_a_change_while_a_stream_waits_leaves_nothing_behind_where_only_the_encoders_input_is_shared():
-    model = build_callers("t5")
-    prompts = [EncodedPrompt(Prompt(f"p{n}", None, None), (50 + n // 2,) * 8, (70 + n, 80)) for n in range(4)]
-    expected = stream(build_callers("t5"), prompts, None)
-    weight = model.network.get_submodule("decoder.block.0.layer.0.layer_norm").weight
-    kept = weight.detach().clone()
-    waiting = StreamDecoder(model, NEW_TOKENS).stream(prompts)
-    next(waiting)
-    weight.data.zero_()
-    assert len(list(waiting)) > NEW_TOKENS
-    weight.data.copy_(kept)
-    assert stream(model, prompts, None) == expected
 
 
 def test_a_network_in_training_is_read_as_its_caller_left_it_while_another_thread_runs_it():
