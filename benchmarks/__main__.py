@@ -29,7 +29,7 @@ from benchmarks.tokens import measure_tokens
 from benchmarks.workloads import WORKLOADS, Workload
 from icl_eval.models.loading import load_model
 from icl_eval.models.quiet import quiet_transformers
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.specs import ModelSpec
 
 _DEFAULT_MODEL = Path(__file__).parent.parent / "conf/model/smollm2_135m.yaml"
 

@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 import icl_eval
-from icl_eval.models.weights import ModelSpec, resolve_weights
+from icl_eval.models.specs import ModelSpec
+from icl_eval.models.weights import resolve_weights
 from icl_eval.runs.folders import Run
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,8 @@ from benchmarks.lm_eval_tasks import MOST_QUESTIONS, TASKS, write_tasks
 from benchmarks.machine import machine_facts
 from benchmarks.systems import BATCH_SIZES
 from benchmarks.tables import render_machine
-from icl_eval.models.weights import ModelSpec, resolve_weights
+from icl_eval.models.specs import ModelSpec
+from icl_eval.models.weights import resolve_weights
 
 _HEADER = (
     "| model | processor seconds | times icl_eval | peak memory, MB | the same answers as hf | largest difference |\n"

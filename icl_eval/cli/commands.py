@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from icl_eval.config.ranges import Options, read_options, read_prompt_options, require_at_least, require_at_most
 from icl_eval.config.schema import (
     CompareConfig,
     ExportConfig,
@@ -84,34 +85,45 @@ def doctor(cfg: DictConfig) -> None:
 
 def stream(cfg: DictConfig) -> None:
     """Print a completion while it is generated."""
+    config = _read_prompt_options(cfg, StreamConfig)
+
     from icl_eval.commands.stream import print_completions
 
-    print_completions(typed_config(cfg, StreamConfig))
+    print_completions(config)
 
 
 def trace(cfg: DictConfig) -> None:
     """Show every step from one prompt to its completion."""
-    from icl_eval.commands.trace.command import run_trace
-    from icl_eval.commands.trace.subjects import free_subject, question_subject
-    from icl_eval.config.ranges import require_at_least, require_at_most
-
     config = typed_config(cfg, TraceConfig)
     require_at_least("runners_up", config.runners_up, 0)
     require_at_most("runners_up", config.runners_up, _MAX_RUNNERS_UP)
-    if config.prompt is None:
-        subject = question_subject(_build_evaluation(cfg, TraceConfig), config.example)
+    prompt = config.prompt
+    if prompt is None:
+        evaluation = _build_evaluation(cfg, TraceConfig)
+
+        from icl_eval.commands.trace.subjects import question_subject
+
+        subject = question_subject(evaluation, config.example)
     else:
-        subject = free_subject(config, config.prompt, _list_overridden_keys())
+        config = _read_prompt_options(cfg, TraceConfig)
+
+        from icl_eval.commands.trace.subjects import free_subject
+
+        subject = free_subject(config, prompt, _list_overridden_keys())
+
+    from icl_eval.commands.trace.command import run_trace
+
     run_trace(subject, config.runners_up, config.heads, Path(HydraConfig.get().runtime.output_dir))
 
 
 def tour(cfg: DictConfig) -> None:
     """Complete one prompt with each decoding method, side by side."""
+    config = _read_prompt_options(cfg, TourConfig)
+
     from icl_eval.commands.tour.terminal_view import print_tour
     from icl_eval.commands.tour.tours import take_tour
     from icl_eval.reporting.output import ignore_closed_output
 
-    config = typed_config(cfg, TourConfig)
     folder = Path(HydraConfig.get().runtime.output_dir)
     taken = take_tour(config, folder)
     with ignore_closed_output():
@@ -189,14 +201,28 @@ OTHERS = {"lm-eval": lm_eval}
 
 def _build_evaluation(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> "Evaluation":
     from icl_eval.config.composing import describe_job
-    from icl_eval.config.ranges import read_options
+    from icl_eval.config.sources import require_files
 
     composed = describe_job(cfg)
-    config = read_options(cfg, schema)  # before imports that take as long as everything up to here
+    config = read_options(cfg, schema)
+    require_files(config, composed.search_path)
+
+    # what finds most mistakes comes first: the imports below take as long as everything up to here
+    from icl_eval.decoding.searches import build_search
+
+    build_search(config.decoding)
 
     from icl_eval.config.evaluations import build_evaluation
 
     return build_evaluation(composed, config)
+
+
+def _read_prompt_options(cfg: DictConfig, schema: type[Options]) -> Options:
+    from icl_eval.config.sources import build_model_spec
+
+    config = read_prompt_options(cfg, schema)
+    build_model_spec(config.model).find_paths()
+    return config
 
 
 def _list_overridden_keys() -> list[str]:

@@ -67,8 +67,6 @@ def main() -> None:
         sys.exit(_report_errors(lambda: print(f"icl-eval {__version__} (Hydra {hydra.__version__})")))
     arguments = put_flags_first(sys.argv[1:])
     command = _take_command(arguments)
-    if command.folders_key is not None:
-        arguments = gather_folders(command.folders_key, arguments)
     sys.exit(_report_errors(lambda: _run(command, arguments)))
 
 
@@ -100,6 +98,8 @@ def _report_errors(run: Callable[[], None]) -> int:
 
 def _run(command: Command, arguments: list[str]) -> None:
     """Compose the configuration with Hydra and run the command."""
+    if command.folders_key is not None:
+        arguments = gather_folders(command.folders_key, arguments)
     register_schema(command.schema)
     register_resolvers()
     install_loader()

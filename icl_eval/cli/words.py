@@ -40,22 +40,28 @@ def gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
     """Return the arguments with all folders gathered into one option, so that Hydra can parse the rest.
 
     The name of a run's folder may contain `=`, but no option has a `/` before its `=`.
+
+    Raises:
+        ConfigError: If one of them does not exist.
     """
     folders = [
         word
         for word in arguments
-        if word and not word.startswith("-") and (_is_folder(word) or "/" in word.partition("=")[0] or "=" not in word)
+        if word and not word.startswith("-") and (_exists(word) or "/" in word.partition("=")[0] or "=" not in word)
     ]
     others = [word for word in arguments if word not in folders]
     if not folders:
         return others
+    for folder in folders:
+        if not _exists(folder):
+            raise ConfigError(f"{folder}: no such {'file or folder' if key == 'paths' else 'folder'}")
     quoted = ",".join("'" + folder.replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
     return [*others, f"{key}=[{quoted}]"]
 
 
-def _is_folder(word: str) -> bool:
+def _exists(word: str) -> bool:
     try:
-        return Path(word).is_dir()
+        return Path(word).exists()
     except OSError:  # longer than a name can be
         return False
 

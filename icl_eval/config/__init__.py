@@ -18,6 +18,7 @@ From arguments to a configuration:
 From a configuration to objects:
 
     ranges        options that are read and within their ranges
+    sources       the files of the model and of the tasks
     options       the model, which several commands share
     plans         the data, prompts and metrics of one task
     harness_tasks  the tasks of lm-evaluation-harness that one name stands for

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icl_eval.config.options import build_requested_conventions, choose_source
-from icl_eval.config.ranges import check_model_options
 from icl_eval.config.schema import ModelOptions
 from icl_eval.decoding.searches import Search, require_one_sample
 from icl_eval.models.loading import LanguageModel, find_card, load_model
@@ -47,7 +46,6 @@ def open_prompts(
     Raises:
         UserError: If an option is invalid or a prompt does not fit.
     """
-    check_model_options(config)
     require_one_sample(search)
     max_new_tokens = config.max_new_tokens or default_max_new_tokens
     source = choose_source(config.model, model)

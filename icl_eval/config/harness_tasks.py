@@ -13,7 +13,8 @@ from typing import Any
 
 from icl_eval.config.composing import ComposedConfig
 from icl_eval.config.given import is_given
-from icl_eval.config.plans import SharedOptions, apply_limit, build_plan, choose_few_shot, require_task_name
+from icl_eval.config.plans import SharedOptions, apply_limit, build_plan, choose_few_shot
+from icl_eval.config.ranges import require_task_name
 from icl_eval.config.schema import TaskConfig
 from icl_eval.decoding.searches import Search
 from icl_eval.errors import ConfigError

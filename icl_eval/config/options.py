@@ -1,29 +1,14 @@
 """Build the options of a model, which all commands with one share."""
 
 from icl_eval.config.schema import ModelConfig, ModelOptions
+from icl_eval.config.sources import build_model_spec
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import format_value
 from icl_eval.models.loading import LanguageModel, ModelSource
-from icl_eval.models.weights import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions
 
 _FORMS = ("tokenizer", "adapter", "quantization", "device_map", "attn_implementation")
 """Options of a model that say in which form it is loaded."""
-
-
-def build_model_spec(config: ModelConfig) -> ModelSpec:
-    """Build the model's specification from its options."""
-    return ModelSpec(
-        config.source,
-        config.revision,
-        config.trust_remote_code,
-        config.allow_pickle,
-        config.tokenizer,
-        config.adapter,
-        config.quantization or None,
-        config.device_map,
-        config.attn_implementation,
-    )
 
 
 def choose_source(config: ModelConfig, in_memory: LanguageModel | None) -> ModelSource:

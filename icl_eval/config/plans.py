@@ -1,19 +1,17 @@
 """Load a task's data and decide how the task is prompted and scored."""
 
 import math
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 
 from icl_eval.config.composing import IN_MEMORY_CONFIG, ComposedConfig
 from icl_eval.config.ranges import MAX_NEW_TOKENS, min_new_tokens_of, require_at_least, require_at_most
-from icl_eval.config.schema import ChannelConfig, DataConfig, RunConfig, TaskConfig, TemplateConfig
+from icl_eval.config.schema import ChannelConfig, RunConfig, TaskConfig, TemplateConfig
+from icl_eval.config.sources import build_data_source
 from icl_eval.decoding.searches import check_stop
 from icl_eval.demonstrations import AbstractLabels, Demonstration, FewShot, Selection, build_shown
 from icl_eval.demonstrations.ranking import draw
-from icl_eval.errors import ConfigError, DataError
+from icl_eval.errors import ConfigError
 from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import TaskPlan
 from icl_eval.metrics.building import build_metrics
@@ -23,30 +21,14 @@ from icl_eval.prompts.templates import ChannelForm, Template, TextTemplate
 from icl_eval.targets import build
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task, load_task
-from icl_eval.tasks.rows import DataSource
 
 NUM_FEWSHOT = 4
 """The number of demonstrations if neither the run nor the task says one."""
-_MAX_ROWS = 1_000_000_000
-_MAX_NAME_BYTES = 200
-"""Limit on a task's name. File names may have 255 bytes, and the name becomes part of `samples_NAME.jsonl`."""
-
-
-def require_task_name(key: str, name: str) -> None:
-    """Check that a name can be part of a file's name; raises ConfigError."""
-    if not re.fullmatch(r"[\w.-]+", name):
-        raise ConfigError(f"{key}: a task's name becomes a file name; use letters, digits, '_', '-' and '.'")
-    if len(name.encode()) > _MAX_NAME_BYTES:
-        raise ConfigError(
-            f"{key}: a task's name becomes part of a file name; this one has {len(name.encode())} bytes in UTF-8, and "
-            f"at most {_MAX_NAME_BYTES} are allowed"
-        )
 
 
 def find_task(name: str, config: TaskConfig, composed: ComposedConfig) -> Task:
     """Return a task with its data, from memory or from its files; raises ConfigError and DataError."""
     key = f"task.{name}"
-    require_task_name(key, name)
     if name in composed.in_memory.tasks:
         for part in ("pool", "test", "fields", "demonstration_fields"):
             if getattr(config, part) != getattr(IN_MEMORY_CONFIG, part):
@@ -56,8 +38,8 @@ def find_task(name: str, config: TaskConfig, composed: ComposedConfig) -> Task:
         name,
         instruction=config.instruction,
         labels=config.labels,
-        pool=_find_source(f"{key}.pool", config.pool, composed.search_path),
-        test=_find_source(f"{key}.test", config.test, composed.search_path),
+        pool=build_data_source(f"{key}.pool", config.pool, composed.search_path),
+        test=build_data_source(f"{key}.test", config.test, composed.search_path),
         fields=config.fields,
         demonstration_fields=config.demonstration_fields,
     )
@@ -217,19 +199,6 @@ def _find_max_new_tokens(key: str, config: TaskConfig, run: RunConfig) -> int:
         if not max_new_tokens and value:
             raise ConfigError(f"{name}: has no effect with max_new_tokens=0, which decodes nothing ({key})")
     return max_new_tokens
-
-
-def _find_source(key: str, config: DataConfig, search_path: Sequence[Path]) -> DataSource:
-    """Return the data source, with a relative path resolved in the first folder that contains it."""
-    require_at_least(f"{key}.max_rows", config.max_rows, 1)
-    require_at_most(f"{key}.max_rows", config.max_rows, _MAX_ROWS)
-    if not config.path:
-        raise ConfigError(f"{key}.path=: must be a .jsonl, .csv or .parquet file, or a data set")
-    path = next((str(folder / config.path) for folder in search_path if (folder / config.path).exists()), None)
-    source = DataSource(path or config.path, config.name, config.split, config.revision, config.max_rows)
-    if path is None and source.is_file and not Path(config.path).is_absolute():
-        raise DataError(f"{config.path}: no such file in {' or '.join(map(str, search_path))}")
-    return source
 
 
 def apply_limit(

@@ -23,7 +23,8 @@ from icl_eval.models.cards import needs_own_code, read_max_length
 from icl_eval.models.devices import choose_device
 from icl_eval.models.loading import LanguageModel, ModelSource, load_model
 from icl_eval.models.quiet import quiet_transformers
-from icl_eval.models.weights import ModelSpec, identify, resolve_weights
+from icl_eval.models.specs import ModelSpec
+from icl_eval.models.weights import identify, resolve_weights
 from icl_eval.models.weights.fitting import check_layers, check_numbers, check_room
 from icl_eval.models.weights.folders import read_json_list
 from icl_eval.tasks.examples import Example

@@ -14,7 +14,7 @@ from icl_eval.metrics import Metric
 from icl_eval.metrics.measurements import measure_records, score_measurements
 from icl_eval.models.cards import ModelCard
 from icl_eval.models.loading import describe_loaded
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.specs import ModelSpec
 from icl_eval.runs import provenance
 from icl_eval.runs.behaviour import Behaviour, measure_behaviour
 from icl_eval.runs.counts import count_records

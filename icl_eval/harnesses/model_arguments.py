@@ -9,7 +9,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import describe_unknown_key
 from icl_eval.models.loading import LanguageModel, load_model
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.specs import ModelSpec
 from icl_eval.runs.records import describe_mistake
 
 

@@ -2,6 +2,7 @@
 
 Getting a model:
 
+    specs         the strings that say where a model comes from
     weights       from any source to a local folder
     cards         what the configuration and the tokenizer say, before any weights are loaded
     loading       models, from a folder or from memory

@@ -16,8 +16,8 @@ from icl_eval.models.in_memory import WeightsInMemory
 from icl_eval.models.memory import is_out_of_memory
 from icl_eval.models.quantization import check_quantization
 from icl_eval.models.quiet import quiet_transformers
+from icl_eval.models.specs import ModelSpec
 from icl_eval.models.weights import (
-    ModelSpec,
     Weights,
     check_generation_config,
     resolve_adapter,

@@ -25,7 +25,8 @@ from icl_eval.models.in_memory import WeightsInMemory, digest_network
 from icl_eval.models.memory import free_bytes, swap_bytes
 from icl_eval.models.networks import ITEM_BYTES, load_network, plan_network
 from icl_eval.models.quantization import find_quantization
-from icl_eval.models.weights import ModelSpec, identify, list_files
+from icl_eval.models.specs import ModelSpec
+from icl_eval.models.weights import identify, list_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -13,7 +13,8 @@ from icl_eval.models.cards import ModelCard, build_local_options, reading
 from icl_eval.models.devices import check_covers, is_offloaded, require_input_device
 from icl_eval.models.quantization import build_quantization_config, count_quantized_bytes, open_quantizer
 from icl_eval.models.quiet import quiet_transformers
-from icl_eval.models.weights import ModelSpec, Weights, count_bytes, resolve_weights
+from icl_eval.models.specs import ModelSpec
+from icl_eval.models.weights import Weights, count_bytes, resolve_weights
 from icl_eval.models.weights.fitting import check_layers, check_loading, check_numbers, check_room
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from icl_eval.demonstrations import ORDERS, SELECTORS
 from icl_eval.metrics import METRICS
 from icl_eval.models.devices import choose_device
 from icl_eval.models.loading import load_model
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.specs import ModelSpec
 from icl_eval.prompts.building import Prompt
 from icl_eval.prompts.tokenization import encode_prompt
 from icl_eval.runs.reports import report_schema
@@ -837,6 +837,14 @@ OBJECTS = {"numpy", "pydantic", "jinja2", "rich"}
         (["num_fewshot=-1"], 2, NETWORKS | TABLES | OBJECTS),
         (["doctor", "num_fewshot=-1"], 2, NETWORKS | TABLES | OBJECTS),
         (["decoding=sample", "decoding.temperature=-1"], 2, NETWORKS | TABLES),
+        (["model.source=./nosuch"], 2, NETWORKS | TABLES | OBJECTS),
+        (["model.adapter=./nosuch"], 2, NETWORKS | TABLES | OBJECTS),
+        (["model.tokenizer=./nosuch"], 2, NETWORKS | TABLES | OBJECTS),
+        (["task.qa.test.path=nosuch.csv"], 2, NETWORKS | TABLES | OBJECTS),
+        (["stream", "prompt=x", "model.source=./nosuch.gguf"], 2, NETWORKS | TABLES | OBJECTS),
+        (["trace", "prompt=x", "model.source=./nosuch"], 2, NETWORKS | TABLES | OBJECTS),
+        (["tour", "dtype=nosuch"], 2, NETWORKS | TABLES | OBJECTS),
+        (["compare", "run", "nosuch"], 2, NETWORKS | TABLES | OBJECTS),
         (["task=qa", "template.question='{{nosuch}}'"], 2, NETWORKS),
         (["task=qa", "template.answer='{{nosuch}}'"], 2, NETWORKS),
         (["likelihood=choices"], 2, NETWORKS),

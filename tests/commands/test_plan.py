@@ -114,7 +114,7 @@ def test_a_plan_overwrites_nothing_else(icl_eval_command, tmp_path):
         (["flips=0.2", "questions=[1]"], "questions=1: must be 2 to 1,000,000"),
         (["flips=0.2", "output=plan.txt"], "output=plan.txt: must end in .json"),
         (["flips=0.2", "tests=0"], "tests=0: must be 1 or more"),
-        (["flips=0.2", "folder", "-m"], "-m: only evaluations can be swept"),
+        (["flips=0.2", ".", "-m"], "-m: only evaluations can be swept"),
     ],
 )
 def test_a_mistake_in_a_plan_is_one_line(words, sentence, icl_eval_command):

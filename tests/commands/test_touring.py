@@ -17,7 +17,7 @@ from icl_eval.commands.tour.ways import (
 )
 from icl_eval.models.cards import read_card
 from icl_eval.models.loading import load_model
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.specs import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 
 WAYS = ("all at once", "one by one", "by hand", "stream")

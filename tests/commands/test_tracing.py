@@ -14,7 +14,7 @@ from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.decoding.rules import start_ids
 from icl_eval.decoding.searches import Greedy
 from icl_eval.models.loading import load_model
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.specs import ModelSpec
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 NEW_TOKENS = 6

@@ -37,7 +37,7 @@ from icl_eval.decoding.stream import StreamDecoder
 from icl_eval.errors import IclEvalError, ModelUnavailableError
 from icl_eval.models import loading
 from icl_eval.models.loading import load_model
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.specs import ModelSpec
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import Continuations
 

@@ -12,7 +12,7 @@ from icl_eval.demonstrations import vectors
 from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.errors import ConfigError, ModelUnavailableError
 from icl_eval.models.loading import load_model
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.specs import ModelSpec
 from icl_eval.tasks.examples import Example
 
 TEXTS = ("The house is small.", "12 + 30", "The house is small and old.", "café")

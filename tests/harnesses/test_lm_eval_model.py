@@ -241,7 +241,8 @@ def test_the_command_runs_a_task_and_names_the_model_as_asked(icl_eval_command, 
 
 @pytest.mark.slow
 def test_the_default_model_answers_as_it_does_in_hf(compose, manager, tmp_path):
-    from icl_eval.models.weights import ModelSpec, resolve_weights
+    from icl_eval.models.specs import ModelSpec
+    from icl_eval.models.weights import resolve_weights
 
     source = compose("model=smollm2_135m").model.source
     folder = resolve_weights(ModelSpec(source)).folder

@@ -26,7 +26,8 @@ from icl_eval.decoding import Completion, StreamDecoder
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.errors import ConfigError, IclEvalError
 from icl_eval.models.loading import load_model
-from icl_eval.models.weights import ModelSpec, identify
+from icl_eval.models.specs import ModelSpec
+from icl_eval.models.weights import identify
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 IDS = torch.tensor([[100, 110, 120, 130, 140]])

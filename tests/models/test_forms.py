@@ -23,8 +23,9 @@ from icl_eval.models import loading
 from icl_eval.models.cards import read_card
 from icl_eval.models.loading import LanguageModel, load_model
 from icl_eval.models.networks import plan_network
+from icl_eval.models.specs import ModelSpec
 from icl_eval.models.states import read_state
-from icl_eval.models.weights import ModelSpec, identify
+from icl_eval.models.weights import identify
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 
 WORDS = ("the house is small", "one two three one two", "Q: What is 7 + 8?", "sky")
@@ -447,7 +448,7 @@ def test_memory_that_ran_out_says_what_can_be_done(llama: Path, monkeypatch: pyt
         load(llama, device="cpu")
 
 
-@pytest.mark.parametrize("option", ["model.adapter=./lora", "model.quantization.load_in_4bit=true"])
+@pytest.mark.parametrize("option", ["model.adapter=.", "model.quantization.load_in_4bit=true"])
 def test_a_server_decides_the_form_of_its_model_itself(icl_eval_command: Any, llama: Path, option: str) -> None:
     server = ("engine=openai", "engine.base_url=http://127.0.0.1:9/v1", "engine.model=served")
     outcome = icl_eval_command(f"model.source={llama}", *server, option)

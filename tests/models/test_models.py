@@ -12,7 +12,7 @@ from icl_eval.models import loading as models
 from icl_eval.models.cards import read_card
 from icl_eval.models.devices import choose_device
 from icl_eval.models.loading import LanguageModel, find_card, load_model
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.specs import ModelSpec
 from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 
 

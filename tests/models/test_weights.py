@@ -23,7 +23,8 @@ from omegaconf import OmegaConf
 
 from icl_eval.config.setup import register_resolvers
 from icl_eval.errors import ConfigError, ModelUnavailableError
-from icl_eval.models.weights import ModelSpec, resolve_weights
+from icl_eval.models.specs import ModelSpec
+from icl_eval.models.weights import resolve_weights
 from icl_eval.models.weights.cache import cache_folder, get_or_make
 from icl_eval.models.weights.folders import sha256_of
 from icl_eval.models.weights.hub import choose_files
@@ -651,7 +652,8 @@ def fake_hub(**repositories: Path) -> Iterator[str]:
 ASK = """
 import sys, time
 from icl_eval.errors import ModelUnavailableError
-from icl_eval.models.weights import ModelSpec, resolve_weights
+from icl_eval.models.specs import ModelSpec
+from icl_eval.models.weights import resolve_weights
 source, revision, allow_pickle, descriptions_only = sys.argv[1:]
 import huggingface_hub
 start = time.perf_counter()

