@@ -40,6 +40,11 @@ def format_difference(difference: float) -> str:
     return ("+" if difference > 0 else "") + format_score(difference)
 
 
+def mark_direction(higher_is_better: bool) -> str:
+    """Return what stands after a score, or after its name: an arrow if lower is better."""
+    return "" if higher_is_better else " ↓"
+
+
 def format_interval(ends: tuple[float, float] | None, number: Callable[[float], str] = format_score) -> str:
     """Return the ends of an interval, or an empty string if there is no interval."""
     return "" if ends is None else f"{number(ends[0])} to {number(ends[1])}"

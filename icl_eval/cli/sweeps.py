@@ -117,7 +117,7 @@ def finish_sweep(folder: Path) -> int:
     from icl_eval.analysis.sweeps import SCHEMA_VERSION, Sweep, write_sweep
     from icl_eval.reporting.output import ignore_closed_output
     from icl_eval.reporting.pages.sweep_page import write_sweep_page
-    from icl_eval.reporting.tables import print_analysis
+    from icl_eval.reporting.sweep_tables import print_analysis
     from icl_eval.reporting.terminal import print_sweep
     from icl_eval.runs.cells import gather_cells
     from icl_eval.runs.folders import locking

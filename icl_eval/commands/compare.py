@@ -9,9 +9,9 @@ from icl_eval.commands.result_files import require_json_file, require_own
 from icl_eval.config.ranges import MAX_SEED, require_at_least, require_at_most
 from icl_eval.config.schema import CompareConfig
 from icl_eval.errors import ConfigError
+from icl_eval.reporting.comparison_table import print_comparison
 from icl_eval.reporting.output import ignore_closed_output
 from icl_eval.reporting.pages.comparison_page import write_comparison_page
-from icl_eval.reporting.tables import print_comparison
 from icl_eval.reporting.terminal import open_console, print_path
 from icl_eval.runs.cells import gather_cells
 from icl_eval.runs.folders import REPORT_FILE, Run, read_run

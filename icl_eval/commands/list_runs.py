@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from icl_eval.errors import DataError
-from icl_eval.formatting import count_noun, format_score, join_lines
+from icl_eval.formatting import count_noun, format_score, join_lines, mark_direction
 from icl_eval.reporting.terminal import from_here, open_console
 from icl_eval.runs.choices import flatten
 from icl_eval.runs.folders import FAILURE_FILE, FINGERPRINT_FILE, REPORT_FILE, Run, no_folder, read_run, read_yaml
@@ -74,10 +74,10 @@ def _finished_rows(run: Run) -> list[list[str]]:
     rows = []
     for task, result in run.report.results.items():
         metric, first = next(iter(result.metrics.items()))
-        arrow = "" if first.higher_is_better else " ↓"
+        score = format_score(first.score) + mark_direction(first.higher_is_better)
         shots = result.num_fewshot if info.num_fewshot is None else info.num_fewshot
         options = [str(shots), str(info.seed), info.placement, info.template]
-        rows.append([info.model, task, *options, metric, format_score(first.score) + arrow, f"finished, n={result.n}"])
+        rows.append([info.model, task, *options, metric, score, f"finished, n={result.n}"])
     return rows
 
 

@@ -79,7 +79,7 @@ class ExactMatch(LocalMetric):
             for found, answers in zip(compared, references, strict=True)
         ]
         unparsed = None if self._extract is None else compared.count(None)
-        return mean_statistics([float(hit) for hit in hits], self._signature(), unparsed, is_share=True)
+        return mean_statistics([float(hit) for hit in hits], self._signature(), unparsed, kind="share")
 
     def _find_answer(self, prediction: str) -> str | None:
         if self._extract is None:

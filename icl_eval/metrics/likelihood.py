@@ -12,7 +12,7 @@ import numpy as np
 
 from icl_eval.metrics.intervals import FloatArray
 from icl_eval.metrics.means import format_signature, mean_statistics
-from icl_eval.metrics.scoring import NamedStatistics, Statistics
+from icl_eval.metrics.scoring import NamedStatistics, ScoreKind, Statistics
 from icl_eval.runs.records import AnswerLikelihood, QuestionLikelihood, Record
 
 
@@ -121,8 +121,8 @@ def _accuracy(
 
 
 def _mean(name: str, higher_is_better: bool, values: Sequence[float], **options: str) -> NamedStatistics:
-    is_share = name.startswith("choice_accuracy")
-    statistics = mean_statistics(values, format_signature(name, **options), is_share=is_share)
+    kind: ScoreKind = "share" if name.startswith("choice_accuracy") else "mean"
+    statistics = mean_statistics(values, format_signature(name, **options), kind=kind)
     return name, higher_is_better, statistics
 
 

@@ -8,15 +8,11 @@ import numpy as np
 
 from icl_eval import __version__
 from icl_eval.metrics.intervals import FloatArray
-from icl_eval.metrics.scoring import Statistics
+from icl_eval.metrics.scoring import ScoreKind, Statistics
 
 
 def mean_statistics(
-    values: Sequence[float],
-    signature: str,
-    unparsed: int | None = None,
-    is_share: bool = False,
-    is_bounded: bool = False,
+    values: Sequence[float], signature: str, unparsed: int | None = None, kind: ScoreKind = "mean"
 ) -> Statistics:
     """Return the statistics of a mean; each row is the value of an example and 1.
 
@@ -24,8 +20,7 @@ def mean_statistics(
         values: One value per example.
         signature: The signature of the metric.
         unparsed: The number of predictions that contain nothing to compare.
-        is_share: Whether each value says that an answer is right or wrong.
-        is_bounded: Whether each value is from 0 to 1 by its definition, as those of a share are.
+        kind: Which kind of mean the score is.
     """
     return Statistics(
         value=fsum(values) / len(values),  # fsum rounds only once, so the order of the examples does not matter
@@ -34,9 +29,7 @@ def mean_statistics(
         per_example=tuple(float(value) for value in values),
         signature=signature,
         unparsed=unparsed,
-        is_mean=True,
-        is_share=is_share,
-        is_bounded=is_share or is_bounded,
+        kind=kind,
     )
 
 
@@ -46,9 +39,12 @@ def stored_statistics(values: Sequence[float], signature: str) -> Statistics:
     What the values mean is unknown here; if each of them is 0 or 1, they count as wrong and right answers. If each of
     them is from 0 to 1, so is their mean.
     """
-    is_share = all(value in (0.0, 1.0) for value in values)
-    is_bounded = all(0.0 <= value <= 1.0 for value in values)
-    return replace(mean_statistics(values, signature, is_share=is_share, is_bounded=is_bounded), is_stored=True)
+    kind: ScoreKind = "mean"
+    if all(value in (0.0, 1.0) for value in values):
+        kind = "share"
+    elif all(0.0 <= value <= 1.0 for value in values):
+        kind = "bounded mean"
+    return replace(mean_statistics(values, signature, kind=kind), is_stored=True)
 
 
 def _means(sums: FloatArray) -> FloatArray:

@@ -46,7 +46,7 @@ class NumericMatch(LocalMetric):
             [float(number in numbers) for number, numbers in zip(extracted, expected, strict=True)],
             format_signature(self.name, extraction=self._extraction),
             unparsed=extracted.count(None),
-            is_share=True,
+            kind="share",
         )
 
     def _reference_numbers(self, example_number: int, answers: Sequence[str]) -> set[Fraction]:

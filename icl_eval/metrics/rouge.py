@@ -54,4 +54,4 @@ class Rouge(LocalMetric):
         ]
         stems = "yes" if self._stemmer else "no"
         signature = f"{self.name}|stems:{stems}|refs:best|version:{version('rouge-score')}"
-        return mean_statistics(values, signature, is_bounded=True)
+        return mean_statistics(values, signature, kind="bounded mean")

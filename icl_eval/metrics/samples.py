@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from math import comb, fsum
 
 from icl_eval.metrics.means import mean_statistics
-from icl_eval.metrics.scoring import Metric, NamedStatistics, compute_statistics
+from icl_eval.metrics.scoring import Metric, NamedStatistics, ScoreKind, compute_statistics
 from icl_eval.runs.records import Record
 
 
@@ -26,15 +26,16 @@ def sample_statistics(metric: Metric, records: Sequence[Record]) -> Iterator[Nam
     statistics = compute_statistics(metric, predictions, references)
     if not statistics.is_mean:
         return
-    signature, is_bounded = statistics.signature, statistics.is_bounded
     values = [value for value in statistics.per_example if value is not None]
     by_question = [values[start : start + num_samples] for start in range(0, len(values), num_samples)]
     means = [fsum(own) / num_samples for own in by_question]
-    yield _average(metric, "mean_of_samples", means, signature, is_bounded=is_bounded)
+    kind: ScoreKind = "bounded mean" if statistics.is_bounded else "mean"
+    yield _average(metric, "mean_of_samples", means, statistics.signature, kind)
     if statistics.is_share:
         for k in _list_sizes(num_samples):
             chances = [any_of(k, num_samples, int(sum(own))) for own in by_question]
-            yield _average(metric, f"any_of_{k}", chances, signature, is_share=k == num_samples, is_bounded=True)
+            kind = "share" if k == num_samples else "bounded mean"
+            yield _average(metric, f"any_of_{k}", chances, statistics.signature, kind)
 
 
 def any_of(k: int, num_samples: int, num_right: int) -> float:
@@ -49,8 +50,6 @@ def _list_sizes(num_samples: int) -> list[int]:
     return [*(size for size in powers if size < num_samples), num_samples]
 
 
-def _average(
-    metric: Metric, kind: str, values: Sequence[float], signature: str, *, is_bounded: bool, is_share: bool = False
-) -> NamedStatistics:
-    averaged = mean_statistics(values, f"{signature}|samples:{kind}", is_share=is_share, is_bounded=is_bounded)
-    return f"{metric.name}_{kind}", metric.higher_is_better, averaged
+def _average(metric: Metric, name: str, values: Sequence[float], signature: str, kind: ScoreKind) -> NamedStatistics:
+    averaged = mean_statistics(values, f"{signature}|samples:{name}", kind=kind)
+    return f"{metric.name}_{name}", metric.higher_is_better, averaged

@@ -32,6 +32,9 @@ from icl_eval.metrics.intervals import (
 
 Method = Literal["wilson", "jackknife", "bootstrap"]
 """How an interval is computed."""
+ScoreKind = Literal["corpus", "mean", "bounded mean", "share"]
+"""How a score follows from the values of examples: `share` is the mean of right (1) and wrong (0), `bounded mean` the
+mean of values that are from 0 to 1 by definition, and `mean` of any others; `corpus` follows in any other way."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,29 @@ class Statistics:
     """Every option that changes the value, and the version of the code that computed it."""
     unparsed: int | None = None
     """Number of predictions that contain nothing to compare; None if every string can be compared."""
-    is_mean: bool = False
-    """Whether `value` is the mean of `per_example`."""
-    is_share: bool = False
-    """Whether `value` is a proportion of correct answers, so that each example has the value 0 or 1."""
+    kind: ScoreKind = "corpus"
+    """How `value` follows from `per_example`."""
     is_stored: bool = False
     """Whether another program computed the values of the examples, so that they must be kept in the records."""
-    is_bounded: bool = False
-    """Whether the value of each example is from 0 to 1 and `value` is their mean; always true for a share."""
     log_scale_end: float | None = None
     """The highest possible score, if the interval is computed on a logarithmic scale; otherwise None."""
     is_smoothed: bool = False
     """Whether the score only consists of smoothing, because the corpus matches nothing that it counts."""
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether `value` is the mean of `per_example`."""
+        return self.kind != "corpus"
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether `value` is a mean of values that are from 0 to 1 by definition."""
+        return self.kind in ("bounded mean", "share")
+
+    @property
+    def is_share(self) -> bool:
+        """Whether `value` is a proportion of correct answers."""
+        return self.kind == "share"
 
 
 NamedStatistics = tuple[str, bool, Statistics]

@@ -35,7 +35,7 @@ class TokenF1(LocalMetric):
             _best_f1(_words(prediction), _expected(answers))
             for prediction, answers in zip(predictions, references, strict=True)
         ]
-        return mean_statistics(values, format_signature(self.name, norm="squad"), is_bounded=True)
+        return mean_statistics(values, format_signature(self.name, norm="squad"), kind="bounded mean")
 
 
 def _words(text: str) -> list[str]:

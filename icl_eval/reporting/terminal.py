@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from icl_eval.formatting import count_noun, escape_controls, format_interval, format_score
+from icl_eval.formatting import count_noun, escape_controls, format_interval, format_score, mark_direction
 from icl_eval.reporting.remarks import describe_draw, remarks
 from icl_eval.runs.cells import Cell, group_scores, label_cells
 from icl_eval.runs.folders import PAGE_FILE, REPORT_FILE, Run
@@ -55,9 +55,12 @@ def _title(run: RunInfo) -> Iterable[str]:
 
 
 def _format_score(result: MetricResult) -> tuple[str, str, str]:
-    arrow = "" if result.higher_is_better else " ↓"
     stderr = f"{result.stderr:.3g}" if result.stderr else ""  # 0 in older reports of 0 of n
-    return f"{format_score(result.score)}{arrow}", stderr, format_interval(result.ci95)
+    return (
+        f"{format_score(result.score)}{mark_direction(result.higher_is_better)}",
+        stderr,
+        format_interval(result.ci95),
+    )
 
 
 def print_sweep(cells: Sequence[Cell], folder: Path) -> None:

@@ -323,7 +323,7 @@ def test_a_band_of_shares_stays_between_0_and_1():
     def share(values, **options):
         measured = cell(values, **options)
         return replace(
-            measured, measurement=replace(measured.measurement, statistics=mean_statistics(values, "", is_share=True))
+            measured, measurement=replace(measured.measurement, statistics=mean_statistics(values, "", kind="share"))
         )
 
     cells = [share(values, num_fewshot=k, seed=seed) for k in (0, 1) for seed, values in enumerate(([1, 1], [1, 0]))]

@@ -19,7 +19,7 @@ def cell(values, metric="exact_match", has_demonstrations=True, is_share=True, *
     """Return a cell whose questions have these values; `__` in an option's name stands for a dot."""
     named = {key.replace("__", "."): str(value) for key, value in options.items()}
     ids = tuple(f"q{number:03}" for number in range(len(values)))
-    statistics = mean_statistics(list(values), "signature", is_share=is_share)
+    statistics = mean_statistics(list(values), "signature", kind="share" if is_share else "mean")
     return SweepCell(named, Measurement("qa", metric, True, ids, statistics), has_demonstrations)
 
 
@@ -53,7 +53,7 @@ def test_intervals_of_means_of_samples_end_where_their_values_do():
     cells = []
     for number, own in enumerate(values):
         plain = cell(own, "exact_match_mean_of_samples", seed=number, num_fewshot=2)
-        statistics = mean_statistics(own, "signature", is_bounded=True)
+        statistics = mean_statistics(own, "signature", kind="bounded mean")
         cells.append(replace(plain, measurement=replace(plain.measurement, statistics=statistics)))
     ([found], _) = scores_over_draws(cells)
     assert found.ci95 == pytest.approx(crossed_mean(np.array(values)).interval_within(0, 1))

@@ -70,7 +70,7 @@ def cells(answers, is_share=True, **more):
     found = []
     for number, row in enumerate(answers):
         seen = np.flatnonzero(~np.isnan(row))
-        statistics = mean_statistics(row[seen].tolist(), "signature", is_share=is_share)
+        statistics = mean_statistics(row[seen].tolist(), "signature", kind="share" if is_share else "mean")
         measured = Measurement("qa", "exact_match", True, tuple(f"q{place:03}" for place in seen), statistics)
         found.append(SweepCell({"template.variant": str(number), **more}, measured))
     return found

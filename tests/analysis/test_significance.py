@@ -135,12 +135,14 @@ def pairs_of(metric, generator, num_questions, clusters):
     for _ in range(2):
         values = generator.integers(0, 3, num_questions) / 2
         if metric == "exact_match":
-            statistics = mean_statistics(np.floor(values).tolist(), metric, is_share=True)
+            statistics = mean_statistics(np.floor(values).tolist(), metric, kind="share")
         elif metric == "bleu":
             references, said, _ = corpora(int(generator.integers(1000)), num_questions)
             statistics = BLEU().per_example(said, [[text] for text in references])
         else:
-            statistics = mean_statistics(values.tolist(), metric, is_bounded=metric == "token_f1")
+            statistics = mean_statistics(
+                values.tolist(), metric, kind="bounded mean" if metric == "token_f1" else "mean"
+            )
         sides.append(Measurement("qa", metric, True, ids, statistics, clusters))
     return tuple(sides)
 
@@ -362,7 +364,7 @@ def test_a_p_value_over_clusters_is_of_the_method_of_its_interval():
 
 def test_where_no_question_changed_the_interval_is_that_of_units_of_which_none_flips():
     ids, clusters = tuple("abcdef"), tuple("ppqqrr")
-    values = mean_statistics([0.5, 0.25, 0.75, 1.0, 0.0, 0.5], "signature", is_bounded=True)
+    values = mean_statistics([0.5, 0.25, 0.75, 1.0, 0.0, 0.5], "signature", kind="bounded mean")
     other = Measurement("qa", "token_f1", True, ids, values)  # as a run of an earlier version, without clusters
     baseline = Measurement("qa", "token_f1", True, ids, values, clusters)
     for pair, num_units in (((other, other), 6), ((baseline, other), 3), ((other, baseline), 3)):
@@ -374,7 +376,7 @@ def test_where_no_question_changed_the_interval_is_that_of_units_of_which_none_f
 
 @pytest.mark.parametrize(("before", "after", "gained"), [(0.0, 1.0, 2), (1.0, 0.0, -2), (0.25, 0.75, 1)])
 def test_two_questions_that_change_alike_are_no_proof(before, after, gained):
-    sides = (mean_statistics([value] * 2, "signature", is_bounded=True) for value in (before, after))
+    sides = (mean_statistics([value] * 2, "signature", kind="bounded mean") for value in (before, after))
     pair = tuple(Measurement("qa", "token_f1", True, ("a", "b"), side) for side in sides)
     flips = (max(0, gained), max(0, -gained), 2)
     expected = share_difference_interval(*flips), share_difference_p_value(*flips)
@@ -395,7 +397,9 @@ def test_a_score_without_ends_that_changes_alike_everywhere_is_not_tested():
 
 
 def test_two_clusters_that_change_alike_are_no_proof():
-    sides = [mean_statistics(values, "signature", is_bounded=True) for values in ([0.0] * 4, [0.5, 0.25, 0.25, 0.5])]
+    sides = [
+        mean_statistics(values, "signature", kind="bounded mean") for values in ([0.0] * 4, [0.5, 0.25, 0.25, 0.5])
+    ]
     pair = (Measurement("qa", "token_f1", True, tuple("abcd"), side, tuple("xxyy")) for side in sides)
     found = compare_questions(*pair, 0, 200)
     assert found.ci95 == pytest.approx(share_difference_interval(0.75, 0, 2))

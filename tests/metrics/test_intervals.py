@@ -185,7 +185,7 @@ def covers(intervals, truth):
 
 
 def graded_interval(values, clusters=None):
-    found = score_statistics("f1", True, mean_statistics(values, "", is_bounded=True), seed=0, clusters=clusters)
+    found = score_statistics("f1", True, mean_statistics(values, "", kind="bounded mean"), seed=0, clusters=clusters)
     return found.ci95
 
 

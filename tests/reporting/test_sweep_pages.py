@@ -30,7 +30,7 @@ from icl_eval.reporting.pages.charts import curve_charts, variance_segments
 from icl_eval.reporting.pages.comparison_page import write_comparison_page
 from icl_eval.reporting.pages.scales import log_places
 from icl_eval.reporting.pages.sweep_page import write_sweep_page
-from icl_eval.reporting.tables import print_analysis
+from icl_eval.reporting.sweep_tables import print_analysis
 from icl_eval.runs.folders import Run
 from icl_eval.runs.reports import write_json
 

@@ -6,7 +6,8 @@ from icl_eval.analysis import SweepAnalysis
 from icl_eval.analysis.comparison import Comparison
 from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
-from icl_eval.reporting.tables import print_analysis, print_comparison
+from icl_eval.reporting.comparison_table import print_comparison
+from icl_eval.reporting.sweep_tables import print_analysis
 
 
 def rows(output):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from icl_eval.analysis.sweeps import Sweep
 from icl_eval.analysis.tables import PlainTable, TableValue
-from icl_eval.formatting import format_score
+from icl_eval.formatting import format_score, mark_direction
 from icl_eval.runs.cells import group_scores, label_cells
 from icl_eval.runs.reports import MetricResult, Report
 
@@ -46,7 +46,7 @@ def _score_rows(parts: Iterable[tuple[str, int, Mapping[str, MetricResult]]]) ->
 def _cell_table(sweep: Sweep, labels: Sequence[str]) -> PlainTable:
     columns = group_scores(sweep.cells)
     heads = [
-        f"{task} {metric}{'' if scores[0].higher_is_better else ' ↓'}" for (task, metric), scores in columns.items()
+        f"{task} {metric}{mark_direction(scores[0].higher_is_better)}" for (task, metric), scores in columns.items()
     ]
     rows = [
         (label, *("failed" if cell.error else _format_score(cell.score(task, metric)) for task, metric in columns))

@@ -1,12 +1,10 @@
-"""Print the analysis of a sweep and the result of a comparison as tables."""
+"""Print the analysis of a sweep as tables."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
-from icl_eval.analysis.comparison import Comparison, difference_table
 from icl_eval.analysis.draws import ScoreOverDraws, draws_table
 from icl_eval.analysis.influence import InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis
@@ -32,13 +30,13 @@ from icl_eval.formatting import (
     format_p_value,
     format_score,
     join_lines,
+    mark_direction,
 )
-from icl_eval.reporting.terminal import open_console, print_path
+from icl_eval.reporting.columns import Show, format_ends, open_table
+from icl_eval.reporting.terminal import open_console
 from icl_eval.runs.behaviour import Agreement, Behaviour
 
 _MAX_WIDTH = 24
-_Show = Callable[[Mapping[str, Any]], str]
-"""Formats the cell of one column from a row of plain values."""
 
 
 def print_analysis(analysis: SweepAnalysis) -> None:
@@ -61,80 +59,29 @@ def print_analysis(analysis: SweepAnalysis) -> None:
         console.print(note, style="yellow")
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """Print how runs differ from a baseline, and which tasks and metrics were not compared."""
-    console = open_console()
-    print_path(console, "baseline", Path(comparison.baseline))
-    console.print(_difference_table(comparison))
-    for note in comparison.notes:
-        console.print(note, style="yellow")
-    for name in comparison.left_out:
-        console.print(f"{name}: not compared, because not all of the runs have it", style="yellow")
-
-
-def _format_ends(row: Mapping[str, Any], low: str, high: str, number: Callable[[float], str] = format_score) -> str:
-    return format_interval(None if row[low] is None else (row[low], row[high]), number)
-
-
-_DRAWS_COLUMNS: Mapping[str, _Show] = {
+_DRAWS_COLUMNS: Mapping[str, Show] = {
     "draws": lambda row: str(row["draws"]),
     "n": lambda row: str(row["n"]),
     "mean": lambda row: format_score(row["mean"]),
     "± stderr": lambda row: f"{row['stderr']:.3g}",
-    "95 % interval": lambda row: _format_ends(row, "ci95 low", "ci95 high"),
-    "a new draw": lambda row: _format_ends(row, "new draw low", "new draw high"),
-    "worst to best": lambda row: _format_ends(row, "worst draw", "best draw"),
+    "95 % interval": lambda row: format_ends(row, "ci95 low", "ci95 high"),
+    "a new draw": lambda row: format_ends(row, "new draw low", "new draw high"),
+    "worst to best": lambda row: format_ends(row, "worst draw", "best draw"),
     "due to draws": lambda row: f"{row['share of draws']:.0%}",
 }
-_CURVE_COLUMNS: Mapping[str, _Show] = {
+_CURVE_COLUMNS: Mapping[str, Show] = {
     "demonstrations": lambda row: str(row["demonstrations"]),
     "draws": lambda row: str(row["draws"]),
     "mean": lambda row: format_score(row["mean"]),
-    "95 % interval": lambda row: _format_ends(row, "ci95 low", "ci95 high"),
-    "worst to best": lambda row: _format_ends(row, "worst draw", "best draw"),
+    "95 % interval": lambda row: format_ends(row, "ci95 low", "ci95 high"),
+    "worst to best": lambda row: format_ends(row, "worst draw", "best draw"),
     "test set ±": lambda row: "" if row["test set stderr"] is None else f"{row['test set stderr']:.2g}",
 }
-_DIFFERENCE_COLUMNS: Mapping[str, _Show] = {
-    "baseline": lambda row: format_score(row["baseline"]) + _arrow(row["higher_is_better"]),
-    "score": lambda row: format_score(row["score"]) + _arrow(row["higher_is_better"]),
-    "difference": lambda row: format_difference(row["difference"]),
-    "95 % interval": lambda row: _format_ends(row, "ci95 low", "ci95 high", format_difference),
-    "p": lambda row: "" if row["p"] is None else format_p_value(row["p"]),
-    "adjusted p": lambda row: "" if row["adjusted p"] is None else format_p_value(row["adjusted p"]),
-    "about": lambda row: _name_population(row),
-    "better": lambda row: str(row["better"]),
-    "worse": lambda row: str(row["worse"]),
-}
-
-
-def _name_population(row: Mapping[str, Any]) -> str:
-    """Return what a test is about: the prompts of one draw, or several draws."""
-    return "these prompts" if row["draws"] == 1 else f"{row['draws']} draws"
-
-
-def _arrow(higher_is_better: bool) -> str:
-    return "" if higher_is_better else " ↓"
-
-
-def _difference_table(comparison: Comparison) -> Table:
-    differences = difference_table(comparison.differences).records()
-    num_tests = sum(row["p"] is not None for row in differences)
-    populations = set(map(_name_population, differences))
-    about = f", about {populations.pop()}" if len(populations) == 1 else ""
-    title = f"differences from the baseline{about}; p adjusted for {num_tests} tests (Holm)"
-    columns = {name: show for name, show in _DIFFERENCE_COLUMNS.items() if not about or name != "about"}
-    table = _open_table(title, ("run", "task", "metric"), columns)
-    previous = None
-    for difference, row in zip(comparison.differences, differences, strict=True):
-        name = "" if difference.run == previous else row["run"]
-        previous = difference.run
-        table.add_row(name, row["task"], row["metric"], *(show(row) for show in columns.values()))
-    return table
 
 
 def _draws_table(found: Sequence[ScoreOverDraws]) -> Table:
     conditions = _condition_columns(found)
-    table = _open_table(
+    table = open_table(
         "scores over draws: mean with standard error and 95 % interval over draws and questions, 95 % interval for the "
         "score of a new draw on these questions, and the share of the squared error that more questions keep",
         ("task", "metric", *conditions),
@@ -145,19 +92,9 @@ def _draws_table(found: Sequence[ScoreOverDraws]) -> Table:
     return table
 
 
-def _open_table(title: str, texts: Iterable[str], numbers: Iterable[str]) -> Table:
-    """Return a table without rows, with columns of text on the left and of numbers on the right."""
-    table = Table(title=title, title_justify="left")
-    for column in texts:
-        table.add_column(column, overflow="fold")
-    for column in numbers:
-        table.add_column(column, justify="right")
-    return table
-
-
 def _curve_table(curves: Sequence[ShotCurve]) -> Table:
     conditions = _condition_columns(curves)
-    table = _open_table(
+    table = open_table(
         "shot curves: mean over draws of demonstrations, 95 % interval of this mean over all draws on these questions, "
         "worst and best draw, and standard error over questions",
         ("task", "metric", *conditions),
@@ -175,7 +112,7 @@ def _curve_table(curves: Sequence[ShotCurve]) -> Table:
 def _variance_table(analyses: Sequence[VarianceAnalysis]) -> Table:
     """Return one row per source: each factor, each interaction of factors, and the test set."""
     conditions = _condition_columns(analyses)
-    table = _open_table(
+    table = open_table(
         "variance of a score by source: standard deviations, and shares of the variance with 95 % intervals, of which "
         "that of the test set has no upper end",
         ("task", "metric", *conditions, "source"),
@@ -207,7 +144,7 @@ def _spread_table(analyses: Sequence[VarianceAnalysis]) -> Table:
         title += "; best minus worst wording, as it is and with noise taken off"
     conditions = _condition_columns(analyses)
     columns = {**_CELLS_COLUMNS, **(_WORDINGS_COLUMNS if has_wordings else {})}
-    table = _open_table(title, ("task", "metric", *conditions), columns)
+    table = open_table(title, ("task", "metric", *conditions), columns)
     for analysis, row in zip(analyses, spread_table(analyses).records(), strict=True):
         table.add_row(*_label_cells(analysis, conditions), *(show(row) for show in columns.values()))
     return table
@@ -237,23 +174,23 @@ def _format_noise(row: Mapping[str, Any]) -> str:
     return "" if row["noise gap"] is None else f"{row['noise gap']:.2g}, up to {row['noise gap p95']:.2g}"
 
 
-_VARIANCE_COLUMNS: Mapping[str, _Show] = {
+_VARIANCE_COLUMNS: Mapping[str, Show] = {
     "±": lambda row: f"{row['stdev']:.2g}",
     "share": lambda row: f"{row['share']:.0%}",
     "95 % interval": _format_share_ends,
     "p": lambda row: "" if row["p"] is None else format_p_value(row["p"]),
 }
-_CELLS_COLUMNS: Mapping[str, _Show] = {
+_CELLS_COLUMNS: Mapping[str, Show] = {
     "cells": lambda row: str(row["cells"]),
     "mean": lambda row: format_score(row["mean"]),
     "over cells ±": lambda row: f"{row['stdev']:.2g}",
     "test set ±": lambda row: f"{row['test set stderr']:.2g}",
 }
-_WORDINGS_COLUMNS: Mapping[str, _Show] = {
+_WORDINGS_COLUMNS: Mapping[str, Show] = {
     "wordings": lambda row: "" if row["wordings"] is None else str(row["wordings"]),
     "best - worst": lambda row: "" if row["wordings"] is None else format_score(row["wording spread"]),
     "noise taken off": lambda row: "" if row["wordings"] is None else format_score(row["true wording spread"]),
-    "95 % interval": lambda row: _format_ends(row, "true low", "true high"),
+    "95 % interval": lambda row: format_ends(row, "true low", "true high"),
 }
 
 
@@ -292,7 +229,7 @@ def _condition_columns(analyses: Sequence[ScoreOverDraws | ShotCurve | VarianceA
 def _label_cells(analysis: ScoreOverDraws | ShotCurve | VarianceAnalysis, conditions: Sequence[str]) -> list[str]:
     return [
         analysis.task,
-        analysis.metric + _arrow(analysis.higher_is_better),
+        analysis.metric + mark_direction(analysis.higher_is_better),
         *(analysis.conditions.get(name, "") for name in conditions),
     ]
 
