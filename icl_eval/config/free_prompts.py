@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from icl_eval.config.options import build_requested_conventions, choose_source
 from icl_eval.config.schema import ModelOptions
 from icl_eval.decoding.searches import Search, require_one_sample
+from icl_eval.models.devices import choose_device
 from icl_eval.models.loading import LanguageModel, find_card, load_model
 from icl_eval.prompts.building import EncodedPrompt
 from icl_eval.prompts.conventions import Conventions, find_conventions
@@ -49,6 +50,8 @@ def open_prompts(
     require_one_sample(search)
     max_new_tokens = config.max_new_tokens or default_max_new_tokens
     source = choose_source(config.model, model)
+    if model is None:
+        choose_device(config.device)
     conventions = find_conventions(find_card(source), build_requested_conventions(config))
     names = [f"prompt {number}" for number in range(1, len(prompts) + 1)] if len(prompts) > 1 else ["prompt"]
     encoded = tuple(conventions.encode_text(*named, decoder_prompt) for named in zip(names, prompts, strict=True))

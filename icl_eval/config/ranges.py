@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from icl_eval.config.schema import ModelOptions, RunConfig, TaskConfig, typed_config
 from icl_eval.errors import ConfigError
-from icl_eval.models.devices import check_device_map
+from icl_eval.models.devices import check_device, check_device_map
 
 Options = TypeVar("Options", bound=ModelOptions)
 
@@ -125,6 +125,7 @@ def _check_model_options(config: ModelOptions, min_new_tokens: int = 1) -> None:
     """Check the ranges of the options that all commands with a model share; raises ConfigError."""
     if config.dtype not in _DTYPES:
         raise ConfigError(f"dtype={config.dtype}: must be one of {', '.join(_DTYPES)}")
+    check_device(config.device)
     check_device_map(config.model.device_map, config.device)
     require_at_least("max_new_tokens", config.max_new_tokens, min_new_tokens)
     require_at_most("max_new_tokens", config.max_new_tokens, MAX_NEW_TOKENS)

@@ -101,6 +101,8 @@ def _make_report(
     finish: Finish,
 ) -> Report:
     """Write the records and return the report; prompts and records are released before the page is written."""
+    if not (folder / FINGERPRINT_FILE).exists():
+        evaluation.engine.require_device(evaluation.model)  # records of an earlier start may need no device
     with ExitStack() as stack:
         with stopwatch.stage("prompts"):
             prepared = prepare(evaluation)

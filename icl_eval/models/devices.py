@@ -1,5 +1,6 @@
 """Devices: one for the whole network, or a map that spreads its layers over several (`model.device_map`)."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,12 @@ DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 _OFFLOADED = "disk"
 
 DeviceMap = str | Mapping[str, Any] | None
+
+
+def check_device(name: str) -> None:
+    """Raise ConfigError if no machine has a device of this name; whether this one has it, only torch can tell."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ConfigError(f"device={name}: must be auto, cpu, cuda, cuda:N or mps")
 
 
 def list_devices() -> list[str]:

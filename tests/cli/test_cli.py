@@ -343,12 +343,14 @@ def test_a_mistake_is_one_line_and_ends_the_command_before_weights_load(
     assert (outcome.exit_code, outcome.out, outcome.err) == (2, "", f"icl-eval: {sentence}\n")
 
 
-def test_a_device_that_is_not_there_is_one_line_with_those_that_are(icl_eval, monkeypatch):
-    monkeypatch.setattr("icl_eval.decoding.engines.in_process.load_model", refuse_to_load)
-    outcome = icl_eval("device=tpu")
-    assert (outcome.exit_code, outcome.out) == (2, "")
-    assert outcome.err.startswith("icl-eval: device='tpu': not available on this machine; must be one of auto, cpu")
-    assert outcome.err.count("\n") == 1
+def test_a_device_that_is_not_there_is_one_line_with_those_that_are(icl_eval_command, gpt2, monkeypatch):
+    for module in ("evaluation.preparation", "config.free_prompts"):
+        monkeypatch.setattr(f"icl_eval.{module}.find_card", lambda source: pytest.fail("a tokenizer was asked for"))
+    for words in ([], ["stream", "prompt=x"], ["tour"]):
+        outcome = icl_eval_command(*words, f"model.source={gpt2}", "device=cuda:99")
+        sentence = "icl-eval: device='cuda:99': not available on this machine; must be one of auto, cpu"
+        assert (outcome.exit_code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+        assert outcome.err.startswith(sentence)
 
 
 ROW = b'{"id": "x", "question": "q", "references": ["a"]}\n'
@@ -479,6 +481,7 @@ def test_only_evaluations_can_be_swept(command, flag, icl_eval_command):
         (["prompt=[]"], "prompt=[]: must be a string or a list of strings"),
         (["prompt=\udcff"], "'prompt=\\udcff': not valid UTF-8"),
         (["prompt=x", "decoder_prompt=y"], "decoder_prompt: tiny-gpt2 has no encoder and only continues the prompt"),
+        (["prompt=x", "device=gpu"], "device=gpu: must be auto, cpu, cuda, cuda:N or mps"),
         (["prompt=x", "dtype=float3"], "dtype=float3: must be one of float32, bfloat16, float16, float64"),
         (
             ["prompt=x", "max_new_tokens=256"],
@@ -844,6 +847,7 @@ OBJECTS = {"numpy", "pydantic", "jinja2", "rich"}
         (["stream", "prompt=x", "model.source=./nosuch.gguf"], 2, NETWORKS | TABLES | OBJECTS),
         (["trace", "prompt=x", "model.source=./nosuch"], 2, NETWORKS | TABLES | OBJECTS),
         (["tour", "dtype=nosuch"], 2, NETWORKS | TABLES | OBJECTS),
+        (["device=gpu"], 2, NETWORKS | TABLES | OBJECTS),
         (["compare", "run", "nosuch"], 2, NETWORKS | TABLES | OBJECTS),
         (["task=qa", "template.question='{{nosuch}}'"], 2, NETWORKS),
         (["task=qa", "template.answer='{{nosuch}}'"], 2, NETWORKS),

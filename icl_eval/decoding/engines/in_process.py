@@ -9,6 +9,7 @@ from icl_eval.decoding.memory import prompt_bytes
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.errors import ConfigError
 from icl_eval.models.cards import ModelCard
+from icl_eval.models.devices import choose_device
 from icl_eval.models.loading import LanguageModel, ModelSource, load_model
 from icl_eval.models.networks import ITEM_BYTES
 from icl_eval.prompts.building import EncodedPrompt
@@ -39,6 +40,11 @@ class TransformersEngine:
     def identity(self) -> Mapping[str, Any]:
         """The dtype, which decides how numbers are rounded."""
         return {"dtype": self.dtype}
+
+    def require_device(self, model: ModelSource) -> None:
+        """Refuse a device that this machine lacks; raises ConfigError."""
+        if self.device not in ("auto", "cpu") and not isinstance(model, LanguageModel):
+            choose_device(self.device)
 
     def adapt(self, card: ModelCard) -> ModelCard:
         """Return the card as it is."""

@@ -112,6 +112,9 @@ class Engine(Protocol):
     def new_tokens_per_score(self) -> int:
         """The number of tokens that are generated to score a continuation, and charged."""
 
+    def require_device(self, model: ModelSource) -> None:
+        """Refuse a device that this machine lacks, before prompts are built for it; raises ConfigError."""
+
     def adapt(self, card: ModelCard) -> ModelCard:
         """Return a model's card with the limits of the engine."""
 

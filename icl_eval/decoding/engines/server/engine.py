@@ -94,6 +94,9 @@ class OpenAIEngine:
         """Return None: the memory is the server's."""
         return None
 
+    def require_device(self, model: ModelSource) -> None:
+        """Refuse nothing: the device is the server's."""
+
     def adapt(self, card: ModelCard) -> ModelCard:
         """Return a model's card with the limit of the server."""
         if self.max_length is None or (card.max_length is not None and card.max_length < self.max_length):
