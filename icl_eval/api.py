@@ -228,7 +228,7 @@ def plan(*pilot: Run | str | Path, **options: Any) -> StudyPlan:
         ConfigError: If an option is unknown or invalid, or there is neither a pilot nor `flips`.
         DataError: If the runs are not draws of one or two conditions.
     """
-    from icl_eval.commands.plan import build_plan
+    from icl_eval.commands.plan import plan_study
 
     for key in ("pilot", "output"):
         if key in options:
@@ -236,7 +236,7 @@ def plan(*pilot: Run | str | Path, **options: Any) -> StudyPlan:
                 f"plan: unknown option {key!r}; the pilot is given as arguments, and the plan is returned"
             )
     config = typed_config(compose_words(as_words(options), "plan", PlanConfig).cfg, PlanConfig)
-    return build_plan(config, _read_runs("plan", pilot))
+    return plan_study(config, _read_runs("plan", pilot))
 
 
 def score(

@@ -41,7 +41,7 @@ def print_plan(config: PlanConfig) -> None:
     """
     path = require_json_file(config.output, page=False) if config.output is not None else None
     runs = read_runs([Path(folder) for folder in config.pilot]) if config.flips is None else []
-    plan = build_plan(config, runs)
+    plan = plan_study(config, runs)
     if runs and path is None:
         path = runs[0].folder.parent / "plan.json"
     if path is not None:
@@ -57,7 +57,7 @@ def print_plan(config: PlanConfig) -> None:
             print_path(console, "plan", path)
 
 
-def build_plan(config: PlanConfig, runs: Sequence[Run]) -> StudyPlan:
+def plan_study(config: PlanConfig, runs: Sequence[Run]) -> StudyPlan:
     """Return what studies would find.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from icl_eval.config.collisions import reject_packaged_names
 from icl_eval.config.files import require_readable_files
-from icl_eval.config.overrides import find_added_folders, read_overrides
+from icl_eval.config.overrides import find_added_folders, normalize_overrides
 from icl_eval.config.setup import conf_dir
 
 
@@ -21,4 +21,4 @@ def read_arguments(words: Sequence[str], schema: type) -> list[str]:
     folders = find_added_folders(words)
     reject_packaged_names(folders)
     require_readable_files(folders)
-    return read_overrides(words, schema, [conf_dir(), *folders])
+    return normalize_overrides(words, schema, [conf_dir(), *folders])

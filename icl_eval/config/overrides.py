@@ -65,7 +65,7 @@ def find_added_folders(words: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(map(Path, places)))
 
 
-def read_overrides(words: Sequence[str], schema: type, folders: Sequence[Path]) -> list[str]:
+def normalize_overrides(words: Sequence[str], schema: type, folders: Sequence[Path]) -> list[str]:
     r"""Return command-line arguments in Hydra's grammar, with each string preserved as it was typed.
 
     Outside quotes a backslash is literal, because Hydra's escapes are not wanted in prompts. Inside double quotes, `\n`

@@ -10,7 +10,7 @@ from icl_eval.config.schema import ChannelConfig, RunConfig, TaskConfig, Templat
 from icl_eval.config.sources import build_data_source
 from icl_eval.decoding.searches import check_stop
 from icl_eval.demonstrations import AbstractLabels, Demonstration, FewShot, Selection, build_shown
-from icl_eval.demonstrations.ranking import draw
+from icl_eval.demonstrations.ranking import random_key
 from icl_eval.errors import ConfigError
 from icl_eval.evaluation.answers import LIKELIHOODS
 from icl_eval.evaluation.preparation import TaskPlan
@@ -216,5 +216,5 @@ def apply_limit(
         limit = math.ceil(Fraction(str(limit)) * len(examples))  # as it is written: 0.07 * 100 is more than 7
     if seed is None:
         return examples[:limit]
-    drawn = {example.id for example in sorted(examples, key=lambda example: draw(seed, "", example.id))[:limit]}
+    drawn = {example.id for example in sorted(examples, key=lambda example: random_key(seed, "", example.id))[:limit]}
     return tuple(example for example in examples if example.id in drawn)

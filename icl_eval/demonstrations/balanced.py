@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_eval.demonstrations.labels import label_of, read_labels
-from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw, draw_order, keep_allowed
+from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_order, keep_allowed, random_key
 from icl_eval.targets import Seed
 from icl_eval.tasks.loading import Task
 
@@ -32,7 +32,9 @@ class BalancedDemonstrations:
 
     def ranking(self, task: Task) -> Ranking:
         """Return a ranking that alternates between the labels; raises ConfigError if the answers are not labels."""
-        labels = sorted(read_labels(task, "demonstrations=balanced"), key=lambda label: draw(self.seed, "", label))
+        labels = sorted(
+            read_labels(task, "demonstrations=balanced"), key=lambda label: random_key(self.seed, "", label)
+        )
         drawn: Mapping[str, list[int]] = defaultdict(list)
         for row in draw_order(task.pool, self.seed).tolist():
             drawn[label_of(task.pool[row])].append(row)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from icl_eval.demonstrations.labels import kind_of, label_of
-from icl_eval.demonstrations.ranking import Demonstration, draw
+from icl_eval.demonstrations.ranking import Demonstration, random_key
 from icl_eval.demonstrations.words import WORDS
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
@@ -125,7 +125,7 @@ class ShuffledTargets:
         _group_targets(task, match_field, self.name)
 
         def shuffle(selected: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
-            cycle = sorted((shown.example for shown in selected), key=lambda e: draw(self.seed, self.name, e.id))
+            cycle = sorted((shown.example for shown in selected), key=lambda e: random_key(self.seed, self.name, e.id))
             givers = {receiver.id: giver for giver, receiver in zip(cycle, cycle[1:] + cycle[:1], strict=True)}
             shuffled = ((shown, givers[shown.example.id]) for shown in selected)
             return tuple(replace_target(shown, giver.references[0], giver) for shown, giver in shuffled)
@@ -214,7 +214,7 @@ def check_fraction(fraction: float) -> None:
 
 def is_changed(seed: int, control: str, example_id: str, fraction: float) -> bool:
     """Return whether a demonstration is one of the changed ones, whatever else is shown and whatever the others are."""
-    place = int.from_bytes(draw(seed, f"{control}\0fraction", example_id)[:8], "big")
+    place = int.from_bytes(random_key(seed, f"{control}\0fraction", example_id)[:8], "big")
     return place < fraction * 2**64
 
 
@@ -240,7 +240,7 @@ def group_by_kind(task: Task, match_field: str | None) -> Mapping[str | None, Se
 
 
 def _draw_number(seed: int, control: str, place: str, below: int) -> int:
-    return int.from_bytes(draw(seed, control, place), "big") % below
+    return int.from_bytes(random_key(seed, control, place), "big") % below
 
 
 def replace_target(shown: Demonstration, target: str, giver: Example) -> Demonstration:

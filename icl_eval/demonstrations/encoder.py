@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from icl_eval.demonstrations.vectors import FloatArray, Vectors, open_vectors
+from icl_eval.demonstrations.vectors import Float32Array, Vectors, open_vectors
 from icl_eval.errors import ConfigError, ModelUnavailableError, UserError
 from icl_eval.formatting import describe_error
 from icl_eval.models.cards import needs_own_code, read_max_length
@@ -45,7 +45,7 @@ _SHOWN = 60
 _BATCH_TOKENS = 1024
 _BATCH_STRINGS = 16
 
-EmbedTexts = Callable[[Sequence[str]], Iterator[tuple[list[str], FloatArray]]]
+EmbedTexts = Callable[[Sequence[str]], Iterator[tuple[list[str], Float32Array]]]
 """Yields some of the given strings with their vectors, [strings, size], until all have been yielded."""
 
 
@@ -67,7 +67,7 @@ class Encoder:
             return self.model.identify()
         return self._run_step(lambda: identify(self._spec))
 
-    def embed(self, examples: Sequence[Example]) -> FloatArray:
+    def embed(self, examples: Sequence[Example]) -> Float32Array:
         """Return a unit vector for each example, computed from all its input fields, [examples, size].
 
         Strings that are too long for the network are truncated at the end. Vectors are kept in the user's cache
@@ -83,7 +83,7 @@ class Encoder:
             pass  # vectors that were known cannot be read any more
         return found
 
-    def _embed_missing(self, known: Vectors, texts: Sequence[str], device: str) -> FloatArray | None:
+    def _embed_missing(self, known: Vectors, texts: Sequence[str], device: str) -> Float32Array | None:
         """Compute the vectors of strings that have none, and return those of all strings; None if some are lost."""
         if missing := known.find_missing(texts):
             embed_texts = self._run_step(lambda: self._load(device))
@@ -94,7 +94,7 @@ class Encoder:
                     advance(len(embedded))
         return known.read(texts)
 
-    def _scale(self, texts: Sequence[str], vectors: FloatArray) -> FloatArray:
+    def _scale(self, texts: Sequence[str], vectors: Float32Array) -> Float32Array:
         """Return vectors of length 1; raises ConfigError for one that has no direction."""
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         for text, length in zip(texts, lengths[:, 0], strict=True):
@@ -103,7 +103,7 @@ class Encoder:
                     f"demonstrations.encoder: the vector of {text[:_SHOWN]!r} has length {length}, and no direction; "
                     "choose another encoder"
                 )
-        scaled: FloatArray = vectors / lengths
+        scaled: Float32Array = vectors / lengths
         return scaled
 
     @property
@@ -190,7 +190,7 @@ def _load_sentence_transformer(folder: Path, device: str) -> EmbedTexts:
     except Exception as error:  # its modules are arbitrary classes and can raise anything
         raise ConfigError(f"{folder} cannot be loaded ({describe_error(error)})") from error
 
-    def embed_texts(texts: Sequence[str]) -> Iterator[tuple[list[str], FloatArray]]:
+    def embed_texts(texts: Sequence[str]) -> Iterator[tuple[list[str], Float32Array]]:
         for text in texts:  # its batches have the shape of their longest string
             yield [text], np.asarray(encoder.encode([text], show_progress_bar=False), np.float32)
 
@@ -221,7 +221,7 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-def _average_states(network: Any, tokenizer: Any, texts: Sequence[str]) -> Iterator[tuple[list[str], FloatArray]]:
+def _average_states(network: Any, tokenizer: Any, texts: Sequence[str]) -> Iterator[tuple[list[str], Float32Array]]:
     """Yield strings with the means of their last hidden states over their tokens, [strings, size], the shortest first.
 
     A batch is filled up to its shape, so that the order in which a processor adds numbers is always the same.

@@ -15,7 +15,7 @@ from icl_eval.demonstrations.controls import (
     replace_target,
 )
 from icl_eval.demonstrations.labels import kind_of, label_of, read_labels
-from icl_eval.demonstrations.ranking import Demonstration, draw
+from icl_eval.demonstrations.ranking import Demonstration, random_key
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import list_names
 from icl_eval.targets import Seed
@@ -83,7 +83,7 @@ class FlippedLabels:
         """Return the function from an example to its flipped label; None if it has none."""
         _refuse_rationales(task, self.name)
         cycles = {
-            kind: sorted(labels, key=lambda label: draw(self.seed, self.name, label))
+            kind: sorted(labels, key=lambda label: random_key(self.seed, self.name, label))
             for kind, labels in _read_labels_by_kind(task, match_field, self.name).items()
         }
 
@@ -146,7 +146,7 @@ class AbstractLabels:
                     f"control=abstract_labels: task '{task.name}' has {len(own)} labels, and control.symbols has only "
                     f"{len(free)} symbols that are no labels"
                 )
-            drawn = sorted(free, key=lambda symbol: draw(self.seed, f"{self.name}\0{kind or ''}", symbol))
+            drawn = sorted(free, key=lambda symbol: random_key(self.seed, f"{self.name}\0{kind or ''}", symbol))
             symbols[kind] = dict(zip(own, drawn, strict=False))
 
         def follow(example: Example) -> Example:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from icl_eval.demonstrations.ranking import Demonstration, DemonstrationSelector, draw
+from icl_eval.demonstrations.ranking import Demonstration, DemonstrationSelector, random_key
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
 
@@ -68,7 +68,7 @@ class RandomOrder:
 
     def arrange(self, selected: Sequence[Demonstration]) -> tuple[Demonstration, ...]:
         """Return the demonstrations in random order, drawn independently of the strategies."""
-        return tuple(sorted(selected, key=lambda shown: draw(self.seed, "order", shown.example.id)))
+        return tuple(sorted(selected, key=lambda shown: random_key(self.seed, "order", shown.example.id)))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw, draw_order, keep_allowed
+from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_order, keep_allowed, random_key
 from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
@@ -47,7 +47,7 @@ class RandomDemonstrations:
 
 
 def _hash(seed: int, question_id: str, candidate_id: str) -> np.uint64:
-    return np.uint64(int.from_bytes(draw(seed, question_id, candidate_id)[:8]))
+    return np.uint64(int.from_bytes(random_key(seed, question_id, candidate_id)[:8]))
 
 
 def _scramble(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -65,7 +65,7 @@ class DemonstrationSelector(Protocol):
         """
 
 
-def draw(seed: int, question_id: str, candidate_id: str) -> bytes:
+def random_key(seed: int, question_id: str, candidate_id: str) -> bytes:
     """Return the sort key of a candidate in a seeded random order.
 
     Unlike a shuffle, a hash keeps the relative order of two candidates when other candidates are added or removed.
@@ -76,7 +76,7 @@ def draw(seed: int, question_id: str, candidate_id: str) -> bytes:
 
 def draw_order(pool: Sequence[Example], seed: int) -> npt.NDArray[np.int64]:
     """Return the rows of a pool in the random order that all questions share, [pool]."""
-    return np.array(sorted(range(len(pool)), key=lambda row: draw(seed, "", pool[row].id)), np.int64)
+    return np.array(sorted(range(len(pool)), key=lambda row: random_key(seed, "", pool[row].id)), np.int64)
 
 
 def draw_tie_breaks(pool: Sequence[Example], seed: int) -> npt.NDArray[np.int64]:

@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_tie_breaks, round_similarities
-from icl_eval.demonstrations.vectors import FloatArray
+from icl_eval.demonstrations.vectors import Float32Array
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 
-Rows = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Exactly = Callable[[Rows], Floats]
+Exactly = Callable[[Indices], Floats]
 """Maps some rows of a pool to their scores, rounded to six decimals."""
 Choose = Callable[[Floats, Floats], Iterator[int]]
 """Maps the cosines of candidates to the question, [candidates], and their unit vectors, [candidates, size], to their
@@ -30,7 +30,7 @@ _COMPARED_TOGETHER = 32
 
 
 def best_first(
-    approximate: npt.NDArray[np.floating], exactly: Exactly, allowed: Allowed, ties: Rows
+    approximate: npt.NDArray[np.floating], exactly: Exactly, allowed: Allowed, ties: Indices
 ) -> Iterator[tuple[int, float]]:
     """Yield rows and their scores by descending score, equal ones by ascending tie-break.
 
@@ -62,15 +62,15 @@ class PoolSimilarities:
         self._task = task
         self._encoder = encoder
         self._places = {question.id: place for place, question in enumerate(task.examples)}
-        self._embedded: tuple[range, FloatArray] = (range(0), np.empty((0, 0), np.float32))
-        self._compared: tuple[range, FloatArray] = (range(0), np.empty((0, 0), np.float32))
+        self._embedded: tuple[range, Float32Array] = (range(0), np.empty((0, 0), np.float32))
+        self._compared: tuple[range, Float32Array] = (range(0), np.empty((0, 0), np.float32))
 
     @cached_property
-    def vectors(self) -> FloatArray:
+    def vectors(self) -> Float32Array:
         """The pool as unit vectors, [pool, size]."""
         return self._encoder.embed(self._task.pool)
 
-    def compare(self, question: Example) -> tuple[FloatArray, Exactly]:
+    def compare(self, question: Example) -> tuple[Float32Array, Exactly]:
         """Return a question's cosines to the pool to within `SLACK`, [pool], and a function from rows to exact ones.
 
         The questions that follow it in the task are compared with it, since one product of matrices takes much less
@@ -85,17 +85,17 @@ class PoolSimilarities:
         block, cosines = self._compare_around(place)
         return cosines[place - block.start], lambda rows: self.measure(rows, vector)
 
-    def measure(self, rows: Rows, vector: FloatArray) -> Floats:
+    def measure(self, rows: Indices, vector: Float32Array) -> Floats:
         """Return the rounded cosines of some candidates to a unit vector, [rows]."""
         return round_similarities(self.vectors[rows].astype(np.float64) @ vector.astype(np.float64))
 
-    def _embed_around(self, place: int) -> tuple[range, FloatArray]:
+    def _embed_around(self, place: int) -> tuple[range, Float32Array]:
         if place not in self._embedded[0]:
             span = _span(place, _EMBEDDED_TOGETHER, len(self._task.examples))
             self._embedded = span, self._encoder.embed(self._task.examples[span.start : span.stop])
         return self._embedded
 
-    def _compare_around(self, place: int) -> tuple[range, FloatArray]:
+    def _compare_around(self, place: int) -> tuple[range, Float32Array]:
         if place not in self._compared[0]:
             span, embedded = self._embed_around(place)
             block = _span(place, _COMPARED_TOGETHER, len(self._task.examples))

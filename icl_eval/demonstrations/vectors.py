@@ -15,7 +15,7 @@ from icl_eval.models.weights.cache import cache_folder
 
 logger = logging.getLogger(__name__)
 
-FloatArray = npt.NDArray[np.float32]
+Float32Array = npt.NDArray[np.float32]
 
 _SCHEME = 1
 """Raised when the same weights give other vectors, because they are computed in another way."""
@@ -65,7 +65,7 @@ class Vectors:
             del by_digest[digest]
         return list(by_digest.values())
 
-    def add(self, texts: Sequence[str], vectors: FloatArray) -> None:
+    def add(self, texts: Sequence[str], vectors: Float32Array) -> None:
         """Keep the vectors of strings, [strings, size]."""
         rows = [(_digest(text), vector.astype("<f4").tobytes()) for text, vector in zip(texts, vectors, strict=True)]
         try:
@@ -74,7 +74,7 @@ class Vectors:
             self._leave_file(error)
             self._insert(rows)
 
-    def read(self, texts: Sequence[str]) -> FloatArray | None:
+    def read(self, texts: Sequence[str]) -> Float32Array | None:
         """Return the vectors of strings, [strings, size]; None if one has none, or none any more."""
         places: dict[bytes, list[int]] = {}
         for place, text in enumerate(texts):

@@ -9,7 +9,7 @@ import numpy as np
 
 from icl_eval.demonstrations.encoder import Encoder
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_tie_breaks, round_similarities
-from icl_eval.demonstrations.searching import PoolSimilarities, Rows, best_first
+from icl_eval.demonstrations.searching import Indices, PoolSimilarities, best_first
 from icl_eval.errors import ConfigError
 from icl_eval.targets import Seed
 from icl_eval.tasks.examples import Example
@@ -64,7 +64,7 @@ class VotekDemonstrations:
         return rank
 
 
-def _find_neighbors(similarities: PoolSimilarities, ties: Rows, count: int) -> Rows:
+def _find_neighbors(similarities: PoolSimilarities, ties: Indices, count: int) -> Indices:
     """Return the nearest neighbours of each example, without itself, `[pool, neighbors]`."""
     vectors = similarities.vectors
     found = []
@@ -78,7 +78,7 @@ def _find_neighbors(similarities: PoolSimilarities, ties: Rows, count: int) -> R
     return np.array(found, dtype=np.int64).reshape(len(vectors), -1)
 
 
-def _count_votes(neighbors: Rows, ties: Rows) -> Iterator[int]:
+def _count_votes(neighbors: Indices, ties: Indices) -> Iterator[int]:
     """Yield the rows of the pool in the order of choice."""
     size = len(neighbors)
     represented = np.zeros(size)  # how many neighbours of each example are chosen

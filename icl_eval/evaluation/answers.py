@@ -250,7 +250,7 @@ class AnswerBuilder:
             DataError: If an answer adds no token to the prompt.
             PromptTooLongError: If prompt and answer together exceed the model's positions.
         """
-        choices, texts = find_answers(self.mode, self.prompts.task, example)
+        choices, texts = list_answers(self.mode, self.prompts.task, example)
         calibrations = tuple(
             CalibratingPrompts(
                 each, tuple(self._encode(example, prompt, choices) for prompt in build_prompts(example, built))
@@ -284,7 +284,7 @@ def has_room(build: Callable[[Example, EncodedPrompt], object], example: Example
     return True
 
 
-def find_answers(mode: LikelihoodMode, task: Task, example: Example) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def list_answers(mode: LikelihoodMode, task: Task, example: Example) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the choices to score for a question, and these and its references without duplicates.
 
     Raises:

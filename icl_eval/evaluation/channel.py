@@ -14,7 +14,7 @@ from functools import cached_property
 from math import fsum
 from typing import TYPE_CHECKING
 
-from icl_eval.evaluation.answers import EncodeAnswers, LikelihoodMode, encode_fitting, find_answers
+from icl_eval.evaluation.answers import EncodeAnswers, LikelihoodMode, encode_fitting, list_answers
 from icl_eval.prompts.building import EncodedPrompt, PromptBuilder
 from icl_eval.prompts.channel import channel_form
 from icl_eval.prompts.tokenization import Continuations
@@ -86,7 +86,7 @@ class ChannelBuilder:
             DataError: If a question adds no token to a prompt.
             PromptTooLongError: If prompt and question together exceed the model's positions.
         """
-        choices, texts = find_answers(self.mode, self.prompts.task, example)
+        choices, texts = list_answers(self.mode, self.prompts.task, example)
         builder = self._reversed
         question = builder.template.continuation(builder.task, example, texts[0])
         after = [builder.rebuild(example, built, replace(example, references=(text,))) for text in texts]

@@ -20,8 +20,8 @@ from icl_eval.evaluation.answers import (
     EncodeAnswers,
     LikelihoodMode,
     ScoredAnswers,
-    find_answers,
     has_room,
+    list_answers,
 )
 from icl_eval.evaluation.channel import ChannelBuilder
 from icl_eval.metrics import Metric
@@ -206,7 +206,7 @@ def _try_wording(plan: TaskPlan, is_chat: bool) -> None:
     shown = [] if is_chat or plan.few_shot.selector.encoder else plan.select(example)
     plan.template.render(plan.task, [each.example for each in shown], example)
     if plan.likelihood is not None:
-        find_answers(plan.likelihood, plan.task, example)
+        list_answers(plan.likelihood, plan.task, example)
 
 
 def _word_as_chat(plan: TaskPlan, chat: Chat) -> ChatTemplate:

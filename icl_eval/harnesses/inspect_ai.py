@@ -26,7 +26,7 @@ from pydantic import Field
 from icl_eval.errors import ConfigError
 from icl_eval.formatting import format_value
 from icl_eval.harnesses.gathering import CompletionRequest, Gatherer
-from icl_eval.harnesses.model_arguments import ModelArguments, read_arguments
+from icl_eval.harnesses.model_arguments import ModelArguments, read_model_arguments
 from icl_eval.prompts.building import Context, EncodedPrompt, Prompt
 from icl_eval.prompts.chats import build_chat
 from icl_eval.prompts.tokenization import encode_prompt
@@ -88,7 +88,7 @@ class IclEvalAPI(ModelAPI):  # type: ignore[misc]
         super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
         if base_url is not None:
             raise ConfigError(f"base_url={base_url}: icl_eval runs models itself; leave it out")
-        own = read_arguments(ProviderArguments, model_args)
+        own = read_model_arguments(ProviderArguments, model_args)
         self._model = own.load(model_name)
         self._chat = build_chat(self._model.tokenizer, model_name) if own.use_chat_template else None
         end_of_turn = None if self._chat is None else self._chat.end_id

@@ -60,7 +60,7 @@ class ModelArguments:
 Arguments = TypeVar("Arguments", bound=ModelArguments)
 
 
-def read_arguments(kind: type[Arguments], given: Mapping[str, Any], others: Sequence[str] = ()) -> Arguments:
+def read_model_arguments(kind: type[Arguments], given: Mapping[str, Any], others: Sequence[str] = ()) -> Arguments:
     """Return the arguments that a harness passes on.
 
     Args:

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from icl_eval.errors import ConfigError, ModelUnavailableError
 
-Kind = Literal["folder", "gguf", "wheel", "pypi", "hub"]
+SourceKind = Literal["folder", "gguf", "wheel", "pypi", "hub"]
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
-_FILE_KINDS: dict[str, Kind] = {".gguf": "gguf", ".whl": "wheel"}
+_FILE_KINDS: dict[str, SourceKind] = {".gguf": "gguf", ".whl": "wheel"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ModelSpec:
         return ModelSpec(source, None, self.trust_remote_code, self.allow_pickle, key=key)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> SourceKind:
         """The kind of source; raises ConfigError if the string is not a source."""
         if self.source.startswith("pypi:"):
             return "pypi"

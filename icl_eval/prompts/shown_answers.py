@@ -36,7 +36,7 @@ class ShownAnswer:
     """Their places among the encoder or decoder ids of the encoded prompt."""
 
 
-def find_answers(
+def find_shown_answers(
     builder: PromptBuilder, tokenizer: "PreTrainedTokenizerBase", encoded: EncodedPrompt, example: Example
 ) -> Iterator[ShownAnswer]:
     """Yield the answers that a prompt shows, in prompt order.

@@ -8,7 +8,7 @@ from parsed_pages import assert_self_contained
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import icl_eval
-from icl_eval.commands.trace.attention import read_last
+from icl_eval.commands.trace.attention import read_last_token
 from icl_eval.commands.trace.heat_maps import draw_heat_map
 from icl_eval.commands.trace.phrases import describe_strongest
 from icl_eval.commands.trace.repetition import draw_sequences, score_repetition
@@ -135,7 +135,7 @@ def test_the_last_token_attends_as_in_one_pass_over_all_tokens(name):
     if encoder_ids:
         whole["cross"] = output.cross_attentions
     for attention, layers in whole.items():
-        for found, expected in zip(read_last(model, encoder_ids, ids, attention), layers, strict=True):
+        for found, expected in zip(read_last_token(model, encoder_ids, ids, attention), layers, strict=True):
             torch.testing.assert_close(found, expected[0, :, -1:], atol=1e-6, rtol=0)
 
 

@@ -17,7 +17,7 @@ from reference_decoding import (
 )
 from torch.nn.utils import prune
 
-from icl_eval.commands.trace.attention import read_last
+from icl_eval.commands.trace.attention import read_last_token
 from icl_eval.commands.trace.repetition import draw_sequences, score_repetition
 from icl_eval.commands.trace.tracer import Limits, Tracer
 from icl_eval.decoding import Completion, LikelihoodScorer, StreamDecoder
@@ -200,7 +200,7 @@ def score(model, prompts, asked):
 
 def read_heads(model, prompts, asked):
     ids = (*start_ids(model), *prompts[0].decoder_ids)
-    last = read_last(model, prompts[0].encoder_ids, ids, "self")
+    last = read_last_token(model, prompts[0].encoder_ids, ids, "self")
     return score_repetition(model, draw_sequences(model)[:1]), [layer.tolist() for layer in last]
 
 

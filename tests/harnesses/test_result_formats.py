@@ -9,7 +9,7 @@ import pytest
 from sample_runs import SECOND
 from sample_sweeps import record, write_run
 
-from icl_eval.harnesses.every_eval_ever.results import find_range, list_results
+from icl_eval.harnesses.every_eval_ever.results import find_metric_range, list_results
 from icl_eval.harnesses.every_eval_ever.rows import list_rows
 from icl_eval.harnesses.lm_eval.results import write_results
 from icl_eval.harnesses.lm_eval.samples import list_samples
@@ -171,7 +171,7 @@ def test_a_log_of_every_eval_ever_says_how_sure_a_score_is(run, icl_eval_command
 def test_a_variant_of_exact_match_says_whether_an_answer_is_right_and_an_average_over_samples_does_not():
     for name, samples, says_right in (("strict", "", True), ("mean_of_samples", "|samples:mean_of_samples", None)):
         result = MetricResult(0.5, 0.1, (0.25, 0.75), f"exact_match_{name}{samples}", True, method="wilson")
-        known = find_range(f"exact_match_{name}", result, 8)
+        known = find_metric_range(f"exact_match_{name}", result, 8)
         assert (known and known.says_right) is says_right
 
 
@@ -184,8 +184,8 @@ def test_a_row_of_every_eval_ever_is_right_if_its_score_is_the_best(tmp_path):
     lower = {each["metric_config"]["metric_id"]: each["metric_config"]["lower_is_better"] for each in list_results(run)}
     assert lower == {"exact_match": False, "hub": True}
     share = MetricResult(0.5, 0.25, share_interval(0.5, 4), "judge", True, stored=True)
-    assert find_range("judge", share, 4).says_right
-    assert find_range("judge", replace(share, ci95=(0.1, 0.9)), 4) is None  # a mean of anything
+    assert find_metric_range("judge", share, 4).says_right
+    assert find_metric_range("judge", replace(share, ci95=(0.1, 0.9)), 4) is None  # a mean of anything
 
 
 @pytest.mark.slow

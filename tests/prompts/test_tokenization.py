@@ -7,7 +7,7 @@ from icl_eval.errors import ConfigError
 from icl_eval.prompts import tokenization
 from icl_eval.prompts.building import Context, DecoderPlacement, Prompt, PromptBuilder
 from icl_eval.prompts.chats import build_chat
-from icl_eval.prompts.shown_answers import find_answers
+from icl_eval.prompts.shown_answers import find_shown_answers
 from icl_eval.prompts.templates import TextTemplate
 from icl_eval.prompts.tokenization import encode_prompt, encode_prompts
 from icl_eval.tasks.examples import Example
@@ -183,5 +183,5 @@ def test_the_token_of_a_shown_answer_is_found_also_if_it_goes_on_after_the_answe
         overflow="stop",
     )
     [encoded] = builder.build_all([asked])
-    [found] = find_answers(builder, tokenizer, encoded, asked)
+    [found] = find_shown_answers(builder, tokenizer, encoded, asked)
     assert [tokenizer.decode([encoded.decoder_ids[place]]) for place in found.tokens] == [token]

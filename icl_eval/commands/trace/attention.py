@@ -46,7 +46,7 @@ def read_decoder(model: LanguageModel, encoder_ids: Ids, ids: Ids) -> Weights:
     return _check(model, shown["self"], len(ids), len(ids), cache)
 
 
-def read_last(model: LanguageModel, encoder_ids: Ids, ids: Ids, attention: str) -> Weights:
+def read_last_token(model: LanguageModel, encoder_ids: Ids, ids: Ids, attention: str) -> Weights:
     """Return the weights with which the decoder's last token attends: queries are one token.
 
     The tokens before it run as they usually do, so that no layer stores the weights between all of them.

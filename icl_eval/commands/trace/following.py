@@ -3,7 +3,7 @@
 import math
 
 from icl_eval.commands.trace.heads import measure_heads
-from icl_eval.commands.trace.leaving_out import AnswerScorer, forces_first, measure_influences
+from icl_eval.commands.trace.leaving_out import AnswerScorer, forces_first, measure_gains
 from icl_eval.commands.trace.subjects import TraceSubject
 from icl_eval.commands.trace.tracer import DecodedPrompt, Tracer
 from icl_eval.commands.trace.traces import LogLikelihoodGain, Trace
@@ -30,7 +30,7 @@ def follow(subject: TraceSubject, num_runners_up: int, heads: bool) -> Trace:
         scorer = AnswerScorer(model, completion.token_ids, question, subject.settings)
         whole = scorer.score(prompt)
         reference_log_likelihood = whole.reference
-        influences = tuple(measure_influences(scorer, question, prompt, whole))
+        influences = tuple(measure_gains(scorer, question, prompt, whole))
     return Trace(
         model=model.name,
         architecture=model.architecture,

@@ -7,12 +7,12 @@ them. They weight attention with its gradient; here it is the attention itself.
 
 from collections.abc import Sequence
 
-from icl_eval.commands.trace.attention import read_last
+from icl_eval.commands.trace.attention import read_last_token
 from icl_eval.commands.trace.repetition import NUM_SEQUENCES, SEED, draw_sequences, score_repetition
 from icl_eval.commands.trace.subjects import Question, TraceSubject
 from icl_eval.commands.trace.traces import AnswerTokens, HeadMap, Heads
 from icl_eval.decoding.rules import forced_ids, start_ids
-from icl_eval.prompts.shown_answers import ShownAnswer, find_answers
+from icl_eval.prompts.shown_answers import ShownAnswer, find_shown_answers
 
 
 def measure_heads(subject: TraceSubject) -> Heads:
@@ -26,7 +26,7 @@ def measure_heads(subject: TraceSubject) -> Heads:
     answers: tuple[AnswerTokens, ...] = ()
     question = subject.question
     if question:
-        found = list(find_answers(question.builder, question.tokenizer, subject.prompt, question.example))
+        found = list(find_shown_answers(question.builder, question.tokenizer, subject.prompt, question.example))
         answers = tuple(_describe(subject, question, each) for each in found)
         if found:
             maps += _score_answers(subject, answers, found[0].side)
@@ -50,7 +50,7 @@ def _score_answers(subject: TraceSubject, answers: Sequence[AnswerTokens], side:
     model, prompt = subject.model, subject.prompt
     ids = start_ids(model) + (prompt.decoder_ids or forced_ids(model, subject.settings))
     attention = "cross" if side == "encoder" else "self"
-    weights = read_last(model, prompt.encoder_ids, ids, attention)  # [heads, 1, tokens] of each layer
+    weights = read_last_token(model, prompt.encoder_ids, ids, attention)  # [heads, 1, tokens] of each layer
     kinds = {"answers": list(answers), "right_answers": [each for each in answers if each.right]}
     maps = []
     for target, members in kinds.items():

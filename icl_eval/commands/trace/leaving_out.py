@@ -73,7 +73,7 @@ def forces_first(model: LanguageModel, prompt: EncodedPrompt, settings: Mapping[
     return not prompt.decoder_ids and bool(forced_ids(model, settings))
 
 
-def measure_influences(
+def measure_gains(
     scorer: AnswerScorer, question: Question, prompt: EncodedPrompt, whole: Likelihoods
 ) -> Iterator[LogLikelihoodGain]:
     """Yield the influence of each demonstration in a question's prompt, in the order of the prompt.

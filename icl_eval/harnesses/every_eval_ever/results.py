@@ -20,7 +20,7 @@ def result_id(task: str, metric: str) -> str:
     return f"{task}/{metric}"
 
 
-def find_range(metric: str, result: MetricResult, num_examples: int) -> ScoreRange | None:
+def find_metric_range(metric: str, result: MetricResult, num_examples: int) -> ScoreRange | None:
     """Return the range of a metric; None if it is another program's or an average over samples.
 
     A variant of exact match (`exact_match_strict`) has its range. A share of right answers that another program
@@ -56,7 +56,7 @@ def list_results(run: Run) -> list[dict[str, Any]]:
 
 
 def _describe_metric(name: str, score: MetricResult, num_examples: int) -> dict[str, Any]:
-    known = find_range(name, score, num_examples)
+    known = find_metric_range(name, score, num_examples)
     described = {
         "metric_id": name,
         "metric_name": name,

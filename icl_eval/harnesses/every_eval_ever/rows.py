@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from icl_eval.formatting import list_names
-from icl_eval.harnesses.every_eval_ever.results import find_range, result_id
+from icl_eval.harnesses.every_eval_ever.results import find_metric_range, result_id
 from icl_eval.runs.folders import Run
 from icl_eval.runs.records import Record
 
@@ -22,7 +22,7 @@ def list_rows(run: Run) -> list[dict[str, Any]]:
     """Return the rows of a run. Metrics that say of no answer whether it is right are named in a warning."""
     rows, others = [], set()
     for task, result in run.report.results.items():
-        scored = {name: find_range(name, score, result.n) for name, score in result.metrics.items()}
+        scored = {name: find_metric_range(name, score, result.n) for name, score in result.metrics.items()}
         right = [name for name, known in scored.items() if known and known.says_right]
         others |= scored.keys() - set(right)
         rows += [row for record in run.records(task) for row in _list_rows(task, record, right)]

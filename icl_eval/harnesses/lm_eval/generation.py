@@ -38,7 +38,7 @@ class TextRequest:
     """The tokens of the whole prompt, which go to the encoder if there is one."""
 
 
-def read_options(gen_kwargs: Mapping[str, Any], model: LanguageModel) -> TextOptions:
+def read_text_options(gen_kwargs: Mapping[str, Any], model: LanguageModel) -> TextOptions:
     """Read the generation options of a request.
 
     Raises:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from icl_eval.errors import ConfigError
-from icl_eval.harnesses.model_arguments import ModelArguments, read_arguments
+from icl_eval.harnesses.model_arguments import ModelArguments, read_model_arguments
 from icl_eval.models.devices import choose_device
 from icl_eval.models.loading import LanguageModel
 
@@ -35,7 +35,7 @@ def load_source(pretrained: Any, given: Mapping[str, Any]) -> LanguageModel:
         ConfigError: If an argument is not what it must be.
         ModelUnavailableError: If the weights cannot be fetched, read or trusted.
     """
-    arguments = read_arguments(ModelArguments, given, _OTHERS)
+    arguments = read_model_arguments(ModelArguments, given, _OTHERS)
     if isinstance(pretrained, LanguageModel):
         return pretrained
     if not isinstance(pretrained, str) or not pretrained:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from icl_eval.decoding import LikelihoodScorer
 from icl_eval.errors import ConfigError
-from icl_eval.harnesses.lm_eval.generation import MAX_GEN_TOKS, TextRequest, complete, read_options
+from icl_eval.harnesses.lm_eval.generation import MAX_GEN_TOKS, TextRequest, complete, read_text_options
 from icl_eval.harnesses.lm_eval.likelihoods import EncodedRequest, fit_request, score_requests
 from icl_eval.harnesses.lm_eval.loading import load_source, open_texts, read_count
 
@@ -177,7 +177,7 @@ class IclEvalLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no type hints
         by_options: defaultdict[str, list[int]] = defaultdict(list)
         for number, request in enumerate(requests):
             by_options[json.dumps(request.args[1], sort_keys=True, default=str)].append(number)
-        plans = [(read_options(requests[some[0]].args[1], self.model), some) for some in by_options.values()]
+        plans = [(read_text_options(requests[some[0]].args[1], self.model), some) for some in by_options.values()]
         texts: dict[int, str] = {}
         with tqdm(desc="texts", total=len(requests), disable=disable_tqdm) as bar:
             for options, numbers in plans:

@@ -16,10 +16,10 @@ from transformers import PreTrainedTokenizerBase
 
 from icl_eval.decoding.engines.server.client import Client
 from icl_eval.decoding.engines.server.failures import KEY_HINT, PassingError, RefusedError
-from icl_eval.decoding.engines.server.requests import FIELDS, Api, Dialect, Prompt, Prompts, Sampling, path_of
+from icl_eval.decoding.engines.server.requests import FIELDS, Api, Dialect, Prompts, Sampling, SentPrompt, path_of
 from icl_eval.decoding.engines.server.schema import Answer, LogProbs
 from icl_eval.errors import ConfigError
-from icl_eval.prompts.building import Prompt as WrittenPrompt
+from icl_eval.prompts.building import Prompt
 from icl_eval.prompts.tokenization import encode_prompt
 
 _TEXT = "Red, green, blue, red, green, blue, red, green, blue, red,"
@@ -86,7 +86,7 @@ class Prober:
             ConfigError: If it refuses plain requests, or does not do what the run needs.
             IclEvalError: If it gives no answer.
         """
-        ids = encode_prompt(self._tokenizer, WrittenPrompt("probe", None, _TEXT)).decoder_ids
+        ids = encode_prompt(self._tokenizer, Prompt("probe", None, _TEXT)).decoder_ids
         dialect, answer = self._negotiate(self._write(_TEXT))
         notes: list[str] = []
         same_tokenizer = self._compare_tokens(answer, ids) if dialect.api == "completions" else None
@@ -96,7 +96,7 @@ class Prober:
             dialect = dialect.without("token_ids")
         if same_tokenizer is False:
             notes.append("its tokenizer is not the one of model.source, so that token counts here are not the server's")
-        prompt: Prompt = ids if dialect.takes_ids else self._write(_TEXT)
+        prompt: SentPrompt = ids if dialect.takes_ids else self._write(_TEXT)
         takes_likeliest = self._check_greedy(dialect, prompt)
         stops = self._check_stops(dialect, prompt, answer.choice.content or "")
         if stops == "ignored":
@@ -116,10 +116,10 @@ class Prober:
             tuple(notes),
         )
 
-    def _write(self, text: str) -> Prompt:
+    def _write(self, text: str) -> SentPrompt:
         return text if self._dialect.api == "completions" else [{"role": "user", "content": text}]
 
-    def _negotiate(self, prompt: Prompt) -> tuple[Dialect, Answer]:
+    def _negotiate(self, prompt: SentPrompt) -> tuple[Dialect, Answer]:
         """Return the most explicit way of asking that the server takes, and its answer."""
         dialect = self._dialect
         try:
@@ -142,12 +142,12 @@ class Prober:
                 pass
         return taken, answer
 
-    def _ask(self, dialect: Dialect, prompt: Prompt, **more: Any) -> Answer:
+    def _ask(self, dialect: Dialect, prompt: SentPrompt, **more: Any) -> Answer:
         stop: Sequence[str] = more.pop("stop", ())
         body = {**dialect.ask(prompt, _NEW_TOKENS, Sampling(), stop), **more}
         return self._client.complete(self._path, body, _as_it_is)
 
-    def _ask_or_fail(self, dialect: Dialect, prompt: Prompt, first: RefusedError) -> Answer:
+    def _ask_or_fail(self, dialect: Dialect, prompt: SentPrompt, first: RefusedError) -> Answer:
         try:
             return self._ask(dialect, prompt)
         except RefusedError:
@@ -193,7 +193,7 @@ class Prober:
             raise ConfigError(f"engine.prompts=token_ids: {self._client.base_url} takes none ({reason})")
         return dialect, answer
 
-    def _check_greedy(self, dialect: Dialect, prompt: Prompt) -> bool | None:
+    def _check_greedy(self, dialect: Dialect, prompt: SentPrompt) -> bool | None:
         """Return whether every token was the likeliest; raises ConfigError if one was not."""
         asked = {"logprobs": 1} if dialect.api == "completions" else {"logprobs": True, "top_logprobs": 1}
         try:
@@ -212,7 +212,9 @@ class Prober:
                 )
         return True
 
-    def _check_stops(self, dialect: Dialect, prompt: Prompt, text: str) -> Literal["cut", "kept", "ignored", "unknown"]:
+    def _check_stops(
+        self, dialect: Dialect, prompt: SentPrompt, text: str
+    ) -> Literal["cut", "kept", "ignored", "unknown"]:
         """Return what becomes of a stop string out of the middle of a completion."""
         middle = text[len(text) // 2 :].strip()[:1] if len(text) > 1 else ""
         if not middle:

@@ -15,7 +15,7 @@ from icl_eval.decoding.searches import Sample, Search
 Api = Literal["completions", "chat"]
 Prompts = Literal["auto", "token_ids", "text"]
 """How prompts are sent; auto: as token ids if the server takes them."""
-Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
+SentPrompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 """A text, token ids, or the turns of a conversation."""
 
 MOST_STOPS = 4
@@ -64,7 +64,7 @@ class Dialect:
         return replace(self, fields=tuple(name for name in self.fields if name not in names))
 
     def ask(
-        self, prompt: Prompt, max_tokens: int, sampling: Sampling, stop: Sequence[str] = (), seed: int = 0
+        self, prompt: SentPrompt, max_tokens: int, sampling: Sampling, stop: Sequence[str] = (), seed: int = 0
     ) -> dict[str, Any]:
         """Return the body of a request for one completion.
 

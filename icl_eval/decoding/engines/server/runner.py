@@ -14,7 +14,7 @@ from icl_eval.decoding.engines.server.dispatch import run_all
 from icl_eval.decoding.engines.server.echoes import score_echo
 from icl_eval.decoding.engines.server.failures import KEY_HINT, PassingError, RefusedError
 from icl_eval.decoding.engines.server.probing import Findings
-from icl_eval.decoding.engines.server.requests import Prompt, Sampling, derive_seed, path_of
+from icl_eval.decoding.engines.server.requests import Sampling, SentPrompt, derive_seed, path_of
 from icl_eval.decoding.engines.server.schema import Answer
 from icl_eval.decoding.rules import stop_strings
 from icl_eval.decoding.searches import Sample, Search
@@ -163,7 +163,7 @@ class ServerRunner:
                 raise PassingError(f"the server counts {told} tokens for a prompt of {own}")
         return ending.read(answer, question.prompt, question.sample)
 
-    def _write(self, prompt: EncodedPrompt) -> Prompt:
+    def _write(self, prompt: EncodedPrompt) -> SentPrompt:
         if self._engine.api == "chat":
             return prompt.prompt.messages
         return prompt.decoder_ids if self._dialect.takes_ids else self._write_text(prompt)
