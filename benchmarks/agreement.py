@@ -110,6 +110,7 @@ def run_there(model: Path, folder: Path, names: list[str], options: argparse.Nam
 
 def run_here(model: Path, folder: Path, names: list[str], options: argparse.Namespace) -> Run:
     """Run the same tasks with this package."""
+    task: dict[str, Any] = {"task.lm_eval.name": names, "task.lm_eval.include_path": str(folder)}
     return icl_eval.evaluate(
         "task=lm_eval",
         model=str(model),
@@ -117,7 +118,7 @@ def run_here(model: Path, folder: Path, names: list[str], options: argparse.Name
         limit=options.limit,
         folder=folder / "run",
         device="cpu",
-        **{"task.lm_eval.name": names, "task.lm_eval.include_path": str(folder)},
+        **task,
     )
 
 

@@ -115,6 +115,7 @@ def main() -> None:
 
 def _wrap_all(meter: Meter) -> None:
     """Wrap the functions of all stages, those of a module that imports torch only when a model has been loaded."""
+    from icl_eval.decoding.engines import Runner
     from icl_eval.evaluation.running import LazyRunner
 
     places = [(stage, place) for stage, functions in STAGES.items() for place in functions]
@@ -124,8 +125,8 @@ def _wrap_all(meter: Meter) -> None:
             _wrap(meter, stage, place)
     open_runner = LazyRunner.open
 
-    def open_and_wrap(runner: LazyRunner) -> Any:
-        opened = open_runner(runner)
+    def open_and_wrap(self: LazyRunner) -> Runner:
+        opened = open_runner(self)
         while late:
             _wrap(meter, *late.pop())
         return opened

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from icl_eval.demonstrations import (
     RandomDemonstrations,
     build_selection,
 )
-from icl_eval.demonstrations.vectors import FloatArray
+from icl_eval.demonstrations.vectors import Float32Array
 from icl_eval.tasks.examples import Example
 from icl_eval.tasks.loading import Task
 
@@ -38,9 +39,9 @@ class MadeUpVectors:
     """An encoder that knows the vector of each id."""
 
     rows: Mapping[str, int]
-    vectors: FloatArray
+    vectors: Float32Array
 
-    def embed(self, examples: Sequence[Example]) -> FloatArray:
+    def embed(self, examples: Sequence[Example]) -> Float32Array:
         """Return the vectors of examples, [examples, size]."""
         return self.vectors[[self.rows[example.id] for example in examples]]
 
@@ -89,11 +90,11 @@ def make_task(size: int, kind: str, numbers: int, seed: int) -> tuple[Task, Made
     texts = [f"{place} " + " ".join(f"w{word}" for word in row) for place, row in enumerate(words)]
     examples = tuple(Example(str(place), {"question": text}, ("x",)) for place, text in enumerate(texts))
     rows = {example.id: place for place, example in enumerate(examples)}
-    task = Task("made_up", "", None, examples[:size], examples[size:], "")
+    task = Task("made_up", "", {}, examples[:size], examples[size:], "")
     return task, MadeUpVectors(rows, vectors.astype(np.float32))
 
 
-def _build_selectors(encoder: MadeUpVectors) -> dict[str, DemonstrationSelector]:
+def _build_selectors(encoder: Any) -> dict[str, DemonstrationSelector]:
     return {
         "random": RandomDemonstrations(0),
         "per_question": RandomDemonstrations(0, per_question=True),

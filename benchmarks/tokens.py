@@ -20,6 +20,7 @@ import transformers
 
 from icl_eval.decoding import LikelihoodScorer
 from icl_eval.decoding.rules import start_ids
+from icl_eval.models.cards import Architecture
 from icl_eval.models.loading import LanguageModel
 from icl_eval.prompts.building import EncodedPrompt, Prompt
 from icl_eval.prompts.tokenization import Continuations
@@ -202,7 +203,7 @@ def build_network(name: str) -> LanguageModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = _NETWORKS[name]().eval().requires_grad_(False)
-    architecture = "encoder-decoder" if network.config.is_encoder_decoder else "decoder-only"
+    architecture: Architecture = "encoder-decoder" if network.config.is_encoder_decoder else "decoder-only"
     return LanguageModel(network, None, architecture, name, None, "", "float32", "cpu")
 
 

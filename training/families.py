@@ -47,8 +47,9 @@ class Rule(Protocol):
 class Family(Protocol):
     """A kind of rule."""
 
-    instruction: str
-    """Names the kind of rule, without revealing the rule."""
+    @property
+    def instruction(self) -> str:
+        """Names the kind of rule, without revealing the rule."""
 
     def draw_rule(self, rng: Random, level: int) -> Rule:
         """Draw a rule for training, which never uses held-out material."""

@@ -123,7 +123,7 @@ def _share(gradients: Sequence[torch.Tensor]) -> None:
     if distributed.is_initialized():
         together = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(together)
-        for gradient, part in zip(gradients, together.split([each.numel() for each in gradients]), strict=True):
+        for gradient, part in zip(gradients, torch.split(together, [each.numel() for each in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
 

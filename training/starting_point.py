@@ -98,7 +98,7 @@ def _pair_in_decoder(first: Any, second: Any) -> None:
     """Copy the question to the answer's token (head 0) and to the question's end (head 1), and match both (head 2)."""
     width, model_width = first.key_value_proj_dim, first.d_model
     content = torch.randn(width, model_width) * model_width**-0.5
-    asked, shown = _orthonormal(model_width, 2 * width).split(width, dim=1)
+    asked, shown = torch.split(_orthonormal(model_width, 2 * width), width, dim=1)
     for head, passage in ((_head(first, 1), asked), (_head(first, 0), shown)):
         first.v.weight[head], first.o.weight[:, head] = content, passage * STRENGTH
     rotation = _orthonormal(width, width) * 2
@@ -112,4 +112,5 @@ def _head(attention: Any, index: int) -> slice:
 
 
 def _orthonormal(rows: int, columns: int) -> torch.Tensor:
-    return torch.linalg.qr(torch.randn(rows, columns))[0]
+    basis: torch.Tensor = torch.linalg.qr(torch.randn(rows, columns))[0]
+    return basis

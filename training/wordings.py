@@ -5,6 +5,7 @@ once, with placeholders for the question and the answer, and the text around the
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -40,7 +41,7 @@ class Wording:
 
 def load_wordings(template: str) -> dict[str, Wording]:
     """Load a template of `conf/template/` as a wording for each family."""
-    config = OmegaConf.load(conf_dir() / f"template/{template}.yaml")
+    config: Any = OmegaConf.load(conf_dir() / f"template/{template}.yaml")
     parts = TextTemplate(
         instruction=config.get("instruction", ""),
         question=config.question,
