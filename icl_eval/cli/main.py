@@ -42,6 +42,7 @@ from icl_eval.config.explaining import explaining_errors
 from icl_eval.config.schema import register_schema
 from icl_eval.config.setup import conf_dir, register_resolvers, set_command_name
 from icl_eval.errors import ConfigError, IclEvalError
+from icl_eval.tasks.kept_tasks import keeping_tasks, start_keeping_tasks
 
 _ALLOCATIONS = 50_000
 """New objects after which Python looks for unreachable cycles; its default of 700 is a tenth of a start's time."""
@@ -108,7 +109,7 @@ def _run(command: Command, arguments: list[str]) -> None:
     sweep_pid = os.getpid()
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command.config_name)
     reject_stray_words(arguments, [*COMMANDS, *OTHERS], can_sweep=command is COMMANDS["evaluate"])
-    with explaining_errors(arguments):
+    with explaining_errors(arguments), keeping_tasks():
         set_command_name(arguments)
         sys.argv[1:] = read_arguments(arguments, command.schema)
         try:
@@ -147,6 +148,7 @@ def _run_cell(
     from icl_eval.runs.attempts import attempting
 
     end_with_parent(sweep_pid)
+    start_keeping_tasks()  # in a worker; this process keeps them already
     with attempting(folder, HydraConfig.get().job.id):
         try:
             command.run(cfg)

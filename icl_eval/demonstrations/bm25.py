@@ -2,14 +2,15 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from icl_eval.demonstrations.leaks import normalized_text
 from icl_eval.demonstrations.ranking import Allowed, Demonstration, Ranking, draw_tie_breaks, round_similarities
 from icl_eval.demonstrations.searching import best_first
 from icl_eval.targets import Seed
-from icl_eval.tasks.examples import Example
+from icl_eval.tasks.examples import Example, compute_once
 from icl_eval.tasks.loading import Task
 
 
@@ -33,11 +34,7 @@ class Bm25Demonstrations:
 
     def ranking(self, task: Task) -> Ranking:
         """Return the ranking by BM25 score; term statistics come from the whole pool."""
-        import bm25s
-
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # on import, bm25s 0.3 sets it to DEBUG
-        index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
-        index.index([_split_words(candidate) for candidate in task.pool], show_progress=False)
+        index = compute_once(task.pool, "bm25", None, lambda: _index_words(task.pool))
         ties = draw_tie_breaks(task.pool, self.seed)
 
         def rank(question: Example, allowed: Allowed) -> Iterator[Demonstration]:
@@ -46,6 +43,15 @@ class Bm25Demonstrations:
                 yield Demonstration(task.pool[row], score)
 
         return rank
+
+
+def _index_words(pool: Sequence[Example]) -> Any:
+    import bm25s
+
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # on import, bm25s 0.3 sets it to DEBUG
+    index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+    index.index([_split_words(candidate) for candidate in pool], show_progress=False)
+    return index
 
 
 def _split_words(example: Example) -> list[str]:

@@ -11,7 +11,7 @@ from icl_eval.demonstrations.leaks import drop_duplicates, normalized_text
 from icl_eval.demonstrations.ranking import Demonstration
 from icl_eval.demonstrations.selection import FewShot
 from icl_eval.errors import ConfigError
-from icl_eval.tasks.examples import Example, normalize
+from icl_eval.tasks.examples import Example, compute_once, normalize
 from icl_eval.tasks.loading import Task
 
 
@@ -59,7 +59,12 @@ def count_candidates(task: Task, few_shot: FewShot, match_field: str | None = No
 
     A label of the pool may have no wrong label to be flipped to. That is a mistake only where it is shown.
     """
-    try:
-        return CandidateTargets(task, few_shot, match_field)
-    except ConfigError:
-        return None
+    key = task.name, few_shot.control, few_shot.selector.keeps_duplicates, match_field
+
+    def count() -> CandidateTargets | None:
+        try:
+            return CandidateTargets(task, few_shot, match_field)
+        except ConfigError:
+            return None
+
+    return compute_once(task.pool, "targets", key, count)

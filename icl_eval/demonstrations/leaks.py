@@ -7,16 +7,17 @@ candidate.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from icl_eval.demonstrations.labels import kind_of
 from icl_eval.demonstrations.ranking import Allowed
 from icl_eval.errors import ConfigError
-from icl_eval.tasks.examples import Example, normalize
+from icl_eval.tasks.examples import Example, Examples, compute_once, normalize
 from icl_eval.tasks.loading import Task
 
 NEAR_DUPLICATE = 0.7
@@ -41,37 +42,49 @@ def build_guard(task: Task, match_field: str | None) -> Callable[[Example], Allo
         task: The task.
         match_field: If given, only candidates with the question's value of this input field are allowed.
     """
-    copies: defaultdict[str, list[int]] = defaultdict(list)
-    kinds: defaultdict[str | None, list[int]] = defaultdict(list)
-    for row, candidate in enumerate(task.pool):
-        copies[normalized_text(candidate)].append(row)
-        kinds[kind_of(candidate, match_field)].append(row)
-    rows = {kind: np.array(of_kind) for kind, of_kind in kinds.items()}
+    copies, kinds = compute_once(task.pool, "rows", match_field, lambda: _index_rows(task.pool, match_field))
 
     def guard(question: Example) -> Allowed:
         allowed = np.zeros(len(task.pool), bool)
-        allowed[rows.get(kind_of(question, match_field), [])] = True
+        allowed[kinds.get(kind_of(question, match_field), [])] = True
         allowed[copies.get(normalized_text(question), [])] = False
         return allowed
 
     return guard
 
 
-def drop_duplicates(pool: Iterable[Example], match_field: str | None = None) -> tuple[Example, ...]:
+def _index_rows(
+    pool: Sequence[Example], match_field: str | None
+) -> tuple[Mapping[str, list[int]], Mapping[str | None, npt.NDArray[np.int64]]]:
+    """Return the rows of a pool by their text, and by their kind."""
+    copies: defaultdict[str, list[int]] = defaultdict(list)
+    kinds: defaultdict[str | None, list[int]] = defaultdict(list)
+    for row, candidate in enumerate(pool):
+        copies[normalized_text(candidate)].append(row)
+        kinds[kind_of(candidate, match_field)].append(row)
+    return dict(copies), {kind: np.array(rows, np.int64) for kind, rows in kinds.items()}
+
+
+def drop_duplicates(pool: Sequence[Example], match_field: str | None = None) -> Examples:
     """Return the pool without duplicates.
 
     Of several duplicates, the one with the smallest id stays, at the position of the first one.
     """
-    return tuple(min(group, key=lambda example: example.id) for group in _group_duplicates(pool, match_field))
+    return _part_duplicates(pool, match_field)[0]
 
 
-def find_duplicates(pool: Iterable[Example], match_field: str | None = None) -> list[tuple[str, str]]:
+def find_duplicates(pool: Sequence[Example], match_field: str | None = None) -> Sequence[tuple[str, str]]:
     """Return the ids of the dropped duplicates of a pool, each paired with the id of the example that stays."""
-    pairs = []
-    for group in _group_duplicates(pool, match_field):
-        kept, *left_out = sorted(example.id for example in group)
-        pairs += [(example_id, kept) for example_id in left_out]
-    return pairs
+    return _part_duplicates(pool, match_field)[1]
+
+
+def _part_duplicates(pool: Sequence[Example], match_field: str | None) -> tuple[Examples, Sequence[tuple[str, str]]]:
+    def part() -> tuple[Examples, Sequence[tuple[str, str]]]:
+        groups = [sorted(group, key=lambda example: example.id) for group in _group_duplicates(pool, match_field)]
+        pairs = [(left_out.id, kept.id) for kept, *others in groups for left_out in others]
+        return Examples(group[0] for group in groups), pairs
+
+    return compute_once(pool, "duplicates", match_field, part)
 
 
 def _group_duplicates(pool: Iterable[Example], match_field: str | None) -> Iterable[list[Example]]:

@@ -10,10 +10,10 @@ A new data set therefore needs configuration but no code:
 
 import math
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -54,6 +54,43 @@ class Example:
     cluster: str | None = None
     """What the question has in common with others, such as its text or its rule, so that their results are not
     independent; None if the task names no clusters, and in a pool."""
+
+
+class Examples(tuple[Example, ...]):
+    """The examples of a split, with what has been computed from all of them, which lasts as long as they do."""
+
+    _computed: dict[str, tuple[Hashable, Any]]
+
+    def __new__(cls, examples: Iterable[Example]) -> Self:
+        """Hold examples in their order."""
+        made = super().__new__(cls, examples)
+        made._computed = {}
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let copies begin without what has been computed."""
+        return type(self), (tuple(self),)
+
+
+Computed = TypeVar("Computed")
+
+
+def compute_once(examples: Sequence[Example], kind: str, key: Hashable, compute: Callable[[], Computed]) -> Computed:
+    """Return a value that only depends on some examples and on a key, computed if the last one had another key.
+
+    Args:
+        examples: The examples; for those that are no `Examples`, the value is computed each time.
+        kind: What the value is; one is kept of each kind.
+        key: What else it depends on.
+        compute: Computes the value, which nobody changes.
+    """
+    if not isinstance(examples, Examples):
+        return compute()
+    known = examples._computed.get(kind)
+    if known is None or known[0] != key:
+        known = examples._computed[kind] = key, compute()
+    found: Computed = known[1]
+    return found
 
 
 class FieldMapping:

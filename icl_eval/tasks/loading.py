@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from icl_eval.errors import ConfigError, DataError
-from icl_eval.tasks.examples import Example, FieldMapping
+from icl_eval.tasks.examples import Example, Examples, FieldMapping
+from icl_eval.tasks.kept_tasks import get_or_read
 from icl_eval.tasks.rows import DataSource, Row, read_rows
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -93,14 +94,19 @@ def load_task(
     fields: Mapping[str, str],
     demonstration_fields: Mapping[str, str] = MappingProxyType({}),
 ) -> Task:
-    """Read both splits of a task from their sources.
+    """Read both splits of a task from their sources, or return it as a cell before this one has read it.
 
     Raises:
         DataError: If a file or row does not fit the task.
         ConfigError: If the expression of a field is invalid.
     """
     mapping = FieldMapping(fields, demonstration_fields)
-    return _build_task(name, instruction, labels, read_rows(pool), read_rows(test), mapping)
+
+    def read() -> Task:
+        return _build_task(name, instruction, labels, read_rows(pool), read_rows(test), mapping)
+
+    mappings = (tuple(each.items()) for each in (labels, fields, demonstration_fields))
+    return get_or_read((name, instruction, pool, test, *mappings), read)
 
 
 def _build_task(
@@ -147,7 +153,7 @@ def _rows_in_memory(name: str, split: str, rows: Iterable[Mapping[str, Any]]) ->
     return numbered
 
 
-def _build_examples(build: Callable[[Row, str], Example], rows: Sequence[Row], split: str) -> tuple[Example, ...]:
+def _build_examples(build: Callable[[Row, str], Example], rows: Sequence[Row], split: str) -> Examples:
     examples: dict[str, Example] = {}
     places: dict[str, str] = {}
     for number, row in enumerate(rows):
@@ -156,7 +162,7 @@ def _build_examples(build: Callable[[Row, str], Example], rows: Sequence[Row], s
             raise DataError(f"{row.where}: id {example.id!r} is already the id of {places[example.id]}")
         examples[example.id] = example
         places[example.id] = row.where
-    return tuple(examples.values())
+    return Examples(examples.values())
 
 
 def _hash(*splits: Sequence[Example]) -> str:
