@@ -50,9 +50,13 @@ def format_interval(ends: tuple[float, float] | None, number: Callable[[float], 
     return "" if ends is None else f"{number(ends[0])} to {number(ends[1])}"
 
 
+_ESCAPES = {ord("\n"): r"\n", ord("\t"): r"\t"}
+"""The two characters that an option takes as escapes."""
+
+
 def format_options(options: Mapping[str, str], separator: str = " ") -> str:
-    """Return options as a user writes them: `order=random seed=3`."""
-    return separator.join(f"{key}={value}" for key, value in options.items())
+    r"""Return options as a user writes them: `order=random seed=3`, `decoding.stop=["\n"]`."""
+    return separator.join(f"{key}={value}" for key, value in options.items()).translate(_ESCAPES)
 
 
 def format_value(value: Any) -> str:
@@ -103,7 +107,8 @@ def describe_unknown_key(key: str, known: Sequence[str]) -> str:
     place, dot, name = key.rpartition(".")
     close = difflib.get_close_matches(name, [each.removeprefix(place + dot) for each in known], n=1)
     advice = f"; did you mean '{place}{dot}{close[0]}'?" if close else ""
-    return f"unknown key '{key}'{advice} (known: {', '.join(sorted(known)) or 'none'})"
+    names = f"known: {', '.join(sorted(known))}" if known else f"{place} has none"
+    return f"unknown key '{key}'{advice} ({names})"
 
 
 def shorten_name(name: str, text: str, size: int) -> str:

@@ -116,7 +116,8 @@ def test_threads_soon_sleep_while_they_wait_unless_the_environment_says_how(
             ["demonstrations.ids=[x]"],
             "unknown key 'demonstrations.ids' (known: demonstrations.per_question, demonstrations.seed)",
         ),
-        (["metrics.chrf.beta=3"], "unknown key 'metrics.chrf' (known: none)"),
+        (["metrics.chrf.beta=3"], "unknown key 'metrics.chrf' (metrics has none)"),
+        (["control.seed=3"], "unknown key 'control.seed' (control has none)"),
         # names
         (["task=nope"], f"task=nope: there is no such task (known: {known('task')})"),
         (["task=[qa,nope]"], f"task=nope: there is no such task (known: {known('task')})"),

@@ -8,6 +8,8 @@ from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
 from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
 from icl_eval.reporting.comparison_table import print_comparison
 from icl_eval.reporting.sweep_tables import print_analysis
+from icl_eval.reporting.terminal import print_sweep
+from icl_eval.runs.cells import Cell
 
 
 def rows(output):
@@ -70,3 +72,9 @@ def test_a_comparison_says_for_how_many_tests_its_p_values_are_adjusted(capsys):
     untested = difference("b", metric="hub", ci95=None, test=None, p_value=None, p_adjusted=None)
     print_comparison(Comparison(1, "a", ("b",), 0, 1000, (), (difference("b"), untested, difference("b"))))
     assert "about these prompts; p adjusted for 2 tests (Holm)" in capsys.readouterr().out
+
+
+def test_a_line_break_in_an_option_is_written_as_it_is_typed(capsys, tmp_path):
+    cells = [Cell(name, (f'decoding.stop=["{stop}"]',)) for name, stop in (("a", "\n"), ("b", "\t"))]
+    print_sweep(cells, tmp_path)
+    assert rows(capsys.readouterr().out) == [["cell"], [r'decoding.stop=["\n"]'], [r'decoding.stop=["\t"]']]
