@@ -22,9 +22,8 @@ from icl_eval.evaluation.preparation import TaskGroup, TaskPlan
 from icl_eval.formatting import count_noun, format_options
 from icl_eval.harnesses.lm_eval.encoding import encode_answers
 from icl_eval.harnesses.lm_eval.groups import HarnessGroup
-from icl_eval.harnesses.lm_eval.registry import load_tasks
 from icl_eval.harnesses.lm_eval.scores import HarnessScores
-from icl_eval.harnesses.lm_eval.tasks import SEED, HarnessTask, adapt_task
+from icl_eval.harnesses.lm_eval.tasks import SEED, HarnessTask, read_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -51,19 +50,18 @@ def build_harness_plans(
     """Load tasks of the harness and plan them; raises ConfigError and DataError."""
     key = f"task.{name}"
     _require_no_other_keys(key, config)
-    loaded = load_tasks(f"{key}.name", _list_names(key, config.name), config.include_path, config.trust_remote_code)
-    adapted = {theirs: adapt_task(source) for theirs, source in loaded.tasks.items()}
-    names = [task.task.name for task in adapted.values()]
+    found = read_tasks(f"{key}.name", _list_names(key, config.name), config.include_path, config.trust_remote_code)
+    names = [task.task.name for task in found.tasks.values()]
     if len(set(names)) < len(names):
         raise ConfigError(f"{key}.name: the names of its tasks are the same as file names ({', '.join(sorted(names))})")
     if not names:
         raise ConfigError(f"{key}.name={config.name}: stands for no task")
     for each in names:
         require_task_name(f"{key}.name", each)
-    plans = tuple(_plan(task, config, shared, composed, search) for task in adapted.values())
+    plans = tuple(_plan(task, config, shared, composed, search) for task in found.tasks.values())
     groups = tuple(
-        HarnessGroup(group, {each.task_name: adapted[each.task_name].task.name for each in group.get_all_tasks()})
-        for group in loaded.groups.values()
+        HarnessGroup(group, {each.task_name: found.tasks[each.task_name].task.name for each in group.get_all_tasks()})
+        for group in found.groups.values()
     )
     return HarnessPlans(plans, groups)
 

@@ -35,6 +35,11 @@ class Task:
         return f"<Task {self.name}: {len(self.pool)} examples in the pool, {len(self.examples)} to evaluate>"
 
     @property
+    def num_examples(self) -> int:
+        """The number of examples of both splits."""
+        return len(self.pool) + len(self.examples)
+
+    @property
     def demonstration_fields(self) -> tuple[str, ...]:
         """The names of the fields that only demonstrations have."""
         return tuple(self.pool[0].demonstration_fields) if self.pool else ()

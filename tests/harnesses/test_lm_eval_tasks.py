@@ -9,6 +9,7 @@ import yaml
 from harness_tasks import write_tasks
 
 from icl_eval.errors import ConfigError
+from icl_eval.harnesses.lm_eval import registry, tasks
 from icl_eval.harnesses.lm_eval.generation_options import GenerationOptions, read_generation
 
 NAMES = ("sums", "sky", "phrases", "cloze")
@@ -137,6 +138,42 @@ def test_functions_of_the_users_own_run_if_the_user_allows_it(run):
     metrics = report["results"]["coded"]["metrics"]
     assert list(metrics) == ["says_it,strict", "length,strict", "says_it,flexible", "length,flexible"]
     assert (metrics["length,strict"]["ci95"], metrics["length,strict"]["higher_is_better"]) == (None, False)
+
+
+CHANGING = """
+include: sums.yaml
+task: changing
+process_results: !function changing.score
+metric_list:
+  - {metric: size, aggregation: mean, higher_is_better: true}
+"""
+
+
+def test_a_sweep_loads_tasks_once_and_its_cells_are_as_runs_of_their_own(icl_eval_command, tmp_path, gpt2, monkeypatch):
+    (tmp_path / "tasks").mkdir()
+    folder = write_tasks(tmp_path / "tasks")
+    (folder / "changing.yaml").write_text(CHANGING)  # scoring changes documents
+    (folder / "changing.py").write_text(
+        'def score(doc, results):\n    doc["question"] += "?"\n    return {"size": len(doc["question"])}\n'
+    )
+    words = ("task=lm_eval", "task.lm_eval.name=[changing,sky]", f"task.lm_eval.include_path={folder}", "limit=3")
+    words += ("task.lm_eval.trust_remote_code=true", f"model.source={gpt2}", "num_fewshot=2", "max_new_tokens=2")
+    loaded = []
+    real = registry.load_tasks
+    monkeypatch.setattr(tasks, "load_tasks", lambda *args: loaded.append(args) or real(*args))
+
+    assert (
+        icl_eval_command("-m", *words, "seed=0,1", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${seed}").exit_code == 0
+    )
+    assert len(loaded) == 1
+    for seed in (0, 1):
+        icl_eval_command(*words, f"seed={seed}", f"hydra.run.dir=alone/{seed}")
+        cell, alone = (tmp_path / place / str(seed) for place in ("sweep", "alone"))
+        for name in ("samples_changing.jsonl", "samples_sky_a.jsonl", "samples_sky_b.jsonl"):
+            assert (cell / name).read_bytes() == (alone / name).read_bytes()
+        results = [json.loads((place / "report.json").read_text())["results"] for place in (cell, alone)]
+        assert results[0] == results[1]
+    assert len(loaded) == 3
 
 
 def test_a_control_changes_the_answers_in_the_harness_wording(run):

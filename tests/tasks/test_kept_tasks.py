@@ -71,7 +71,7 @@ def test_the_tasks_used_least_recently_leave_if_there_are_too_many_examples(monk
     asked = []
 
     def get(name, size):
-        task = SimpleNamespace(pool=range(size - 1), examples=range(1))
+        task = SimpleNamespace(num_examples=size)
         return get_or_read(name, lambda: asked.append(name) or task)
 
     with keeping_tasks():

@@ -9,6 +9,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,11 +60,12 @@ class HarnessScores:
 
     def _collect_values(self, records: Sequence[Record]) -> Mapping[tuple[str, str], list[Any]]:
         """Return one value per record for each metric and filter, as the harness computes it."""
-        source, docs = self.harness_task.source, self.harness_task.docs
+        source = self.harness_task.source
+        docs = [deepcopy(self.harness_task.docs[record.example_id]) for record in records]  # a task may change them
         requests = []
-        for number, record in enumerate(records):
+        for number, (record, doc) in enumerate(zip(records, docs, strict=True)):
             place = (self.harness_task.task.name, number, 1)
-            asked = source.construct_requests(docs[record.example_id], "", metadata=place)
+            asked = source.construct_requests(doc, "", metadata=place)
             requests.append(asked if isinstance(asked, list) else [asked])
             for request, responses in zip(requests[-1], self._list_responses(record), strict=True):
                 request.resps = responses
@@ -71,9 +73,9 @@ class HarnessScores:
         values = defaultdict(list)
         for filters in source._filters:
             filters.apply(together)
-            for record, asked in zip(records, requests, strict=True):
+            for doc, asked in zip(docs, requests, strict=True):
                 filtered = [request.filtered_resps[filters.name] for request in asked]
-                for metric, value in source.process_results(docs[record.example_id], filtered).items():
+                for metric, value in source.process_results(doc, filtered).items():
                     values[metric, filters.name].append(value)
         return values
 

@@ -16,8 +16,10 @@ from icl_eval.errors import ConfigError, DataError
 from icl_eval.harnesses.lm_eval.documents import example_id, explaining, task_name
 from icl_eval.harnesses.lm_eval.draws import HarnessDemonstrations
 from icl_eval.harnesses.lm_eval.generation_options import GenerationOptions, read_generation
+from icl_eval.harnesses.lm_eval.registry import load_tasks
 from icl_eval.harnesses.lm_eval.wording import HarnessTemplate
-from icl_eval.tasks.examples import Example
+from icl_eval.tasks.examples import Example, Examples
+from icl_eval.tasks.kept_tasks import get_or_read
 from icl_eval.tasks.loading import Task
 
 SEED = 1234
@@ -34,6 +36,8 @@ class HarnessTask:
     template: HarnessTemplate
     docs: Mapping[str, Any] = field(repr=False)
     """The documents to evaluate by the id of their example, in the harness's order."""
+    pool_docs: Sequence[Any] = field(repr=False)
+    """The documents of the pool, in its order."""
     kind: Literal["generate_until", "multiple_choice", "loglikelihood"]
     generation: GenerationOptions
 
@@ -80,7 +84,7 @@ class HarnessTask:
         if not num_fewshot:
             return dict.fromkeys(ids, ())
         self.source.set_fewshot_seed(seed=seed)
-        names = {id(doc): example.id for doc, example in zip(list_pool_docs(self.source), self.task.pool, strict=True)}
+        names = {id(doc): example.id for doc, example in zip(self.pool_docs, self.task.pool, strict=True)}
         drawn = {}
         for each in ids:
             left_out = self.docs[each] if self._demonstrates_questions else None
@@ -103,6 +107,38 @@ class HarnessTask:
                 )
 
 
+@dataclass(frozen=True)
+class HarnessTasks:
+    """The tasks and groups that names stand for."""
+
+    tasks: Mapping[str, HarnessTask]
+    """By the harness's name; a group stands for all of its tasks."""
+    groups: Mapping[str, Any]
+    """`lm_eval.api.group.Group` by name, with those inside other groups."""
+
+    @property
+    def num_examples(self) -> int:
+        """The number of examples of all tasks."""
+        return sum(each.task.num_examples for each in self.tasks.values())
+
+
+def read_tasks(
+    key: str, names: Sequence[str], include_path: str | None = None, trust_remote_code: bool = False
+) -> HarnessTasks:
+    """Load tasks with their data and adapt them, or return them as a cell before this one has; see `load_tasks`.
+
+    Raises:
+        ConfigError: If a task cannot be found or run here.
+        DataError: If a task cannot be loaded, or a document has no answer that can be scored.
+    """
+
+    def read() -> HarnessTasks:
+        loaded = load_tasks(key, names, include_path, trust_remote_code)
+        return HarnessTasks({name: adapt_task(source) for name, source in loaded.tasks.items()}, loaded.groups)
+
+    return get_or_read(("lm_eval", key, tuple(names), include_path, trust_remote_code), read)
+
+
 def adapt_task(source: Any) -> HarnessTask:
     """Return a loaded task as the parts of a run.
 
@@ -117,9 +153,10 @@ def adapt_task(source: Any) -> HarnessTask:
     parts = _Parts(source, kind)
     name = task_name(source.task_name)
     with explaining(name, "its documents cannot be read"):
-        pool = tuple(parts.demonstration(f"pool-{number}", doc) for number, doc in enumerate(list_pool_docs(source)))
+        pool_docs = list_pool_docs(source)
+        pool = Examples(parts.demonstration(f"pool-{number}", doc) for number, doc in enumerate(pool_docs))
         docs = {example_id(number): doc for number, doc in enumerate(source.eval_docs)}
-        examples = tuple(parts.question(each, doc) for each, doc in docs.items())
+        examples = Examples(parts.question(each, doc) for each, doc in docs.items())
         for example in examples:  # a description may be no text
             parts.describe(docs[example.id])
     content = [*map(_describe, pool), *map(_describe, examples)]
@@ -132,7 +169,7 @@ def adapt_task(source: Any) -> HarnessTask:
         delimiter="" if kind == "loglikelihood" else source.config.target_delimiter,
     )
     generation = read_generation(name, source.config.generation_kwargs if kind == "generate_until" else None)
-    return HarnessTask(source, task, template, docs, kind, generation)
+    return HarnessTask(source, task, template, docs, pool_docs, kind, generation)
 
 
 def list_pool_docs(source: Any) -> list[Any]:
