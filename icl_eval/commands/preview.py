@@ -59,7 +59,8 @@ def _print_task(console: Console, engine: Engine, prepared: PreparedEvaluation, 
         f"{name}: {count_noun(len(lengths), 'prompt')} of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
         f"up to {task.plan.max_new_tokens} new tokens, stop at {list(task.plan.stop)}",
     )
-    if room := engine.describe_room(prepared.card, lengths[-1] + task.plan.max_new_tokens):
+    encoded = max(len(prompt.encoder_ids) for prompt in task.prompts)
+    if room := engine.describe_room(prepared.card, lengths[-1] + task.plan.max_new_tokens, encoded):
         console.print(f"{name}: {room}")
     for sentence in lint_task(task, prepared.card.tokenizer):
         console.print(f"{name}: {sentence}", style="yellow")

@@ -143,24 +143,55 @@ def prompt_bytes(config: Any, item_bytes: int, num_tokens: int) -> int:
     return size.bytes_per_token * kinds.count("full_attention") * num_tokens // len(kinds)
 
 
-def require_room(network: Any, num_tokens: int, kept: int) -> None:
-    """Refuse a prompt whose keys and values alone do not fit; raises IclEvalError.
+def bias_bytes(config: Any, item_bytes: int, num_tokens: int) -> int:
+    """Return the size of the position biases of an encoder's attention: one for each head and pair of tokens.
+
+    Encoders of T5's kind have them (Raffel et al., 2020, arXiv:1910.10683); where attention is local (LongT5), and in
+    networks without such an encoder, there are none to speak of.
+
+    Args:
+        config: The configuration, of transformers.
+        item_bytes: Size of a number in the network's dtype.
+        num_tokens: The number of tokens that the encoder reads.
+    """
+    if not hasattr(config, "relative_attention_num_buckets") or hasattr(config, "encoder_attention_type"):
+        return 0
+    return int(config.num_heads) * num_tokens**2 * item_bytes
+
+
+def require_room(network: Any, num_tokens: int, num_encoded: int, kept: int) -> None:
+    """Refuse a prompt whose keys and values alone do not fit, or position biases of its encoder; raises IclEvalError.
 
     Args:
         network: The network, on its devices.
         num_tokens: The number of tokens of the longest prompt and its completion.
+        num_encoded: The largest number of tokens that the encoder reads.
         kept: The number of bytes that prefixes of earlier prompts take, which make room if memory runs out.
     """
-    needed = prompt_bytes(network.config, network.dtype.itemsize, num_tokens)
     free = free_bytes_of(network)
-    if free:
-        free += kept
-    if 0 < free + swap_bytes(network.device.type) < needed:
-        raise IclEvalError(
-            f"a prompt of {num_tokens:,} tokens needs {needed / 1e9:,.1f} GB for its keys and values, and "
-            f"{network.device} has {free / 1e9:,.1f} GB free: lower num_fewshot, or use another dtype or a model "
-            "with fewer key/value heads"
-        )
+    if not free:
+        return
+    free += kept
+    config, item_bytes = network.config, network.dtype.itemsize
+    for count, needed, what, remedy in (
+        (
+            num_tokens,
+            prompt_bytes(config, item_bytes, num_tokens),
+            "its keys and values",
+            "another dtype or a model with fewer key/value heads",
+        ),
+        (
+            num_encoded,
+            bias_bytes(config, item_bytes, num_encoded),
+            "the position biases of its encoder",
+            "another dtype or a model without them",
+        ),
+    ):
+        if free + swap_bytes(network.device.type) < needed:
+            raise IclEvalError(
+                f"a prompt of {count:,} tokens needs {needed / 1e9:,.1f} GB for {what}, and {network.device} has "
+                f"{free / 1e9:,.1f} GB free: lower num_fewshot, or use {remedy}"
+            )
 
 
 def pass_bytes(size: NetworkSize, num_tokens: int, num_rows: int, shared: int) -> int:

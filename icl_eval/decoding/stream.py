@@ -104,7 +104,8 @@ class StreamDecoder:
                 self._model, prepared.capabilities, (*self._start_ids, *prompt.decoder_ids), self._max_new_tokens
             )
         longest = max((prompt.num_tokens for prompt in prompts), default=0)
-        require_room(self._model.network, longest + self._max_new_tokens, prepared.prefixes.num_bytes)
+        encoded = max((len(prompt.encoder_ids) for prompt in prompts), default=0)
+        require_room(self._model.network, longest + self._max_new_tokens, encoded, prepared.prefixes.num_bytes)
         wanted = {prompt.prompt.example_id for prompt in prompts}
         for number, group in enumerate(plan_groups(among or prompts)):
             # The cache of what they share is kept, and the caller may have changed the network.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from icl_eval.decoding.engines.interface import Abilities, Engine, Generation
-from icl_eval.decoding.memory import prompt_bytes
+from icl_eval.decoding.memory import bias_bytes, prompt_bytes
 from icl_eval.decoding.searches import SEARCHES, Search
 from icl_eval.errors import ConfigError
 from icl_eval.models.cards import ModelCard
@@ -69,10 +69,13 @@ class TransformersEngine:
         longest = longest_whole(new_cache(conventions.card.config))
         return sum(count_reused(plan_groups(prompts), longest, keeps=self.prefix_cache_mb != 0).values())
 
-    def describe_room(self, card: ModelCard, num_tokens: int) -> str:
-        """Return a phrase about the memory that the keys and values of a prompt of some tokens need."""
-        needed = prompt_bytes(card.config, ITEM_BYTES[self.dtype], num_tokens)
-        return f"{needed / 1e6:,.1f} MB for keys and values of the longest in {self.dtype}, beside the weights"
+    def describe_room(self, card: ModelCard, num_tokens: int, num_encoded: int) -> str:
+        """Return a phrase about the memory that the keys and values of a prompt, and biases of its encoder, need."""
+        item_bytes = ITEM_BYTES[self.dtype]
+        needed = f"{prompt_bytes(card.config, item_bytes, num_tokens) / 1e6:,.1f} MB for keys and values"
+        if biases := bias_bytes(card.config, item_bytes, num_encoded):
+            needed += f" and {biases / 1e6:,.1f} MB for the encoder's position biases"
+        return f"{needed} of the longest in {self.dtype}, beside the weights"
 
     def load(self, model: ModelSource) -> LanguageModel:
         """Load the model; see `load_model`."""

@@ -130,8 +130,14 @@ class Engine(Protocol):
         None if that is unknown.
         """
 
-    def describe_room(self, card: ModelCard, num_tokens: int) -> str | None:
-        """Return a phrase about the memory that a prompt of some tokens needs here; None if it needs none here."""
+    def describe_room(self, card: ModelCard, num_tokens: int, num_encoded: int) -> str | None:
+        """Return a phrase about the memory that a prompt needs here; None if it needs none here.
+
+        Args:
+            card: The model's card.
+            num_tokens: The number of tokens of the prompt and its completion.
+            num_encoded: The number of tokens that the encoder reads.
+        """
 
     def open(self, model: ModelSource, conventions: Conventions, asks_likelihoods: bool) -> Runner:
         """Load the model, or connect to what serves it.

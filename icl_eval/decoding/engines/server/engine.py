@@ -90,7 +90,7 @@ class OpenAIEngine:
         """Return None: what a server reuses is in what it tells of each request."""
         return None
 
-    def describe_room(self, card: ModelCard, num_tokens: int) -> None:
+    def describe_room(self, card: ModelCard, num_tokens: int, num_encoded: int) -> None:
         """Return None: the memory is the server's."""
         return None
 
