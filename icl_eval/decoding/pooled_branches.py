@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from icl_eval.decoding.branches import (
     COPIES_BYTES,
@@ -22,6 +22,7 @@ from icl_eval.decoding.branches import (
 )
 from icl_eval.decoding.chains import Chain, plan_passes
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, decoder_of
+from icl_eval.decoding.opening import Beginning
 from icl_eval.decoding.pooled_caches import PooledCache
 from icl_eval.decoding.pooled_passes import Asked, Place, Scores, count_asked, join_tokens, longest_row, run_plan
 from icl_eval.decoding.trees import Tree, build_tree
@@ -33,27 +34,22 @@ class PooledBranches:
     def __init__(
         self,
         network: PreTrainedModel,
-        prefix: Cache | None,
-        encoded: torch.Tensor | None,
+        beginning: Beginning,
         bytes_per_token: int,
         aligned: bool,
     ):
-        """Start from a prefix.
+        """Start from what all rows begin with.
 
         Args:
             network: A network whose rows can be padded in the decoder.
-            prefix: The cache of the shared prefix; None if there is no prefix, which must be there after an encoder.
-            encoded: The encoder's states, [1, tokens, size], which all rows share.
+            beginning: What all rows begin with; after an encoder, there must be a prefix.
             bytes_per_token: Size of one token's keys and values in the cache.
             aligned: Whether the rows of a pass must come after equally many tokens.
         """
-        self._aligned = aligned
         self._network = network
-        self._prefix = prefix
-        self._encoded = encoded
-        self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
-        self._num_shared = self._prefix_length + (0 if encoded is None else encoded.shape[1])
+        self._beginning = beginning
         self._bytes_per_token = bytes_per_token
+        self._aligned = aligned
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Group rows that begin alike, as many as the pool has room for, and enough for a pass."""
@@ -88,21 +84,22 @@ class PooledBranches:
 
     def _run_tree(self, tree: Tree, asked: Asked) -> Scores:
         """Run a tree in passes."""
-        room = longest_row(self._network) - self._prefix_length
+        begun = self._beginning
+        room = longest_row(self._network) - begun.length
         plan = plan_passes(tree, lambda chain: self._cost(chain, asked), room, self._aligned)
-        prefix = np.arange(self._prefix_length)
+        prefix = np.arange(begun.length)
         return run_plan(
             tree,
             plan,
             asked,
-            lambda count: PooledCache(self._network, self._prefix, self._encoded, self._prefix_length + count),
+            lambda count: PooledCache(self._network, begun.prefix, begun.encoded, begun.length + count),
             lambda chain: Place(prefix, chain.before, None),
             self._network,
         )
 
     def _cost(self, chain: Chain, asked: Asked) -> int:
         """Return what a chain needs of the room in a pass, which has copies of one layer at a time."""
-        num_kept = self._num_shared + len(chain.before) + len(chain.tokens)
+        num_kept = self._beginning.num_tokens + len(chain.before) + len(chain.tokens)
         num_layers: int = decoder_of(self._network).config.get_text_config(decoder=True).num_hidden_layers
         copying = self._bytes_per_token / num_layers * MAX_PREFILL_TOKENS / COPIES_BYTES
         num_logits = sum(token in asked for token in chain.tokens)

@@ -23,9 +23,9 @@ _MOST_BEGINNINGS = 4
 """Caches that a stack of prefixes keeps; each is a copy of its whole prefix."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Key:
-    """The token ids that a cache was computed from."""
+    """The token ids that a cache is computed from; keys that begin alike are neighbours in their order."""
 
     encoder_ids: Ids
     """Empty for a decoder-only network."""

@@ -23,6 +23,7 @@ from icl_eval.decoding.branches import (
     logits_cost,
 )
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, MOST_FED, chunks, encode, new_cache, run
+from icl_eval.decoding.opening import Beginning
 from icl_eval.decoding.trees import count_inner
 from icl_eval.prompts.token_ids import Ids
 
@@ -92,27 +93,21 @@ class PromptBranches:
     def __init__(
         self,
         network: PreTrainedModel,
-        prefix: Cache | None,
-        encoded: torch.Tensor | None,
+        beginning: Beginning,
         bytes_per_token: int,
         run_continuations: "RunContinuations",
     ):
-        """Start from a prefix.
+        """Start from what all rows begin with.
 
         Args:
             network: Any network.
-            prefix: The cache of the shared prefix; None if there is no prefix.
-            encoded: The encoder's states, [1, tokens, size], if all rows share them.
+            beginning: What all rows begin with.
             bytes_per_token: Size of one token's keys and values in the cache.
             run_continuations: Runs the prompts of a batch and what is asked about them.
         """
         self.network = network
         self._run_continuations = run_continuations
-        self._prefix = prefix
-        self._encoded = encoded
-        self._num_shared = (0 if prefix is None else prefix.get_seq_length()) + (
-            0 if encoded is None else encoded.shape[1]
-        )
+        self._beginning = beginning
         self._copying = bytes_per_token * MAX_PREFILL_TOKENS / COPIES_BYTES
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
@@ -137,21 +132,21 @@ class PromptBranches:
 
     def run_prompts(self, prompts: Sequence[BranchingPrompt], most_padding: float) -> PromptStates:
         """Run prompts, with a limited number of tokens of padding in the encoder."""
-        if self._prefix is None:
+        if self._beginning.prefix is None:
             cache = new_cache(self.network.config)
         else:
-            cache = copy_rows(self._prefix, [0] * len(prompts), self.network.device)
+            cache = copy_rows(self._beginning.prefix, [0] * len(prompts), self.network.device)
         encoded, mask = None, None
         if prompts[0].encoder_ids:
             encoded, mask = encode(self.network, [row.encoder_ids for row in prompts], most_padding)
-        elif self._encoded is not None:
-            encoded = self._encoded.expand(len(prompts), -1, -1)
+        elif self._beginning.encoded is not None:
+            encoded = self._beginning.encoded.expand(len(prompts), -1, -1)
         logits = run(self.network, [row.own_ids for row in prompts], cache, encoded, mask)
         return PromptStates(cache, encoded, mask, logits)
 
     def cost(self, prompt: BranchingPrompt, num_run: int, num_logits: int) -> int:
         """Return what a row after a prompt needs of the room in a pass; see `divide`."""
-        num_kept = self._num_shared + len(prompt.encoder_ids) + len(prompt.own_ids) + num_run
+        num_kept = self._beginning.num_tokens + len(prompt.encoder_ids) + len(prompt.own_ids) + num_run
         return ceil(max(num_run, self._copying * num_kept, logits_cost(self.network) * num_logits))
 
 
