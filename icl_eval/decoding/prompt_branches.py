@@ -9,25 +9,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import ceil
-from typing import Self, TypeVar
+from typing import Self
 
 import torch
 from transformers import Cache, PreTrainedModel
 
-from icl_eval.decoding.branches import (
-    COPIES_BYTES,
-    BranchingPrompt,
-    ScoredContinuation,
-    ScoredPrompt,
-    logits_cost,
-)
-from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, MOST_FED, chunks, encode, new_cache, run
+from icl_eval.decoding.branches import BranchingPrompt, ScoredContinuation, ScoredPrompt, row_cost
+from icl_eval.decoding.networks import MOST_FED, chunks, encode, new_cache, run
 from icl_eval.decoding.opening import Beginning
 from icl_eval.decoding.trees import count_inner
 from icl_eval.prompts.token_ids import Ids
-
-Item = TypeVar("Item")
 
 Asked = Sequence[tuple[int, Ids]]
 """The number of a prompt with each of its continuations."""
@@ -108,7 +99,7 @@ class PromptBranches:
         self.network = network
         self._run_continuations = run_continuations
         self._beginning = beginning
-        self._copying = bytes_per_token * MAX_PREFILL_TOKENS / COPIES_BYTES
+        self._bytes_per_token = bytes_per_token
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Group rows of equal length; equal prompts stay together."""
@@ -117,8 +108,9 @@ class PromptBranches:
             by_prompt[row.own_ids, row.encoder_ids].append(row)
         by_length = sorted(by_prompt, key=lambda key: (-len(key[0]), -len(key[1]), by_prompt[key][0].number))
         for _, same in groupby(by_length, key=lambda key: len(key[0])):
-            for keys in _cut(list(same), lambda key: self.cost(by_prompt[key][0], len(key[0]), 1)):
-                yield [row for key in keys for row in by_prompt[key]]
+            prompts = [by_prompt[key] for key in same]
+            for chunk in chunks([self.cost(rows[0], len(rows[0].own_ids), 1) for rows in prompts]):
+                yield [row for rows in prompts[chunk] for row in rows]
 
     def count_prompts(self, batch: Sequence[BranchingPrompt]) -> int:
         """Return the number of the prompts' own tokens in the decoder that a batch runs, without padding."""
@@ -146,12 +138,13 @@ class PromptBranches:
 
     def cost(self, prompt: BranchingPrompt, num_run: int, num_logits: int) -> int:
         """Return what a row after a prompt needs of the room in a pass; see `divide`."""
-        num_kept = self._beginning.num_tokens + len(prompt.encoder_ids) + len(prompt.own_ids) + num_run
-        return ceil(max(num_run, self._copying * num_kept, logits_cost(self.network) * num_logits))
+        num_copied = self._beginning.num_tokens + len(prompt.encoder_ids) + len(prompt.own_ids) + num_run
+        return row_cost(self.network, num_run, num_logits, num_copied, self._bytes_per_token)
 
 
 RunContinuations = Callable[[PromptBranches, Batch], Scored]
-"""Runs the prompts of a batch and returns the scores of all that is asked about them."""
+"""Runs the prompts of a batch and returns the scores of all that is asked about them; how much padding the prompts may
+have follows from what it runs after them."""
 
 
 def copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache:
@@ -159,9 +152,3 @@ def copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache:
     copied = copy.deepcopy(cache)
     copied.reorder_cache(torch.tensor(rows, device=device))
     return copied
-
-
-def _cut(items: Sequence[Item], cost: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Cut a sequence into consecutive batches that each fit into a forward pass."""
-    for chunk in chunks([cost(item) for item in items]):
-        yield list(items[chunk])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from icl_eval.decoding.branches import pick
+from icl_eval.decoding.branches import join, pick
 from icl_eval.decoding.networks import count_padding, divide_closely, run_columns
 from icl_eval.decoding.prompt_branches import Batch, PromptBranches, PromptStates, Scored, copy_rows
 from icl_eval.prompts.token_ids import Ids
@@ -34,7 +34,7 @@ def run_copies(branches: PromptBranches, batch: Batch) -> Scored:
             number, begun = line
             rest = pick(logits, [(range(len(begun)), text[1:]) for text in ends[line]])
             for text, scored in zip(ends[line], rest, strict=True):
-                scores[number, text] += scored
+                scores[number, text] = join([scores[number, text], scored])
     return scores
 
 
