@@ -20,9 +20,7 @@ from icl_eval.decoding.opening import Beginning
 from icl_eval.decoding.trees import count_inner
 from icl_eval.prompts.token_ids import Ids
 
-Asked = Sequence[tuple[int, Ids]]
-"""The number of a prompt with each of its continuations."""
-Scored = dict[tuple[int, Ids], ScoredContinuation]
+Scores = dict[tuple[int, Ids], ScoredContinuation]
 """The scores of continuations, by the number of a prompt and the continuation."""
 
 
@@ -39,11 +37,11 @@ class PromptStates:
 
 @dataclass(frozen=True)
 class Batch:
-    """The distinct prompts of some rows, and what is asked about them."""
+    """The distinct prompts of some rows, and all continuations of each."""
 
     prompts: list[BranchingPrompt]
-    asked: Asked
-    """Without repetitions."""
+    texts: list[list[Ids]]
+    """The continuations of each prompt, without repetitions."""
     sources: list[int]
     """The number of each row's prompt."""
 
@@ -52,11 +50,13 @@ class Batch:
         """Return the batch of some rows; those with equal prompts become one."""
         distinct: dict[tuple[Ids, Ids], int] = {}
         sources = [distinct.setdefault((row.own_ids, row.encoder_ids), len(distinct)) for row in rows]
-        asked = [(number, text) for number, row in zip(sources, rows, strict=True) for text in row.continuations]
         prompts = [rows[sources.index(number)] for number in range(len(distinct))]
-        return cls(prompts, list(dict.fromkeys(asked)), sources)
+        texts: list[dict[Ids, None]] = [{} for _ in prompts]
+        for number, row in zip(sources, rows, strict=True):
+            texts[number].update(dict.fromkeys(row.continuations))
+        return cls(prompts, list(map(list, texts)), sources)
 
-    def hand_out(self, rows: Sequence[BranchingPrompt], scores: Scored) -> list[ScoredPrompt]:
+    def hand_out(self, rows: Sequence[BranchingPrompt], scores: Scores) -> list[ScoredPrompt]:
         """Return the scores of each row's continuations."""
         placed = zip(self.sources, rows, strict=True)
         return [tuple(scores[number, text] for text in row.continuations) for number, row in placed]
@@ -70,11 +70,8 @@ class Batch:
         Args:
             num_run: The number of tokens that the rows of continuations have.
         """
-        texts: defaultdict[int, list[Ids]] = defaultdict(list)
-        for number, text in self.asked:
-            texts[number].append(text)
         num_prompt = sum(len(row.encoder_ids) + len(row.own_ids) for row in self.prompts)
-        least = num_prompt + sum(map(count_inner, texts.values()))
+        least = num_prompt + sum(map(count_inner, self.texts))
         return max(MOST_FED * least - num_prompt - num_run, (MOST_FED - 1) / 2 * least)
 
 
@@ -94,7 +91,7 @@ class PromptBranches:
             network: Any network.
             beginning: What all rows begin with.
             bytes_per_token: Size of one token's keys and values in the cache.
-            run_continuations: Runs the prompts of a batch and what is asked about them.
+            run_continuations: Runs the prompts of a batch and their continuations.
         """
         self.network = network
         self._run_continuations = run_continuations
@@ -142,9 +139,9 @@ class PromptBranches:
         return row_cost(self.network, num_run, num_logits, num_copied, self._bytes_per_token)
 
 
-RunContinuations = Callable[[PromptBranches, Batch], Scored]
-"""Runs the prompts of a batch and returns the scores of all that is asked about them; how much padding the prompts may
-have follows from what it runs after them."""
+RunContinuations = Callable[[PromptBranches, Batch], Scores]
+"""Runs the prompts of a batch and their continuations, and returns the scores. It runs the prompts itself: how much
+padding these may have follows from what it runs after them."""
 
 
 def copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache:

@@ -12,24 +12,20 @@ from icl_eval.decoding.branches import join, pick
 from icl_eval.decoding.chains import Chain, plan_passes
 from icl_eval.decoding.pooled_caches import PooledCache
 from icl_eval.decoding.pooled_passes import NextScores, Place, find_next_ids, longest_row, run_plan
-from icl_eval.decoding.prompt_branches import Batch, PromptBranches, Scored
+from icl_eval.decoding.prompt_branches import Batch, PromptBranches, Scores
 from icl_eval.decoding.trees import build_tree
-from icl_eval.prompts.token_ids import Ids
 
 
-def run_trees(branches: PromptBranches, batch: Batch, aligned: bool) -> Scored:
+def run_trees(branches: PromptBranches, batch: Batch, aligned: bool) -> Scores:
     """Run all continuations in one tree, in which a prompt is a token.
 
     Args:
         branches: Runs the prompts, without a prefix: prompts with different inputs of an encoder have none. The network
             is an encoder-decoder whose decoder's rows can be padded, and keep all tokens.
-        batch: The prompts, and what is asked about them.
+        batch: The prompts and their continuations.
         aligned: Whether the rows of a pass must come after equally many tokens.
     """
-    texts: list[list[Ids]] = [[] for _ in batch.prompts]
-    for number, text in batch.asked:
-        texts[number].append(text)
-    tree = build_tree([((number,), each) for number, each in enumerate(texts)])
+    tree = build_tree([((number,), texts) for number, texts in enumerate(batch.texts)])
     states = branches.run_prompts(batch.prompts, batch.count_spare(len(tree.ids) - len(batch.prompts)) / 2)
     roots = {row.context[0]: number for number, row in enumerate(tree.rows)}
     length = states.cache.get_seq_length()
