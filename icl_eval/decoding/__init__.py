@@ -13,7 +13,8 @@ To follow a token from its logits to the screen, read the modules in this order:
 
 From a prompt to the log-likelihood of its continuations:
 
-    log_probs        which continuations run in one batch
+    log_probs        the log-probabilities of continuations, batch by batch
+    parts            which prompts run together, after what all of them begin with
     branches         what the four ways to run continuations after their prompts have in common
     tree_branches    how they run where rows attend to a prefix in place
     trees            the tokens that prompts and their continuations share
@@ -38,7 +39,7 @@ What makes it fast:
     cuda_graphs      decoding steps on a GPU, recorded once and repeated
     growing          prefix copies that grow in place, for networks without split attention
     linears          oneDNN matrix products on the CPU
-    opening          the right session for a group of prompts
+    opening          what prompts begin with, and the right session for a group of them after it
     capabilities     what a network supports, measured with a short trial
     preparing        a network set up for one call, and what is cached until the next
     memory           how many rows to begin with; `stream` and `log_probs` halve them if memory runs out

@@ -6,10 +6,11 @@ prompt_trees     the same after prompts with different inputs of an encoder, eac
 prompt_copies    for every other network: the cache of a prompt is copied for each of its continuations
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, pairwise
+from math import ceil
 from typing import Protocol
 
 import torch
@@ -23,7 +24,7 @@ from icl_eval.prompts.token_ids import Ids
 _LOGITS_BYTES = 256_000_000
 """Upper bound for the logits of one forward pass, which fill the memory if the vocabulary is large."""
 COPIES_BYTES = 512_000_000
-"""Upper bound for the cache copies that the continuations of one forward pass need."""
+"""Upper bound for the copies of keys and values that the rows of one forward pass need."""
 _PICKED_TOGETHER = 64
 """Columns of logits that are copied at a time; for a long continuation, all would need as much memory again."""
 
@@ -37,10 +38,6 @@ class ScoredContinuation:
     is_greedy: bool | None
     """Whether every token is the most probable one, so that greedy decoding would generate the continuation; None if a
     server does not say."""
-
-    def __add__(self, other: "ScoredContinuation") -> "ScoredContinuation":
-        """Return the continuation that has the tokens of the other one after its own."""
-        return ScoredContinuation(self.logprobs + other.logprobs, self.is_greedy and other.is_greedy)
 
 
 ScoredPrompt = tuple[ScoredContinuation, ...]
@@ -83,6 +80,32 @@ def count_as_tree(batch: Sequence[BranchingPrompt]) -> int:
     """Return the number of own tokens of prompts in the order of these tokens, without what neighbours begin with."""
     shared = sum(common_length(one.own_ids, other.own_ids) for one, other in pairwise(batch))
     return sum(len(row.own_ids) for row in batch) - shared
+
+
+def hand_out(rows: Sequence[BranchingPrompt], scores: Iterable[ScoredContinuation]) -> list[ScoredPrompt]:
+    """Return the scores of each row's continuations, from those of all rows one after the other."""
+    left = iter(scores)
+    return [tuple(islice(left, len(row.continuations))) for row in rows]
+
+
+def join(parts: Sequence[ScoredContinuation]) -> ScoredContinuation:
+    """Return the scores of a continuation from those of its parts, one after the other."""
+    logprobs = tuple(value for part in parts for value in part.logprobs)
+    return ScoredContinuation(logprobs, all(part.is_greedy for part in parts))
+
+
+def row_cost(network: PreTrainedModel, num_run: int, num_logits: int, num_copied: int, copied_bytes: float) -> int:
+    """Return what a row needs of the room in a pass, in units of tokens that the pass runs; see `divide`.
+
+    Args:
+        network: The network.
+        num_run: The number of tokens that the row runs.
+        num_logits: The number of these tokens whose logits are computed.
+        num_copied: The number of tokens whose keys and values the row has copies of.
+        copied_bytes: The size of such a copy of one token.
+    """
+    copying = copied_bytes * MAX_PREFILL_TOKENS / COPIES_BYTES
+    return ceil(max(num_run, copying * num_copied, logits_cost(network) * num_logits))
 
 
 def logits_cost(network: PreTrainedModel) -> float:

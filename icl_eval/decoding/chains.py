@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from icl_eval.decoding.networks import MOST_FED, PASS_TOKENS, PASS_WEIGHTS, divide
 from icl_eval.decoding.trees import ROOT, Tree
@@ -16,12 +17,20 @@ _WORTH_WAITING = (16, 4, 1)
 """For how many tokens a chain waits for another one instead of running them, too; one of these is chosen."""
 
 
+class Level(NamedTuple):
+    """Chains that do not wait for each other; a level waits for those before it."""
+
+    is_inner: bool
+    """Whether the tokens belong to continuations."""
+    depth: int
+    """How many chains of their kind they come after."""
+
+
 @dataclass(frozen=True)
 class Chain:
     """Tokens of a tree that run one after the other in one row."""
 
-    level: tuple[bool, int]
-    """Whether they belong to continuations, and how many chains of their kind they come after."""
+    level: Level
     before: tuple[int, ...]
     """The tokens that they come after, which run in chains of lower levels."""
     tokens: list[int]
@@ -70,11 +79,11 @@ def cut(tree: Tree, worth: int) -> list[list[Chain]]:
             chain = places[parent][0]
         else:
             chains.append(
-                chain := _begin(is_inner, worth, *places[parent]) if parent != ROOT else Chain((False, 0), (), [])
+                chain := _begin(is_inner, worth, *places[parent]) if parent != ROOT else Chain(Level(False, 0), (), [])
             )
         chain.tokens.append(token)
         places.append((chain, len(chain.tokens)))
-    levels: defaultdict[tuple[bool, int], list[Chain]] = defaultdict(list)
+    levels: defaultdict[Level, list[Chain]] = defaultdict(list)
     for chain in sorted(chains, key=lambda chain: (-len(chain.tokens), chain.tokens)):
         levels[chain.level].append(chain)
     return [levels[level] for level in sorted(levels)]
@@ -117,10 +126,11 @@ def _fit(chains: Sequence[Chain], room: float) -> Iterator[list[Chain]]:
 def _begin(is_inner: bool, worth: int, chain: Chain, count: int) -> Chain:
     """Return a new chain that branches off after some tokens of another."""
     begun = chain.tokens[:count]
-    if chain.level[0] == is_inner and count < worth:
+    is_alike = chain.level.is_inner == is_inner
+    if is_alike and count < worth:
         return Chain(chain.level, chain.before, begun)
-    depth = chain.level[1] + 1 if chain.level[0] == is_inner else 0
-    return Chain((is_inner, depth), (*chain.before, *begun), [])
+    depth = chain.level.depth + 1 if is_alike else 0
+    return Chain(Level(is_inner, depth), (*chain.before, *begun), [])
 
 
 def _divide_levels(

@@ -1,6 +1,6 @@
-"""Open the right kind of session for a group of prompts, with their shared prefix in its cache."""
+"""Compute what prompts begin with, and open the right kind of session for a group of them after it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from transformers import Cache, PreTrainedModel
 from icl_eval.decoding.memory import free_bytes_of
 from icl_eval.decoding.networks import encode, most_prefill_tokens, new_cache, run
 from icl_eval.decoding.padded_sessions import PaddedSession
-from icl_eval.decoding.prefixes import Key
+from icl_eval.decoding.prefixes import Key, PrefixStack
 from icl_eval.decoding.preparing import PreparedModel
 from icl_eval.decoding.sessions import Session, SplitSession, UniformSession
 from icl_eval.decoding.sharing import PromptGroup
@@ -18,13 +18,48 @@ from icl_eval.prompts.token_ids import Ids
 
 @dataclass(frozen=True)
 class Beginning:
-    """The shared beginning of all rows of a group; every session of the group uses it."""
+    """The shared beginning of the rows of a group or a part, which is computed once for all of them."""
 
     length: int
     """Number of decoder tokens in the prefix."""
     prefix: Cache | None
     encoded: torch.Tensor | None
     """The encoder's states, [1, tokens, size], if all rows share them."""
+
+    @property
+    def num_tokens(self) -> int:
+        """The number of tokens on both sides, to which every row attends."""
+        return self.length + (0 if self.encoded is None else self.encoded.shape[1])
+
+
+NO_BEGINNING = Beginning(0, None, None)
+
+
+class BeginningStack:
+    """Computes one beginning after another, for likelihoods: what it has in common with the last one is there."""
+
+    def __init__(self, network: PreTrainedModel):
+        self._network = network
+        self._prefixes = PrefixStack()
+        self._encoder_ids: Ids = ()
+        self._encoded: torch.Tensor | None = None
+
+    def get(self, key: Key, pauses: Sequence[int]) -> Beginning:
+        """Return the beginning with some tokens.
+
+        Args:
+            key: The tokens of both sides; those of the decoder, which begin with the start token, may be missing.
+            pauses: The lengths at which the decoder's part of it is cut, so that others can continue from there.
+        """
+        if key.encoder_ids != self._encoder_ids:
+            self._encoded = encode(self._network, [key.encoder_ids])[0] if key.encoder_ids else None
+            self._encoder_ids = key.encoder_ids
+        prefix = None
+        if key.decoder_ids:
+            prefix = self._prefixes.get(
+                key, pauses, lambda start, ids: extend(self._network, start, ids, self._encoded)
+            )
+        return Beginning(len(key.decoder_ids), prefix, self._encoded)
 
 
 @dataclass(frozen=True)
@@ -47,18 +82,14 @@ def begin_group(prepared: PreparedModel, group: PromptGroup, start_ids: Ids, pre
             for, and at least this group's.
     """
     network = prepared.model.network
-    encoder_ids = group.prompts[0].encoder_ids if group.shares_encoder else ()
-    prefix_ids = start_ids + group.prefix
-    if not (group.prefix or encoder_ids) or any(len(each.decoder) <= len(group.prefix) for each in group.prompts):
-        prefix_ids = ()
+    key = Key(group.encoder_ids, group.begin(start_ids))
     prefix = None
     with prepared.accelerated():
-        encoded = encode(network, [encoder_ids])[0] if encoder_ids else None
-        if prefix_ids:
-            key = Key(encoder_ids, prefix_ids)
+        encoded = encode(network, [key.encoder_ids])[0] if key.encoder_ids else None
+        if key.decoder_ids:
             prefix = prepared.prefixes.get(key, lambda start, ids: extend(network, start, ids, encoded))
             prepared.prefixes.evict(prefix, prefix_bytes, lambda: free_bytes_of(network))
-    return Beginning(len(prefix_ids), prefix, encoded)
+    return Beginning(len(key.decoder_ids), prefix, encoded)
 
 
 def open_session(

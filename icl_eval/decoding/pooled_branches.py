@@ -5,26 +5,27 @@ than a row), but whose rows may be padded: chains of any prompts and lengths sha
 network counts positions from the length of its cache, these chains must come after equally many tokens.
 """
 
-import math
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 import numpy as np
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from icl_eval.decoding.branches import (
     COPIES_BYTES,
     BranchingPrompt,
     ScoredPrompt,
     count_as_tree,
-    logits_cost,
+    hand_out,
+    join,
+    row_cost,
 )
 from icl_eval.decoding.chains import Chain, plan_passes
 from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, decoder_of
+from icl_eval.decoding.opening import Beginning
 from icl_eval.decoding.pooled_caches import PooledCache
-from icl_eval.decoding.pooled_passes import Asked, Place, Scores, count_asked, join_tokens, longest_row, run_plan
-from icl_eval.decoding.trees import Tree, build_tree
+from icl_eval.decoding.pooled_passes import NextIds, Place, find_next_ids, longest_row, run_plan
+from icl_eval.decoding.trees import build_tree
 
 
 class PooledBranches:
@@ -33,27 +34,22 @@ class PooledBranches:
     def __init__(
         self,
         network: PreTrainedModel,
-        prefix: Cache | None,
-        encoded: torch.Tensor | None,
+        beginning: Beginning,
         bytes_per_token: int,
         aligned: bool,
     ):
-        """Start from a prefix.
+        """Start from what all rows begin with.
 
         Args:
             network: A network whose rows can be padded in the decoder.
-            prefix: The cache of the shared prefix; None if there is no prefix, which must be there after an encoder.
-            encoded: The encoder's states, [1, tokens, size], which all rows share.
+            beginning: What all rows begin with; after an encoder, there must be a prefix.
             bytes_per_token: Size of one token's keys and values in the cache.
             aligned: Whether the rows of a pass must come after equally many tokens.
         """
-        self._aligned = aligned
         self._network = network
-        self._prefix = prefix
-        self._encoded = encoded
-        self._prefix_length = 0 if prefix is None else prefix.get_seq_length()
-        self._num_shared = self._prefix_length + (0 if encoded is None else encoded.shape[1])
+        self._beginning = beginning
         self._bytes_per_token = bytes_per_token
+        self._aligned = aligned
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Group rows that begin alike, as many as the pool has room for, and enough for a pass."""
@@ -77,33 +73,24 @@ class PooledBranches:
     def run(self, rows: Sequence[BranchingPrompt]) -> list[ScoredPrompt]:
         """Return the log-probabilities of each row's continuations."""
         tree = build_tree([(row.own_ids, row.continuations) for row in rows])
-        placed = [
-            (path, text)
-            for row, in_tree in zip(rows, tree.rows, strict=True)
-            for path, text in zip(in_tree.paths, row.continuations, strict=True)
-        ]
-        found = self._run_tree(tree, count_asked(placed))
-        scores = iter([join_tokens([found[place] for place in zip(path, text, strict=True)]) for path, text in placed])
-        return [tuple(islice(scores, len(row.continuations))) for row in rows]
-
-    def _run_tree(self, tree: Tree, asked: Asked) -> Scores:
-        """Run a tree in passes."""
-        room = longest_row(self._network) - self._prefix_length
-        plan = plan_passes(tree, lambda chain: self._cost(chain, asked), room, self._aligned)
-        prefix = np.arange(self._prefix_length)
-        return run_plan(
-            tree,
-            plan,
-            asked,
-            lambda count: PooledCache(self._network, self._prefix, self._encoded, self._prefix_length + count),
-            lambda chain: Place(prefix, chain.before, None),
+        scored = [each for row in tree.rows for each in row.scored]
+        next_ids = find_next_ids(scored)
+        begun = self._beginning
+        room = longest_row(self._network) - begun.length
+        prefix = np.arange(begun.length)
+        found = run_plan(
             self._network,
+            tree,
+            plan_passes(tree, lambda chain: self._cost(chain, next_ids), room, self._aligned),
+            next_ids,
+            lambda count: PooledCache(self._network, begun.prefix, begun.encoded, begun.length + count),
+            lambda chain: Place(prefix, chain.before, None),
         )
+        return hand_out(rows, [join([found[each] for each in zip(path, text, strict=True)]) for path, text in scored])
 
-    def _cost(self, chain: Chain, asked: Asked) -> int:
+    def _cost(self, chain: Chain, next_ids: NextIds) -> int:
         """Return what a chain needs of the room in a pass, which has copies of one layer at a time."""
-        num_kept = self._num_shared + len(chain.before) + len(chain.tokens)
+        num_copied = self._beginning.num_tokens + len(chain.before) + len(chain.tokens)
         num_layers: int = decoder_of(self._network).config.get_text_config(decoder=True).num_hidden_layers
-        copying = self._bytes_per_token / num_layers * MAX_PREFILL_TOKENS / COPIES_BYTES
-        num_logits = sum(token in asked for token in chain.tokens)
-        return math.ceil(max(len(chain.tokens), copying * num_kept, logits_cost(self._network) * num_logits))
+        num_logits = sum(token in next_ids for token in chain.tokens)
+        return row_cost(self._network, len(chain.tokens), num_logits, num_copied, self._bytes_per_token / num_layers)

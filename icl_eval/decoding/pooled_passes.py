@@ -17,9 +17,9 @@ from icl_eval.decoding.trees import Tree
 from icl_eval.models.cards import read_max_length
 from icl_eval.prompts.token_ids import Ids
 
-Asked = Mapping[int, Collection[int]]
-"""The ids that are scored by the logits of each token of a tree."""
-Scores = dict[tuple[int, int], ScoredContinuation]
+NextIds = Mapping[int, Collection[int]]
+"""The ids that the logits of each token of a tree score."""
+NextScores = dict[tuple[int, int], ScoredContinuation]
 """The scores of such ids, by the token and the id."""
 
 
@@ -41,22 +41,22 @@ class Place(NamedTuple):
 
 
 def run_plan(
+    network: PreTrainedModel,
     tree: Tree,
     plan: Sequence[Sequence[Chain]],
-    asked: Asked,
+    next_ids: NextIds,
     build_pool: Callable[[int], PooledCache],
     locate: Callable[[Chain], Place],
-    network: PreTrainedModel,
-) -> Scores:
-    """Run chains of a tree in passes and return the scores that are asked for.
+) -> NextScores:
+    """Run chains of a tree in passes and return the scores of the ids after their tokens.
 
     Args:
+        network: The network.
         tree: The tree.
         plan: The chains of each pass.
-        asked: The ids that are scored by the logits of each token.
+        next_ids: The ids to score.
         build_pool: Returns a pool with a number of columns beside those with which rows begin.
         locate: Returns what a chain comes after.
-        network: The network.
     """
     needed = {token for chains in plan for chain in chains for token in chain.before}
     stays = [any(not needed.isdisjoint(chain.tokens) for chain in chains) for chains in plan]
@@ -66,26 +66,28 @@ def run_plan(
     begins = list(accumulate(kept, initial=0))
     pool = build_pool(max(begin + size for begin, size in zip(begins, sizes, strict=False)))
     columns = np.zeros(len(tree.ids), dtype=np.int64)  # of each token
-    scores: Scores = {}
+    scores: NextScores = {}
     for chains, begin in zip(plan, begins, strict=False):
         ids = [[tree.ids[token] for token in chain.tokens] for chain in chains]
         places = [locate(chain) for chain in chains]
         before = [np.concatenate([place.columns, columns[list(place.tokens)]]) for place in places]
         sources = [place.source for place in places if place.source is not None] or None
         first = pool.prefix_length + begin
-        scores |= _score(network, chains, pool.prepare(ids, before, first, sources), asked)
+        scores |= _run_pass(network, chains, pool.prepare(ids, before, first, sources), next_ids)
         for chain, start in zip(chains, range(first, first + len(ids) * len(ids[0]), len(ids[0])), strict=True):
             columns[chain.tokens] = range(start, start + len(chain.tokens))
     return scores
 
 
-def _score(network: PreTrainedModel, chains: Sequence[Chain], inputs: Mapping[str, Any], asked: Asked) -> Scores:
-    """Run one pass."""
+def _run_pass(
+    network: PreTrainedModel, chains: Sequence[Chain], inputs: Mapping[str, Any], next_ids: NextIds
+) -> NextScores:
+    """Run chains, each in a row, and return the scores of the ids after their tokens."""
     wanted = [
         (number, column, token)
         for number, chain in enumerate(chains)
         for column, token in enumerate(chain.tokens)
-        if token in asked
+        if token in next_ids
     ]
     columns = sorted({column for _, column, _ in wanted} or {0})
     places = {column: place for place, column in enumerate(columns)}
@@ -93,21 +95,15 @@ def _score(network: PreTrainedModel, chains: Sequence[Chain], inputs: Mapping[st
     picks = {
         (token, token_id): ([number * len(columns) + places[column]], (token_id,))
         for number, column, token in wanted
-        for token_id in asked[token]
+        for token_id in next_ids[token]
     }
     return dict(zip(picks, pick(logits, list(picks.values())), strict=True)) if picks else {}
 
 
-def count_asked(paths: Iterable[tuple[Sequence[int], Ids]]) -> dict[int, set[int]]:
-    """Return the ids that the logits of each token score, from the tokens that score each continuation."""
-    asked: defaultdict[int, set[int]] = defaultdict(set)
-    for path, text in paths:
+def find_next_ids(scored: Iterable[tuple[Sequence[int], Ids]]) -> NextIds:
+    """Return the ids that the logits of each token score, from the paths of continuations and their ids."""
+    next_ids: defaultdict[int, set[int]] = defaultdict(set)
+    for path, text in scored:
         for token, token_id in zip(path, text, strict=True):
-            asked[token].add(token_id)
-    return asked
-
-
-def join_tokens(tokens: Sequence[ScoredContinuation]) -> ScoredContinuation:
-    """Return the scores of a continuation from those of its tokens."""
-    logprobs = tuple(value for scored in tokens for value in scored.logprobs)
-    return ScoredContinuation(logprobs, all(scored.is_greedy for scored in tokens))
+            next_ids[token].add(token_id)
+    return next_ids

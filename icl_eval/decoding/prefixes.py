@@ -23,9 +23,9 @@ _MOST_BEGINNINGS = 4
 """Caches that a stack of prefixes keeps; each is a copy of its whole prefix."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Key:
-    """The token ids that a cache was computed from."""
+    """The token ids that a cache is computed from; keys that begin alike are neighbours in their order."""
 
     encoder_ids: Ids
     """Empty for a decoder-only network."""
@@ -36,13 +36,12 @@ class PrefixStore:
     """The caches of one model's prefixes; the least recently used one is evicted first."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Key, Cache] = OrderedDict()
-        self._sizes: dict[Key, int] = {}
+        self._kept: OrderedDict[Key, tuple[Cache, int]] = OrderedDict()  # with the number of bytes of each
 
     @property
     def num_bytes(self) -> int:
         """The size of all kept caches."""
-        return sum(self._sizes.values())
+        return sum(size for _, size in self._kept.values())
 
     def get(self, key: Key, extend: Callable[[Cache | None, Ids], Cache]) -> Cache:
         """Return the cache of a prefix, computing only tokens that no kept cache holds; callers must not change it.
@@ -51,14 +50,12 @@ class PrefixStore:
             key: The prefix.
             extend: Appends ids to a cache (None for an empty one) and returns the result; may change its argument.
         """
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        start, length = self._best_start(key)
-        cache = extend(start, key.decoder_ids[length:])
-        self._kept[key] = cache
-        self._sizes[key] = count_bytes(cache)
-        return cache
+        if key not in self._kept:
+            start, length = self._best_start(key)
+            cache = extend(start, key.decoder_ids[length:])
+            self._kept[key] = cache, count_bytes(cache)
+        self._kept.move_to_end(key)
+        return self._kept[key][0]
 
     def evict(self, in_use: Cache, max_bytes: int | None, count_free: Callable[[], int]) -> None:
         """Drop caches until the others fit, the least recently used one first.
@@ -71,28 +68,24 @@ class PrefixStore:
         """
         kept = self.num_bytes
         limit = room_for_prefixes(count_free(), kept) if max_bytes is None else max_bytes
-        for key, cache in list(self._kept.items()):
+        for key, (cache, size) in list(self._kept.items()):
             is_too_much = kept > limit or len(self._kept) > _MOST_KEPT
             if is_too_much and not (cache is in_use and max_bytes is None):
-                kept -= self._drop(key)
+                del self._kept[key]
+                kept -= size
 
     def drop_others(self, in_use: Cache | None) -> bool:
         """Drop all caches but the one in use, because memory ran out; return whether there were any."""
-        others = [key for key, cache in self._kept.items() if cache is not in_use]
+        others = [key for key, (cache, _) in self._kept.items() if cache is not in_use]
         for key in others:
-            self._drop(key)
+            del self._kept[key]
         return bool(others)
-
-    def _drop(self, key: Key) -> int:
-        """Drop a cache and return its size."""
-        del self._kept[key]
-        return self._sizes.pop(key)
 
     def _best_start(self, key: Key) -> tuple[Cache | None, int]:
         """Return a copy of the longest kept cache that the key can start from, and its length."""
         best: Key | None = None
         best_length = 0
-        for other, cache in self._kept.items():
+        for other, (cache, _) in self._kept.items():
             if other.encoder_ids != key.encoder_ids:
                 continue
             length = common_length(other.decoder_ids, key.decoder_ids)
@@ -102,7 +95,7 @@ class PrefixStore:
         if best is None:
             return None, 0
         self._kept.move_to_end(best)
-        kept = self._kept[best]
+        kept, _ = self._kept[best]
         return (_crop(kept, best_length) if is_whole(kept) else copy.deepcopy(kept)), best_length
 
 

@@ -9,28 +9,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import ceil
-from typing import Self, TypeVar
+from typing import Self
 
 import torch
 from transformers import Cache, PreTrainedModel
 
-from icl_eval.decoding.branches import (
-    COPIES_BYTES,
-    BranchingPrompt,
-    ScoredContinuation,
-    ScoredPrompt,
-    logits_cost,
-)
-from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, MOST_FED, chunks, encode, new_cache, run
+from icl_eval.decoding.branches import BranchingPrompt, ScoredContinuation, ScoredPrompt, row_cost
+from icl_eval.decoding.networks import MOST_FED, chunks, encode, new_cache, run
+from icl_eval.decoding.opening import Beginning
 from icl_eval.decoding.trees import count_inner
 from icl_eval.prompts.token_ids import Ids
 
-Item = TypeVar("Item")
-
-Asked = Sequence[tuple[int, Ids]]
-"""The number of a prompt with each of its continuations."""
-Scored = dict[tuple[int, Ids], ScoredContinuation]
+Scores = dict[tuple[int, Ids], ScoredContinuation]
 """The scores of continuations, by the number of a prompt and the continuation."""
 
 
@@ -47,11 +37,11 @@ class PromptStates:
 
 @dataclass(frozen=True)
 class Batch:
-    """The distinct prompts of some rows, and what is asked about them."""
+    """The distinct prompts of some rows, and all continuations of each."""
 
     prompts: list[BranchingPrompt]
-    asked: Asked
-    """Without repetitions."""
+    texts: list[list[Ids]]
+    """The continuations of each prompt, without repetitions."""
     sources: list[int]
     """The number of each row's prompt."""
 
@@ -60,11 +50,13 @@ class Batch:
         """Return the batch of some rows; those with equal prompts become one."""
         distinct: dict[tuple[Ids, Ids], int] = {}
         sources = [distinct.setdefault((row.own_ids, row.encoder_ids), len(distinct)) for row in rows]
-        asked = [(number, text) for number, row in zip(sources, rows, strict=True) for text in row.continuations]
         prompts = [rows[sources.index(number)] for number in range(len(distinct))]
-        return cls(prompts, list(dict.fromkeys(asked)), sources)
+        texts: list[dict[Ids, None]] = [{} for _ in prompts]
+        for number, row in zip(sources, rows, strict=True):
+            texts[number].update(dict.fromkeys(row.continuations))
+        return cls(prompts, list(map(list, texts)), sources)
 
-    def hand_out(self, rows: Sequence[BranchingPrompt], scores: Scored) -> list[ScoredPrompt]:
+    def hand_out(self, rows: Sequence[BranchingPrompt], scores: Scores) -> list[ScoredPrompt]:
         """Return the scores of each row's continuations."""
         placed = zip(self.sources, rows, strict=True)
         return [tuple(scores[number, text] for text in row.continuations) for number, row in placed]
@@ -78,11 +70,8 @@ class Batch:
         Args:
             num_run: The number of tokens that the rows of continuations have.
         """
-        texts: defaultdict[int, list[Ids]] = defaultdict(list)
-        for number, text in self.asked:
-            texts[number].append(text)
         num_prompt = sum(len(row.encoder_ids) + len(row.own_ids) for row in self.prompts)
-        least = num_prompt + sum(map(count_inner, texts.values()))
+        least = num_prompt + sum(map(count_inner, self.texts))
         return max(MOST_FED * least - num_prompt - num_run, (MOST_FED - 1) / 2 * least)
 
 
@@ -92,28 +81,22 @@ class PromptBranches:
     def __init__(
         self,
         network: PreTrainedModel,
-        prefix: Cache | None,
-        encoded: torch.Tensor | None,
+        beginning: Beginning,
         bytes_per_token: int,
         run_continuations: "RunContinuations",
     ):
-        """Start from a prefix.
+        """Start from what all rows begin with.
 
         Args:
             network: Any network.
-            prefix: The cache of the shared prefix; None if there is no prefix.
-            encoded: The encoder's states, [1, tokens, size], if all rows share them.
+            beginning: What all rows begin with.
             bytes_per_token: Size of one token's keys and values in the cache.
-            run_continuations: Runs the prompts of a batch and what is asked about them.
+            run_continuations: Runs the prompts of a batch and their continuations.
         """
         self.network = network
         self._run_continuations = run_continuations
-        self._prefix = prefix
-        self._encoded = encoded
-        self._num_shared = (0 if prefix is None else prefix.get_seq_length()) + (
-            0 if encoded is None else encoded.shape[1]
-        )
-        self._copying = bytes_per_token * MAX_PREFILL_TOKENS / COPIES_BYTES
+        self._beginning = beginning
+        self._bytes_per_token = bytes_per_token
 
     def batches(self, rows: Sequence[BranchingPrompt]) -> Iterator[list[BranchingPrompt]]:
         """Group rows of equal length; equal prompts stay together."""
@@ -122,8 +105,9 @@ class PromptBranches:
             by_prompt[row.own_ids, row.encoder_ids].append(row)
         by_length = sorted(by_prompt, key=lambda key: (-len(key[0]), -len(key[1]), by_prompt[key][0].number))
         for _, same in groupby(by_length, key=lambda key: len(key[0])):
-            for keys in _cut(list(same), lambda key: self.cost(by_prompt[key][0], len(key[0]), 1)):
-                yield [row for key in keys for row in by_prompt[key]]
+            prompts = [by_prompt[key] for key in same]
+            for chunk in chunks([self.cost(rows[0], len(rows[0].own_ids), 1) for rows in prompts]):
+                yield [row for rows in prompts[chunk] for row in rows]
 
     def count_prompts(self, batch: Sequence[BranchingPrompt]) -> int:
         """Return the number of the prompts' own tokens in the decoder that a batch runs, without padding."""
@@ -137,26 +121,27 @@ class PromptBranches:
 
     def run_prompts(self, prompts: Sequence[BranchingPrompt], most_padding: float) -> PromptStates:
         """Run prompts, with a limited number of tokens of padding in the encoder."""
-        if self._prefix is None:
+        if self._beginning.prefix is None:
             cache = new_cache(self.network.config)
         else:
-            cache = copy_rows(self._prefix, [0] * len(prompts), self.network.device)
+            cache = copy_rows(self._beginning.prefix, [0] * len(prompts), self.network.device)
         encoded, mask = None, None
         if prompts[0].encoder_ids:
             encoded, mask = encode(self.network, [row.encoder_ids for row in prompts], most_padding)
-        elif self._encoded is not None:
-            encoded = self._encoded.expand(len(prompts), -1, -1)
+        elif self._beginning.encoded is not None:
+            encoded = self._beginning.encoded.expand(len(prompts), -1, -1)
         logits = run(self.network, [row.own_ids for row in prompts], cache, encoded, mask)
         return PromptStates(cache, encoded, mask, logits)
 
     def cost(self, prompt: BranchingPrompt, num_run: int, num_logits: int) -> int:
         """Return what a row after a prompt needs of the room in a pass; see `divide`."""
-        num_kept = self._num_shared + len(prompt.encoder_ids) + len(prompt.own_ids) + num_run
-        return ceil(max(num_run, self._copying * num_kept, logits_cost(self.network) * num_logits))
+        num_copied = self._beginning.num_tokens + len(prompt.encoder_ids) + len(prompt.own_ids) + num_run
+        return row_cost(self.network, num_run, num_logits, num_copied, self._bytes_per_token)
 
 
-RunContinuations = Callable[[PromptBranches, Batch], Scored]
-"""Runs the prompts of a batch and returns the scores of all that is asked about them."""
+RunContinuations = Callable[[PromptBranches, Batch], Scores]
+"""Runs the prompts of a batch and their continuations, and returns the scores. It runs the prompts itself: how much
+padding these may have follows from what it runs after them."""
 
 
 def copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache:
@@ -164,9 +149,3 @@ def copy_rows(cache: Cache, rows: Sequence[int], device: torch.device) -> Cache:
     copied = copy.deepcopy(cache)
     copied.reorder_cache(torch.tensor(rows, device=device))
     return copied
-
-
-def _cut(items: Sequence[Item], cost: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Cut a sequence into consecutive batches that each fit into a forward pass."""
-    for chunk in chunks([cost(item) for item in items]):
-        yield list(items[chunk])

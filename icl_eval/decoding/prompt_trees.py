@@ -8,28 +8,24 @@ from functools import partial
 
 import numpy as np
 
-from icl_eval.decoding.branches import pick
+from icl_eval.decoding.branches import join, pick
 from icl_eval.decoding.chains import Chain, plan_passes
 from icl_eval.decoding.pooled_caches import PooledCache
-from icl_eval.decoding.pooled_passes import Place, Scores, count_asked, join_tokens, longest_row, run_plan
-from icl_eval.decoding.prompt_branches import Batch, PromptBranches, Scored
+from icl_eval.decoding.pooled_passes import NextScores, Place, find_next_ids, longest_row, run_plan
+from icl_eval.decoding.prompt_branches import Batch, PromptBranches, Scores
 from icl_eval.decoding.trees import build_tree
-from icl_eval.prompts.token_ids import Ids
 
 
-def run_trees(branches: PromptBranches, batch: Batch, aligned: bool) -> Scored:
+def run_trees(branches: PromptBranches, batch: Batch, aligned: bool) -> Scores:
     """Run all continuations in one tree, in which a prompt is a token.
 
     Args:
         branches: Runs the prompts, without a prefix: prompts with different inputs of an encoder have none. The network
             is an encoder-decoder whose decoder's rows can be padded, and keep all tokens.
-        batch: The prompts, and what is asked about them.
+        batch: The prompts and their continuations.
         aligned: Whether the rows of a pass must come after equally many tokens.
     """
-    texts: list[list[Ids]] = [[] for _ in batch.prompts]
-    for number, text in batch.asked:
-        texts[number].append(text)
-    tree = build_tree([((number,), each) for number, each in enumerate(texts)])
+    tree = build_tree([((number,), texts) for number, texts in enumerate(batch.texts)])
     states = branches.run_prompts(batch.prompts, batch.count_spare(len(tree.ids) - len(batch.prompts)) / 2)
     roots = {row.context[0]: number for number, row in enumerate(tree.rows)}
     length = states.cache.get_seq_length()
@@ -42,26 +38,22 @@ def run_trees(branches: PromptBranches, batch: Batch, aligned: bool) -> Scored:
         root, *others = *chain.before, *chain.tokens
         return branches.cost(batch.prompts[roots[root]], len(others), len(chain.tokens))
 
-    placed = [
-        (number, path, text)
-        for number, (row, each) in enumerate(zip(tree.rows, texts, strict=True))
-        for path, text in zip(row.paths, each, strict=True)
-    ]
+    scored = [(number, path, text) for number, row in enumerate(tree.rows) for path, text in row.scored]
     plan = plan_passes(tree, cost, longest_row(branches.network) - length + 1, aligned)
-    plan = [chains for chains in plan if chains[0].level[0]]  # the prompts have run
-    inner: Scores = {}
+    plan = [chains for chains in plan if chains[0].level.is_inner]  # the prompts have run
+    inner: NextScores = {}
     if plan:
         build = partial(PooledCache, branches.network, states.cache, states.encoded, encoder_mask=states.encoder_mask)
         inner = run_plan(
+            branches.network,
             tree,
             plan,
-            count_asked((path[1:], text[1:]) for _, path, text in placed),
+            find_next_ids((path[1:], text[1:]) for _, path, text in scored),
             lambda count: build(length * len(batch.prompts) + count),
             locate,
-            branches.network,
         )
-    firsts = pick(states.logits, [([number], text[:1]) for number, _, text in placed])
+    firsts = pick(states.logits, [([number], text[:1]) for number, _, text in scored])
     return {
-        (number, text): join_tokens([first, *(inner[each] for each in zip(path[1:], text[1:], strict=True))])
-        for first, (number, path, text) in zip(firsts, placed, strict=True)
+        (number, text): join([first, *(inner[each] for each in zip(path[1:], text[1:], strict=True))])
+        for first, (number, path, text) in zip(firsts, scored, strict=True)
     }

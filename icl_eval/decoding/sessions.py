@@ -261,15 +261,14 @@ class UniformSession:
         self._network = network
         self._prefix = prefix
         self._encoded = encoded
+        self._cache = new_cache(network.config)
         self._mask: torch.Tensor | None = None  # attention mask of the encoder's states, [rows, tokens]
 
     @torch.inference_mode()
     def join(self, rows: Sequence[NewRow]) -> torch.Tensor:
         """Add all rows, which must have the same length, and return the next logits, [rows, vocabulary]."""
         distinct, sources = find_distinct(rows)
-        if self._prefix is None:
-            self._cache = new_cache(self._network.config)
-        else:
+        if self._prefix is not None:
             self._cache = copy.deepcopy(self._prefix)
             self._cache.reorder_cache(torch.zeros(len(distinct), dtype=torch.long, device=self._network.device))
         grow_in_place(self._cache)

@@ -29,9 +29,25 @@ class PromptGroup:
 
     prompts: tuple[EncodedPrompt, ...]
     prefix: Ids
-    """The decoder tokens that start every prompt; each prompt has at least one more token."""
+    """The decoder tokens that start every prompt; each prompt has at least one more token, unless it has none."""
     shares_encoder: bool
     """Whether all prompts have the same encoder tokens, so that the encoder runs once."""
+
+    @property
+    def encoder_ids(self) -> Ids:
+        """The encoder tokens that all prompts have; empty if these differ, or if there is no encoder."""
+        return self.prompts[0].encoder_ids if self.shares_encoder else ()
+
+    def begin(self, start_ids: Ids, forced_ids: Ids = ()) -> Ids:
+        """Return the decoder tokens that run once for all prompts, and leave each of them at least one.
+
+        Args:
+            start_ids: The tokens that a decoder begins with, before those of the prompts.
+            forced_ids: The tokens of a prompt that has none.
+        """
+        shortest = min(len(prompt.decoder) or len(forced_ids) for prompt in self.prompts)
+        shares = bool(self.prefix) or self.shares_encoder
+        return start_ids + self.prefix if shares and shortest > len(self.prefix) else ()
 
 
 def plan_groups(prompts: Sequence[EncodedPrompt], min_saving: int = MIN_SAVING) -> list[PromptGroup]:

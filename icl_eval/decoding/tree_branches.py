@@ -4,17 +4,19 @@ A tree runs in one pass without padding, in which a token attends only to the to
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 import torch
 from transformers import Cache, PreTrainedModel
 
-from icl_eval.decoding.branches import BranchingPrompt, ScoredPrompt, count_as_tree, logits_cost, pick
-from icl_eval.decoding.networks import (
-    MAX_PREFILL_TOKENS,
-    logits_at,
-    most_prefill_tokens,
+from icl_eval.decoding.branches import (
+    BranchingPrompt,
+    ScoredPrompt,
+    count_as_tree,
+    hand_out,
+    logits_cost,
+    pick,
 )
+from icl_eval.decoding.networks import MAX_PREFILL_TOKENS, logits_at, most_prefill_tokens
 from icl_eval.decoding.sessions import layers_of
 from icl_eval.decoding.sharing import common_length
 from icl_eval.decoding.split_caches import PackedCache, PackedRows, Packing, PassMask
@@ -72,13 +74,8 @@ class TreeBranches:
             past_key_values=PackedCache(packing, self._prefix),
         )  # [1, used tokens, vocabulary]
         places = {token: place for place, token in enumerate(used)}
-        picks = [
-            ([places[token] for token in path], continuation)
-            for row, placed in zip(rows, tree.rows, strict=True)
-            for path, continuation in zip(placed.paths, row.continuations, strict=True)
-        ]
-        scores = iter(pick(logits[0], picks))
-        return [tuple(islice(scores, len(row.continuations))) for row in rows]
+        picks = [([places[token] for token in path], text) for row in tree.rows for path, text in row.scored]
+        return hand_out(rows, pick(logits[0], picks))
 
 
 def pack(tree: Tree, dtype: torch.dtype, device: torch.device) -> Packing:

@@ -33,11 +33,18 @@ class TreeRow:
     """The token after the last one that no earlier prompt has."""
     paths: tuple[tuple[int, ...], ...]
     """For each continuation, the tokens whose logits score it, starting with the prompt's last one."""
+    continuations: tuple[Ids, ...]
+    """The ids that they score."""
 
     @property
     def keys(self) -> tuple[int, ...]:
         """All tokens of the row; each attends to some of them and to no others."""
         return self.context + self.inner
+
+    @property
+    def scored(self) -> list[tuple[tuple[int, ...], Ids]]:
+        """The path of each continuation, and its ids."""
+        return list(zip(self.paths, self.continuations, strict=True))
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def build_tree(prompts: Sequence[tuple[Ids, Sequence[Ids]]]) -> Tree:
                 path.append(places.setdefault((path[-1], token_id), len(places)))
             paths.append(tuple(path))
         inner = dict.fromkeys(token for path in paths for token in path[1:])
-        rows.append(TreeRow(tuple(context), tuple(inner), begin, len(places), tuple(paths)))
+        rows.append(TreeRow(tuple(context), tuple(inner), begin, len(places), tuple(paths), tuple(continuations)))
     return Tree(
         ids=tuple(token_id for _, token_id in places),
         parents=tuple(parent for parent, _ in places),

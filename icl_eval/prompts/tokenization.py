@@ -39,8 +39,8 @@ class Continuations:
 
     @property
     def longest(self) -> int:
-        """The number of tokens in the longest continuation."""
-        return max(map(len, self.texts))
+        """The number of tokens in the longest continuation; 0 if there is none."""
+        return max(map(len, self.texts), default=0)
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> EncodedPrompt:

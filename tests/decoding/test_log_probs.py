@@ -5,7 +5,7 @@ import torch
 from architectures import EVERY_NETWORK, VOCABULARY, build
 from reference_decoding import make_questions, plain_scores
 
-from icl_eval.decoding import LikelihoodScorer, StreamDecoder, branches, capabilities
+from icl_eval.decoding import LikelihoodScorer, StreamDecoder, branches, capabilities, opening
 from icl_eval.decoding.pooled_branches import PooledBranches
 from icl_eval.decoding.preparing import prepare
 from icl_eval.decoding.prompt_branches import PromptBranches
@@ -113,10 +113,10 @@ def test_when_memory_runs_out_a_batch_is_run_in_halves(name, monkeypatch):
         list(LikelihoodScorer(model).score(make_questions(model)))
 
 
-@pytest.mark.parametrize(("name", "place"), [("llama", "run"), ("llama", "_compute"), ("t5", "run"), ("t5", "_encode")])
+@pytest.mark.parametrize(("name", "place"), [("llama", "run"), ("llama", "extend"), ("t5", "run"), ("t5", "encode")])
 def test_prefixes_of_earlier_calls_make_room_for_likelihoods(name, place, monkeypatch):
     model = build(name)
-    asked = make_questions(model)
+    asked = make_questions(model)[:7]  # those that begin alike
     expected = dict(LikelihoodScorer(model).score(asked))
     prompts = [
         EncodedPrompt(Prompt(str(number), None, None), each.context.encoder, (*range(60, 90), number))
@@ -132,11 +132,11 @@ def test_prefixes_of_earlier_calls_make_room_for_likelihoods(name, place, monkey
 
         return run_where_there_is_room
 
-    kinds = (TreeBranches, PooledBranches, PromptBranches) if place == "run" else (LikelihoodScorer,)
-    for kind in kinds:
-        monkeypatch.setattr(kind, place, run_out_beside_prefixes(getattr(kind, place)))
     list(StreamDecoder(model, 2).stream(prompts))
     assert store.num_bytes
+    owners = (TreeBranches, PooledBranches, PromptBranches) if place == "run" else (opening,)
+    for owner in owners:
+        monkeypatch.setattr(owner, place, run_out_beside_prefixes(getattr(owner, place)))
     assert dict(LikelihoodScorer(model).score(asked)) == expected
     assert not store.num_bytes
 
@@ -146,9 +146,9 @@ def test_a_prefix_that_does_not_fit_is_said_in_one_line(monkeypatch):
         raise torch.OutOfMemoryError
 
     model = build("llama")
-    monkeypatch.setattr(LikelihoodScorer, "_compute", run_out)
+    monkeypatch.setattr(opening, "extend", run_out)
     with pytest.raises(IclEvalError, match=r"^not enough memory for one prompt on cpu$"):
-        list(LikelihoodScorer(model).score(make_questions(model)))
+        list(LikelihoodScorer(model).score(make_questions(model)[:7]))  # those that begin alike
 
 
 def out_of_memory_above(most, run):

@@ -9,7 +9,7 @@ from architectures import DECODER_ONLY, LONGROPE, build
 from reference_decoding import plain_scores
 
 from icl_eval.decoding import LikelihoodScorer, branches, capabilities, chains, pooled_branches
-from icl_eval.decoding.chains import Chain, cut, plan_passes
+from icl_eval.decoding.chains import Chain, Level, cut, plan_passes
 from icl_eval.decoding.pooled_caches import PooledCache
 from icl_eval.decoding.preparing import capabilities_of
 from icl_eval.decoding.trees import build_tree
@@ -137,8 +137,8 @@ def test_a_small_pool_takes_several_batches(monkeypatch):
     assert all(len(rows) == 1 or sum(len(row.own_ids) + row.num_inner for row in rows) <= 60 for rows in runs)
 
 
-@pytest.mark.parametrize(("module", "bound"), [(branches, "_LOGITS_BYTES"), (pooled_branches, "COPIES_BYTES")])
-def test_logits_and_copies_of_a_pass_are_bounded(module, bound, monkeypatch):
+@pytest.mark.parametrize("bound", ["_LOGITS_BYTES", "COPIES_BYTES"])
+def test_logits_and_copies_of_a_pass_are_bounded(bound, monkeypatch):
     model, asked = build("bloom"), draw_questions()
     capabilities_of(model)
     rows, prepare = [], PooledCache.prepare
@@ -151,7 +151,7 @@ def test_logits_and_copies_of_a_pass_are_bounded(module, bound, monkeypatch):
     assert_as_plain(model, asked)
     assert max(rows) > 1
     rows.clear()
-    monkeypatch.setattr(module, bound, 1)
+    monkeypatch.setattr(branches, bound, 1)
     assert_as_plain(model, asked)
     assert max(rows) == 1
 
@@ -159,10 +159,10 @@ def test_logits_and_copies_of_a_pass_are_bounded(module, bound, monkeypatch):
 def test_a_tree_is_cut_where_it_branches_and_where_a_prompt_ends():
     tree = build_tree([((1, 2, 3), [(5, 6, 7), (8, 9, 9)]), ((1, 4), [(7,)])])
     assert tree.ids == (1, 2, 3, 5, 6, 8, 9, 4)
-    texts = [Chain((True, 0), (0, 1, 2), [3, 4]), Chain((True, 0), (0, 1, 2), [5, 6])]
-    whole = Chain((False, 0), (), [0, 1, 2])
-    assert cut(tree, 1) == [[whole], [Chain((False, 1), (0,), [7])], texts]
-    assert cut(tree, 2) == [[whole, Chain((False, 0), (), [0, 7])], texts]  # one token is not worth waiting for
+    texts = [Chain(Level(True, 0), (0, 1, 2), [3, 4]), Chain(Level(True, 0), (0, 1, 2), [5, 6])]
+    whole = Chain(Level(False, 0), (), [0, 1, 2])
+    assert cut(tree, 1) == [[whole], [Chain(Level(False, 1), (0,), [7])], texts]
+    assert cut(tree, 2) == [[whole, Chain(Level(False, 0), (), [0, 7])], texts]  # one token is not worth waiting for
 
 
 @pytest.mark.parametrize("seed", range(5))

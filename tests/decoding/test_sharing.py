@@ -88,6 +88,17 @@ def test_encoders_share_only_with_equal_inputs():
     assert [(g.prefix, g.shares_encoder, len(g.prompts)) for g in groups] == [((5,), True, 2), ((), False, 1)]
 
 
+def test_what_prompts_begin_with_leaves_each_of_them_a_token():
+    group = PromptGroup((prompt("a", (5, 6, 7)), prompt("b", (5, 6, 8))), (5, 6), shares_encoder=False)
+    assert group.begin((0,)) == (0, 5, 6)
+    assert group.encoder_ids == ()
+    encoded = PromptGroup((prompt("a", (5,), (9,)), prompt("b", (), (9,))), (), shares_encoder=True)
+    assert encoded.begin((0,)) == ()  # the start token is all that the second one has
+    assert encoded.begin((0,), forced_ids=(4,)) == (0,)
+    assert encoded.encoder_ids == (9,)
+    assert PromptGroup((prompt("a", (5,)),), (), shares_encoder=False).begin((0,)) == ()
+
+
 def test_reused_tokens_are_what_does_not_have_to_be_computed():
     prompts = [prompt("a", [*SHORT, *LONG, 1]), *(prompt(f"b{n}", [*SHORT, *LONG, 2, n]) for n in range(3))]
     prompts += [prompt("c", [*SHORT, 7, 8]), prompt("d", [*SHORT, 9])]

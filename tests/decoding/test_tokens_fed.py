@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from architectures import build
 
-from icl_eval.decoding import LikelihoodScorer, capabilities, log_probs
+from icl_eval.decoding import LikelihoodScorer, capabilities, parts
 from icl_eval.decoding.networks import PASS_TOKENS, divide, divide_closely
 from icl_eval.decoding.tree_branches import TreeBranches
 from icl_eval.prompts.building import EncodedPrompt, Prompt
@@ -86,8 +86,8 @@ def test_groups_that_cost_more_passes_than_they_save_are_not_made(monkeypatch):
         begun.append(longer if len(longer) < 900 else begun[0] + (len(begun) % 100, 3, 4))
     asked = [ask(ids) for ids in begun[1:]]
     model, costs = build("llama"), []
-    for savings in (log_probs._MIN_SAVINGS, {TreeBranches: (1024,)}):
-        monkeypatch.setattr(log_probs, "_MIN_SAVINGS", savings)
+    for savings in (parts._MIN_SAVINGS, {TreeBranches: (1024,)}):
+        monkeypatch.setattr(parts, "_MIN_SAVINGS", savings)
         passes = passes_of(model, asked)
         costs.append(sum(width for _, width in passes) + PASS_TOKENS * len(passes))
     assert costs[0] <= costs[1]
