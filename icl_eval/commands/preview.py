@@ -55,8 +55,9 @@ def _print_task(console: Console, engine: Engine, prepared: PreparedEvaluation, 
             _print_scored(console, f"{name} · {answers.example_id}", answers)
     positions = task.builder.context.positions
     limit = "no limit" if prepared.card.max_length is None else f"the model's limit is {positions}"
+    span = f"{lengths[0]} to {lengths[-1]}" if lengths[0] < lengths[-1] else lengths[0]
     console.print(
-        f"{name}: {count_noun(len(lengths), 'prompt')} of {lengths[0]} to {lengths[-1]} tokens, {limit}; "
+        f"{name}: {count_noun(len(lengths), 'prompt')} of {span} tokens, {limit}; "
         f"up to {task.plan.max_new_tokens} new tokens, stop at {list(task.plan.stop)}",
     )
     encoded = max(len(prompt.encoder_ids) for prompt in task.prompts)

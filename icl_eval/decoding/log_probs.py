@@ -77,7 +77,8 @@ class LikelihoodScorer:
         for each in asked:
             check_history(self._model, prepared.capabilities, planner.history(each.context), each.longest)
         longest = max((each.context.num_tokens for each in asked), default=0)
-        require_room(self._model.network, longest, prepared.prefixes.num_bytes)
+        encoded = max((len(each.context.encoder_ids) for each in asked), default=0)
+        require_room(self._model.network, longest, encoded, prepared.prefixes.num_bytes)
         needed = set(range(len(asked)) if wanted is None else wanted)
         beginnings = BeginningStack(self._model.network)
         for part in planner.plan():

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -545,6 +546,14 @@ def test_preview_shows_the_prompt_and_what_looks_wrong_and_leaves_nothing_behind
         "in all 2 requests of 344 tokens, and up to 8 new tokens",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_preview_of_one_prompt_for_t5_says_what_its_encoder_needs(icl_eval_command, t5):
+    outcome = icl_eval_command("preview", f"model.source={t5}", *QUICK, "limit=1")
+    [said] = [line for line in outcome.out.splitlines() if "position biases" in line]
+    [count] = re.findall(r"qa: 1 prompt of (\d+) tokens", outcome.out)
+    heads = json.loads((t5 / "config.json").read_text())["num_heads"]
+    assert f" MB for keys and values and {heads * int(count) ** 2 * 4 / 1e6:,.1f} MB for the encoder's position" in said
 
 
 def test_preview_of_a_very_long_prompt_shows_its_beginning_and_its_end(icl_eval_command, tmp_path):

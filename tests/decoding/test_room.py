@@ -17,6 +17,7 @@ from icl_eval.decoding.memory import (
     MAX_ROWS_ON_GPU,
     Lengths,
     NetworkSize,
+    bias_bytes,
     choose_num_rows,
     count_worthwhile,
     free_bytes_of,
@@ -261,6 +262,31 @@ def test_a_prompt_needs_what_its_cache_takes_where_heads_share_keys(config: PreT
     cache = new_cache(config)
     run(AutoModelForCausalLM.from_config(config).eval(), [range(20)], cache, None)
     assert prompt_bytes(config, 4, 20) == count_bytes(cache)
+
+
+@pytest.mark.parametrize("name", ["t5", "umt5", "bart"])
+def test_a_prompt_is_refused_if_the_position_biases_of_its_encoder_cannot_fit(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(name)
+    layer = model.network.get_encoder().state_dict().get("block.0.layer.0.SelfAttention.relative_attention_bias.weight")
+    needed = 0 if layer is None else layer.shape[1] * 20 * 20 * layer.dtype.itemsize
+    assert bias_bytes(model.network.config, model.network.dtype.itemsize, 20) == needed
+    prompt = EncodedPrompt(Prompt("one", "x", None), tuple(range(5, 25)), ())
+    monkeypatch.setattr(memory, "prompt_bytes", lambda *_: 0)
+    monkeypatch.setattr(memory, "swap_bytes", lambda device: 0)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: max(1, needed))
+    assert len(list(StreamDecoder(model, 4).stream([prompt]))) > 1
+    if needed:
+        monkeypatch.setattr(memory, "free_bytes", lambda device: needed - 1)
+        for run_prompt in (
+            lambda: next(StreamDecoder(model, 4).stream([prompt])),
+            lambda: next(LikelihoodScorer(model).score([Continuations(prompt, ((5,),))])),
+        ):
+            with pytest.raises(
+                IclEvalError, match=r"^a prompt of 20 tokens needs 0\.0 GB for the position biases of its"
+            ):
+                run_prompt()
 
 
 def test_a_prompt_has_room_where_prefixes_of_earlier_ones_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
