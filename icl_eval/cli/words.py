@@ -24,6 +24,8 @@ The others choose a configuration other than the command's (`--config-name`) or 
 They are rejected here because argparse would accept any prefix of them.
 """
 
+_HELP = {"-h", "--help", "--hydra-help"}
+
 
 def put_flags_first(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with flags first, as argparse requires, and `--config-dir` joined to its value."""
@@ -42,18 +44,18 @@ def gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
     The name of a run's folder may contain `=`, but no option has a `/` before its `=`.
 
     Raises:
-        ConfigError: If one of them does not exist.
+        ConfigError: If one of them does not exist, and no help is asked for.
     """
-    folders = [
-        word
-        for word in arguments
-        if word and not word.startswith("-") and (_exists(word) or "/" in word.partition("=")[0] or "=" not in word)
-    ]
-    others = [word for word in arguments if word not in folders]
+    folders: list[str] = []
+    others: list[str] = []
+    for previous, word in zip(["", *arguments], arguments, strict=False):
+        is_free = bool(word) and not word.startswith("-") and previous not in _VALUES
+        is_folder = is_free and (_exists(word) or "/" in word.partition("=")[0] or "=" not in word)
+        (folders if is_folder else others).append(word)
     if not folders:
         return others
     for folder in folders:
-        if not _exists(folder):
+        if not _exists(folder) and _HELP.isdisjoint(others):
             raise ConfigError(f"{folder}: no such {'file or folder' if key == 'paths' else 'folder'}")
     quoted = ",".join("'" + folder.replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
     return [*others, f"{key}=[{quoted}]"]

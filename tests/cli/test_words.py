@@ -132,6 +132,22 @@ def test_an_option_may_be_longer_than_the_name_of_a_file():
     assert gather_folders("pilot", [draws, "/tmp/.."]) == [draws, "pilot=['/tmp/..']"]
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help", "--hydra-help"])
+def test_help_needs_no_folder_that_exists(flag):
+    assert gather_folders("runs", ["nowhere", flag]) == [flag, "runs=['nowhere']"]
+
+
+def test_what_a_flag_takes_is_no_folder(tmp_path):
+    place = str(tmp_path)
+    assert gather_folders("folders", [place, "--cfg", "job", "-p", "hydra"]) == [
+        "--cfg",
+        "job",
+        "-p",
+        "hydra",
+        f"folders=['{place}']",
+    ]
+
+
 def test_control_characters_are_written_out_wherever_text_is_printed(capsys):
     assert escape_controls(f"a\tb\n{HOSTILE}") == f"a\tb\n{WRITTEN_OUT}"
     say(HOSTILE.replace("\r", ""))
