@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -46,24 +46,25 @@ def gather_folders(key: str, arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: If one of them does not exist, and no help is asked for.
     """
+    is_wanted = Path.exists if key == "paths" else Path.is_dir
     folders: list[str] = []
     others: list[str] = []
     for previous, word in zip(["", *arguments], arguments, strict=False):
         is_free = bool(word) and not word.startswith("-") and previous not in _VALUES
-        is_folder = is_free and (_exists(word) or "/" in word.partition("=")[0] or "=" not in word)
+        is_folder = is_free and (_passes(word, is_wanted) or "/" in word.partition("=")[0] or "=" not in word)
         (folders if is_folder else others).append(word)
     if not folders:
         return others
     for folder in folders:
-        if not _exists(folder) and _HELP.isdisjoint(others):
+        if not _passes(folder, Path.exists) and _HELP.isdisjoint(others):
             raise ConfigError(f"{folder}: no such {'file or folder' if key == 'paths' else 'folder'}")
     quoted = ",".join("'" + folder.replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
     return [*others, f"{key}=[{quoted}]"]
 
 
-def _exists(word: str) -> bool:
+def _passes(word: str, test: Callable[[Path], bool]) -> bool:
     try:
-        return Path(word).exists()
+        return test(Path(word))
     except OSError:  # longer than a name can be
         return False
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +136,13 @@ def test_an_option_may_be_longer_than_the_name_of_a_file():
 @pytest.mark.parametrize("flag", ["-h", "--help", "--hydra-help"])
 def test_help_needs_no_folder_that_exists(flag):
     assert gather_folders("runs", ["nowhere", flag]) == [flag, "runs=['nowhere']"]
+
+
+def test_an_option_is_no_folder_although_a_file_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("seed=3").touch()
+    assert gather_folders("runs", ["seed=3"]) == ["seed=3"]
+    assert gather_folders("paths", ["seed=3"]) == ["paths=['seed=3']"]  # there, files are what is asked for
 
 
 def test_what_a_flag_takes_is_no_folder(tmp_path):
