@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import random
 import re
 
+import numpy as np
 import pytest
 import yaml
 from harness_tasks import write_tasks
@@ -174,6 +176,23 @@ def test_a_sweep_loads_tasks_once_and_its_cells_are_as_runs_of_their_own(icl_eva
         results = [json.loads((place / "report.json").read_text())["results"] for place in (cell, alone)]
         assert results[0] == results[1]
     assert len(loaded) == 3
+
+
+def test_a_task_that_draws_its_documents_draws_the_same_ones_each_time(tmp_path):
+    folder = write_tasks(tmp_path)
+    (folder / "drawn.yaml").write_text("include: sums.yaml\ntask: drawn\nprocess_docs: !function drawn.draw\n")
+    (folder / "drawn.py").write_text(
+        "import random\n\nimport numpy\n\n\n"
+        "def draw(docs):\n    return docs.select([random.randrange(len(docs)), numpy.random.randint(len(docs))] * 2)\n"
+    )
+    drawn = []
+    for seed in range(3):
+        random.seed(seed)
+        np.random.seed(seed)
+        states = random.getstate(), np.random.get_state()[1].tolist()
+        drawn.append(tasks.read_tasks("task.x.name", ["drawn"], str(folder), True).tasks["drawn"].task.content_hash)
+        assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+    assert len(set(drawn)) == 1
 
 
 def test_a_control_changes_the_answers_in_the_harness_wording(run):

@@ -7,10 +7,14 @@ scores are its own to the last digit.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, Literal
+
+import numpy as np
 
 from icl_eval.errors import ConfigError, DataError
 from icl_eval.harnesses.lm_eval.documents import example_id, explaining, task_name
@@ -23,7 +27,9 @@ from icl_eval.tasks.kept_tasks import get_or_read
 from icl_eval.tasks.loading import Task
 
 SEED = 1234
-"""The seed of the harness's demonstrations unless its user gives another."""
+"""The seed of the harness's demonstrations and of NumPy's generator unless its user gives another."""
+_PYTHON_SEED = 0
+"""The harness's seed of Python's generator."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +139,28 @@ def read_tasks(
     """
 
     def read() -> HarnessTasks:
-        loaded = load_tasks(key, names, include_path, trust_remote_code)
-        return HarnessTasks({name: adapt_task(source) for name, source in loaded.tasks.items()}, loaded.groups)
+        with _seeded():
+            loaded = load_tasks(key, names, include_path, trust_remote_code)
+            return HarnessTasks({name: adapt_task(source) for name, source in loaded.tasks.items()}, loaded.groups)
 
     return get_or_read(("lm_eval", key, tuple(names), include_path, trust_remote_code), read)
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed the generators of Python and NumPy as the harness does before it loads tasks, some of which shuffle choices.
+
+    The documents are then the same in every run. The harness, which reads them more than once, may draw others.
+    Afterwards, the generators go on from where they were.
+    """
+    states = random.getstate(), np.random.get_state()
+    random.seed(_PYTHON_SEED)
+    np.random.seed(SEED)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 def adapt_task(source: Any) -> HarnessTask:
