@@ -6,8 +6,8 @@ from typing import Any
 from rich.table import Table
 
 from icl_eval.analysis.draws import ScoreOverDraws, draws_table
-from icl_eval.analysis.influence import InfluenceAnalysis, SetEffect
-from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis
+from icl_eval.analysis.influence import Influence, InfluenceAnalysis, SetEffect
+from icl_eval.analysis.leave_one_out import Effect, LeaveOneOutAnalysis, LeftOut
 from icl_eval.analysis.order_probing import OrderProbing
 from icl_eval.analysis.prompts import QUANTILES, ScoreOverPrompts
 from icl_eval.analysis.shot_curve import ShotCurve, curve_table
@@ -236,28 +236,49 @@ def _label_cells(analysis: ScoreOverDraws | ShotCurve | VarianceAnalysis, condit
 
 def _influence_table(analyses: Sequence[InfluenceAnalysis]) -> Table:
     """Return one row per demonstration, with its influence on each measure."""
-    table = Table(
-        title="influence: mean score of the random sets with a demonstration minus mean score of those without it "
+    return _demonstration_table(
+        "influence: mean score of the random sets with a demonstration minus mean score of those without it "
         "(above zero it helps, even if lower scores are better), 95 % interval for all of them at once, and its "
         "coefficient in a linear model of the score",
-        title_justify="left",
+        analyses,
+        {"sets with / without": lambda shown: f"{shown.sets_with} / {shown.sets_without}"},
+        "coefficient",
+        _set_effect_cells,
     )
+
+
+def _demonstration_table(
+    title: str,
+    analyses: Sequence[InfluenceAnalysis] | Sequence[LeaveOneOutAnalysis],
+    numbers: Mapping[str, Callable[[Any], str]],
+    beside: str,
+    effect_cells: Callable[[Any], tuple[str, str]],
+) -> Table:
+    """Return one row per demonstration, with two columns for its effect on each measure.
+
+    Args:
+        title: The title.
+        analyses: The analyses, which name demonstrations with their effects by measure.
+        numbers: Columns of the demonstration itself, each with what formats its cell.
+        beside: The second column of each measure; the first one has its name.
+        effect_cells: Formats both from an effect; None where there is none.
+    """
+    table = Table(title=title, title_justify="left")
     measures = list(
         dict.fromkeys(name for analysis in analyses for shown in analysis.demonstrations for name in shown.effects)
     )
     for column in ("task", "demonstration", "target"):
-        table.add_column(column, no_wrap=column == "demonstration")
-    table.add_column("sets with / without", justify="right")
-    for name in measures:
-        table.add_column(name, justify="right")
-        table.add_column("coefficient", justify="right")
+        table.add_column(column, no_wrap=column == "demonstration")  # a truncated id cannot be looked up
+    for column in (*numbers, *(each for name in measures for each in (name, beside))):
+        table.add_column(column, justify="right")
     for analysis in analyses:
-        for row, shown in enumerate(analysis.demonstrations):
-            cells = [text for name in measures for text in _set_effect_cells(shown.effects.get(name))]
+        demonstrations: Sequence[Influence | LeftOut] = analysis.demonstrations
+        for row, shown in enumerate(demonstrations):
             label = _task_label(analysis) if row == 0 else ""
-            sets = f"{shown.sets_with} / {shown.sets_without}"
-            last = row == len(analysis.demonstrations) - 1
-            table.add_row(label, shown.id, _truncate(shown.target or ""), sets, *cells, end_section=last)
+            own = [show(shown) for show in numbers.values()]
+            cells = [text for name in measures for text in effect_cells(shown.effects.get(name))]
+            last = row == len(demonstrations) - 1
+            table.add_row(label, shown.id, _truncate(shown.target or ""), *own, *cells, end_section=last)
     return table
 
 
@@ -268,29 +289,16 @@ def _set_effect_cells(effect: SetEffect | None) -> tuple[str, str]:
 
 
 def _leave_one_out_table(analyses: Sequence[LeaveOneOutAnalysis]) -> Table:
-    """Return one row per demonstration, with a column for its effect on each measure."""
-    measures = list(
-        dict.fromkeys(name for analysis in analyses for shown in analysis.demonstrations for name in shown.effects)
-    )
-    table = Table(
-        title="leave-one-out: improvement of the score by a demonstration beside all the others (above zero it helps, "
+    """Return one row per demonstration, with its effect on each measure."""
+    return _demonstration_table(
+        "leave-one-out: improvement of the score by a demonstration beside all the others (above zero it helps, "
         "even if lower scores are better), 95 % interval for all of them at once, and number of questions that it "
         "helps and hurts",
-        title_justify="left",
+        analyses,
+        {},
+        "helps / hurts",
+        _effect_cells,
     )
-    for column in ("task", "demonstration", "target"):
-        table.add_column(column, no_wrap=column == "demonstration")  # a truncated id cannot be looked up
-    for name in measures:
-        table.add_column(name, justify="right")
-        table.add_column("helps / hurts", justify="right")
-    for analysis in analyses:
-        for row, shown in enumerate(analysis.demonstrations):
-            cells = [text for name in measures for text in _effect_cells(shown.effects.get(name))]
-            target = "" if shown.target is None else shown.target
-            last = row == len(analysis.demonstrations) - 1
-            label = _task_label(analysis) if row == 0 else ""
-            table.add_row(label, shown.id, _truncate(target), *cells, end_section=last)
-    return table
 
 
 def _order_probing_table(analyses: Sequence[OrderProbing]) -> Table:

@@ -177,7 +177,7 @@ def adapt_task(source: Any) -> HarnessTask:
     parts = _Parts(source, kind)
     name = task_name(source.task_name)
     with explaining(name, "its documents cannot be read"):
-        pool_docs = list_pool_docs(source)
+        pool_docs = _list_pool_docs(source)
         pool = Examples(parts.demonstration(f"pool-{number}", doc) for number, doc in enumerate(pool_docs))
         docs = {example_id(number): doc for number, doc in enumerate(source.eval_docs)}
         examples = Examples(parts.question(each, doc) for each, doc in docs.items())
@@ -196,7 +196,7 @@ def adapt_task(source: Any) -> HarnessTask:
     return HarnessTask(source, task, template, docs, pool_docs, kind, generation)
 
 
-def list_pool_docs(source: Any) -> list[Any]:
+def _list_pool_docs(source: Any) -> list[Any]:
     """Return the documents from which a task draws demonstrations; empty if it has none."""
     sampler = getattr(source, "sampler", None)
     return [] if sampler is None else list(sampler.df)
