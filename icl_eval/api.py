@@ -116,11 +116,12 @@ def stream(model: str | LanguageModel, prompt: str, *overrides: str, **options: 
         UserError: If the model is unavailable, or the prompt is too long.
     """
     from icl_eval.commands.stream import stream_pieces
-    from icl_eval.config.ranges import read_prompt_options
+    from icl_eval.config.ranges import check_model_options
 
     in_memory = _collect_in_memory(model, options)
     words = [*_choose_model(in_memory, model), *as_words({"prompt": prompt, **options}), *overrides]
-    config = read_prompt_options(compose_words(words, "stream", StreamConfig, in_memory).cfg, StreamConfig)
+    config = typed_config(compose_words(words, "stream", StreamConfig, in_memory).cfg, StreamConfig)
+    check_model_options(config)
     return stream_pieces(config, in_memory.model)
 
 
@@ -142,7 +143,7 @@ def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
         ConfigError: If an option is unknown or invalid.
         ModelUnavailableError: If the weights cannot be downloaded, read or trusted.
     """
-    from icl_eval.config.ranges import read_prompt_options
+    from icl_eval.config.ranges import check_model_options
     from icl_eval.config.sources import build_model_spec
     from icl_eval.models.devices import choose_device
     from icl_eval.models.loading import load_own
@@ -152,7 +153,8 @@ def load_model(model: str, *overrides: str, **options: Any) -> LanguageModel:
     if unknown := sorted(options.keys() - {"device", "dtype"}):
         raise ConfigError(f"load_model: unknown option {unknown[0]!r}; must be device or dtype")
     words = [*as_words({"model": model, "prompt": "", **options}), *overrides]
-    config = read_prompt_options(compose_words(words, "stream", StreamConfig).cfg, StreamConfig)
+    config = typed_config(compose_words(words, "stream", StreamConfig).cfg, StreamConfig)
+    check_model_options(config)
     return load_own(build_model_spec(config.model), config.dtype, choose_device(config.device))
 
 

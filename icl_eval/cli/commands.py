@@ -13,13 +13,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from icl_eval.config.ranges import Options, read_options, read_prompt_options, require_at_least, require_at_most
+from icl_eval.config.ranges import check_model_options, read_options, require_at_least, require_at_most
 from icl_eval.config.schema import (
     CompareConfig,
     ExportConfig,
     ImportConfig,
     ListConfig,
     ListTasksConfig,
+    ModelOptions,
     PlanConfig,
     PreviewConfig,
     RunConfig,
@@ -85,7 +86,8 @@ def doctor(cfg: DictConfig) -> None:
 
 def stream(cfg: DictConfig) -> None:
     """Print a completion while it is generated."""
-    config = _read_prompt_options(cfg, StreamConfig)
+    config = typed_config(cfg, StreamConfig)
+    _check_model(config)
 
     from icl_eval.commands.stream import print_completions
 
@@ -97,19 +99,18 @@ def trace(cfg: DictConfig) -> None:
     config = typed_config(cfg, TraceConfig)
     require_at_least("runners_up", config.runners_up, 0)
     require_at_most("runners_up", config.runners_up, _MAX_RUNNERS_UP)
-    prompt = config.prompt
-    if prompt is None:
+    if config.prompt is None:
         evaluation = _build_evaluation(cfg, TraceConfig)
 
         from icl_eval.commands.trace.subjects import question_subject
 
         subject = question_subject(evaluation, config.example)
     else:
-        config = _read_prompt_options(cfg, TraceConfig)
+        _check_model(config)
 
         from icl_eval.commands.trace.subjects import free_subject
 
-        subject = free_subject(config, prompt, _list_overridden_keys())
+        subject = free_subject(config, config.prompt, _list_overridden_keys())
 
     from icl_eval.commands.trace.command import run_trace
 
@@ -118,7 +119,8 @@ def trace(cfg: DictConfig) -> None:
 
 def tour(cfg: DictConfig) -> None:
     """Complete one prompt with each decoding method, side by side."""
-    config = _read_prompt_options(cfg, TourConfig)
+    config = typed_config(cfg, TourConfig)
+    _check_model(config)
 
     from icl_eval.commands.tour.terminal_view import print_tour
     from icl_eval.commands.tour.tours import take_tour
@@ -217,12 +219,12 @@ def _build_evaluation(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> "
     return build_evaluation(composed, config)
 
 
-def _read_prompt_options(cfg: DictConfig, schema: type[Options]) -> Options:
+def _check_model(config: ModelOptions) -> None:
+    """Check the options of a model that completes free prompts, before slow imports; raises UserError."""
     from icl_eval.config.sources import build_model_spec
 
-    config = read_prompt_options(cfg, schema)
+    check_model_options(config)
     build_model_spec(config.model).find_paths()
-    return config
 
 
 def _list_overridden_keys() -> list[str]:

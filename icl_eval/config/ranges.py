@@ -3,15 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any
 
 from omegaconf import DictConfig
 
 from icl_eval.config.schema import ModelOptions, RunConfig, TaskConfig, typed_config
 from icl_eval.errors import ConfigError
 from icl_eval.models.devices import check_device, check_device_map
-
-Options = TypeVar("Options", bound=ModelOptions)
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _OVERFLOWS = ("stop", "drop")
@@ -31,21 +29,6 @@ _MAX_NAME_BYTES = 200
 """Limit on a task's name. File names may have 255 bytes, and the name becomes part of `samples_NAME.jsonl`."""
 
 
-def read_prompt_options(cfg: DictConfig, schema: type[Options]) -> Options:
-    """Return the options of a command that completes free prompts, without a task.
-
-    Args:
-        cfg: The composed configuration.
-        schema: The schema of the command.
-
-    Raises:
-        ConfigError: If an option is unknown, missing, of the wrong type or out of range.
-    """
-    config = typed_config(cfg, schema)
-    _check_model_options(config)
-    return config
-
-
 def read_options(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> RunConfig:
     """Return the options of an evaluation.
 
@@ -63,7 +46,7 @@ def read_options(cfg: DictConfig, schema: type[RunConfig] = RunConfig) -> RunCon
 
 def _check_ranges(config: RunConfig) -> None:
     """Check the ranges of an evaluation's options; raises ConfigError."""
-    _check_model_options(config, min_new_tokens=min_new_tokens_of(config, config.task.values()))
+    check_model_options(config, min_new_tokens=min_new_tokens_of(config, config.task.values()))
     for key, maximum in _MAXIMA.items():
         require_at_most(key, getattr(config, key), maximum)
     _check_tasks(config.task)
@@ -121,8 +104,16 @@ def require_at_most(key: str, value: Any, maximum: int) -> None:
         raise ConfigError(f"{key}={value}: must be {maximum} or less")
 
 
-def _check_model_options(config: ModelOptions, min_new_tokens: int = 1) -> None:
-    """Check the ranges of the options that all commands with a model share; raises ConfigError."""
+def check_model_options(config: ModelOptions, min_new_tokens: int = 1) -> None:
+    """Check the ranges of the options that all commands with a model share.
+
+    Args:
+        config: The options.
+        min_new_tokens: The smallest valid `max_new_tokens`.
+
+    Raises:
+        ConfigError: If an option is out of range.
+    """
     if config.dtype not in _DTYPES:
         raise ConfigError(f"dtype={config.dtype}: must be one of {', '.join(_DTYPES)}")
     check_device(config.device)
